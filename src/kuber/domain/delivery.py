@@ -1,0 +1,22 @@
+"""What became of knowledge that a student absorbed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """One absorption: who taught whom, how, and what it did to accuracy on the common test set."""
+
+    student: str  # entity id
+    teachers: tuple[str, ...]  # knowledge ids
+    method: str  # "distil", ...
+    round: int  # the student's
+    accuracy_before: float
+    accuracy_after: float
+    kept: bool
+
+    def __post_init__(self) -> None:
+        if not self.teachers:
+            raise ValueError("a delivery has at least one teacher")
+        if not (0 <= self.accuracy_before <= 1 and 0 <= self.accuracy_after <= 1):
+            raise ValueError("an accuracy lies between 0 and 1")

@@ -1,0 +1,36 @@
+"""How well a model did on one set of samples, as counts per class."""
+
+from dataclasses import dataclass
+
+from kuber.domain.digest import Digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Counts of correct answers on one test set, per class in the task's order.
+
+    Counts, not ratios: two evaluations on the same set compare exactly, and a bound can be put on a claim.
+    Raises ValueError when the counts cannot be true.
+    """
+
+    test_set: Digest
+    correct: tuple[int, ...]
+    total: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.correct) != len(self.total) or not self.total:
+            raise ValueError("an evaluation has one correct and one total count for each class")
+        if any(c < 0 or c > t for c, t in zip(self.correct, self.total, strict=True)):
+            raise ValueError("in an evaluation no class has more correct answers than samples, or fewer than none")
+        if sum(self.total) == 0:
+            raise ValueError("an evaluation needs at least one sample")
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct answers over all samples, 0 to 1."""
+        return sum(self.correct) / sum(self.total)
+
+    @property
+    def recalls(self) -> tuple[float | None, ...]:
+        """The share of correct answers in each class; None for a class without samples."""
+        return tuple(c / t if t else None for c, t in zip(self.correct, self.total, strict=True))

@@ -1,0 +1,34 @@
+"""What happened, as one line of a run's event log. docs/events.md describes every kind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "run-started",
+    "run-ended",
+    "joined",
+    "round-started",
+    "trained",
+    "evaluated",
+    "published",
+    "sought",
+    "pulled",
+    "rejected",
+    "absorbed",
+    "round-ended",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One thing that happened."""
+
+    time: datetime  # UTC
+    entity: str | None  # name; None for the run itself
+    seq: int  # counts the events of one entity (or of the run) from 0, without gaps
+    round: int  # the entity's round, from 1; 0 before the first
+    kind: Kind
+    detail: Mapping[str, Any]  # JSON values; see docs/events.md for what each kind carries

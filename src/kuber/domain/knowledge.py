@@ -1,0 +1,97 @@
+"""Knowledge: the immutable record that names one trained model and what is known of its quality."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.task import Task
+
+WEIGHTS = "weights"  # artifact kind: a safetensors file
+
+_DTYPES = {"BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64"}
+
+Argument = int | float | str | bool | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """Dtype (as safetensors writes it) and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"{self.dtype!r} is not a safetensors dtype")
+        if any(length < 0 for length in self.shape):
+            raise ValueError("a tensor's shape has no negative length")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Which network the weights belong to: a name, the arguments of its factory, and the tensors that result."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    manifest: Mapping[str, TensorSpec]  # tensor name -> what it is
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.manifest:
+            raise ValueError("an architecture needs a name and at least one tensor")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """One file of a piece of knowledge, in the vault under its digest; `size` in bytes."""
+
+    digest: Digest
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError("an artifact has at least one byte")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """Knowledge as its publisher writes it, before the registry gives it an id and a time."""
+
+    entity: str  # id of the publisher
+    task: Task
+    architecture: Architecture
+    artifacts: Mapping[str, Artifact]  # kind -> file
+    evaluation: Evaluation  # claimed by the publisher, on the common test set
+    round: int  # the publisher's own round, from 1
+    parents: tuple[str, ...] = ()  # ids of the knowledge it absorbed
+    sample_count: int | None = None  # training samples, where the publisher chooses to tell
+    class_counts: tuple[int, ...] | None = None  # of its training samples, where it chooses to tell
+
+    def __post_init__(self) -> None:
+        if not self.artifacts:
+            raise ValueError("knowledge has at least one artifact")
+        if len(self.evaluation.total) != self.task.classes:
+            raise ValueError("the evaluation of knowledge has one count for each label of its task")
+        if self.evaluation.test_set != self.task.test_set:
+            raise ValueError("knowledge is evaluated on the common test set of its task")
+        if self.round < 1:
+            raise ValueError("rounds count from 1")
+        if self.sample_count is not None and self.sample_count < 0:
+            raise ValueError("a sample count is not negative")
+        if self.class_counts is not None and len(self.class_counts) != self.task.classes:
+            raise ValueError("class counts have one count for each label of the task")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knowledge(Draft):
+    """A published draft, with what the registry added."""
+
+    id: str
+    published_at: datetime
+
+    @classmethod
+    def from_draft(cls, draft: Draft, *, id: str, published_at: datetime) -> "Knowledge":
+        """The draft with the id and the time that the registry gives it."""
+        told = {field.name: getattr(draft, field.name) for field in fields(Draft)}
+        return cls(**told, id=id, published_at=published_at)

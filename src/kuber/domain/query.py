@@ -1,0 +1,38 @@
+"""What an entity asks the registry for, and what comes back."""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from kuber.domain.digest import Digest
+
+MAX_LIMIT = 1000
+
+T = TypeVar("T")
+Order = Literal["accuracy", "newest"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """A search for knowledge; a field left at None does not filter."""
+
+    task: str | None = None  # its name
+    test_set: Digest | None = None  # digest of the common test set
+    min_accuracy: float | None = None  # claimed, at least this
+    exclude_entity: str | None = None  # id; usually the asker's own
+    order: Order = "accuracy"  # best first, older first among equals; or newest first
+    limit: int = 100  # of one page, 1 to MAX_LIMIT
+    cursor: str | None = None  # from the page before
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_LIMIT:
+            raise ValueError(f"a page has 1 to {MAX_LIMIT} entries")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise ValueError("a minimum accuracy lies between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page(Generic[T]):
+    """One page of a listing; `cursor` asks for the next one and is None on the last."""
+
+    items: tuple[T, ...]
+    cursor: str | None

@@ -1,0 +1,24 @@
+"""Which candidates to learn from, best first."""
+
+from collections.abc import Collection, Iterable
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Knowledge
+
+
+def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
+    """The candidates that claim a higher accuracy than our own on the same test set, best first.
+
+    Equal claims are ordered by age (older first), then by id, so that every reader ranks them alike.
+    """
+    higher = [
+        candidate
+        for candidate in candidates
+        if candidate.evaluation.test_set == own.test_set and candidate.evaluation.accuracy > own.accuracy
+    ]
+    return sorted(higher, key=lambda c: (-c.evaluation.accuracy, c.published_at, c.id))
+
+
+def without(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:
+    """The candidates that we have not found unsound before, in their order."""
+    return [candidate for candidate in candidates if candidate.id not in refused]

@@ -1,0 +1,130 @@
+"""Every setting, in one typed place: TOML file < KUBER_* variables < flags; unknown keys are refused."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kuber.errors import SettingsError
+
+FILE_NAME = "kuber.toml"
+PREFIX = "KUBER_"
+
+
+def _user_path(path: Path) -> Path:
+    return path.expanduser()
+
+
+Folder = Annotated[Path, AfterValidator(_user_path)]
+
+
+class Settings(BaseModel):
+    """What a run or an entity can be told. Raises pydantic's ValidationError; `load` turns it into a SettingsError."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # the experiment
+    num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
+    num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
+    strategy: Literal["vanilla", "local"] = Field("vanilla", description="How entities decide.")
+    dataset: str = Field(
+        "cifar10", description="cifar10, fashion-mnist, digits, or a path to an .npz of arrays x, y."
+    )
+    train_size: int | None = Field(None, ge=1, description="Training images to use; all when not given.")
+    common_test_size: int = Field(
+        2000,
+        ge=1,
+        description="Samples of the common test set; by default a fifth of a test set smaller than 10,000.",
+    )
+    dirichlet_alpha: float = Field(
+        0.5, gt=0, le=1e6, description="How alike the entities' data are; small: not at all."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of partition, initial weights and batches.")
+
+    # learning
+    architecture: Literal["cnn", "lenet", "resnet20", "mlp"] = Field("cnn", description="The network.")
+    local_epochs: int = Field(5, ge=1, description="Epochs on private data in each round.")
+    learning_rate: float = Field(0.01, gt=0, le=10, description="Of SGD, constant.")
+    batch_size: int = Field(64, ge=2, description="Samples of one step.")
+    kd_temperature: float = Field(4.0, gt=0, le=1000, description="Softens teacher and student in distillation.")
+    kd_alpha: float = Field(0.5, ge=0, le=1, description="Weight of cross-entropy; the rest weighs the teacher.")
+    kd_epochs: int = Field(3, ge=1, description="Epochs of one distillation.")
+
+    # the machine
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the forward pass in training.")
+    threads: int = Field(0, ge=0, le=1024, description="Of one entity; 0 shares the cores among the entities.")
+    data_dir: Folder | None = Field(None, description="Folder that holds the data set's own files.")
+    cache_dir: Folder = Field(Path("~/.cache/kuber"), description="Where decoded data sets are kept.")
+    runs_dir: Folder = Field(Path("runs"), description="Where run folders are made.")
+
+    # the services
+    host: str = Field("127.0.0.1", description="Address that registry and vault listen on.")
+    registry_port: int = Field(0, ge=0, le=65535, description="Port of the run's registry; 0: any free one.")
+    vault_port: int = Field(0, ge=0, le=65535, description="Port of the run's vault; 0: any free one.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Settings":
+        if self.registry_port and self.registry_port == self.vault_port:
+            raise ValueError("registry_port and vault_port must differ")
+        return self
+
+
+# The same system on less work: chosen so that shares and retrievals occur within minutes on two cores.
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"train_size": 8000, "num_rounds": 8, "local_epochs": 2, "kd_epochs": 2},
+}
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The settings from preset, TOML file, `KUBER_*` variables and flags, the later ones winning.
+
+    `file` is read when given, else ./kuber.toml where there is one. Flags that are None were not given.
+    Raises SettingsError with one sentence on anything unknown or impossible.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise SettingsError(f"There is no preset {preset!r}; choose from: {', '.join(PRESETS)}.")
+    given: dict[str, Any] = dict(PRESETS[preset]) if preset else {}
+    given |= _from_file(file)
+    given |= _from_environ(environ)
+    given |= {key: value for key, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    path = file or Path(FILE_NAME)
+    if file is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"The settings file {path} is not TOML: {error}.") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"There is no setting {name!r}; `kuber run --help` lists them."
+    reason = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"These settings contradict each other: {reason}."
+    return f"The setting {name} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}."
