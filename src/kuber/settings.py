@@ -22,7 +22,7 @@ Folder = Annotated[Path, AfterValidator(_user_path)]
 
 
 class Settings(BaseModel):
-    """What a run or an entity can be told. Raises pydantic's ValidationError; `load` turns it into a SettingsError."""
+    """What a run or an entity can be told. `load` makes one, or raises SettingsError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
