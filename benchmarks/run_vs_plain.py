@@ -1,0 +1,119 @@
+"""How much faster is `kuber run` than the same experiment written the usual way (benchmarks/plain.py)?
+
+Runs both in turn for each seed, from the start of the process to its end, and prints the ratio of their wall-clock
+times and both mean held-out accuracies. The partition, the samples trained and the rounds in which an entity
+shares and distils are KUber's: plain.py follows them.
+
+    python benchmarks/run_vs_plain.py --seeds 3
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from kuber.entity.log import read_events
+from kuber.experiment.scenario import scenario
+from kuber.settings import load
+
+PLAIN = Path(__file__).with_name("plain.py")
+
+
+def run_kuber(preset, seed, folder):
+    command = [sys.executable, "-m", "kuber", "run", "--preset", preset, "--seed", str(seed), "--json"]
+    start = time.perf_counter()
+    done = subprocess.run([*command, "--runs-dir", str(folder)], stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout), time.perf_counter() - start
+
+
+def plan_for(settings, scene, run_dir):
+    """What plain.py needs to do the same work as the run in `run_dir`."""
+    events = read_events(Path(run_dir) / "events.jsonl")
+    names = [str(index) for index in range(settings.num_entities)]
+    told = ("seed", "batch_size", "local_epochs", "learning_rate", "kd_epochs", "kd_temperature", "kd_alpha")
+    rounds_of = lambda kind, name: [e.round for e in events if e.entity == name and e.kind == kind]  # noqa: E731
+    return {name: getattr(settings, name) for name in told} | {
+        "rounds": settings.num_rounds,
+        "parts": [list(range(*span)) for span in spans(scene)],
+        "shares": [rounds_of("published", name) for name in names],
+        "distils": [rounds_of("absorbed", name) for name in names],
+    }
+
+
+def spans(scene):
+    """Where each entity's samples lie in the arrays that `write_arrays` puts one behind the other."""
+    ends = np.cumsum([len(part) for part in scene.private]).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def write_arrays(scene, path):
+    private = [(part.images(), part.labels) for part in scene.private]
+    np.savez(
+        path,
+        x=np.concatenate([images for images, _ in private]),
+        y=np.concatenate([labels for _, labels in private]),
+        common_x=scene.common.images(),
+        common_y=scene.common.labels,
+        held_out_x=scene.held_out.images(),
+        held_out_y=scene.held_out.labels,
+    )
+
+
+def run_plain(plan, scene, folder):
+    folder.mkdir()
+    (folder / "plan.json").write_text(json.dumps(plan))
+    write_arrays(scene, folder / "arrays.npz")
+    command = [
+        sys.executable,
+        str(PLAIN),
+        str(folder / "plan.json"),
+        str(folder / "arrays.npz"),
+        str(folder / "models"),
+    ]
+    start = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout), time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--preset", default="quick")
+    args = parser.parse_args()
+    rows = []
+    for seed in range(args.seeds):
+        settings = load({"seed": seed}, preset=args.preset, environ={})
+        scene = scenario(settings)
+        with tempfile.TemporaryDirectory() as temporary:
+            ours, our_seconds = run_kuber(args.preset, seed, Path(temporary) / "runs")
+            plan = plan_for(settings, scene, ours["run_dir"])
+            theirs, their_seconds = run_plain(plan, scene, Path(temporary) / "plain")
+        their_samples = sum(entity["trained"] + entity["distilled"] for entity in theirs["entities"])
+        rows.append(
+            {
+                "seed": seed,
+                "kuber_seconds": our_seconds,
+                "plain_seconds": their_seconds,
+                "ratio": their_seconds / our_seconds,
+                "kuber_accuracy": ours["mean_accuracy"],
+                "plain_accuracy": mean(entity["accuracy"] for entity in theirs["entities"]),
+                "kuber_samples": ours["samples_trained"],
+                "plain_samples": their_samples,
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    print(f"ratio of wall-clock times, plain/kuber: {', '.join(format(row['ratio'], '.2f') for row in rows)}")
+    for who in ("kuber", "plain"):
+        values = [100 * row[f"{who}_accuracy"] for row in rows]
+        spread = stdev(values) if len(values) > 1 else 0.0
+        print(f"mean held-out accuracy, {who}: {mean(values):.2f} % (standard deviation {spread:.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The commands, put together."""
+
+from typing import Annotated
+
+import typer
+
+from kuber import __version__
+from kuber.cli.entity import entity
+from kuber.cli.registry import registry
+from kuber.cli.run import run
+from kuber.cli.vault import vault
+
+app = typer.Typer(
+    help="Knowledge exchange between independently trained deep networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(entity)
+app.command()(registry)
+app.command()(vault)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kuber {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _kuber(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Knowledge exchange between independently trained deep networks."""

@@ -1,0 +1,35 @@
+"""`kuber entity`: one entity that joins services which are already running."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kuber.cli.live import PlainLines
+from kuber.cli.options import with_settings
+from kuber.settings import Settings
+
+Index = Annotated[int, typer.Argument(min=0, help="Which part of the data: 0 to the number of entities minus 1.")]
+RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="The registry to join.")]
+VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="The vault to use.")]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on in an earlier entity's folder.")]
+
+_NOT_HERE = {"host", "registry_port", "vault_port"}
+
+
+@with_settings(*(name for name in Settings.model_fields if name not in _NOT_HERE))
+def entity(
+    index: Index,
+    settings: Settings | None,
+    registry: RegistryUrl = "http://127.0.0.1:5001",
+    vault: VaultUrl = "http://127.0.0.1:5002",
+    resume: Resume = None,
+) -> None:
+    """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
+    from kuber.experiment import folders, lone
+
+    folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
+    with PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+        accuracy = lone.run(settings, index, folder, registry=registry, vault=vault, watcher=view, say=view.say)
+    print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")

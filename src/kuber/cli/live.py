@@ -1,0 +1,276 @@
+"""A run as it goes on, on the terminal: a live table, or plain lines where there is no terminal."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from statistics import fmean
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kuber.domain.event import Event
+from kuber.experiment.result import RunResult
+from kuber.settings import Settings
+from kuber.views import EntityView, RunView, duration, percent, points, size
+
+Clock = Callable[[], datetime]
+
+REFRESHES = 4  # a second
+_WIDEST_BAR = 40
+_OTHER_ROWS = 6  # lines of the live table that are no entity
+_SHORT_ID = 8  # characters of a knowledge id that are shown: its last, as the first ones tell the time
+_STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def live_view(settings: Settings, console: Console) -> "LiveTable | PlainLines":
+    """What shows a run with these settings best on this console."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveTable(console, settings)
+    return PlainLines(console, rounds=settings.num_rounds)
+
+
+class LiveTable:
+    """One row for each entity, redrawn in place. A context manager."""
+
+    def __init__(self, console: Console, settings: Settings, *, clock: Clock = _utc_now) -> None:
+        self._console = console
+        self._settings = settings
+        self._clock = clock
+        self._view = RunView(rounds=settings.num_rounds)
+        self._progress: dict[str, float] = {}  # of entities whose work step has begun
+        self._lock = Lock()  # rich draws from a thread of its own
+        self._live = Live(
+            console=console, refresh_per_second=REFRESHES, redirect_stdout=False, get_renderable=self.render
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence above the table."""
+        self._console.print(_printable(sentence), markup=False, highlight=False, soft_wrap=True)
+
+    def on_event(self, event: Event) -> None:
+        with self._lock:
+            self._view.apply(event)
+            if event.entity is None:
+                self._progress.clear()
+            else:
+                self._progress.pop(event.entity, None)
+
+    def on_progress(self, entity: str, fraction: float) -> None:
+        with self._lock:
+            self._progress[entity] = fraction
+
+    def render(self) -> RenderableType:
+        """The table as it is now, no higher than the terminal."""
+        with self._lock:
+            now = self._clock()
+            room = max(1, self._console.height - _OTHER_ROWS)
+            shown = self._busiest(room)
+            rest = [entity for entity in self._view.entities.values() if entity not in shown]
+            parts: list[RenderableType] = [self._header(now), "", self._table(shown, now)]
+            if rest:
+                parts.append(self._summary(rest))
+            return Group(*parts)
+
+    def _header(self, now: datetime) -> Text:
+        settings = self._settings
+        entities = "1 entity" if settings.num_entities == 1 else f"{settings.num_entities} entities"
+        text = Text("KUber ", style="bold", no_wrap=True, overflow="ellipsis")
+        dataset = settings.dataset.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+        text.append(f"{settings.strategy} on {dataset}, {entities}, seed {settings.seed}", style="not bold")
+        text.append(f"   {duration(self._view.stopwatch.seconds(now))}", style="not bold cyan")
+        eta = self._view.eta_of_all(now)
+        if eta and len(self._view.entities) == settings.num_entities:
+            text.append(f", about {duration(eta)} to go", style="not bold cyan")
+        return text
+
+    def _table(self, shown: list[EntityView], now: datetime) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        table.add_column("entity", no_wrap=True)
+        table.add_column("round", justify="right", no_wrap=True)
+        table.add_column("work", max_width=_WIDEST_BAR)  # the one that gives way on narrow terminals
+        table.add_column("accuracy", justify="right", no_wrap=True)
+        table.add_column("shared", justify="right", no_wrap=True)
+        table.add_column("absorbed", justify="right", no_wrap=True)
+        table.add_column("ETA", justify="right", no_wrap=True, min_width=5)
+        table.add_column("state", no_wrap=True, min_width=10)
+        for entity in shown:
+            state = self._state(entity)
+            eta = self._view.eta(entity.name, now)
+            table.add_row(
+                Text(_printable(entity.name)),
+                f"{entity.round}/{entity.rounds}",
+                ProgressBar(total=1.0, completed=self._fraction(entity)),
+                "-" if entity.accuracy is None else percent(entity.accuracy),
+                str(entity.published),
+                str(entity.absorbed),
+                "" if state == "done" else "-" if eta is None else duration(eta),
+                Text(state, style=_STYLES.get(state, "")),
+            )
+        return table
+
+    def _busiest(self, room: int) -> list[EntityView]:
+        """The entities to show: all, or those at work and those that changed last; in their order."""
+        entities = list(self._view.entities.values())
+        if len(entities) <= room:
+            return entities
+        chosen = sorted(entities, key=lambda entity: (entity.name in self._progress, entity.changed), reverse=True)
+        names = {entity.name for entity in chosen[:room]}
+        return [entity for entity in entities if entity.name in names]
+
+    def _summary(self, rest: list[EntityView]) -> Text:
+        states = Counter(self._state(entity) for entity in rest)
+        words = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        known = [entity.accuracy for entity in self._view.entities.values() if entity.accuracy is not None]
+        mean = f"; mean accuracy of all {percent(fmean(known))}" if known else ""
+        return Text(f"and {len(rest)} more: {words}{mean}", style="dim", no_wrap=True, overflow="ellipsis")
+
+    def _state(self, entity: EntityView) -> str:
+        """Its state; `waiting` while a long work step has not got its turn on the machine."""
+        if entity.state in ("training", "distilling") and entity.name not in self._progress:
+            return "waiting"
+        return entity.state
+
+    def _fraction(self, entity: EntityView) -> float:
+        """How much of the current work step is done."""
+        if entity.state in ("training", "distilling"):
+            return self._progress.get(entity.name, 0.0)
+        return 0.0 if entity.state in ("joining", "waiting", "stopped", "failed") else 1.0
+
+
+class PlainLines:
+    """One short line for each notable event, without control characters. A context manager.
+
+    What happened before it was made, as in the log of a run that goes on, is not told again.
+    """
+
+    def __init__(self, console: Console, *, rounds: int | None = None, clock: Clock = _utc_now) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._since = clock()
+        self._names: dict[str, str] = {}  # entity id -> name
+        self._accuracies: dict[str, float] = {}  # of the entity's latest evaluation
+        self._told: dict[str, int] = {}  # the latest round that a line was printed about
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(_printable(sentence), markup=False, highlight=False, soft_wrap=True)
+
+    def on_event(self, event: Event) -> None:
+        if event.entity is None:
+            return
+        line = self._line(event, event.entity)
+        if line is None:
+            return
+        self._told[event.entity] = event.round
+        if event.time >= self._since:
+            of = "" if self._rounds is None else f"/{self._rounds}"
+            when = f"  round {event.round}{of}" if event.round else ""
+            self.say(f"entity {event.entity}{when}  {line}")
+
+    def on_progress(self, entity: str, fraction: float) -> None:
+        """Nothing: a line is for what has happened."""
+
+    def _line(self, event: Event, entity: str) -> str | None:
+        """What is worth telling about an event; None when nothing is."""
+        detail = event.detail
+        match event.kind:
+            case "joined":
+                self._names[detail["id"]] = entity
+                return f"joined with {detail['samples']:,} samples"
+            case "evaluated":
+                self._accuracies[entity] = detail["accuracy"]
+                return None
+            case "published":
+                return f"{self._accuracy(entity)}  published {detail['knowledge'][-_SHORT_ID:]}"
+            case "sought" if not detail["candidates"]:
+                return f"{self._accuracy(entity)}  sought, but nobody knows better"
+            case "rejected":
+                return f"rejected {detail['knowledge'][-_SHORT_ID:]}: {detail['reason']}"
+            case "absorbed":
+                teachers = ", ".join(self._names.get(id, id) for id in detail["publishers"])
+                change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
+                return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
+            case "round-ended" if self._told.get(entity, 0) < event.round:
+                return f"accuracy {percent(detail['accuracy'])}"
+        return None
+
+    def _accuracy(self, entity: str) -> str:
+        return f"accuracy {percent(self._accuracies[entity])}"
+
+
+def result_table(result: RunResult) -> Table:
+    """The result for a terminal of 80 columns."""
+    title = f"Held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}"
+    caption = f"Gain: percentage points since the entity's first round. {duration(result.wall_seconds)} at work."
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    table.add_column("entity", no_wrap=True)
+    for column in _COLUMNS[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    *entities, mean, worst = _rows(result)
+    for number, row in enumerate(entities, start=1):
+        table.add_row(*row, end_section=number == len(entities))
+    table.add_row(*mean, style="bold")
+    table.add_row(*worst)
+    return table
+
+
+_COLUMNS = ("entity", "accuracy", "gain", "shared", "absorbed", "sent", "received")
+
+
+def summary_lines(result: RunResult) -> list[str]:
+    """The same as aligned plain lines."""
+    rows = [_COLUMNS, *_rows(result)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def _rows(result: RunResult) -> list[tuple[str, ...]]:
+    """The cells of the result: each entity, the mean, the worst."""
+    rows: list[tuple[str, ...]] = [
+        (
+            _printable(entity.entity),
+            percent(entity.final_accuracy),
+            points(entity.gain),
+            str(entity.published),
+            str(entity.absorbed),
+            size(entity.bytes_up),
+            size(entity.bytes_down),
+        )
+        for entity in result.entities
+    ]
+    gain = points(result.mean_accuracy - result.start_accuracy)
+    rows.append(("mean", percent(result.mean_accuracy), gain, "", "", "", ""))
+    rows.append(("worst", percent(result.worst_accuracy), "", "", "", "", ""))
+    return rows
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: some of it comes from others."""
+    return "".join(character if character.isprintable() else " " for character in text)

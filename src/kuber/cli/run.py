@@ -1,0 +1,47 @@
+"""`kuber run`: the whole system on one machine."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kuber.cli.live import live_view, result_table, summary_lines
+from kuber.cli.options import with_settings
+from kuber.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]
+
+
+@with_settings()
+def run(settings: Settings | None, json: Json = False, resume: Resume = None) -> None:
+    """Start registry, vault and entities, run every round, and report."""
+    from kuber.experiment import folders, runner
+
+    folder, settings = folders.open_run(settings, resume)
+    signal.signal(signal.SIGTERM, _interrupt)
+    errors = Console(stderr=True)
+    try:
+        with live_view(settings, errors) as view:
+            result = runner.run(settings, folder, watcher=view, say=view.say)
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
+        raise
+    if json:
+        print(result.to_json())
+        return
+    output = Console()
+    if output.is_terminal:
+        output.print(result_table(result))
+    else:
+        for line in summary_lines(result):
+            print(line)
+    print(f"Report: {folder / runner.REPORT_FILE}")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt

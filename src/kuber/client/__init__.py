@@ -1,0 +1,1 @@
+"""The ports of an entity: over HTTP, and in memory."""

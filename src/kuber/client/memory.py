@@ -1,0 +1,247 @@
+"""Both ports in memory: for simulations and tests. The same behaviour as the services, and no clock of their own."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from threading import RLock
+from typing import TypeVar
+
+from kuber.domain.admission import check_text, check_weights
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.member import Member
+from kuber.domain.ports import Vault
+from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.wire import ArchitectureBody, DeliveryBody, DraftBody, canonical
+
+T = TypeVar("T")
+
+
+class MemoryVault:
+    """The Vault port in memory. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._data: dict[Digest, bytes] = {}
+        self._sorted: list[Digest] = []
+        self._holders: dict[Digest, set[str]] = {}
+
+    def put(self, data: bytes) -> Artifact:
+        """Store these bytes; storing them again changes nothing."""
+        if not data:
+            raise RequestRejectedError("An empty blob is not stored; send at least one byte.")
+        digest = Digest.of(data)
+        with self._lock:
+            if digest not in self._data:
+                self._data[digest] = bytes(data)
+                insort(self._sorted, digest)
+        return Artifact(digest=digest, size=len(data))
+
+    def get(self, digest: Digest) -> bytes:
+        """The bytes with this digest. Nothing can have changed them since they were put."""
+        try:
+            return self._data[digest]
+        except KeyError:
+            raise KnowledgeNotFoundError(f"The vault has no blob {digest}.") from None
+
+    def size(self, digest: Digest) -> int | None:
+        """How many bytes are stored under this digest; None when there are none."""
+        data = self._data.get(digest)
+        return None if data is None else len(data)
+
+    def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
+        """What is stored, in order of digest; a cursor is the digest that ended the page before."""
+        _check_limit(limit)
+        with self._lock:
+            try:
+                start = 0 if cursor is None else bisect_right(self._sorted, Digest(cursor))
+            except ValueError:
+                raise _foreign_cursor() from None
+            page = self._sorted[start : start + limit]
+            more = start + limit < len(self._sorted)
+            items = tuple(Artifact(digest=digest, size=len(self._data[digest])) for digest in page)
+        return Page(items=items, cursor=page[-1].hex if more else None)
+
+    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
+        """Promise to keep these blobs for `holder`, all or none."""
+        check_text(holder, "The holder of pins")
+        wanted = list(artifacts)
+        with self._lock:
+            for artifact in wanted:
+                size = self.size(artifact.digest)
+                if size is None:
+                    raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
+                if size != artifact.size:
+                    raise RequestRejectedError(
+                        f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told."
+                    )
+            for artifact in wanted:
+                self._holders.setdefault(artifact.digest, set()).add(holder)
+
+    def pinned(self, digest: Digest) -> list[str]:
+        """Who holds this blob, in order of name."""
+        with self._lock:
+            return sorted(self._holders.get(digest, ()))
+
+
+class MemoryRegistry:
+    """The Registry port in memory. Safe to use from several threads; the caller gives the clock and the ids."""
+
+    def __init__(self, *, vault: Vault, clock: Callable[[], datetime], ids: Callable[[], str]) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._lock = RLock()
+        self._members: dict[str, Member] = {}  # by name, first come first
+        self._entities: set[str] = set()  # their ids
+        self._records: list[Knowledge] = []
+        self._places: dict[str, int] = {}  # id -> index into _records
+        self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
+        self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
+        self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
+        self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
+
+    def register(self, name: str) -> Member:
+        """Join under this name; the same name gives the same member again."""
+        check_text(name, "The name of an entity")
+        with self._lock:
+            if name not in self._members:
+                member = Member(id=self._ids(), name=name, registered_at=self._clock())
+                self._members[name] = member
+                self._entities.add(member.id)
+            return self._members[name]
+
+    def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
+        """The registered entities, first come first."""
+        with self._lock:
+            return _page(list(self._members.values()), "entities", limit, cursor)
+
+    def publish(self, draft: Draft, *, key: str) -> Knowledge:
+        """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
+        check_text(key, "The key of a publication")
+        body = DraftBody.of(draft)
+        told, digest = body.value(), Digest.of(canonical(body))
+        with self._lock:
+            earlier = self._published.get((told.entity, key))
+            if earlier is not None:
+                if earlier[0] != digest:
+                    raise ConflictError("This key was used for another publication; choose a new key for each.")
+                return self._records[earlier[1]]
+            self._check_named(told.entity, told.parents)
+            pin = _pin(told.architecture)
+            manifest = dict(told.architecture.manifest)
+            if self._pins.get(pin, manifest) != manifest:
+                raise ConflictError(
+                    f"The architecture {told.architecture.name!r} with these arguments is pinned to other tensors by "
+                    "its first publisher; publish yours under another name."
+                )
+            id = self._ids()
+            self._vault.pin(id, told.artifacts.values())
+            check_weights(told, lambda digest, length: self._vault.get(digest)[:length])
+            record = Knowledge.from_draft(told, id=id, published_at=self._clock())
+            self._pins[pin] = manifest
+            self._published[told.entity, key] = digest, len(self._records)
+            insort(self._best, (-record.evaluation.accuracy, len(self._records)))
+            self._places[id] = len(self._records)
+            self._records.append(record)
+            return record
+
+    def discover(self, query: Query) -> Page[Knowledge]:
+        """The knowledge that matches, in the order asked for."""
+        found: list[Knowledge] = []
+        with self._lock:
+            for place in self._order(query):
+                record = self._records[place]
+                # The best come first, so nothing after the first that is too low can match.
+                if query.order == "accuracy" and record.evaluation.accuracy < (query.min_accuracy or 0):
+                    break
+                if _matches(record, query):
+                    found.append(record)
+                if len(found) > query.limit:
+                    break
+        items = tuple(found[: query.limit])
+        more = len(found) > query.limit
+        return Page(items=items, cursor=f"{query.order}:{self._places[items[-1].id]}" if more else None)
+
+    def knowledge(self, id: str) -> Knowledge:
+        """One record; KnowledgeNotFoundError when there is none."""
+        with self._lock:
+            place = self._places.get(id)
+            if place is None:
+                raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
+            return self._records[place]
+
+    def record(self, delivery: Delivery, *, key: str) -> None:
+        """Store what became of a delivery; the same key again changes nothing."""
+        check_text(key, "The key of a delivery")
+        told = DeliveryBody.of(delivery).value()
+        with self._lock:
+            if (told.student, key) in self._deliveries:
+                return
+            self._check_named(told.student, told.teachers)
+            self._deliveries[told.student, key] = told
+
+    def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
+        """The recorded deliveries, first come first."""
+        with self._lock:
+            return _page(list(self._deliveries.values()), "deliveries", limit, cursor)
+
+    def _order(self, query: Query) -> Iterable[int]:
+        """Indices of records in the order of the query, from after its cursor on."""
+        after = None if query.cursor is None else _place(query.cursor, query.order, len(self._records))
+        if query.order == "newest":
+            return range(len(self._records) - 1 if after is None else after - 1, -1, -1)
+        if after is None:
+            start = 0
+        else:
+            start = bisect_left(self._best, (-self._records[after].evaluation.accuracy, after)) + 1
+        return (place for _, place in self._best[start:])
+
+    def _check_named(self, entity: str, named: Iterable[str]) -> None:
+        if entity not in self._entities:
+            raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
+        missing = set(named) - self._places.keys()
+        if missing:
+            raise RequestRejectedError(
+                f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has."
+            )
+
+
+def _matches(record: Knowledge, query: Query) -> bool:
+    return (
+        (query.task is None or record.task.name == query.task)
+        and (query.test_set is None or record.task.test_set == query.test_set)
+        and (query.min_accuracy is None or record.evaluation.accuracy >= query.min_accuracy)
+        and (query.exclude_entity is None or record.entity != query.exclude_entity)
+    )
+
+
+def _pin(architecture: Architecture) -> bytes:
+    """What one manifest is pinned to: the name and the arguments, their types included."""
+    return canonical(ArchitectureBody.of(architecture).model_copy(update={"manifest": {}}))
+
+
+def _page(items: list[T], listing: str, limit: int, cursor: str | None) -> Page[T]:
+    _check_limit(limit)
+    start = 0 if cursor is None else _place(cursor, listing, len(items)) + 1
+    end = start + limit
+    return Page(items=tuple(items[start:end]), cursor=f"{listing}:{end - 1}" if end < len(items) else None)
+
+
+def _place(cursor: str, listing: str, length: int) -> int:
+    """The place of the last item of the page before; RequestRejectedError when the cursor is not of this listing."""
+    name, _, digits = cursor.partition(":")
+    if name != listing or not (digits.isascii() and digits.isdecimal()) or len(digits) > 18 or int(digits) >= length:
+        raise _foreign_cursor()
+    return int(digits)
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
+
+
+def _foreign_cursor() -> RequestRejectedError:
+    return RequestRejectedError("The cursor is not one of this listing; start again without it.")

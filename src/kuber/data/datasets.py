@@ -1,0 +1,156 @@
+"""The data sets that KUber knows by name, and arrays of one's own; decoded once, then mapped by every process."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from kuber.data import cifar10, digits, fashion, own
+from kuber.data.arrays import Arrays, Numbers, digest_of
+from kuber.data.samples import Samples, map_tensors
+from kuber.domain.digest import Digest
+from kuber.errors import DatasetError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A labelled data set for classification."""
+
+    name: str
+    labels: tuple[str, ...]  # class names, in order of the class numbers
+    train: Samples
+    test: Samples
+    mean: tuple[float, ...]  # per channel, of the training part; of pixels scaled to 0..1
+    std: tuple[float, ...]
+    flip: bool  # whether a mirrored image is still of its class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What is recorded of a data set with a name."""
+
+    fetch: Callable[[Path | None, Say], Arrays]
+    digest: str  # of the decoded arrays, whatever they were decoded from
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+
+
+KNOWN = {
+    "cifar10": Known(
+        fetch=cifar10.fetch,
+        digest="sha256:477ae002610c0d19c46767c924c08fd5a86c3b31429bdd8e330815289cbd2719",
+        labels=cifar10.LABELS,
+        mean=cifar10.MEAN,
+        std=cifar10.STD,
+        flip=True,
+    ),
+    "fashion-mnist": Known(
+        fetch=lambda data_dir, say: fashion.fetch(data_dir),
+        digest="sha256:dc6dc6b98c84991b711670a1cc385cec7e54583ee45714846e1958c5ed10dafc",
+        labels=fashion.LABELS,
+        mean=fashion.MEAN,
+        std=fashion.STD,
+        flip=True,
+    ),
+    "digits": Known(
+        fetch=lambda data_dir, say: digits.fetch(),
+        digest="sha256:bb2bc48fc42f19d1e785d54b0df6f25a68c15e4bd6e39d9f5d27b95563f787cf",
+        labels=digits.LABELS,
+        mean=digits.MEAN,
+        std=digits.STD,
+        flip=False,
+    ),
+}
+
+
+def load(
+    name: str, *, data_dir: Path | None = None, cache_dir: Path, verify: bool = True, say: Say = lambda _: None
+) -> Dataset:
+    """A data set by name, or the arrays in a file whose name ends in .npz.
+
+    It is decoded into `cache_dir` unless it is there already. A folder the user names is always read anew. `verify`
+    hashes what the cache holds; what is damaged is removed and decoded again. Raises DatasetError, with one sentence
+    on what to do, when the data cannot be had.
+    """
+    if name.endswith(".npz"):
+        return _own(Path(name), cache_dir)
+    if name not in KNOWN:
+        raise DatasetError(
+            f"There is no data set {name!r}; choose from {', '.join(KNOWN)}, or a path ending in .npz."
+        )
+    known = KNOWN[name]
+    digest = Digest.parse(known.digest)
+    path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
+    if data_dir is not None or not _holds(path, digest, verify):
+        _store(known.fetch(data_dir, say), path, digest, name)
+    return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)
+
+
+def _own(source: Path, cache_dir: Path) -> Dataset:
+    arrays, labels = own.read(source)
+    digest = digest_of(arrays.by_name())
+    path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
+    if not _holds(path, digest, True):
+        _store(arrays, path, digest, source.name)
+    mean, std = _moments(arrays.train_x)
+    return _dataset(source.stem, path, labels=labels, mean=mean, std=std, flip=False)
+
+
+def _dataset(
+    name: str, path: Path, *, labels: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...], flip: bool
+) -> Dataset:
+    train, test = Samples(path, "train"), Samples(path, "test")
+    return Dataset(name=name, labels=labels, train=train, test=test, mean=mean, std=std, flip=flip)
+
+
+def _moments(train: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of the training part; a constant channel keeps its scale."""
+    axes = (0, *range(2, train.ndim))
+    unit = 255.0 if train.dtype == np.uint8 else 1.0
+    mean = train.mean(axes, dtype=np.float64) / unit
+    std = train.std(axes, dtype=np.float64) / unit
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def _holds(path: Path, digest: Digest, verify: bool) -> bool:
+    """Whether the cache holds the data set; a damaged file is removed."""
+    if not path.exists():
+        return False
+    if not verify:
+        return True
+    try:
+        sound = digest_of(map_tensors(path)) == digest
+    except (ValueError, KeyError, OSError):
+        sound = False
+    if not sound:
+        path.unlink(missing_ok=True)
+    return sound
+
+
+def _store(arrays: Arrays, path: Path, digest: Digest, name: str) -> None:
+    """Write the decoded arrays to the cache under a temporary name, then give it its own."""
+    by_name = arrays.by_name()
+    decoded = digest_of(by_name)
+    if decoded != digest:
+        raise DatasetError(f"These are not the images of {name}: they decode to {decoded}, not {digest}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    except OSError as error:
+        raise DatasetError(f"The data cache {path.parent} cannot be written: {error.strerror}.") from None
+    try:
+        os.close(descriptor)
+        save_file(by_name, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DatasetError(f"The data cache {path.parent} cannot be written: {error.strerror}.") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""Arrays of one's own, from an .npz file."""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kuber.data.arrays import Arrays, Numbers
+from kuber.data.partition import stratified
+from kuber.errors import DatasetError
+
+TEST_SHARE = 0.2
+_SMALLEST = 20  # samples
+
+
+def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
+    """The arrays `x` and `y` in a file, split 80 to 20, and the class names (`classes`, or those in `y`).
+
+    `x`: uint8 or float of shape (n, height, width), (n, height, width, 1 or 3), (n, channels, height, width) or
+    (n, features). `y`: class numbers, or names. Raises DatasetError with one sentence on what is wrong.
+    """
+    held = _arrays(path)
+    x, y = _samples(path, held["x"]), held["y"]
+    if y.ndim != 1 or len(x) != len(y):
+        raise DatasetError(
+            f"In {path}, y must hold one label for each of the {len(x)} samples; its shape is {y.shape}."
+        )
+    if len(y) < _SMALLEST:
+        raise DatasetError(f"{path} holds {len(y)} samples; at least {_SMALLEST} are needed.")
+    numbers, names = _labels(path, y, held.get("classes"))
+    test, train = stratified(numbers, round(TEST_SHARE * len(y)), seed=0)
+    arrays = Arrays(train_x=x[train], train_y=numbers[train], test_x=x[test], test_y=numbers[test])
+    return arrays, names
+
+
+def _arrays(path: Path) -> dict[str, Numbers]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name: file[name] for name in ("x", "y", "classes") if name in file.files}
+    except FileNotFoundError:
+        raise DatasetError(f"There is no file {path}.") from None
+    except (OSError, ValueError, BadZipFile, AttributeError):
+        raise DatasetError(
+            f"{path} is not an .npz file of plain arrays; make it with numpy.savez(path, x=..., y=...)."
+        ) from None
+    for name in ("x", "y"):
+        if name not in held:
+            raise DatasetError(f"{path} lacks the array {name}; make it with numpy.savez(path, x=..., y=...).")
+    return held
+
+
+def _samples(path: Path, x: Numbers) -> Numbers:
+    """Channels first, uint8 or float32."""
+    if x.dtype != np.uint8:
+        if x.dtype.kind not in "fiu":
+            raise DatasetError(f"In {path}, x must hold numbers, not {x.dtype}.")
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise DatasetError(f"In {path}, x holds values that are not finite.")
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if x.ndim not in (2, 4) or 0 in x.shape:
+        raise DatasetError(f"In {path}, x must hold images or vectors; its shape is {x.shape}.")
+    return x
+
+
+def _labels(path: Path, y: Numbers, classes: Numbers | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Class numbers from 0 and the name of each."""
+    if y.dtype.kind == "U":
+        found, numbers = np.unique(y, return_inverse=True)
+        names = [str(name) for name in (found if classes is None else classes)]
+        if not set(found.tolist()) <= set(names):
+            raise DatasetError(f"In {path}, y holds labels that classes does not name.")
+        numbers = np.array([names.index(name) for name in found.tolist()])[numbers]
+    elif y.dtype.kind in "iu":
+        numbers = y.astype(np.int64)
+        count = int(numbers.max()) + 1 if classes is None else len(classes)
+        names = [str(name) for name in (range(count) if classes is None else classes)]
+        if numbers.min() < 0 or numbers.max() >= count:
+            raise DatasetError(f"In {path}, y must hold class numbers from 0 to {count - 1}.")
+    else:
+        raise DatasetError(f"In {path}, y must hold class numbers or names, not {y.dtype}.")
+    if len(np.unique(numbers)) < 2 or len(set(names)) != len(names):
+        raise DatasetError(f"In {path}, y must hold at least two classes, each with a name of its own.")
+    return numbers.astype(np.int64), tuple(names)

@@ -1,0 +1,86 @@
+"""Samples: chosen rows of a file that every process maps and none copies."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kuber.domain.digest import Digest
+from kuber.domain.manifest import PREFIX_LENGTH, header_length
+
+Rows = NDArray[np.int64]
+_CHUNK = 4096  # rows hashed at a time
+_DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled samples, in a safetensors file under the names `<part>_x` and `<part>_y`.
+
+    Pickles as a path and the chosen rows, never as the samples themselves.
+    """
+
+    path: Path
+    part: str  # "train" or "test"
+    rows: Rows | None = None  # of the part; None for all of them
+
+    @cached_property
+    def _all(self) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        tensors = map_tensors(self.path)
+        return tensors[f"{self.part}_x"], np.asarray(tensors[f"{self.part}_y"])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "part": self.part, "rows": self.rows}
+
+    def __len__(self) -> int:
+        return len(self._all[1]) if self.rows is None else len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, channels first."""
+        return tuple(self._all[0].shape[1:])
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each sample, shape (len,)."""
+        labels = self._all[1]
+        return labels if self.rows is None else labels[self.rows]
+
+    def images(self, positions: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.generic]:
+        """The samples at these positions, shape (n, *shape), as stored: uint8, or float32."""
+        images = self._all[0]
+        if self.rows is None:
+            return np.asarray(images[positions])
+        return np.asarray(images[self.rows[positions]])
+
+    def take(self, positions: Sequence[int] | Rows) -> "Samples":
+        """The samples at these positions, in this order."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
+
+    def digest(self) -> Digest:
+        """Of shape, dtype, samples and labels, in order; the same samples have it wherever they lie."""
+        images = self._all[0]
+        prefix = f"{images.dtype.str} {(len(self), *self.shape)}\n".encode()
+        chunks = (self.images(np.arange(i, min(i + _CHUNK, len(self)))) for i in range(0, len(self), _CHUNK))
+        labels = np.ascontiguousarray(self.labels, dtype="<i8")
+        return Digest.of(prefix, *(c.tobytes() for c in chunks), labels.tobytes())
+
+
+def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The tensors of a safetensors file as read-only views of one memory map."""
+    with path.open("rb") as file:
+        length = header_length(file.read(PREFIX_LENGTH))
+        manifest = json.loads(file.read(length))
+    memory = np.memmap(path, mode="r")
+    start = PREFIX_LENGTH + length
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name, entry in manifest.items():
+        begin, end = entry["data_offsets"]
+        flat = memory[start + begin : start + end].view(_DTYPES[entry["dtype"]])
+        tensors[name] = np.asarray(flat).reshape(entry["shape"])
+    return tensors

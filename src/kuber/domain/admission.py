@@ -1,0 +1,39 @@
+"""What a registry asks of a record before it takes it, whatever it stores records in."""
+
+from collections.abc import Callable
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
+from kuber.errors import RequestRejectedError
+
+USUAL_HEADER = 1 << 16  # bytes read of a blob at first; longer headers are read whole then
+MAX_TEXT = 200
+
+
+def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
+    """RequestRejectedError unless the header of the stored weights is the manifest that the draft tells.
+
+    `head(digest, length)` gives the first bytes of a blob, or all of a shorter one. A draft without weights passes.
+    """
+    weights = draft.artifacts.get(WEIGHTS)
+    if weights is None:
+        return
+    try:
+        start = head(weights.digest, USUAL_HEADER)
+        end = PREFIX_LENGTH + header_length(start)
+        if end > len(start):
+            start = head(weights.digest, end)
+        manifest = read_manifest(start[PREFIX_LENGTH:end], size=weights.size)
+    except ValueError as error:
+        raise RequestRejectedError(f"Blob {weights.digest} holds no sound weights: {error}.") from None
+    if manifest != dict(draft.architecture.manifest):
+        raise RequestRejectedError(
+            f"Blob {weights.digest} holds other tensors than the record tells; publish weights that fit it."
+        )
+
+
+def check_text(text: str, what: str) -> None:
+    """RequestRejectedError unless `text`, called `what` in the sentence, can be a name or a key."""
+    if not (1 <= len(text) <= MAX_TEXT and text.isprintable()):
+        raise RequestRejectedError(f"{what} is 1 to {MAX_TEXT} printable characters; choose another.")

@@ -1,0 +1,154 @@
+"""What an entity saves so that it can go on where it was: nothing lost, nothing done twice."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.evaluation import Evaluation
+from kuber.errors import CorruptKnowledgeError
+from kuber.learning.weights import Weights, dump
+from kuber.wire import DeliveryBody, EvaluationBody
+
+FILE_NAME = "checkpoint.safetensors"
+_GENERATOR = "generator"  # name of the tensor that holds the generator's state
+_MODEL = "model."  # prefix of the model's tensors
+
+Stage = Literal["trained", "absorbed", "ended"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Absorption:
+    """A delivery that is done but perhaps not yet recorded, and what it cost."""
+
+    delivery: Delivery
+    publishers: tuple[str, ...]
+    samples: int
+    forward: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """An entity between two steps."""
+
+    life: str  # names this life of the entity, so that its idempotency keys are its own
+    round: int  # that the stage belongs to; 0 before the first
+    stage: Stage
+    seq: int  # of the next event
+    weights: Weights
+    generator: torch.Tensor  # state of the generator that shuffles and augments
+    own: Evaluation | None  # of `weights` on the common test set
+    previous: Evaluation | None  # at the end of the round before
+    parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
+    refused: tuple[str, ...] = ()  # knowledge found unsound
+    absorption: Absorption | None = None  # in stage "absorbed"
+
+
+class Checkpoints:
+    """The folder of one entity: its latest state, and its weights at the end of each round."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def save(self, state: State) -> None:
+        """Replace the latest state; a kill leaves either the old or the new one."""
+        tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
+        tensors[_GENERATOR] = state.generator
+        _write(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
+
+    def latest(self) -> State | None:
+        """The state saved last; None in a new folder."""
+        path = self._folder / FILE_NAME
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                fields = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CorruptKnowledgeError(f"The checkpoint {path} cannot be read ({error}); start a new run.") from None
+        generator = tensors.pop(_GENERATOR)
+        weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
+        return _decode(fields, weights=weights, generator=generator)
+
+    def save_round(self, round: int, weights: Weights) -> str:
+        """Keep the weights at the end of a round; returns the file's name."""
+        path = round_path(self._folder, round)
+        _write(path, dump(weights))
+        return path.name
+
+
+def round_path(folder: Path, round: int) -> Path:
+    """The file in an entity's folder that holds its weights at the end of `round`."""
+    return folder / f"round-{round:04d}.safetensors"
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _encode(state: State) -> dict[str, Any]:
+    absorption = state.absorption
+    return {
+        "life": state.life,
+        "round": state.round,
+        "stage": state.stage,
+        "seq": state.seq,
+        "own": _encode_evaluation(state.own),
+        "previous": _encode_evaluation(state.previous),
+        "parents": state.parents,
+        "refused": state.refused,
+        "absorption": absorption
+        and {
+            "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
+            "publishers": absorption.publishers,
+            "samples": absorption.samples,
+            "forward": absorption.forward,
+            "seconds": absorption.seconds,
+        },
+    }
+
+
+def _decode(fields: dict[str, Any], *, weights: Weights, generator: torch.Tensor) -> State:
+    absorption = fields.pop("absorption")
+    return State(
+        life=fields["life"],
+        round=fields["round"],
+        stage=fields["stage"],
+        seq=fields["seq"],
+        weights=weights,
+        generator=generator,
+        own=_decode_evaluation(fields["own"]),
+        previous=_decode_evaluation(fields["previous"]),
+        parents=tuple(fields["parents"]),
+        refused=tuple(fields["refused"]),
+        absorption=absorption
+        and Absorption(
+            delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),
+            publishers=tuple(absorption["publishers"]),
+            samples=absorption["samples"],
+            forward=absorption["forward"],
+            seconds=absorption["seconds"],
+        ),
+    )
+
+
+def _encode_evaluation(evaluation: Evaluation | None) -> Any:
+    return evaluation and EvaluationBody.of(evaluation).model_dump(mode="json")
+
+
+def _decode_evaluation(fields: Any) -> Evaluation | None:
+    return fields and EvaluationBody.model_validate_json(json.dumps(fields)).value()

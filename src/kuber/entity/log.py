@@ -1,0 +1,82 @@
+"""The event log: one JSON line for each thing that happened, appended and never changed."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kuber.domain.event import Event, Kind
+from kuber.wire import decode_event, encode_event
+
+FILE_NAME = "events.jsonl"
+
+
+class EventLog:
+    """Appends events to a file that several processes may share.
+
+    A line is written by one call in append mode, so lines of different processes never mix, and a reader sees
+    whole lines only once their newline is there.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._clock = clock
+
+    def append(self, *, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
+        """Write one event; other processes see it when this returns."""
+        event = Event(time=self._clock(), entity=entity, seq=seq, round=round, kind=kind, detail=detail)
+        line = f"{encode_event(event)}\n".encode()
+        if os.write(self._descriptor, line) != len(line):
+            raise OSError(f"the event log took only a part of a line of {len(line)} bytes")
+        return event
+
+    def sync(self) -> None:
+        """Return when what was appended would survive a power cut."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Tail:
+    """Reads the events that were appended to a log since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    def read(self) -> list[Event]:
+        """The complete new lines, in their order in the file; none while there is no file."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [decode_event(line.decode()) for line in whole.splitlines()]
+
+
+def read_events(path: Path) -> list[Event]:
+    """Every complete event in the log at `path`."""
+    return Tail(path).read()
+
+
+def rewind(path: Path, *, reached: Mapping[str, int]) -> None:
+    """Drop the events that no checkpoint vouches for: those of an entity from `reached[entity]` on.
+
+    An entity that was killed repeats what it had not yet saved, and would log it a second time. A line that was
+    cut off in the middle goes too. The file is replaced as a whole, so a kill here loses nothing.
+    """
+    kept = [event for event in read_events(path) if event.entity is None or event.seq < reached.get(event.entity, 0)]
+    _replace(path, (encode_event(event) for event in kept))
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,185 @@
+"""The work steps: pure, picklable functions of a learner, weights and a generator's state."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kuber.data.augment import Normalisation, ordered_batches, training_batches
+from kuber.data.samples import Samples
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture
+from kuber.domain.strategy import LocalPhase
+from kuber.learning.distillation import Distillation
+from kuber.learning.evaluation import EVALUATION_BATCH, evaluate, logits
+from kuber.learning.runtime import Runtime, build
+from kuber.learning.training import Training, train
+from kuber.learning.weights import Weights, weights_of
+
+Progress = Callable[[float], None]  # takes the finished share of the work, 0 to 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """What every work step of one entity needs; picklable, since samples travel as a view on a file."""
+
+    architecture: Architecture
+    private: Samples
+    common: Samples  # the common test set
+    test_set: Digest  # of `common`
+    normalisation: Normalisation
+    flip: bool  # whether a mirrored image is still of its class
+    batch_size: int
+    training: Training
+    distillation: Distillation
+    runtime: Runtime
+    classes: int
+
+    def model(self, weights: Weights) -> nn.Module:
+        """A model of our architecture with these weights, on our device."""
+        return build(self.architecture, weights, self.runtime)
+
+    def training_batches(self, draws: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of augmented private data."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            flip=self.flip,
+        )
+        return map(self._placed, batches)
+
+    def distillation_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of unaugmented private data with what the teacher said about each sample."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            augment=False,
+            targets=spoken,
+        )
+        return map(self._placed, batches)
+
+    def ordered_batches(self, samples: Samples) -> Iterator[tuple[Tensor, ...]]:
+        """Samples in order and unaugmented, to run forward."""
+        batches = ordered_batches(samples, batch_size=EVALUATION_BATCH, normalisation=self.normalisation)
+        return map(self._placed, batches)
+
+    def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.runtime.place(tensor) for tensor in batch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A pulled model, checked against its record."""
+
+    architecture: Architecture
+    weights: Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learnt:
+    """What training or distillation gives back."""
+
+    weights: Weights
+    generator: torch.Tensor
+    samples: int  # that a gradient step was taken on, counted once an epoch
+    forward: int  # that only ran forward
+    loss: float  # mean over the last epoch
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """One work step, ready to be done here or in another process."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    def do(self, progress: Progress) -> Any:
+        """Do it; `progress` is told the finished share now and then."""
+        return self.function(**self.arguments, progress=progress)
+
+
+def train_locally(
+    learner: Learner, phase: LocalPhase, weights: Weights, generator: torch.Tensor, *, progress: Progress
+) -> Learnt:
+    """The local phase: the entity's epochs on its augmented private data."""
+    start = time.perf_counter()
+    assert phase.loss == "cross-entropy"
+    model = learner.model(weights)
+    draws = _generator_in(generator)
+    trained = train(
+        model,
+        partial(learner.training_batches, draws),
+        settings=learner.training,
+        runtime=learner.runtime,
+        progress=_share_of(learner.training.epochs * len(learner.private), progress),
+    )
+    return Learnt(
+        weights=weights_of(model),
+        generator=draws.get_state(),
+        samples=trained.samples,
+        forward=0,
+        loss=trained.loss,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def distil_locally(
+    learner: Learner, teacher: Teacher, weights: Weights, generator: torch.Tensor, *, progress: Progress
+) -> Learnt:
+    """Distil a teacher into the local model on unaugmented private data; the teacher runs over it once."""
+    start = time.perf_counter()
+    model = learner.model(weights)
+    draws = _generator_in(generator)
+    speaker = build(teacher.architecture, teacher.weights, learner.runtime)
+    spoken = logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
+    distilled = train(
+        model,
+        partial(learner.distillation_batches, draws, spoken),
+        settings=learner.distillation,
+        runtime=learner.runtime,
+        loss=learner.distillation.loss,
+        progress=_share_of(learner.distillation.epochs * len(learner.private), progress),
+    )
+    return Learnt(
+        weights=weights_of(model),
+        generator=draws.get_state(),
+        samples=distilled.samples,
+        forward=len(learner.private),
+        loss=distilled.loss,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress) -> tuple[Evaluation, float]:
+    """The evaluation on the common test set, and the seconds it took."""
+    start = time.perf_counter()
+    evaluation = evaluate(
+        learner.model(weights),
+        learner.ordered_batches(learner.common),
+        classes=learner.classes,
+        test_set=learner.test_set,
+        runtime=learner.runtime,
+    )
+    progress(1.0)
+    return evaluation, time.perf_counter() - start
+
+
+def _generator_in(state: torch.Tensor) -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator
+
+
+def _share_of(samples: int, progress: Progress) -> Callable[[int], None]:
+    """Turns a count of finished samples into the finished share."""
+    return lambda done: progress(min(1.0, done / samples))

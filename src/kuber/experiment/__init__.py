@@ -1,0 +1,1 @@
+"""Experiments: scenarios, runs, their results and their pictures."""

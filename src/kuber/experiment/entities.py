@@ -1,0 +1,82 @@
+"""Entities made from a scenario."""
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kuber.data.augment import Normalisation
+from kuber.domain.ports import Registry, Vault
+from kuber.entity.checkpoint import Checkpoints
+from kuber.entity.log import EventLog
+from kuber.entity.loop import Entity, initial_state
+from kuber.entity.work import Learner
+from kuber.experiment.scenario import Scenario
+from kuber.learning.architectures import initial_weights
+from kuber.learning.distillation import Distillation
+from kuber.learning.runtime import Runtime
+from kuber.learning.training import Training
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def entity_folder(folder: Path, index: int) -> Path:
+    """Where entity `index` of a run keeps its checkpoints."""
+    return folder / "entities" / str(index)
+
+
+def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
+    """What the work steps of entity `index` need."""
+    settings = scene.settings
+    return Learner(
+        architecture=scene.architecture,
+        private=scene.private[index],
+        common=scene.common,
+        test_set=scene.task.test_set,
+        normalisation=Normalisation(scene.dataset.mean, scene.dataset.std),
+        flip=scene.dataset.flip,
+        batch_size=settings.batch_size,
+        training=Training(epochs=settings.local_epochs, learning_rate=settings.learning_rate),
+        distillation=Distillation(
+            epochs=settings.kd_epochs,
+            learning_rate=settings.learning_rate,
+            temperature=settings.kd_temperature,
+            alpha=settings.kd_alpha,
+        ),
+        runtime=runtime,
+        classes=scene.task.classes,
+    )
+
+
+def make_entity(
+    scene: Scenario, index: int, *, runtime: Runtime, registry: Registry, vault: Vault, folder: Path, log: EventLog
+) -> Entity:
+    """Entity `index` of a scenario, as its checkpoint in `folder` left it or new."""
+    settings = scene.settings
+    return Entity(
+        str(index),
+        task=scene.task,
+        learner=make_learner(scene, index, runtime),
+        strategy=scene.strategy,
+        rounds=settings.num_rounds,
+        registry=registry,
+        vault=vault,
+        checkpoints=Checkpoints(folder),
+        log=log,
+        class_counts=scene.class_counts(index),
+        initial=lambda: initial_state(
+            life=uuid.uuid4().hex,
+            weights=initial_weights(scene.architecture, settings.seed),
+            generator=_generator(settings.seed, index).get_state(),
+        ),
+    )
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    """Shuffling and augmentation of one entity; independent streams for every pair of seed and entity."""
+    word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word) >> 1)

@@ -1,0 +1,48 @@
+"""Run folders: made, named, and found again."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kuber.errors import SettingsError
+from kuber.settings import Settings
+
+SETTINGS_FILE = "settings.json"
+
+
+def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") -> tuple[Path, Settings]:
+    """The folder and the settings of a new run, or of the earlier one to go on with.
+
+    A new folder is named after time and scenario (`kind` joins the name) and holds the settings that were given.
+    Raises SettingsError when the folder cannot be made, or is not one of a run.
+    """
+    if resume is not None:
+        return resume.resolve(), _settings_of(resume)
+    assert settings is not None
+    return _new_folder(settings, kind), settings
+
+
+def _new_folder(settings: Settings, kind: str) -> Path:
+    parts = [f"{datetime.now(UTC):%Y%m%d-%H%M%S}", Path(settings.dataset).stem, settings.strategy]
+    stem = "-".join([*parts, f"seed{settings.seed}", *filter(None, [kind])])
+    for number in range(1000):
+        folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_dir():
+                continue
+            raise SettingsError(f"The run folder {folder} cannot be made: a file is in the way.") from None
+        except OSError as error:
+            raise SettingsError(f"The run folder {folder} cannot be made: {error.strerror}.") from None
+        told = settings.model_dump_json(exclude_unset=True, indent=2)
+        (folder / SETTINGS_FILE).write_text(f"{told}\n", encoding="utf-8")
+        return folder.resolve()
+    raise SettingsError(f"There are too many runs named {stem} in {settings.runs_dir}.")
+
+
+def _settings_of(folder: Path) -> Settings:
+    path = folder / SETTINGS_FILE
+    try:
+        return Settings.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        raise SettingsError(f"{folder} is not the folder of a run: it has no readable {SETTINGS_FILE}.") from None

@@ -1,0 +1,93 @@
+"""A registry and a vault of one's own, as two processes that end with ours."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kuber.errors import ServiceError
+
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hub:
+    """The addresses of a running registry and vault, and the processes behind them."""
+
+    registry: str
+    vault: str
+    processes: tuple[subprocess.Popen[str], ...]
+
+    def check(self) -> None:
+        """Raises ServiceError when one of the two has ended."""
+        for name, process in zip(("vault", "registry"), self.processes, strict=True):
+            if process.poll() is not None:
+                raise ServiceError(f"The {name} ended unexpectedly (exit code {process.returncode}); see its log.")
+
+
+@contextmanager
+def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int) -> Iterator[Hub]:
+    """Start both services with their data and logs in `folder`, and stop them on leaving.
+
+    Port 0 takes any free one. Raises ServiceError when a given port is occupied or a service does not come up.
+    """
+    for port in filter(None, (registry_port, vault_port)):
+        _require_free(host, port)
+    started: list[subprocess.Popen[str]] = []
+    try:
+        vault = _start("vault", folder, ["--host", host, "--port", str(vault_port)], started)
+        registry = _start(
+            "registry", folder, ["--host", host, "--port", str(registry_port), "--vault", vault], started
+        )
+        yield Hub(registry=registry, vault=vault, processes=tuple(started))
+    finally:
+        # The registry first: it talks to the vault until it ends.
+        for process in reversed(started):
+            _stop(process)
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ServiceError(f"Port {port} on {host} is not free ({reason}); choose another one.") from None
+
+
+def _start(service: str, folder: Path, options: list[str], started: list[subprocess.Popen[str]]) -> str:
+    """Start one service, add it to `started`, and return its address once it accepts connections."""
+    log = folder / f"{service}.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "kuber", service, *options, "--data", str(folder / service), "--stop-with-stdin"]
+    with log.open("a", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us, and we stop the services last
+        )
+    started.append(process)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if " is up at " not in line:
+        raise ServiceError(f"The {service} did not start; {log} says why.")
+    return line.rsplit(maxsplit=1)[-1]
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()  # --stop-with-stdin
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()

@@ -1,0 +1,69 @@
+"""`kuber entity`: one entity in this process, joining services that somebody else runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind
+from kuber.entity.loop import drive
+from kuber.entity.work import Work
+from kuber.errors import SettingsError
+from kuber.experiment.crew import Watcher
+from kuber.experiment.entities import entity_folder, make_entity, utc_now
+from kuber.experiment.runner import reached, runtime_for
+from kuber.experiment.scenario import scenario
+from kuber.settings import Settings
+
+
+def run(
+    settings: Settings,
+    index: int,
+    folder: Path,
+    *,
+    registry: str,
+    vault: str,
+    watcher: Watcher,
+    say: Callable[[str], None],
+) -> float:
+    """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
+
+    Raises SettingsError when there is no such entity, ServiceError when the services do not answer.
+    """
+    if index >= settings.num_entities:
+        raise SettingsError(
+            f"There is no entity {index}: with num_entities {settings.num_entities} the last is "
+            f"{settings.num_entities - 1}."
+        )
+    with HttpRegistry(registry) as registry_port, HttpVault(vault) as vault_port:
+        registry_port.check()
+        vault_port.check()
+        scene = scenario(settings, verify=True, say=say)
+        runtime = runtime_for(folder, scene)
+        torch.set_num_threads(runtime.threads)
+        rewind(folder / FILE_NAME, reached=reached(folder, [index]))
+        log = EventLog(folder / FILE_NAME, clock=utc_now)
+        tail = Tail(folder / FILE_NAME)
+        entity = make_entity(
+            scene,
+            index,
+            runtime=runtime,
+            registry=registry_port,
+            vault=vault_port,
+            folder=entity_folder(folder, index),
+            log=log,
+        )
+
+        def do(work: Work) -> Any:
+            result = work.do(lambda share: watcher.on_progress(entity.name, share))
+            for event in tail.read():
+                watcher.on_event(event)
+            return result
+
+        drive(entity.steps(), do)
+        for event in tail.read():
+            watcher.on_event(event)
+        return entity.accuracy

@@ -1,0 +1,125 @@
+"""`kuber run`: both services, every entity in a process of its own, and the result."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from kuber import __version__
+from kuber.entity.checkpoint import Checkpoints
+from kuber.entity.log import FILE_NAME, EventLog, Tail, read_events, rewind
+from kuber.errors import KUberError
+from kuber.experiment.crew import Crew, Watcher
+from kuber.experiment.entities import entity_folder, utc_now
+from kuber.experiment.held_out import held_out_accuracies
+from kuber.experiment.hub import running_hub
+from kuber.experiment.plots import accuracy_plot, partition_plot
+from kuber.experiment.process import Assignment
+from kuber.experiment.report import write_report
+from kuber.experiment.result import RunResult, result_of, wall_seconds
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.learning.runtime import Runtime, available_cores, choose
+from kuber.settings import Settings
+from kuber.views import RunView
+
+RUNTIME_FILE = "runtime.json"
+RESULT_FILE = "result.json"
+REPORT_FILE = "report.html"
+
+
+def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[str], None]) -> RunResult:
+    """Start the run in `folder`, or go on with it, to its end; its result, plots and report are written there.
+
+    Raises the KUberError that ended it early. Whatever ends it, no process of the run is left.
+    """
+    scene = scenario(settings, verify=True, say=say)
+    (folder / "partition.png").write_bytes(_partition_plot(scene))
+    log_path = folder / FILE_NAME
+    earlier = [event for event in read_events(log_path) if event.entity is None]
+    rewind(log_path, reached=reached(folder, range(settings.num_entities)))
+    log = EventLog(log_path, clock=utc_now)
+    detail = {"version": __version__, "resumed": bool(earlier)}
+    log.append(entity=None, seq=len(earlier), round=0, kind="run-started", detail=detail)
+    ending: dict[str, str | None] = {"status": "failed", "message": None}
+    try:
+        runtime = runtime_for(folder, scene)
+        _live_together(scene, folder, runtime, watcher, say)
+        say("Evaluating every round on the held-out test set.")
+        held_out = held_out_accuracies(scene, folder, runtime)
+        ending = {"status": "completed", "message": None}
+    except KeyboardInterrupt:
+        ending = {"status": "interrupted", "message": None}
+        raise
+    except KUberError as error:
+        ending = {"status": "failed", "message": error.message}
+        raise
+    finally:
+        log.append(entity=None, seq=len(earlier) + 1, round=0, kind="run-ended", detail=ending)
+        log.close()
+    return _conclude(scene, folder, runtime, held_out)
+
+
+def _live_together(
+    scene: Scenario, folder: Path, runtime: Runtime, watcher: Watcher, say: Callable[[str], None]
+) -> None:
+    settings = scene.settings
+    ports = {"registry_port": settings.registry_port, "vault_port": settings.vault_port}
+    with running_hub(folder / "hub", host=settings.host, **ports) as hub:
+        say(f"The registry is at {hub.registry}, the vault at {hub.vault}; everything goes to {folder}.")
+        assignments = [
+            Assignment(
+                settings=settings,
+                index=index,
+                folder=folder,
+                registry=hub.registry,
+                vault=hub.vault,
+                runtime=runtime,
+            )
+            for index in range(settings.num_entities)
+        ]
+        slots = max(1, available_cores() // runtime.threads)
+        Crew(assignments, slots=slots, hub=hub, tail=Tail(folder / FILE_NAME), watcher=watcher).work()
+
+
+def runtime_for(folder: Path, scene: Scenario) -> Runtime:
+    """Device, precision and threads, chosen once in the life of a run, for all entities alike."""
+    path = folder / RUNTIME_FILE
+    if path.exists():
+        return Runtime(**json.loads(path.read_text(encoding="utf-8")))
+    settings = scene.settings
+    runtime = choose(
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        architecture=scene.architecture,
+        batch_size=settings.batch_size,
+        entities=settings.num_entities,
+    )
+    path.write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
+    return runtime
+
+
+def reached(folder: Path, entities: Iterable[int]) -> dict[str, int]:
+    """The event that each entity's checkpoint goes on with."""
+    states = {index: Checkpoints(entity_folder(folder, index)).latest() for index in entities}
+    return {str(index): state.seq for index, state in states.items() if state is not None}
+
+
+def _conclude(scene: Scenario, folder: Path, runtime: Runtime, held_out: dict[str, list[float]]) -> RunResult:
+    """The result, from the event log and the held-out accuracies; written with its plots and its report."""
+    settings = scene.settings
+    events = read_events(folder / FILE_NAME)
+    view = RunView(rounds=settings.num_rounds)
+    for event in events:
+        view.apply(event)
+    result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall_seconds(events))
+    (folder / RESULT_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
+    plots = {"accuracy": accuracy_plot(result, view), "partition": _partition_plot(scene)}
+    (folder / "accuracy.png").write_bytes(plots["accuracy"])
+    write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
+    return result
+
+
+def _partition_plot(scene: Scenario) -> bytes:
+    counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
+    return partition_plot(scene.task.labels, counts)

@@ -1,0 +1,87 @@
+"""A scenario: the frozen description of an experiment, with the data it speaks of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kuber.data.datasets import Dataset, load
+from kuber.data.partition import dirichlet, stratified
+from kuber.data.samples import Samples
+from kuber.domain.knowledge import Architecture, Argument
+from kuber.domain.strategy import STRATEGIES, Strategy
+from kuber.domain.task import Task
+from kuber.errors import SettingsError
+from kuber.learning.architectures import describe
+from kuber.settings import Settings
+
+MINIMUM_BATCHES = 2  # of private data that every entity gets at least
+_FIXED_SEED = 0  # test sets are split alike in every run, so that runs can be compared
+_LARGE_TEST_SET = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """What every part of a run agrees on; the same settings give the same scenario in every process."""
+
+    settings: Settings
+    dataset: Dataset
+    task: Task
+    architecture: Architecture
+    strategy: Strategy
+    private: tuple[Samples, ...]  # one for each entity
+    common: Samples  # the common test set: decisions are made on it
+    held_out: Samples  # no decision reads it
+
+    def class_counts(self, entity: int) -> tuple[int, ...]:
+        """How many private samples of each class this entity has."""
+        counts = np.bincount(self.private[entity].labels, minlength=self.task.classes)
+        return tuple(int(count) for count in counts)
+
+
+def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None) -> Scenario:
+    """Load the data and split them as the settings say.
+
+    `verify` hashes the cached data set before it is used. Raises DatasetError when the data cannot be had and
+    SettingsError when they cannot be split as asked.
+    """
+    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
+    common_rows, held_out_rows = stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
+    common = dataset.test.take(common_rows)
+    train = dataset.train
+    if settings.train_size is not None and settings.train_size != len(train):
+        if settings.train_size > len(train):
+            raise SettingsError(f"train_size is {settings.train_size}, but {dataset.name} has only {len(train)}.")
+        train = train.take(stratified(train.labels, settings.train_size, settings.seed)[0])
+    parts = dirichlet(
+        train.labels,
+        entities=settings.num_entities,
+        alpha=settings.dirichlet_alpha,
+        seed=settings.seed,
+        minimum=MINIMUM_BATCHES * settings.batch_size,
+    )
+    task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
+    arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
+    return Scenario(
+        settings=settings,
+        dataset=dataset,
+        task=task,
+        architecture=describe(settings.architecture, arguments),
+        strategy=STRATEGIES[settings.strategy],
+        private=tuple(train.take(part) for part in parts),
+        common=common,
+        held_out=dataset.test.take(held_out_rows),
+    )
+
+
+def _common_size(settings: Settings, dataset: Dataset) -> int:
+    """The size of the common test set; where none was asked for, a fifth of a test set smaller than 10,000."""
+    available = len(dataset.test)
+    if "common_test_size" not in settings.model_fields_set and available < _LARGE_TEST_SET:
+        return max(available // 5, len(dataset.labels))
+    if settings.common_test_size >= available:
+        raise SettingsError(
+            f"common_test_size is {settings.common_test_size}, but {dataset.name} has {available} test samples "
+            "and some must be left to be held out."
+        )
+    return settings.common_test_size

@@ -1,0 +1,170 @@
+"""The networks that KUber knows by name."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kuber.domain.knowledge import Architecture, Argument
+from kuber.errors import IncompatibleKnowledgeError
+from kuber.learning.weights import Weights, manifest_of, weights_of
+
+Factory = Callable[..., nn.Module]
+
+
+class Cnn(nn.Module):
+    """Three blocks of 3x3 convolution, BatchNorm, ReLU and 2x2 max pooling; global average pooling; linear."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, *_ = _image(input_shape, smallest=8, name="cnn")
+        blocks: list[nn.Module] = []
+        for width in (32, 64, 128):
+            blocks += [
+                nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            ]
+            channels = width
+        self.features = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return out
+
+
+class LeNet(nn.Module):
+    """NIID-Bench's simple-cnn (arXiv 2102.02079): 5x5 convolutions of 6 and 16, then 120, 84, classes."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, height, width = _image(input_shape, smallest=16, name="lenet")
+        self.conv1 = nn.Conv2d(channels, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        flat = 16 * _after_lenet(height) * _after_lenet(width)
+        self.fc1 = nn.Linear(flat, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(self.fc1(x.flatten(1)))
+        out: Tensor = self.fc3(F.relu(self.fc2(x)))
+        return out
+
+
+def _after_lenet(length: int) -> int:
+    return ((length - 4) // 2 - 4) // 2
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; where the shape changes, the shortcut is a 1x1 convolution."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for small images (He et al., arXiv 1512.03385, section 4.2), with projection shortcuts (option B)."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, *_ = _image(input_shape, smallest=4, name="resnet20")
+        self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        blocks: list[nn.Module] = []
+        channels = 16
+        for width in (16, 32, 64):
+            for position in range(3):
+                stride = 2 if position == 0 and width != 16 else 1
+                blocks.append(ResidualBlock(channels, width, stride))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.blocks(F.relu(self.norm(self.conv(x))))
+        logits: Tensor = self.classifier(out.mean((2, 3)))
+        return logits
+
+
+class Mlp(nn.Module):
+    """Two hidden layers of 256 and 128; takes samples of any shape."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(prod(input_shape), 256),
+            nn.ReLU(),
+            nn.Linear(256, 128),
+            nn.ReLU(),
+            nn.Linear(128, classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+
+ARCHITECTURES: dict[str, Factory] = {"cnn": Cnn, "lenet": LeNet, "resnet20": ResNet20, "mlp": Mlp}
+
+
+def _image(shape: tuple[int, ...], *, smallest: int, name: str) -> tuple[int, int, int]:
+    """Channels, height and width; IncompatibleKnowledgeError when the network cannot take such samples."""
+    if len(shape) != 3 or min(shape[1:]) < smallest:
+        raise IncompatibleKnowledgeError(
+            f"{name} needs images of at least {smallest}x{smallest} pixels, channels first, not samples of shape "
+            f"{'x'.join(map(str, shape))}; choose another architecture, mlp takes any."
+        )
+    channels, height, width = shape
+    return channels, height, width
+
+
+def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
+    """A new network on torch's current default device, with torch's own initialisation.
+
+    Raises IncompatibleKnowledgeError when the name is unknown or the arguments do not fit.
+    """
+    if name not in ARCHITECTURES:
+        raise IncompatibleKnowledgeError(
+            f"There is no architecture {name!r} here; known: {', '.join(ARCHITECTURES)}."
+        )
+    if set(arguments) != {"input_shape", "classes"}:
+        raise IncompatibleKnowledgeError(f"{name} takes the arguments input_shape and classes, nothing else.")
+    shape, classes = arguments["input_shape"], arguments["classes"]
+    if not isinstance(shape, tuple) or type(classes) is not int:
+        raise IncompatibleKnowledgeError(f"{name} takes a list of lengths as input_shape and a number as classes.")
+    return ARCHITECTURES[name](input_shape=shape, classes=classes)
+
+
+def describe(name: str, arguments: Mapping[str, Argument]) -> Architecture:
+    """The architecture with its manifest: which tensors, of which dtypes and shapes. Allocates nothing."""
+    with torch.device("meta"):
+        network = make(name, arguments)
+    return Architecture(name=name, arguments=dict(arguments), manifest=manifest_of(network.state_dict()))
+
+
+def initial_weights(architecture: Architecture, seed: int) -> Weights:
+    """The weights that every entity starts from; they depend on seed and architecture only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return weights_of(make(architecture.name, architecture.arguments))

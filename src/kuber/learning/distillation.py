@@ -1,0 +1,36 @@
+"""Distillation: learning from the labels and from what a teacher says about the same samples."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kuber.learning.training import Training
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distillation(Training):
+    """A training whose loss listens to a teacher as well."""
+
+    temperature: float = 4.0  # softens both distributions
+    alpha: float = 0.5  # weight of the cross-entropy; 1 - alpha weighs the teacher
+
+    def loss(self, student: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+        """`distillation_loss` with these settings, in the order of a batch."""
+        return distillation_loss(student, teacher, labels, temperature=self.temperature, alpha=self.alpha)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float, alpha: float
+) -> Tensor:
+    """alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(teacher softened by T || student softened by T).
+
+    Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al.,
+    arXiv 1503.02531, section 2.
+    """
+    hard = F.cross_entropy(student, labels)
+    spoken = F.log_softmax(teacher / temperature, dim=1)
+    heard = F.log_softmax(student / temperature, dim=1)
+    soft = F.kl_div(heard, spoken, reduction="batchmean", log_target=True)
+    # Softening shrinks gradients by 1/T²; restore their scale against the hard loss.
+    return alpha * hard + (1 - alpha) * temperature**2 * soft

@@ -1,0 +1,153 @@
+"""Where and how to compute: device, precision, threads and memory layout."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kuber.domain.knowledge import Architecture
+from kuber.errors import SettingsError
+from kuber.learning.architectures import initial_weights, make
+from kuber.learning.weights import Weights
+
+PROBE_SECONDS = 0.5  # for each precision
+PROBE_GAIN = 1.1  # how much quicker bfloat16 has to be
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """How every work step of a run computes. Weights are float32 whatever the precision of the forward pass."""
+
+    device: str  # "cpu", "cuda", "mps"
+    precision: str  # "float32" or "bfloat16"
+    threads: int
+    channels_last: bool  # measured 1.5 times quicker for convolutions on CPUs
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The forward pass runs in this context."""
+        kind = self.device.partition(":")[0]
+        context: AbstractContextManager[None] = torch.autocast(
+            kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        return context
+
+    def place(self, batch: Tensor) -> Tensor:
+        """A batch of samples on our device, in our layout."""
+        if self.channels_last and batch.dim() == 4:
+            return batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return batch.to(self.device, non_blocking=True)
+
+
+def build(architecture: Architecture, weights: Weights, runtime: Runtime) -> nn.Module:
+    """A network with these weights, ready to compute on the runtime's device."""
+    with torch.device("meta"):
+        network = make(architecture.name, architecture.arguments)
+    network.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    if runtime.channels_last:
+        network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(runtime.device)
+
+
+def available_cores() -> int:
+    """The cores this process may use: its affinity, and the quota of its control group."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def choose(
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    architecture: Architecture,
+    batch_size: int,
+    entities: int = 1,
+) -> Runtime:
+    """The runtime asked for, with what was left to `auto` chosen by capability and a short probe.
+
+    `threads` 0 shares the cores among the entities, at least one each. Raises SettingsError when a device or
+    precision was asked for that this machine does not have.
+    """
+    device = _device(device)
+    cores = available_cores()
+    runtime = Runtime(
+        device=device,
+        precision="float32",
+        threads=threads or max(1, cores // entities),
+        channels_last=len(_shape(architecture)) == 3
+        and any(len(s.shape) == 4 for s in architecture.manifest.values()),
+    )
+    reduced = replace(runtime, precision="bfloat16")
+    if precision == "bfloat16":
+        return reduced
+    if precision == "auto" and _has_bfloat16(device):
+        with _threads(runtime.threads):
+            plain = _samples_per_second(runtime, architecture, batch_size)
+            if _samples_per_second(reduced, architecture, batch_size) >= PROBE_GAIN * plain:
+                return reduced
+    return runtime
+
+
+def _shape(architecture: Architecture) -> tuple[int, ...]:
+    shape = architecture.arguments["input_shape"]
+    assert isinstance(shape, tuple)
+    return shape
+
+
+def _device(asked: str) -> str:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(name for name, here in present.items() if here)
+    if not present[asked]:
+        raise SettingsError(f"There is no {asked} device that torch can use here; choose --device cpu or auto.")
+    return asked
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Whether the device computes in bfloat16 itself; where it only emulates it, a step can take ten times longer."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _samples_per_second(runtime: Runtime, architecture: Architecture, batch_size: int) -> float:
+    """The speed of a training step, after two steps of warm-up."""
+    network = build(architecture, initial_weights(architecture, 0), runtime)
+    x = runtime.place(torch.zeros(batch_size, *_shape(architecture)))
+    y = torch.zeros(batch_size, dtype=torch.int64, device=runtime.device)
+    start, steps = 0.0, -2
+    while steps < 1 or time.perf_counter() - start < PROBE_SECONDS:
+        if steps == 0:
+            start = time.perf_counter()
+        with runtime.autocast():
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # waits for the device
+        steps += 1
+    return steps * batch_size / (time.perf_counter() - start)

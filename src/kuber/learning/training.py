@@ -1,0 +1,78 @@
+"""The training loop."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kuber.errors import DivergedError
+from kuber.learning.runtime import Runtime
+
+Batch = tuple[Tensor, ...]  # samples, labels, and whatever else the loss speaks about, row by row
+Loss = Callable[..., Tensor]  # (logits, *rest of the batch) -> scalar
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """SGD with momentum at a constant rate."""
+
+    epochs: int
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What a training cost and where it ended."""
+
+    samples: int  # a gradient step was taken on, counted once an epoch
+    loss: float  # mean over the samples of the last epoch
+
+
+def train(
+    network: nn.Module,
+    epoch: Callable[[], Iterable[Batch]],
+    *,
+    settings: Training,
+    runtime: Runtime,
+    loss: Loss = F.cross_entropy,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Trained:
+    """Train a network in place with a new optimizer; `epoch` makes the batches of one epoch.
+
+    `progress` is told after each step how many samples are done. Raises DivergedError when the loss is no longer
+    finite.
+    """
+    network.train()
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    done = 0
+    mean = 0.0
+    for number in range(1, settings.epochs + 1):
+        total = torch.zeros((), device=runtime.device)
+        seen = 0
+        for x, *rest in epoch():
+            optimizer.zero_grad(set_to_none=True)
+            with runtime.autocast():
+                value = loss(network(x), *rest)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += value.detach() * len(x)
+            seen += len(x)
+            progress(done + seen)
+        done += seen
+        # Looked at once an epoch: every look would make a GPU wait.
+        mean = total.item() / seen
+        if not torch.isfinite(total):
+            raise DivergedError(
+                f"Training diverged in epoch {number}: the loss is {mean}. A smaller learning_rate may help."
+            )
+    return Trained(samples=done, loss=mean)

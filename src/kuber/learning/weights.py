@@ -1,0 +1,69 @@
+"""Weights as bytes: safetensors in, safetensors out, nothing unpickled."""
+
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from kuber.domain.knowledge import Architecture, TensorSpec
+from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+
+Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
+
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+
+
+def weights_of(network: nn.Module) -> Weights:
+    """A copy of the network's state on the CPU, in the plain memory format."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in network.state_dict().items()}
+
+
+def manifest_of(weights: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    """Dtype and shape of every tensor, by name."""
+    return {
+        name: TensorSpec(dtype=_DTYPES[tensor.dtype], shape=tuple(tensor.shape)) for name, tensor in weights.items()
+    }
+
+
+def dump(weights: Weights) -> bytes:
+    """A safetensors file; the same weights give the same bytes."""
+    return bytes(safetensors.save({name: weights[name].contiguous() for name in sorted(weights)}))
+
+
+def load(data: bytes, architecture: Architecture) -> Weights:
+    """The weights in a safetensors file, once they are known to be of this architecture.
+
+    The header is checked before a tensor is allocated. Raises CorruptKnowledgeError when the file is malformed or
+    holds a value that is not finite, IncompatibleKnowledgeError when it holds other tensors than the architecture.
+    """
+    try:
+        header = data[PREFIX_LENGTH : PREFIX_LENGTH + header_length(data)]
+        manifest = read_manifest(header, size=len(data))
+    except ValueError as error:
+        raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
+    if manifest != dict(architecture.manifest):
+        raise IncompatibleKnowledgeError(
+            f"The weights are not those of {architecture.name}: other tensors are in it."
+        )
+    try:
+        weights: Weights = safetensors.load(data)
+    except SafetensorError as error:
+        raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CorruptKnowledgeError(f"The weights hold a value that is not finite, in {name}.")
+    return weights

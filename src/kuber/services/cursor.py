@@ -1,0 +1,29 @@
+"""Where a page of a listing ended, as opaque text."""
+
+import base64
+import binascii
+import json
+import math
+
+from kuber.errors import RequestRejectedError
+
+
+def encode(order: str, *position: int | float) -> str:
+    """The cursor that goes on after `position` in a listing of this order."""
+    return base64.urlsafe_b64encode(json.dumps([order, *position]).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, order: str, *kinds: type) -> list[int | float]:
+    """The position in a cursor; RequestRejectedError unless `encode` made it for this order."""
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+    except (UnicodeError, ValueError, binascii.Error, RecursionError):
+        values = None
+    if (
+        not isinstance(values, list)
+        or values[:1] != [order]
+        or [type(value) for value in values[1:]] != list(kinds)
+        or not all(math.isfinite(value) and abs(value) < 2**63 for value in values[1:])
+    ):
+        raise RequestRejectedError("The cursor is not one of this listing; start again without it.")
+    return values[1:]

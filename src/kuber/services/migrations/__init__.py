@@ -1,0 +1,1 @@
+"""The histories of the two databases, run by Alembic when a service starts."""

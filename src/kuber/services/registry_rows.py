@@ -1,0 +1,176 @@
+"""Knowledge to rows and back."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Table, insert, select
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge
+from kuber.domain.task import Task
+from kuber.errors import ConflictError
+from kuber.services.registry_tables import (
+    architectures,
+    class_evaluations,
+    knowledge,
+    knowledge_artifacts,
+    knowledge_parents,
+    tasks,
+)
+from kuber.wire import ArchitectureBody, DraftBody, TaskBody, canonical
+
+
+def draft_digest(draft: Draft) -> str:
+    """Names the content of a draft, as hex digits."""
+    return Digest.of(canonical(DraftBody.of(draft))).hex
+
+
+def insert_knowledge(connection: Connection, record: Knowledge, *, key: str, draft: str) -> None:
+    """Store a record and its parts. ConflictError when its architecture is pinned to another manifest."""
+    row = {
+        "id": record.id,
+        "entity": record.entity,
+        "task": _task_row(connection, record.task),
+        "task_name": record.task.name,
+        "test_set": record.task.test_set.hex,
+        "architecture": _architecture_row(connection, record.architecture),
+        "accuracy": record.evaluation.accuracy,
+        "round": record.round,
+        "sample_count": record.sample_count,
+        "class_counts": None if record.class_counts is None else list(record.class_counts),
+        "published_at": record.published_at,
+        "key": key,
+        "draft": draft,
+    }
+    seq = _insert(connection, knowledge, row)
+    counts = zip(record.evaluation.correct, record.evaluation.total, strict=True)
+    parts: dict[Table, list[dict[str, Any]]] = {
+        class_evaluations: [
+            {"knowledge": seq, "label": label, "correct": correct, "total": total}
+            for label, (correct, total) in enumerate(counts)
+        ],
+        knowledge_artifacts: [
+            {"knowledge": seq, "kind": kind, "digest": artifact.digest.hex, "size": artifact.size}
+            for kind, artifact in record.artifacts.items()
+        ],
+        knowledge_parents: [
+            {"knowledge": seq, "position": position, "parent": parent}
+            for position, parent in enumerate(record.parents)
+        ],
+    }
+    for table, values in parts.items():
+        if values:
+            connection.execute(insert(table), values)
+
+
+def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledge]:
+    """The records of the knowledge rows that `chosen` selects, in its order."""
+    found = connection.execute(chosen).all()
+    seqs = [row.seq for row in found]
+    bodies = {
+        "task": _bodies(connection, tasks, {row.task for row in found}),
+        "architecture": _bodies(connection, architectures, {row.architecture for row in found}),
+    }
+    counts = _parts(connection, class_evaluations, seqs)
+    artifacts = _parts(connection, knowledge_artifacts, seqs)
+    parents = _parts(connection, knowledge_parents, seqs)
+    return [
+        Knowledge(
+            id=row.id,
+            entity=row.entity,
+            task=_task(bodies["task"][row.task]),
+            architecture=_architecture(bodies["architecture"][row.architecture]),
+            artifacts={
+                part.kind: Artifact(digest=Digest(part.digest), size=part.size) for part in artifacts[row.seq]
+            },
+            evaluation=Evaluation(
+                test_set=Digest(row.test_set),
+                correct=tuple(part.correct for part in counts[row.seq]),
+                total=tuple(part.total for part in counts[row.seq]),
+            ),
+            round=row.round,
+            parents=tuple(part.parent for part in parents[row.seq]),
+            sample_count=row.sample_count,
+            class_counts=None if row.class_counts is None else tuple(row.class_counts),
+            published_at=row.published_at.replace(tzinfo=UTC),
+        )
+        for row in found
+    ]
+
+
+def check_pinned(connection: Connection, architecture: Architecture) -> None:
+    """ConflictError when this architecture is pinned to another manifest."""
+    body = connection.scalar(select(architectures.c.body).where(architectures.c.pin == _pin(architecture)))
+    if body is not None and _architecture(body).manifest != architecture.manifest:
+        raise ConflictError(
+            f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
+            "publisher; publish yours under another name."
+        )
+
+
+def _task_row(connection: Connection, task: Task) -> int:
+    body = canonical(TaskBody.of(task))
+    digest = Digest.of(body).hex
+    seq: int | None = connection.scalar(select(tasks.c.seq).where(tasks.c.digest == digest))
+    if seq is not None:
+        return seq
+    row = {"digest": digest, "name": task.name, "test_set": task.test_set.hex, "body": body.decode()}
+    return _insert(connection, tasks, row)
+
+
+def _architecture_row(connection: Connection, architecture: Architecture) -> int:
+    check_pinned(connection, architecture)
+    pin = _pin(architecture)
+    seq: int | None = connection.scalar(select(architectures.c.seq).where(architectures.c.pin == pin))
+    if seq is not None:
+        return seq
+    row = {
+        "name": architecture.name,
+        "arguments": _arguments(architecture),
+        "pin": pin,
+        "body": canonical(ArchitectureBody.of(architecture)).decode(),
+    }
+    return _insert(connection, architectures, row)
+
+
+def _arguments(architecture: Architecture) -> str:
+    return json.dumps(dict(architecture.arguments), sort_keys=True, separators=(",", ":"))
+
+
+def _pin(architecture: Architecture) -> str:
+    return Digest.of(json.dumps(architecture.name).encode(), b"\n", _arguments(architecture).encode()).hex
+
+
+def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:
+    key = connection.execute(insert(table), row).inserted_primary_key
+    assert key is not None
+    seq: int = key[0]
+    return seq
+
+
+def _bodies(connection: Connection, table: Table, seqs: set[int]) -> dict[int, str]:
+    query = select(table.c.seq, table.c.body).where(table.c.seq.in_(seqs))
+    return {row.seq: row.body for row in connection.execute(query)}
+
+
+def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[int, list[Row[Any]]]:
+    """The rows of a part of knowledge, in order of its key."""
+    parts = defaultdict(list)
+    for row in connection.execute(select(table).where(table.c.knowledge.in_(seqs)).order_by(*table.primary_key)):
+        parts[row.knowledge].append(row)
+    return parts
+
+
+@lru_cache(maxsize=256)
+def _task(body: str) -> Task:
+    return TaskBody.model_validate_json(body).value()
+
+
+@lru_cache(maxsize=256)
+def _architecture(body: str) -> Architecture:
+    return ArchitectureBody.model_validate_json(body).value()

@@ -1,0 +1,136 @@
+"""The tables of the registry. A change here needs a migration; a test compares the two."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+tables = MetaData()
+
+entities = Table(
+    "entities",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("registered_at", DateTime(timezone=True), nullable=False),
+    sqlite_autoincrement=True,  # a number is never given twice, so a cursor never points at another row
+)
+
+tasks = Table(
+    "tasks",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # of the canonical body
+    Column("name", String(200), nullable=False),
+    Column("test_set", String(64), nullable=False),
+    Column("body", Text, nullable=False),  # canonical JSON
+)
+
+architectures = Table(
+    "architectures",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("arguments", Text, nullable=False),  # canonical JSON
+    Column("pin", String(64), nullable=False, unique=True),  # digest of name and arguments: one manifest for each
+    Column("body", Text, nullable=False),  # canonical JSON, with the manifest
+)
+
+knowledge = Table(
+    "knowledge",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("entity", ForeignKey("entities.id"), nullable=False),
+    Column("task", ForeignKey("tasks.seq"), nullable=False),
+    # Both are the task's. Here too, so that one index answers an entity's question.
+    Column("task_name", String(200), nullable=False),
+    Column("test_set", String(64), nullable=False),
+    Column("architecture", ForeignKey("architectures.seq"), nullable=False),
+    Column("accuracy", Float(53), nullable=False),  # claimed
+    Column("round", Integer, nullable=False),
+    Column("sample_count", BigInteger),
+    Column("class_counts", JSON(none_as_null=True)),
+    Column("published_at", DateTime(timezone=True), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("draft", String(64), nullable=False),  # digest of the canonical draft
+    UniqueConstraint("entity", "key"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "knowledge_best",
+    knowledge.c.task_name,
+    knowledge.c.test_set,
+    knowledge.c.accuracy.desc(),
+    knowledge.c.seq,
+    knowledge.c.entity,  # the asker's own are skipped without reading their rows
+)
+Index("knowledge_newest", knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq)
+Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)
+
+knowledge_artifacts = Table(
+    "knowledge_artifacts",
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index("knowledge_artifacts_by_digest", "digest"),
+)
+
+knowledge_parents = Table(
+    "knowledge_parents",
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("parent", ForeignKey("knowledge.id"), nullable=False),
+    Index("knowledge_parents_by_parent", "parent"),
+)
+
+class_evaluations = Table(
+    "class_evaluations",
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("label", Integer, primary_key=True),  # index into the task's labels
+    Column("correct", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Index("class_evaluations_by_label", "label", "correct"),
+)
+
+deliveries = Table(
+    "deliveries",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("student", ForeignKey("entities.id"), nullable=False),
+    Column("method", String(200), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("accuracy_before", Float(53), nullable=False),
+    Column("accuracy_after", Float(53), nullable=False),
+    Column("kept", Boolean, nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    Column("key", String(200), nullable=False),
+    UniqueConstraint("student", "key"),
+    sqlite_autoincrement=True,
+)
+
+delivery_teachers = Table(
+    "delivery_teachers",
+    tables,
+    Column("delivery", ForeignKey("deliveries.seq"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("knowledge", ForeignKey("knowledge.id"), nullable=False),
+    Index("delivery_teachers_by_knowledge", "knowledge"),
+)

@@ -1,0 +1,141 @@
+"""Serving an application as a process: its address, its JSON log and its clean stop."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from kuber.errors import ServiceError
+from kuber.services.http import ServiceName
+
+STOP_SECONDS = 5  # that requests under way get when the service is told to stop
+
+log = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "told", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def serve(
+    service: ServiceName,
+    build: Callable[[], contextlib.AbstractContextManager[FastAPI]],
+    *,
+    host: str,
+    port: int,
+    stop_with_stdin: bool = False,
+) -> None:
+    """Run a service until SIGTERM, SIGINT or, where asked, the end of standard input.
+
+    Prints its address on standard output when it accepts requests. Raises ServiceError when the address cannot be
+    had, before `build` opens any data.
+    """
+    _log_to_stderr()
+    stop = threading.Event()
+    with _bound(service, host, port) as listener, _told_to(stop):
+        if stop_with_stdin:
+            threading.Thread(target=_await_end_of_input, args=(stop,), name="stdin", daemon=True).start()
+        with build() as app:
+            _Server(app, service, stop).run(sockets=[listener])
+    log.info("stopped", extra={"told": {"service": service}})
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, service: ServiceName, stop: threading.Event) -> None:
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        super().__init__(config)
+        self._service = service
+        self._stop = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        address = _address(sockets[0])
+        log.info("up", extra={"told": {"service": self._service, "address": address}})
+        print(f"KUber {self._service} is up at {address}", flush=True)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stop.is_set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # `serve` holds the signals from before the data are opened until after they are closed
+
+
+def _bound(service: ServiceName, host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=2048)
+    except OSError as error:
+        name_unknown = isinstance(error, socket.gaierror) or not error.errno
+        reason = error.strerror if name_unknown else os.strerror(error.errno or 0)
+        raise ServiceError(
+            f"The {service} cannot listen on {host}:{port} ({reason}); "
+            "stop what listens there or choose another address with --host and --port."
+        ) from None
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _told_to(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop` while this is open."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _await_end_of_input(stop: threading.Event) -> None:
+    # Not sys.stdin: its lock, held by a daemon thread, aborts the interpreter at exit.
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    stop.set()
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("kuber").setLevel(logging.INFO)

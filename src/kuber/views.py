@@ -1,0 +1,292 @@
+"""What a run looks like at one moment, made from its events; the terminal, the plots and the report draw the same."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Self
+
+from kuber.domain.event import Event
+
+State = Literal[
+    "joining",
+    "waiting",
+    "training",
+    "evaluating",
+    "deciding",
+    "sharing",
+    "retrieving",
+    "distilling",
+    "done",
+    "stopped",
+    "failed",
+]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A round in which an entity shared or retrieved."""
+
+    round: int
+    accuracy: float  # on the common test set, after it; 0 to 1
+    kind: Literal["share", "retrieve"]
+    publisher: str | None  # entity id of the teacher's publisher; None for a share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryView:
+    """One absorption, as the student logged it."""
+
+    round: int
+    student: str  # entity name
+    publishers: tuple[str, ...]  # entity ids
+    teachers: tuple[str, ...]  # knowledge ids
+    method: str
+    before: float  # accuracies on the common test set, 0 to 1
+    after: float
+    kept: bool
+
+
+@dataclass
+class Stopwatch:
+    """The time that a run was at work: all its sessions, without the pauses between them.
+
+    A session begins with `run-started` (in the log of a lone entity: with its first event) and ends with `run-ended`;
+    one that was killed ended with its last event.
+    """
+
+    _earlier: float = 0.0  # seconds of the sessions that are over
+    _start: datetime | None = None
+    _last: datetime | None = None
+
+    def apply(self, event: Event) -> None:
+        if event.kind == "run-started" or self._start is None:
+            self._earlier = self.seconds()
+            self._start = self._last = event.time
+        assert self._last is not None
+        self._last = max(self._last, event.time)
+        if event.kind == "run-ended":
+            self._earlier, self._start = self.seconds(), None
+
+    def seconds(self, now: datetime | None = None) -> float:
+        """Seconds at work until `now`, or until the last event when it is not given."""
+        until = now or self._last
+        if self._start is None or until is None:
+            return self._earlier
+        return self._earlier + max(0.0, (until - self._start).total_seconds())
+
+
+@dataclass
+class EntityView:
+    """One entity of a run."""
+
+    name: str
+    rounds: int  # that it is to do
+    id: str | None = None  # given by the registry
+    state: State = "joining"
+    round: int = 0  # the latest that it began
+    samples: int = 0  # private ones
+    class_counts: tuple[int, ...] = ()
+    architecture: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    accuracy: float | None = None  # the latest on the common test set, 0 to 1
+    history: list[tuple[int, float]] = field(default_factory=list)  # (round, that accuracy at its end)
+    marks: list[Mark] = field(default_factory=list)
+    deliveries: list[DeliveryView] = field(default_factory=list)
+    published: int = 0
+    absorbed: int = 0  # deliveries whose result was kept
+    rejected: int = 0  # teachers found unsound, and deliveries whose result was not kept
+    bytes_up: int = 0
+    bytes_down: int = 0
+    samples_trained: int = 0  # forward, backward and step: local phases and distillations
+    samples_forward: int = 0  # forward only: teachers and evaluations on the common test set
+    changed: datetime | None = None  # time of the latest event
+    began_at: float | None = None  # seconds at work of the run when the first round began
+    ended_at: float | None = None  # ... and when the latest round ended
+
+    def apply(self, event: Event, at: float) -> None:
+        """Take in one event of this entity, `at` so many seconds at work of the run."""
+        detail = event.detail
+        self.round = event.round
+        self.changed = event.time
+        match event.kind:
+            case "joined":
+                self._join(event)
+            case "round-started":
+                self.state = "training"
+                self.began_at = at if self.began_at is None else self.began_at
+            case "trained":
+                self.state = "evaluating"
+                self.samples_trained += detail["samples"]
+            case "evaluated":
+                self.state = "deciding"
+                self.accuracy = detail["accuracy"]
+                self.samples_forward += sum(detail["total"])
+            case "published":
+                self.state = "sharing"
+                self.published += 1
+                self.bytes_up += detail["bytes"]
+                self.marks.append(Mark(round=event.round, accuracy=self._now(), kind="share", publisher=None))
+            case "sought":
+                self.state = "retrieving"
+            case "pulled":
+                self.state = "distilling"
+                self.bytes_down += detail["bytes"]
+            case "rejected":
+                self.rejected += 1
+                self.bytes_down += detail["bytes"]
+            case "absorbed":
+                self._absorb(event)
+            case "round-ended":
+                self.state = "done" if event.round >= self.rounds else "waiting"
+                self.accuracy = detail["accuracy"]
+                self.history.append((event.round, self.accuracy))
+                self.ended_at = at
+
+    def _join(self, event: Event) -> None:
+        detail = event.detail
+        self.state = "waiting"
+        self.id = detail["id"]
+        self.samples = detail["samples"]
+        self.class_counts = tuple(detail["class_counts"])
+        self.architecture = detail["architecture"]
+        self.device = detail["device"]
+        self.precision = detail["precision"]
+
+    def _absorb(self, event: Event) -> None:
+        detail = event.detail
+        delivery = DeliveryView(
+            round=event.round,
+            student=self.name,
+            publishers=tuple(detail["publishers"]),
+            teachers=tuple(detail["teachers"]),
+            method=detail["method"],
+            before=detail["before"],
+            after=detail["after"],
+            kept=detail["kept"],
+        )
+        self.state = "deciding"
+        self.deliveries.append(delivery)
+        self.absorbed += delivery.kept
+        self.rejected += not delivery.kept
+        self.samples_trained += detail["samples"]
+        self.samples_forward += detail["forward"]
+        self.accuracy = delivery.after if delivery.kept else delivery.before
+        self.marks.extend(
+            Mark(round=event.round, accuracy=self.accuracy, kind="retrieve", publisher=publisher)
+            for publisher in delivery.publishers
+        )
+
+    def _now(self) -> float:
+        assert self.accuracy is not None, "an entity evaluates before it shares"
+        return self.accuracy
+
+
+@dataclass
+class RunView:
+    """Every entity of a run, by name and in the order of their names."""
+
+    rounds: int  # of each entity
+    entities: dict[str, EntityView] = field(default_factory=dict)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    status: Literal["running", "completed", "interrupted", "failed"] = "running"
+    message: str | None = None  # why it failed
+
+    @classmethod
+    def of(cls, events: Iterable[Event], *, rounds: int) -> Self:
+        """The view after all these events."""
+        view = cls(rounds=rounds)
+        for event in events:
+            view.apply(event)
+        return view
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event of the log."""
+        self.stopwatch.apply(event)
+        if event.entity is None:
+            self._apply_run(event)
+            return
+        if event.entity not in self.entities:
+            self.entities[event.entity] = EntityView(name=event.entity, rounds=self.rounds)
+            self.entities = dict(sorted(self.entities.items(), key=lambda item: natural(item[0])))
+        self.entities[event.entity].apply(event, self.stopwatch.seconds(event.time))
+
+    def _apply_run(self, event: Event) -> None:
+        started = event.kind == "run-started"
+        self.status = "running" if started else event.detail["status"]
+        self.message = None if started else event.detail["message"]
+        state: State = "waiting" if started else "failed" if self.status == "failed" else "stopped"
+        for entity in self.entities.values():
+            if entity.state != "done":
+                entity.state = state
+
+    @property
+    def deliveries(self) -> list[DeliveryView]:
+        """Every absorption: by round, then by student."""
+        found = [delivery for entity in self.entities.values() for delivery in entity.deliveries]
+        return sorted(found, key=lambda delivery: (delivery.round, natural(delivery.student)))
+
+    @property
+    def taught(self) -> Counter[tuple[str, str]]:
+        """How often (teacher, student), by name, ended in an absorption that was kept."""
+        return Counter(
+            (self.name_of(publisher), delivery.student)
+            for delivery in self.deliveries
+            if delivery.kept
+            for publisher in delivery.publishers
+        )
+
+    def name_of(self, id: str) -> str:
+        """The name of the entity with this id; the id itself when it is not in this log."""
+        return next((entity.name for entity in self.entities.values() if entity.id == id), id)
+
+    def eta(self, name: str, now: datetime) -> float | None:
+        """Seconds until this entity is done, if its rounds go on taking what they took; None before one is done."""
+        entity = self.entities[name]
+        if entity.ended_at is None or entity.began_at is None:
+            return None
+        done = len(entity.history)
+        per_round = (entity.ended_at - entity.began_at) / done
+        since = self.stopwatch.seconds(now) - entity.ended_at
+        return max(0.0, per_round * (self.rounds - done) - since)
+
+    def eta_of_all(self, now: datetime) -> float | None:
+        """Seconds until the last entity is done; None while that cannot be said of each."""
+        etas = [self.eta(name, now) for name in self.entities]
+        known = [eta for eta in etas if eta is not None]
+        return max(known) if known and len(known) == len(etas) else None
+
+
+def natural(name: str) -> tuple[int, int, str]:
+    """Sorts names as people do: 2 before 10, and numbers before words."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+
+
+def percent(share: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{share:.1%}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares as signed percentage points with one decimal."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def size(count: int) -> str:
+    """A number of bytes in a unit that people read, in steps of 1000."""
+    value = float(count)
+    for unit in _UNITS:
+        if round(value, 1) < 1000 or unit == _UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes every size")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

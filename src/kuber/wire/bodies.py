@@ -1,0 +1,236 @@
+"""The values of the domain as messages. Fields have the names of the dataclass fields."""
+
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.member import Member
+from kuber.domain.query import MAX_LIMIT, Page
+from kuber.domain.task import Task
+from kuber.errors import RequestRejectedError
+from kuber.wire.message import Body, Count, DigestText, Message, Positive, RoundNumber, Share, Text, Time, sentence
+
+MAX_CLASSES = 100_000
+MAX_TENSORS = 20_000
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def _no_integer(value: Any) -> Any:
+    if isinstance(value, int):
+        raise ValueError("an integer is not read as a float, which could be another value")
+    return value
+
+
+def _one_of_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError(
+            "an argument is an integer of 64 bits, a finite number, a text, true, false, or a list of integers"
+        ) from None
+
+
+Counts = Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES)]
+Shape = Annotated[tuple[Count, ...], Field(max_length=16)]
+_Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_no_integer)]
+_Argument = Annotated[
+    StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
+    WrapValidator(_one_of_all),
+]
+
+
+class EvaluationBody(Body[Evaluation]):
+    """Counts of correct answers, per class."""
+
+    test_set: DigestText
+    correct: Counts
+    total: Counts
+
+    def value(self) -> Evaluation:
+        return Evaluation(test_set=Digest.parse(self.test_set), correct=self.correct, total=self.total)
+
+
+class TaskBody(Body[Task]):
+    """What is predicted."""
+
+    name: Text
+    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MAX_CLASSES)]
+    input_shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
+    test_set: DigestText
+
+    def value(self) -> Task:
+        return Task(
+            name=self.name,
+            labels=self.labels,
+            input_shape=self.input_shape,
+            test_set=Digest.parse(self.test_set),
+        )
+
+
+class TensorBody(Body[TensorSpec]):
+    """Dtype and shape of one tensor."""
+
+    dtype: Annotated[str, Field(max_length=16)]
+    shape: Shape
+
+    def value(self) -> TensorSpec:
+        return TensorSpec(dtype=self.dtype, shape=self.shape)
+
+
+class ArchitectureBody(Body[Architecture]):
+    """Which network the weights belong to."""
+
+    name: Text
+    arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
+    manifest: Annotated[
+        dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(min_length=1, max_length=MAX_TENSORS)
+    ]
+
+    def value(self) -> Architecture:
+        manifest = {name: tensor.value() for name, tensor in self.manifest.items()}
+        return Architecture(name=self.name, arguments=self.arguments, manifest=manifest)
+
+
+class ArtifactBody(Body[Artifact]):
+    """One file in the vault."""
+
+    digest: DigestText
+    size: Positive
+
+    def value(self) -> Artifact:
+        return Artifact(digest=Digest.parse(self.digest), size=self.size)
+
+
+class _DraftFields(Message):
+    entity: Text
+    task: TaskBody
+    architecture: ArchitectureBody
+    artifacts: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")], ArtifactBody],
+        Field(min_length=1, max_length=16),
+    ]
+    evaluation: EvaluationBody
+    round: RoundNumber
+    parents: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    sample_count: Count | None = None
+    class_counts: Counts | None = None
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "entity": self.entity,
+            "task": self.task.value(),
+            "architecture": self.architecture.value(),
+            "artifacts": {kind: artifact.value() for kind, artifact in self.artifacts.items()},
+            "evaluation": self.evaluation.value(),
+            "round": self.round,
+            "parents": self.parents,
+            "sample_count": self.sample_count,
+            "class_counts": self.class_counts,
+        }
+
+
+class DraftBody(_DraftFields, Body[Draft]):
+    """Knowledge as its publisher writes it."""
+
+    def value(self) -> Draft:
+        return Draft(**self._told())
+
+
+class KnowledgeBody(_DraftFields, Body[Knowledge]):
+    """A published record."""
+
+    id: Text
+    published_at: Time
+
+    def value(self) -> Knowledge:
+        return Knowledge(**self._told(), id=self.id, published_at=self.published_at)
+
+
+class MemberBody(Body[Member]):
+    """A registered entity."""
+
+    id: Text
+    name: Text
+    registered_at: Time
+
+    def value(self) -> Member:
+        return Member(id=self.id, name=self.name, registered_at=self.registered_at)
+
+
+class MemberRequest(Body[str]):
+    """The name to join under."""
+
+    name: Text
+
+    @classmethod
+    def of(cls, value: str) -> Self:
+        """The request to join under this name. RequestRejectedError when it is none."""
+        try:
+            return cls(name=value)
+        except ValidationError as error:
+            raise RequestRejectedError(sentence(error)) from None
+
+    def value(self) -> str:
+        return self.name
+
+
+class DeliveryBody(Body[Delivery]):
+    """What became of knowledge that a student absorbed."""
+
+    student: Text
+    teachers: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+    method: Text
+    round: RoundNumber
+    accuracy_before: Share
+    accuracy_after: Share
+    kept: StrictBool
+
+    def value(self) -> Delivery:
+        return Delivery(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class PinsBody(Message):
+    """Blobs to keep for a holder."""
+
+    holder: Text
+    artifacts: Annotated[tuple[ArtifactBody, ...], Field(max_length=1000)]
+
+
+class PageBody(Message, Generic[B]):
+    """One page of a listing; `cursor` asks for the next."""
+
+    items: Annotated[tuple[B, ...], Field(max_length=MAX_LIMIT)]
+    cursor: Annotated[str, Field(max_length=1000)] | None = None
+
+    @classmethod
+    def of(cls, page: Page[Any]) -> Self:
+        """The body of this page; ask it of a page of some body, like PageBody[MemberBody]."""
+        return cls.model_validate(page, from_attributes=True)
+
+    def value(self) -> Page[Any]:
+        """The page of domain values."""
+        items = tuple(item.value() if isinstance(item, Body) else item for item in self.items)
+        return Page(items=items, cursor=self.cursor)
+
+
+class HealthBody(Message):
+    """What answers at /healthz."""
+
+    status: Literal["ok"]
+    service: Annotated[str, Field(max_length=200)]
+    protocol: Annotated[int, Field(strict=True)]
+    version: Annotated[str, Field(max_length=200)]

@@ -1,0 +1,54 @@
+"""An event as one line of a run's log, and back."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+from pydantic import ValidationError
+
+from kuber.domain.event import Event, Kind
+from kuber.wire.message import Count, Message, Time, sentence
+
+
+class _EventBody(Message):
+    time: Time
+    entity: str | None
+    seq: Count
+    round: Count
+    kind: Kind
+    detail: dict[str, Any]
+
+
+def encode_event(event: Event) -> str:
+    """The event as one line of JSON, without the newline. ValueError when its detail is not made of JSON values."""
+    time = event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    fields: Mapping[str, Any] = {
+        "time": time,
+        "entity": event.entity,
+        "seq": event.seq,
+        "round": event.round,
+        "kind": event.kind,
+        "detail": dict(event.detail),
+    }
+    try:
+        # ASCII only: some readers take other characters for the end of a line.
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"the detail of a {event.kind} event is not JSON: {error}") from None
+
+
+def decode_event(line: str) -> Event:
+    """The event on this line; fields unknown to us are left out. ValueError when it is none."""
+    try:
+        body = _EventBody.read(line)
+    except ValidationError as error:
+        raise ValueError(f"this line is no event of KUber: {sentence(error)}") from None
+    return Event(
+        time=body.time,
+        entity=body.entity,
+        seq=body.seq,
+        round=body.round,
+        kind=body.kind,
+        detail=body.detail,
+    )

@@ -1,0 +1,34 @@
+"""An error of KUber as HTTP problem details (RFC 9457), and back."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from pydantic import Field
+
+from kuber.errors import KUberError, RequestRejectedError, ServiceError, ServiceUnavailableError, error_class
+from kuber.wire.message import Message
+
+
+class ProblemBody(Message):
+    """What is wrong, as problem details (RFC 9457) with the error's code."""
+
+    type: str = "about:blank"
+    title: str
+    status: Annotated[int, Field(strict=True, ge=100, le=599)]
+    detail: str
+    code: str
+
+
+def problem_from(error: KUberError, status: int) -> ProblemBody:
+    """The error as an answer with this HTTP status."""
+    return ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=error.message, code=error.code)
+
+
+def error_from(problem: ProblemBody) -> KUberError:
+    """The error a service tells of; where its code is newer than we are, the nearest class that its status names."""
+    known = error_class(problem.code)
+    if known is not None:
+        return known(problem.detail)
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return ServiceUnavailableError(problem.detail)
+    return (RequestRejectedError if 400 <= problem.status < 500 else ServiceError)(problem.detail)

@@ -1,0 +1,208 @@
+import logging
+import socket
+
+import pytest
+
+from kuber.client.http import HttpService
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.errors import (
+    KUberError,
+    NotAuthorizedError,
+    RequestRejectedError,
+    ServiceError,
+    ServiceUnavailableError,
+    SettingsError,
+    all_errors,
+)
+from kuber.wire import PROTOCOL, HealthBody, problem_from
+
+HEALTH = HealthBody(status="ok", service="registry", protocol=PROTOCOL, version="1").model_dump_json().encode()
+
+BAD = [
+    "",
+    "nowhere",
+    "127.0.0.1:5001",
+    "localhost:5001",
+    "ftp://host",
+    "http://",
+    "http://a:b:c",
+    "http://host:99999",
+]
+BAD += ["http://host/?a=b", "http://host/#top", "http://me:secret@host", "http://ho st", "http://\0"]
+
+
+@pytest.fixture
+def closed_url():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def client(script):
+    """A registry's client on a service that gives these replies."""
+    clients = []
+
+    def make(*replies, patience=10.0):
+        service = script(*replies)
+        clients.append(HttpService(service.url, service="registry", patience=patience))
+        return clients[-1], service
+
+    yield make
+    for each in clients:
+        each.close()
+
+
+@pytest.mark.parametrize("error", all_errors())
+def test_every_error_comes_back_as_itself(client, reply, error):
+    problem = problem_from(error("Something is wrong; mend it."), 418)
+    service, _ = client(reply(status=418, body=problem.model_dump_json().encode()), patience=0)
+    with pytest.raises(KUberError, match=r"^Something is wrong; mend it\.$") as caught:
+        service.ask("GET", "/v1/knowledge")
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(503, ServiceUnavailableError), (404, RequestRejectedError), (500, ServiceError)]
+)
+def test_an_error_of_a_later_version_is_told_by_its_status(client, reply, status, error):
+    problem = problem_from(NotAuthorizedError("Renew it."), status).model_dump() | {"code": "expired", "since": 3}
+    service, _ = client(reply(status=status, body=str(problem).replace("'", '"').encode()), patience=0)
+    with pytest.raises(error, match=r"^Renew it\.$") as caught:
+        service.ask("GET", "/")
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}"])
+def test_a_failure_without_a_problem_is_a_sentence_too(client, reply, body):
+    service, _ = client(reply(status=500, body=body))
+    with pytest.raises(ServiceError, match="failed with status 500"):
+        service.ask("GET", "/")
+
+
+@pytest.mark.parametrize("make", [HttpRegistry, HttpVault])
+def test_a_closed_port_is_one_sentence(closed_url, make):
+    name = "registry" if make is HttpRegistry else "vault"
+    with make(closed_url, patience=0.2) as service, pytest.raises(ServiceUnavailableError) as caught:
+        service.check()
+    assert caught.value.message == (
+        f"No answer from the {name} at {closed_url}: is it running? Start it with `kuber {name}`."
+    )
+
+
+@pytest.mark.parametrize("url", BAD)
+@pytest.mark.parametrize("make", [HttpRegistry, HttpVault])
+def test_a_bad_address_is_a_mistake_in_the_settings(make, url):
+    with pytest.raises(SettingsError, match="give one like http://"):
+        make(url)
+
+
+def test_an_address_may_have_a_path(client, reply, script):
+    service = script(reply(body=HEALTH))
+    with HttpRegistry(f"{service.url}/hub/") as registry:
+        registry.check()
+    assert service.requests[0][:2] == ("GET", "/hub/healthz")
+
+
+@pytest.mark.parametrize("fixture", ["registry_url", "vault_url"])
+def test_knows_which_service_answers(request, fixture):
+    url = request.getfixturevalue(fixture)
+    right, wrong = (HttpRegistry, HttpVault) if fixture == "registry_url" else (HttpVault, HttpRegistry)
+    with right(url) as service:
+        service.check()
+    with wrong(url) as service, pytest.raises(ServiceError, match=r"is a KUber \w+, not a \w+; check the address"):
+        service.check()
+
+
+def test_knows_that_something_else_answers(client, reply):
+    service, _ = client(reply(body=b"It works!", headers={}))
+    with pytest.raises(ServiceError, match="is not a KUber registry; check the address"):
+        service.check()
+
+
+def test_a_health_that_is_none_is_a_sentence(client, reply):
+    service, _ = client(reply(body=b'{"status":"ok"}'))
+    with pytest.raises(ServiceError, match="sent what is not sound: The field service is refused: field required"):
+        service.check()
+
+
+@pytest.mark.parametrize(("spoken", "side"), [("2", "this client"), ("0", "the registry"), ("x", "the registry")])
+def test_another_protocol_tells_which_side_to_upgrade(client, reply, spoken, side):
+    service, _ = client(reply(status=400, headers={"KUber-Protocol": spoken}))
+    with pytest.raises(ServiceError, match=f"upgrade {side}"):
+        service.check()
+
+
+def test_a_service_refuses_another_protocol(registry_url):
+    with HttpRegistry(registry_url) as registry, pytest.raises(RequestRejectedError, match="upgrade the registry"):
+        registry.ask("GET", "/healthz", headers={"KUber-Protocol": "2"})
+
+
+def test_sends_its_protocol(client, reply):
+    service, script = client(reply(body=HEALTH))
+    service.check()
+    assert script.requests[0][2]["kuber-protocol"] == "1"
+
+
+RETRIED = {
+    "get": {"method": "GET"},
+    "head": {"method": "HEAD"},
+    "put": {"method": "PUT", "content": b"x"},
+    "key": {"method": "POST", "content": b"{}", "key": "one"},
+    "repeatable": {"method": "POST", "content": b"{}", "repeatable": True},
+}
+
+
+@pytest.mark.parametrize("failure", [503, None], ids=["unavailable", "cut off"])
+@pytest.mark.parametrize("call", RETRIED.values(), ids=RETRIED)
+def test_tries_again_what_may_be_repeated(client, reply, call, failure, caplog):
+    service, script = client(reply(status=failure), reply(status=failure), reply(body=b"done"))
+    with caplog.at_level(logging.CRITICAL, "stamina"):
+        answer = service.ask(path="/", **call)
+    assert answer.status == 200
+    assert len(script.requests) == 3
+    assert {headers.get("idempotency-key") for *_, headers in script.requests} == {call.get("key")}
+
+
+@pytest.mark.parametrize("failure", [503, None], ids=["unavailable", "cut off"])
+def test_does_not_repeat_what_may_not_be(client, reply, failure):
+    service, script = client(reply(status=failure), reply())
+    with pytest.raises(ServiceUnavailableError):
+        service.ask("POST", "/", content=b"{}")
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 500, 502])
+def test_does_not_repeat_what_was_refused(client, reply, status):
+    service, script = client(reply(status=status), reply())
+    with pytest.raises(ServiceError):
+        service.ask("GET", "/")
+    assert len(script.requests) == 1
+
+
+def test_loses_patience(client, reply):
+    service, script = client(reply(status=503), patience=0.3)
+    with pytest.raises(ServiceUnavailableError):
+        service.ask("GET", "/")
+    assert len(script.requests) > 1
+
+
+def test_a_proxy_without_its_service_is_unavailable(client, reply):
+    service, _ = client(reply(status=503, headers={}), reply(body=HEALTH))
+    service.check()
+
+
+def test_an_answer_in_a_false_encoding_is_a_sentence(client, reply):
+    headers = {"KUber-Protocol": "1", "Content-Encoding": "gzip"}
+    service, _ = client(reply(body=b"not gzip", headers=headers))
+    with pytest.raises(ServiceError, match="cannot be read"):
+        service.ask("GET", "/")
+
+
+def test_does_not_swallow_an_endless_answer(client, reply, monkeypatch):
+    monkeypatch.setattr("kuber.client.http.MAX_ANSWER", 1000)
+    service, _ = client(reply(body=bytes(1001)))
+    with pytest.raises(ServiceError, match="more than 1000 bytes"):
+        service.ask("GET", "/")

@@ -1,0 +1,67 @@
+from datetime import UTC, datetime
+from itertools import count
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.domain.query import Query
+
+
+def hub():
+    """A vault and a registry that count ids and stand still in time."""
+    numbers = count()
+    vault = MemoryVault()
+    clock = datetime(2026, 1, 1, tzinfo=UTC)
+    return vault, MemoryRegistry(vault=vault, clock=lambda: clock, ids=lambda: f"id-{next(numbers)}")
+
+
+def publish(claims, samples):
+    """A registry, and its records with these (entity, correct) claims in turn."""
+    vault, registry = hub()
+    model = vault.put(b"model")
+    records = []
+    for number, (name, correct) in enumerate(claims):
+        entity = registry.register(f"entity-{name}").id
+        changes = {"artifacts": {"onnx": model}, "evaluation": samples.evaluation(correct, 0)}
+        records.append(registry.publish(samples.draft(entity, model, **changes), key=f"act-{number}"))
+    return registry, records
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    claims=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), max_size=12),
+    order=st.sampled_from(["accuracy", "newest"]),
+    limit=st.integers(1, 4),
+    least=st.none() | st.integers(0, 6),
+    exclude=st.none() | st.integers(0, 2),
+)
+def test_discovers_what_a_plain_search_finds(samples, walk, claims, order, limit, least, exclude):
+    registry, records = publish(claims, samples)
+    excluded = None if exclude is None else registry.register(f"entity-{exclude}").id
+    minimum = None if least is None else least / 200
+    expected = [
+        record
+        for record in records
+        if record.entity != excluded and (minimum is None or record.evaluation.accuracy >= minimum)
+    ]
+    if order == "accuracy":
+        expected.sort(key=lambda record: -record.evaluation.accuracy)  # stable: older first among equals
+    else:
+        expected.reverse()
+    question = {"order": order, "limit": limit, "min_accuracy": minimum, "exclude_entity": excluded}
+    assert walk(lambda cursor: registry.discover(Query(**question, cursor=cursor))) == expected
+
+
+def test_the_same_calls_give_the_same_records(samples):
+    claims = [(0, 5), (1, 3), (0, 6)]
+    assert publish(claims, samples)[1] == publish(claims, samples)[1]
+
+
+def test_what_a_publisher_changes_later_is_not_in_the_record(samples):
+    vault, registry = hub()
+    artifacts = {"onnx": vault.put(b"model")}
+    draft = samples.draft(registry.register("entity").id, artifacts["onnx"], artifacts=artifacts)
+    record = registry.publish(draft, key="one")
+    artifacts["weights"] = vault.put(b"other")
+    assert list(registry.knowledge(record.id).artifacts) == ["onnx"]

@@ -1,0 +1,145 @@
+"""Samples of everything that is published, and both services as processes that all tests share."""
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
+from kuber.domain.query import Page
+from kuber.domain.task import Task
+
+BYTES = {"F32": 4, "I64": 8, "U8": 1}
+
+
+class Samples:
+    """Values that no other test uses, so that tests can share a service."""
+
+    def __init__(self) -> None:
+        self.token = uuid.uuid4().hex
+        self.test_set = Digest.of(self.token.encode())
+        self.task = Task(
+            name=f"parity-{self.token}", labels=("even", "odd"), input_shape=(1, 2, 2), test_set=self.test_set
+        )
+        self.architecture = Architecture(
+            name=f"line-{self.token}",
+            arguments={"width": 4, "bias": True, "scale": 0.5, "kind": "plain", "blocks": (1, 2)},
+            manifest={"weight": TensorSpec(dtype="F32", shape=(2, 4)), "steps": TensorSpec(dtype="I64", shape=())},
+        )
+        self._fills = count(1)
+
+    def name(self, word: str = "entity") -> str:
+        """A name that nobody has."""
+        return f"{word}-{self.token}"
+
+    def weights(self, manifest: Mapping[str, TensorSpec] | None = None) -> bytes:
+        """A safetensors file with these tensors, each time with other numbers."""
+        header: dict[str, Any] = {"__metadata__": {"sample": f"{self.token}-{next(self._fills)}"}}
+        position = 0
+        for name, spec in (self.architecture.manifest if manifest is None else manifest).items():
+            size = prod(spec.shape) * BYTES[spec.dtype]
+            offsets = [position, position + size]
+            header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": offsets}
+            position += size
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + bytes(position)
+
+    def evaluation(self, *correct: int, total: int = 100) -> Evaluation:
+        """An evaluation on this sample's common test set."""
+        right = correct or (60, 40)
+        return Evaluation(test_set=self.test_set, correct=right, total=(total,) * len(right))
+
+    def draft(self, entity: str, weights: Artifact, **changes: Any) -> Draft:
+        """A draft of this entity, with its fields as given."""
+        fields: dict[str, Any] = {
+            "entity": entity,
+            "task": self.task,
+            "architecture": self.architecture,
+            "artifacts": {WEIGHTS: weights},
+            "evaluation": self.evaluation(),
+            "round": 1,
+        }
+        return Draft(**fields | changes)
+
+
+@pytest.fixture
+def samples() -> Samples:
+    return Samples()
+
+
+@pytest.fixture
+def clock() -> Callable[[], datetime]:
+    """A clock that goes on by one second at each look."""
+    seconds = count()
+    return lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(seconds))
+
+
+@pytest.fixture
+def ids() -> Callable[[], str]:
+    """Ids that count up."""
+    numbers = count()
+    return lambda: f"id-{next(numbers):06d}"
+
+
+@pytest.fixture
+def walk() -> Callable[[Callable[[str | None], Page[Any]]], list[Any]]:
+    """Every item of a listing, page by page."""
+
+    def every(page: Callable[[str | None], Page[Any]]) -> list[Any]:
+        items: list[Any] = []
+        cursor: str | None = None
+        while True:
+            found = page(cursor)
+            items += found.items
+            if found.cursor is None:
+                return items
+            assert found.items
+            cursor = found.cursor
+
+    return every
+
+
+@contextmanager
+def service(name: str, folder: Path, *options: str) -> Iterator[str]:
+    """The address of a service that runs, as a process, for as long as this is open."""
+    log = folder / f"{name}.log"
+    command = [sys.executable, "-m", "kuber", name, "--port", "0", "--data", str(folder / name), "--stop-with-stdin"]
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        words = process.stdout.readline().split()
+        assert words, f"the {name} did not start: {log.read_text(encoding='utf-8')}"
+        yield words[-1]
+    finally:
+        process.stdin.close()
+        assert process.wait(20) == 0, log.read_text(encoding="utf-8")
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def vault_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running vault. Tests share it: look only at what is your own."""
+    with service("vault", tmp_path_factory.mktemp("vault")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def registry_url(tmp_path_factory: pytest.TempPathFactory, vault_url: str) -> Iterator[str]:
+    """The address of a running registry, on the vault of `vault_url`. Tests share it."""
+    with service("registry", tmp_path_factory.mktemp("registry"), "--vault", vault_url) as url:
+        yield url

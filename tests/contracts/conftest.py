@@ -1,0 +1,67 @@
+"""Every implementation of the two ports."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+import pytest
+
+from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.ports import Registry, Vault
+from kuber.services.registry_store import RegistryStore
+from kuber.services.vault_store import VaultStore
+
+
+@pytest.fixture(params=["memory", "disk", "http"])
+def place(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Vault]:
+    if place == "memory":
+        yield MemoryVault()
+    elif place == "disk":
+        with closing(VaultStore(tmp_path / "vault")) as store:
+            yield store
+    else:
+        with HttpVault(request.getfixturevalue("vault_url")) as client:
+            yield client
+
+
+@pytest.fixture
+def registry(
+    place: str,
+    vault: Any,
+    request: pytest.FixtureRequest,
+    tmp_path: Any,
+    clock: Callable[[], datetime],
+    ids: Callable[[], str],
+) -> Iterator[Registry]:
+    if place == "memory":
+        yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
+    elif place == "disk":
+        with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault, clock=clock, ids=ids)) as store:
+            yield store
+    else:
+        with HttpRegistry(request.getfixturevalue("registry_url")) as client:
+            yield client
+
+
+@pytest.fixture
+def publish(registry: Registry, vault: Vault, samples: Any) -> Callable[..., Knowledge]:
+    """Publish knowledge with weights of its own; other fields of the draft as given."""
+    keys = count()
+
+    def act(entity: str, *correct: int, **changes: Any) -> Knowledge:
+        told = {"evaluation": samples.evaluation(*correct)} | changes
+        manifest = told["architecture"].manifest if "architecture" in told else None
+        draft = samples.draft(entity, vault.put(samples.weights(manifest)), **told)
+        return registry.publish(draft, key=f"act-{next(keys)}")
+
+    return act

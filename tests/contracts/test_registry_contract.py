@@ -1,0 +1,280 @@
+"""What every registry does."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact, TensorSpec
+from kuber.domain.query import Query
+from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
+
+
+@pytest.fixture
+def entity(registry, samples):
+    return registry.register(samples.name()).id
+
+
+@pytest.fixture
+def stored(vault, samples):
+    return vault.put(samples.weights())
+
+
+@pytest.fixture
+def discovered(registry, samples, walk):
+    """Every record of this test's task, in pages of two."""
+
+    def every(**changes):
+        query = Query(task=samples.task.name, limit=2, **changes)
+        return walk(lambda cursor: registry.discover(replace(query, cursor=cursor)))
+
+    return every
+
+
+@pytest.fixture
+def delivery(entity, publish):
+    teacher = publish(entity)
+    return Delivery(
+        student=entity,
+        teachers=(teacher.id,),
+        method="distil",
+        round=2,
+        accuracy_before=0.1 + 0.2,
+        accuracy_after=1 / 3,
+        kept=True,
+    )
+
+
+def test_the_same_name_is_the_same_member(registry, samples):
+    member = registry.register(samples.name())
+    assert member.name == samples.name()
+    assert member.registered_at.utcoffset() == timedelta(0)
+    assert registry.register(samples.name()) == member
+    assert registry.register(samples.name("other")).id != member.id
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines", "nul\0"])
+def test_refuses_impossible_names(registry, name):
+    with pytest.raises(RequestRejectedError):
+        registry.register(name)
+
+
+def test_takes_names_of_any_script(registry, samples):
+    name = samples.name("Größe 机器")
+    assert registry.register(name).name == name
+
+
+def test_lists_members_first_come_first(registry, samples, walk):
+    joined = [registry.register(samples.name(f"entity-{number}")) for number in (3, 1, 2)]
+    members = walk(lambda cursor: registry.members(limit=2, cursor=cursor))
+    assert [member for member in members if member in joined] == joined
+
+
+def test_many_may_register_at_once(registry, samples):
+    with ThreadPoolExecutor(4) as pool:
+        members = set(pool.map(registry.register, [samples.name()] * 8))
+    assert len(members) == 1
+
+
+def test_publishes_the_draft_with_id_and_time(registry, samples, entity, stored):
+    draft = samples.draft(entity, stored, sample_count=7, class_counts=(3, 4), round=5)
+    record = registry.publish(draft, key="one")
+    assert type(record).from_draft(draft, id=record.id, published_at=record.published_at) == record
+    assert record.published_at.utcoffset() == timedelta(0)
+    assert registry.knowledge(record.id) == record
+    kinds = {name: type(value) for name, value in record.architecture.arguments.items()}
+    assert kinds == {"width": int, "bias": bool, "scale": float, "kind": str, "blocks": tuple}
+
+
+def test_the_same_key_gives_the_first_record(registry, samples, entity, stored, discovered):
+    draft = samples.draft(entity, stored)
+    record = registry.publish(draft, key="one")
+    assert registry.publish(draft, key="one") == record
+    assert discovered() == [record]
+    assert registry.publish(draft, key="two").id != record.id
+
+
+def test_many_may_publish_the_same_at_once(registry, samples, entity, stored, discovered):
+    draft = samples.draft(entity, stored)
+    with ThreadPoolExecutor(4) as pool:
+        records = list(pool.map(lambda _: registry.publish(draft, key="one"), range(8)))
+    assert {record.id for record in records} == {record.id for record in discovered()}
+    assert len(discovered()) == 1
+
+
+def test_a_key_names_one_draft_of_one_entity(registry, samples, entity, stored):
+    draft = samples.draft(entity, stored)
+    record = registry.publish(draft, key="one")
+    with pytest.raises(ConflictError):
+        registry.publish(replace(draft, round=2), key="one")
+    other = registry.register(samples.name("other")).id
+    assert registry.publish(replace(draft, entity=other), key="one").id != record.id
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201])
+def test_refuses_impossible_keys(registry, samples, entity, stored, delivery, key):
+    with pytest.raises(RequestRejectedError):
+        registry.publish(samples.draft(entity, stored), key=key)
+    with pytest.raises(RequestRejectedError):
+        registry.record(delivery, key=key)
+
+
+def test_refuses_a_publisher_it_does_not_know(registry, samples, stored):
+    with pytest.raises(RequestRejectedError, match="nobody"):
+        registry.publish(samples.draft("nobody", stored), key="one")
+
+
+def test_keeps_parents_that_it_knows(publish, entity):
+    parents = (publish(entity).id, publish(entity).id)
+    assert publish(entity, parents=parents[::-1]).parents == parents[::-1]
+
+
+def test_refuses_parents_that_it_does_not_know(publish, entity):
+    with pytest.raises(RequestRejectedError, match="stork"):
+        publish(entity, parents=(publish(entity).id, "stork"))
+
+
+def test_refuses_blobs_that_are_not_in_the_vault(registry, samples, entity, stored):
+    missing = Artifact(digest=Digest.of(samples.weights()), size=stored.size)
+    with pytest.raises(RequestRejectedError, match=missing.digest.hex):
+        registry.publish(samples.draft(entity, missing), key="one")
+    with pytest.raises(RequestRejectedError, match="bytes"):
+        registry.publish(samples.draft(entity, replace(stored, size=stored.size + 1)), key="one")
+    assert registry.publish(samples.draft(entity, stored), key="one")
+
+
+def test_pins_the_blobs_of_a_record(registry, vault, place, samples, entity, stored):
+    record = registry.publish(samples.draft(entity, stored), key="one")
+    if place != "http":  # the port does not tell what is pinned
+        assert vault.pinned(stored.digest) == [record.id]
+
+
+def test_refuses_weights_that_are_not_those_told(registry, vault, samples, entity):
+    other = vault.put(samples.weights({"weight": TensorSpec(dtype="F32", shape=(4, 2))}))
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        registry.publish(samples.draft(entity, other), key="one")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"x", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}", b"\x02" + bytes(7) + b"[]"],
+    ids=["short", "noise", "huge", "list"],
+)
+def test_refuses_weights_without_a_sound_header(registry, vault, samples, entity, data):
+    with pytest.raises(RequestRejectedError, match="no sound weights"):
+        registry.publish(samples.draft(entity, vault.put(data)), key="one")
+
+
+def test_reads_headers_of_many_tensors(publish, samples, entity):
+    manifest = {f"block.{number}.weight": TensorSpec(dtype="U8", shape=(1,)) for number in range(2000)}
+    architecture = replace(samples.architecture, manifest=manifest)
+    assert publish(entity, architecture=architecture).architecture == architecture
+
+
+def test_looks_into_no_other_kind_of_artifact(registry, vault, samples, entity):
+    model = vault.put(samples.token.encode())
+    record = registry.publish(samples.draft(entity, model, artifacts={"onnx": model}), key="one")
+    assert record.artifacts == {"onnx": model}
+
+
+def test_an_architecture_keeps_the_tensors_of_its_first_record(publish, samples, entity):
+    publish(entity)
+    manifest = {"weight": TensorSpec(dtype="F32", shape=(2, 5))}
+    with pytest.raises(ConflictError, match="pinned"):
+        publish(entity, architecture=replace(samples.architecture, manifest=manifest))
+    publish(entity, architecture=replace(samples.architecture, manifest=manifest, arguments={"width": 5}))
+    publish(entity, architecture=replace(samples.architecture, manifest=manifest, arguments={"width": 5.0}))
+
+
+def test_refuses_what_is_too_long_to_send(registry, samples, entity, stored):
+    task = replace(samples.task, labels=("even", "o" * 201))
+    with pytest.raises(RequestRejectedError, match=r"task\.labels\.1"):
+        registry.publish(samples.draft(entity, stored, task=task), key="one")
+
+
+def test_discovers_the_best_first_and_older_first_among_equals(publish, entity, discovered):
+    records = [publish(entity, *correct) for correct in ((50, 50), (70, 10), (20, 80), (90, 90), (60, 40))]
+    best = [records[3], records[0], records[2], records[4], records[1]]
+    assert discovered() == best
+
+
+def test_discovers_the_newest_first(publish, entity, discovered):
+    records = [publish(entity, *correct) for correct in ((50, 50), (70, 10), (90, 90))]
+    assert discovered(order="newest") == records[::-1]
+
+
+def test_filters(publish, registry, samples, entity, discovered):
+    other = registry.register(samples.name("other")).id
+    mine, better, worse = publish(entity, 50, 50), publish(other, 60, 60), publish(other, 10, 10)
+    elsewhere = replace(samples.task, test_set=Digest.of(b"elsewhere", samples.token.encode()))
+    moved = replace(samples.evaluation(55, 55), test_set=elsewhere.test_set)
+    strange = publish(other, task=elsewhere, evaluation=moved)
+    assert discovered() == [better, strange, mine, worse]
+    assert discovered(test_set=samples.test_set) == [better, mine, worse]
+    assert discovered(test_set=samples.test_set, exclude_entity=entity) == [better, worse]
+    assert discovered(min_accuracy=0.5) == [better, strange, mine]
+    assert discovered(min_accuracy=0.5, order="newest") == [strange, better, mine]
+    assert discovered(min_accuracy=0.61) == []
+    assert registry.discover(Query(task=samples.name("no task"))).items == ()
+
+
+def test_pages_hold_still_while_others_publish(publish, registry, samples, entity):
+    first, second, third = publish(entity, 90, 90), publish(entity, 50, 50), publish(entity, 50, 50)
+    page = registry.discover(Query(task=samples.task.name, limit=2))
+    assert page.items == (first, second)
+    publish(entity, 95, 95)
+    late = publish(entity, 50, 50)
+    rest = registry.discover(Query(task=samples.task.name, limit=2, cursor=page.cursor))
+    assert rest.items == (third, late)
+    assert rest.cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "", "accuracy:", "accuracy:-1", "newest:99999999999999999999"])
+def test_refuses_cursors_that_it_did_not_give(registry, cursor):
+    with pytest.raises(RequestRejectedError):
+        registry.discover(Query(cursor=cursor))
+    with pytest.raises(RequestRejectedError):
+        registry.members(cursor=cursor)
+    with pytest.raises(RequestRejectedError):
+        registry.deliveries(cursor=cursor)
+
+
+def test_refuses_cursors_of_another_order(publish, registry, samples, entity):
+    for _ in range(2):
+        publish(entity)
+    cursor = registry.discover(Query(task=samples.task.name, limit=1)).cursor
+    with pytest.raises(RequestRejectedError):
+        registry.discover(Query(task=samples.task.name, limit=1, cursor=cursor, order="newest"))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+def test_refuses_pages_of_impossible_size(registry, limit):
+    with pytest.raises(RequestRejectedError):
+        registry.members(limit=limit)
+    with pytest.raises(RequestRejectedError):
+        registry.deliveries(limit=limit)
+
+
+@pytest.mark.parametrize("id", ["nothing", "", ".", "..", "a/b", "../entities", "a?b", "ü", "x" * 300])
+def test_knows_what_it_has_not(registry, id):
+    with pytest.raises(KnowledgeNotFoundError):
+        registry.knowledge(id)
+
+
+def test_records_a_delivery_once(registry, delivery, walk):
+    registry.record(delivery, key="one")
+    registry.record(delivery, key="one")
+    other = replace(delivery, kept=False, round=3)
+    registry.record(other, key="two")
+    recorded = walk(lambda cursor: registry.deliveries(limit=1, cursor=cursor))
+    assert [item for item in recorded if item.student == delivery.student] == [delivery, other]
+
+
+def test_a_delivery_names_only_what_is_there(registry, delivery):
+    with pytest.raises(RequestRejectedError, match="nobody"):
+        registry.record(replace(delivery, student="nobody"), key="one")
+    with pytest.raises(RequestRejectedError, match="nothing"):
+        registry.record(replace(delivery, teachers=(*delivery.teachers, "nothing")), key="one")

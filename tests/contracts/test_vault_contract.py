@@ -1,0 +1,97 @@
+"""What every vault does."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+
+
+def test_gives_back_what_was_put(vault, samples):
+    data = samples.weights()
+    artifact = vault.put(data)
+    assert artifact == Artifact(digest=Digest.of(data), size=len(data))
+    assert vault.get(artifact.digest) == data
+    assert vault.size(artifact.digest) == len(data)
+
+
+def test_takes_a_blob_of_several_pieces(vault, samples):
+    data = samples.weights() + bytes(range(256)) * 20_000
+    assert vault.get(vault.put(data).digest) == data
+
+
+def test_putting_again_changes_nothing(vault, samples, walk):
+    data = samples.weights()
+    first = vault.put(data)
+    assert vault.put(data) == first
+    stored = walk(lambda cursor: vault.blobs(cursor=cursor, limit=1000))
+    assert stored.count(first) == 1
+
+
+def test_refuses_an_empty_blob(vault):
+    with pytest.raises(RequestRejectedError):
+        vault.put(b"")
+
+
+def test_knows_what_it_has_not(vault, samples):
+    missing = Digest.of(samples.weights())
+    assert vault.size(missing) is None
+    with pytest.raises(KnowledgeNotFoundError, match=missing.hex):
+        vault.get(missing)
+
+
+def test_lists_in_order_of_digest(vault, samples, walk):
+    mine = {vault.put(samples.weights()) for _ in range(8)}
+    stored = walk(lambda cursor: vault.blobs(cursor=cursor, limit=7))
+    assert mine <= set(stored)
+    assert stored == sorted(stored, key=lambda artifact: artifact.digest)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+def test_refuses_pages_of_impossible_size(vault, limit):
+    with pytest.raises(RequestRejectedError):
+        vault.blobs(limit=limit)
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "", "a" * 63, "accuracy:0"])
+def test_refuses_cursors_of_others(vault, cursor):
+    with pytest.raises(RequestRejectedError):
+        vault.blobs(cursor=cursor)
+
+
+def test_pins_what_it_has(vault, samples):
+    artifacts = [vault.put(samples.weights()) for _ in range(2)]
+    vault.pin(samples.name("holder"), artifacts)
+    vault.pin(samples.name("holder"), artifacts)
+    vault.pin(samples.name("other"), artifacts[:1])
+
+
+def test_pins_all_or_none(vault, place, samples):
+    present = vault.put(samples.weights())
+    missing = Artifact(digest=Digest.of(samples.weights()), size=3)
+    with pytest.raises(RequestRejectedError, match=missing.digest.hex):
+        vault.pin(samples.name("holder"), [present, missing])
+    if place != "http":  # the port does not tell what is pinned
+        assert vault.pinned(present.digest) == []
+
+
+def test_pins_only_the_size_it_has(vault, samples):
+    stored = vault.put(samples.weights())
+    with pytest.raises(RequestRejectedError, match=f"{stored.size} bytes"):
+        vault.pin(samples.name("holder"), [Artifact(digest=stored.digest, size=stored.size + 1)])
+
+
+@pytest.mark.parametrize("holder", ["", "x" * 201])
+def test_refuses_impossible_holders(vault, samples, holder):
+    with pytest.raises(RequestRejectedError):
+        vault.pin(holder, [vault.put(samples.weights())])
+
+
+def test_takes_the_same_blob_from_many_at_once(vault, samples):
+    data = samples.weights()
+    with ThreadPoolExecutor(4) as pool:
+        artifacts = set(pool.map(vault.put, [data] * 8))
+    assert artifacts == {Artifact(digest=Digest.of(data), size=len(data))}
+    assert vault.get(Digest.of(data)) == data

@@ -1,0 +1,161 @@
+"""The writer thread, the migrations and the lock."""
+
+import os
+import sqlite3
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
+from kuber.services import registry_tables, vault_store
+from kuber.services.database import Database
+
+
+@pytest.fixture
+def database(tmp_path):
+    made = Database(tmp_path / "made here" / "db.sqlite", history="vault")
+    yield made
+    made.close()
+
+
+def insert_pin(holder):
+    statement = text("INSERT INTO pins (holder, digest, pinned_at) VALUES (:holder, 'd', '2026-01-01 00:00:00')")
+    return lambda connection: connection.execute(statement, {"holder": holder})
+
+
+def holders(database):
+    with database.read() as connection:
+        return sorted(connection.scalars(text("SELECT holder FROM pins")))
+
+
+@pytest.mark.parametrize(("history", "tables"), [("registry", registry_tables.tables), ("vault", vault_store.tables)])
+def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables):
+    database = Database(tmp_path / "db.sqlite", history=history)
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables) == []
+    database.close()
+
+
+def test_is_durable(database):
+    with database.read() as connection:
+        settings = [
+            connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert settings == ["wal", 2, 1]
+
+
+def test_a_failing_write_undoes_only_itself(database):
+    def fail(connection):
+        insert_pin("lost")(connection)
+        raise RequestRejectedError("No.")
+
+    started = threading.Barrier(9)
+
+    def put(holder):
+        started.wait()
+        database.write(insert_pin(holder))
+
+    def fail_among_them():
+        started.wait()
+        with pytest.raises(RequestRejectedError, match=r"No\."):
+            database.write(fail)
+
+    threads = [threading.Thread(target=put, args=(f"h{i}",)) for i in range(8)]
+    threads.append(threading.Thread(target=fail_among_them))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert holders(database) == [f"h{i}" for i in range(8)]
+
+
+def test_writes_that_wait_share_a_commit(database):
+    commits = []
+    busy = threading.Event()
+    go_on = threading.Event()
+
+    def slow(connection):
+        busy.set()
+        assert go_on.wait(10)
+
+    def note(holder):
+        def work(connection):
+            insert_pin(holder)(connection)
+            commits.append(connection)
+
+        return work
+
+    threads = [threading.Thread(target=database.write, args=(slow,))]
+    threads[0].start()
+    assert busy.wait(10)
+    threads += [threading.Thread(target=database.write, args=(note(f"h{i}"),)) for i in range(20)]
+    for thread in threads[1:]:
+        thread.start()
+    while database._waiting.qsize() < 20:
+        pass
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, commits))) == 1
+    assert len(holders(database)) == 20
+
+
+def test_a_read_sees_one_state(database):
+    with database.read() as connection:
+        count = text("SELECT count(*) FROM pins")
+        assert connection.scalar(count) == 0
+        database.write(insert_pin("h"))
+        assert connection.scalar(count) == 0
+    assert holders(database) == ["h"]
+
+
+def test_a_second_service_cannot_open_it(database):
+    with pytest.raises(ServiceError, match="in use by another service"):
+        Database(database.path, history="vault")
+
+
+def test_opens_again_after_close_and_refuses_writes_meanwhile(database):
+    database.write(insert_pin("h"))
+    database.close()
+    database.close()
+    with pytest.raises(ServiceUnavailableError, match="stopping"):
+        database.write(insert_pin("late"))
+    again = Database(database.path, history="vault")
+    assert holders(again) == ["h"]
+    again.close()
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
+    (tmp_path / "db.sqlite").write_bytes(b"no database, but long enough to be looked at" * 100)
+    with pytest.raises(ServiceError, match="cannot be opened: file is not a database"):
+        Database(tmp_path / "db.sqlite", history="vault")
+
+
+def test_a_database_of_a_newer_kuber_is_one_sentence(database):
+    database.close()
+    with sqlite3.connect(database.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(ServiceError, match="newer KUber"):
+        Database(database.path, history="vault")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ServiceError, match="cannot be made"):
+        Database(tmp_path / "file" / "db.sqlite", history="vault")
+
+
+def test_a_database_lost_while_in_use_is_one_sentence(database):
+    # The file is cut short under the open database: SQLite finds it malformed.
+    database.write(insert_pin("h"))
+    with sqlite3.connect(database.path) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other.close()
+    os.truncate(database.path, 5000)
+    with pytest.raises(ServiceUnavailableError, match="The database cannot be"):
+        holders(database)

@@ -1,0 +1,97 @@
+"""What both services have in common, asked of the two real processes."""
+
+import json
+
+import pytest
+
+from kuber.wire import HealthBody
+
+PROBLEM = "application/problem+json"
+HEX = "sha256:" + "0" * 64
+
+
+@pytest.fixture(params=["registry", "vault"])
+def service(request):
+    return request.getfixturevalue(f"{request.param}_service")
+
+
+@pytest.fixture
+def name(service):
+    return service.log.stem
+
+
+def test_says_what_it_is(service, name):
+    answer = service.client.get("/healthz")
+    assert HealthBody.read(answer.content) == HealthBody(status="ok", service=name, protocol=1, version="0.1.0")
+    assert answer.headers["KUber-Protocol"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("spoken", "side"), [("2", "upgrade the {}"), ("0", "upgrade the client"), ("x", "upgrade the client")]
+)
+def test_an_incompatible_client_gets_one_sentence(service, name, spoken, side):
+    answer = service.client.get("/healthz", headers={"KUber-Protocol": spoken})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
+    assert answer.json()["code"] == "request-rejected"
+    assert side.format(name) in answer.json()["detail"]
+
+
+def test_a_compatible_client_is_served(service):
+    assert service.client.get("/healthz", headers={"KUber-Protocol": "1"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("GET", "/nothing", 404, "There is nothing at /nothing"),
+        ("GET", "/healthz/", 404, "There is nothing"),
+        ("DELETE", "/healthz", 405, "DELETE is not possible at /healthz"),
+    ],
+)
+def test_a_wrong_address_is_a_problem(service, method, path, status, sentence):
+    answer = service.client.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
+    assert answer.headers["KUber-Protocol"] == "1"
+    problem = answer.json()
+    assert (problem["type"], problem["status"], problem["code"]) == ("about:blank", status, "request-rejected")
+    assert problem["detail"].startswith(sentence)
+
+
+def test_a_wrong_method_is_told_all_that_is_possible(service, name):
+    path, methods = {"registry": ("/v1/entities", "GET, POST"), "vault": (f"/v1/blobs/{HEX}", "GET, HEAD, PUT")}[name]
+    assert service.client.delete(path).headers["allow"] == methods
+
+
+def test_a_huge_body_is_refused(service, name):
+    path = {"registry": "/v1/entities", "vault": "/v1/pins"}[name]
+
+    def pieces():
+        for _ in range(40):
+            yield bytes(1 << 20)
+
+    for body in (bytes(17 << 20), pieces()):
+        answer = service.client.post(path, content=body)
+        assert (answer.status_code, answer.json()["code"]) == (413, "request-rejected")
+    assert service.client.get("/healthz").status_code == 200
+
+
+def test_openapi_describes_every_route(service, name):
+    document = service.client.get("/openapi.json").json()
+    routes = {
+        "vault": {"/healthz", "/v1/blobs/{digest}", "/v1/blobs", "/v1/pins"},
+        "registry": {"/healthz", "/v1/entities", "/v1/knowledge", "/v1/knowledge/{id}", "/v1/deliveries"},
+    }
+    assert set(document["paths"]) == routes[name]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert PROBLEM in operation["responses"]["4XX"]["content"]
+            assert "422" not in operation["responses"]
+            assert operation["description"] or operation["summary"]
+
+
+def test_requests_are_logged_as_json(service, name):
+    service.client.get("/healthz")
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert {"up", "request"} <= {line["message"] for line in lines}
+    told = [line for line in lines if line["message"] == "request" and line["path"] == "/healthz"]
+    assert {"service": name, "method": "GET", "status": 200, "level": "info"}.items() <= told[-1].items()

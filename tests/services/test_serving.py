@@ -1,0 +1,81 @@
+"""The services as processes: up line, clean stop, occupied port, and what they do not load."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+KINDS = ["vault", "registry"]
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "kuber", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops_cleanly_on_a_signal(start, tmp_path, kind, number):
+    service = start(kind, "--data", str(tmp_path / "data"))
+    assert service.line == f"KUber {kind} is up at {service.url}"
+    assert service.client.get("/healthz").status_code == 200  # its connection stays open
+    service.process.send_signal(number)
+    assert service.process.wait(20) == 0
+    assert service.process.stdout.read() == ""
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert lines[-1]["message"] == "stopped"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stops_when_its_input_ends(start, tmp_path, kind):
+    service = start(kind, "--data", str(tmp_path / "data"))
+    service.process.stdin.close()
+    assert service.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_occupied_port_is_one_sentence(tmp_path, kind):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(kind, "--port", str(port), "--data", str(tmp_path / "data"))
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: The {kind} cannot listen on 127.0.0.1:{port} (Address already in use);")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_host_is_one_sentence(tmp_path):
+    done = run("vault", "--host", "256.256.256.256", "--port", "0", "--data", str(tmp_path / "data"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+
+
+def test_a_folder_in_use_is_one_sentence(start, tmp_path):
+    start("vault", "--data", str(tmp_path / "data"))
+    done = run("vault", "--port", "0", "--data", str(tmp_path / "data"))
+    assert done.returncode == 4
+    assert "in use by another service" in done.stderr.splitlines()[-1]
+
+
+def test_a_wrong_vault_address_is_one_sentence(tmp_path):
+    done = run("registry", "--port", "0", "--vault", "nowhere", "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "is no address of a vault" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loads_no_torch(start, tmp_path, kind):
+    script = tmp_path / "watched.py"
+    script.write_text(
+        "import sys\nfrom kuber.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print('loaded', sorted({'torch', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)))\n"
+    )
+    service = start(kind, "--data", str(tmp_path / "data"), command=(str(script),))
+    httpx.get(f"{service.url}/openapi.json", trust_env=False).raise_for_status()
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(20)
+    assert service.process.stdout.read() == "loaded []\n"

@@ -1,0 +1,138 @@
+"""The vault over HTTP: streams, ranges, refusals."""
+
+import socket
+
+import pytest
+
+from kuber.domain.digest import Digest
+
+DATA = bytes(range(256)) * 8000  # more than one piece
+
+
+@pytest.fixture(scope="module")
+def client(vault_service):
+    return vault_service.client
+
+
+@pytest.fixture
+def path(client):
+    path = f"/v1/blobs/{Digest.of(DATA)}"
+    client.put(path, content=DATA).raise_for_status()
+    return path
+
+
+def blob_path(data):
+    return f"/v1/blobs/{Digest.of(data)}"
+
+
+def test_put_tells_new_from_known(client):
+    answers = [client.put(blob_path(b"new"), content=b"new") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert answers[0].json() == answers[1].json() == {"digest": str(Digest.of(b"new")), "size": 3}
+
+
+def test_put_streams_without_a_length(client):
+    data = DATA + b"chunked"
+    pieces = (data[start : start + 100_000] for start in range(0, len(data), 100_000))
+    assert client.put(blob_path(data), content=pieces).status_code == 201
+    assert client.get(blob_path(data)).content == data
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "code"),
+    [
+        (blob_path(b"named"), b"other", 422, "knowledge-corrupt"),
+        (blob_path(b""), b"", 400, "request-rejected"),
+        ("/v1/blobs/sha256:short", b"x", 422, "request-rejected"),
+        ("/v1/blobs/..%2f..%2fetc", b"x", 404, "request-rejected"),
+    ],
+)
+def test_put_refuses(client, path, content, status, code):
+    answer = client.put(path, content=content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_put_refuses_what_is_too_large(client):
+    large = bytes(3_000_001)
+    for content in (large, iter([large])):
+        answer = client.put(blob_path(large), content=content)
+        assert (answer.status_code, answer.json()["code"]) == (413, "request-rejected")
+        assert "3000000 bytes" in answer.json()["detail"]
+    assert client.head(blob_path(large)).status_code == 404
+
+
+def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
+    host, port = vault_service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as sender:
+        path = blob_path(b"never complete")
+        sender.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf".encode())
+    assert client.head(path).status_code == 404
+    while "the client went away" not in vault_service.log.read_text():
+        client.get("/healthz")
+    assert list((vault_service.log.parent / "incoming").iterdir()) == []
+
+
+def test_head_tells_the_size(client, path):
+    answer = client.head(path)
+    assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, str(len(DATA)), b"")
+    assert answer.headers["etag"] == f'"{Digest.of(DATA)}"'
+    assert client.head(blob_path(b"absent")).status_code == 404
+
+
+def test_get_gives_the_bytes(client, path):
+    answer = client.get(path)
+    assert (answer.status_code, answer.content) == (200, DATA)
+    assert client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    absent = client.get(blob_path(b"absent"))
+    assert (absent.status_code, absent.json()["code"]) == (404, "knowledge-not-found")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=1000000-1100000", 1_000_000, 1_100_000),
+        ("bytes=2047999-", 2_047_999, 2_047_999),
+        ("bytes=-5", 2_047_995, 2_047_999),
+        ("bytes=-9999999", 0, 2_047_999),
+        ("bytes=5-9999999", 5, 2_047_999),
+    ],
+)
+def test_a_range_is_that_part(client, path, asked, first, last):
+    answer = client.get(path, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (206, DATA[first : last + 1])
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(DATA)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=2048000-", "bytes=-0"])
+def test_a_range_outside_is_refused(client, path, asked):
+    answer = client.get(path, headers={"Range": asked})
+    assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(DATA)}")
+    assert answer.json()["code"] == "request-rejected"
+
+
+@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "bytes=a-b"])
+def test_a_range_of_another_kind_gives_the_whole(client, path, asked):
+    answer = client.get(path, headers={"Range": asked})
+    assert (answer.status_code, len(answer.content)) == (200, len(DATA))
+
+
+def test_blobs_come_in_order_and_by_page(client):
+    for n in range(5):
+        client.put(blob_path(b"%d" % n), content=b"%d" % n)
+    found, cursor = [], None
+    while True:
+        page = client.get("/v1/blobs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
+        found += [item["digest"] for item in page["items"]]
+        if (cursor := page["cursor"]) is None:
+            break
+    assert found == sorted(set(found))
+    assert {str(Digest.of(b"%d" % n)) for n in range(5)} <= set(found)
+
+
+def test_pins_need_what_is_stored(client, path):
+    sound = {"digest": str(Digest.of(DATA)), "size": len(DATA)}
+    assert client.post("/v1/pins", json={"holder": "record", "artifacts": [sound]}).status_code == 204
+    answer = client.post("/v1/pins", json={"holder": "record", "artifacts": [sound | {"size": 1}]})
+    assert (answer.status_code, answer.json()["code"]) == (400, "request-rejected")

@@ -1,0 +1,90 @@
+"""Settings: where they come from, which wins, and what is refused."""
+
+import pytest
+
+from kuber.errors import SettingsError
+from kuber.settings import PRESETS, Settings, load
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_study():
+    settings = load(environ={})
+    table = {
+        "dirichlet_alpha": 0.5,
+        "num_rounds": 20,
+        "local_epochs": 5,
+        "learning_rate": 0.01,
+        "common_test_size": 2000,
+        "kd_temperature": 4.0,
+        "kd_alpha": 0.5,
+        "kd_epochs": 3,
+        "num_entities": 4,
+        "batch_size": 64,
+        "dataset": "cifar10",
+        "architecture": "cnn",
+        "strategy": "vanilla",
+    }
+    assert {name: getattr(settings, name) for name in table} == table
+
+
+def test_flags_win_over_variables_over_file_over_preset(tmp_path):
+    file = tmp_path / "kuber.toml"
+    file.write_text("num_rounds = 3\nlocal_epochs = 3\nkd_epochs = 3\n")
+    variables = {"KUBER_LOCAL_EPOCHS": "4", "KUBER_KD_EPOCHS": "4", "HOME": "/elsewhere"}
+    settings = load({"kd_epochs": "5", "seed": None}, preset="quick", environ=variables)
+    assert (settings.num_rounds, settings.local_epochs, settings.kd_epochs) == (3, 4, 5)
+    assert settings.train_size == PRESETS["quick"]["train_size"]
+
+
+def test_a_named_file_is_read_instead_of_the_one_in_the_folder(tmp_path):
+    (tmp_path / "kuber.toml").write_text("seed = 1\n")
+    (tmp_path / "other.toml").write_text("seed = 2\n")
+    assert load(file=tmp_path / "other.toml", environ={}).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "words"),
+    [
+        ({"num_rounds": "0"}, {}, ["num_rounds", "'0'", "greater than or equal to 1"]),
+        ({"num_rounds": "many"}, {}, ["num_rounds", "'many'", "integer"]),
+        ({"dirichlet_alpha": "-1"}, {}, ["dirichlet_alpha"]),
+        ({"dirichlet_alpha": "nan"}, {}, ["dirichlet_alpha"]),
+        ({"kd_alpha": "1.5"}, {}, ["kd_alpha"]),
+        ({"learning_rate": "inf"}, {}, ["learning_rate"]),
+        ({"strategy": "magic"}, {}, ["strategy", "'magic'", "'vanilla'"]),
+        ({"registry_port": "7000", "vault_port": "7000"}, {}, ["must differ"]),
+        ({"vault_port": "70000"}, {}, ["vault_port"]),
+        ({}, {"KUBER_NUM_RUONDS": "3"}, ["no setting", "num_ruonds"]),
+        ({}, {"KUBER_SEED": "-1"}, ["seed"]),
+    ],
+)
+def test_the_impossible_is_refused_in_one_sentence(flags, variables, words):
+    with pytest.raises(SettingsError) as caught:
+        load(flags, environ=variables)
+    message = caught.value.message
+    assert all(word in message for word in words), message
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["num_rounds = ", "unknown = 1", "num_rounds = 2.5", "[learning]\nrate = 1"])
+def test_a_wrong_file_is_refused(tmp_path, text):
+    (tmp_path / "kuber.toml").write_text(text)
+    with pytest.raises(SettingsError):
+        load(environ={})
+
+
+def test_a_missing_file_and_an_unknown_preset_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load(file=tmp_path / "none.toml", environ={})
+    with pytest.raises(SettingsError, match="choose from: quick"):
+        load(preset="qiuck", environ={})
+
+
+def test_settings_stand_still():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().seed = 3  # type: ignore[misc]

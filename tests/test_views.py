@@ -1,0 +1,214 @@
+"""What events add up to."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kuber.domain.event import Event, Kind
+from kuber.views import Mark, RunView, Stopwatch, duration, natural, percent, points, size
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def at(seconds: float, entity: str | None, round: int, kind: Kind, /, **detail: Any) -> Event:
+    return Event(time=START + timedelta(seconds=seconds), entity=entity, seq=0, round=round, kind=kind, detail=detail)
+
+
+def joined(seconds: float, name: str) -> Event:
+    detail = {"samples": 30, "class_counts": [10, 20], "architecture": "cnn", "device": "cpu"}
+    return at(seconds, name, 0, "joined", id=f"id-{name}", **detail, precision="float32", threads=1)
+
+
+def evaluated(seconds: float, name: str, round: int, correct: int, stage: str = "trained") -> Event:
+    detail = {"stage": stage, "correct": [correct, 0], "total": [50, 50], "accuracy": correct / 100, "seconds": 1.0}
+    return at(seconds, name, round, "evaluated", **detail)
+
+
+def ended(seconds: float, name: str, round: int, accuracy: float = 0.3) -> Event:
+    return at(seconds, name, round, "round-ended", accuracy=accuracy, checkpoint="round-0001.safetensors")
+
+
+def started(seconds: float, *, resumed: bool = False) -> Event:
+    return at(seconds, None, 0, "run-started", version="0.1.0", resumed=resumed)
+
+
+def run_ended(seconds: float, status: str = "completed", message: str | None = None) -> Event:
+    return at(seconds, None, 0, "run-ended", status=status, message=message)
+
+
+def absorbed(seconds: float, name: str, round: int, *, kept: bool) -> Event:
+    detail = {"teachers": ["k1"], "publishers": ["id-0"], "method": "distil", "before": 0.2, "after": 0.25}
+    return at(seconds, name, round, "absorbed", **detail, kept=kept, samples=60, forward=30, seconds=2.0)
+
+
+SHARE = [
+    (joined(0, "0"), "waiting"),
+    (at(1, "0", 1, "round-started"), "training"),
+    (at(2, "0", 1, "trained", samples=60, loss=1.0, seconds=1.0), "evaluating"),
+    (evaluated(3, "0", 1, 30), "deciding"),
+    (at(4, "0", 1, "published", knowledge="k1", digest="sha256:" + "0" * 64, bytes=500), "sharing"),
+    (ended(5, "0", 1), "waiting"),
+]
+RETRIEVE = [
+    (joined(5, "1"), "waiting"),
+    (at(6, "1", 1, "round-started"), "training"),
+    (at(7, "1", 1, "trained", samples=60, loss=1.0, seconds=1.0), "evaluating"),
+    (evaluated(8, "1", 1, 20), "deciding"),
+    (at(9, "1", 1, "sought", candidates=2), "retrieving"),
+    (at(10, "1", 1, "rejected", knowledge="k0", reason="It is damaged.", bytes=100), "retrieving"),
+    (at(11, "1", 1, "pulled", knowledge="k1", publisher="id-0", accuracy=0.3, bytes=500), "distilling"),
+    (evaluated(12, "1", 1, 25, stage="absorbed"), "deciding"),
+]
+
+
+@pytest.fixture
+def view() -> RunView:
+    return RunView(rounds=2)
+
+
+@pytest.mark.parametrize("story", [SHARE, RETRIEVE])
+def test_every_event_leads_to_a_state(view: RunView, story: list[tuple[Event, str]]) -> None:
+    states = []
+    for event, _ in story:
+        view.apply(event)
+        assert event.entity is not None
+        states.append(view.entities[event.entity].state)
+    assert states == [state for _, state in story]
+
+
+def test_a_share_is_counted_and_marked(view: RunView) -> None:
+    for event, _ in SHARE:
+        view.apply(event)
+    entity = view.entities["0"]
+    assert (entity.published, entity.bytes_up, entity.bytes_down) == (1, 500, 0)
+    assert (entity.samples, entity.class_counts, entity.samples_trained, entity.samples_forward) == (
+        30,
+        (10, 20),
+        60,
+        100,
+    )
+    assert entity.history == [(1, 0.3)]
+    assert entity.marks == [Mark(round=1, accuracy=0.3, kind="share", publisher=None)]
+
+
+@pytest.mark.parametrize(("kept", "accuracy"), [(True, 0.25), (False, 0.2)])
+def test_a_delivery_counts_as_absorbed_only_when_kept(view: RunView, kept: bool, accuracy: float) -> None:
+    for event, _ in [*SHARE, *RETRIEVE]:
+        view.apply(event)
+    view.apply(absorbed(13, "1", 1, kept=kept))
+    student = view.entities["1"]
+    assert (student.absorbed, student.rejected) == (int(kept), 1 + (not kept))  # k0 was refused in any case
+    assert student.accuracy == accuracy
+    assert student.bytes_down == 600
+    assert (student.samples_trained, student.samples_forward) == (120, 230)
+    assert [(mark.round, mark.accuracy, mark.publisher) for mark in student.marks] == [(1, accuracy, "id-0")]
+    assert view.taught == ({("0", "1"): 1} if kept else {})
+    assert [delivery.kept for delivery in view.deliveries] == [kept]
+
+
+def test_an_entity_is_done_after_its_last_round(view: RunView) -> None:
+    view.apply(joined(0, "0"))
+    for round in (1, 2):
+        view.apply(at(round, "0", round, "round-started"))
+        view.apply(ended(round + 0.5, "0", round))
+    view.apply(run_ended(9, "interrupted"))
+    assert view.entities["0"].state == "done"
+
+
+@pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("interrupted", "stopped")])
+def test_the_end_of_a_run_stops_its_entities_until_it_goes_on(view: RunView, status: str, state: str) -> None:
+    view.apply(started(0))
+    view.apply(joined(1, "0"))
+    view.apply(run_ended(2, status, "No answer."))
+    assert (view.entities["0"].state, view.status, view.message) == (state, status, "No answer.")
+    view.apply(started(50, resumed=True))
+    assert (view.entities["0"].state, view.status, view.message) == ("waiting", "running", None)
+
+
+def test_entities_stand_in_the_order_of_their_numbers(view: RunView) -> None:
+    for name in ("10", "lab", "2", "1"):
+        view.apply(joined(0, name))
+    assert list(view.entities) == ["1", "2", "10", "lab"]
+    assert sorted(["b", "10", "9"], key=natural) == ["9", "10", "b"]
+
+
+def test_a_publisher_that_is_not_in_the_log_keeps_its_id(view: RunView) -> None:
+    assert view.name_of("id-7") == "id-7"
+
+
+class TestEta:
+    def test_is_unknown_until_a_round_is_done(self, view: RunView) -> None:
+        view.apply(joined(0, "0"))
+        view.apply(at(0, "0", 1, "round-started"))
+        assert view.eta("0", START) is None
+        assert view.eta_of_all(START) is None
+
+    def test_goes_on_as_the_rounds_before(self) -> None:
+        view = RunView.of([started(0), joined(1, "0"), at(2, "0", 1, "round-started"), ended(12, "0", 1)], rounds=4)
+        assert view.eta("0", START + timedelta(seconds=12)) == 30
+        assert view.eta("0", START + timedelta(seconds=16)) == 26
+        assert view.eta("0", START + timedelta(seconds=99)) == 0
+
+    def test_does_not_count_a_pause(self) -> None:
+        events = [
+            started(0),
+            joined(1, "0"),
+            at(2, "0", 1, "round-started"),
+            run_ended(6, "interrupted"),
+            started(1000, resumed=True),
+            ended(1006, "0", 1),
+        ]
+        view = RunView.of(events, rounds=2)
+        assert view.eta("0", START + timedelta(seconds=1006)) == 10
+
+    def test_of_all_is_that_of_the_last(self) -> None:
+        events = [joined(0, "0"), joined(0, "1")]
+        for name, length in (("0", 5), ("1", 8)):
+            events += [at(0, name, 1, "round-started"), ended(length, name, 1)]
+        assert RunView.of(events, rounds=2).eta_of_all(START + timedelta(seconds=8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("events", "seconds"),
+    [
+        ([], 0),
+        ([started(0), joined(4, "0"), run_ended(10)], 10),
+        ([started(0), run_ended(10, "failed"), started(100), run_ended(105)], 15),
+        ([started(0), joined(7, "0"), started(100), run_ended(105)], 12),  # the first was killed
+        ([joined(3, "0"), ended(9, "0", 1)], 6),  # a lone entity has no run events
+    ],
+)
+def test_a_stopwatch_adds_sessions_up(events: list[Event], seconds: float) -> None:
+    stopwatch = Stopwatch()
+    for event in events:
+        stopwatch.apply(event)
+    assert stopwatch.seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "expected"),
+    [
+        (percent, 0.41249, "41.2%"),
+        (points, 0.031, "+3.1"),
+        (points, -0.00001, "+0.0"),
+        (points, -0.12, "-12.0"),
+        (size, 999, "999 B"),
+        (size, 400_123, "400.1 kB"),
+        (size, 999_999, "1.0 MB"),
+        (size, 3 * 10**15, "3000.0 TB"),
+        (duration, 59.6, "1:00"),
+        (duration, 3725, "1:02:05"),
+    ],
+)
+def test_figures_are_written_for_people(written: Callable[[float], str], value: float, expected: str) -> None:
+    assert written(value) == expected
+
+
+def test_nothing_that_draws_a_run_loads_torch() -> None:
+    modules = "kuber.views, kuber.experiment.plots, kuber.experiment.report, kuber.cli.live"
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
