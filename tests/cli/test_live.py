@@ -139,7 +139,7 @@ class TestPlainLines:
         assert self.lines(console) == [
             "Starting.",
             "entity 0  joined with 1,834 samples",
-            "entity 0  round 3/8  accuracy 41.2%  published 9c1f2d3a",
+            "entity 0  round 3/8  accuracy 41.2%  published 4b5c6d7e",
         ]
 
     @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class TestPlainLines:
             (
                 "rejected",
                 {"knowledge": K1, "reason": "It is \x1b[31mdamaged.", "bytes": 5},
-                ["rejected 9c1f2d3a: It is  [31mdamaged."],
+                ["rejected 4b5c6d7e: It is  [31mdamaged."],
             ),
             (
                 "absorbed",
@@ -178,7 +178,7 @@ class TestPlainLines:
         view = PlainLines(console, rounds=8, clock=at(15))
         for told in [joined("0"), *one_round("0", 1), *one_round("0", 2)]:
             view.on_event(told)
-        assert self.lines(console) == ["entity 0  round 2/8  accuracy 41.2%  published 9c1f2d3a"]
+        assert self.lines(console) == ["entity 0  round 2/8  accuracy 41.2%  published 4b5c6d7e"]
 
 
 @pytest.fixture

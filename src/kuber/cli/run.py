@@ -19,12 +19,15 @@ Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help
 @with_settings()
 def run(settings: Settings | None, json: Json = False, resume: Resume = None) -> None:
     """Start registry, vault and entities, run every round, and report."""
-    from kuber.experiment import folders, runner
+    from kuber.experiment import folders, forks
 
     folder, settings = folders.open_run(settings, resume)
     signal.signal(signal.SIGTERM, _interrupt)
     errors = Console(stderr=True)
     try:
+        forks.warm_up()
+        from kuber.experiment import runner  # torch: while the fork server imports it too
+
         with live_view(settings, errors) as view:
             result = runner.run(settings, folder, watcher=view, say=view.say)
     except KeyboardInterrupt:

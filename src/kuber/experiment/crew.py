@@ -1,7 +1,6 @@
 """The entity processes of a run: started, given slots in turn, watched, and stopped."""
 
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
@@ -9,14 +8,13 @@ from typing import Protocol
 from kuber.domain.event import Event
 from kuber.entity.log import Tail
 from kuber.errors import KUberError, TrainingError, error_class
+from kuber.experiment.forks import CONTEXT
 from kuber.experiment.hub import Hub
 from kuber.experiment.process import Assignment, live
 from kuber.experiment.slots import Slots
 
 LOOK_SECONDS = 0.2  # between two looks at the event log
 STOP_SECONDS = 5.0
-# What an entity process imports; the fork server does it once for all of them.
-PRELOAD = ["kuber.experiment.process"]
 
 
 class Watcher(Protocol):
@@ -45,8 +43,6 @@ class Crew:
         self._hub = hub
         self._tail = tail
         self._watcher = watcher
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
         self._places = [self._start(assignment) for assignment in assignments]
 
     def work(self) -> None:
@@ -69,9 +65,9 @@ class Crew:
             self._stop()
 
     def _start(self, assignment: Assignment) -> _Place:
-        ours, theirs = self._context.Pipe()
-        their_lifeline, our_lifeline = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=live, args=(assignment, theirs, their_lifeline), daemon=True)
+        ours, theirs = CONTEXT.Pipe()
+        their_lifeline, our_lifeline = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=live, args=(assignment, theirs, their_lifeline), daemon=True)
         process.start()
         theirs.close()
         their_lifeline.close()

@@ -13,9 +13,7 @@ from kuber.experiment.crew import Crew, Watcher
 from kuber.experiment.entities import entity_folder, utc_now
 from kuber.experiment.held_out import held_out_accuracies
 from kuber.experiment.hub import running_hub
-from kuber.experiment.plots import accuracy_plot, partition_plot
 from kuber.experiment.process import Assignment
-from kuber.experiment.report import write_report
 from kuber.experiment.result import RunResult, result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.learning.runtime import Runtime, available_cores, choose
@@ -33,7 +31,6 @@ def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[st
     Raises the KUberError that ended it early. Whatever ends it, no process of the run is left.
     """
     scene = scenario(settings, verify=True, say=say)
-    (folder / "partition.png").write_bytes(_partition_plot(scene))
     log_path = folder / FILE_NAME
     earlier = [event for event in read_events(log_path) if event.entity is None]
     rewind(log_path, reached=reached(folder, range(settings.num_entities)))
@@ -56,7 +53,7 @@ def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[st
     finally:
         log.append(entity=None, seq=len(earlier) + 1, round=0, kind="run-ended", detail=ending)
         log.close()
-    return _conclude(scene, folder, runtime, held_out)
+    return _conclude(scene, folder, held_out)
 
 
 def _live_together(
@@ -105,21 +102,19 @@ def reached(folder: Path, entities: Iterable[int]) -> dict[str, int]:
     return {str(index): state.seq for index, state in states.items() if state is not None}
 
 
-def _conclude(scene: Scenario, folder: Path, runtime: Runtime, held_out: dict[str, list[float]]) -> RunResult:
+def _conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]]) -> RunResult:
     """The result, from the event log and the held-out accuracies; written with its plots and its report."""
+    from kuber.experiment.plots import accuracy_plot, partition_plot  # a second that the start can do without
+    from kuber.experiment.report import write_report
+
     settings = scene.settings
     events = read_events(folder / FILE_NAME)
-    view = RunView(rounds=settings.num_rounds)
-    for event in events:
-        view.apply(event)
+    view = RunView.of(events, rounds=settings.num_rounds)
     result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall_seconds(events))
+    counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
+    plots = {"accuracy": accuracy_plot(result, view), "partition": partition_plot(scene.task.labels, counts)}
+    for name, picture in plots.items():
+        (folder / f"{name}.png").write_bytes(picture)
     (folder / RESULT_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
-    plots = {"accuracy": accuracy_plot(result, view), "partition": _partition_plot(scene)}
-    (folder / "accuracy.png").write_bytes(plots["accuracy"])
     write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
     return result
-
-
-def _partition_plot(scene: Scenario) -> bytes:
-    counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
-    return partition_plot(scene.task.labels, counts)
