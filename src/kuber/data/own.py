@@ -1,5 +1,6 @@
 """Arrays of one's own, from an .npz file."""
 
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -40,7 +41,7 @@ def _arrays(path: Path) -> dict[str, Numbers]:
             held = {name: file[name] for name in ("x", "y", "classes") if name in file.files}
     except FileNotFoundError:
         raise DatasetError(f"There is no file {path}.") from None
-    except (OSError, ValueError, BadZipFile, AttributeError):
+    except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error):
         raise DatasetError(
             f"{path} is not an .npz file of plain arrays; make it with numpy.savez(path, x=..., y=...)."
         ) from None
@@ -55,34 +56,40 @@ def _samples(path: Path, x: Numbers) -> Numbers:
     if x.dtype != np.uint8:
         if x.dtype.kind not in "fiu":
             raise DatasetError(f"In {path}, x must hold numbers, not {x.dtype}.")
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise DatasetError(f"In {path}, x holds values that are not finite.")
+    if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
+        raise DatasetError(f"In {path}, x must hold images or vectors; its shape is {x.shape}.")
     if x.ndim == 3:
         return x[:, None]
     if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if x.ndim not in (2, 4) or 0 in x.shape:
-        raise DatasetError(f"In {path}, x must hold images or vectors; its shape is {x.shape}.")
     return x
 
 
 def _labels(path: Path, y: Numbers, classes: Numbers | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Class numbers from 0 and the name of each."""
-    if y.dtype.kind == "U":
-        found, numbers = np.unique(y, return_inverse=True)
-        names = [str(name) for name in (found if classes is None else classes)]
-        if not set(found.tolist()) <= set(names):
-            raise DatasetError(f"In {path}, y holds labels that classes does not name.")
-        numbers = np.array([names.index(name) for name in found.tolist()])[numbers]
-    elif y.dtype.kind in "iu":
-        numbers = y.astype(np.int64)
-        count = int(numbers.max()) + 1 if classes is None else len(classes)
-        names = [str(name) for name in (range(count) if classes is None else classes)]
-        if numbers.min() < 0 or numbers.max() >= count:
-            raise DatasetError(f"In {path}, y must hold class numbers from 0 to {count - 1}.")
-    else:
+    """Class numbers from 0 and the name of each.
+
+    Class numbers point into `classes` where that is given; otherwise each number found is a class of that name.
+    """
+    if y.dtype.kind not in "iuU":
         raise DatasetError(f"In {path}, y must hold class numbers or names, not {y.dtype}.")
-    if len(np.unique(numbers)) < 2 or len(set(names)) != len(names):
-        raise DatasetError(f"In {path}, y must hold at least two classes, each with a name of its own.")
-    return numbers.astype(np.int64), tuple(names)
+    if classes is not None and classes.ndim != 1:
+        raise DatasetError(f"In {path}, classes must be a list of names; its shape is {classes.shape}.")
+    found, inverse = np.unique(y, return_inverse=True)
+    if len(found) < 2:
+        raise DatasetError(f"In {path}, y must hold at least two classes.")
+    if y.dtype.kind != "U" and found[0] < 0:
+        raise DatasetError(f"In {path}, y holds {found[0]}, but class numbers count from 0.")
+    names = [str(name) for name in (found if classes is None else classes)]
+    if len(set(names)) != len(names):
+        raise DatasetError(f"In {path}, classes must name each class once.")
+    if classes is None:
+        return inverse.astype(np.int64), tuple(names)
+    known = names if y.dtype.kind == "U" else list(range(len(names)))
+    if not set(found.tolist()) <= set(known):
+        raise DatasetError(f"In {path}, y holds a label that classes does not name.")
+    numbers = np.array([known.index(label) for label in found.tolist()], np.int64)
+    return numbers[inverse], tuple(names)

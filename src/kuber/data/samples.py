@@ -1,5 +1,6 @@
 """Samples: chosen rows of a file that every process maps and none copies."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kuber.domain.digest import Digest
-from kuber.domain.manifest import PREFIX_LENGTH, header_length
+from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 
 Rows = NDArray[np.int64]
 _CHUNK = 4096  # rows hashed at a time
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Labelled samples, in a safetensors file under the names `<part>_x` and `<part>_y`.
 
@@ -65,22 +66,30 @@ class Samples:
     def digest(self) -> Digest:
         """Of shape, dtype, samples and labels, in order; the same samples have it wherever they lie."""
         images = self._all[0]
-        prefix = f"{images.dtype.str} {(len(self), *self.shape)}\n".encode()
-        chunks = (self.images(np.arange(i, min(i + _CHUNK, len(self)))) for i in range(0, len(self), _CHUNK))
-        labels = np.ascontiguousarray(self.labels, dtype="<i8")
-        return Digest.of(prefix, *(c.tobytes() for c in chunks), labels.tobytes())
+        sha = hashlib.sha256(f"{images.dtype.str} {(len(self), *self.shape)}\n".encode())
+        for first in range(0, len(self), _CHUNK):
+            sha.update(self.images(np.arange(first, min(first + _CHUNK, len(self)))).data)
+        sha.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        return Digest(sha.hexdigest())
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The tensors of a safetensors file as read-only views of one memory map."""
+    """The tensors of a safetensors file as read-only views of one memory map.
+
+    Raises ValueError when it is not such a file, or not a whole one.
+    """
     with path.open("rb") as file:
         length = header_length(file.read(PREFIX_LENGTH))
-        manifest = json.loads(file.read(length))
+        header = file.read(length)
+    manifest = read_manifest(header, size=path.stat().st_size)
     memory = np.memmap(path, mode="r")
     start = PREFIX_LENGTH + length
+    entries = json.loads(header)
     tensors: dict[str, NDArray[np.generic]] = {}
-    for name, entry in manifest.items():
-        begin, end = entry["data_offsets"]
-        flat = memory[start + begin : start + end].view(_DTYPES[entry["dtype"]])
-        tensors[name] = np.asarray(flat).reshape(entry["shape"])
+    for name, spec in manifest.items():
+        if spec.dtype not in _DTYPES:
+            raise ValueError(f"tensor {name!r} has dtype {spec.dtype}")
+        begin, end = entries[name]["data_offsets"]
+        flat = memory[start + begin : start + end].view(_DTYPES[spec.dtype])
+        tensors[name] = np.asarray(flat).reshape(spec.shape)
     return tensors

@@ -12,6 +12,7 @@ from kuber.domain.knowledge import TensorSpec
 
 HEADER_LIMIT = 1_000_000  # bytes; a network of ten thousand tensors stays below it
 PREFIX_LENGTH = 8
+_DIMENSIONS = 16  # multiplying the lengths of a shape of 1 MB takes seconds
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64}
 
@@ -61,7 +62,7 @@ def _tensor(name: str, entry: Any) -> tuple[TensorSpec, int, int]:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"tensor {name!r} lacks dtype, shape or data_offsets") from None
-    numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
-    if not all(type(number) is int and number >= 0 for number in numbers) or not isinstance(dtype, str):
+    numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _DIMENSIONS else [None]
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not isinstance(dtype, str):
         raise ValueError(f"tensor {name!r} has a dtype, shape or data_offsets that is none")
     return TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end

@@ -1,5 +1,6 @@
 """Run folders: made, named, and found again."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +44,6 @@ def _new_folder(settings: Settings, kind: str) -> Path:
 def _settings_of(folder: Path) -> Settings:
     path = folder / SETTINGS_FILE
     try:
-        return Settings.model_validate_json(path.read_bytes())
+        return Settings.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         raise SettingsError(f"{folder} is not the folder of a run: it has no readable {SETTINGS_FILE}.") from None

@@ -11,7 +11,7 @@ from kuber.data.samples import Samples
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import STRATEGIES, Strategy
 from kuber.domain.task import Task
-from kuber.errors import SettingsError
+from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.architectures import describe
 from kuber.settings import Settings
 
@@ -62,11 +62,15 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     )
     task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
+    try:
+        architecture = describe(settings.architecture, arguments)
+    except IncompatibleKnowledgeError as error:
+        raise SettingsError(error.message) from None
     return Scenario(
         settings=settings,
         dataset=dataset,
         task=task,
-        architecture=describe(settings.architecture, arguments),
+        architecture=architecture,
         strategy=STRATEGIES[settings.strategy],
         private=tuple(train.take(part) for part in parts),
         common=common,

@@ -13,6 +13,8 @@ from kuber.learning.weights import Weights, manifest_of, weights_of
 
 Factory = Callable[..., nn.Module]
 
+LARGEST = 1 << 24  # values of a sample, and classes
+
 
 class Cnn(nn.Module):
     """Three blocks of 3x3 convolution, BatchNorm, ReLU and 2x2 max pooling; global average pooling; linear."""
@@ -25,8 +27,9 @@ class Cnn(nn.Module):
             blocks += [
                 nn.Conv2d(channels, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
+                # Maximum and ReLU commute: pooled first, ReLU has a quarter of the values (measured 4 per cent).
                 nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
             ]
             channels = width
         self.features = nn.Sequential(*blocks)
@@ -151,8 +154,13 @@ def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     if set(arguments) != {"input_shape", "classes"}:
         raise IncompatibleKnowledgeError(f"{name} takes the arguments input_shape and classes, nothing else.")
     shape, classes = arguments["input_shape"], arguments["classes"]
-    if not isinstance(shape, tuple) or type(classes) is not int:
+    if not isinstance(shape, tuple) or not shape or type(classes) is not int:
         raise IncompatibleKnowledgeError(f"{name} takes a list of lengths as input_shape and a number as classes.")
+    # Arguments come with records of others: no length may be zero or overflow.
+    if any(type(number) is not int or number < 1 for number in (*shape, classes)) or max(prod(shape), classes) > LARGEST:
+        raise IncompatibleKnowledgeError(
+            f"{name} takes positive whole numbers in input_shape and classes, for at most {LARGEST} values a sample."
+        )
     return ARCHITECTURES[name](input_shape=shape, classes=classes)
 
 
@@ -164,7 +172,11 @@ def describe(name: str, arguments: Mapping[str, Argument]) -> Architecture:
 
 
 def initial_weights(architecture: Architecture, seed: int) -> Weights:
-    """The weights that every entity starts from; they depend on seed and architecture only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """The weights that every entity starts from; they depend on seed and architecture only.
+
+    They are drawn on the CPU, whatever torch's default device; the global state of randomness is as before.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # torch.manual_seed would also seed every GPU, which fork_rng here does not put back.
+        torch.default_generator.manual_seed(seed)
         return weights_of(make(architecture.name, architecture.arguments))

@@ -28,7 +28,7 @@ class Runtime:
     device: str  # "cpu", "cuda", "mps"
     precision: str  # "float32" or "bfloat16"
     threads: int
-    channels_last: bool  # measured 1.5 times quicker for convolutions on CPUs
+    channels_last: bool  # memory layout of images: measured 1.4 times quicker for the cnn on a CPU
 
     def autocast(self) -> AbstractContextManager[None]:
         """The forward pass runs in this context."""
@@ -63,11 +63,19 @@ def available_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many cores the control groups mounted at `root` (version 2 or 1) grant; infinite without a limit."""
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((root / name).read_text(encoding="ascii") for name in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota not in ("max", "-1"):
+            return int(quota) / int(period)
+    return math.inf
 
 
 def choose(
@@ -81,8 +89,8 @@ def choose(
 ) -> Runtime:
     """The runtime asked for, with what was left to `auto` chosen by capability and a short probe.
 
-    `threads` 0 shares the cores among the entities, at least one each. Raises SettingsError when a device or
-    precision was asked for that this machine does not have.
+    `threads` 0 shares the cores among the entities, at least one each. A precision asked for is taken even where it
+    is slow. Raises SettingsError when a device was asked for that this machine does not have.
     """
     device = _device(device)
     cores = available_cores()
@@ -90,8 +98,7 @@ def choose(
         device=device,
         precision="float32",
         threads=threads or max(1, cores // entities),
-        channels_last=len(_shape(architecture)) == 3
-        and any(len(s.shape) == 4 for s in architecture.manifest.values()),
+        channels_last=device != "mps" and any(len(spec.shape) == 4 for spec in architecture.manifest.values()),
     )
     reduced = replace(runtime, precision="bfloat16")
     if precision == "bfloat16":
@@ -114,7 +121,7 @@ def _device(asked: str) -> str:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
         return next(name for name, here in present.items() if here)
-    if not present[asked]:
+    if not present.get(asked):
         raise SettingsError(f"There is no {asked} device that torch can use here; choose --device cpu or auto.")
     return asked
 

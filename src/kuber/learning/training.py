@@ -43,8 +43,8 @@ def train(
 ) -> Trained:
     """Train a network in place with a new optimizer; `epoch` makes the batches of one epoch.
 
-    `progress` is told after each step how many samples are done. Raises DivergedError when the loss is no longer
-    finite.
+    `progress` is told after each step how many samples are done. Raises DivergedError when the loss, or in the end
+    a weight, is no longer finite.
     """
     network.train()
     optimizer = torch.optim.SGD(
@@ -62,7 +62,7 @@ def train(
         for x, *rest in epoch():
             optimizer.zero_grad(set_to_none=True)
             with runtime.autocast():
-                value = loss(network(x), *rest)
+                value = loss(network(x).float(), *rest)  # autocast leaves log_softmax on a CPU in bfloat16
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += value.detach() * len(x)
@@ -73,6 +73,9 @@ def train(
         mean = total.item() / seen
         if not torch.isfinite(total):
             raise DivergedError(
-                f"Training diverged in epoch {number}: the loss is {mean}. A smaller learning_rate may help."
+                f"Training diverged in epoch {number}: the loss is {mean}; try a smaller learning_rate."
             )
+    # The last step of all has no loss after it that would tell.
+    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise DivergedError("Training diverged in the end: a weight is not finite; try a smaller learning_rate.")
     return Trained(samples=done, loss=mean)

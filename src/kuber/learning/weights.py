@@ -63,6 +63,8 @@ def load(data: bytes, architecture: Architecture) -> Weights:
         weights: Weights = safetensors.load(data)
     except SafetensorError as error:
         raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
+    if manifest_of(weights) != manifest:  # two parsers read the header: they have to agree on what it says
+        raise CorruptKnowledgeError("The weights have a header that can be read in two ways; do not use them.")
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise CorruptKnowledgeError(f"The weights hold a value that is not finite, in {name}.")

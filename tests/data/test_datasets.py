@@ -1,0 +1,186 @@
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kuber.data import datasets
+from kuber.data.arrays import Arrays, digest_of
+from kuber.data.datasets import KNOWN, load
+from kuber.domain.digest import Digest
+from kuber.errors import DatasetError
+
+
+@pytest.fixture
+def known(cifar, monkeypatch):
+    """`cifar10` with the digest of the made-up images."""
+    digest = str(digest_of(cifar.arrays.by_name()))
+    monkeypatch.setitem(KNOWN, "cifar10", replace(KNOWN["cifar10"], digest=digest))
+
+
+@pytest.fixture
+def folder(cifar, tmp_path):
+    """A user's folder of the made-up images."""
+    return cifar.batches.write(tmp_path / "user")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def refuse(data_dir, say):
+    raise AssertionError("fetched, although the cache holds it")
+
+
+def cached(cache):
+    (path,) = cache.iterdir()
+    return path
+
+
+def test_a_user_folder_fills_the_cache(known, cifar, folder, cache, monkeypatch):
+    dataset = load("cifar10", data_dir=folder, cache_dir=cache)
+    np.testing.assert_array_equal(dataset.train.images(), cifar.arrays.train_x)
+    np.testing.assert_array_equal(dataset.test.labels, cifar.arrays.test_y)
+    assert dataset.train.path == dataset.test.path == cached(cache)
+    monkeypatch.setitem(KNOWN, "cifar10", replace(KNOWN["cifar10"], fetch=refuse))
+    assert load("cifar10", cache_dir=cache).train.digest() == dataset.train.digest()
+
+
+def test_the_cached_file_is_not_replaced_under_those_who_map_it(known, folder, cache):
+    """All entity processes share one file, also when each of them names the folder."""
+    before = os.stat(load("cifar10", data_dir=folder, cache_dir=cache).train.path)
+    for verify in (True, False):
+        after = os.stat(load("cifar10", data_dir=folder, cache_dir=cache, verify=verify).train.path)
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_missing_folder_is_an_error_even_when_the_cache_would_do(known, folder, cache):
+    load("cifar10", data_dir=folder, cache_dir=cache)
+    with pytest.raises(DatasetError, match="does not exist"):
+        load("cifar10", data_dir=folder / "nowhere", cache_dir=cache)
+
+
+def test_other_images_are_refused_and_nothing_is_stored(folder, cache):
+    with pytest.raises(DatasetError, match="These are not the images of cifar10"):
+        load("cifar10", data_dir=folder, cache_dir=cache)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+def test_a_damaged_cache_is_removed_and_made_anew(known, folder, cache, damage):
+    whole = load("cifar10", data_dir=folder, cache_dir=cache).train.digest()
+    path = cached(cache)
+    good = path.read_bytes()
+    path.write_bytes(damage(good))
+    dataset = load("cifar10", data_dir=folder, cache_dir=cache)
+    assert cached(cache).read_bytes() == good
+    assert dataset.train.digest() == whole
+
+
+def test_a_damaged_cache_does_not_outlive_a_source_that_fails(known, folder, cache):
+    load("cifar10", data_dir=folder, cache_dir=cache)
+    cached(cache).write_bytes(b"damaged")
+    with pytest.raises(DatasetError):
+        load("cifar10", data_dir=folder / "nowhere", cache_dir=cache)
+    assert not list(cache.iterdir())
+
+
+def test_without_verifying_a_file_cut_short_is_still_found_out(known, folder, cache):
+    load("cifar10", data_dir=folder, cache_dir=cache)
+    path = cached(cache)
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    load("cifar10", data_dir=folder, cache_dir=cache, verify=False)
+    assert path.read_bytes() == good
+
+
+def test_a_cache_that_cannot_be_made_is_told(known, folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="cannot be"):
+        load("cifar10", data_dir=folder, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_a_disk_that_is_full_leaves_nothing(known, cifar, cache):
+    cache.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(DatasetError, match="cannot be written"):
+            datasets._store(cifar.arrays.by_name(), cache / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(cache.iterdir())
+
+
+def test_processes_that_make_the_same_cache_do_not_harm_each_other(cache):
+    script = (
+        "import sys; from pathlib import Path; from kuber.data.datasets import load\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(load('digits', cache_dir=Path(sys.argv[1])).train.digest())"
+    )
+    command = [sys.executable, "-c", script, str(cache)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        for _ in range(3)
+    ]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("go\n")
+    told = [process.communicate(timeout=60)[0] for process in processes]
+    assert len(set(told)) == 1
+    assert Digest.parse(told[0].strip())
+    assert cached(cache).name.startswith("digits-")
+
+
+def test_an_unknown_name_is_told_with_the_known_ones(cache):
+    with pytest.raises(DatasetError, match=r"cifar10, fashion-mnist, digits, or a path ending in .npz"):
+        load("imagenet", cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_data_sets_have_all_their_constants(name):
+    known = KNOWN[name]
+    assert Digest.parse(known.digest)
+    assert len(set(known.labels)) == 10
+    assert len(known.mean) == len(known.std) == (3 if name == "cifar10" else 1)
+
+
+def test_own_arrays(tmp_path, cache):
+    x = np.random.default_rng(0).integers(0, 200, (50, 8, 8, 3), dtype=np.uint8)
+    x[..., 2] = 40  # a channel that never changes
+    np.savez(tmp_path / "shapes.npz", x=x, y=np.arange(50) % 2, classes=["round", "square"])
+    dataset = load(str(tmp_path / "shapes.npz"), cache_dir=cache)
+    assert dataset.name == "shapes"
+    assert dataset.labels == ("round", "square")
+    assert (len(dataset.train), len(dataset.test)) == (40, 10)
+    assert not dataset.flip
+    pixels = dataset.train.images() / 255
+    np.testing.assert_allclose(dataset.mean, pixels.mean((0, 2, 3)))
+    np.testing.assert_allclose(dataset.std, [*pixels.std((0, 2, 3))[:2], 1.0])
+    first = os.stat(cached(cache))
+    load(str(tmp_path / "shapes.npz"), cache_dir=cache, verify=False)
+    assert os.stat(cached(cache)).st_ino == first.st_ino
+
+
+def test_own_vectors_are_normalised_by_feature(tmp_path, cache):
+    x = np.random.default_rng(0).normal([0, 5, 10], [1, 2, 3], (200, 3))
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(200) % 2)
+    dataset = load(str(tmp_path / "a.npz"), cache_dir=cache)
+    np.testing.assert_allclose(dataset.mean, [0, 5, 10], atol=1)
+    np.testing.assert_allclose(dataset.std, [1, 2, 3], atol=0.5)
+
+
+def test_the_digest_of_arrays_tells_them_apart():
+    x, y = np.arange(12, dtype=np.uint8).reshape(2, 6), np.array([0, 1])
+    arrays = Arrays(train_x=x, train_y=y, test_x=x, test_y=y)
+    others = [
+        replace(arrays, train_x=x.reshape(3, 4)),
+        replace(arrays, train_x=x.astype(np.float32)),
+        replace(arrays, train_x=x[::-1]),
+        replace(arrays, test_y=y[::-1].copy()),
+    ]
+    assert len({digest_of(each.by_name()) for each in [arrays, *others]}) == 5

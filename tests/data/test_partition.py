@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kuber.data.partition import dirichlet, stratified
+from kuber.errors import SettingsError
+
+LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=300).map(lambda labels: np.array(labels, np.int64))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None)
+@given(labels=LABELS, entities=st.integers(1, 6), alpha=st.floats(0.5, 1e6), seed=SEEDS, data=st.data())
+def test_parts_are_disjoint_complete_sorted_and_large_enough(labels, entities, alpha, seed, data):
+    minimum = data.draw(st.integers(0, len(labels) // entities // 4))
+    parts = dirichlet(labels, entities=entities, alpha=alpha, seed=seed, minimum=minimum)
+    assert len(parts) == entities
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    assert all(len(part) >= minimum and (np.diff(part) > 0).all() for part in parts)
+    again = dirichlet(labels, entities=entities, alpha=alpha, seed=seed, minimum=minimum)
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+@settings(deadline=None)
+@given(alpha=st.floats(0, 1e6, exclude_min=True), seed=SEEDS)
+def test_any_alpha_gives_a_complete_partition(alpha, seed):
+    labels = np.repeat(np.arange(10), 20)
+    parts = dirichlet(labels, entities=4, alpha=alpha, seed=seed, minimum=0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
+
+
+def test_alpha_rules_how_alike_the_parts_are():
+    labels = np.repeat(np.arange(10), 500)
+
+    def largest_class_share(alpha):
+        parts = dirichlet(labels, entities=4, alpha=alpha, seed=1, minimum=10)
+        return np.mean([np.bincount(labels[part]).max() / len(part) for part in parts])
+
+    assert largest_class_share(1e5) < 0.12
+    assert 0.15 < largest_class_share(0.5) < largest_class_share(0.05)
+
+
+def test_seeds_give_other_parts():
+    labels = np.repeat(np.arange(10), 50)
+    one, other = (dirichlet(labels, entities=3, alpha=0.5, seed=seed, minimum=1) for seed in (0, 1))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(SettingsError, match=r"10 training samples cannot give 3 entities 4 each"):
+        dirichlet(np.zeros(10, np.int64), entities=3, alpha=1.0, seed=0, minimum=4)
+
+
+def test_a_hopeless_draw_ends_in_a_sentence():
+    with pytest.raises(SettingsError, match="use a larger dirichlet_alpha"):
+        dirichlet(np.zeros(100, np.int64), entities=4, alpha=0.01, seed=0, minimum=25)
+
+
+@settings(deadline=None)
+@given(labels=LABELS, seed=SEEDS, data=st.data())
+def test_stratified_is_exact_in_size_and_nearly_so_in_each_class(labels, seed, data):
+    size = data.draw(st.integers(0, len(labels)))
+    chosen, rest = stratified(labels, size, seed)
+    assert len(chosen) == size
+    assert sorted([*chosen, *rest]) == list(range(len(labels)))
+    assert (np.diff(chosen) > 0).all()
+    assert (np.diff(rest) > 0).all()
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        assert abs((labels[chosen] == label).sum() - count * size / len(labels)) < 1
+    assert np.array_equal(chosen, stratified(labels, size, seed)[0])
+
+
+def test_stratified_depends_on_its_seed():
+    labels = np.repeat(np.arange(10), 50)
+    assert not np.array_equal(stratified(labels, 100, 0)[0], stratified(labels, 100, 1)[0])
+
+
+@pytest.mark.parametrize("size", [-1, 11])
+def test_stratified_refuses_an_impossible_size(size):
+    with pytest.raises(SettingsError, match="cannot be chosen from 10"):
+        stratified(np.zeros(10, np.int64), size, 0)

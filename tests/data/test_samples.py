@@ -1,0 +1,94 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kuber.data.samples import Samples, map_tensors
+
+N = 50
+
+
+@pytest.fixture
+def samples(tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 256, (N, 3, 8, 8), dtype=np.uint8)
+    y = draw.integers(0, 10, N)
+    save_file({"train_x": x, "train_y": y, "test_x": x[:7], "test_y": y[:7]}, tmp_path / "a.safetensors")
+    return Samples(tmp_path / "a.safetensors", "train")
+
+
+def test_shape_and_length(samples):
+    assert samples.shape == (3, 8, 8)
+    assert len(samples) == N
+    assert len(Samples(samples.path, "test")) == 7
+    assert samples.labels.dtype == np.int64
+
+
+def test_take_chooses_in_order_and_composes(samples):
+    chosen = samples.take([9, 3, 30]).take([2, 0])
+    assert len(chosen) == 2
+    np.testing.assert_array_equal(chosen.labels, samples.labels[[30, 9]])
+    np.testing.assert_array_equal(chosen.images(), samples.images(np.array([30, 9])))
+    np.testing.assert_array_equal(chosen.images(np.array([1])), samples.images(np.array([9])))
+    assert len(samples.take([])) == 0
+
+
+def test_mapped_arrays_share_one_read_only_map(samples):
+    tensors = map_tensors(samples.path)
+    assert not any(tensor.flags.writeable or tensor.flags.owndata for tensor in tensors.values())
+
+
+def test_pickles_without_its_samples(tmp_path):
+    x = np.zeros((1000, 3, 32, 32), np.uint8)
+    save_file({"train_x": x, "train_y": np.zeros(1000, np.int64)}, tmp_path / "a.safetensors")
+    chosen = Samples(tmp_path / "a.safetensors", "train").take(np.arange(10))
+    assert len(chosen.labels) == 10  # mapped now
+    chosen.digest()
+    assert len(pickle.dumps(chosen)) < 1000
+
+
+def test_another_process_sees_the_same_samples(samples):
+    chosen = samples.take([4, 2])
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).digest())"
+    told = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(chosen), capture_output=True, check=True)
+    assert told.stdout.decode().strip() == str(chosen.digest())
+
+
+def test_digest_names_samples_labels_and_order(samples, tmp_path):
+    chosen = samples.take([1, 2, 3])
+    x, y = chosen.images(), chosen.labels
+    save_file({"test_x": x, "test_y": y}, tmp_path / "b.safetensors")
+    assert Samples(tmp_path / "b.safetensors", "test").digest() == chosen.digest()
+    others = {
+        "order": samples.take([2, 1, 3]),
+        "fewer": samples.take([1, 2]),
+    }
+    for name, changed_x, changed_y in (
+        ("pixel", np.where(np.arange(8) == 5, x ^ 1, x), y),
+        ("label", x, (y + 1) % 10),
+        ("shape", np.ascontiguousarray(x.reshape(3, 8, 3, 8)), y),
+        ("dtype", x.astype(np.float32), y),
+    ):
+        save_file({"test_x": changed_x, "test_y": changed_y}, tmp_path / f"{name}.safetensors")
+        others[name] = Samples(tmp_path / f"{name}.safetensors", "test")
+    digests = {name: other.digest() for name, other in others.items()}
+    assert chosen.digest() not in digests.values()
+    assert len(set(digests.values())) == len(digests)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:20], lambda b: b"", lambda b: b"\xff" * 99]
+)
+def test_a_file_that_is_not_whole_is_refused(samples, damage):
+    samples.path.write_bytes(damage(samples.path.read_bytes()))
+    with pytest.raises(ValueError):
+        map_tensors(samples.path)
+
+
+def test_an_unknown_dtype_is_refused(tmp_path):
+    save_file({"train_x": np.zeros(3, np.float16)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="F16"):
+        map_tensors(tmp_path / "a.safetensors")
