@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args
 
 import typer
@@ -10,8 +11,6 @@ from pydantic.fields import FieldInfo
 
 from kuber.errors import SettingsError
 from kuber.settings import PREFIX, PRESETS, Settings, load
-
-_ALIASES = {"num_entities": "--entities", "num_rounds": "--rounds", "dirichlet_alpha": "--alpha"}
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -36,9 +35,15 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         own = inspect.signature(command).parameters
         parameters = [own[name] for name in own if name != "settings"]
         parameters += [_flag(name, Settings.model_fields[name]) for name in chosen]
-        parameters.append(_option("config", Path | None, "--config", help="Settings file (TOML); else ./kuber.toml."))
+        parameters.append(
+            _option(
+                "config", Path | None, "--config", help="Settings file (TOML); else ./kuber.toml.", metavar="FILE"
+            )
+        )
         presets = ", ".join(PRESETS)
-        parameters.append(_option("preset", str | None, "--preset", help=f"A set of settings by name: {presets}."))
+        parameters.append(
+            _option("preset", str | None, "--preset", help=f"A set of settings by name: {presets}.", metavar="NAME")
+        )
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -48,22 +53,23 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    declarations = [f"--{name.replace('_', '-')}"]
-    if name in _ALIASES:
-        declarations.append(_ALIASES[name])
-    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
-    metavar = "|".join(choices) if choices else None
-    default = "none" if field.default is None else str(field.default)
+    default = "" if field.default is None else f" (default: {field.default})"
     return _option(
         name,
         str | None,
-        *declarations,
-        help=field.description,
-        metavar=metavar,
-        show_default=default,
-        envvar=None,
+        f"--{name.replace('_', '-')}",
+        help=f"{field.description}{default}",
+        metavar=_metavar(field.annotation),
         rich_help_panel=f"Settings (also in kuber.toml, or as {PREFIX}NAME)",
     )
+
+
+def _metavar(annotation: Any) -> str:
+    """What a person types: one of the choices, or a kind of value."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    if isinstance(kinds[0], str):
+        return "|".join(kinds)
+    return {int: "N", float: "X", str: "TEXT"}.get(kinds[0], "PATH")
 
 
 def _option(name: str, annotation: Any, *declarations: str, **details: Any) -> inspect.Parameter:

@@ -157,7 +157,10 @@ def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     if not isinstance(shape, tuple) or not shape or type(classes) is not int:
         raise IncompatibleKnowledgeError(f"{name} takes a list of lengths as input_shape and a number as classes.")
     # Arguments come with records of others: no length may be zero or overflow.
-    if any(type(number) is not int or number < 1 for number in (*shape, classes)) or max(prod(shape), classes) > LARGEST:
+    if (
+        any(type(number) is not int or number < 1 for number in (*shape, classes))
+        or max(prod(shape), classes) > LARGEST
+    ):
         raise IncompatibleKnowledgeError(
             f"{name} takes positive whole numbers in input_shape and classes, for at most {LARGEST} values a sample."
         )

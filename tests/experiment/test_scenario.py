@@ -1,0 +1,62 @@
+"""A scenario is the same wherever it is made, and its test sets never meet."""
+
+import numpy as np
+import pytest
+
+from kuber.errors import SettingsError
+from kuber.experiment.scenario import MINIMUM_BATCHES, scenario
+from kuber.settings import load
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def settings(**flags):
+        given = {"dataset": "digits", "architecture": "mlp", "batch_size": 16, "cache_dir": str(tmp_path)}
+        return load(given | flags, environ={}, file=None)
+
+    return settings
+
+
+def test_the_same_settings_give_the_same_scenario(settings):
+    one, other = scenario(settings(), verify=True), scenario(settings())
+    assert one.task == other.task
+    assert one.architecture == other.architecture
+    for mine, theirs in zip(one.private, other.private, strict=True):
+        assert np.array_equal(mine.rows, theirs.rows)
+
+
+def test_the_test_sets_are_disjoint_complete_and_independent_of_the_seed(settings):
+    one, other = scenario(settings()), scenario(settings(seed=1))
+    assert one.task.test_set == other.task.test_set == one.common.digest()
+    common, held_out = set(one.common.rows.tolist()), set(one.held_out.rows.tolist())
+    assert not common & held_out
+    assert len(common) + len(held_out) == len(one.dataset.test)
+    assert not all(np.array_equal(a.rows, b.rows) for a, b in zip(one.private, other.private, strict=True))
+
+
+def test_private_data_are_disjoint_and_of_the_size_asked_for(settings):
+    scene = scenario(settings(train_size=600))
+    rows = np.concatenate([part.rows for part in scene.private])
+    assert len(rows) == len(set(rows.tolist())) == 600
+    assert min(len(part) for part in scene.private) >= MINIMUM_BATCHES * 16
+    assert [sum(scene.class_counts(index)) for index in range(4)] == [len(part) for part in scene.private]
+
+
+@pytest.mark.parametrize(("given", "size"), [({}, 108), ({"common_test_size": 200}, 200)])
+def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
+    assert len(scenario(settings(**given)).common) == size
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"train_size": 2000}, "only 1257"),
+        ({"common_test_size": 540}, "held out"),
+        ({"architecture": "lenet"}, "choose another architecture"),
+        ({"num_entities": 100}, "100 entities"),
+        ({"dirichlet_alpha": 1e-6, "num_entities": 30}, "larger dirichlet_alpha"),
+    ],
+)
+def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):
+    with pytest.raises(SettingsError, match=words):
+        scenario(settings(**flags))

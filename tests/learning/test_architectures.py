@@ -1,0 +1,158 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kuber.domain.knowledge import TensorSpec
+from kuber.errors import IncompatibleKnowledgeError
+from kuber.learning.architectures import ARCHITECTURES, LARGEST, describe, initial_weights, make
+from kuber.learning.weights import manifest_of
+
+CIFAR, FASHION, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
+
+# cnn: 9*C*32 + 9*32*64 + 9*64*128 in convolutions, 2*(32+64+128) in BatchNorm, 128*10 + 10 in the linear layer.
+# lenet: 25*C*6 + 6, 25*6*16 + 16, F*120 + 120, 120*84 + 84, 84*10 + 10 with F = 16*5*5 for 32x32, 16*4*4 for 28x28.
+# resnet20: 9*C*16 and 18 convolutions of 3x3, two 1x1 projections (16*32, 32*64), their BatchNorms, 64*10 + 10.
+# mlp: P*256 + 256, 256*128 + 128, 128*10 + 10 with P values in a sample.
+PARAMETERS = [
+    ("cnn", CIFAR, 94_762),
+    ("cnn", FASHION, 94_186),
+    ("cnn", DIGITS, 94_186),
+    ("lenet", CIFAR, 62_006),
+    ("lenet", FASHION, 44_426),
+    ("resnet20", CIFAR, 272_474),
+    ("resnet20", FASHION, 272_186),
+    ("resnet20", DIGITS, 272_186),
+    ("mlp", CIFAR, 820_874),
+    ("mlp", FASHION, 235_146),
+    ("mlp", DIGITS, 50_826),
+    ("mlp", (5,), 35_722),
+]
+
+
+def arguments(shape: tuple[int, ...], classes: int = 10) -> dict:
+    return {"input_shape": shape, "classes": classes}
+
+
+@pytest.mark.parametrize(("name", "shape", "count"), PARAMETERS)
+def test_every_network_has_the_parameters_of_its_table_and_one_logit_a_class(name, shape, count):
+    network = make(name, arguments(shape))
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+    assert network(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("name", "shape", "count"), PARAMETERS)
+def test_the_manifest_is_that_of_the_real_weights(name, shape, count):
+    architecture = describe(name, arguments(shape))
+    weights = initial_weights(architecture, 0)
+    assert architecture.manifest == manifest_of(weights)
+    assert architecture.arguments == arguments(shape)
+    assert all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in weights.values())
+
+
+def test_a_manifest_tells_of_buffers_too():
+    manifest = describe("cnn", arguments(CIFAR)).manifest
+    assert manifest["features.0.weight"] == TensorSpec(dtype="F32", shape=(32, 3, 3, 3))
+    assert manifest["features.1.running_var"] == TensorSpec(dtype="F32", shape=(32,))
+    assert manifest["features.1.num_batches_tracked"] == TensorSpec(dtype="I64", shape=())
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("cnn", 8), ("lenet", 16), ("resnet20", 4), ("mlp", 1)])
+def test_the_smallest_image_a_network_takes(name, smallest):
+    network = make(name, arguments((1, smallest, smallest)))
+    assert network(torch.zeros(4, 1, smallest, smallest)).shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("lenet", DIGITS), ("lenet", (3, 32, 15)), ("cnn", (3, 7, 32)), ("resnet20", (1, 3, 3)), ("cnn", (64,))],
+)
+def test_too_small_an_image_is_refused_in_one_sentence(name, shape):
+    with pytest.raises(IncompatibleKnowledgeError, match=rf"^{name} needs images of at least .*mlp takes any\.$"):
+        describe(name, arguments(shape))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"input_shape": CIFAR},
+        {"input_shape": CIFAR, "classes": 10, "width": 3},
+        {"input_shape": 3, "classes": 10},
+        {"input_shape": (), "classes": 10},
+        {"input_shape": CIFAR, "classes": "10"},
+        {"input_shape": CIFAR, "classes": True},
+        {"input_shape": CIFAR, "classes": 0},
+        {"input_shape": CIFAR, "classes": -1},
+        {"input_shape": CIFAR, "classes": 10**30},
+        {"input_shape": (0, 32, 32), "classes": 10},
+        {"input_shape": (-3, 32, 32), "classes": 10},
+        {"input_shape": (3, 32.0, 32), "classes": 10},
+        {"input_shape": (3, 10**12, 10**12), "classes": 10},
+        {"input_shape": (1, LARGEST + 1, 1), "classes": 10},
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_are_refused(name, wrong):
+    with pytest.raises(IncompatibleKnowledgeError):
+        describe(name, wrong)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(IncompatibleKnowledgeError, match=r"'__import__'.*cnn, lenet, resnet20, mlp"):
+        make("__import__", arguments(CIFAR))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_initial_weights_depend_on_seed_and_architecture_only(name):
+    architecture = describe(name, arguments(CIFAR))
+    torch.manual_seed(1)
+    first = initial_weights(architecture, 7)
+    torch.manual_seed(2)
+    with torch.device("meta"):
+        again = initial_weights(architecture, 7)
+    other = initial_weights(architecture, 8)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_initial_weights_leave_the_global_randomness_as_it_was():
+    torch.manual_seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    initial_weights(describe("cnn", arguments(CIFAR)), 0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+def test_describing_the_largest_network_allocates_nothing():
+    manifest = describe("mlp", arguments((LARGEST,))).manifest  # 16 GiB, were it real
+    assert manifest["layers.1.weight"] == TensorSpec(dtype="F32", shape=(256, LARGEST))
+
+
+def test_the_cnn_is_what_it_would_be_with_relu_before_pooling():
+    """max(relu(a), relu(b)) == relu(max(a, b)), in values and, where they are not 0, in gradients."""
+    network = make("cnn", arguments(DIGITS)).double()
+    x = torch.randn(6, *DIGITS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(6)
+    F.cross_entropy(network(x), y).backward()
+    gradients = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    out = x
+    for convolution in (0, 4, 8):
+        out = F.conv2d(out, network.features[convolution].weight, padding=1)
+        norm = network.features[convolution + 1]
+        out = F.batch_norm(out, None, None, norm.weight, norm.bias, training=True)
+        out = F.max_pool2d(F.relu(out), 2)
+    F.cross_entropy(network.classifier(out.mean((2, 3))), y).backward()
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_the_resnet_halves_the_image_twice_and_ends_with_64_channels():
+    blocks = make("resnet20", arguments(CIFAR)).blocks
+    assert blocks(torch.zeros(2, 16, 32, 32)).shape == (2, 64, 8, 8)
+    assert len(blocks) * 2 + 2 == 20
