@@ -36,7 +36,7 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
         colour = COLOURS[number % len(COLOURS)] if named else PALE
         _mark(axes, entity, view, colour=colour, size=7.0 if named else 4.0)
     axes.set_title(f"Held-out accuracy: {result.strategy} on {_dataset(result)}", loc="left", color=INK)
-    axes.set_xlabel("round of the entity")
+    axes.set_xlabel("round of the entity (between the first and the last: on a part of the held-out samples)")
     axes.set_ylabel("held-out accuracy")
     last = max(len(entity.accuracies) for entity in result.entities)
     margin = 0.02 * max(last - 1, 5)

@@ -153,7 +153,7 @@ def _samples_per_second(runtime: Runtime, architecture: Architecture, batch_size
         if steps == 0:
             start = time.perf_counter()
         with runtime.autocast():
-            loss = F.cross_entropy(network(x), y)
+            loss = F.cross_entropy(network(x).float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
         loss.item()  # waits for the device
         steps += 1
