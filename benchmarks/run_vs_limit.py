@@ -25,14 +25,15 @@ import torch.nn.functional as F
 from kuber.entity.log import read_events
 from kuber.experiment.runner import runtime_for
 from kuber.experiment.scenario import scenario
-from kuber.learning.architectures import build, initial_weights
+from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import EVALUATION_BATCH
-from kuber.learning.runtime import available_cores
+from kuber.learning.runtime import available_cores, build, keep_freed_memory
 from kuber.settings import load
 
 
 def bare_loop(architecture, runtime, batch, backward, barrier, seconds, rates):
     """Samples a second of one process that does nothing else; batches are ready in memory."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     model = build(architecture, initial_weights(architecture, 0), runtime)
     x = torch.randn(batch, *architecture.arguments["input_shape"])

@@ -73,6 +73,13 @@ def test_the_same_generator_state_gives_the_same_batches(images):
         assert torch.equal(x, again)
 
 
+def test_nothing_is_drawn_from_the_global_generators(images):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    epoch(images)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+
+
 @pytest.mark.parametrize(("batch_size", "lengths"), [(8, [8, 8, 8, 6]), (29, [29]), (30, [30]), (64, [30])])
 def test_a_last_batch_of_one_is_left_out(images, batch_size, lengths):
     assert [len(y) for _, y in epoch(images, batch_size=batch_size)] == lengths

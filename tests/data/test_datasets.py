@@ -89,6 +89,20 @@ def test_a_damaged_cache_does_not_outlive_a_source_that_fails(known, folder, cac
     assert not list(cache.iterdir())
 
 
+def test_a_file_that_took_the_place_of_a_damaged_one_stays(cache):
+    cache.mkdir()
+    path = cache / "a.safetensors"
+    path.write_bytes(b"damaged")
+    seen = path.stat()
+    path.write_bytes(b"sound, in the same inode")
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns + 1_000_000_000))
+    datasets._remove(path, seen)
+    assert path.exists()
+    datasets._remove(path, path.stat())
+    assert not path.exists()
+    datasets._remove(path, seen)
+
+
 def test_without_verifying_a_file_cut_short_is_still_found_out(known, folder, cache):
     load("cifar10", data_dir=folder, cache_dir=cache)
     path = cached(cache)
@@ -116,24 +130,37 @@ def test_a_disk_that_is_full_leaves_nothing(known, cifar, cache):
     assert not list(cache.iterdir())
 
 
-def test_processes_that_make_the_same_cache_do_not_harm_each_other(cache):
+def test_processes_that_make_the_same_cache_do_not_harm_each_other(tmp_path, cache):
+    """Two processes start together on each of several new caches, half of them with a damaged file in them."""
+    x = np.random.default_rng(0).integers(0, 256, (2000, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(2000) % 5)
+    name = load(str(tmp_path / "own.npz"), cache_dir=tmp_path / "first").train.path.name
+    folders = [cache / str(number) for number in range(8)]
+    for folder in folders[::2]:
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(b"damaged")
     script = (
         "import sys; from pathlib import Path; from kuber.data.datasets import load\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "print(load('digits', cache_dir=Path(sys.argv[1])).train.digest())"
+        "for folder in sys.argv[2:]:\n"
+        "    print('ready', flush=True); sys.stdin.readline()\n"
+        "    print(load(sys.argv[1], cache_dir=Path(folder)).train.digest(), flush=True)"
     )
-    command = [sys.executable, "-c", script, str(cache)]
+    command = [sys.executable, "-c", script, str(tmp_path / "own.npz"), *map(str, folders)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        for _ in range(3)
+        for _ in range(2)
     ]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    told = set()
+    for _ in folders:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:
+            process.stdin.write("go\n")
+        told |= {process.stdout.readline().strip() for process in processes}
     for process in processes:
-        process.stdin.write("go\n")
-    told = [process.communicate(timeout=60)[0] for process in processes]
-    assert len(set(told)) == 1
-    assert Digest.parse(told[0].strip())
-    assert cached(cache).name.startswith("digits-")
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert told == {str(load(str(tmp_path / "own.npz"), cache_dir=tmp_path / "first").train.digest())}
+    assert [cached(folder).name for folder in folders] == [name] * len(folders)
 
 
 def test_an_unknown_name_is_told_with_the_known_ones(cache):

@@ -41,6 +41,20 @@ def test_mapped_arrays_share_one_read_only_map(samples):
     assert not any(tensor.flags.writeable or tensor.flags.owndata for tensor in tensors.values())
 
 
+def test_a_reopened_pickle_maps_the_same_file_and_copies_nothing(samples):
+    samples.images()
+    again = pickle.loads(pickle.dumps(samples))
+    images = again.images(slice(3, 9))
+    assert not images.flags.owndata
+    assert not images.flags.writeable
+    owner = images
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, np.memmap)
+    assert owner.filename == samples.path
+    np.testing.assert_array_equal(images, samples.images(np.arange(3, 9)))
+
+
 def test_pickles_without_its_samples(tmp_path):
     x = np.zeros((1000, 3, 32, 32), np.uint8)
     save_file({"train_x": x, "train_y": np.zeros(1000, np.int64)}, tmp_path / "a.safetensors")

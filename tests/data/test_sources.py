@@ -1,5 +1,6 @@
 import hashlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -100,11 +101,41 @@ def test_an_unreachable_server_is_told():
         read(f"http://127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HTTP_PROXY": "ftp://proxy:1"},
+        {"HTTP_PROXY": "http://proxy:port"},
+        {"ALL_PROXY": "socks5://proxy:1"},
+        {"SSL_CERT_FILE": "/nowhere/certificates.pem"},
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_told_at_once(monkeypatch, capfd, environment):
+    for name, value in environment.items():
+        monkeypatch.delenv(name.lower(), raising=False)  # which would win
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DatasetError, match="cannot be reached"):
+        read("http://127.0.0.1:1", silence=60)
+    assert capfd.readouterr().err == ""
+
+
 def test_more_than_expected_is_refused(site):
     url, folder = site
     (folder / "file").write_bytes(bytes(2000))
     with pytest.raises(DatasetError, match="more than the 1,999 bytes"):
         read(f"{url}/file", limit=1999)
+
+
+def test_a_temporary_folder_without_room_is_told(site):
+    url, folder = site
+    (folder / "file").write_bytes(bytes(100_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(DatasetError, match="no room for"):
+            read(f"{url}/file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_archive_from_the_net(cifar, site):

@@ -13,13 +13,13 @@ from kuber.data.augment import Normalisation
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.knowledge import WEIGHTS, TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategy import STRATEGIES
 from kuber.domain.task import Task
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.loop import Entity, initial_state
+from kuber.entity.loop import Entity, drive, initial_state
 from kuber.entity.work import Learner, Learnt, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.architectures import describe, initial_weights
@@ -30,6 +30,7 @@ from kuber.learning.training import Training
 COMMON = Digest.of(b"common test set")
 TASK = Task(name="toy", labels=("a", "b"), input_shape=(3,), test_set=COMMON)
 ARCHITECTURE = describe("mlp", {"input_shape": (3,), "classes": 2})
+ONE = TensorSpec(dtype="F32", shape=(1,))
 RUNTIME = Runtime(device="cpu", precision="float32", threads=1, channels_last=False)
 
 
@@ -228,6 +229,34 @@ def test_knowledge_of_another_task_is_refused(world):
     assert entity._pull(record) is None
     (rejected,) = world.events("student", "rejected")
     assert "another task" in rejected["reason"]
+
+
+@pytest.mark.parametrize("change", [{"name": "cnn"}, {"name": "nobody"}, {"arguments": {}}, {"manifest": {"w": ONE}}])
+def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change):
+    world.live("other", [90], rounds=1)
+    (record,) = world.published()
+    record = replace(record, architecture=replace(record.architecture, **change))
+    assert world.entity("student", rounds=1)._pull(record) is None
+    assert len(world.events("student", "rejected")) == 1
+
+
+def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world):
+    world.live("broken", [60], rounds=1)
+    (broken,) = world.published()
+    script = iter([50, 40, 45])
+
+    def do(work):
+        if work.function is distil_locally:
+            raise CorruptKnowledgeError("It says infinity.")
+        if work.function is evaluate_commonly:
+            return Evaluation(test_set=COMMON, correct=(next(script), 0), total=(100, 0)), 0.1
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(world.entity("student", rounds=3).steps(), do)
+    (rejected,) = world.events("student", "rejected")
+    assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "It says infinity.")
+    assert world.kinds("student").count("round-ended") == 3
+    assert world.registry.deliveries().items == ()
 
 
 @pytest.mark.parametrize("until", range(1, 13))

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,10 +137,18 @@ def _holds(path: Path, digest: Digest, verify: bool) -> bool:
         sound = False
     except OSError as error:
         raise DatasetError(f"The data cache {path} cannot be read: {error.strerror}.") from None
-    # Another process may have put a sound one in its place since.
-    if not sound and path.exists() and path.stat().st_ino == before.st_ino:
-        path.unlink(missing_ok=True)
+    if not sound:
+        _remove(path, before)
     return sound
+
+
+def _remove(path: Path, seen: os.stat_result) -> None:
+    """Remove the file that was seen here, but not a sound one that another process has put in its place since."""
+    with suppress(FileNotFoundError):
+        now = path.stat()
+        # A file system gives the inode of a removed file to the next one, so the time of change is compared too.
+        if (now.st_ino, now.st_ctime_ns) == (seen.st_ino, seen.st_ctime_ns):
+            path.unlink()
 
 
 def _checked(arrays: Arrays, digest: Digest, name: str) -> dict[str, Numbers]:

@@ -12,9 +12,10 @@ ATTEMPTS = 1000
 def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: int) -> list[Rows]:
     """Rows for each entity: every class is split by proportions drawn from Dirichlet(alpha).
 
-    Hsu et al., arXiv 1909.06335; drawn again until every entity has at least `minimum` samples, as NIID-Bench does
-    (arXiv 2102.02079). The parts are disjoint, hold every row between them, and are sorted. Raises SettingsError when
-    that many samples are not there, or no draw gives everybody enough.
+    As NIID-Bench does it (arXiv 2102.02079; Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes
+    instead), and as there drawn again until every entity has at least `minimum` samples. The parts are disjoint, hold
+    every row between them, and are sorted. Raises SettingsError when that many samples are not there, or no draw gives
+    everybody enough.
     """
     if entities * minimum > len(labels):
         raise SettingsError(

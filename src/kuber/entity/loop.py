@@ -13,7 +13,7 @@ import torch
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import Kind
-from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Argument, Draft, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.domain.ranking import better, without
@@ -23,6 +23,7 @@ from kuber.entity.checkpoint import Absorption, Checkpoints, State
 from kuber.entity.log import EventLog
 from kuber.entity.work import Learner, Learnt, Teacher, Work, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import IncompatibleKnowledgeError, KnowledgeError
+from kuber.learning.architectures import describe
 from kuber.learning.weights import Weights, dump, load
 
 Steps = Generator[Work, Any, None]
@@ -149,7 +150,11 @@ class Entity:
             "weights": state.weights,
             "generator": state.generator,
         }
-        learnt: Learnt = yield Work(function=distil_locally, arguments=arguments)
+        try:
+            learnt: Learnt = yield Work(function=distil_locally, arguments=arguments)
+        except KnowledgeError as error:  # sound weights can still speak nonsense
+            self._refuse(knowledge, error, 0)
+            return
         after = yield from self._evaluate(learnt.weights, stage="absorbed")
         kept = self.strategy.keep(own, after)
         delivery = Delivery(
@@ -195,13 +200,13 @@ class Entity:
                 raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
             if WEIGHTS not in knowledge.artifacts:
                 raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} has no weights to distil from.")
+            self._check_architecture(knowledge)
             artifact = knowledge.artifacts[WEIGHTS]
             data = self.vault.get(artifact.digest)
             received = len(data)
             teacher = Teacher(architecture=knowledge.architecture, weights=load(data, knowledge.architecture))
         except KnowledgeError as error:
-            self._state = replace(self._state, refused=(*self._state.refused, knowledge.id))
-            self._append("rejected", {"knowledge": knowledge.id, "reason": error.message, "bytes": received})
+            self._refuse(knowledge, error, received)
             return None
         detail = {
             "knowledge": knowledge.id,
@@ -211,6 +216,20 @@ class Entity:
         }
         self._append("pulled", detail)
         return teacher
+
+    def _check_architecture(self, knowledge: Knowledge) -> None:
+        """Raises IncompatibleKnowledgeError unless our own factory makes the record's network for our task."""
+        theirs = knowledge.architecture
+        arguments: dict[str, Argument] = {"input_shape": self.task.input_shape, "classes": self.task.classes}
+        if theirs != describe(theirs.name, arguments):
+            raise IncompatibleKnowledgeError(
+                f"Knowledge {knowledge.id} has an architecture named {theirs.name} that is not the one we know."
+            )
+
+    def _refuse(self, knowledge: Knowledge, error: KnowledgeError, received: int) -> None:
+        """Log why a teacher is unsound, and remember not to ask for it again."""
+        self._state = replace(self._state, refused=(*self._state.refused, knowledge.id))
+        self._append("rejected", {"knowledge": knowledge.id, "reason": error.message, "bytes": received})
 
     def _record_absorption(self) -> None:
         absorption = self._state.absorption
@@ -284,13 +303,18 @@ class Entity:
 
 
 def drive(steps: Steps, do: Callable[[Work], Any]) -> None:
-    """Run an entity to its end, each work step done by `do`."""
+    """Run an entity to its end, each work step done by `do`; an unsound teacher is the entity's own business."""
     result: Any = None
-    try:
-        while True:
-            result = do(steps.send(result))
-    except StopIteration:
-        return
+    error: KnowledgeError | None = None
+    while True:
+        try:
+            work = steps.send(result) if error is None else steps.throw(error)
+        except StopIteration:
+            return
+        try:
+            result, error = do(work), None
+        except KnowledgeError as caught:
+            result, error = None, caught
 
 
 def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:

