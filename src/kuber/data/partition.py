@@ -14,8 +14,8 @@ def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: 
 
     As NIID-Bench does it (arXiv 2102.02079; Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes
     instead), and as there drawn again until every entity has at least `minimum` samples. The parts are disjoint, hold
-    every row between them, and are sorted. Raises SettingsError when that many samples are not there, or no draw gives
-    everybody enough.
+    every row between them, and are sorted. Raises SettingsError when that many samples are not there, or no draw
+    gives everybody enough.
     """
     if entities * minimum > len(labels):
         raise SettingsError(
