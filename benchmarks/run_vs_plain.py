@@ -25,8 +25,9 @@ from kuber.settings import load
 PLAIN = Path(__file__).with_name("plain.py")
 
 
-def run_kuber(preset, seed, folder):
-    command = [sys.executable, "-m", "kuber", "run", "--preset", preset, "--seed", str(seed), "--json"]
+def run_kuber(flags, folder):
+    command = [sys.executable, "-m", "kuber", "run", "--preset", "quick", "--json"]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     start = time.perf_counter()
     done = subprocess.run([*command, "--runs-dir", str(folder)], stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout), time.perf_counter() - start
@@ -84,14 +85,16 @@ def run_plain(plan, scene, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--num-rounds", type=int, default=8)
+    parser.add_argument("--train-size", type=int, default=8000)
     args = parser.parse_args()
     rows = []
     for seed in range(args.seeds):
-        settings = load({"seed": seed}, preset=args.preset, environ={})
+        flags = {"seed": seed, "num_rounds": args.num_rounds, "train_size": args.train_size}
+        settings = load(flags, preset="quick", environ={})
         scene = scenario(settings)
         with tempfile.TemporaryDirectory() as temporary:
-            ours, our_seconds = run_kuber(args.preset, seed, Path(temporary) / "runs")
+            ours, our_seconds = run_kuber(flags, Path(temporary) / "runs")
             plan = plan_for(settings, scene, ours["run_dir"])
             theirs, their_seconds = run_plain(plan, scene, Path(temporary) / "plain")
         their_samples = sum(entity["trained"] + entity["distilled"] for entity in theirs["entities"])

@@ -191,7 +191,7 @@ def test_outside_a_terminal_the_user_reads_plain_lines(complete):
 
 
 def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path):
-    process = kuber("run", *QUICK, folder=tmp_path)
+    process = kuber("run", *QUICK, "--local-epochs", "8", folder=tmp_path)  # long enough to be caught in the middle
     log = lambda: only_run(tmp_path) / FILE_NAME  # noqa: E731
     wait_until(lambda: (tmp_path / "runs").exists(), what="the run folder")
 
