@@ -87,10 +87,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-rounds", type=int, default=8)
     parser.add_argument("--train-size", type=int, default=8000)
+    parser.add_argument("--strategy", default="vanilla", help="local: the learning alone, without exchange")
     args = parser.parse_args()
     rows = []
     for seed in range(args.seeds):
         flags = {"seed": seed, "num_rounds": args.num_rounds, "train_size": args.train_size}
+        flags["strategy"] = args.strategy
         settings = load(flags, preset="quick", environ={})
         scene = scenario(settings)
         with tempfile.TemporaryDirectory() as temporary:
