@@ -17,9 +17,9 @@ from kuber.domain.knowledge import WEIGHTS, TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategy import STRATEGIES
 from kuber.domain.task import Task
-from kuber.entity.checkpoint import Checkpoints
+from kuber.entity.checkpoint import Checkpoints, initial_state
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.loop import Entity, drive, initial_state
+from kuber.entity.loop import Entity, drive
 from kuber.entity.work import Learner, Learnt, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.architectures import describe, initial_weights

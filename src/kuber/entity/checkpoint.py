@@ -51,6 +51,13 @@ class State:
     absorption: Absorption | None = None  # in stage "absorbed"
 
 
+def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:
+    """The state of an entity that has not trained yet."""
+    return State(
+        life=life, round=0, stage="ended", seq=0, weights=weights, generator=generator, own=None, previous=None
+    )
+
+
 class Checkpoints:
     """The folder of one entity: its latest state, and its weights at the end of each round."""
 

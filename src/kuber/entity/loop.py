@@ -8,12 +8,10 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import Kind
-from kuber.domain.knowledge import WEIGHTS, Argument, Draft, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.domain.ranking import better, without
@@ -21,9 +19,17 @@ from kuber.domain.strategy import Move, Strategy
 from kuber.domain.task import Task
 from kuber.entity.checkpoint import Absorption, Checkpoints, State
 from kuber.entity.log import EventLog
-from kuber.entity.work import Learner, Learnt, Teacher, Work, distil_locally, evaluate_commonly, train_locally
-from kuber.errors import IncompatibleKnowledgeError, KnowledgeError
-from kuber.learning.architectures import describe
+from kuber.entity.work import (
+    Learner,
+    Learnt,
+    Teacher,
+    Work,
+    check_teachable,
+    distil_locally,
+    evaluate_commonly,
+    train_locally,
+)
+from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, dump, load
 
 Steps = Generator[Work, Any, None]
@@ -196,11 +202,7 @@ class Entity:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
         received = 0
         try:
-            if knowledge.task != self.task:
-                raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
-            if WEIGHTS not in knowledge.artifacts:
-                raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} has no weights to distil from.")
-            self._check_architecture(knowledge)
+            check_teachable(knowledge, self.task)
             artifact = knowledge.artifacts[WEIGHTS]
             data = self.vault.get(artifact.digest)
             received = len(data)
@@ -216,15 +218,6 @@ class Entity:
         }
         self._append("pulled", detail)
         return teacher
-
-    def _check_architecture(self, knowledge: Knowledge) -> None:
-        """Raises IncompatibleKnowledgeError unless our own factory makes the record's network for our task."""
-        theirs = knowledge.architecture
-        arguments: dict[str, Argument] = {"input_shape": self.task.input_shape, "classes": self.task.classes}
-        if theirs != describe(theirs.name, arguments):
-            raise IncompatibleKnowledgeError(
-                f"Knowledge {knowledge.id} has an architecture named {theirs.name} that is not the one we know."
-            )
 
     def _refuse(self, knowledge: Knowledge, error: KnowledgeError, received: int) -> None:
         """Log why a teacher is unsound, and remember not to ask for it again."""
@@ -315,10 +308,3 @@ def drive(steps: Steps, do: Callable[[Work], Any]) -> None:
             result, error = do(work), None
         except KnowledgeError as caught:
             result, error = None, caught
-
-
-def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:
-    """The state of an entity that has not trained yet."""
-    return State(
-        life=life, round=0, stage="ended", seq=0, weights=weights, generator=generator, own=None, previous=None
-    )

@@ -13,8 +13,11 @@ from kuber.data.augment import Normalisation, ordered_batches, training_batches
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture
+from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
 from kuber.domain.strategy import LocalPhase
+from kuber.domain.task import Task
+from kuber.errors import IncompatibleKnowledgeError
+from kuber.learning.architectures import describe
 from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate, logits
 from kuber.learning.runtime import Runtime, build
@@ -82,6 +85,22 @@ class Teacher:
 
     architecture: Architecture
     weights: Weights
+
+
+def check_teachable(knowledge: Knowledge, task: Task) -> None:
+    """Raises IncompatibleKnowledgeError unless the record speaks of our task and of weights that we can run.
+
+    Its architecture must be the very one that our own factory makes for our task.
+    """
+    if knowledge.task != task:
+        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
+    if WEIGHTS not in knowledge.artifacts:
+        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} has no weights to distil from.")
+    theirs = knowledge.architecture
+    if theirs != describe(theirs.name, {"input_shape": task.input_shape, "classes": task.classes}):
+        raise IncompatibleKnowledgeError(
+            f"Knowledge {knowledge.id} has an architecture named {theirs.name} that is not the one we know."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

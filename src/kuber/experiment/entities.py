@@ -9,9 +9,9 @@ import torch
 
 from kuber.data.augment import Normalisation
 from kuber.domain.ports import Registry, Vault
-from kuber.entity.checkpoint import Checkpoints
+from kuber.entity.checkpoint import Checkpoints, initial_state
 from kuber.entity.log import EventLog
-from kuber.entity.loop import Entity, initial_state
+from kuber.entity.loop import Entity
 from kuber.entity.work import Learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
