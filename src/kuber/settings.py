@@ -29,7 +29,7 @@ class Settings(BaseModel):
     # the experiment
     num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
     num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
-    strategy: Literal["vanilla", "local"] = Field("vanilla", description="How entities decide.")
+    strategy: Literal["vanilla", "local", "local-balanced"] = Field("vanilla", description="How entities decide.")
     dataset: str = Field(
         "cifar10", description="cifar10, fashion-mnist, digits, or a path to an .npz of arrays x, y."
     )
@@ -53,6 +53,13 @@ class Settings(BaseModel):
     kd_alpha: float = Field(0.5, ge=0, le=1, description="Weight of cross-entropy; the rest weighs the teacher.")
     kd_epochs: int = Field(3, ge=1, description="Epochs of one distillation.")
 
+    # the simulation
+    speed_ratio: float = Field(
+        1.0, ge=1, le=1e6, description="How many times as quick as the slowest a simulated entity may be."
+    )
+    public_dataset: str | None = Field(None, description="Data set that all entities know, without its labels.")
+    public_size: int = Field(5000, ge=1, description="Samples of it to use, at most.")
+
     # the machine
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the forward pass in training.")
@@ -73,9 +80,20 @@ class Settings(BaseModel):
         return self
 
 
-# The same system on less work: chosen so that shares and retrievals occur within minutes on two cores.
+# What comparisons are reported on: fixed, so that tables of different days are of the same experiment.
+_STUDY: dict[str, Any] = {
+    "dataset": "cifar10",
+    "train_size": 16000,
+    "architecture": "cnn",
+    "num_entities": 4,
+    "dirichlet_alpha": 0.5,
+}
+
+# `quick` is the same system on less work: chosen so that shares and retrievals occur within minutes on two cores.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"train_size": 8000, "num_rounds": 8, "local_epochs": 2, "kd_epochs": 2},
+    "study": _STUDY | {"num_rounds": 8, "local_epochs": 2},
+    "study-long": _STUDY | {"num_rounds": 20, "local_epochs": 5},
 }
 
 

@@ -83,4 +83,5 @@ def test_refused_knowledge_is_left_out_in_order():
 
 
 def test_strategies_are_found_by_their_own_name():
-    assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {"vanilla": "vanilla", "local": "local"}
+    assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
+    assert set(STRATEGIES) == {"vanilla", "local", "local-balanced"}

@@ -20,7 +20,7 @@ from kuber.domain.task import Task
 from kuber.entity.checkpoint import Checkpoints, initial_state
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
 from kuber.entity.loop import Entity, drive
-from kuber.entity.work import Learner, Learnt, distil_locally, evaluate_commonly, train_locally
+from kuber.entity.work import Evaluated, Learner, Learnt, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.distillation import Distillation
@@ -81,7 +81,8 @@ class World:
             done.append(work.function)
             if work.function is evaluate_commonly:
                 correct = next(script)
-                result = Evaluation(test_set=COMMON, correct=(correct, 0), total=(100, 0)), 0.1
+                evaluation = Evaluation(test_set=COMMON, correct=(correct, 0), total=(100, 0))
+                result = Evaluated(evaluation=evaluation, seconds=0.1)
             else:
                 result = learnt(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
         steps.close()
@@ -249,7 +250,8 @@ def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world)
         if work.function is distil_locally:
             raise CorruptKnowledgeError("It says infinity.")
         if work.function is evaluate_commonly:
-            return Evaluation(test_set=COMMON, correct=(next(script), 0), total=(100, 0)), 0.1
+            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0), total=(100, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
         return learnt(work.arguments["weights"], forward=0)
 
     drive(world.entity("student", rounds=3).steps(), do)

@@ -1,4 +1,5 @@
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -156,3 +157,13 @@ def test_the_resnet_halves_the_image_twice_and_ends_with_64_channels():
     blocks = make("resnet20", arguments(CIFAR)).blocks
     assert blocks(torch.zeros(2, 16, 32, 32)).shape == (2, 64, 8, 8)
     assert len(blocks) * 2 + 2 == 20
+
+
+def test_threads_that_draw_at_the_same_time_draw_what_they_would_alone():
+    architectures = [describe(name, {"input_shape": (3, 32, 32), "classes": 10}) for name in ("cnn", "mlp")]
+    places = [(architecture, seed) for seed in range(12) for architecture in architectures]
+    alone = [initial_weights(*place) for place in places]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda place: initial_weights(*place), places))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from kuber import __version__
+from kuber.cli.compare import compare
 from kuber.cli.entity import entity
 from kuber.cli.registry import registry
 from kuber.cli.run import run
+from kuber.cli.simulate import simulate
 from kuber.cli.vault import vault
 
 app = typer.Typer(
@@ -18,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(simulate)
+app.command()(compare)
 app.command()(entity)
 app.command()(registry)
 app.command()(vault)

@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from kuber.errors import SettingsError
 from kuber.settings import PREFIX, PRESETS, Settings, load
 
+SHORTER = {"num_entities": ("--entities",), "num_rounds": ("--rounds",), "dirichlet_alpha": ("--alpha",)}
+
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config`, `--preset` and a flag for each named setting (all of them by default).
@@ -58,6 +60,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         name,
         str | None,
         f"--{name.replace('_', '-')}",
+        *SHORTER.get(name, ()),
         help=f"{field.description}{default}",
         metavar=_metavar(field.annotation),
         rich_help_panel=f"Settings (also in kuber.toml, or as {PREFIX}NAME)",

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kuber.cli.live import live_view, result_table, summary_lines
 from kuber.cli.options import with_settings
+from kuber.experiment.result import RunResult
 from kuber.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
@@ -22,7 +23,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None) ->
     from kuber.experiment import folders, forks
 
     folder, settings = folders.open_run(settings, resume)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
         forks.warm_up()
@@ -33,6 +34,11 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None) ->
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise
+    show_result(result, folder, json=json)
+
+
+def show_result(result: RunResult, folder: Path, *, json: bool) -> None:
+    """A result on standard output: as JSON, a table, or plain lines."""
     if json:
         print(result.to_json())
         return
@@ -42,9 +48,9 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None) ->
     else:
         for line in summary_lines(result):
             print(line)
-    print(f"Report: {folder / runner.REPORT_FILE}")
+    print(f"Report: {folder / 'report.html'}")
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def interrupt(signum: int, frame: FrameType | None) -> None:
     """SIGTERM ends a run as Ctrl-C does."""
     raise KeyboardInterrupt

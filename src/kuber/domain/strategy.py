@@ -22,7 +22,8 @@ class Move(StrEnum):
 class LocalPhase:
     """What the next local phase optimises. Start weights and teachers join it with the strategies that need them."""
 
-    loss: Literal["cross-entropy"] = "cross-entropy"
+    loss: Literal["cross-entropy", "balanced-softmax"] = "cross-entropy"
+    proximal: float = 0.0  # weight of the squared distance to the weights it starts from (FedProx's mu)
 
 
 class Strategy(Protocol):
@@ -68,6 +69,16 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalBalanced(Local):
+    """`local` with a loss that corrects for the entity's class frequencies: a floor that knows its own data."""
+
+    name: str = "local-balanced"
+
+    def local_phase(self) -> LocalPhase:
+        return LocalPhase(loss="balanced-softmax")
+
+
+@dataclass(frozen=True, slots=True)
 class Vanilla:
     """Share after an improvement, retrieve from the single best other after a degradation, keep the result."""
 
@@ -88,4 +99,4 @@ class Vanilla:
         return True
 
 
-STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Vanilla(), Local())}
+STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Vanilla(), Local(), LocalBalanced())}

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,6 +56,18 @@ def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> St
     return State(
         life=life, round=0, stage="ended", seq=0, weights=weights, generator=generator, own=None, previous=None
     )
+
+
+class Keeper(Protocol):
+    """Where an entity keeps its state: on disk to go on after a kill, or nowhere in a simulation."""
+
+    def save(self, state: State) -> None: ...
+
+    def latest(self) -> State | None: ...
+
+    def save_round(self, round: int, weights: Weights) -> str | None:
+        """Take the weights at the end of a round; the name of the file they went to, if any."""
+        ...
 
 
 class Checkpoints:

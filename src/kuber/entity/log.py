@@ -4,12 +4,20 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kuber.domain.event import Event, Kind
 from kuber.wire import decode_event, encode_event
 
 FILE_NAME = "events.jsonl"
+
+
+class Log(Protocol):
+    """Where an entity writes what happens to it."""
+
+    def append(self, *, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event: ...
+
+    def sync(self) -> None: ...
 
 
 class EventLog:

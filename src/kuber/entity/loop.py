@@ -17,17 +17,18 @@ from kuber.domain.query import Query
 from kuber.domain.ranking import better, without
 from kuber.domain.strategy import Move, Strategy
 from kuber.domain.task import Task
-from kuber.entity.checkpoint import Absorption, Checkpoints, State
-from kuber.entity.log import EventLog
+from kuber.entity.checkpoint import Absorption, Keeper, State
+from kuber.entity.log import Log
 from kuber.entity.work import (
+    Evaluated,
     Learner,
     Learnt,
     Teacher,
     Work,
     check_teachable,
-    distil_locally,
-    evaluate_commonly,
-    train_locally,
+    common_evaluation,
+    distillation,
+    training,
 )
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, dump, load
@@ -48,8 +49,8 @@ class Entity:
         rounds: int,
         registry: Registry,
         vault: Vault,
-        checkpoints: Checkpoints,
-        log: EventLog,
+        checkpoints: Keeper,
+        log: Log,
         class_counts: tuple[int, ...],
         initial: Callable[[], State],
     ) -> None:
@@ -101,8 +102,7 @@ class Entity:
         self._state = state
         self._append("round-started", {})
         phase = self.strategy.local_phase()
-        arguments = {"learner": self.learner, "phase": phase, "weights": state.weights, "generator": state.generator}
-        learnt: Learnt = yield Work(function=train_locally, arguments=arguments)
+        learnt: Learnt = yield training(self.learner, phase, state.weights, state.generator)
         self._append("trained", {"samples": learnt.samples, "loss": learnt.loss, "seconds": learnt.seconds})
         own = yield from self._evaluate(learnt.weights, stage="trained")
         self._save(stage="trained", weights=learnt.weights, generator=learnt.generator, own=own)
@@ -150,14 +150,8 @@ class Entity:
     def _absorb(self, knowledge: Knowledge, teacher: Teacher, own: Evaluation) -> Steps:
         """Distil, evaluate, and keep the result if the strategy says so; saved before it is recorded."""
         state = self._state
-        arguments = {
-            "learner": self.learner,
-            "teacher": teacher,
-            "weights": state.weights,
-            "generator": state.generator,
-        }
         try:
-            learnt: Learnt = yield Work(function=distil_locally, arguments=arguments)
+            learnt: Learnt = yield distillation(self.learner, teacher, state.weights, state.generator)
         except KnowledgeError as error:  # sound weights can still speak nonsense
             self._refuse(knowledge, error, 0)
             return
@@ -243,15 +237,14 @@ class Entity:
         self._append("absorbed", detail)
 
     def _evaluate(self, weights: Weights, *, stage: str) -> Generator[Work, Any, Evaluation]:
-        evaluation: Evaluation
-        work = Work(function=evaluate_commonly, arguments={"learner": self.learner, "weights": weights})
-        evaluation, seconds = yield work
+        evaluated: Evaluated = yield common_evaluation(self.learner, weights)
+        evaluation = evaluated.evaluation
         detail = {
             "stage": stage,
             "correct": evaluation.correct,
             "total": evaluation.total,
             "accuracy": evaluation.accuracy,
-            "seconds": seconds,
+            "seconds": evaluated.seconds,
         }
         self._append("evaluated", detail)
         return evaluation

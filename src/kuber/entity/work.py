@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kuber.data.augment import Normalisation, ordered_batches, training_batches
@@ -18,11 +19,14 @@ from kuber.domain.strategy import LocalPhase
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError
 from kuber.learning.architectures import describe
+from kuber.learning.balance import balanced_softmax
 from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate, logits
 from kuber.learning.runtime import Runtime, build
-from kuber.learning.training import Training, train
+from kuber.learning.training import Loss, Training, proximal, train
 from kuber.learning.weights import Weights, weights_of
+
+FORWARD_COST = 1 / 3  # of a sample that only runs forward, in samples trained: a backward pass costs two forward ones
 
 Progress = Callable[[float], None]  # takes the finished share of the work, 0 to 1
 
@@ -116,15 +120,52 @@ class Learnt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """What running a model over a test set gives back."""
+
+    evaluation: Evaluation
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
     """One work step, ready to be done here or in another process."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
+    cost: float  # compute: samples trained and a third of the samples that only run forward
 
     def do(self, progress: Progress) -> Any:
         """Do it; `progress` is told the finished share now and then."""
         return self.function(**self.arguments, progress=progress)
+
+
+def training(learner: Learner, phase: LocalPhase, weights: Weights, generator: torch.Tensor) -> Work:
+    """The work of one local phase."""
+    arguments = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
+    return Work(
+        function=train_locally, arguments=arguments, cost=float(learner.training.epochs * len(learner.private))
+    )
+
+
+def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator: torch.Tensor) -> Work:
+    """The work of distilling one teacher."""
+    arguments = {"learner": learner, "teacher": teacher, "weights": weights, "generator": generator}
+    samples = len(learner.private)
+    return Work(
+        function=distil_locally,
+        arguments=arguments,
+        cost=learner.distillation.epochs * samples + samples * FORWARD_COST,
+    )
+
+
+def common_evaluation(learner: Learner, weights: Weights) -> Work:
+    """The work of one evaluation on the common test set."""
+    return Work(
+        function=evaluate_commonly,
+        arguments={"learner": learner, "weights": weights},
+        cost=len(learner.common) * FORWARD_COST,
+    )
 
 
 def train_locally(
@@ -132,7 +173,6 @@ def train_locally(
 ) -> Learnt:
     """The local phase: the entity's epochs on its augmented private data."""
     start = time.perf_counter()
-    assert phase.loss == "cross-entropy"
     model = learner.model(weights)
     draws = _generator_in(generator)
     trained = train(
@@ -140,6 +180,8 @@ def train_locally(
         partial(learner.training_batches, draws),
         settings=learner.training,
         runtime=learner.runtime,
+        loss=_loss(learner, phase),
+        penalty=proximal(model, phase.proximal) if phase.proximal else None,
         progress=_share_of(learner.training.epochs * len(learner.private), progress),
     )
     return Learnt(
@@ -179,8 +221,8 @@ def distil_locally(
     )
 
 
-def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress) -> tuple[Evaluation, float]:
-    """The evaluation on the common test set, and the seconds it took."""
+def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress) -> Evaluated:
+    """The evaluation on the common test set."""
     start = time.perf_counter()
     evaluation = evaluate(
         learner.model(weights),
@@ -190,7 +232,14 @@ def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress)
         runtime=learner.runtime,
     )
     progress(1.0)
-    return evaluation, time.perf_counter() - start
+    return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)
+
+
+def _loss(learner: Learner, phase: LocalPhase) -> Loss:
+    if phase.loss == "balanced-softmax":
+        counts = torch.bincount(torch.from_numpy(learner.private.labels), minlength=learner.classes)
+        return balanced_softmax(learner.runtime.place(counts))
+    return F.cross_entropy
 
 
 def _generator_in(state: torch.Tensor) -> torch.Generator:

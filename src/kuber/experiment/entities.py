@@ -1,6 +1,7 @@
 """Entities made from a scenario."""
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 
 from kuber.data.augment import Normalisation
 from kuber.domain.ports import Registry, Vault
-from kuber.entity.checkpoint import Checkpoints, initial_state
-from kuber.entity.log import EventLog
+from kuber.entity.checkpoint import Keeper, initial_state
+from kuber.entity.log import Log
 from kuber.entity.loop import Entity
 from kuber.entity.work import Learner
 from kuber.experiment.scenario import Scenario
@@ -53,9 +54,17 @@ def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
 
 
 def make_entity(
-    scene: Scenario, index: int, *, runtime: Runtime, registry: Registry, vault: Vault, folder: Path, log: EventLog
+    scene: Scenario,
+    index: int,
+    *,
+    runtime: Runtime,
+    registry: Registry,
+    vault: Vault,
+    checkpoints: Keeper,
+    log: Log,
+    life: Callable[[], str] = lambda: uuid.uuid4().hex,
 ) -> Entity:
-    """Entity `index` of a scenario, as its checkpoint in `folder` left it or new."""
+    """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one."""
     settings = scene.settings
     return Entity(
         str(index),
@@ -65,18 +74,18 @@ def make_entity(
         rounds=settings.num_rounds,
         registry=registry,
         vault=vault,
-        checkpoints=Checkpoints(folder),
+        checkpoints=checkpoints,
         log=log,
         class_counts=scene.class_counts(index),
         initial=lambda: initial_state(
-            life=uuid.uuid4().hex,
+            life=life(),
             weights=initial_weights(scene.architecture, settings.seed),
-            generator=_generator(settings.seed, index).get_state(),
+            generator=generator_state(settings.seed, index),
         ),
     )
 
 
-def _generator(seed: int, index: int) -> torch.Generator:
+def generator_state(seed: int, index: int) -> torch.Tensor:
     """Shuffling and augmentation of one entity; independent streams for every pair of seed and entity."""
     word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(word) >> 1)
+    return torch.Generator().manual_seed(int(word) >> 1).get_state()

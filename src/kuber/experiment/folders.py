@@ -17,14 +17,14 @@ def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") 
     Raises SettingsError when the folder cannot be made, or is not one of a run.
     """
     if resume is not None:
-        return resume.resolve(), _settings_of(resume)
+        return resume.resolve(), settings_of(resume)
     assert settings is not None
-    return _new_folder(settings, kind), settings
+    return new_folder(settings, settings.strategy, f"seed{settings.seed}", *filter(None, [kind])), settings
 
 
-def _new_folder(settings: Settings, kind: str) -> Path:
-    parts = [f"{datetime.now(UTC):%Y%m%d-%H%M%S}", Path(settings.dataset).stem, settings.strategy]
-    stem = "-".join([*parts, f"seed{settings.seed}", *filter(None, [kind])])
+def new_folder(settings: Settings, *words: str) -> Path:
+    """A new folder named after the time, the data set and these words; it holds the settings that were given."""
+    stem = "-".join([f"{datetime.now(UTC):%Y%m%d-%H%M%S}", Path(settings.dataset).stem, *words])
     for number in range(1000):
         folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
         try:
@@ -41,7 +41,8 @@ def _new_folder(settings: Settings, kind: str) -> Path:
     raise SettingsError(f"There are too many runs named {stem} in {settings.runs_dir}.")
 
 
-def _settings_of(folder: Path) -> Settings:
+def settings_of(folder: Path) -> Settings:
+    """The settings a run folder was made with; SettingsError when it is none."""
     path = folder / SETTINGS_FILE
     try:
         return Settings.model_validate(json.loads(path.read_bytes()))

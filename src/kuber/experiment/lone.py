@@ -8,6 +8,7 @@ import torch
 
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind
 from kuber.entity.loop import drive
 from kuber.entity.work import Work
@@ -55,7 +56,7 @@ def run(
             runtime=runtime,
             registry=registry_port,
             vault=vault_port,
-            folder=entity_folder(folder, index),
+            checkpoints=Checkpoints(entity_folder(folder, index)),
             log=log,
         )
 

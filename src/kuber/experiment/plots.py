@@ -47,11 +47,11 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     if high - low < 0.05:  # a flat line is not a mountain range
         middle = (low + high) / 2
         axes.set_ylim(max(0.0, middle - 0.025), max(0.05, middle + 0.025))
-    _plain_frame(axes)
+    plain_frame(axes)
     axes.grid(axis="y", color="#E4E4E4")
     _name_lines(axes, labels)
     _explain_marks(figure, view)
-    return _png(figure)
+    return as_png(figure)
 
 
 def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -> bytes:
@@ -97,7 +97,7 @@ def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -
     for side in axes.spines.values():
         side.set_color("#CCCCCC")
     figure.suptitle(title, x=0.15 / scale[0], y=1 - 0.12 / scale[1], ha="left", va="top", fontsize=11, color=INK)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _named_lines(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
@@ -196,7 +196,7 @@ def _start(group: Sequence[float]) -> float:
     return group[0] / group[1]
 
 
-def _plain_frame(axes: Axes) -> None:
+def plain_frame(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(color=INK, labelcolor=INK)
@@ -211,7 +211,7 @@ def _short(label: str) -> str:
     return label if len(label) <= LONGEST_NAME else f"{label[: LONGEST_NAME - 1]}…"
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     # No version of matplotlib in the file: the same picture is the same bytes.

@@ -16,6 +16,7 @@ import torch
 
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog
 from kuber.entity.loop import drive
 from kuber.entity.work import Work
@@ -74,7 +75,7 @@ def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
             runtime=assignment.runtime,
             registry=registry,
             vault=vault,
-            folder=folder,
+            checkpoints=Checkpoints(folder),
             log=log,
         )
         samples = len(entity.learner.private)

@@ -53,7 +53,7 @@ def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[st
     finally:
         log.append(entity=None, seq=len(earlier) + 1, round=0, kind="run-ended", detail=ending)
         log.close()
-    return _conclude(scene, folder, held_out)
+    return conclude(scene, folder, held_out, wall=wall_seconds(read_events(log_path)))
 
 
 def _live_together(
@@ -102,15 +102,18 @@ def reached(folder: Path, entities: Iterable[int]) -> dict[str, int]:
     return {str(index): state.seq for index, state in states.items() if state is not None}
 
 
-def _conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]]) -> RunResult:
-    """The result, from the event log and the held-out accuracies; written with its plots and its report."""
+def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *, wall: float) -> RunResult:
+    """The result, from the event log and the held-out accuracies; written with its plots and its report.
+
+    `wall` is the seconds at work.
+    """
     from kuber.experiment.plots import accuracy_plot, partition_plot  # a second that the start can do without
     from kuber.experiment.report import write_report
 
     settings = scene.settings
     events = read_events(folder / FILE_NAME)
     view = RunView.of(events, rounds=settings.num_rounds)
-    result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall_seconds(events))
+    result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall)
     counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
     plots = {"accuracy": accuracy_plot(result, view), "partition": partition_plot(scene.task.labels, counts)}
     for name, picture in plots.items():

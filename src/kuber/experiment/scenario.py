@@ -16,6 +16,7 @@ from kuber.learning.architectures import describe
 from kuber.settings import Settings
 
 MINIMUM_BATCHES = 2  # of private data that every entity gets at least
+SLOWEST = 1000.0  # samples a virtual second
 _FIXED_SEED = 0  # test sets are split alike in every run, so that runs can be compared
 _LARGE_TEST_SET = 10_000
 
@@ -32,6 +33,8 @@ class Scenario:
     private: tuple[Samples, ...]  # one for each entity
     common: Samples  # the common test set: decisions are made on it
     held_out: Samples  # no decision reads it
+    speeds: tuple[float, ...]  # samples that each entity trains in a second of a simulation's virtual time
+    public: Samples | None = None  # without labels that anybody reads; only for methods that need such a set
 
     def class_counts(self, entity: int) -> tuple[int, ...]:
         """How many private samples of each class this entity has."""
@@ -75,7 +78,31 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         private=tuple(train.take(part) for part in parts),
         common=common,
         held_out=dataset.test.take(held_out_rows),
+        speeds=_speeds(settings),
+        public=_public(settings, common.shape, verify=verify, say=say),
     )
+
+
+def _speeds(settings: Settings) -> tuple[float, ...]:
+    """Between SLOWEST and `speed_ratio` times as much, log-uniformly."""
+    draws = np.random.default_rng([settings.seed, 1]).random(settings.num_entities)
+    return tuple(float(SLOWEST * settings.speed_ratio**draw) for draw in draws)
+
+
+def _public(
+    settings: Settings, shape: tuple[int, ...], *, verify: bool, say: Callable[[str], None]
+) -> Samples | None:
+    """The first `public_size` training samples, in a seeded order, of the public data set."""
+    if settings.public_dataset is None:
+        return None
+    public = load(settings.public_dataset, cache_dir=settings.cache_dir, verify=verify, say=say)
+    if public.train.shape != shape:
+        raise SettingsError(
+            f"The public data set {public.name} has samples of shape {'x'.join(map(str, public.train.shape))}, "
+            f"but {settings.dataset} has {'x'.join(map(str, shape))}; name one of the same shape."
+        )
+    order = np.random.default_rng(settings.seed).permutation(len(public.train))
+    return public.train.take(np.sort(order[: settings.public_size]))
 
 
 def _common_size(settings: Settings, dataset: Dataset) -> int:

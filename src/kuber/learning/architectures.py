@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from math import prod
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from kuber.learning.weights import Weights, manifest_of, weights_of
 
 Factory = Callable[..., nn.Module]
 
+_DRAWING = Lock()  # two threads that seed the same global state would draw each other's weights
 LARGEST = 1 << 24  # values of a sample, and classes
 
 
@@ -179,7 +181,7 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
 
     They are drawn on the CPU, whatever torch's default device; the global state of randomness is as before.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with _DRAWING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # torch.manual_seed would also seed every GPU, which fork_rng here does not put back.
         torch.default_generator.manual_seed(seed)
         return weights_of(make(architecture.name, architecture.arguments))

@@ -39,10 +39,12 @@ def train(
     settings: Training,
     runtime: Runtime,
     loss: Loss = F.cross_entropy,
+    penalty: Callable[[], Tensor] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Trained:
     """Train a network in place with a new optimizer; `epoch` makes the batches of one epoch.
 
+    `penalty`, a scalar of the network as it is, is added to the loss of each batch.
     `progress` is told after each step how many samples are done. Raises DivergedError when the loss, or in the end
     a weight, is no longer finite.
     """
@@ -63,6 +65,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with runtime.autocast():
                 value = loss(network(x).float(), *rest)  # autocast leaves log_softmax on a CPU in bfloat16
+            if penalty is not None:
+                value = value + penalty()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += value.detach() * len(x)
@@ -79,3 +83,9 @@ def train(
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise DivergedError("Training diverged in the end: a weight is not finite; try a smaller learning_rate.")
     return Trained(samples=done, loss=mean)
+
+
+def proximal(network: nn.Module, mu: float) -> Callable[[], Tensor]:
+    """FedProx's penalty, mu/2 times the squared distance to the weights the network has now (arXiv 1812.06127)."""
+    pairs = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
+    return lambda: mu / 2 * torch.stack([((now - then) ** 2).sum() for now, then in pairs]).sum()

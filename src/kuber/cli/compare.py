@@ -1,0 +1,81 @@
+"""`kuber compare`: does exchanging knowledge help, by how much, and is that real?"""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kuber.cli.options import with_settings
+from kuber.cli.run import Json, interrupt
+from kuber.errors import SettingsError
+from kuber.settings import Settings
+
+Strategies = Annotated[
+    str, typer.Option("--strategies", help="Methods to compare, separated by commas; local is always one.")
+]
+Seeds = Annotated[str, typer.Option("--seeds", help="How many seeds (3: 0, 1, 2), or which (11,12).", metavar="N")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Worker processes; 0: none but this one (default: one a core)."),
+]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="FOLDER", help="Go on with an earlier comparison.")]
+SERVICES = {"host", "registry_port", "vault_port"}
+NOT_OURS = {"strategy", "seed", "threads", *SERVICES}
+
+
+@with_settings(*(name for name in Settings.model_fields if name not in NOT_OURS))
+def compare(
+    settings: Settings | None,
+    strategies: Strategies = "local,vanilla,fedavg,central",
+    seeds: Seeds = "3",
+    workers: Workers = None,
+    json: Json = False,
+    resume: Resume = None,
+) -> None:
+    """Compare strategies and baselines on the same partitions, seeds and initial weights."""
+    from kuber.experiment import forks
+
+    forks.warm_up()
+    from kuber.cli.comparing import audience, comparison_lines, comparison_tables
+    from kuber.experiment import comparison  # torch: while the fork server imports it too
+    from kuber.learning.runtime import available_cores
+
+    signal.signal(signal.SIGTERM, interrupt)
+    plan = None
+    if settings is not None:
+        names = [name.strip() for name in strategies.split(",") if name.strip()]
+        plan = comparison.make_plan(settings, names, parse_seeds(seeds))
+    folder, plan = comparison.open_comparison(plan, resume)
+    errors = Console(stderr=True)
+    try:
+        with audience(errors) as shown:
+            shown.say(f"Everything goes to {folder}.")
+            count = available_cores() if workers is None else workers
+            done = comparison.compare(plan, folder, workers=count, audience=shown, say=shown.say)
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted. Go on with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
+        raise
+    if json:
+        print(done.to_json())
+        return
+    output = Console()
+    if output.is_terminal:
+        for table in comparison_tables(done):
+            output.print(table)
+    else:
+        for line in comparison_lines(done):
+            print(line)
+    print(f"Rows: {folder / comparison.ROWS_FILE}   Plot: {folder / comparison.PLOT_FILE}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`3` means 0, 1, 2; `11,12` names them. SettingsError when it is neither."""
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or any(not 0 <= number < 2**32 for number in numbers) or ("," not in text and numbers == [0]):
+        raise SettingsError(f"Seeds are a count (3) or whole numbers with commas between (11,12), not {text!r}.")
+    return numbers if "," in text else list(range(numbers[0]))

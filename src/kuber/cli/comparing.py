@@ -1,0 +1,182 @@
+"""A comparison on the terminal: while it goes on, and its tables."""
+
+from collections.abc import Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kuber.experiment.comparison import Comparison, Task
+from kuber.experiment.methods import PUBLIC
+from kuber.experiment.tally import Difference, Row, Spread, Summary
+from kuber.views import percent, points, size
+
+
+def audience(console: Console) -> "Audience":
+    """What shows a comparison best on this console."""
+    return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else Audience(console)
+
+
+class Audience:
+    """One line for each method and seed that is done. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = Lock()  # tasks report from threads of their own
+        self._done = self._total = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+        self._total += len(tasks)
+
+    def on_round(self, task: Task) -> None: ...
+
+    def on_row(self, task: Task, row: Row) -> None:
+        with self._lock:
+            self._done += 1
+            self.say(
+                f"{self._done}/{self._total}  {task.label}, seed {task.seed}: mean {percent(row.mean_accuracy)}, "
+                f"worst {percent(row.worst_accuracy)}"
+            )
+
+
+class LiveBar(Audience):
+    """The same lines above a bar of all rounds of all entities."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("comparing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._all = self._bar.add_task("rounds", total=0)
+        self._told: dict[Task, int] = {}
+        self._entities = 0
+        self._rounds = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+        super().on_tasks(tasks, entities)
+        self._entities = entities
+        self._rounds += sum(task.rounds for task in tasks) * entities
+        self._bar.update(self._all, total=self._rounds)
+
+    def on_round(self, task: Task) -> None:
+        with self._lock:
+            self._told[task] = self._told.get(task, 0) + 1
+        self._bar.advance(self._all)
+
+    def on_row(self, task: Task, row: Row) -> None:
+        super().on_row(task, row)
+        # A task that an earlier session ended has told of no round.
+        self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
+
+
+_QUALITY = ("method", "mean", "worst", "personal", "absent", "mean - local (95% CI)")
+_COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "deliveries hurt")
+
+
+def comparison_tables(done: Comparison) -> list[Table]:
+    """The figures for a terminal of 80 columns; methods that use public data stand in tables of their own."""
+    return [_table(title, header, rows) for title, header, rows in _sections(done)]
+
+
+def comparison_lines(done: Comparison) -> list[str]:
+    """The same as aligned plain lines."""
+    lines: list[str] = []
+    for title, header, rows in _sections(done):
+        cells = [header, *rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+        lines.append(title)
+        lines += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
+        lines.append("")
+    return lines
+
+
+def _sections(done: Comparison) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    settings = done.plan.settings
+    seeds = len(done.plan.seeds)
+    of = f"after {settings.num_rounds} rounds, {seeds} seed{'' if seeds == 1 else 's'}"
+    private = [one for one in done.summary if one.strategy not in PUBLIC]
+    public = [one for one in done.summary if one.strategy in PUBLIC]
+    base = next(one for one in done.summary if one.strategy == "local").compute.mean
+    sections: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
+    for kind, those in (("", private), (" with public data", public)):
+        if those:
+            sections.append((f"Held-out accuracy{kind} {of}: %, sd", _QUALITY, [_quality(one) for one in those]))
+            sections.append((f"Cost{kind}, mean over seeds", _COST, [_cost(one, base) for one in those]))
+    return sections
+
+
+def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column(header[0], no_wrap=True)
+    for column in header[1:]:
+        table.add_column(column, justify="right")
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def _quality(one: Summary) -> tuple[str, ...]:
+    return (
+        one.strategy,
+        _spread(one.mean_accuracy),
+        _spread(one.worst_accuracy),
+        _spread(one.personal_accuracy),
+        _spread(one.absent_accuracy),
+        _difference(one.mean_difference),
+    )
+
+
+def _cost(one: Summary, base: float) -> tuple[str, ...]:
+    return (
+        one.strategy,
+        f"{one.compute.mean / base:.2f} x",
+        size(round(one.bytes_up.mean)),
+        size(round(one.bytes_down.mean)),
+        f"{one.wall_seconds.mean:,.0f}",
+        "" if one.mean_difference is None else f"{one.entities_hurt} of {one.entities}",
+        f"{one.deliveries_hurt} of {one.deliveries}" if one.deliveries else "",
+    )
+
+
+def _spread(found: Spread | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found.mean:.1f}" + ("" if found.sd is None else f" {100 * found.sd:.1f}")
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    if found.low is None or found.high is None:
+        return points(found.mean)
+    return f"{points(found.mean)} ({points(found.low)}, {points(found.high)})"

@@ -1,0 +1,30 @@
+"""Central: the data of all entities pooled, what exchange without sharing data is measured against."""
+
+from math import prod
+
+from kuber.entity.work import Learnt, training
+from kuber.experiment.baselines.parties import PLAIN, Parties, Rounds, pooled
+from kuber.experiment.entities import generator_state
+from kuber.experiment.ledger import Account
+
+
+def central(parties: Parties) -> Rounds:
+    """One model, trained on as many samples as all entities together; every entity sends its samples once."""
+    learner = pooled(parties)
+    weights = parties.initial
+    generator = generator_state(parties.scene.settings.seed, len(parties.learners))
+    share = 1 / len(parties.learners)
+    sample = prod(learner.private.shape) * learner.private.images(slice(0, 1)).itemsize  # bytes
+    for entity, size in enumerate(parties.sizes):
+        parties.spend(entity, Account(bytes_up=size * sample))
+    for round in range(1, parties.rounds + 1):
+        (learnt,) = yield [training(learner, PLAIN, weights, generator)]
+        assert isinstance(learnt, Learnt)
+        weights, generator = learnt.weights, learnt.generator
+        for entity, size in enumerate(parties.sizes):
+            cost = Account(
+                samples_trained=size * learner.training.epochs,
+                seconds=learnt.seconds * share,
+            )
+            parties.spend(entity, cost)
+        parties.end_round(round, [[weights]] * len(parties.learners))

@@ -1,0 +1,19 @@
+"""FedAvg: McMahan et al., arXiv 1602.05629, algorithm 1, with every entity in every round."""
+
+from kuber.domain.strategy import LocalPhase
+from kuber.experiment.baselines.parties import PLAIN, Parties, Rounds
+from kuber.experiment.ledger import Account
+from kuber.learning.merging import average
+from kuber.learning.weights import dump
+
+
+def fedavg(parties: Parties, phase: LocalPhase = PLAIN) -> Rounds:
+    """Each round: train from the shared model, send the result, receive the average weighted by samples."""
+    shared = parties.initial
+    for round in range(1, parties.rounds + 1):
+        models = yield from parties.train([shared] * len(parties.learners), phase)
+        shared = average(models, parties.sizes)
+        received = len(dump(shared))
+        for entity, model in enumerate(models):
+            parties.spend(entity, Account(bytes_up=len(dump(model)), bytes_down=received))
+        parties.end_round(round, [[shared]] * len(models))

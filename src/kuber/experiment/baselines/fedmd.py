@@ -1,0 +1,90 @@
+"""FedMD: Li and Wang, arXiv 1910.03581, algorithm 1, on a public set whose labels nobody reads."""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kuber.data.samples import Samples
+from kuber.entity.work import FORWARD_COST, Learner, Learnt, Progress, Work
+from kuber.errors import SettingsError
+from kuber.experiment.baselines.parties import Parties, Rounds
+from kuber.experiment.ledger import Account
+from kuber.learning.evaluation import logits
+from kuber.learning.training import train
+from kuber.learning.weights import Weights, weights_of
+
+
+def fedmd(parties: Parties) -> Rounds:
+    """Each round: say logits on the public set, approach the mean of all, then revisit the private data.
+
+    The paper's transfer learning beforehand needs labels of the public set and is left out. Raises SettingsError
+    when no public set was named.
+    """
+    if parties.public is None:
+        raise SettingsError("fedmd needs a public set that all entities know; name one with --public-dataset.")
+    public = parties.public
+    size = len(public) * parties.learners[0].classes * 4  # bytes of float32 logits
+    models = [parties.initial] * len(parties.learners)
+    for round in range(1, parties.rounds + 1):
+        spoken: list[Tensor] = yield [
+            speaking(learner, model, public) for learner, model in zip(parties.learners, models, strict=True)
+        ]
+        consensus = torch.stack(spoken).mean(0)
+        for entity in range(len(models)):
+            parties.spend(entity, Account(samples_forward=len(public), bytes_up=size, bytes_down=size))
+        places = zip(parties.learners, models, parties.generators, strict=True)
+        models = yield from parties.learn([approaching(*place, public, consensus) for place in places])
+        models = yield from parties.train(models)
+        parties.end_round(round, [[model] for model in models])
+
+
+def speaking(learner: Learner, weights: Weights, public: Samples) -> Work:
+    """The work of saying logits on the public set."""
+    arguments = {"learner": learner, "weights": weights, "public": public}
+    return Work(function=speak, arguments=arguments, cost=FORWARD_COST * len(public))
+
+
+def approaching(learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor) -> Work:
+    """The work of one epoch towards the consensus on the public set."""
+    arguments = {
+        "learner": learner,
+        "weights": weights,
+        "generator": generator,
+        "public": public,
+        "consensus": consensus,
+    }
+    return Work(function=approach, arguments=arguments, cost=float(len(public)))
+
+
+def speak(learner: Learner, weights: Weights, public: Samples, *, progress: Progress) -> Tensor:
+    """Logits on the public set, shape (samples, classes)."""
+    return logits(learner.model(weights), learner.ordered_batches(public), runtime=learner.runtime)
+
+
+def approach(
+    learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor, *, progress: Progress
+) -> Learnt:
+    """One epoch on the public set that minimises the mean absolute difference to the consensus of logits."""
+    start = time.perf_counter()
+    model = learner.model(weights)
+    draws = torch.Generator()
+    draws.set_state(generator)
+    trained = train(
+        model,
+        partial(replace(learner, private=public).distillation_batches, draws, consensus),
+        settings=replace(learner.training, epochs=1),
+        runtime=learner.runtime,
+        loss=lambda student, labels, consensus: F.l1_loss(student, consensus),
+    )
+    return Learnt(
+        weights=weights_of(model),
+        generator=draws.get_state(),
+        samples=trained.samples,
+        forward=0,
+        loss=trained.loss,
+        seconds=time.perf_counter() - start,
+    )

@@ -1,0 +1,83 @@
+"""What the synchronous baselines have in common: all entities at once, and what each of them has spent."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kuber.domain.strategy import LocalPhase
+from kuber.entity.work import Learner, Learnt, Work, training
+from kuber.experiment.engines import Engine
+from kuber.experiment.entities import generator_state, make_learner
+from kuber.experiment.ledger import Account, Ledger
+from kuber.experiment.scenario import Scenario
+from kuber.learning.architectures import initial_weights
+from kuber.learning.runtime import Runtime
+from kuber.learning.weights import Weights
+
+PLAIN = LocalPhase()
+
+Rounds = Generator[list[Work], list[Any], None]  # yields work that may be done at once; is sent the results
+
+
+class Parties:
+    """Every entity of a scenario, moved in step."""
+
+    def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
+        settings = scene.settings
+        self.scene = scene
+        self.learners = [make_learner(scene, index, runtime) for index in range(len(scene.private))]
+        self.rounds = settings.num_rounds
+        self.initial = initial_weights(scene.architecture, settings.seed)
+        self.public = scene.public
+        self.sizes = [len(learner.private) for learner in self.learners]
+        self._ledger = ledger
+        self.generators = [generator_state(settings.seed, index) for index in range(len(scene.private))]
+        self._accounts = [Account()] * len(self.learners)
+
+    def train(
+        self, starts: Sequence[Weights], phase: LocalPhase = PLAIN
+    ) -> Generator[list[Work], list[Any], list[Weights]]:
+        """One local phase of every entity, from its own start; the weights it ends with."""
+        works = [
+            training(learner, phase, start, generator)
+            for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
+        ]
+        return (yield from self.learn(works))
+
+    def learn(self, works: list[Work]) -> Generator[list[Work], list[Any], list[Weights]]:
+        """One work step of every entity that gives weights; charged for."""
+        learnt: list[Learnt] = yield works
+        self.generators = [one.generator for one in learnt]
+        for index, one in enumerate(learnt):
+            self.spend(index, Account(samples_trained=one.samples, seconds=one.seconds))
+        return [one.weights for one in learnt]
+
+    def spend(self, entity: int, cost: Account) -> None:
+        """Charge an entity."""
+        self._accounts[entity] += cost
+
+    def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
+        """Every entity ends the round with these models: one, or several whose logits are averaged."""
+        for index, model in enumerate(models):
+            self._ledger.end_round(index, round, model, self._accounts[index])
+
+
+def pooled(parties: Parties) -> Learner:
+    """A learner that has every entity's private data."""
+    first = parties.learners[0]
+    parts = [learner.private.rows for learner in parties.learners if learner.private.rows is not None]
+    rows = np.sort(np.concatenate(parts))
+    return replace(first, private=replace(first.private, rows=rows))
+
+
+def conduct(rounds: Rounds, engine: Engine) -> None:
+    """Do a baseline's work, each batch of it at once."""
+    works = next(rounds, None)
+    while works is not None:
+        futures = [engine.submit(work) for work in works]
+        try:
+            works = rounds.send([future.result() for future in futures])
+        except StopIteration:
+            return

@@ -1,0 +1,52 @@
+"""One simulated run, from settings to report: the folder holds what that of `kuber run` holds, but no services."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from kuber.entity.checkpoint import Checkpoints
+from kuber.entity.log import FILE_NAME
+from kuber.experiment.crew import Watcher
+from kuber.experiment.engines import engine
+from kuber.experiment.entities import entity_folder, make_learner
+from kuber.experiment.ledger import Ledger
+from kuber.experiment.result import RunResult
+from kuber.experiment.runner import RUNTIME_FILE, conclude
+from kuber.experiment.scenario import scenario
+from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.learning.weights import Weights
+from kuber.settings import Settings
+
+
+def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say: Callable[[str], None]) -> RunResult:
+    """Simulate to the end; result, plots and report are written to `folder`, and the last model of each entity."""
+    start = time.perf_counter()
+    scene = scenario(settings, verify=True, say=say)
+    runtime = simulated_runtime(scene)
+    (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
+
+    def keep_round(entity: int, round: int, weights: Weights) -> str | None:
+        if round < settings.num_rounds:
+            return None
+        return Checkpoints(entity_folder(folder, entity)).save_round(round, weights)
+
+    say(f"Everything goes to {folder}.")
+    with engine(workers) as machine:
+        ledger = Ledger(scene, machine, make_learner(scene, 0, runtime))
+        simulation = Simulation(
+            scene,
+            engine=machine,
+            ledger=ledger,
+            runtime=runtime,
+            watcher=watcher,
+            log=folder / FILE_NAME,
+            keep_round=keep_round,
+        )
+        simulation.run()
+        standings = ledger.standings()
+    held_out: dict[str, list[float]] = {}
+    for standing in standings:
+        held_out.setdefault(str(standing.entity), []).append(standing.evaluation.accuracy)
+    return conclude(scene, folder, held_out, wall=time.perf_counter() - start)

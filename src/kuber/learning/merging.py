@@ -1,0 +1,25 @@
+"""Merging models of one architecture by averaging their weights."""
+
+from collections.abc import Sequence
+
+import torch
+
+from kuber.learning.weights import Weights
+
+
+def average(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
+    """The mean of the models, each weighted by its size: McMahan et al., arXiv 1602.05629, algorithm 1.
+
+    Buffers, as BatchNorm's running statistics, are averaged too; whole numbers are rounded. It is computed as the
+    first model and the weighted differences to it, in float64, so equal models come out bit for bit as they were.
+    """
+    first, total = models[0], sum(sizes)
+    merged: Weights = {}
+    for name, tensor in first.items():
+        base = tensor.double()
+        change = torch.zeros_like(base)
+        for model, size in zip(models[1:], sizes[1:], strict=True):
+            change += (model[name].double() - base) * (size / total)
+        mean = torch.where(change == 0, base, base + change)  # -0.0 + 0.0 would be 0.0
+        merged[name] = (mean if tensor.is_floating_point() else mean.round()).to(tensor.dtype)
+    return merged

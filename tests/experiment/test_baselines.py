@@ -1,0 +1,176 @@
+"""Each baseline against its paper, on real digits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kuber.entity.work import training
+from kuber.errors import SettingsError
+from kuber.experiment.baselines.fedprox import MU
+from kuber.experiment.baselines.parties import Parties, pooled
+from kuber.experiment.engines import Inline
+from kuber.experiment.entities import generator_state, make_learner
+from kuber.experiment.ledger import Ledger
+from kuber.experiment.methods import METHODS, PUBLIC, Performance, perform
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.simulator import simulated_runtime
+from kuber.learning.architectures import initial_weights
+from kuber.learning.training import proximal
+from kuber.learning.weights import Weights, dump
+from kuber.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    return scenario(
+        Settings(
+            dataset="digits",
+            architecture="mlp",
+            learning_rate=0.1,
+            batch_size=16,
+            num_entities=3,
+            num_rounds=2,
+            local_epochs=2,
+            public_dataset="digits",
+            public_size=100,
+            cache_dir=tmp_path_factory.mktemp("cache"),
+        )
+    )
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weights]]:
+    """(round, entity) -> the models that a method handed in."""
+    found: dict[tuple[int, int], list[Weights]] = {}
+    true = Ledger.end_round
+
+    def end_round(self, entity, round, models, account):
+        found[round, entity] = models
+        true(self, entity, round, models, account)
+
+    monkeypatch.setattr(Ledger, "end_round", end_round)
+    return found
+
+
+def play(method: str, scene: Scenario) -> Performance:
+    return perform(method, scene, engine=Inline())
+
+
+def alone(scene: Scenario) -> Scenario:
+    settings = scene.settings.model_copy(update={"num_entities": 1})
+    return replace(scene, settings=settings, private=scene.private[:1], speeds=scene.speeds[:1])
+
+
+def trained(scene: Scenario, index: int, start: Weights) -> Weights:
+    """What one local phase makes of these weights."""
+    learner = make_learner(scene, index, simulated_runtime(scene))
+    work = training(learner, scene.strategy.local_phase(), start, generator_state(0, index))
+    return Inline().submit(work).result().weights
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"central"}))
+def test_every_entity_ends_every_round(scene, method):
+    standings = play(method, scene).standings
+    assert [(one.round, one.entity) for one in standings] == [(r, e) for r in (1, 2) for e in range(3)]
+    last = [one.evaluation.accuracy for one in standings if one.round == 2]
+    assert all(0.1 < accuracy <= 1 for accuracy in last) or method in ("local", "vanilla")
+
+
+@pytest.mark.parametrize("method", ["fedavg", "ensemble"])
+def test_one_entity_is_local_bit_for_bit(scene, models, method):
+    play("local", alone(scene))
+    local = {place: dump(found[0]) for place, found in models.items()}
+    models.clear()
+    play(method, alone(scene))
+    assert {place: dump(found[0]) for place, found in models.items()} == local
+
+
+def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scene, models):
+    play("fedavg", scene)
+    start = initial_weights(scene.architecture, 0)
+    sizes = [len(private) for private in scene.private]
+    ends = [trained(scene, index, start) for index in range(3)]
+    for name, tensor in models[1, 0][0].items():
+        wanted = sum(end[name].double() * size for end, size in zip(ends, sizes, strict=True)) / sum(sizes)
+        torch.testing.assert_close(tensor, wanted.to(tensor.dtype))
+    assert models[1, 0] == models[1, 1] == models[1, 2]
+
+
+def test_fedavg_sends_and_receives_a_model_a_round(scene):
+    model = len(dump(initial_weights(scene.architecture, 0)))
+    for standing in play("fedavg", scene).standings:
+        assert standing.account.bytes_up == standing.account.bytes_down == model * standing.round
+
+
+def test_fedprox_holds_models_back(scene, models):
+    play("fedavg", scene)
+    far = dump(models[2, 0][0])
+    models.clear()
+    play("fedprox", scene)
+    assert dump(models[2, 0][0]) != far
+
+
+def test_the_proximal_term_is_half_mu_times_the_squared_distance():
+    network = torch.nn.Linear(2, 1, bias=False)
+    penalty = proximal(network, MU)
+    assert penalty().item() == 0
+    with torch.no_grad():
+        network.weight += torch.tensor([[3.0, 4.0]])
+    penalty().backward()
+    assert penalty().item() == pytest.approx(MU / 2 * 25)
+    assert network.weight.grad is not None
+    torch.testing.assert_close(network.weight.grad, MU * torch.tensor([[3.0, 4.0]]))
+
+
+def test_central_trains_as_many_samples_as_all_entities(scene):
+    def trained_samples(method):
+        return sum(one.account.samples_trained for one in play(method, scene).standings if one.round == 2)
+
+    assert trained_samples("central") == pytest.approx(trained_samples("fedavg"), rel=0.01)
+
+
+def test_central_has_everybodys_samples(scene):
+    runtime = simulated_runtime(scene)
+    parties = Parties(scene, runtime, Ledger(scene, Inline(), make_learner(scene, 0, runtime)))
+    rows = pooled(parties).private.rows
+    assert sorted(rows.tolist()) == sorted(row for private in scene.private for row in private.rows.tolist())
+
+
+def test_fedmd_moves_logits_and_no_weights(scene):
+    standing = play("fedmd", scene).standings[-1]
+    assert standing.account.bytes_up == standing.account.bytes_down == 2 * 100 * 10 * 4
+    assert standing.account.samples_forward == 2 * 100
+
+
+def test_fedmd_brings_models_to_say_alike(scene, models):
+    """After approaching the consensus, and private epochs too short to undo it, answers differ less than alone."""
+
+    def disagreement():
+        found = [models[2, entity][0] for entity in range(3)]
+        return sum(float((found[0][name] - other[name]).norm()) for other in found[1:] for name in other)
+
+    play("local", scene)
+    apart = disagreement()
+    play("fedmd", scene)
+    assert disagreement() != apart
+
+
+@pytest.mark.parametrize("method", sorted(PUBLIC))
+def test_without_a_public_set_it_is_refused(scene, method):
+    with pytest.raises(SettingsError, match="--public-dataset"):
+        play(method, replace(scene, public=None))
+
+
+def test_a_public_set_of_another_shape_is_refused(tmp_path: Path):
+    import numpy as np
+
+    other = tmp_path / "other.npz"
+    draws = np.random.default_rng(0)
+    np.savez(other, x=draws.normal(size=(600, 5)).astype(np.float32), y=draws.integers(0, 3, 600))
+    settings = Settings(
+        dataset="digits", architecture="mlp", batch_size=16, public_dataset=str(other), cache_dir=tmp_path
+    )
+    with pytest.raises(SettingsError, match="same shape"):
+        scenario(settings)

@@ -1,0 +1,228 @@
+"""The simulator on real digits: alike on any number of workers, and like real services where time plays no part."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.data.samples import Samples
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.query import Query
+from kuber.domain.strategy import Move, Vanilla
+from kuber.entity.checkpoint import Checkpoints, round_path
+from kuber.entity.log import FILE_NAME, EventLog, read_events
+from kuber.entity.loop import drive
+from kuber.entity.work import Learner, Teacher, distil_locally, train_locally
+from kuber.experiment.engines import Inline, engine
+from kuber.experiment.entities import generator_state, make_entity, make_learner, utc_now
+from kuber.experiment.ledger import Ledger
+from kuber.experiment.methods import Unwatched
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.learning.architectures import initial_weights
+from kuber.learning.weights import Weights, dump
+from kuber.settings import Settings
+
+FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
+FLAGS += ["--num-entities", "3", "--num-rounds", "3", "--local-epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def scene(cache: Path) -> Scenario:
+    """Entities of unlike speeds that share, degrade and absorb within seconds."""
+    return scenario(
+        Settings(
+            dataset="digits",
+            architecture="mlp",
+            learning_rate=0.1,
+            batch_size=16,
+            num_entities=4,
+            num_rounds=5,
+            local_epochs=2,
+            kd_epochs=1,
+            speed_ratio=3,
+            cache_dir=cache,
+        )
+    )
+
+
+def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
+    """A finished simulation, and the last model of each entity."""
+    last: dict[int, Weights] = {}
+    runtime = simulated_runtime(scene)
+    with engine(workers) as machine:
+        simulation = Simulation(
+            scene,
+            engine=machine,
+            ledger=Ledger(scene, machine, make_learner(scene, 0, runtime)),
+            runtime=runtime,
+            watcher=Unwatched(),
+            log=log,
+            keep_round=lambda entity, round, weights: last.update({entity: weights}),
+        )
+        simulation.run()
+    return simulation, [last[index] for index in sorted(last)]
+
+
+def published(simulation: Simulation) -> list[str]:
+    """The digest of every published model, first come first."""
+    records = simulation.registry.discover(Query(order="newest", limit=100)).items
+    return [str(record.artifacts["weights"].digest) for record in reversed(records)]
+
+
+def test_the_number_of_workers_changes_no_bit(scene, tmp_path):
+    runs = [simulated(scene, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
+    digests = [published(run) for run in runs]
+    assert len(digests[0]) > scene.settings.num_entities
+    assert runs[0].view.deliveries  # something was absorbed: there was an order that could have differed
+    assert digests[0] == digests[1] == digests[2]
+    logs = [(tmp_path / f"{workers}.jsonl").read_bytes() for workers in (0, 1, 2)]
+    assert logs[0] == logs[1] == logs[2]
+
+
+def test_events_come_in_the_order_of_virtual_time(scene, tmp_path):
+    simulated(scene, log=tmp_path / FILE_NAME)
+    times = [event.time for event in read_events(tmp_path / FILE_NAME)]
+    assert times == sorted(times)
+
+
+def test_a_quicker_entity_is_done_earlier(scene):
+    simulation, _ = simulated(replace(scene, speeds=(1.0, 1000.0, 1.0, 1.0)))
+    ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
+    assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
+
+
+def test_other_held_out_samples_change_no_decision(scene):
+    """The reported set is read by nobody who decides: with another one, every event is the same."""
+    plain, _ = simulated(scene)
+    other = replace(scene, held_out=scene.held_out.take(np.arange(20)))
+    assert published(simulated(other)[0]) == published(plain)
+
+
+class Forbidden:
+    """Samples that must not be looked at."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"the common test set was read: {name}")
+
+    __len__ = __iter__ = __getattr__  # type: ignore[assignment]
+
+
+def test_no_gradient_comes_from_the_common_test_set(scene):
+    """Training and distillation give the same bits when the common test set cannot be read at all."""
+    learner = make_learner(scene, 0, simulated_runtime(scene))
+    blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
+    weights, generator = initial_weights(scene.architecture, 0), generator_state(0, 0)
+    teacher = Teacher(architecture=scene.architecture, weights=initial_weights(scene.architecture, 1))
+    for work, arguments in (
+        (train_locally, {"phase": scene.strategy.local_phase()}),
+        (distil_locally, {"teacher": teacher}),
+    ):
+        results = [
+            work(who, weights=weights, generator=generator, progress=lambda share: None, **arguments)
+            for who in (learner, blind)
+        ]
+        assert dump(results[0].weights) == dump(results[1].weights)
+
+
+def test_what_an_entity_holds_has_no_held_out_sample(scene):
+    """No decision path can reach the held-out test set: nothing that an entity is made of has a row of it."""
+    held_out = set(scene.held_out.rows.tolist())
+    for index in range(len(scene.private)):
+        learner = make_learner(scene, index, simulated_runtime(scene))
+        for name in Learner.__slots__:
+            value = getattr(learner, name)
+            if isinstance(value, Samples):
+                assert value.part == "train" or not held_out & set(value.rows.tolist())
+
+
+def test_normalisation_is_of_the_training_part(scene):
+    train = scene.dataset.train.images().astype(np.float64) / 255
+    assert scene.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
+
+
+def kuber(*arguments: str, cwd: Path, cache: Path) -> dict:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "kuber", *arguments, *FLAGS, "--json"],
+        cwd=cwd,
+        env=environ | {"KUBER_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_run_and_simulate_agree_where_nothing_is_exchanged(tmp_path, cache):
+    told = [
+        kuber("run", "--strategy", "local", "--threads", "1", cwd=tmp_path, cache=cache),
+        kuber("simulate", "--strategy", "local", "--workers", "2", cwd=tmp_path, cache=cache),
+    ]
+    assert told[0]["entities"] == told[1]["entities"]
+    last = [
+        [round_path(Path(one["run_dir"]) / "entities" / str(index), 3).read_bytes() for index in range(3)]
+        for one in told
+    ]
+    assert last[0] == last[1]
+    assert told[0].keys() == told[1].keys()
+
+
+class Scripted(Vanilla):
+    """Shares the first round and asks in all others."""
+
+    def decide(self, own: Evaluation, previous: Evaluation | None) -> Move:
+        return Move.SHARE if previous is None else Move.RETRIEVE
+
+
+def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, registry_url, vault_url, samples):
+    """One entity does all its rounds, then the other, which absorbs what it finds: in memory and over HTTP."""
+    both = replace(
+        scene,
+        strategy=Scripted(),
+        private=(scene.private[3], scene.private[0]),
+        speeds=(1e12, 1.0),
+        task=replace(scene.task, name=samples.token),  # of its own: other tests publish to the same registry
+    )
+    simulation, in_memory = simulated(both)
+    assert simulation.view.deliveries
+    log = EventLog(tmp_path / FILE_NAME, clock=utc_now)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for index in range(2):
+        with HttpRegistry(registry_url) as registry, HttpVault(vault_url) as vault:
+            entity = make_entity(
+                both,
+                index,
+                runtime=simulated_runtime(both),
+                registry=registry,
+                vault=vault,
+                checkpoints=Checkpoints(tmp_path / str(index)),
+                log=log,
+            )
+            entity.name = samples.name(str(index))
+            drive(entity.steps(), lambda work: Inline().submit(work).result())
+    torch.set_num_threads(threads)
+    over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]
+    assert over_http == [dump(weights) for weights in in_memory]
+    kinds = [
+        [(event.round, event.kind) for event in events if event.entity and event.entity.startswith(prefix)]
+        for events in (read_events(tmp_path / FILE_NAME),)
+        for prefix in (samples.name("0"), samples.name("1"))
+    ]
+    assert "published" in {kind for _, kind in kinds[0]}
+    assert "absorbed" in {kind for _, kind in kinds[1]}
