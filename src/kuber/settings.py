@@ -31,7 +31,8 @@ class Settings(BaseModel):
     num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
     strategy: Literal["vanilla", "local", "local-balanced"] = Field("vanilla", description="How entities decide.")
     dataset: str = Field(
-        "cifar10", description="cifar10, fashion-mnist, digits, or a path to an .npz of arrays x, y."
+        "cifar10",
+        description="cifar10, fashion-mnist, digits, a path to an .npz of arrays x, y, or an installed one.",
     )
     train_size: int | None = Field(None, ge=1, description="Training images to use; all when not given.")
     common_test_size: int = Field(
@@ -39,6 +40,10 @@ class Settings(BaseModel):
         ge=1,
         description="Samples of the common test set; by default a fifth of a test set smaller than 10,000.",
     )
+    partition: str = Field(
+        "dirichlet", description="How it is split: dirichlet, shards, iid, quantity, or an installed one."
+    )
+    classes_per_entity: int = Field(2, ge=1, description="Classes of each entity, in partition shards.")
     dirichlet_alpha: float = Field(
         0.5, gt=0, le=1e6, description="How alike the entities' data are; small: not at all."
     )
@@ -86,6 +91,7 @@ _STUDY: dict[str, Any] = {
     "train_size": 16000,
     "architecture": "cnn",
     "num_entities": 4,
+    "partition": "dirichlet",
     "dirichlet_alpha": 0.5,
 }
 

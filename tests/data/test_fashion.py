@@ -32,7 +32,7 @@ LABELS = bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4])
         ("t10k-labels-idx1-ubyte", b"\1" + LABELS[1:], "not an IDX file"),
         ("t10k-images-idx3-ubyte", LABELS, "not an IDX file of 3 dimensions"),
         ("train-labels-idx1-ubyte.gz", b"not gzipped", "damaged or cannot be read"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(LABELS)[:-9], "damaged or cannot be read"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(LABELS, mtime=0)[:-9], "damaged or cannot be read"),
     ],
 )
 def test_missing_and_damaged_files_are_told(fashion_files, tmp_path, name, content, told):

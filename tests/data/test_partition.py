@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kuber.data.partition import dirichlet, stratified
+from kuber.data.partition import PARTITIONS, Split, dirichlet, divide, stratified
 from kuber.errors import SettingsError
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=300).map(lambda labels: np.array(labels, np.int64))
@@ -80,3 +80,64 @@ def test_stratified_depends_on_its_seed():
 def test_stratified_refuses_an_impossible_size(size):
     with pytest.raises(SettingsError, match="cannot be chosen from 10"):
         stratified(np.zeros(10, np.int64), size, 0)
+
+
+def split(entities: int = 4, *, alpha: float = 0.5, classes: int = 2, seed: int = 0, minimum: int = 1) -> Split:
+    return Split(entities=entities, alpha=alpha, classes=classes, seed=seed, minimum=minimum)
+
+
+TEN = np.repeat(np.arange(10), 60)
+
+
+@pytest.mark.parametrize("name", PARTITIONS)
+@settings(deadline=None, max_examples=40)
+@given(entities=st.integers(5, 12), seed=SEEDS)
+def test_every_partition_is_complete_disjoint_sorted_and_seeded(name, entities, seed):
+    parts = divide(name, TEN, split(entities, seed=seed))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(600))
+    assert all((np.diff(part) > 0).all() for part in parts)
+    again = divide(name, TEN, split(entities, seed=seed))
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize(("entities", "classes"), [(5, 2), (10, 1), (4, 3), (7, 10), (20, 3)])
+def test_shards_give_each_entity_so_many_classes(entities, classes):
+    parts = divide("shards", TEN, split(entities, classes=classes))
+    assert [len(np.unique(TEN[part])) for part in parts] == [classes] * entities
+    owners = np.bincount(np.concatenate([np.unique(TEN[part]) for part in parts]), minlength=10)
+    assert owners.max() - owners.min() <= 1
+
+
+def test_shards_leave_out_a_class_that_nobody_owns():
+    parts = divide("shards", TEN, split(2, classes=2))
+    assert sum(map(len, parts)) == 4 * 60
+
+
+def test_iid_parts_are_equal_and_alike():
+    parts = divide("iid", TEN, split(4))
+    assert [len(part) for part in parts] == [150] * 4
+    assert min(np.bincount(TEN[part], minlength=10).min() for part in parts) > 5
+
+
+def test_quantity_parts_differ_in_size_and_not_in_classes():
+    parts = divide("quantity", np.tile(np.arange(10), 5000), split(4, alpha=0.5))
+    sizes = sorted(map(len, parts))
+    assert sizes[-1] > 2 * sizes[0]
+    largest = max(parts, key=len)
+    assert np.bincount(largest % 10).max() / len(largest) < 0.12
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("nonsense", {}, "There is no partition 'nonsense'; choose from: dirichlet, shards, iid, quantity"),
+        ("iid", {"minimum": 151}, "600 training samples cannot give 4 entities 151 each"),
+        ("shards", {"classes": 11}, "lower classes_per_entity"),
+        ("shards", {"entities": 20, "classes": 1, "minimum": 30 + 1}, "600 training samples cannot give"),
+        ("shards", {"entities": 19, "classes": 1, "minimum": 31}, "gives an entity 30 samples"),
+        ("quantity", {"alpha": 0.01, "minimum": 149}, "use a larger dirichlet_alpha"),
+    ],
+)
+def test_what_cannot_be_split_is_told_in_a_sentence(name, changes, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        divide(name, TEN, split(**changes))

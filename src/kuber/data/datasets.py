@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from kuber.data import cifar10, digits, fashion, own
+from kuber.data import cifar10, digits, extensions, fashion, own
 from kuber.data.arrays import NAMES, Arrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
@@ -76,18 +76,21 @@ KNOWN = {
 def load(
     name: str, *, data_dir: Path | None = None, cache_dir: Path, verify: bool = True, say: Say = lambda _: None
 ) -> Dataset:
-    """A data set by name, or the arrays in a file whose name ends in .npz.
+    """A data set by name, the arrays in a file whose name ends in .npz, or what an installed package offers.
 
     It is decoded into `cache_dir` unless it is there already. `verify`, wanted once in a run, hashes what the cache
     holds and removes what is damaged; it also reads the folder the user names, which must hold the very same data.
     Raises DatasetError, with one sentence on what to do, when the data cannot be had.
     """
     if name.endswith(".npz"):
-        return _own(Path(name).expanduser(), cache_dir)
+        source = Path(name).expanduser()
+        return _own(source.stem, own.read(source), cache_dir)
     if name not in KNOWN:
-        raise DatasetError(
-            f"There is no data set {name!r}; choose from {', '.join(KNOWN)}, or a path ending in .npz."
-        )
+        offer = extensions.find(extensions.DATASETS, name)
+        if offer is not None:
+            return _own(name, own.offered(name, offer), cache_dir)
+        choice = ", ".join([*KNOWN, *extensions.names(extensions.DATASETS)])
+        raise DatasetError(f"There is no data set {name!r}; choose from {choice}, or a path ending in .npz.")
     known = KNOWN[name]
     digest = Digest.parse(known.digest)
     path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
@@ -99,14 +102,14 @@ def load(
     return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)
 
 
-def _own(source: Path, cache_dir: Path) -> Dataset:
-    arrays, labels = own.read(source)
+def _own(name: str, found: tuple[Arrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
+    arrays, labels = found
     digest = digest_of(arrays.by_name())
     path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
     if not _holds(path, digest, True):
         _store(arrays.by_name(), path)
     mean, std = _moments(arrays.train_x)
-    return _dataset(source.stem, path, labels=labels, mean=mean, std=std, flip=False)
+    return _dataset(name, path, labels=labels, mean=mean, std=std, flip=False)
 
 
 def _dataset(

@@ -1,7 +1,9 @@
-"""Arrays of one's own, from an .npz file."""
+"""Arrays of one's own, from an .npz file or an installed package."""
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,7 +23,25 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
     `x`: uint8 or float of shape (n, height, width), (n, height, width, 1 or 3), (n, channels, height, width) or
     (n, features). `y`: class numbers, or names. Raises DatasetError with one sentence on what is wrong.
     """
-    held = _arrays(path)
+    return split(path, _arrays(path))
+
+
+def offered(name: str, offer: Callable[[], Any]) -> tuple[Arrays, tuple[str, ...]]:
+    """The same from a function that gives a mapping with `x`, `y` and perhaps `classes`."""
+    source = f"the data set {name!r}"
+    try:
+        given = dict(offer())
+    except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
+        raise DatasetError(f"{source.capitalize()} cannot be had: {type(error).__name__}: {error}.") from None
+    held = {key: np.asarray(given[key]) for key in ("x", "y", "classes") if key in given}
+    for key in ("x", "y"):
+        if key not in held:
+            raise DatasetError(f"{source.capitalize()} lacks the array {key}; its function must give x and y.")
+    return split(source, held)
+
+
+def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ...]]:
+    """Arrays checked and split 80 to 20; `path` says in errors where they are from."""
     x, y = _samples(path, held["x"]), held["y"]
     if y.ndim != 1 or len(x) != len(y):
         raise DatasetError(
@@ -51,7 +71,7 @@ def _arrays(path: Path) -> dict[str, Numbers]:
     return held
 
 
-def _samples(path: Path, x: Numbers) -> Numbers:
+def _samples(path: object, x: Numbers) -> Numbers:
     """Channels first, uint8 or float32."""
     if x.dtype != np.uint8:
         if x.dtype.kind not in "fiu":
@@ -69,7 +89,7 @@ def _samples(path: Path, x: Numbers) -> Numbers:
     return x
 
 
-def _labels(path: Path, y: Numbers, classes: Numbers | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(path: object, y: Numbers, classes: Numbers | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class numbers from 0 and the name of each.
 
     Class numbers point into `classes` where that is given; otherwise each number found is a class of that name.

@@ -1,12 +1,122 @@
 """The split of a data set over entities."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kuber.data import extensions
 from kuber.errors import SettingsError
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """What a partition is asked for."""
+
+    entities: int
+    alpha: float  # concentration of a Dirichlet distribution, where one is drawn from
+    classes: int  # of each entity, where that is fixed
+    seed: int
+    minimum: int  # samples of each entity
+
+
+# From the labels of all samples, the rows of each entity: disjoint, in any order. Extensions offer the same.
+Partition = Callable[[Rows, Split], Sequence[Rows]]
+
+
+def divide(name: str, labels: Rows, split: Split) -> list[Rows]:
+    """The rows of each entity, sorted, by the partition of this name: a built-in one, or an installed extension.
+
+    Raises SettingsError when there is no such partition, when it cannot give every entity enough samples, or when an
+    extension gives what is no partition.
+    """
+    if split.entities * split.minimum > len(labels):
+        raise SettingsError(
+            f"{len(labels)} training samples cannot give {split.entities} entities {split.minimum} each; "
+            "use fewer entities, smaller batches or more samples."
+        )
+    partition = PARTITIONS.get(name) or extensions.find(extensions.PARTITIONS, name)
+    if partition is None:
+        known = ", ".join([*PARTITIONS, *extensions.names(extensions.PARTITIONS)])
+        raise SettingsError(f"There is no partition {name!r}; choose from: {known}.")
+    return _checked(name, partition(labels, split), labels, split)
+
+
+def _checked(name: str, parts: Sequence[Rows], labels: Rows, split: Split) -> list[Rows]:
+    try:
+        found = [np.sort(np.asarray(part).astype(np.int64, casting="safe")) for part in parts]
+        together = np.concatenate(found)
+    except (TypeError, ValueError):
+        raise SettingsError(f"The partition {name!r} must give row numbers for each entity.") from None
+    if any(part.ndim != 1 for part in found) or len(found) != split.entities:
+        raise SettingsError(f"The partition {name!r} must give a list of rows for each of {split.entities} entities.")
+    if len(np.unique(together)) != len(together) or (
+        len(together) and not 0 <= together.min() <= together.max() < len(labels)
+    ):
+        raise SettingsError(f"The partition {name!r} gave a sample twice, or one that is not there.")
+    smallest = min(map(len, found))
+    if smallest < split.minimum:
+        raise SettingsError(
+            f"The partition {name!r} gives an entity {smallest} samples, but each needs {split.minimum}; use fewer "
+            "entities, smaller batches or more samples."
+        )
+    return found
+
+
+def iid(labels: Rows, split: Split) -> list[Rows]:
+    """Parts of equal size, drawn at random."""
+    shuffled = np.random.default_rng(split.seed).permutation(len(labels))
+    return list(np.array_split(shuffled, split.entities))
+
+
+def quantity(labels: Rows, split: Split) -> list[Rows]:
+    """Parts whose sizes are proportions drawn from Dirichlet(alpha), each i.i.d.: NIID-Bench's quantity skew.
+
+    arXiv 2102.02079, section 4.3. Drawn again until every entity has enough.
+    """
+    generator = np.random.default_rng(split.seed)
+    for _ in range(ATTEMPTS):
+        proportions = generator.dirichlet(np.full(split.entities, split.alpha))
+        cuts = (np.cumsum(proportions)[:-1] * len(labels)).astype(np.int64)
+        parts = np.split(generator.permutation(len(labels)), cuts)
+        if min(map(len, parts)) >= split.minimum:
+            return list(parts)
+    raise SettingsError(
+        f"In {ATTEMPTS} draws of sizes with dirichlet_alpha {split.alpha}, never had all {split.entities} entities "
+        f"{split.minimum} samples; use a larger dirichlet_alpha, fewer entities, or smaller batches."
+    )
+
+
+def shards(labels: Rows, split: Split) -> list[Rows]:
+    """Every entity has samples of exactly `classes` classes: NIID-Bench's #C=k (arXiv 2102.02079, section 4.1).
+
+    Classes are dealt like cards, so that each has as equal a number of owners as can be; its samples are shared
+    equally among them. With fewer entities than the classes need, some class has no owner and is left out. Raises
+    SettingsError when there are fewer classes than asked for.
+    """
+    found = np.unique(labels)
+    if split.classes > len(found):
+        raise SettingsError(
+            f"shards cannot give each entity {split.classes} classes: the data set has {len(found)}; "
+            "lower classes_per_entity."
+        )
+    generator = np.random.default_rng(split.seed)
+    owners: dict[int, list[int]] = {int(label): [] for label in found}
+    for entity in generator.permutation(split.entities):
+        # The classes with the fewest owners first; among those, at random.
+        order = sorted(generator.permutation(found), key=lambda label: len(owners[int(label)]))
+        for label in order[: split.classes]:
+            owners[int(label)].append(int(entity))
+    parts: list[list[Rows]] = [[] for _ in range(split.entities)]
+    for label, those in owners.items():
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        for entity, piece in zip(those, np.array_split(rows, max(1, len(those))), strict=False):
+            parts[entity].append(piece)
+    return [np.concatenate(part) for part in parts]
 
 
 def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: int) -> list[Rows]:
@@ -38,6 +148,13 @@ def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: 
         f"In {ATTEMPTS} draws with dirichlet_alpha {alpha}, never had all {entities} entities {minimum} samples; "
         "use a larger dirichlet_alpha, fewer entities, or smaller batches."
     )
+
+
+def _dirichlet(labels: Rows, split: Split) -> list[Rows]:
+    return dirichlet(labels, entities=split.entities, alpha=split.alpha, seed=split.seed, minimum=split.minimum)
+
+
+PARTITIONS: dict[str, Partition] = {"dirichlet": _dirichlet, "shards": shards, "iid": iid, "quantity": quantity}
 
 
 def stratified(labels: Rows, size: int, seed: int) -> tuple[Rows, Rows]:

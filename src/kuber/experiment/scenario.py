@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kuber.data.datasets import Dataset, load
-from kuber.data.partition import dirichlet, stratified
+from kuber.data.partition import Split, divide, stratified
 from kuber.data.samples import Samples
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import STRATEGIES, Strategy
@@ -56,13 +56,14 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         if settings.train_size > len(train):
             raise SettingsError(f"train_size is {settings.train_size}, but {dataset.name} has only {len(train)}.")
         train = train.take(stratified(train.labels, settings.train_size, settings.seed)[0])
-    parts = dirichlet(
-        train.labels,
+    wanted = Split(
         entities=settings.num_entities,
         alpha=settings.dirichlet_alpha,
+        classes=settings.classes_per_entity,
         seed=settings.seed,
         minimum=MINIMUM_BATCHES * settings.batch_size,
     )
+    parts = divide(settings.partition, train.labels, wanted)
     task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
