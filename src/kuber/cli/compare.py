@@ -64,6 +64,7 @@ def compare(
     if output.is_terminal:
         for table in comparison_tables(done):
             output.print(table)
+            output.print()
     else:
         for line in comparison_lines(done):
             print(line)

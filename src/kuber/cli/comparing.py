@@ -5,7 +5,6 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -68,7 +67,7 @@ class LiveBar(Audience):
             TimeRemainingColumn(),
             console=console,
         )
-        self._all = self._bar.add_task("rounds", total=0)
+        self._all = self._bar.add_task("rounds", total=None)
         self._told: dict[Task, int] = {}
         self._entities = 0
         self._rounds = 0
@@ -99,7 +98,7 @@ class LiveBar(Audience):
         self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
 
 
-_QUALITY = ("method", "mean", "worst", "personal", "absent", "mean - local (95% CI)")
+_QUALITY = ("method", "mean", "worst", "personal", "absent", "vs local (95% CI)")
 _COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "deliveries hurt")
 
 
@@ -130,13 +129,14 @@ def _sections(done: Comparison) -> list[tuple[str, tuple[str, ...], list[tuple[s
     sections: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
     for kind, those in (("", private), (" with public data", public)):
         if those:
-            sections.append((f"Held-out accuracy{kind} {of}: %, sd", _QUALITY, [_quality(one) for one in those]))
+            sections.append((f"Held-out accuracy{kind} {of}: %, ±sd", _QUALITY, [_quality(one) for one in those]))
             sections.append((f"Cost{kind}, mean over seeds", _COST, [_cost(one, base) for one in those]))
     return sections
 
 
 def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
     table.add_column(header[0], no_wrap=True)
     for column in header[1:]:
         table.add_column(column, justify="right")
@@ -171,7 +171,7 @@ def _cost(one: Summary, base: float) -> tuple[str, ...]:
 def _spread(found: Spread | None) -> str:
     if found is None:
         return "-"
-    return f"{100 * found.mean:.1f}" + ("" if found.sd is None else f" {100 * found.sd:.1f}")
+    return f"{100 * found.mean:.1f}" + ("" if found.sd is None else f"±{100 * found.sd:.1f}")
 
 
 def _difference(found: Difference | None) -> str:

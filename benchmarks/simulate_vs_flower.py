@@ -1,0 +1,97 @@
+"""`fedavg` here against Flower's simulation: same model, data, samples and cores, in turn.
+
+Flower has a venv of its own (made when it is missing). Start-up is apart on both sides: the clock starts when workers
+have imported torch. Data: the 8x8 digits as vectors, which neither side augments. Prints one JSON line a turn.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from kuber.data.augment import Normalisation
+from kuber.experiment.engines import engine
+from kuber.experiment.methods import perform
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.learning.architectures import initial_weights
+from kuber.settings import Settings
+
+HERE = Path(__file__).parent
+TORCH = "torch==2.13.0"
+
+
+def make_venv(venv: Path) -> None:
+    if not (venv / "bin" / "flwr").exists():
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([venv / "bin" / "pip", "install", "--quiet", TORCH, "flwr[simulation]==1.41.*"], check=True)
+
+
+def export(scene: Scenario, path: Path) -> None:
+    normalise = Normalisation(scene.dataset.mean, scene.dataset.std)
+    arrays = {}
+    for index, private in enumerate(scene.private):
+        arrays[f"x_{index}"], arrays[f"y_{index}"] = normalise(private.images()).numpy(), private.labels
+    arrays["x_test"], arrays["y_test"] = normalise(scene.held_out.images()).numpy(), scene.held_out.labels
+    weights = initial_weights(scene.architecture, scene.settings.seed)
+    np.savez(path, **arrays, **{f"w:{name}": tensor.numpy() for name, tensor in weights.items()})
+
+
+def ours(scene: Scenario) -> dict[str, float]:
+    with engine(2) as machine:
+        warm_up = replace(scene, settings=scene.settings.model_copy(update={"num_rounds": 1}))
+        perform("fedavg", warm_up, engine=machine)
+        start = time.perf_counter()
+        done = perform("fedavg", scene, engine=machine)
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "accuracy": done.standings[-1].evaluation.accuracy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entities", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--venv", type=Path, default=Path("~/.cache/kuber/peers/flower").expanduser())
+    asked = parser.parse_args()
+    make_venv(asked.venv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        x, y = load_digits(return_X_y=True)
+        np.savez(folder / "digits.npz", x=x.astype(np.float32), y=y)
+        for turn in range(asked.turns):
+            settings = Settings(
+                dataset=str(folder / "digits.npz"),
+                architecture="mlp",
+                num_entities=asked.entities,
+                num_rounds=asked.rounds,
+                local_epochs=1,
+                partition="iid",
+                seed=turn,
+                cache_dir=folder / "cache",
+            )
+            scene = scenario(settings)
+            export(scene, folder / "arrays.npz")
+            command = [asked.venv / "bin" / "python", HERE / "flower_fedavg.py", folder / "arrays.npz"]
+            command += ["--entities", str(asked.entities), "--rounds", str(asked.rounds)]
+            theirs, mine = json.loads(_last_line(command)), ours(scene)
+            idle = json.loads(_last_line([*command, "--no-op"]))
+            told = {"turn": turn, "ours": mine, "flower": theirs, "ratio": theirs["seconds"] / mine["seconds"]}
+            print(json.dumps(told | {"flower_no_op_ms_per_task": 1000 * idle["seconds"] / idle["tasks"]}), flush=True)
+
+
+def _last_line(command: list[object]) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return done.stdout.strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    main()
