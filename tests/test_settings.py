@@ -14,6 +14,8 @@ def elsewhere(tmp_path, monkeypatch):
 def test_the_defaults_are_those_of_the_study():
     settings = load(environ={})
     table = {
+        "partition": "dirichlet",
+        "classes_per_entity": 2,
         "dirichlet_alpha": 0.5,
         "num_rounds": 20,
         "local_epochs": 5,
@@ -53,6 +55,7 @@ def test_a_named_file_is_read_instead_of_the_one_in_the_folder(tmp_path):
         ({"num_rounds": "many"}, {}, ["num_rounds", "'many'", "integer"]),
         ({"dirichlet_alpha": "-1"}, {}, ["dirichlet_alpha"]),
         ({"dirichlet_alpha": "nan"}, {}, ["dirichlet_alpha"]),
+        ({"classes_per_entity": "0"}, {}, ["classes_per_entity", "'0'"]),
         ({"kd_alpha": "1.5"}, {}, ["kd_alpha"]),
         ({"learning_rate": "inf"}, {}, ["learning_rate"]),
         ({"strategy": "magic"}, {}, ["strategy", "'magic'", "'vanilla'"]),

@@ -53,6 +53,7 @@ class Settings(BaseModel):
     architecture: Literal["cnn", "lenet", "resnet20", "mlp"] = Field("cnn", description="The network.")
     local_epochs: int = Field(5, ge=1, description="Epochs on private data in each round.")
     learning_rate: float = Field(0.01, gt=0, le=10, description="Of SGD, constant.")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="Of SGD: how strongly weights are pulled to zero.")
     batch_size: int = Field(64, ge=2, description="Samples of one step.")
     kd_temperature: float = Field(4.0, gt=0, le=1000, description="Softens teacher and student in distillation.")
     kd_alpha: float = Field(0.5, ge=0, le=1, description="Weight of cross-entropy; the rest weighs the teacher.")

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,3 +143,67 @@ def test_quantity_parts_differ_in_size_and_not_in_classes():
 def test_what_cannot_be_split_is_told_in_a_sentence(name, changes, sentence):
     with pytest.raises(SettingsError, match=sentence):
         divide(name, TEN, split(**changes))
+
+
+def test_shards_refuse_a_class_with_fewer_samples_than_owners():
+    labels = np.array([0, *np.repeat(np.arange(1, 4), 50)])
+    with pytest.raises(SettingsError, match="cannot share class 0 among 4 entities: it has 1 samples"):
+        divide("shards", labels, split(8, classes=2))
+
+
+def test_shards_leave_no_class_out_where_there_are_enough_owners():
+    for entities, classes in [(5, 2), (10, 1), (4, 3)]:
+        owned = np.unique(TEN[np.concatenate(divide("shards", TEN, split(entities, classes=classes, seed=3)))])
+        assert len(owned) == 10
+
+
+def test_dirichlet_by_name_is_the_function_of_this_name():
+    parts = divide("dirichlet", TEN, split(4, alpha=0.3, seed=7, minimum=5))
+    again = dirichlet(TEN, entities=4, alpha=0.3, seed=7, minimum=5)
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A package whose one partition `own` has this body."""
+
+    def install(body):
+        folder = tmp_path / "own_parts-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own_parts\nVersion: 1.0\n", encoding="utf-8")
+        (folder / "entry_points.txt").write_text("[kuber.partitions]\nown = own_parts:own\n", encoding="utf-8")
+        source = f"import numpy as np\nfrom kuber.errors import SettingsError\ndef own(labels, split):\n    {body}\n"
+        (tmp_path / "own_parts.py").write_text(source, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield install
+    sys.modules.pop("own_parts", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("raise KeyError('ward')", r"The partition 'own' of own_parts failed: KeyError: 'ward'\."),
+        ("yield 1 / 0", "of own_parts failed: ZeroDivisionError"),
+        ("return None", "of own_parts failed: TypeError"),
+        ("raise SettingsError('Give six hospitals.')", r"^Give six hospitals\.$"),
+        ("return [[], [], [], list(range(600))]", "gives an entity 0 samples, but each needs 1"),
+        ("return [labels == k for k in range(4)]", "must give row numbers"),
+        ("return [[[0]], [[1]], [[2]], [[3]]]", "must give row numbers"),
+        ("return [[0], [1], [2], [-1]]", "one that is not there"),
+        ("return [[0], [1], [2], [600]]", "one that is not there"),
+        ("return []", "for each of 4 entities"),
+    ],
+)
+def test_an_extension_that_fails_is_told_in_a_sentence(install, body, sentence):
+    install(body)
+    with pytest.raises(SettingsError, match=sentence):
+        divide("own", TEN, split())
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "uint64"])
+def test_an_extension_may_give_any_whole_numbers_in_any_order(install, dtype):
+    install(f"return [np.arange(k, 200, 4, dtype='{dtype}')[::-1] for k in range(4)]")
+    parts = divide("own", TEN, split())
+    assert [part.tolist() for part in parts] == [list(range(k, 200, 4)) for k in range(4)]
+    assert all(part.dtype == np.int64 for part in parts)

@@ -42,6 +42,17 @@ def test_private_data_are_disjoint_and_of_the_size_asked_for(settings):
     assert [sum(scene.class_counts(index)) for index in range(4)] == [len(part) for part in scene.private]
 
 
+@pytest.mark.parametrize("partition", ["shards", "iid", "quantity"])
+def test_the_partition_asked_for_is_made(settings, partition):
+    flags = {"partition": partition, "num_entities": 5, "classes_per_entity": 2, "dirichlet_alpha": 5}
+    one, other = scenario(settings(**flags)), scenario(settings(**flags))
+    assert all(
+        np.array_equal(mine.rows, theirs.rows) for mine, theirs in zip(one.private, other.private, strict=True)
+    )
+    classes = [np.count_nonzero(one.class_counts(entity)) for entity in range(5)]
+    assert classes == [2 if partition == "shards" else 10] * 5
+
+
 @pytest.mark.parametrize(("given", "size"), [({}, 108), ({"common_test_size": 200}, 200)])
 def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
     assert len(scenario(settings(**given)).common) == size
@@ -55,6 +66,8 @@ def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
         ({"architecture": "lenet"}, "choose another architecture"),
         ({"num_entities": 100}, "100 entities"),
         ({"dirichlet_alpha": 1e-6, "num_entities": 30}, "larger dirichlet_alpha"),
+        ({"partition": "shrads"}, "no partition 'shrads'"),
+        ({"partition": "shards", "classes_per_entity": 11}, "lower classes_per_entity"),
     ],
 )
 def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):

@@ -80,7 +80,8 @@ def load(
 
     It is decoded into `cache_dir` unless it is there already. `verify`, wanted once in a run, hashes what the cache
     holds and removes what is damaged; it also reads the folder the user names, which must hold the very same data.
-    Raises DatasetError, with one sentence on what to do, when the data cannot be had.
+    Raises DatasetError, with one sentence on what to do, when the data cannot be had, and SettingsError when the
+    package that offers them is broken.
     """
     if name.endswith(".npz"):
         source = Path(name).expanduser()
@@ -89,7 +90,7 @@ def load(
         offer = extensions.find(extensions.DATASETS, name)
         if offer is not None:
             return _own(name, own.offered(name, offer), cache_dir)
-        choice = ", ".join([*KNOWN, *extensions.names(extensions.DATASETS)])
+        choice = ", ".join(dict.fromkeys([*KNOWN, *extensions.names(extensions.DATASETS)]))
         raise DatasetError(f"There is no data set {name!r}; choose from {choice}, or a path ending in .npz.")
     known = KNOWN[name]
     digest = Digest.parse(known.digest)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kuber.data import extensions
-from kuber.errors import SettingsError
+from kuber.errors import KUberError, SettingsError
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 1000
@@ -24,7 +24,8 @@ class Split:
     minimum: int  # samples of each entity
 
 
-# From the labels of all samples, the rows of each entity: disjoint, in any order. Extensions offer the same.
+# From the labels of all samples, the rows of each entity: disjoint, in any order. Extensions offer the same. Every
+# process of a run calls it anew, so equal arguments must give equal rows.
 Partition = Callable[[Rows, Split], Sequence[Rows]]
 
 
@@ -32,28 +33,41 @@ def divide(name: str, labels: Rows, split: Split) -> list[Rows]:
     """The rows of each entity, sorted, by the partition of this name: a built-in one, or an installed extension.
 
     Raises SettingsError when there is no such partition, when it cannot give every entity enough samples, or when an
-    extension gives what is no partition.
+    extension fails or gives what is no partition.
     """
     if split.entities * split.minimum > len(labels):
         raise SettingsError(
             f"{len(labels)} training samples cannot give {split.entities} entities {split.minimum} each; "
             "use fewer entities, smaller batches or more samples."
         )
-    partition = PARTITIONS.get(name) or extensions.find(extensions.PARTITIONS, name)
-    if partition is None:
-        known = ", ".join([*PARTITIONS, *extensions.names(extensions.PARTITIONS)])
+    partition = PARTITIONS.get(name)
+    parts = _installed(name, labels, split) if partition is None else partition(labels, split)
+    return _checked(name, parts, labels, split)
+
+
+def _installed(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
+    """What an extension's partition of this name gives. Raises SettingsError when there is none, or it fails."""
+    offer = extensions.find(extensions.PARTITIONS, name)
+    if offer is None:
+        known = ", ".join(dict.fromkeys([*PARTITIONS, *extensions.names(extensions.PARTITIONS)]))
         raise SettingsError(f"There is no partition {name!r}; choose from: {known}.")
-    return _checked(name, partition(labels, split), labels, split)
+    try:
+        return list(offer(labels, split))
+    except KUberError:  # it says itself what to do
+        raise
+    except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
+        (owner,) = extensions.owners(extensions.PARTITIONS, name)
+        raise SettingsError(f"The partition {name!r} of {owner} failed: {type(error).__name__}: {error}.") from None
 
 
 def _checked(name: str, parts: Sequence[Rows], labels: Rows, split: Split) -> list[Rows]:
     try:
-        found = [np.sort(np.asarray(part).astype(np.int64, casting="safe")) for part in parts]
-        together = np.concatenate(found)
+        found = [_rows(part) for part in parts]
     except (TypeError, ValueError):
         raise SettingsError(f"The partition {name!r} must give row numbers for each entity.") from None
-    if any(part.ndim != 1 for part in found) or len(found) != split.entities:
+    if len(found) != split.entities:
         raise SettingsError(f"The partition {name!r} must give a list of rows for each of {split.entities} entities.")
+    together = np.concatenate(found)
     if len(np.unique(together)) != len(together) or (
         len(together) and not 0 <= together.min() <= together.max() < len(labels)
     ):
@@ -65,6 +79,15 @@ def _checked(name: str, parts: Sequence[Rows], labels: Rows, split: Split) -> li
             "entities, smaller batches or more samples."
         )
     return found
+
+
+def _rows(part: Rows) -> Rows:
+    """Sorted int64. Raises TypeError or ValueError when this is no list of whole numbers."""
+    rows = np.asarray(part)
+    # An empty list has no dtype of its own; a mask would pass for rows 0 and 1.
+    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+        raise TypeError
+    return np.sort(rows.astype(np.int64))
 
 
 def iid(labels: Rows, split: Split) -> list[Rows]:
@@ -96,7 +119,7 @@ def shards(labels: Rows, split: Split) -> list[Rows]:
 
     Classes are dealt like cards, so that each has as equal a number of owners as can be; its samples are shared
     equally among them. With fewer entities than the classes need, some class has no owner and is left out. Raises
-    SettingsError when there are fewer classes than asked for.
+    SettingsError when there are fewer classes than asked for, or a class has fewer samples than owners.
     """
     found = np.unique(labels)
     if split.classes > len(found):
@@ -114,6 +137,11 @@ def shards(labels: Rows, split: Split) -> list[Rows]:
     parts: list[list[Rows]] = [[] for _ in range(split.entities)]
     for label, those in owners.items():
         rows = generator.permutation(np.flatnonzero(labels == label))
+        if len(rows) < len(those):
+            raise SettingsError(
+                f"shards cannot share class {label} among {len(those)} entities: it has {len(rows)} samples; use "
+                "fewer entities, a lower classes_per_entity or more samples."
+            )
         for entity, piece in zip(those, np.array_split(rows, max(1, len(those))), strict=False):
             parts[entity].append(piece)
     return [np.concatenate(part) for part in parts]

@@ -41,10 +41,15 @@ def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
         normalisation=Normalisation(scene.dataset.mean, scene.dataset.std),
         flip=scene.dataset.flip,
         batch_size=settings.batch_size,
-        training=Training(epochs=settings.local_epochs, learning_rate=settings.learning_rate),
+        training=Training(
+            epochs=settings.local_epochs,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        ),
         distillation=Distillation(
             epochs=settings.kd_epochs,
             learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
             temperature=settings.kd_temperature,
             alpha=settings.kd_alpha,
         ),
