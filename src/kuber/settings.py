@@ -29,7 +29,9 @@ class Settings(BaseModel):
     # the experiment
     num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
     num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
-    strategy: Literal["vanilla", "local", "local-balanced"] = Field("vanilla", description="How entities decide.")
+    strategy: Literal["kuber", "exchange", "merge", "vanilla", "local", "local-balanced"] = Field(
+        "vanilla", description="How entities decide."
+    )
     dataset: str = Field(
         "cifar10",
         description="cifar10, fashion-mnist, digits, a path to an .npz of arrays x, y, or an installed one.",

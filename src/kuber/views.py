@@ -121,9 +121,11 @@ class EntityView:
             case "trained":
                 self.state = "evaluating"
                 self.samples_trained += detail["samples"]
+                self.samples_forward += detail.get("forward", 0)  # logs made before there were guides lack it
             case "evaluated":
                 self.state = "deciding"
-                self.accuracy = detail["accuracy"]
+                if "knowledge" not in detail:  # else it is someone else's model
+                    self.accuracy = detail["accuracy"]
                 self.samples_forward += sum(detail["total"])
             case "published":
                 self.state = "sharing"

@@ -221,6 +221,43 @@ def test_filters(publish, registry, samples, entity, discovered):
     assert registry.discover(Query(task=samples.name("no task"))).items == ()
 
 
+def test_keeps_the_origin(publish, entity):
+    origin = Digest.of(b"initial checkpoint")
+    assert publish(entity, origin=origin, round=0).origin == origin
+    assert publish(entity).origin is None
+
+
+def test_tells_initial_checkpoints_from_what_was_trained(publish, entity, discovered):
+    initial, trained = publish(entity, round=0), publish(entity, round=1)
+    assert discovered(initial=True) == [initial]
+    assert discovered(initial=False) == [trained]
+
+
+def test_the_latest_of_each_entity_on_each_task(publish, registry, samples, entity, discovered):
+    other = registry.register(samples.name("other")).id
+    publish(entity, 90, 90)
+    theirs = [publish(other, 10 * number, 10) for number in (1, 2, 3)][-1]
+    mine = publish(entity, 50, 50)
+    publish(entity, 80, 80, task=replace(samples.task, name=samples.name("another task")))
+    assert discovered(latest=True) == [mine, theirs]
+    assert discovered(latest=True, order="newest") == [mine, theirs]
+    assert discovered(latest=True, order="classes", classes=(0,)) == [mine, theirs]
+    assert discovered(latest=True, exclude_entity=entity) == [theirs]
+
+
+def test_ranks_by_the_classes_asked_for(publish, entity, discovered):
+    records = [publish(entity, *correct) for correct in ((50, 33), (70, 10), (20, 33), (90, 90), (60, 34))]
+    assert discovered(order="classes", classes=(1,)) == [records[n] for n in (3, 4, 0, 2, 1)]
+    assert discovered(order="classes", classes=(0, 1)) == [records[n] for n in (3, 4, 0, 1, 2)]
+    assert discovered(order="classes", classes=(7,)) == records
+
+
+@pytest.mark.parametrize("changes", [{"order": "classes"}, {"classes": (1,)}, {"order": "classes", "classes": (-1,)}])
+def test_classes_go_with_their_order(changes):
+    with pytest.raises(ValueError, match="classes"):
+        Query(**changes)
+
+
 def test_pages_hold_still_while_others_publish(publish, registry, samples, entity):
     first, second, third = publish(entity, 90, 90), publish(entity, 50, 50), publish(entity, 50, 50)
     page = registry.discover(Query(task=samples.task.name, limit=2))

@@ -56,6 +56,28 @@ def test_the_split_is_fixed_and_stratified(saved):
     assert np.bincount(one.test_y).tolist() == [4, 4, 4]
 
 
+def test_a_test_part_of_its_own_is_taken_as_it_is(saved):
+    arrays, names = read(saved(x=VECTORS, y=NUMBERS, x_test=VECTORS[:5] + 1, y_test=NUMBERS[:5]))
+    np.testing.assert_array_equal(arrays.train_x, VECTORS.astype(np.float32))
+    np.testing.assert_array_equal(arrays.test_x, (VECTORS[:5] + 1).astype(np.float32))
+    assert (arrays.test_y.tolist(), names) == ([0, 1, 2, 0, 1], ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("test_part", "sentence"),
+    [
+        ({"x_test": VECTORS[:5]}, "given together"),
+        ({"x_test": VECTORS[:5], "y_test": NUMBERS[:4]}, "one label for each"),
+        ({"x_test": VECTORS[:0], "y_test": NUMBERS[:0]}, "at least one"),
+        ({"x_test": VECTORS[:5, :3], "y_test": NUMBERS[:5]}, "shapes of x and y"),
+        ({"x_test": VECTORS[:5].astype(np.float32), "y_test": NUMBERS[:5]}, "one dtype"),
+    ],
+)
+def test_a_test_part_that_does_not_fit_is_refused(saved, test_part, sentence):
+    with pytest.raises(DatasetError, match=sentence):
+        read(saved(x=VECTORS, y=NUMBERS, **test_part))
+
+
 @pytest.mark.parametrize(
     ("y", "classes", "names", "numbers"),
     [

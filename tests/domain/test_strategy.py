@@ -1,70 +1,106 @@
 """The decisions of the strategies, as pure functions."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Artifact, Knowledge, TensorSpec
 from kuber.domain.ranking import better, without
-from kuber.domain.strategy import STRATEGIES, Local, Move, Vanilla
-from kuber.domain.task import Task
+from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
+from kuber.domain.strategy import Candidate, Method, Situation
 
-COMMON = Digest.of(b"common test set")
-TASK = Task(name="toy", labels=("a", "b"), input_shape=(3,), test_set=COMMON)
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-def evaluation(correct: int) -> Evaluation:
-    """An evaluation with `correct` of 100 right."""
-    return Evaluation(test_set=COMMON, correct=(correct, 0), total=(100, 0))
-
-
-def knowledge(id: str, correct: int, *, minutes: int = 0) -> Knowledge:
-    return Knowledge(
-        id=id,
-        published_at=NOON + timedelta(minutes=minutes),
-        entity="another",
-        task=TASK,
-        architecture=Architecture(name="toy", arguments={}, manifest={"w": TensorSpec(dtype="F32", shape=(2, 3))}),
-        artifacts={"weights": Artifact(digest=Digest.of(id.encode()), size=24)},
-        evaluation=evaluation(correct),
-        round=1,
-    )
+from .records import ARCHITECTURE, ORIGIN, evaluation, knowledge, situation
 
 
 @pytest.mark.parametrize(
-    ("now", "before", "move"),
+    ("now", "before", "publishes", "seeks"),
     [
-        (10, None, Move.SHARE),  # the first evaluation counts as improved
-        (51, 50, Move.SHARE),
-        (50, 50, Move.REST),
-        (49, 50, Move.RETRIEVE),
+        (10, None, True, False),  # the first evaluation counts as improved
+        (51, 50, True, False),
+        (50, 50, False, False),
+        (49, 50, False, True),
     ],
 )
-def test_vanilla_shares_after_improving_and_retrieves_after_degrading(now, before, move):
-    previous = None if before is None else evaluation(before)
-    assert Vanilla().decide(evaluation(now), previous) is move
+def test_vanilla_publishes_after_improving_and_seeks_after_degrading(now, before, publishes, seeks):
+    at = situation(evaluation(now), previous=before and evaluation(before))
+    assert Vanilla().publishes(at) is publishes
+    search = Vanilla().after(at)
+    assert (search is not None) is seeks
+    assert search is None or (search.method, search.min_accuracy, search.tested) == (Method.DISTIL, 0.49, False)
+    assert Vanilla().before(at) is None
 
 
 @pytest.mark.parametrize(("now", "before"), [(10, None), (51, 50), (50, 50), (49, 50)])
-def test_local_never_moves(now, before):
-    assert Local().decide(evaluation(now), before and evaluation(before)) is Move.REST
+@pytest.mark.parametrize("name", ["local", "local-balanced"])
+def test_local_does_nothing_with_others(name, now, before):
+    at = situation(evaluation(now), previous=before and evaluation(before))
+    strategy = STRATEGIES[name]
+    assert (strategy.publishes(at), strategy.before(at), strategy.after(at)) == (False, None, None)
+    assert not strategy.common_start
 
 
 def test_vanilla_chooses_the_single_best():
     candidates = [knowledge("weak", 55), knowledge("strong", 80), knowledge("middle", 70)]
-    assert [k.id for k in Vanilla().choose(candidates, evaluation(50))] == ["strong"]
+    at = situation(evaluation(50), previous=evaluation(60))
+    assert [k.id for k in Vanilla().choose(candidates, Vanilla().after(at), at)] == ["strong"]
 
 
 def test_vanilla_chooses_none_when_none_is_better():
-    assert Vanilla().choose([knowledge("equal", 50), knowledge("weak", 40)], evaluation(50)) == []
+    at = situation(evaluation(50), previous=evaluation(60))
+    candidates = [knowledge("equal", 50), knowledge("weak", 40)]
+    assert Vanilla().choose(candidates, Vanilla().after(at), at) == []
 
 
-def test_vanilla_keeps_whatever_came_out():
-    assert Vanilla().keep(evaluation(60), evaluation(40))
+@pytest.mark.parametrize("strategy", [Vanilla(), Local()])
+def test_the_simple_ones_keep_whatever_came_out(strategy):
+    assert strategy.keep(evaluation(60), evaluation(40))
+
+
+@pytest.mark.parametrize("strategy", [Exchange(), Merge(), Kuber()])
+def test_the_others_keep_what_is_no_worse(strategy):
+    assert strategy.keep(evaluation(60), evaluation(60))
+    assert not strategy.keep(evaluation(60), evaluation(59))
+
+
+def test_exchange_asks_for_the_classes_that_it_lacks():
+    search = Exchange().before(situation(evaluation(80, 10)))
+    assert (search.method, search.classes, search.latest, search.order) == (Method.GUIDE, (1,), True, "classes")
+    assert Exchange().before(situation(None)).order == "accuracy"
+    assert Exchange().after(situation(evaluation(80, 10))) is None
+
+
+def test_exchange_chooses_by_complement():
+    at = situation(evaluation(80, 10))
+    alike, other = knowledge("alike", 90, 10), knowledge("other", 20, 70)
+    assert [k.id for k in Exchange().choose([alike, other], Exchange().before(at), at)] == ["other", "alike"]
+
+
+def test_merge_takes_relatives_only():
+    relative = knowledge("relative", 50, architecture=ARCHITECTURE, origin=ORIGIN)
+    stranger = knowledge("stranger", 90, architecture=ARCHITECTURE)
+    at = situation(evaluation(40), architecture=ARCHITECTURE, origin=ORIGIN)
+    assert Merge().choose([stranger, relative], Merge().after(at), at) == [relative]
+    assert Merge().publishes(at)
+    assert Merge().common_start
+
+
+def test_kuber_merges_relatives_and_is_guided_by_strangers():
+    relative = knowledge("relative", 50, 90, architecture=ARCHITECTURE, origin=ORIGIN)
+    stranger = knowledge("stranger", 90, 90, architecture=ARCHITECTURE)
+    at = situation(evaluation(40, 40), architecture=ARCHITECTURE, origin=ORIGIN)
+    before, after = Kuber().before(at), Kuber().after(at)
+    assert (before.method, after.method) == (Method.GUIDE, Method.MERGE)
+    assert Kuber().choose([relative, stranger], before, at) == [stranger]
+    assert Kuber().choose([relative, stranger], after, at) == [relative]
+
+
+def test_merge_weighs_by_samples_and_staleness():
+    fresh, stale = knowledge("fresh", 50, sample_count=300), knowledge("stale", 50, sample_count=300)
+    at = situation(evaluation(40), samples=100, ages={"stale": 3})
+    candidates = [Candidate(knowledge=one, evaluation=evaluation(80, 60)) for one in (fresh, stale)]
+    assert Merge().shares(candidates, at) == [3.0, 1.5]
+
+
+def test_the_last_round_is_told():
+    assert Situation(round=3, rounds=3, own=None, previous=None).last
+    assert not Situation(round=2, rounds=3, own=None, previous=None).last
 
 
 def test_equal_claims_rank_by_age_then_id():
@@ -73,8 +109,7 @@ def test_equal_claims_rank_by_age_then_id():
 
 
 def test_claims_on_another_test_set_are_never_compared():
-    own = replace(evaluation(10), test_set=Digest.of(b"other"))
-    assert better([knowledge("strong", 80)], own) == []
+    assert better([knowledge("strong", 80)], evaluation(10, test_set="other")) == []
 
 
 def test_refused_knowledge_is_left_out_in_order():
@@ -84,4 +119,4 @@ def test_refused_knowledge_is_left_out_in_order():
 
 def test_strategies_are_found_by_their_own_name():
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert set(STRATEGIES) == {"vanilla", "local", "local-balanced"}
+    assert set(STRATEGIES) == {"kuber", "exchange", "merge", "vanilla", "local", "local-balanced"}

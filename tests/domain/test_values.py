@@ -47,7 +47,7 @@ DELIVERY = {
         (Evaluation, COUNTS, {"correct": (0, 0), "total": (0, 0)}),
         (Evaluation, COUNTS, {"correct": (), "total": ()}),
         (Draft, DRAFT, {"artifacts": {}}),
-        (Draft, DRAFT, {"round": 0}),
+        (Draft, DRAFT, {"round": -1}),
         (Draft, DRAFT, {"sample_count": -1}),
         (Draft, DRAFT, {"class_counts": (1,)}),
         (Draft, DRAFT, {"evaluation": Evaluation(test_set=SET, correct=(1,), total=(1,))}),

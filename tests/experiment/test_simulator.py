@@ -16,7 +16,8 @@ from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Query
-from kuber.domain.strategy import Move, Vanilla
+from kuber.domain.strategies import Vanilla
+from kuber.domain.strategy import Method, Search, Situation
 from kuber.entity.checkpoint import Checkpoints, round_path
 from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import drive
@@ -183,10 +184,15 @@ def test_run_and_simulate_agree_where_nothing_is_exchanged(tmp_path, cache):
 
 
 class Scripted(Vanilla):
-    """Shares the first round and asks in all others."""
+    """Publishes the first round and seeks in all others."""
 
-    def decide(self, own: Evaluation, previous: Evaluation | None) -> Move:
-        return Move.SHARE if previous is None else Move.RETRIEVE
+    def publishes(self, situation: Situation) -> bool:
+        return situation.previous is None
+
+    def after(self, situation: Situation) -> Search | None:
+        if situation.previous is None:
+            return None
+        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy, tested=False)
 
 
 def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, registry_url, vault_url, samples):

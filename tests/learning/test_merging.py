@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuber.learning.merging import average
+from kuber.learning.architectures import describe, initial_weights, make
+from kuber.learning.merging import average, merge
 
 
 def model(*values: float, steps: int = 3):
@@ -32,3 +33,28 @@ def test_whole_numbers_are_rounded_and_stay_whole():
     merged = average([model(0.0, steps=3), model(0.0, steps=6)], [1, 1])
     assert merged["steps"].dtype == torch.int64
     assert merged["steps"].item() in (4, 5)
+
+
+def test_statistics_are_those_of_the_mixture():
+    """BatchNorm that saw one half of the samples each, pooled, has the mean and variance of all of them."""
+    samples = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)) * 3
+    samples[200:] += 7
+    halves = samples[:100], samples[100:]
+    models = [
+        {"n.running_mean": half.mean(0), "n.running_var": half.var(0, unbiased=False), "n.weight": half[0]}
+        for half in halves
+    ]
+    merged = merge(models, [100, 300])
+    torch.testing.assert_close(merged["n.running_mean"], samples.mean(0))
+    torch.testing.assert_close(merged["n.running_var"], samples.var(0, unbiased=False))
+    torch.testing.assert_close(merged["n.weight"], (halves[0][0] + 3 * halves[1][0]) / 4)
+
+
+def test_merging_equal_networks_changes_no_bit():
+    weights = initial_weights(describe("cnn", {"input_shape": (3, 8, 8), "classes": 4}), 0)
+    network = make("cnn", {"input_shape": (3, 8, 8), "classes": 4})
+    network.load_state_dict(weights)
+    network(torch.randn(16, 3, 8, 8))  # statistics that are no round numbers
+    weights = network.state_dict()
+    merged = merge([weights, weights, weights], [3, 1.7, 0.2])
+    assert all(merged[name].numpy().tobytes() == weights[name].numpy().tobytes() for name in weights)

@@ -87,7 +87,7 @@ def test_deliveries(client, body):
     [
         ({"round": "1"}, 422, "request-rejected", "body.round"),
         ({"surprise": 1}, 422, "request-rejected", "body.surprise"),
-        ({"round": 0}, 422, "request-rejected", "rounds count from 1"),
+        ({"round": -1}, 422, "request-rejected", "round"),
         ({"entity": "nobody"}, 400, "request-rejected", "No entity 'nobody'"),
         (
             {"artifacts": {WEIGHTS: {"digest": str(Digest.of(b"no")), "size": 2}}},
@@ -123,6 +123,10 @@ def test_a_key_is_needed(client, body):
         ({"min_accuracy": "nan"}, 422),
         ({"test_set": "md5:1"}, 422),
         ({"order": "worst"}, 422),
+        ({"order": "classes"}, 400),
+        ({"classes": 1}, 400),
+        ({"order": "classes", "classes": -1}, 422),
+        ({"initial": "perhaps"}, 422),
         ({"cursor": "x"}, 400),
     ],
 )

@@ -202,6 +202,16 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
         assert plan[0].startswith("SEARCH")
 
 
+def test_the_latest_are_told_by_an_index(registry_store, draft):
+    publish_many(registry_store, draft, 12)
+    statement = discovery(Query(latest=True)).compile(
+        dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
+    )
+    with registry_store._database.read() as connection:
+        plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
+    assert any("COVERING INDEX knowledge_latest" in step for step in plan)
+
+
 def test_evaluations_are_rows_of_counts(registry_store, draft, tmp_path):
     registry_store.publish(draft((3, 4)), key="k")
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:

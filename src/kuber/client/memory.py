@@ -13,6 +13,7 @@ from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, Ten
 from kuber.domain.member import Member
 from kuber.domain.ports import Vault
 from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.domain.ranking import recall_rank
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.wire import ArchitectureBody, DeliveryBody, DraftBody, canonical
 
@@ -99,6 +100,7 @@ class MemoryRegistry:
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
+        self._latest: dict[tuple[str, str, Digest], int] = {}  # (entity, task name, test set) -> index
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
@@ -144,6 +146,7 @@ class MemoryRegistry:
             self._pins[pin] = manifest
             self._published[told.entity, key] = digest, len(self._records)
             insort(self._best, (-record.evaluation.accuracy, len(self._records)))
+            self._latest[record.entity, record.task.name, record.task.test_set] = len(self._records)
             self._places[id] = len(self._records)
             self._records.append(record)
             return record
@@ -157,7 +160,7 @@ class MemoryRegistry:
                 # The best come first, so nothing after the first that is too low can match.
                 if query.order == "accuracy" and record.evaluation.accuracy < (query.min_accuracy or 0):
                     break
-                if _matches(record, query):
+                if _matches(record, query) and (not query.latest or self._is_latest(place)):
                     found.append(record)
                 if len(found) > query.limit:
                     break
@@ -192,12 +195,25 @@ class MemoryRegistry:
         """Indices of records in the order of the query, from after its cursor on."""
         after = None if query.cursor is None else _place(query.cursor, query.order, len(self._records))
         if query.order == "newest":
-            return range(len(self._records) - 1 if after is None else after - 1, -1, -1)
+            places = sorted(self._latest.values()) if query.latest else range(len(self._records))
+            return reversed(places if after is None else places[: bisect_left(places, after)])
+        if query.order == "classes":
+            looked_at = self._latest.values() if query.latest else range(len(self._records))
+            ranked = sorted(self._ranked(place, query) for place in looked_at)
+            start = 0 if after is None else bisect_right(ranked, self._ranked(after, query))
+            return (place for _, place in ranked[start:])
         if after is None:
             start = 0
         else:
             start = bisect_left(self._best, (-self._records[after].evaluation.accuracy, after)) + 1
         return (place for _, place in self._best[start:])
+
+    def _is_latest(self, place: int) -> bool:
+        record = self._records[place]
+        return self._latest[record.entity, record.task.name, record.task.test_set] == place
+
+    def _ranked(self, place: int, query: Query) -> tuple[int, int]:
+        return -recall_rank(self._records[place].evaluation, query.classes), place
 
     def _check_named(self, entity: str, named: Iterable[str]) -> None:
         if entity not in self._entities:
@@ -215,6 +231,7 @@ def _matches(record: Knowledge, query: Query) -> bool:
         and (query.test_set is None or record.task.test_set == query.test_set)
         and (query.min_accuracy is None or record.evaluation.accuracy >= query.min_accuracy)
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
+        and (query.initial is None or query.initial == (record.round == 0))
     )
 
 

@@ -15,6 +15,7 @@ from kuber.errors import DatasetError
 
 TEST_SHARE = 0.2
 _SMALLEST = 20  # samples
+_NAMES = ("x", "y", "classes", "x_test", "y_test")
 
 
 def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
@@ -27,21 +28,40 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
 
 
 def offered(name: str, offer: Callable[[], Any]) -> tuple[Arrays, tuple[str, ...]]:
-    """The same from a function that gives a mapping with `x`, `y` and perhaps `classes`."""
-    source = f"the data set {name!r}"
+    """The same from a function that gives a mapping with `x`, `y` and perhaps `classes`, `x_test` and `y_test`."""
+    source = f"The data set {name!r}"
     try:
         given = dict(offer())
     except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
-        raise DatasetError(f"{source.capitalize()} cannot be had: {type(error).__name__}: {error}.") from None
-    held = {key: np.asarray(given[key]) for key in ("x", "y", "classes") if key in given}
+        raise DatasetError(f"{source} cannot be had: {type(error).__name__}: {error}.") from None
+    try:
+        held = {key: np.asarray(given[key]) for key in _NAMES if key in given}
+    except ValueError:
+        raise DatasetError(f"{source} gives something that is no array; its function must give x and y.") from None
     for key in ("x", "y"):
         if key not in held:
-            raise DatasetError(f"{source.capitalize()} lacks the array {key}; its function must give x and y.")
-    return split(source, held)
+            raise DatasetError(f"{source} lacks the array {key}; its function must give x and y.")
+    return split(f"the data set {name!r}", held)
 
 
 def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ...]]:
-    """Arrays checked and split 80 to 20; `path` says in errors where they are from."""
+    """Arrays checked, and split 80 to 20 unless they bring a test part; `path` says in errors where they are from."""
+    own_test = {"x_test", "y_test"} & set(held)
+    if len(own_test) == 1:
+        raise DatasetError(f"In {path}, x_test and y_test must be given together.")
+    if own_test:
+        if held["x"].dtype != held["x_test"].dtype:
+            raise DatasetError(f"In {path}, x and x_test must be of one dtype.")
+        if not held["y_test"].size or held["y_test"].shape[:1] != held["x_test"].shape[:1]:
+            raise DatasetError(f"In {path}, y_test must hold one label for each sample of x_test, and at least one.")
+        # Checked as one, so that both parts have one shape, one dtype and one numbering of the classes.
+        try:
+            count = np.size(held["x"], 0)
+            held = held | {key: np.concatenate([held[key], held[f"{key}_test"]]) for key in ("x", "y")}
+        except ValueError:
+            raise DatasetError(
+                f"In {path}, x_test and y_test must have the shapes of x and y but for their length."
+            ) from None
     x, y = _samples(path, held["x"]), held["y"]
     if y.ndim != 1 or len(x) != len(y):
         raise DatasetError(
@@ -50,7 +70,10 @@ def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ..
     if len(y) < _SMALLEST:
         raise DatasetError(f"{path} holds {len(y)} samples; at least {_SMALLEST} are needed.")
     numbers, names = _labels(path, y, held.get("classes"))
-    test, train = stratified(numbers, round(TEST_SHARE * len(y)), seed=0)
+    if own_test:
+        train, test = np.split(np.arange(len(y)), [count])
+    else:
+        test, train = stratified(numbers, round(TEST_SHARE * len(y)), seed=0)
     arrays = Arrays(train_x=x[train], train_y=numbers[train], test_x=x[test], test_y=numbers[test])
     return arrays, names
 
@@ -58,7 +81,7 @@ def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ..
 def _arrays(path: Path) -> dict[str, Numbers]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in ("x", "y", "classes") if name in file.files}
+            held = {name: file[name] for name in _NAMES if name in file.files}
     except FileNotFoundError:
         raise DatasetError(f"There is no file {path}.") from None
     except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error):

@@ -63,8 +63,9 @@ class Draft:
     architecture: Architecture
     artifacts: Mapping[str, Artifact]  # kind -> file
     evaluation: Evaluation  # claimed by the publisher, on the common test set
-    round: int  # the publisher's own round, from 1
+    round: int  # the publisher's own round, from 1; 0 for an initial checkpoint, which nobody has trained yet
     parents: tuple[str, ...] = ()  # ids of the knowledge it absorbed
+    origin: Digest | None = None  # of the initial checkpoint that its weights descend from, where it is published
     sample_count: int | None = None  # training samples, where the publisher chooses to tell
     class_counts: tuple[int, ...] | None = None  # of its training samples, where it chooses to tell
 
@@ -75,8 +76,8 @@ class Draft:
             raise ValueError("the evaluation of knowledge has one count for each label of its task")
         if self.evaluation.test_set != self.task.test_set:
             raise ValueError("knowledge is evaluated on the common test set of its task")
-        if self.round < 1:
-            raise ValueError("rounds count from 1")
+        if self.round < 0:
+            raise ValueError("a round is not negative")
         if self.sample_count is not None and self.sample_count < 0:
             raise ValueError("a sample count is not negative")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:

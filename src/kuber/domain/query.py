@@ -8,7 +8,8 @@ from kuber.domain.digest import Digest
 MAX_LIMIT = 1000
 
 T = TypeVar("T")
-Order = Literal["accuracy", "newest"]
+Order = Literal["accuracy", "newest", "classes"]
+RECALL_UNIT = 1_000_000  # recalls are ranked as whole millionths, so that every database ranks them alike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +20,10 @@ class Query:
     test_set: Digest | None = None  # digest of the common test set
     min_accuracy: float | None = None  # claimed, at least this
     exclude_entity: str | None = None  # id; usually the asker's own
-    order: Order = "accuracy"  # best first, older first among equals; or newest first
+    initial: bool | None = None  # only initial checkpoints; or only what was trained
+    latest: bool = False  # only the newest of each entity on each task
+    classes: tuple[int, ...] = ()  # indices of labels, for order "classes"
+    order: Order = "accuracy"  # best first; newest first; or best mean recall on `classes`. Older first among equals
     limit: int = 100  # of one page, 1 to MAX_LIMIT
     cursor: str | None = None  # from the page before
 
@@ -28,6 +32,10 @@ class Query:
             raise ValueError(f"a page has 1 to {MAX_LIMIT} entries")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             raise ValueError("a minimum accuracy lies between 0 and 1")
+        if (self.order == "classes") != bool(self.classes):
+            raise ValueError("the order by classes needs classes, and no other order does")
+        if any(label < 0 for label in self.classes) or len(self.classes) > MAX_LIMIT:
+            raise ValueError(f"classes are up to {MAX_LIMIT} indices of labels, from 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

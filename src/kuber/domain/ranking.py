@@ -1,9 +1,10 @@
 """Which candidates to learn from, best first."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import RECALL_UNIT
 
 
 def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
@@ -22,3 +23,11 @@ def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
 def without(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:
     """The candidates that we have not found unsound before, in their order."""
     return [candidate for candidate in candidates if candidate.id not in refused]
+
+
+def recall_rank(evaluation: Evaluation, classes: Sequence[int]) -> int:
+    """The sum of the recalls on these classes, each in whole millionths; a class without samples adds nothing."""
+    counts = [
+        (evaluation.correct[label], evaluation.total[label]) for label in classes if label < len(evaluation.total)
+    ]
+    return sum(correct * RECALL_UNIT // total for correct, total in counts if total)

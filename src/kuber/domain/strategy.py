@@ -1,29 +1,86 @@
-"""The pure decisions of an entity: when to publish, when to seek, whom to choose, what to keep."""
+"""What a strategy decides: when to publish, when to seek, whom to choose, how to absorb, what to keep."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Knowledge
-from kuber.domain.ranking import better
+from kuber.domain.knowledge import Architecture, Knowledge
+from kuber.domain.query import Order
 
 
-class Move(StrEnum):
-    """What an entity does after its local phase."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guidance:
+    """How a local phase listens to frozen teachers, its guides: see `kuber.learning.guidance`."""
 
-    SHARE = "share"
-    RETRIEVE = "retrieve"
-    REST = "rest"
+    temperature: float = 2.0  # softens guides and student
+    weight: float = 1.0  # of what the guides say, beside the loss on the labels
+    sharpness: float = 2.0  # how much more a competent guide counts than a less competent one; 0: all alike
+    augmented: bool = False  # guides see each augmented batch; else each sample once, as it is
+    own_start: bool = False  # the model that the phase starts from is one of the guides
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalPhase:
-    """What the next local phase optimises. Start weights and teachers join it with the strategies that need them."""
+    """What a local phase optimises."""
 
     loss: Literal["cross-entropy", "balanced-softmax"] = "cross-entropy"
     proximal: float = 0.0  # weight of the squared distance to the weights it starts from (FedProx's mu)
+    guidance: Guidance | None = None  # where there are guides
+
+
+class Method(StrEnum):
+    """How knowledge is absorbed."""
+
+    DISTIL = "distil"  # in epochs of its own, after a local phase
+    GUIDE = "guide"  # as frozen teachers during a local phase
+    MERGE = "merge"  # by averaging weights, after a local phase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What to ask the registry for, and what for."""
+
+    method: Method
+    min_accuracy: float | None = None
+    latest: bool = False  # only the newest knowledge of each entity
+    classes: tuple[int, ...] = ()  # rank by the recall on these
+    limit: int = 10  # candidates to look at
+    tested: bool = True  # evaluate what was pulled before it is used: claims may lie
+
+    @property
+    def order(self) -> Order:
+        return "classes" if self.classes else "accuracy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Situation:
+    """What an entity knows when it decides."""
+
+    round: int
+    rounds: int
+    own: Evaluation | None  # of the model as it is; None before the first evaluation
+    previous: Evaluation | None  # at the end of the round before
+    shared: Evaluation | None = None  # of what we published last
+    samples: int = 0  # private ones
+    architecture: Architecture | None = None
+    origin: Digest | None = None  # of the initial checkpoint that our weights descend from
+    ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since we first saw it
+
+    @property
+    def last(self) -> bool:
+        """Whether no local phase will follow this round."""
+        return self.round >= self.rounds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Knowledge that was pulled, with what we found when we evaluated it ourselves."""
+
+    knowledge: Knowledge
+    evaluation: Evaluation
 
 
 class Strategy(Protocol):
@@ -32,71 +89,35 @@ class Strategy(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def common_start(self) -> bool:
+        """Whether to begin from an initial checkpoint that the entities agree on."""
+        ...
+
     def local_phase(self) -> LocalPhase:
         """What to optimise in the coming local phase."""
         ...
 
-    def decide(self, own: Evaluation, previous: Evaluation | None) -> Move:
-        """What to do after a local phase. `previous` is the evaluation at the end of the round before."""
+    def before(self, situation: Situation) -> Search | None:
+        """What to seek before a local phase; None for nothing."""
         ...
 
-    def choose(self, candidates: Sequence[Knowledge], own: Evaluation) -> Sequence[Knowledge]:
-        """The teachers to learn from, best first; none when no candidate helps."""
+    def publishes(self, situation: Situation) -> bool:
+        """Whether to publish after a local phase."""
+        ...
+
+    def after(self, situation: Situation) -> Search | None:
+        """What to seek after a local phase; None for nothing."""
+        ...
+
+    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+        """Which of the candidates to pull, best first; none when none helps."""
+        ...
+
+    def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
+        """What each pulled candidate weighs in a merge, beside our own model's one."""
         ...
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
         """Whether what was absorbed stays."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """Never shares and never retrieves: the honest floor of every comparison."""
-
-    name: str = "local"
-
-    def local_phase(self) -> LocalPhase:
-        return LocalPhase()
-
-    def decide(self, own: Evaluation, previous: Evaluation | None) -> Move:
-        return Move.REST
-
-    def choose(self, candidates: Sequence[Knowledge], own: Evaluation) -> Sequence[Knowledge]:
-        return []
-
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class LocalBalanced(Local):
-    """`local` with a loss that corrects for the entity's class frequencies: a floor that knows its own data."""
-
-    name: str = "local-balanced"
-
-    def local_phase(self) -> LocalPhase:
-        return LocalPhase(loss="balanced-softmax")
-
-
-@dataclass(frozen=True, slots=True)
-class Vanilla:
-    """Share after an improvement, retrieve from the single best other after a degradation, keep the result."""
-
-    name: str = "vanilla"
-
-    def local_phase(self) -> LocalPhase:
-        return LocalPhase()
-
-    def decide(self, own: Evaluation, previous: Evaluation | None) -> Move:
-        if previous is None or own.accuracy > previous.accuracy:
-            return Move.SHARE
-        return Move.RETRIEVE if own.accuracy < previous.accuracy else Move.REST
-
-    def choose(self, candidates: Sequence[Knowledge], own: Evaluation) -> Sequence[Knowledge]:
-        return better(candidates, own)[:1]
-
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return True
-
-
-STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Vanilla(), Local(), LocalBalanced())}

@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.weights import Weights, dump
@@ -19,6 +21,7 @@ from kuber.wire import DeliveryBody, EvaluationBody
 FILE_NAME = "checkpoint.safetensors"
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
+_START = "start."  # ... of those that its local phase began with
 
 Stage = Literal["trained", "absorbed", "ended"]
 
@@ -46,9 +49,13 @@ class State:
     generator: torch.Tensor  # state of the generator that shuffles and augments
     own: Evaluation | None  # of `weights` on the common test set
     previous: Evaluation | None  # at the end of the round before
+    start: Weights | None = None  # that the local phase of this round began with; until the round has ended
+    shared: Evaluation | None = None  # of what was published last
+    origin: Digest | None = None  # of the initial checkpoint that `weights` descend from
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
     refused: tuple[str, ...] = ()  # knowledge found unsound
-    absorption: Absorption | None = None  # in stage "absorbed"
+    seen: Mapping[str, int] = field(default_factory=dict)  # candidates -> round first seen
+    absorption: Absorption | None = None  # done, and not recorded yet
 
 
 def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:
@@ -80,6 +87,8 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Replace the latest state; a kill leaves either the old or the new one."""
         tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
+        # Copies: after a phase that was undone, the model is the one that it began with, and no tensor is stored twice.
+        tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.start or {}).items()}
         tensors[_GENERATOR] = state.generator
         _write(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
@@ -95,8 +104,9 @@ class Checkpoints:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CorruptKnowledgeError(f"The checkpoint {path} cannot be read ({error}); start a new run.") from None
         generator = tensors.pop(_GENERATOR)
-        weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
-        return _decode(fields, weights=weights, generator=generator)
+        weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
+        start = {name.removeprefix(_START): tensors[name] for name in tensors if name.startswith(_START)}
+        return _decode(fields, weights=weights, start=start or None, generator=generator)
 
     def save_round(self, round: int, weights: Weights) -> str:
         """Keep the weights at the end of a round; returns the file's name."""
@@ -128,8 +138,11 @@ def _encode(state: State) -> dict[str, Any]:
         "seq": state.seq,
         "own": _encode_evaluation(state.own),
         "previous": _encode_evaluation(state.previous),
+        "shared": _encode_evaluation(state.shared),
+        "origin": None if state.origin is None else str(state.origin),
         "parents": state.parents,
         "refused": state.refused,
+        "seen": dict(state.seen),
         "absorption": absorption
         and {
             "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
@@ -141,7 +154,7 @@ def _encode(state: State) -> dict[str, Any]:
     }
 
 
-def _decode(fields: dict[str, Any], *, weights: Weights, generator: torch.Tensor) -> State:
+def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, generator: torch.Tensor) -> State:
     absorption = fields.pop("absorption")
     return State(
         life=fields["life"],
@@ -152,8 +165,12 @@ def _decode(fields: dict[str, Any], *, weights: Weights, generator: torch.Tensor
         generator=generator,
         own=_decode_evaluation(fields["own"]),
         previous=_decode_evaluation(fields["previous"]),
+        start=start,
+        shared=_decode_evaluation(fields["shared"]),
+        origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
         parents=tuple(fields["parents"]),
         refused=tuple(fields["refused"]),
+        seen=fields["seen"],
         absorption=absorption
         and Absorption(
             delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),

@@ -1,39 +1,30 @@
-"""The loop of an entity: train, evaluate, decide, share or retrieve, round after round.
+"""The loop of an entity: seek guides, train, evaluate, decide, share or retrieve, round after round.
 
 `Entity.steps` is a generator. It yields work steps (training, evaluation, distillation) and is sent their results;
 between two of them it decides, on its two ports. Whoever drives it chooses where and when the work is done.
 """
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.event import Kind
 from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.ports import Registry, Vault
-from kuber.domain.query import Query
-from kuber.domain.ranking import better, without
-from kuber.domain.strategy import Move, Strategy
+from kuber.domain.strategy import Candidate, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.checkpoint import Absorption, Keeper, State
+from kuber.entity.journal import Journal
 from kuber.entity.log import Log
-from kuber.entity.work import (
-    Evaluated,
-    Learner,
-    Learnt,
-    Teacher,
-    Work,
-    check_teachable,
-    common_evaluation,
-    distillation,
-    training,
-)
+from kuber.entity.retrieval import Retrieval
+from kuber.entity.work import Guide, Learner, Learnt, Teacher, Work, distillation, training
 from kuber.errors import KnowledgeError
-from kuber.learning.weights import Weights, dump, load
+from kuber.learning.merging import average, merge
+from kuber.learning.weights import Weights, dump
 
 Steps = Generator[Work, Any, None]
+Taught = Sequence[tuple[Candidate, Teacher]]
 
 
 class Entity:
@@ -63,29 +54,40 @@ class Entity:
         self.registry = registry
         self.vault = vault
         self.checkpoints = checkpoints
-        self.log = log
         self.class_counts = class_counts
-        self._state = checkpoints.latest() or initial()
+        self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
 
     @property
     def progress(self) -> float:
         """The share of its rounds that is done; within a round, half of it after the local phase."""
-        state = self._state
+        state = self._journal.state
         whole = state.round if state.stage == "ended" else state.round - 0.5
         return whole / self.rounds
 
     @property
     def accuracy(self) -> float:
         """On the common test set, at the end of the last round that is done; 0 before the first."""
-        return self._state.previous.accuracy if self._state.previous else 0.0
+        previous = self._journal.state.previous
+        return previous.accuracy if previous else 0.0
 
     def steps(self) -> Steps:
         """Every remaining round, as work steps to be done and sent back."""
         self._id = self.registry.register(self.name).id
-        if self._state.seq == 0:
+        self._retrieval = Retrieval(
+            id=self._id,
+            task=self.task,
+            learner=self.learner,
+            registry=self.registry,
+            vault=self.vault,
+            journal=self._journal,
+        )
+        if self._journal.state.seq == 0:
             self._log_joined()
+            if self.strategy.common_start:
+                yield from self._agree_on_start()
+            self._journal.save()
         while True:
-            state = self._state
+            state = self._journal.state
             if state.stage == "ended":
                 if state.round >= self.rounds:
                     return
@@ -96,31 +98,100 @@ class Entity:
                 self._record_absorption()
                 self._end_round()
 
+    def _agree_on_start(self) -> Steps:
+        """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
+        journal, retrieval = self._journal, self._retrieval
+        if not retrieval.initial_checkpoints(self.learner.architecture):
+            own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
+            self._publish(own, "initial")
+        # Asked again even so: of several that published at once, all begin from the oldest.
+        for knowledge in retrieval.initial_checkpoints(self.learner.architecture):
+            digest = knowledge.artifacts[WEIGHTS].digest
+            if digest != Digest.of(dump(journal.state.weights)):
+                teacher = retrieval.pull(knowledge)
+                if teacher is None:
+                    continue
+                journal.change(weights=teacher.weights)
+            journal.change(origin=digest, parents=(knowledge.id,))
+            return
+
     def _local_phase(self) -> Steps:
-        """Train on private data and evaluate; the state that results can be decided upon."""
-        state = replace(self._state, round=self._state.round + 1)
-        self._state = state
-        self._append("round-started", {})
+        """Train on private data, guided or not, and evaluate; the state that results can be decided upon."""
+        journal, retrieval = self._journal, self._retrieval
+        journal.change(round=journal.state.round + 1)
+        journal.append("round-started", {})
+        start, previous = journal.state.weights, journal.state.previous
         phase = self.strategy.local_phase()
-        learnt: Learnt = yield training(self.learner, phase, state.weights, state.generator)
-        self._append("trained", {"samples": learnt.samples, "loss": learnt.loss, "seconds": learnt.seconds})
-        own = yield from self._evaluate(learnt.weights, stage="trained")
-        self._save(stage="trained", weights=learnt.weights, generator=learnt.generator, own=own)
+        taught: Taught = ()
+        search = self.strategy.before(self._situation(previous))
+        if search is not None:
+            taught = yield from retrieval.tested(self._found(search, previous), search.method)
+        if taught and previous is None:
+            previous = yield from retrieval.evaluated(start, stage="initial")
+        guides = self._guides(phase, taught, start, previous)
+        generator = journal.state.generator
+        try:
+            learnt: Learnt = yield training(self.learner, phase, start, generator, guides)
+        except KnowledgeError as error:  # sound weights can still speak nonsense
+            for one, _ in taught:
+                retrieval.refuse(one.knowledge, error.message, 0)
+            taught = ()
+            guides = self._guides(phase, taught, start, previous)
+            learnt = yield training(self.learner, phase, start, generator, guides)
+        detail = {
+            "samples": learnt.samples,
+            "forward": learnt.forward,
+            "loss": learnt.loss,
+            "seconds": learnt.seconds,
+        }
+        journal.append("trained", detail)
+        own = yield from retrieval.evaluated(learnt.weights, stage="trained")
+        absorption = None
+        weights = learnt.weights
+        if taught and previous is not None:
+            weights, own, kept = yield from self._kept_if_better(start, previous, weights, own)
+            absorption = self._absorption(Method.GUIDE, taught, before=previous, after=own, kept=kept)
+        journal.save(
+            stage="trained",
+            weights=weights,
+            start=start,
+            generator=learnt.generator,
+            own=own,
+            absorption=absorption,
+        )
+
+    def _guides(
+        self, phase: LocalPhase, taught: Taught, start: Weights, previous: Evaluation | None
+    ) -> tuple[Guide, ...]:
+        """Who speaks in a local phase: those that were sought, and the start model where the phase wants it."""
+        guides = [Guide(teacher=teacher, recalls=_recalls(one.evaluation)) for one, teacher in taught]
+        if phase.guidance and phase.guidance.own_start and previous is not None:
+            own = Teacher(architecture=self.learner.architecture, weights=start)
+            guides.append(Guide(teacher=own, recalls=_recalls(previous)))
+        return tuple(guides)
 
     def _decide(self) -> Steps:
-        """Share, retrieve or rest, as the strategy says."""
+        """Publish, retrieve or rest, as the strategy says."""
+        journal = self._journal
+        if journal.state.absorption is not None:
+            self._record_absorption()
+            journal.save(absorption=None)
         own = self._own
-        move = self.strategy.decide(own, self._state.previous)
-        if move is Move.SHARE:
-            self._share(own)
-        elif move is Move.RETRIEVE:
-            yield from self._retrieve(own)
-        if self._state.stage == "trained":
+        if self.strategy.publishes(self._situation(own)):
+            self._publish(own, "publish")
+        search = self.strategy.after(self._situation(own))
+        if search is not None:
+            chosen = self._found(search, own)
+            if search.method is Method.MERGE:
+                yield from self._merge((yield from self._retrieval.tested(chosen, search.method)), own)
+            else:
+                yield from self._distil(chosen, own)
+        if journal.state.stage == "trained":
             self._end_round()
 
-    def _share(self, own: Evaluation) -> None:
+    def _publish(self, own: Evaluation, act: str) -> None:
         """Weights to the vault first, then the record to the registry."""
-        state = self._state
+        journal, state = self._journal, self._journal.state
         data = dump(state.weights)
         artifact = self.vault.put(data)
         draft = Draft(
@@ -131,98 +202,114 @@ class Entity:
             evaluation=own,
             round=state.round,
             parents=state.parents,
+            origin=state.origin,
             sample_count=len(self.learner.private),
             class_counts=self.class_counts,
         )
-        knowledge = self.registry.publish(draft, key=self._key("publish"))
-        self._state = replace(state, parents=())
-        self._append("published", {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size})
+        knowledge = self.registry.publish(draft, key=journal.key(act))
+        journal.change(parents=(), shared=own)
+        detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+        journal.append("published", detail)
 
-    def _retrieve(self, own: Evaluation) -> Steps:
-        """Distil the best knowledge of others into the local model, if there is any that is better and sound."""
-        candidates = self._candidates(own)
-        self._append("sought", {"candidates": len(candidates)})
-        chosen = self.strategy.choose(candidates, own)
-        teachers = [(knowledge, teacher) for knowledge in chosen if (teacher := self._pull(knowledge)) is not None]
-        for knowledge, teacher in teachers[:1]:
-            yield from self._absorb(knowledge, teacher, own)
+    def _found(self, search: Search, own: Evaluation | None) -> list[Knowledge]:
+        """Whom the strategy chooses among what the search finds."""
+        candidates = self._retrieval.candidates(search)
+        self._journal.append("sought", {"candidates": len(candidates)})
+        return list(self.strategy.choose(candidates, search, self._situation(own)))
 
-    def _absorb(self, knowledge: Knowledge, teacher: Teacher, own: Evaluation) -> Steps:
-        """Distil, evaluate, and keep the result if the strategy says so; saved before it is recorded."""
-        state = self._state
-        try:
-            learnt: Learnt = yield distillation(self.learner, teacher, state.weights, state.generator)
-        except KnowledgeError as error:  # sound weights can still speak nonsense
-            self._refuse(knowledge, error, 0)
+    def _distil(self, chosen: list[Knowledge], own: Evaluation) -> Steps:
+        """Distil the first sound one of the chosen in epochs of its own; kept if the strategy says so."""
+        journal = self._journal
+        for knowledge in chosen:
+            teacher = self._retrieval.pull(knowledge)
+            if teacher is None:
+                continue
+            state = journal.state
+            try:
+                learnt: Learnt = yield distillation(self.learner, teacher, state.weights, state.generator)
+            except KnowledgeError as error:  # sound weights can still speak nonsense
+                self._retrieval.refuse(knowledge, error.message, 0)
+                return
+            after = yield from self._retrieval.evaluated(learnt.weights, stage="absorbed")
+            kept = self.strategy.keep(own, after)
+            taught = [(Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher)]
+            absorption = self._absorption(Method.DISTIL, taught, before=own, after=after, kept=kept, learnt=learnt)
+            journal.save(
+                stage="absorbed",
+                weights=learnt.weights if kept else state.weights,
+                generator=learnt.generator,
+                own=after if kept else own,
+                absorption=absorption,
+            )
             return
-        after = yield from self._evaluate(learnt.weights, stage="absorbed")
-        kept = self.strategy.keep(own, after)
+
+    def _merge(self, taught: Taught, own: Evaluation) -> Steps:
+        """Average with the candidates; kept if it is no worse than the model that this round began with."""
+        journal, state = self._journal, self._journal.state
+        shares = self.strategy.shares([one for one, _ in taught], self._situation(own))
+        used = [(pair, share) for pair, share in zip(taught, shares, strict=True) if share > 0]
+        if not used:
+            return
+        models = [state.weights, *(teacher.weights for (_, teacher), _ in used)]
+        merged = merge(models, [1.0, *(share for _, share in used)])
+        after = yield from self._retrieval.evaluated(merged, stage="absorbed")
+        start, previous = (state.start, state.previous) if state.previous else (state.weights, own)
+        assert start is not None, "a state between local phase and end of round knows where it began"
+        weights, result, kept = yield from self._kept_if_better(start, previous or own, merged, after)
+        if not kept and own.accuracy > result.accuracy:
+            weights, result = state.weights, own
+        absorption = self._absorption(Method.MERGE, [pair for pair, _ in used], before=own, after=result, kept=kept)
+        journal.save(stage="absorbed", weights=weights, own=result, absorption=absorption)
+
+    def _kept_if_better(
+        self, start: Weights, before: Evaluation, weights: Weights, after: Evaluation
+    ) -> Generator[Work, Any, tuple[Weights, Evaluation, bool]]:
+        """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
+        if self.strategy.keep(before, after):
+            return weights, after, True
+        halfway = average([start, weights], [1.0, 1.0])
+        evaluation = yield from self._retrieval.evaluated(halfway, stage="halfway")
+        if self.strategy.keep(before, evaluation):
+            return halfway, evaluation, True
+        return start, before, False
+
+    def _absorption(
+        self,
+        method: Method,
+        taught: Taught,
+        *,
+        before: Evaluation,
+        after: Evaluation,
+        kept: bool,
+        learnt: Learnt | None = None,
+    ) -> Absorption:
+        """What became of a delivery. When it is kept, the teachers become parents of what is published next."""
+        journal = self._journal
+        teachers = tuple(one.knowledge.id for one, _ in taught)
+        if kept:
+            journal.change(parents=tuple(dict.fromkeys((*journal.state.parents, *teachers))))
         delivery = Delivery(
             student=self._id,
-            teachers=(knowledge.id,),
-            method="distil",
-            round=state.round,
-            accuracy_before=own.accuracy,
+            teachers=teachers,
+            method=method.value,
+            round=journal.state.round,
+            accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             kept=kept,
         )
-        self._save(
-            stage="absorbed",
-            weights=learnt.weights if kept else state.weights,
-            generator=learnt.generator,
-            own=after if kept else own,
-            parents=(*state.parents, knowledge.id) if kept else state.parents,
-            absorption=Absorption(
-                delivery=delivery,
-                publishers=(knowledge.entity,),
-                samples=learnt.samples,
-                forward=learnt.forward,
-                seconds=learnt.seconds,
-            ),
+        return Absorption(
+            delivery=delivery,
+            publishers=tuple(one.knowledge.entity for one, _ in taught),
+            samples=learnt.samples if learnt else 0,
+            forward=learnt.forward if learnt else 0,
+            seconds=learnt.seconds if learnt else 0.0,
         )
-
-    def _candidates(self, own: Evaluation) -> list[Knowledge]:
-        """Knowledge of others on our task with a higher accuracy than ours, best first, that we have not refused."""
-        query = Query(
-            task=self.task.name,
-            test_set=self.task.test_set,
-            min_accuracy=own.accuracy,
-            exclude_entity=self._id,
-            limit=10 + len(self._state.refused),
-        )
-        return without(better(self.registry.discover(query).items, own), self._state.refused)
-
-    def _pull(self, knowledge: Knowledge) -> Teacher | None:
-        """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
-        received = 0
-        try:
-            check_teachable(knowledge, self.task)
-            artifact = knowledge.artifacts[WEIGHTS]
-            data = self.vault.get(artifact.digest)
-            received = len(data)
-            teacher = Teacher(architecture=knowledge.architecture, weights=load(data, knowledge.architecture))
-        except KnowledgeError as error:
-            self._refuse(knowledge, error, received)
-            return None
-        detail = {
-            "knowledge": knowledge.id,
-            "publisher": knowledge.entity,
-            "accuracy": knowledge.evaluation.accuracy,
-            "bytes": received,
-        }
-        self._append("pulled", detail)
-        return teacher
-
-    def _refuse(self, knowledge: Knowledge, error: KnowledgeError, received: int) -> None:
-        """Log why a teacher is unsound, and remember not to ask for it again."""
-        self._state = replace(self._state, refused=(*self._state.refused, knowledge.id))
-        self._append("rejected", {"knowledge": knowledge.id, "reason": error.message, "bytes": received})
 
     def _record_absorption(self) -> None:
-        absorption = self._state.absorption
+        absorption = self._journal.state.absorption
         assert absorption is not None
         delivery = absorption.delivery
-        self.registry.record(delivery, key=self._key("deliver"))
+        self.registry.record(delivery, key=self._journal.key(delivery.method))
         detail = {
             "teachers": delivery.teachers,
             "publishers": absorption.publishers,
@@ -234,26 +321,13 @@ class Entity:
             "forward": absorption.forward,
             "seconds": absorption.seconds,
         }
-        self._append("absorbed", detail)
-
-    def _evaluate(self, weights: Weights, *, stage: str) -> Generator[Work, Any, Evaluation]:
-        evaluated: Evaluated = yield common_evaluation(self.learner, weights)
-        evaluation = evaluated.evaluation
-        detail = {
-            "stage": stage,
-            "correct": evaluation.correct,
-            "total": evaluation.total,
-            "accuracy": evaluation.accuracy,
-            "seconds": evaluated.seconds,
-        }
-        self._append("evaluated", detail)
-        return evaluation
+        self._journal.append("absorbed", detail)
 
     def _end_round(self) -> None:
-        state = self._state
+        journal, state = self._journal, self._journal.state
         name = self.checkpoints.save_round(state.round, state.weights)
-        self._append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
-        self._save(stage="ended", previous=self._own, own=None, absorption=None)
+        journal.append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
+        journal.save(stage="ended", previous=self._own, own=None, start=None, absorption=None)
 
     def _log_joined(self) -> None:
         learner = self.learner
@@ -266,26 +340,31 @@ class Entity:
             "precision": learner.runtime.precision,
             "threads": learner.runtime.threads,
         }
-        self._append("joined", detail)
-        self._save()
+        self._journal.append("joined", detail)
+
+    def _situation(self, own: Evaluation | None) -> Situation:
+        state = self._journal.state
+        return Situation(
+            round=state.round,
+            rounds=self.rounds,
+            own=own,
+            previous=state.previous,
+            shared=state.shared,
+            samples=len(self.learner.private),
+            architecture=self.learner.architecture,
+            origin=state.origin,
+            ages={id: state.round - first for id, first in state.seen.items()},
+        )
 
     @property
     def _own(self) -> Evaluation:
-        assert self._state.own is not None, "a state between local phase and end of round has an evaluation"
-        return self._state.own
+        own = self._journal.state.own
+        assert own is not None, "a state between local phase and end of round has an evaluation"
+        return own
 
-    def _key(self, act: str) -> str:
-        return f"{self._state.life}/{self._state.round}/{act}"
 
-    def _append(self, kind: Kind, detail: Mapping[str, Any]) -> None:
-        state = self._state
-        self.log.append(entity=self.name, seq=state.seq, round=state.round, kind=kind, detail=detail)
-        self._state = replace(state, seq=state.seq + 1)
-
-    def _save(self, **changes: Any) -> None:
-        self._state = replace(self._state, **changes)
-        self.log.sync()
-        self.checkpoints.save(self._state)
+def _recalls(evaluation: Evaluation) -> tuple[float, ...]:
+    return tuple(recall or 0.0 for recall in evaluation.recalls)
 
 
 def drive(steps: Steps, do: Callable[[Work], Any]) -> None:

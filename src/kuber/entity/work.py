@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,14 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
-from kuber.domain.strategy import LocalPhase
+from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError
 from kuber.learning.architectures import describe
 from kuber.learning.balance import balanced_softmax
 from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate, logits
+from kuber.learning.guidance import combined, not_true_distillation
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.training import Loss, Training, proximal, train
 from kuber.learning.weights import Weights, weights_of
@@ -62,6 +63,18 @@ class Learner:
         )
         return map(self._placed, batches)
 
+    def guided_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of augmented private data with what the guides said about each sample."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            flip=self.flip,
+            targets=spoken,
+        )
+        return map(self._placed, batches)
+
     def distillation_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """One epoch of unaugmented private data with what the teacher said about each sample."""
         batches = training_batches(
@@ -89,6 +102,14 @@ class Teacher:
 
     architecture: Architecture
     weights: Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guide:
+    """A teacher that speaks during a local phase, and its recall on each class."""
+
+    teacher: Teacher
+    recalls: tuple[float, ...]
 
 
 def check_teachable(knowledge: Knowledge, task: Task) -> None:
@@ -140,12 +161,20 @@ class Work:
         return self.function(**self.arguments, progress=progress)
 
 
-def training(learner: Learner, phase: LocalPhase, weights: Weights, generator: torch.Tensor) -> Work:
-    """The work of one local phase."""
-    arguments = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
-    return Work(
-        function=train_locally, arguments=arguments, cost=float(learner.training.epochs * len(learner.private))
-    )
+def training(
+    learner: Learner,
+    phase: LocalPhase,
+    weights: Weights,
+    generator: torch.Tensor,
+    guides: tuple[Guide, ...] = (),
+) -> Work:
+    """The work of one local phase; guides speak as the phase tells them to."""
+    arguments: dict[str, Any] = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
+    if guides:
+        arguments["guides"] = guides
+    forward = _heard(learner, phase, guides)
+    cost = learner.training.epochs * len(learner.private) + forward * FORWARD_COST
+    return Work(function=train_locally, arguments=arguments, cost=cost)
 
 
 def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator: torch.Tensor) -> Work:
@@ -159,8 +188,10 @@ def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator
     )
 
 
-def common_evaluation(learner: Learner, weights: Weights) -> Work:
-    """The work of one evaluation on the common test set."""
+def common_evaluation(learner: Learner, weights: Weights, architecture: Architecture | None = None) -> Work:
+    """The work of one evaluation on the common test set, of a model of our architecture when none is named."""
+    # Private samples have no part in it: whoever remembers results evaluates a model once for all entities.
+    learner = replace(learner, private=learner.common, architecture=architecture or learner.architecture)
     return Work(
         function=evaluate_commonly,
         arguments={"learner": learner, "weights": weights},
@@ -169,18 +200,29 @@ def common_evaluation(learner: Learner, weights: Weights) -> Work:
 
 
 def train_locally(
-    learner: Learner, phase: LocalPhase, weights: Weights, generator: torch.Tensor, *, progress: Progress
+    learner: Learner,
+    phase: LocalPhase,
+    weights: Weights,
+    generator: torch.Tensor,
+    guides: tuple[Guide, ...] = (),
+    *,
+    progress: Progress,
 ) -> Learnt:
-    """The local phase: the entity's epochs on its augmented private data."""
+    """The local phase: the entity's epochs on its augmented private data, while its guides speak."""
     start = time.perf_counter()
     model = learner.model(weights)
     draws = _generator_in(generator)
+    loss = _loss(learner, phase)
+    epoch: Callable[[], Iterator[tuple[Tensor, ...]]] = partial(learner.training_batches, draws)
+    if guides and phase.guidance:
+        loss = _guided(loss, phase.guidance)
+        epoch = _guided_epoch(learner, phase.guidance, guides, draws)
     trained = train(
         model,
-        partial(learner.training_batches, draws),
+        epoch,
         settings=learner.training,
         runtime=learner.runtime,
-        loss=_loss(learner, phase),
+        loss=loss,
         penalty=proximal(model, phase.proximal) if phase.proximal else None,
         progress=_share_of(learner.training.epochs * len(learner.private), progress),
     )
@@ -188,7 +230,7 @@ def train_locally(
         weights=weights_of(model),
         generator=draws.get_state(),
         samples=trained.samples,
-        forward=0,
+        forward=_heard(learner, phase, guides),
         loss=trained.loss,
         seconds=time.perf_counter() - start,
     )
@@ -240,6 +282,43 @@ def _loss(learner: Learner, phase: LocalPhase) -> Loss:
         counts = torch.bincount(torch.from_numpy(learner.private.labels), minlength=learner.classes)
         return balanced_softmax(learner.runtime.place(counts))
     return F.cross_entropy
+
+
+def _guided(loss: Loss, guidance: Guidance) -> Loss:
+    """The loss on the labels, and what the guides say about the other classes."""
+
+    def both(student: Tensor, labels: Tensor, spoken: Tensor) -> Tensor:
+        soft = not_true_distillation(student, spoken, labels, temperature=guidance.temperature)
+        return loss(student, labels) + guidance.weight * soft
+
+    return both
+
+
+def _guided_epoch(
+    learner: Learner, guidance: Guidance, guides: tuple[Guide, ...], draws: torch.Generator
+) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
+    """Makes epochs of private data with what the guides say; CorruptKnowledgeError when one speaks nonsense."""
+    runtime = learner.runtime
+    models = [build(guide.teacher.architecture, guide.teacher.weights, runtime) for guide in guides]
+    recalls = [torch.tensor(guide.recalls) for guide in guides]
+    told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
+    if not guidance.augmented:
+        spoken = [logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models]
+        return partial(learner.guided_batches, draws, combined(spoken, recalls, **told))
+
+    def epoch() -> Iterator[tuple[Tensor, ...]]:
+        for x, y in learner.training_batches(draws):
+            spoken = [logits(model, [(x,)], runtime=runtime) for model in models]
+            yield x, y, runtime.place(combined(spoken, recalls, **told))
+
+    return epoch
+
+
+def _heard(learner: Learner, phase: LocalPhase, guides: tuple[Guide, ...]) -> int:
+    """How many samples guides run forward over in a local phase."""
+    if phase.guidance is None:
+        return 0
+    return len(guides) * len(learner.private) * (learner.training.epochs if phase.guidance.augmented else 1)
 
 
 def _generator_in(state: torch.Tensor) -> torch.Generator:

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuber.domain.strategy import STRATEGIES
+from kuber.domain.strategies import STRATEGIES
 from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kuber.domain.event import Event
-from kuber.domain.strategy import STRATEGIES
+from kuber.domain.strategies import STRATEGIES
 from kuber.experiment.baselines.central import central
 from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg

@@ -9,7 +9,8 @@ from kuber.data.datasets import Dataset, load
 from kuber.data.partition import Split, divide, stratified
 from kuber.data.samples import Samples
 from kuber.domain.knowledge import Architecture, Argument
-from kuber.domain.strategy import STRATEGIES, Strategy
+from kuber.domain.strategies import STRATEGIES
+from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.architectures import describe

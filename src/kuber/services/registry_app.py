@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Response
 from fastapi import Path as InPath
+from pydantic import Field
 
 from kuber.domain import query as domain
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Order
+from kuber.errors import RequestRejectedError
 from kuber.services.http import application
 from kuber.services.registry_store import RegistryStore
 from kuber.services.registry_vault import RegistryVault
 from kuber.wire import (
     KEY_HEADER,
+    MAX_CLASSES,
     DeliveryBody,
     DigestText,
     DraftBody,
@@ -26,6 +29,7 @@ from kuber.wire import (
 )
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
+Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
 Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
 
@@ -75,20 +79,36 @@ def registry_app(store: RegistryStore) -> FastAPI:
         test_set: Annotated[DigestText | None, Query(description="Digest of the common test set.")] = None,
         min_accuracy: Annotated[float | None, Query(ge=0, le=1, description="Claimed, at least this.")] = None,
         exclude_entity: Annotated[str | None, Query(max_length=200, description="Id of an entity.")] = None,
-        order: Annotated[Order, Query(description="Best first or newest first.")] = "accuracy",
+        initial: Annotated[
+            bool | None, Query(description="Only initial checkpoints; or, when false, only what was trained.")
+        ] = None,
+        latest: Annotated[bool, Query(description="Only the newest of each entity on each task.")] = False,
+        classes: Annotated[
+            list[Label] | None,
+            Query(max_length=MAX_LIMIT, description="Indices of labels; with order classes, and only then."),
+        ] = None,
+        order: Annotated[
+            Order, Query(description="Best first, newest first, or best mean recall on `classes` first.")
+        ] = "accuracy",
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> PageBody[KnowledgeBody]:
         """The knowledge that matches, in the order asked for."""
-        question = domain.Query(
-            task=task,
-            test_set=Digest.parse(test_set) if test_set is not None else None,
-            min_accuracy=min_accuracy,
-            exclude_entity=exclude_entity,
-            order=order,
-            limit=limit,
-            cursor=cursor,
-        )
+        try:
+            question = domain.Query(
+                task=task,
+                test_set=Digest.parse(test_set) if test_set is not None else None,
+                min_accuracy=min_accuracy,
+                exclude_entity=exclude_entity,
+                initial=initial,
+                latest=latest,
+                classes=tuple(classes or ()),
+                order=order,
+                limit=limit,
+                cursor=cursor,
+            )
+        except ValueError as error:
+            raise RequestRejectedError(f"This question cannot be asked: {error}.") from None
         return PageBody[KnowledgeBody].of(store.discover(question))
 
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge")

@@ -7,19 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, Select, and_, insert, or_, select
+from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select
 
 from kuber.domain.admission import check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Member
-from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.domain.query import MAX_LIMIT, RECALL_UNIT, Page, Query
+from kuber.domain.ranking import recall_rank
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.registry_rows import check_pinned, draft_digest, insert_knowledge, read_knowledge
-from kuber.services.registry_tables import deliveries, delivery_teachers, entities, knowledge
+from kuber.services.registry_tables import class_evaluations, deliveries, delivery_teachers, entities, knowledge
 
 
 class BlobSource(Protocol):
@@ -136,8 +137,13 @@ class RegistryStore:
             return Page(items=items, cursor=None)
         with self._database.read() as connection:
             seq: int = connection.execute(select(knowledge.c.seq).where(knowledge.c.id == items[-1].id)).scalar_one()
-        position = (items[-1].evaluation.accuracy, seq) if query.order == "accuracy" else (seq,)
-        return Page(items=items, cursor=cursors.encode(query.order, *position))
+        last = items[-1].evaluation
+        positions = {
+            "accuracy": (last.accuracy, seq),
+            "newest": (seq,),
+            "classes": (recall_rank(last, query.classes), seq),
+        }
+        return Page(items=items, cursor=cursors.encode(query.order, *positions[query.order]))
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
@@ -199,6 +205,18 @@ def discovery(query: Query) -> Select[Any]:
         told = told.where(row.accuracy >= query.min_accuracy)
     if query.exclude_entity is not None:
         told = told.where(row.entity != query.exclude_entity)
+    if query.initial is not None:
+        told = told.where(row.round == 0 if query.initial else row.round > 0)
+    if query.latest:
+        newer = knowledge.alias("newer").c
+        same = and_(newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set)
+        told = told.where(~exists().where(same, newer.seq > row.seq))
+    if query.order == "classes":
+        rank = _recall_rank(query)
+        if query.cursor is not None:
+            last, seq = cursors.decode(query.cursor, "classes", int, int)
+            told = told.where(or_(rank < last, and_(rank == last, row.seq > seq)))
+        return told.order_by(rank.desc(), row.seq)
     if query.order == "newest":
         if query.cursor is not None:
             (seq,) = cursors.decode(query.cursor, "newest", int)
@@ -209,6 +227,14 @@ def discovery(query: Query) -> Select[Any]:
         # The first condition bounds the walk over the index, the second leaves out what was on the page before.
         told = told.where(and_(row.accuracy <= accuracy, or_(row.accuracy < accuracy, row.seq > seq)))
     return told.order_by(row.accuracy.desc(), row.seq)
+
+
+def _recall_rank(query: Query) -> ScalarSelect[int]:
+    """As `kuber.domain.ranking.recall_rank`, of a row of knowledge."""
+    part = class_evaluations.c
+    summed = func.coalesce(func.sum(part.correct * RECALL_UNIT / part.total), 0)
+    of_row = select(summed).where(part.knowledge == knowledge.c.seq, part.label.in_(query.classes), part.total > 0)
+    return of_row.scalar_subquery()
 
 
 def _earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:

@@ -62,6 +62,7 @@ knowledge = Table(
     Column("architecture", ForeignKey("architectures.seq"), nullable=False),
     Column("accuracy", Float(53), nullable=False),  # claimed
     Column("round", Integer, nullable=False),
+    Column("origin", String(64)),
     Column("sample_count", BigInteger),
     Column("class_counts", JSON(none_as_null=True)),
     Column("published_at", DateTime(timezone=True), nullable=False),
@@ -77,6 +78,13 @@ Index(
     knowledge.c.accuracy.desc(),
     knowledge.c.seq,
     knowledge.c.entity,  # the asker's own are skipped without reading their rows
+)
+Index(
+    "knowledge_latest",  # of each entity
+    knowledge.c.entity,
+    knowledge.c.task_name,
+    knowledge.c.test_set,
+    knowledge.c.seq,
 )
 Index("knowledge_newest", knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq)
 Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)

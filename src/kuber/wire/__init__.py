@@ -4,6 +4,7 @@ A message refuses unknown fields; its `read` ignores them, so that an older call
 """
 
 from kuber.wire.bodies import (
+    MAX_CLASSES,
     ArchitectureBody,
     ArtifactBody,
     DeliveryBody,
@@ -28,6 +29,7 @@ KEY_HEADER = "Idempotency-Key"
 
 __all__ = [
     "KEY_HEADER",
+    "MAX_CLASSES",
     "PROTOCOL",
     "PROTOCOL_HEADER",
     "ArchitectureBody",

@@ -126,6 +126,7 @@ class _DraftFields(Message):
     evaluation: EvaluationBody
     round: RoundNumber
     parents: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    origin: DigestText | None = None
     sample_count: Count | None = None
     class_counts: Counts | None = None
 
@@ -138,6 +139,7 @@ class _DraftFields(Message):
             "evaluation": self.evaluation.value(),
             "round": self.round,
             "parents": self.parents,
+            "origin": None if self.origin is None else Digest.parse(self.origin),
             "sample_count": self.sample_count,
             "class_counts": self.class_counts,
         }

@@ -1,0 +1,112 @@
+"""The small decisions that strategies are made of, each with its settings: pure functions of what is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.strategy import Candidate, Situation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publishing:
+    """When to publish."""
+
+    gain: float = 0.0  # accuracy over what we published last, at least
+    class_gain: float = 0.05  # or recall on some class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choosing:
+    """Whom to choose."""
+
+    limit: int = 3  # knowledge pulled in a round, at most
+    freshness: float = 0.8  # what a candidate's help is worth for each of our rounds that it is old
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merging:
+    """How to weigh models in an average."""
+
+    staleness: float = 0.5  # a model seen `age` rounds ago counts (1 + age) ** -staleness
+
+
+def adds_something(situation: Situation, settings: Publishing) -> bool:
+    """Whether our model can do something that what we published last could not."""
+    own, shared = situation.own, situation.shared
+    if own is None:
+        return False
+    if shared is None or own.accuracy > shared.accuracy + settings.gain:
+        return True
+    pairs = zip(own.recalls, shared.recalls, strict=True)
+    return any(now is not None and now >= (then or 0.0) + settings.class_gain for now, then in pairs)
+
+
+def lacking(own: Evaluation) -> tuple[int, ...]:
+    """The labels on which a model's recall is below its own mean, weakest first; all when none is."""
+    recalls = [(recall, label) for label, recall in enumerate(own.recalls) if recall is not None]
+    mean = sum(recall for recall, _ in recalls) / len(recalls)
+    weak = tuple(label for recall, label in sorted(recalls) if recall < mean)
+    return weak or tuple(label for _, label in sorted(recalls))
+
+
+def complementary(
+    candidates: Sequence[Knowledge], own: Evaluation | None, ages: dict[str, int] | None, settings: Choosing
+) -> list[Knowledge]:
+    """Up to `limit` candidates that together know best what we do not, by their claims; none that adds nothing.
+
+    Greedy: each next one is the candidate that adds most to the best recall found so far, summed over the classes.
+    """
+    covered = (
+        [recall or 0.0 for recall in own.recalls]
+        if own
+        else [0.0] * len(candidates[0].task.labels if candidates else ())
+    )
+    chosen: list[Knowledge] = []
+    left = list(candidates)
+    while left and len(chosen) < settings.limit:
+        gains = [
+            settings.freshness ** (ages or {}).get(one.id, 0)
+            * sum(
+                max(0.0, (recall or 0.0) - have) for recall, have in zip(one.evaluation.recalls, covered, strict=True)
+            )
+            for one in left
+        ]
+        best = max(range(len(left)), key=lambda place: gains[place])
+        if gains[best] <= 0:
+            break
+        one = left.pop(best)
+        chosen.append(one)
+        covered = [max(recall or 0.0, have) for recall, have in zip(one.evaluation.recalls, covered, strict=True)]
+    return chosen
+
+
+def related(knowledge: Knowledge, situation: Situation) -> bool:
+    """Whether a model can be merged with ours: the same architecture, and weights of a common origin."""
+    return (
+        situation.origin is not None
+        and knowledge.origin == situation.origin
+        and knowledge.architecture == situation.architecture
+    )
+
+
+def freshest(candidates: Sequence[Knowledge], ages: dict[str, int], limit: int) -> list[Knowledge]:
+    """The candidates seen for the shortest time; those trained on more samples first among equals."""
+    return sorted(candidates, key=lambda one: (ages.get(one.id, 0), -(one.sample_count or 0), one.id))[:limit]
+
+
+def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings: Merging) -> list[float]:
+    """What each candidate weighs beside our own model's one: its samples against ours, less when it is stale.
+
+    A model that is right no more often than chance, by our own evaluation, weighs nothing. One that does not tell
+    its samples is taken to have as many as we have. Samples: McMahan et al., arXiv 1602.05629; staleness:
+    Xie et al., arXiv 1903.03934, section 5.2, the polynomial discount.
+    """
+    return [
+        0.0
+        if one.evaluation.accuracy <= 1 / len(one.evaluation.total)
+        else (situation.samples if one.knowledge.sample_count is None else one.knowledge.sample_count)
+        / max(1, situation.samples)
+        * (1 + situation.ages.get(one.knowledge.id, 0)) ** -settings.staleness
+        for one in candidates
+    ]

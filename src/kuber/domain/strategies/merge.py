@@ -1,0 +1,40 @@
+"""For entities that share an architecture and an initial checkpoint: weights are averaged, without any barrier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kuber.domain.decisions import Choosing, Merging, freshest, merge_shares, related
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.strategies.local import Local
+from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Search, Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Merge(Local):
+    """Publish every local phase, average with the others' newest; the average guides the next local phase."""
+
+    name: str = "merge"
+    common_start: bool = True
+    choosing: Choosing = field(default_factory=Choosing)
+    merging: Merging = field(default_factory=Merging)
+    guidance: Guidance = field(default_factory=lambda: Guidance(own_start=True))
+
+    def local_phase(self) -> LocalPhase:
+        return LocalPhase(loss="balanced-softmax", guidance=self.guidance)
+
+    def publishes(self, situation: Situation) -> bool:
+        return True
+
+    def after(self, situation: Situation) -> Search | None:
+        return Search(method=Method.MERGE, latest=True, limit=10 * self.choosing.limit)
+
+    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+        relatives = [one for one in candidates if related(one, situation)]
+        return freshest(relatives, dict(situation.ages), self.choosing.limit)
+
+    def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
+        return merge_shares(candidates, situation, self.merging)
+
+    def keep(self, before: Evaluation, after: Evaluation) -> bool:
+        return after.accuracy >= before.accuracy

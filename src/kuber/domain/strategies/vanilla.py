@@ -1,0 +1,29 @@
+"""The strategy of KUber's research proof of concept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.ranking import better
+from kuber.domain.strategies.local import Local
+from kuber.domain.strategy import Method, Search, Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Vanilla(Local):
+    """Publish after an improvement; after a degradation distil the single best other. The result is always kept."""
+
+    name: str = "vanilla"
+
+    def publishes(self, situation: Situation) -> bool:
+        own, previous = situation.own, situation.previous
+        return own is not None and (previous is None or own.accuracy > previous.accuracy)
+
+    def after(self, situation: Situation) -> Search | None:
+        own, previous = situation.own, situation.previous
+        if own is None or previous is None or own.accuracy >= previous.accuracy:
+            return None
+        return Search(method=Method.DISTIL, min_accuracy=own.accuracy, tested=False)
+
+    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+        return better(candidates, situation.own)[:1] if situation.own else []

@@ -1,0 +1,144 @@
+"""Finding knowledge of others, pulling it, and finding out what it is worth before it is used."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
+from kuber.domain.ports import Registry, Vault
+from kuber.domain.query import Query
+from kuber.domain.ranking import without
+from kuber.domain.strategy import Candidate, Method, Search
+from kuber.domain.task import Task
+from kuber.entity.journal import Journal
+from kuber.entity.work import Evaluated, Learner, Teacher, Work, check_teachable, common_evaluation
+from kuber.errors import KnowledgeError
+from kuber.learning.weights import Weights, load
+
+REMEMBERED = 1000  # candidates whose first sight we remember
+TOLERANCE = 0.02  # by which a claim may exceed what we find: other machines round otherwise
+
+
+class Retrieval:
+    """What an entity learns from registry and vault; everything is written to its journal."""
+
+    def __init__(
+        self, *, id: str, task: Task, learner: Learner, registry: Registry, vault: Vault, journal: Journal
+    ) -> None:
+        """`id` is the entity's own: it does not learn from itself."""
+        self._id = id
+        self._task = task
+        self._learner = learner
+        self._registry = registry
+        self._vault = vault
+        self._journal = journal
+        self._kept: dict[Method, dict[str, tuple[Teacher, Evaluation]]] = {}  # what the last search of each pulled
+
+    def candidates(self, search: Search) -> list[Knowledge]:
+        """Knowledge of others on our task that answers the search and that we have not refused."""
+        state = self._journal.state
+        query = Query(
+            task=self._task.name,
+            test_set=self._task.test_set,
+            min_accuracy=search.min_accuracy,
+            exclude_entity=self._id,
+            initial=False,
+            latest=search.latest,
+            classes=search.classes,
+            order=search.order,
+            limit=search.limit + len(state.refused),
+        )
+        found = without(self._registry.discover(query).items, state.refused)
+        seen = dict(state.seen) | {one.id: state.seen.get(one.id, state.round) for one in found}
+        self._journal.change(seen=dict(list(seen.items())[-REMEMBERED:]))
+        return found
+
+    def initial_checkpoints(self, architecture: Architecture) -> list[Knowledge]:
+        """The initial checkpoints of our task for this architecture, that we have not refused; oldest first."""
+        query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="newest")
+        found = [one for one in self._pages(query) if one.architecture == architecture]
+        return without(reversed(found), self._journal.state.refused)
+
+    def pull(self, knowledge: Knowledge) -> Teacher | None:
+        """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
+        received = 0
+        try:
+            check_teachable(knowledge, self._task)
+            artifact = knowledge.artifacts[WEIGHTS]
+            data = self._vault.get(artifact.digest)
+            received = len(data)
+            teacher = Teacher(architecture=knowledge.architecture, weights=load(data, knowledge.architecture))
+        except KnowledgeError as error:
+            self.refuse(knowledge, error.message, received)
+            return None
+        detail = {
+            "knowledge": knowledge.id,
+            "publisher": knowledge.entity,
+            "accuracy": knowledge.evaluation.accuracy,
+            "bytes": received,
+        }
+        self._journal.append("pulled", detail)
+        return teacher
+
+    def tested(
+        self, chosen: list[Knowledge], method: Method
+    ) -> Generator[Work, Any, list[tuple[Candidate, Teacher]]]:
+        """Pull what was chosen and evaluate it on the common test set; what claims more than we find is refused.
+
+        What the last search for this method pulled is neither pulled nor evaluated again.
+        """
+        earlier = self._kept.get(method, {})
+        kept: dict[str, tuple[Teacher, Evaluation]] = {}
+        for knowledge in chosen:
+            if knowledge.id in earlier:
+                kept[knowledge.id] = earlier[knowledge.id]
+                continue
+            teacher = self.pull(knowledge)
+            if teacher is None:
+                continue
+            try:
+                found = yield from self.evaluated(teacher.weights, stage="candidate", of=knowledge)
+            except KnowledgeError as error:  # sound weights can still speak nonsense
+                self.refuse(knowledge, error.message, 0)
+                continue
+            claimed = knowledge.evaluation.accuracy
+            if claimed > found.accuracy + TOLERANCE:
+                self.refuse(knowledge, f"It claims an accuracy of {claimed:.3f} and has {found.accuracy:.3f}.", 0)
+                continue
+            kept[knowledge.id] = teacher, found
+        self._kept[method] = kept
+        by_id = {knowledge.id: knowledge for knowledge in chosen}
+        return [(Candidate(knowledge=by_id[id], evaluation=found), teacher) for id, (teacher, found) in kept.items()]
+
+    def evaluated(
+        self, weights: Weights, *, stage: str, of: Knowledge | None = None
+    ) -> Generator[Work, Any, Evaluation]:
+        """Evaluate a model on the common test set: ours, or that of someone's knowledge."""
+        work = common_evaluation(self._learner, weights, of.architecture if of else None)
+        done: Evaluated = yield work
+        evaluation = done.evaluation
+        detail = {
+            "stage": stage,
+            "correct": evaluation.correct,
+            "total": evaluation.total,
+            "accuracy": evaluation.accuracy,
+            "seconds": done.seconds,
+        }
+        if of is not None:
+            detail["knowledge"] = of.id
+        self._journal.append("evaluated", detail)
+        return evaluation
+
+    def refuse(self, knowledge: Knowledge, reason: str, received: int) -> None:
+        """Log why knowledge is unsound, and remember not to ask for it again."""
+        self._journal.change(refused=(*self._journal.state.refused, knowledge.id))
+        self._journal.append("rejected", {"knowledge": knowledge.id, "reason": reason, "bytes": received})
+
+    def _pages(self, query: Query) -> Iterator[Knowledge]:
+        while True:
+            page = self._registry.discover(query)
+            yield from page.items
+            if page.cursor is None:
+                return
+            query = replace(query, cursor=page.cursor)
