@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kuber.errors import SettingsError
 
 FILE_NAME = "kuber.toml"
 PREFIX = "KUBER_"
+ARCHITECTURES = ("cnn", "lenet", "resnet20", "mlp")
 
 
 def _user_path(path: Path) -> Path:
@@ -52,7 +53,10 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Of partition, initial weights and batches.")
 
     # learning
-    architecture: Literal["cnn", "lenet", "resnet20", "mlp"] = Field("cnn", description="The network.")
+    architecture: str = Field(
+        "cnn",
+        description="The network: cnn, lenet, resnet20 or mlp; several, with commas, are given to entities in turn.",
+    )
     local_epochs: int = Field(5, ge=1, description="Epochs on private data in each round.")
     learning_rate: float = Field(0.01, gt=0, le=10, description="Of SGD, constant.")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="Of SGD: how strongly weights are pulled to zero.")
@@ -80,6 +84,19 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address that registry and vault listen on.")
     registry_port: int = Field(0, ge=0, le=65535, description="Port of the run's registry; 0: any free one.")
     vault_port: int = Field(0, ge=0, le=65535, description="Port of the run's vault; 0: any free one.")
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The networks' names, to be given to the entities in turn."""
+        return tuple(name.strip() for name in self.architecture.split(","))
+
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        unknown = [name for name in value.split(",") if name.strip() not in ARCHITECTURES]
+        if unknown:
+            raise ValueError(f"choose from: {', '.join(ARCHITECTURES)}")
+        return value
 
     @model_validator(mode="after")
     def _possible(self) -> "Settings":

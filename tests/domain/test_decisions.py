@@ -20,7 +20,6 @@ from kuber.domain.strategy import Candidate
 
 from .records import ARCHITECTURE, ORIGIN, TASK, evaluation, knowledge, situation
 
-
 TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
 
 

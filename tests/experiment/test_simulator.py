@@ -14,7 +14,6 @@ import torch
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
-from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Search, Situation

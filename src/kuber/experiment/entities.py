@@ -34,7 +34,7 @@ def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
     """What the work steps of entity `index` need."""
     settings = scene.settings
     return Learner(
-        architecture=scene.architecture,
+        architecture=scene.architectures[index],
         private=scene.private[index],
         common=scene.common,
         test_set=scene.task.test_set,
@@ -84,7 +84,7 @@ def make_entity(
         class_counts=scene.class_counts(index),
         initial=lambda: initial_state(
             life=life(),
-            weights=initial_weights(scene.architecture, settings.seed),
+            weights=initial_weights(scene.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
         ),
     )

@@ -1,7 +1,7 @@
 """What a method cost and how good its models are, at the end of every round of every entity."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -61,12 +61,19 @@ class Ledger:
     """
 
     def __init__(
-        self, scene: Scenario, engine: Engine, learner: Learner, on_round: Callable[[], None] = lambda: None
+        self,
+        scene: Scenario,
+        engine: Engine,
+        learners: Sequence[Learner],
+        on_round: Callable[[], None] = lambda: None,
     ) -> None:
-        """`learner` tells how to run a model; its own samples are not used. `on_round` hears of every standing."""
+        """`learners` tell how to run each entity's model; their own samples are not used.
+
+        `on_round` hears of every standing.
+        """
         self._on_round = on_round
         self._engine = engine
-        self._learner = learner
+        self._learners = tuple(learners)
         self._rounds = scene.settings.num_rounds
         part = scene.held_out
         if len(part) > BETWEEN:
@@ -80,7 +87,7 @@ class Ledger:
         """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round."""
         if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
             samples = self._whole if round in (1, self._rounds) else self._part
-            self._latest = round, models, self._engine.submit(self._evaluation(models, samples))
+            self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
         self._pending.append((entity, round, account, self._latest[2]))
         self._on_round()
 
@@ -92,9 +99,9 @@ class Ledger:
         ]
         return sorted(found, key=lambda standing: (standing.round, standing.entity))
 
-    def _evaluation(self, models: list[Weights], samples: Samples) -> Work:
+    def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
         # The learner that goes to the worker carries no private samples along.
-        learner = replace(self._learner, private=samples, common=samples)
+        learner = replace(self._learners[entity], private=samples, common=samples)
         digest = self._digests[samples.part + str(len(samples))]
         arguments = {"learner": learner, "models": models, "samples": samples, "test_set": digest}
         return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * len(samples) * len(models))

@@ -45,7 +45,7 @@ def perform(
     Raises SettingsError when the scenario lacks what the method needs.
     """
     runtime = simulated_runtime(scene)
-    ledger = Ledger(scene, engine, make_learner(scene, 0, runtime), on_round)
+    ledger = Ledger(scene, engine, [make_learner(scene, index, runtime) for index in range(len(scene.private))], on_round)
     if method in BASELINES:
         conduct(BASELINES[method](Parties(scene, runtime, ledger)), engine)
         return Performance(standings=ledger.standings(), deliveries=[])

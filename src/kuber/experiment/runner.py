@@ -88,7 +88,7 @@ def runtime_for(folder: Path, scene: Scenario) -> Runtime:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
-        architecture=scene.architecture,
+        architecture=scene.architectures[0],
         batch_size=settings.batch_size,
         entities=settings.num_entities,
     )

@@ -29,7 +29,7 @@ class Scenario:
     settings: Settings
     dataset: Dataset
     task: Task
-    architecture: Architecture
+    architectures: tuple[Architecture, ...]  # of each entity
     strategy: Strategy
     private: tuple[Samples, ...]  # one for each entity
     common: Samples  # the common test set: decisions are made on it
@@ -68,14 +68,14 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
-        architecture = describe(settings.architecture, arguments)
+        known = [describe(name, arguments) for name in settings.architectures]
     except IncompatibleKnowledgeError as error:
         raise SettingsError(error.message) from None
     return Scenario(
         settings=settings,
         dataset=dataset,
         task=task,
-        architecture=architecture,
+        architectures=tuple(known[index % len(known)] for index in range(settings.num_entities)),
         strategy=STRATEGIES[settings.strategy],
         private=tuple(train.take(part) for part in parts),
         common=common,

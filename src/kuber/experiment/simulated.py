@@ -34,7 +34,7 @@ def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say
 
     say(f"Everything goes to {folder}.")
     with engine(workers) as machine:
-        ledger = Ledger(scene, machine, make_learner(scene, 0, runtime))
+        ledger = Ledger(scene, machine, [make_learner(scene, index, runtime) for index in range(len(scene.private))])
         simulation = Simulation(
             scene,
             engine=machine,

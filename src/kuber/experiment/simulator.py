@@ -172,6 +172,6 @@ def simulated_runtime(scene: Scenario) -> Runtime:
         device=settings.device,
         precision="float32" if settings.precision == "auto" else settings.precision,
         threads=THREADS,
-        architecture=scene.architecture,
+        architecture=scene.architectures[0],
         batch_size=settings.batch_size,
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kuber.domain.strategy import LocalPhase
+from kuber.errors import SettingsError
 from kuber.entity.work import Learner, Learnt, Work, training
 from kuber.experiment.engines import Engine
 from kuber.experiment.entities import generator_state, make_learner
@@ -25,11 +26,14 @@ class Parties:
     """Every entity of a scenario, moved in step."""
 
     def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
+        """Raises SettingsError when the entities have several architectures: what is averaged must be alike."""
         settings = scene.settings
+        if len(set(settings.architectures)) > 1:
+            raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
         self.scene = scene
         self.learners = [make_learner(scene, index, runtime) for index in range(len(scene.private))]
         self.rounds = settings.num_rounds
-        self.initial = initial_weights(scene.architecture, settings.seed)
+        self.initial = initial_weights(scene.architectures[0], settings.seed)
         self.public = scene.public
         self.sizes = [len(learner.private) for learner in self.learners]
         self._ledger = ledger
