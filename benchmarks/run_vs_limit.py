@@ -99,8 +99,8 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         runtime = runtime_for(Path(temporary), scene)
         measure = lambda: (  # noqa: E731
-            limit(scene.architecture, runtime, settings.batch_size, backward=True),
-            limit(scene.architecture, runtime, EVALUATION_BATCH, backward=False),
+            limit(scene.architectures[0], runtime, settings.batch_size, backward=True),
+            limit(scene.architectures[0], runtime, EVALUATION_BATCH, backward=False),
         )
         before = measure()
         command = [sys.executable, "-m", "kuber", "run", "--preset", args.preset, "--seed", str(args.seed), "--json"]

@@ -39,7 +39,7 @@ def export(scene: Scenario, path: Path) -> None:
     for index, private in enumerate(scene.private):
         arrays[f"x_{index}"], arrays[f"y_{index}"] = normalise(private.images()).numpy(), private.labels
     arrays["x_test"], arrays["y_test"] = normalise(scene.held_out.images()).numpy(), scene.held_out.labels
-    weights = initial_weights(scene.architecture, scene.settings.seed)
+    weights = initial_weights(scene.architectures[0], scene.settings.seed)
     np.savez(path, **arrays, **{f"w:{name}": tensor.numpy() for name, tensor in weights.items()})
 
 

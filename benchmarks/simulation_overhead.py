@@ -19,7 +19,7 @@ import numpy as np
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.work import Evaluated, Learnt, Work, train_locally
 from kuber.experiment.engines import Engine, engine
-from kuber.experiment.entities import make_learner
+from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import scenario
@@ -77,11 +77,10 @@ def main() -> None:
         with engine(asked.workers) as machine:
             if asked.workers:
                 machine.submit(Work(function=idle, arguments={"weights": {}, "generator": None}, cost=1.0)).result()
-            learner = make_learner(scene, 0, runtime)
             simulation = Simulation(
                 scene,
                 engine=Idle(machine, evaluation),
-                ledger=NoLedger(scene, machine, learner),
+                ledger=NoLedger(scene, machine, make_learners(scene, runtime)),
                 runtime=runtime,
                 watcher=Unwatched(),
                 log=Path(cache) / "events.jsonl",

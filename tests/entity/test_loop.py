@@ -457,8 +457,8 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
     left = {
         ("ended", 0): script,
         ("trained", 1): script[1:],
-        ("absorbed", 1): script[3:4] + [60] + script[4:],
-        ("ended", 1): script[3:4] + [60] + script[4:],
+        ("absorbed", 1): [*script[3:4], 60, *script[4:]],
+        ("ended", 1): [*script[3:4], 60, *script[4:]],
         ("trained", 2): [60, *script[4:]],
         ("absorbed", 2): [],
         ("ended", 2): [],

@@ -11,7 +11,7 @@ from kuber.errors import SettingsError
 from kuber.experiment.baselines.fedprox import MU
 from kuber.experiment.baselines.parties import Parties, pooled
 from kuber.experiment.engines import Inline
-from kuber.experiment.entities import generator_state, make_learner
+from kuber.experiment.entities import generator_state, make_learner, make_learners
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import METHODS, PUBLIC, Performance, perform
 from kuber.experiment.scenario import Scenario, scenario
@@ -89,7 +89,7 @@ def test_one_entity_is_local_bit_for_bit(scene, models, method):
 
 def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scene, models):
     play("fedavg", scene)
-    start = initial_weights(scene.architecture, 0)
+    start = initial_weights(scene.architectures[0], 0)
     sizes = [len(private) for private in scene.private]
     ends = [trained(scene, index, start) for index in range(3)]
     for name, tensor in models[1, 0][0].items():
@@ -99,7 +99,7 @@ def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scene, models):
 
 
 def test_fedavg_sends_and_receives_a_model_a_round(scene):
-    model = len(dump(initial_weights(scene.architecture, 0)))
+    model = len(dump(initial_weights(scene.architectures[0], 0)))
     for standing in play("fedavg", scene).standings:
         assert standing.account.bytes_up == standing.account.bytes_down == model * standing.round
 
@@ -133,7 +133,7 @@ def test_central_trains_as_many_samples_as_all_entities(scene):
 
 def test_central_has_everybodys_samples(scene):
     runtime = simulated_runtime(scene)
-    parties = Parties(scene, runtime, Ledger(scene, Inline(), make_learner(scene, 0, runtime)))
+    parties = Parties(scene, runtime, Ledger(scene, Inline(), make_learners(scene, runtime)))
     rows = pooled(parties).private.rows
     assert sorted(rows.tolist()) == sorted(row for private in scene.private for row in private.rows.tolist())
 

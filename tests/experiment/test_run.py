@@ -128,9 +128,9 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     mean, std = scene.dataset.mean[0], scene.dataset.std[0]
     x = (torch.from_numpy(scene.held_out.images()) / 255 - mean) / std
     for entity in result["entities"]:
-        network = make("mlp", scene.architecture.arguments).eval()
+        network = make("mlp", scene.architectures[0].arguments).eval()
         data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
-        network.load_state_dict(load(data, scene.architecture))
+        network.load_state_dict(load(data, scene.architectures[0]))
         with torch.inference_mode():
             right = (network(x).argmax(1).numpy() == scene.held_out.labels).mean()
         assert entity["final_accuracy"] == pytest.approx(right, abs=2e-3)

@@ -20,7 +20,7 @@ def settings(tmp_path):
 def test_the_same_settings_give_the_same_scenario(settings):
     one, other = scenario(settings(), verify=True), scenario(settings())
     assert one.task == other.task
-    assert one.architecture == other.architecture
+    assert one.architectures == other.architectures
     for mine, theirs in zip(one.private, other.private, strict=True):
         assert np.array_equal(mine.rows, theirs.rows)
 

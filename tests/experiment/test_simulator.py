@@ -22,7 +22,7 @@ from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import drive
 from kuber.entity.work import Learner, Teacher, distil_locally, train_locally
 from kuber.experiment.engines import Inline, engine
-from kuber.experiment.entities import generator_state, make_entity, make_learner, utc_now
+from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners, utc_now
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
@@ -67,7 +67,7 @@ def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> 
         simulation = Simulation(
             scene,
             engine=machine,
-            ledger=Ledger(scene, machine, make_learner(scene, 0, runtime)),
+            ledger=Ledger(scene, machine, make_learners(scene, runtime)),
             runtime=runtime,
             watcher=Unwatched(),
             log=log,
@@ -125,8 +125,8 @@ def test_no_gradient_comes_from_the_common_test_set(scene):
     """Training and distillation give the same bits when the common test set cannot be read at all."""
     learner = make_learner(scene, 0, simulated_runtime(scene))
     blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
-    weights, generator = initial_weights(scene.architecture, 0), generator_state(0, 0)
-    teacher = Teacher(architecture=scene.architecture, weights=initial_weights(scene.architecture, 1))
+    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
+    teacher = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
     for work, arguments in (
         (train_locally, {"phase": scene.strategy.local_phase()}),
         (distil_locally, {"teacher": teacher}),
@@ -219,7 +219,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
                 checkpoints=Checkpoints(tmp_path / str(index)),
                 log=log,
             )
-            entity.name = samples.name(str(index))
+            entity.name = entity._journal.name = samples.name(str(index))
             drive(entity.steps(), lambda work: Inline().submit(work).result())
     torch.set_num_threads(threads)
     over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]

@@ -87,7 +87,7 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Replace the latest state; a kill leaves either the old or the new one."""
         tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
-        # Copies: after a phase that was undone, the model is the one that it began with, and no tensor is stored twice.
+        # Copies: after a phase that was undone, the model is the one it began with, and would share its memory.
         tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.start or {}).items()}
         tensors[_GENERATOR] = state.generator
         _write(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))

@@ -1,4 +1,4 @@
-"""Where an entity stands: its state, saved so that nothing is lost, and its events, appended so that none is twice."""
+"""Where an entity stands: its state, saved so that nothing is lost, and its events, so that none is there twice."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,14 +14,14 @@ class Journal:
 
     def __init__(self, name: str, state: State, *, checkpoints: Keeper, log: Log) -> None:
         self.state = state
-        self._name = name
+        self.name = name
         self._checkpoints = checkpoints
         self._log = log
 
     def append(self, kind: Kind, detail: Mapping[str, Any]) -> None:
         """Append an event."""
         state = self.state
-        self._log.append(entity=self._name, seq=state.seq, round=state.round, kind=kind, detail=detail)
+        self._log.append(entity=self.name, seq=state.seq, round=state.round, kind=kind, detail=detail)
         self.change(seq=state.seq + 1)
 
     def change(self, **changes: Any) -> None:

@@ -58,6 +58,11 @@ def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
     )
 
 
+def make_learners(scene: Scenario, runtime: Runtime) -> list[Learner]:
+    """What the work steps of every entity need."""
+    return [make_learner(scene, index, runtime) for index in range(len(scene.private))]
+
+
 def make_entity(
     scene: Scenario,
     index: int,

@@ -12,7 +12,7 @@ from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
 from kuber.experiment.baselines.parties import Parties, Rounds, conduct
 from kuber.experiment.engines import Engine
-from kuber.experiment.entities import make_learner
+from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger, Standing
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
@@ -45,7 +45,7 @@ def perform(
     Raises SettingsError when the scenario lacks what the method needs.
     """
     runtime = simulated_runtime(scene)
-    ledger = Ledger(scene, engine, [make_learner(scene, index, runtime) for index in range(len(scene.private))], on_round)
+    ledger = Ledger(scene, engine, make_learners(scene, runtime), on_round)
     if method in BASELINES:
         conduct(BASELINES[method](Parties(scene, runtime, ledger)), engine)
         return Performance(standings=ledger.standings(), deliveries=[])

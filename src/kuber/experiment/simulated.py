@@ -10,7 +10,7 @@ from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME
 from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import engine
-from kuber.experiment.entities import entity_folder, make_learner
+from kuber.experiment.entities import entity_folder, make_learners
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.result import RunResult
 from kuber.experiment.runner import RUNTIME_FILE, conclude
@@ -34,7 +34,7 @@ def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say
 
     say(f"Everything goes to {folder}.")
     with engine(workers) as machine:
-        ledger = Ledger(scene, machine, [make_learner(scene, index, runtime) for index in range(len(scene.private))])
+        ledger = Ledger(scene, machine, make_learners(scene, runtime))
         simulation = Simulation(
             scene,
             engine=machine,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from kuber.domain.strategy import LocalPhase
-from kuber.errors import SettingsError
 from kuber.entity.work import Learner, Learnt, Work, training
+from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
-from kuber.experiment.entities import generator_state, make_learner
+from kuber.experiment.entities import generator_state, make_learners
 from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
@@ -31,7 +31,7 @@ class Parties:
         if len(set(settings.architectures)) > 1:
             raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
         self.scene = scene
-        self.learners = [make_learner(scene, index, runtime) for index in range(len(scene.private))]
+        self.learners = make_learners(scene, runtime)
         self.rounds = settings.num_rounds
         self.initial = initial_weights(scene.architectures[0], settings.seed)
         self.public = scene.public
