@@ -69,6 +69,9 @@ class Settings(BaseModel):
     speed_ratio: float = Field(
         1.0, ge=1, le=1e6, description="How many times as quick as the slowest a simulated entity may be."
     )
+    pace: Literal["rounds", "samples"] = Field(
+        "rounds", description="What takes simulated entities of one speed equally long: a local phase, or a sample."
+    )
     public_dataset: str | None = Field(None, description="Data set that all entities know, without its labels.")
     public_size: int = Field(5000, ge=1, description="Samples of it to use, at most.")
 

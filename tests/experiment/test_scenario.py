@@ -73,3 +73,24 @@ def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
 def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):
     with pytest.raises(SettingsError, match=words):
         scenario(settings(**flags))
+
+
+@pytest.mark.parametrize(("pace", "equal"), [("rounds", True), ("samples", False)])
+def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
+    scene = scenario(settings(pace=pace))
+    seconds = [len(part) / speed for part, speed in zip(scene.private, scene.speeds, strict=True)]
+    assert (max(seconds) - min(seconds) < 1e-9) is equal
+    assert (len(set(scene.speeds)) == 1) is not equal
+
+
+def test_architectures_go_to_entities_in_turn(settings):
+    names = [
+        architecture.name
+        for architecture in scenario(settings(architecture="mlp, resnet20", num_entities=5)).architectures
+    ]
+    assert names == ["mlp", "resnet20", "mlp", "resnet20", "mlp"]
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones(settings):
+    with pytest.raises(SettingsError, match="choose from: cnn, lenet, resnet20, mlp"):
+        settings(architecture="mlp,vgg")

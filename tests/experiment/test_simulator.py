@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
-from kuber.domain.strategy import Method, Search, Situation
+from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
 from kuber.entity.checkpoint import Checkpoints, round_path
 from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import drive
-from kuber.entity.work import Learner, Teacher, distil_locally, train_locally
+from kuber.entity.work import Guide, Learner, Teacher, distil_locally, train_locally
 from kuber.experiment.engines import Inline, engine
 from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners, utc_now
 from kuber.experiment.ledger import Ledger
@@ -40,23 +41,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def made(cache: Path, **changes: Any) -> Scenario:
+    """Entities of unlike speeds that share, degrade and absorb within seconds."""
+    told = {
+        "dataset": "digits",
+        "architecture": "mlp",
+        "learning_rate": 0.1,
+        "batch_size": 16,
+        "num_entities": 4,
+        "num_rounds": 5,
+        "local_epochs": 2,
+        "kd_epochs": 1,
+        "speed_ratio": 3,
+        "cache_dir": cache,
+    }
+    return scenario(Settings(**told | changes))
+
+
 @pytest.fixture
 def scene(cache: Path) -> Scenario:
-    """Entities of unlike speeds that share, degrade and absorb within seconds."""
-    return scenario(
-        Settings(
-            dataset="digits",
-            architecture="mlp",
-            learning_rate=0.1,
-            batch_size=16,
-            num_entities=4,
-            num_rounds=5,
-            local_epochs=2,
-            kd_epochs=1,
-            speed_ratio=3,
-            cache_dir=cache,
-        )
-    )
+    return made(cache)
 
 
 def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
@@ -83,11 +87,21 @@ def published(simulation: Simulation) -> list[str]:
     return [str(record.artifacts["weights"].digest) for record in reversed(records)]
 
 
-def test_the_number_of_workers_changes_no_bit(scene, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "methods"),
+    [
+        ({}, {"distil"}),
+        ({"strategy": "kuber", "architecture": "mlp,mlp,resnet20", "num_rounds": 3}, {"merge", "guide"}),
+    ],
+    ids=["vanilla", "kuber"],
+)
+def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):
+    scene = made(cache, **changes)
     runs = [simulated(scene, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
     digests = [published(run) for run in runs]
     assert len(digests[0]) > scene.settings.num_entities
-    assert runs[0].view.deliveries  # something was absorbed: there was an order that could have differed
+    # Something was absorbed: there was an order that could have differed.
+    assert {delivery.method for delivery in runs[0].view.deliveries} == methods
     assert digests[0] == digests[1] == digests[2]
     logs = [(tmp_path / f"{workers}.jsonl").read_bytes() for workers in (0, 1, 2)]
     assert logs[0] == logs[1] == logs[2]
@@ -127,8 +141,12 @@ def test_no_gradient_comes_from_the_common_test_set(scene):
     blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
     weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
     teacher = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    guided = LocalPhase(loss="balanced-softmax", guidance=Guidance())
+    augmented = LocalPhase(guidance=Guidance(augmented=True))
     for work, arguments in (
         (train_locally, {"phase": scene.strategy.local_phase()}),
+        (train_locally, {"phase": guided, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
+        (train_locally, {"phase": augmented, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
         (distil_locally, {"teacher": teacher}),
     ):
         results = [

@@ -1,6 +1,6 @@
 """A scenario: the frozen description of an experiment, with the data it speaks of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,15 +80,23 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         private=tuple(train.take(part) for part in parts),
         common=common,
         held_out=dataset.test.take(held_out_rows),
-        speeds=_speeds(settings),
+        speeds=_speeds(settings, [len(part) for part in parts]),
         public=_public(settings, common.shape, verify=verify, say=say),
     )
 
 
-def _speeds(settings: Settings) -> tuple[float, ...]:
-    """Between SLOWEST and `speed_ratio` times as much, log-uniformly."""
+def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:
+    """Between SLOWEST and `speed_ratio` times as much, log-uniformly; at pace "rounds" for entities of mean size.
+
+    At that pace whoever has more data is quicker, so that local phases take equally long: as in `kuber run`, where
+    the entity that is least far comes next.
+    """
     draws = np.random.default_rng([settings.seed, 1]).random(settings.num_entities)
-    return tuple(float(SLOWEST * settings.speed_ratio**draw) for draw in draws)
+    mean = sum(sizes) / len(sizes)
+    scales = [size / mean if settings.pace == "rounds" else 1.0 for size in sizes]
+    return tuple(
+        float(SLOWEST * settings.speed_ratio**draw * scale) for draw, scale in zip(draws, scales, strict=True)
+    )
 
 
 def _public(
