@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from kuber.experiment.entities import generator_state, make_entity, make_learner
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
-from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.experiment.simulator import BEGINNING, Simulation, simulated_runtime
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
@@ -117,6 +119,18 @@ def test_a_quicker_entity_is_done_earlier(scene):
     simulation, _ = simulated(replace(scene, speeds=(1.0, 1000.0, 1.0, 1.0)))
     ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
     assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
+
+
+def test_entities_join_and_leave_at_their_virtual_times(scene, tmp_path):
+    whole, _ = simulated(scene)
+    half = [entity.ended_at / 2 for entity in whole.view.entities.values()]
+    simulated(replace(scene, joins=(0.0, 7.5, 0.0, 0.0), leaves=(half[0], inf, inf, inf)), log=tmp_path / FILE_NAME)
+    by_entity = {name: [e for e in read_events(tmp_path / FILE_NAME) if e.entity == name] for name in "0123"}
+    assert by_entity["1"][0].time == BEGINNING + timedelta(seconds=7.5)
+    assert by_entity["0"][-1].time <= BEGINNING + timedelta(seconds=half[0])
+    assert 0 < max(event.round for event in by_entity["0"]) < scene.settings.num_rounds
+    for name in "123":
+        assert (by_entity[name][-1].kind, by_entity[name][-1].round) == ("round-ended", scene.settings.num_rounds)
 
 
 def test_other_held_out_samples_change_no_decision(scene):

@@ -35,6 +35,8 @@ class Scenario:
     common: Samples  # the common test set: decisions are made on it
     held_out: Samples  # no decision reads it
     speeds: tuple[float, ...]  # samples that each entity trains in a second of a simulation's virtual time
+    joins: tuple[float, ...] = ()  # virtual second at which each entity begins; 0 where none is named
+    leaves: tuple[float, ...] = ()  # ... and after which it does nothing any more; never where none is named
     public: Samples | None = None  # without labels that anybody reads; only for methods that need such a set
 
     def class_counts(self, entity: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,12 @@ class Simulation:
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
         self._time = 0.0  # virtual seconds
         self._ids = 0
-        self._queue: list[tuple[float, int, float, Future[Any]]] = []  # end, entity, duration, result
+        self._queue: list[tuple[float, int, float, Future[Any] | None]] = []  # end, entity, duration, result
+        self._joins = scene.joins or (0.0,) * len(scene.private)
+        self._leaves = scene.leaves or (inf,) * len(scene.private)
         self._speeds = scene.speeds
         self._busy = [0.0] * len(scene.private)  # real seconds of computing
-        self._entities = [self._entity(scene, index, runtime) for index in range(len(scene.private))]
+        self.entities = [self._entity(scene, index, runtime) for index in range(len(scene.private))]
         self._steps: list[Steps] = []
 
     def run(self) -> None:
@@ -70,12 +73,13 @@ class Simulation:
             entity=None, seq=0, round=0, kind="run-started", detail={"version": __version__, "resumed": False}
         )
         try:
-            self._steps = [entity.steps() for entity in self._entities]
-            for index, steps in enumerate(self._steps):
-                self._begin(index, next(steps, None))
+            self._steps = [entity.steps() for entity in self.entities]
+            for index, joins in enumerate(self._joins):
+                heappush(self._queue, (joins, index, 0.0, None))
             while self._queue:
                 self._time, index, duration, future = heappop(self._queue)
-                self._begin(index, self._advance(index, duration, future))
+                if self._time <= self._leaves[index]:
+                    self._begin(index, self._advance(index, duration, future))
             detail = {"status": "completed", "message": None}
             self.append(entity=None, seq=1, round=0, kind="run-ended", detail=detail)
         finally:
@@ -113,9 +117,14 @@ class Simulation:
             heappush(self._queue, (self._time + duration, index, duration, self._engine.submit(work)))
             self._watcher.on_progress(str(index), 0.0)
 
-    def _advance(self, index: int, duration: float, future: Future[Any]) -> Work | None:
-        """Let an entity decide upon a result, up to its next work step; an unsound teacher is its own business."""
+    def _advance(self, index: int, duration: float, future: Future[Any] | None) -> Work | None:
+        """Let an entity decide upon a result, up to its next work step; an unsound teacher is its own business.
+
+        Without a result, it joins.
+        """
         steps = self._steps[index]
+        if future is None:
+            return next(steps, None)
         try:
             result: Learnt | Evaluated = future.result()
         except KnowledgeError as error:
