@@ -1,8 +1,9 @@
 """What half of the entities can do to the others: being slow, late, gone or liars.
 
-Every second entity is five times slower, joins when half of the time is over, leaves then, never takes part, or publishes
-models whose labels are turned round, under the claims of the sound ones (`lying`). Printed for each: the mean held-out accuracy of the other entities after their last round, and the
-difference to the same entities when nothing is wrong. Stopped and started again with the same --folder, it goes on.
+Every second entity is five times slower, joins when half of the time is over, leaves then, never takes part, or
+publishes models whose labels are turned round, under the claims of the sound ones (`lying`). Printed for each: the
+mean held-out accuracy of the other entities after their last round, and the difference to the same entities when
+nothing is wrong. Stopped and started again with the same --folder, it goes on.
 """
 
 import argparse
