@@ -155,8 +155,8 @@ def test_no_gradient_comes_from_the_common_test_set(scene):
     blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
     weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
     teacher = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
-    guided = LocalPhase(loss="balanced-softmax", guidance=Guidance())
-    augmented = LocalPhase(guidance=Guidance(augmented=True))
+    guided = LocalPhase(loss="balanced-softmax", guidance=Guidance(augmented=False))
+    augmented = LocalPhase(guidance=Guidance())
     for work, arguments in (
         (train_locally, {"phase": scene.strategy.local_phase()}),
         (train_locally, {"phase": guided, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),

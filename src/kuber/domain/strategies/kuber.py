@@ -14,7 +14,7 @@ class Kuber(Merge):
     """`merge` with models of our origin and architecture, `exchange` with all others."""
 
     name: str = "kuber"
-    guidance: Guidance = field(default_factory=lambda: Guidance(own_start=True))
+    guidance: Guidance | None = field(default_factory=Guidance)
 
     def before(self, situation: Situation) -> Search | None:
         classes = lacking(situation.own) if situation.own else ()

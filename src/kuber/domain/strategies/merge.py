@@ -12,13 +12,13 @@ from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Searc
 
 @dataclass(frozen=True, slots=True)
 class Merge(Local):
-    """Publish every local phase, average with the others' newest; the average guides the next local phase."""
+    """Publish every local phase, and average with the others' newest."""
 
     name: str = "merge"
     common_start: bool = True
     choosing: Choosing = field(default_factory=Choosing)
     merging: Merging = field(default_factory=Merging)
-    guidance: Guidance = field(default_factory=lambda: Guidance(own_start=True))
+    guidance: Guidance | None = None  # measured: a guide, be it the average itself, holds the local phase back
 
     def local_phase(self) -> LocalPhase:
         return LocalPhase(loss="balanced-softmax", guidance=self.guidance)
