@@ -18,10 +18,11 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
 from kuber.entity.checkpoint import Checkpoints, initial_state, round_path
+from kuber.entity.learner import Learner
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
 from kuber.entity.loop import Entity, drive
 from kuber.entity.retrieval import Retrieval
-from kuber.entity.work import Evaluated, Learner, Learnt, distil_locally, evaluate_commonly, train_locally
+from kuber.entity.work import Evaluated, Learnt, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.distillation import Distillation

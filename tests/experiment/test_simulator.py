@@ -21,9 +21,10 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
 from kuber.entity.checkpoint import Checkpoints, round_path
+from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import drive
-from kuber.entity.work import Guide, Learner, Teacher, distil_locally, train_locally
+from kuber.entity.work import distil_locally, train_locally
 from kuber.experiment.engines import Inline, engine
 from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners, utc_now
 from kuber.experiment.ledger import Ledger

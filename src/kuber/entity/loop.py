@@ -4,27 +4,26 @@
 between two of them it decides, on its two ports. Whoever drives it chooses where and when the work is done.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
-from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategy import Candidate, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
+from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
 from kuber.entity.checkpoint import Absorption, Keeper, State
 from kuber.entity.journal import Journal
+from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import Log
 from kuber.entity.retrieval import Retrieval
-from kuber.entity.work import Guide, Learner, Learnt, Teacher, Work, distillation, training
+from kuber.entity.work import Learnt, Work, training
 from kuber.errors import KnowledgeError
-from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights, dump
 
 Steps = Generator[Work, Any, None]
-Taught = Sequence[tuple[Candidate, Teacher]]
 
 
 class Entity:
@@ -146,11 +145,12 @@ class Entity:
         }
         journal.append("trained", detail)
         own = yield from retrieval.evaluated(learnt.weights, stage="trained")
-        absorption = None
-        weights = learnt.weights
+        absorption, weights = None, learnt.weights
         if taught and previous is not None:
-            weights, own, kept = yield from self._kept_if_better(start, previous, weights, own)
-            absorption = self._absorption(Method.GUIDE, taught, before=previous, after=own, kept=kept)
+            outcome = yield from guided(
+                self.strategy, retrieval, taught, start=start, before=previous, weights=weights, after=own
+            )
+            absorption, weights, own = self._absorbed(outcome), outcome.weights, outcome.own
         journal.save(
             stage="trained",
             weights=weights,
@@ -181,13 +181,24 @@ class Entity:
             self._publish(own, "publish")
         search = self.strategy.after(self._situation(own))
         if search is not None:
-            chosen = self._found(search, own)
-            if search.method is Method.MERGE:
-                yield from self._merge((yield from self._retrieval.tested(chosen, search.method)), own)
-            else:
-                yield from self._distil(chosen, own)
+            outcome = yield from self._retrieve(search, own)
+            if outcome is not None:
+                changes = {} if outcome.learnt is None else {"generator": outcome.learnt.generator}
+                absorption = self._absorbed(outcome)
+                journal.save(
+                    stage="absorbed", weights=outcome.weights, own=outcome.own, absorption=absorption, **changes
+                )
         if journal.state.stage == "trained":
             self._end_round()
+
+    def _retrieve(self, search: Search, own: Evaluation) -> Generator[Work, Any, Outcome | None]:
+        """Absorb what the search finds; None when there is nothing to absorb."""
+        chosen = self._found(search, own)
+        if search.method is Method.DISTIL:
+            return (yield from self._distil(chosen))
+        taught = yield from self._retrieval.tested(chosen, search.method)
+        situation = self._situation(own)
+        return (yield from merged(self.strategy, self._retrieval, situation, self._journal.state, taught))
 
     def _publish(self, own: Evaluation, act: str) -> None:
         """Weights to the vault first, then the record to the registry."""
@@ -217,93 +228,29 @@ class Entity:
         self._journal.append("sought", {"candidates": len(candidates)})
         return list(self.strategy.choose(candidates, search, self._situation(own)))
 
-    def _distil(self, chosen: list[Knowledge], own: Evaluation) -> Steps:
-        """Distil the first sound one of the chosen in epochs of its own; kept if the strategy says so."""
-        journal = self._journal
+    def _distil(self, chosen: list[Knowledge]) -> Generator[Work, Any, Outcome | None]:
+        """Distil the first sound one of the chosen; None when there is none."""
         for knowledge in chosen:
             teacher = self._retrieval.pull(knowledge)
             if teacher is None:
                 continue
-            state = journal.state
+            taught = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher
             try:
-                learnt: Learnt = yield distillation(self.learner, teacher, state.weights, state.generator)
+                return (
+                    yield from distilled(self.strategy, self._retrieval, self.learner, self._journal.state, taught)
+                )
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self._retrieval.refuse(knowledge, error.message, 0)
-                return
-            after = yield from self._retrieval.evaluated(learnt.weights, stage="absorbed")
-            kept = self.strategy.keep(own, after)
-            taught = [(Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher)]
-            absorption = self._absorption(Method.DISTIL, taught, before=own, after=after, kept=kept, learnt=learnt)
-            journal.save(
-                stage="absorbed",
-                weights=learnt.weights if kept else state.weights,
-                generator=learnt.generator,
-                own=after if kept else own,
-                absorption=absorption,
-            )
-            return
+                return None
+        return None
 
-    def _merge(self, taught: Taught, own: Evaluation) -> Steps:
-        """Average with the candidates; kept if it is no worse than the model that this round began with."""
-        journal, state = self._journal, self._journal.state
-        shares = self.strategy.shares([one for one, _ in taught], self._situation(own))
-        used = [(pair, share) for pair, share in zip(taught, shares, strict=True) if share > 0]
-        if not used:
-            return
-        models = [state.weights, *(teacher.weights for (_, teacher), _ in used)]
-        merged = merge(models, [1.0, *(share for _, share in used)])
-        after = yield from self._retrieval.evaluated(merged, stage="absorbed")
-        start, previous = (state.start, state.previous) if state.previous else (state.weights, own)
-        assert start is not None, "a state between local phase and end of round knows where it began"
-        weights, result, kept = yield from self._kept_if_better(start, previous or own, merged, after)
-        if not kept and own.accuracy > result.accuracy:
-            weights, result = state.weights, own
-        absorption = self._absorption(Method.MERGE, [pair for pair, _ in used], before=own, after=result, kept=kept)
-        journal.save(stage="absorbed", weights=weights, own=result, absorption=absorption)
-
-    def _kept_if_better(
-        self, start: Weights, before: Evaluation, weights: Weights, after: Evaluation
-    ) -> Generator[Work, Any, tuple[Weights, Evaluation, bool]]:
-        """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
-        if self.strategy.keep(before, after):
-            return weights, after, True
-        halfway = average([start, weights], [1.0, 1.0])
-        evaluation = yield from self._retrieval.evaluated(halfway, stage="halfway")
-        if self.strategy.keep(before, evaluation):
-            return halfway, evaluation, True
-        return start, before, False
-
-    def _absorption(
-        self,
-        method: Method,
-        taught: Taught,
-        *,
-        before: Evaluation,
-        after: Evaluation,
-        kept: bool,
-        learnt: Learnt | None = None,
-    ) -> Absorption:
-        """What became of a delivery. When it is kept, the teachers become parents of what is published next."""
-        journal = self._journal
-        teachers = tuple(one.knowledge.id for one, _ in taught)
-        if kept:
-            journal.change(parents=tuple(dict.fromkeys((*journal.state.parents, *teachers))))
-        delivery = Delivery(
-            student=self._id,
-            teachers=teachers,
-            method=method.value,
-            round=journal.state.round,
-            accuracy_before=before.accuracy,
-            accuracy_after=after.accuracy,
-            kept=kept,
-        )
-        return Absorption(
-            delivery=delivery,
-            publishers=tuple(one.knowledge.entity for one, _ in taught),
-            samples=learnt.samples if learnt else 0,
-            forward=learnt.forward if learnt else 0,
-            seconds=learnt.seconds if learnt else 0.0,
-        )
+    def _absorbed(self, outcome: Outcome) -> Absorption:
+        """What is to be recorded; teachers whose knowledge stays become parents of what is published next."""
+        state = self._journal.state
+        if outcome.kept:
+            ids = (one.knowledge.id for one in outcome.candidates)
+            self._journal.change(parents=tuple(dict.fromkeys((*state.parents, *ids))))
+        return outcome.absorption(self._id, state.round)
 
     def _record_absorption(self) -> None:
         absorption = self._journal.state.absorption

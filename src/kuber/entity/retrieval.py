@@ -12,7 +12,8 @@ from kuber.domain.ranking import without
 from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.entity.journal import Journal
-from kuber.entity.work import Evaluated, Learner, Teacher, Work, check_teachable, common_evaluation
+from kuber.entity.learner import Learner, Teacher, check_teachable
+from kuber.entity.work import Evaluated, Work, common_evaluation
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, load
 

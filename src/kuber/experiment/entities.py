@@ -11,9 +11,9 @@ import torch
 from kuber.data.augment import Normalisation
 from kuber.domain.ports import Registry, Vault
 from kuber.entity.checkpoint import Keeper, initial_state
+from kuber.entity.learner import Learner
 from kuber.entity.log import Log
 from kuber.entity.loop import Entity
-from kuber.entity.work import Learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.distillation import Distillation

@@ -7,7 +7,7 @@ import torch
 from kuber.data.partition import stratified
 from kuber.data.samples import Samples
 from kuber.entity.checkpoint import round_path
-from kuber.entity.work import Learner
+from kuber.entity.learner import Learner
 from kuber.experiment.entities import entity_folder, make_learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import evaluate

@@ -11,7 +11,8 @@ from kuber.data.partition import stratified
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.work import FORWARD_COST, Evaluated, Learner, Progress, Work
+from kuber.entity.learner import Learner
+from kuber.entity.work import FORWARD_COST, Evaluated, Progress, Work
 from kuber.experiment.engines import Engine
 from kuber.experiment.held_out import BETWEEN
 from kuber.experiment.scenario import Scenario

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kuber.data.samples import Samples
-from kuber.entity.work import FORWARD_COST, Learner, Learnt, Progress, Work
+from kuber.entity.learner import Learner
+from kuber.entity.work import FORWARD_COST, Learnt, Progress, Work
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.parties import Parties, Rounds
 from kuber.experiment.ledger import Account

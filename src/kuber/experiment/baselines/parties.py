@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kuber.domain.strategy import LocalPhase
-from kuber.entity.work import Learner, Learnt, Work, training
+from kuber.entity.learner import Learner
+from kuber.entity.work import Learnt, Work, training
 from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
 from kuber.experiment.entities import generator_state, make_learners

@@ -1,0 +1,150 @@
+"""Absorbing what was retrieved: distilled after the local phase, merged, or heard in it; and the gate behind it."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.strategy import Candidate, Method, Situation, Strategy
+from kuber.entity.checkpoint import Absorption, State
+from kuber.entity.learner import Learner, Teacher
+from kuber.entity.retrieval import Retrieval
+from kuber.entity.work import Learnt, Work, distillation
+from kuber.learning.merging import average, merge
+from kuber.learning.weights import Weights
+
+Taught = Sequence[tuple[Candidate, Teacher]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What absorbing came to."""
+
+    method: Method
+    candidates: tuple[Candidate, ...]  # that were absorbed
+    weights: Weights  # that stay
+    before: Evaluation
+    after: Evaluation  # of what came out or, where something better stays, of that
+    kept: bool
+    own: Evaluation  # of the weights that stay
+    learnt: Learnt | None = None  # where epochs of their own were trained
+
+    def absorption(self, student: str, round: int) -> Absorption:
+        """What is to be recorded of it; `student` is an entity's id."""
+        delivery = Delivery(
+            student=student,
+            teachers=tuple(one.knowledge.id for one in self.candidates),
+            method=self.method.value,
+            round=round,
+            accuracy_before=self.before.accuracy,
+            accuracy_after=self.after.accuracy,
+            kept=self.kept,
+        )
+        return Absorption(
+            delivery=delivery,
+            publishers=tuple(one.knowledge.entity for one in self.candidates),
+            samples=self.learnt.samples if self.learnt else 0,
+            forward=self.learnt.forward if self.learnt else 0,
+            seconds=self.learnt.seconds if self.learnt else 0.0,
+        )
+
+
+def gated(
+    strategy: Strategy,
+    retrieval: Retrieval,
+    *,
+    start: Weights,
+    before: Evaluation,
+    weights: Weights,
+    after: Evaluation,
+) -> Generator[Work, Any, tuple[Weights, Evaluation, bool]]:
+    """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
+    if strategy.keep(before, after):
+        return weights, after, True
+    halfway = average([start, weights], [1.0, 1.0])
+    evaluation = yield from retrieval.evaluated(halfway, stage="halfway")
+    if strategy.keep(before, evaluation):
+        return halfway, evaluation, True
+    return start, before, False
+
+
+def guided(
+    strategy: Strategy,
+    retrieval: Retrieval,
+    taught: Taught,
+    *,
+    start: Weights,
+    before: Evaluation,
+    weights: Weights,
+    after: Evaluation,
+) -> Generator[Work, Any, Outcome]:
+    """The outcome of a local phase from `start` to `weights` in which `taught` were heard."""
+    weights, after, kept = yield from gated(
+        strategy, retrieval, start=start, before=before, weights=weights, after=after
+    )
+    return Outcome(
+        method=Method.GUIDE,
+        candidates=tuple(one for one, _ in taught),
+        weights=weights,
+        before=before,
+        after=after,
+        kept=kept,
+        own=after,
+    )
+
+
+def distilled(
+    strategy: Strategy, retrieval: Retrieval, learner: Learner, state: State, taught: tuple[Candidate, Teacher]
+) -> Generator[Work, Any, Outcome]:
+    """Distil a teacher in epochs of its own. Raises CorruptKnowledgeError when it speaks nonsense."""
+    candidate, teacher = taught
+    assert state.own is not None
+    learnt: Learnt = yield distillation(learner, teacher, state.weights, state.generator)
+    after = yield from retrieval.evaluated(learnt.weights, stage="absorbed")
+    kept = strategy.keep(state.own, after)
+    return Outcome(
+        method=Method.DISTIL,
+        candidates=(candidate,),
+        weights=learnt.weights if kept else state.weights,
+        before=state.own,
+        after=after,
+        kept=kept,
+        own=after if kept else state.own,
+        learnt=learnt,
+    )
+
+
+def merged(
+    strategy: Strategy, retrieval: Retrieval, situation: Situation, state: State, taught: Taught
+) -> Generator[Work, Any, Outcome | None]:
+    """Average with those that weigh something; None when none does.
+
+    Kept if it is no worse than the model that this round began with; otherwise the best of that and our own stays.
+    """
+    own, start, previous = state.own, state.start, state.previous
+    assert own is not None
+    assert start is not None
+    shares = strategy.shares([one for one, _ in taught], situation)
+    used = [(*pair, share) for pair, share in zip(taught, shares, strict=True) if share > 0]
+    if not used:
+        return None
+    models = [state.weights, *(teacher.weights for _, teacher, _ in used)]
+    mixed = merge(models, [1.0, *(share for *_, share in used)])
+    after = yield from retrieval.evaluated(mixed, stage="absorbed")
+    if previous is None:  # the first round: nothing is known of what it began with
+        start, previous = state.weights, own
+    weights, after, kept = yield from gated(
+        strategy, retrieval, start=start, before=previous, weights=mixed, after=after
+    )
+    if not kept and own.accuracy > after.accuracy:
+        weights, after = state.weights, own
+    return Outcome(
+        method=Method.MERGE,
+        candidates=tuple(one for one, *_ in used),
+        weights=weights,
+        before=own,
+        after=after,
+        kept=kept,
+        own=after,
+    )

@@ -1,0 +1,116 @@
+"""What every work step of an entity needs, and what it learns from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kuber.data.augment import Normalisation, ordered_batches, training_batches
+from kuber.data.samples import Samples
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
+from kuber.domain.task import Task
+from kuber.errors import IncompatibleKnowledgeError
+from kuber.learning.architectures import describe
+from kuber.learning.distillation import Distillation
+from kuber.learning.evaluation import EVALUATION_BATCH
+from kuber.learning.runtime import Runtime, build
+from kuber.learning.training import Training
+from kuber.learning.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """What every work step of one entity needs; picklable, since samples travel as a view on a file."""
+
+    architecture: Architecture
+    private: Samples
+    common: Samples  # the common test set
+    test_set: Digest  # of `common`
+    normalisation: Normalisation
+    flip: bool  # whether a mirrored image is still of its class
+    batch_size: int
+    training: Training
+    distillation: Distillation
+    runtime: Runtime
+    classes: int
+
+    def model(self, weights: Weights) -> nn.Module:
+        """A model of our architecture with these weights, on our device."""
+        return build(self.architecture, weights, self.runtime)
+
+    def training_batches(self, draws: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of augmented private data."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            flip=self.flip,
+        )
+        return map(self._placed, batches)
+
+    def guided_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of augmented private data with what the guides said about each sample."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            flip=self.flip,
+            targets=spoken,
+        )
+        return map(self._placed, batches)
+
+    def distillation_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of unaugmented private data with what the teacher said about each sample."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            augment=False,
+            targets=spoken,
+        )
+        return map(self._placed, batches)
+
+    def ordered_batches(self, samples: Samples) -> Iterator[tuple[Tensor, ...]]:
+        """Samples in order and unaugmented, to run forward."""
+        batches = ordered_batches(samples, batch_size=EVALUATION_BATCH, normalisation=self.normalisation)
+        return map(self._placed, batches)
+
+    def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.runtime.place(tensor) for tensor in batch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A pulled model, checked against its record."""
+
+    architecture: Architecture
+    weights: Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guide:
+    """A teacher that speaks during a local phase, and its recall on each class."""
+
+    teacher: Teacher
+    recalls: tuple[float, ...]
+
+
+def check_teachable(knowledge: Knowledge, task: Task) -> None:
+    """Raises IncompatibleKnowledgeError unless the record speaks of our task and of weights that we can run.
+
+    Its architecture must be the very one that our own factory makes for our task.
+    """
+    if knowledge.task != task:
+        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
+    if WEIGHTS not in knowledge.artifacts:
+        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} has no weights to distil from.")
+    theirs = knowledge.architecture
+    if theirs != describe(theirs.name, {"input_shape": task.input_shape, "classes": task.classes}):
+        raise IncompatibleKnowledgeError(
+            f"Knowledge {knowledge.id} has an architecture named {theirs.name} that is not the one we know."
+        )
