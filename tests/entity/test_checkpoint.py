@@ -1,7 +1,10 @@
 """Checkpoints: what is saved comes back, whatever the moment of the kill."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -45,11 +48,30 @@ def state(**changes) -> State:
 
 def same(a: State, b: State) -> bool:
     tensors = a.weights.keys() == b.weights.keys() and all(torch.equal(a.weights[n], b.weights[n]) for n in a.weights)
-    rest = [n for n in State.__slots__ if n not in ("weights", "generator")]
-    return tensors and torch.equal(a.generator, b.generator) and all(getattr(a, n) == getattr(b, n) for n in rest)
+    starts = (a.start or {}).keys() == (b.start or {}).keys() and all(
+        torch.equal(a.start[n], b.start[n]) for n in a.start or {}
+    )
+    rest = [n for n in State.__slots__ if n not in ("weights", "start", "generator")]
+    return (
+        tensors
+        and starts
+        and torch.equal(a.generator, b.generator)
+        and all(getattr(a, n) == getattr(b, n) for n in rest)
+    )
 
 
-@pytest.mark.parametrize("changes", [{}, {"absorption": None, "own": None, "previous": EVALUATION, "stage": "ended"}])
+SHARED = torch.randn(4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"absorption": None, "own": None, "previous": EVALUATION, "stage": "ended"},
+        {"start": {"w": torch.randn(2, 3)}, "shared": EVALUATION, "origin": Digest.of(b"o"), "seen": {"k1": 2}},
+        {"weights": {"w": SHARED}, "start": {"w": SHARED}},  # a phase that was undone
+    ],
+)
 def test_a_state_comes_back_as_it_was(tmp_path, changes):
     checkpoints = Checkpoints(tmp_path / "0")
     assert checkpoints.latest() is None
@@ -80,6 +102,15 @@ def test_a_kill_while_saving_leaves_the_old_state(tmp_path, monkeypatch):
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
     (tmp_path / FILE_NAME).write_bytes(damage)
     with pytest.raises(CorruptKnowledgeError, match="cannot be read"):
+        Checkpoints(tmp_path).latest()
+
+
+def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
+    tensors = {"model.w": torch.zeros(2), "generator": torch.Generator().get_state()}
+    (tmp_path / FILE_NAME).write_bytes(
+        save(tensors, metadata={"state": json.dumps({"round": 3, "absorption": None})})
+    )
+    with pytest.raises(CorruptKnowledgeError, match="as one of another KUber would; start a new run"):
         Checkpoints(tmp_path).latest()
 
 

@@ -359,6 +359,7 @@ def test_entities_with_other_initial_weights_begin_from_the_first_one_published(
     first, second = reversed([one for one in world.published() if one.round == 1])
     assert first.origin == second.origin == origin
     assert first.parents == second.parents == (initial[0].id,)
+    assert [told["bytes"] > 0 for told in world.events("second", "published")] == [False], "the vault has it already"
     # "second" has another seed, but trained on from what it pulled: the same step from the same weights.
     assert first.artifacts == second.artifacts
 

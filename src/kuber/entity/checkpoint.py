@@ -101,12 +101,16 @@ class Checkpoints:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            generator = tensors.pop(_GENERATOR)
+            weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
+            start = {name.removeprefix(_START): tensors[name] for name in tensors if name.startswith(_START)}
+            return _decode(fields, weights=weights, start=start or None, generator=generator)
+        except KeyError as error:
+            raise CorruptKnowledgeError(
+                f"The checkpoint {path} lacks {error}, as one of another KUber would; start a new run."
+            ) from None
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise CorruptKnowledgeError(f"The checkpoint {path} cannot be read ({error}); start a new run.") from None
-        generator = tensors.pop(_GENERATOR)
-        weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
-        start = {name.removeprefix(_START): tensors[name] for name in tensors if name.startswith(_START)}
-        return _decode(fields, weights=weights, start=start or None, generator=generator)
 
     def save_round(self, round: int, weights: Weights) -> str:
         """Keep the weights at the end of a round; returns the file's name."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategy import Candidate, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
@@ -201,10 +201,13 @@ class Entity:
         return (yield from merged(self.strategy, self._retrieval, situation, self._journal.state, taught))
 
     def _publish(self, own: Evaluation, act: str) -> None:
-        """Weights to the vault first, then the record to the registry."""
+        """Weights to the vault first, unless it has them already; then the record to the registry."""
         journal, state = self._journal, self._journal.state
         data = dump(state.weights)
-        artifact = self.vault.put(data)
+        artifact = Artifact(digest=Digest.of(data), size=len(data))
+        sent = 0
+        if self.vault.size(artifact.digest) is None:
+            artifact, sent = self.vault.put(data), len(data)
         draft = Draft(
             entity=self._id,
             task=self.task,
@@ -219,7 +222,7 @@ class Entity:
         )
         knowledge = self.registry.publish(draft, key=journal.key(act))
         journal.change(parents=(), shared=own)
-        detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+        detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": sent}
         journal.append("published", detail)
 
     def _found(self, search: Search, own: Evaluation | None) -> list[Knowledge]:
