@@ -5,7 +5,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import PercentFormatter
 
 from kuber.experiment.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
 from kuber.experiment.tally import Point, Row
@@ -32,7 +32,7 @@ def comparison_plot(rows: Sequence[Row]) -> bytes:
         (right, "moved by all entities, up and down (MB)"),
     ):
         axes.set_xlabel(label)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axes.grid(color="#E4E4E4")
         plain_frame(axes)
     right.set_xscale("symlog", linthresh=1.0)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kuber.experiment.result import EntityResult, RunResult
 from kuber.views import RunView
@@ -42,7 +42,7 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     margin = 0.02 * max(last - 1, 5)
     axes.set_xlim(1 - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     low, high = axes.get_ylim()
     if high - low < 0.05:  # a flat line is not a mountain range
         middle = (low + high) / 2
