@@ -473,3 +473,24 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
     assert not all(torch.equal(first[name], second[name]) for name in first)
     seqs = [e.seq for e in read_events(world.folder / FILE_NAME) if e.entity == "student"]
     assert seqs == list(range(len(seqs)))
+
+
+def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    sound = world.registry.publish
+    monkeypatch.setattr(world.registry, "publish", lambda draft, key: (sound(draft, key=key), killed()))
+    with pytest.raises(Killed):
+        world.live("a", [10], rounds=1, strategy="merge")
+    monkeypatch.undo()
+    state = Checkpoints(world.folder / "a").latest()
+    rewind(world.folder / FILE_NAME, reached={"a": state.seq})
+    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.live("a", [10, 50], rounds=1, strategy="merge")
+    assert [record.round for record in world.published()] == [1, 0]
+    told = [detail["knowledge"] for detail in world.events("a", "published")]
+    assert told == [record.id for record in reversed(world.published())]

@@ -82,8 +82,9 @@ class Entity:
         )
         if self._journal.state.seq == 0:
             self._log_joined()
-            if self.strategy.common_start:
-                yield from self._agree_on_start()
+            self._journal.save()
+        if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
+            yield from self._agree_on_start()
             self._journal.save()
         while True:
             state = self._journal.state
@@ -100,7 +101,9 @@ class Entity:
     def _agree_on_start(self) -> Steps:
         """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
         journal, retrieval = self._journal, self._retrieval
-        if not retrieval.initial_checkpoints(self.learner.architecture):
+        there = retrieval.initial_checkpoints(self.learner.architecture)
+        # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
+        if not there or any(knowledge.entity == self._id for knowledge in there):
             own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
             self._publish(own, "initial")
         # Asked again even so: of several that published at once, all begin from the oldest.
