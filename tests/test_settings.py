@@ -28,7 +28,7 @@ def test_the_defaults_are_those_of_the_study():
         "batch_size": 64,
         "dataset": "cifar10",
         "architecture": "cnn",
-        "strategy": "vanilla",
+        "strategy": "kuber",
     }
     assert {name: getattr(settings, name) for name in table} == table
 

@@ -31,7 +31,7 @@ class Settings(BaseModel):
     num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
     num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
     strategy: Literal["kuber", "exchange", "merge", "vanilla", "local", "local-balanced"] = Field(
-        "vanilla", description="How entities decide."
+        "kuber", description="How entities decide."
     )
     dataset: str = Field(
         "cifar10",

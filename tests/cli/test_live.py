@@ -71,7 +71,7 @@ class TestLiveTable:
             table.on_event(told)
         table.on_progress("0", 0.5)
         header, _, heads, first, second = screen(table, console)
-        assert header == "KUber vanilla on cifar10, 2 entities, seed 0   0:14"
+        assert header == "KUber kuber on cifar10, 2 entities, seed 0   0:14"
         assert heads.split() == ["entity", "round", "work", "accuracy", "shared", "absorbed", "ETA", "state"]
         assert re.fullmatch(r"0 +2/8 +[━╸╺]+ +41\.2% +1 +0 +1:06 +training", first)
         assert re.fullmatch(r"1 +0/8 +[━╸╺]+ +- +0 +0 +- +waiting", second)
@@ -82,7 +82,7 @@ class TestLiveTable:
         table = LiveTable(console, Settings(num_entities=1, num_rounds=3), clock=at(12))
         for told in [joined("0"), *one_round("0", 1)]:
             table.on_event(told)
-        assert screen(table, console)[0] == "KUber vanilla on cifar10, 1 entity, seed 0   0:12, about 0:18 to go"
+        assert screen(table, console)[0] == "KUber kuber on cifar10, 1 entity, seed 0   0:12, about 0:18 to go"
 
     def test_says_waiting_until_a_work_step_has_its_turn(self) -> None:
         console = terminal()

@@ -28,7 +28,7 @@ NOT_OURS = {"strategy", "seed", "threads", *SERVICES}
 @with_settings(*(name for name in Settings.model_fields if name not in NOT_OURS))
 def compare(
     settings: Settings | None,
-    strategies: Strategies = "local,vanilla,fedavg,central",
+    strategies: Strategies = "local,kuber,fedavg,central",
     seeds: Seeds = "3",
     workers: Workers = None,
     json: Json = False,
