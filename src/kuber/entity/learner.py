@@ -40,37 +40,17 @@ class Learner:
         """A model of our architecture with these weights, on our device."""
         return build(self.architecture, weights, self.runtime)
 
-    def training_batches(self, draws: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of augmented private data."""
+    def training_batches(
+        self, draws: torch.Generator, spoken: Tensor | None = None, *, augment: bool = True
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of private data, with what teachers said about each sample where they were asked."""
         batches = training_batches(
             self.private,
             batch_size=self.batch_size,
             normalisation=self.normalisation,
             generator=draws,
+            augment=augment,
             flip=self.flip,
-        )
-        return map(self._placed, batches)
-
-    def guided_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of augmented private data with what the guides said about each sample."""
-        batches = training_batches(
-            self.private,
-            batch_size=self.batch_size,
-            normalisation=self.normalisation,
-            generator=draws,
-            flip=self.flip,
-            targets=spoken,
-        )
-        return map(self._placed, batches)
-
-    def distillation_batches(self, draws: torch.Generator, spoken: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of unaugmented private data with what the teacher said about each sample."""
-        batches = training_batches(
-            self.private,
-            batch_size=self.batch_size,
-            normalisation=self.normalisation,
-            generator=draws,
-            augment=False,
             targets=spoken,
         )
         return map(self._placed, batches)

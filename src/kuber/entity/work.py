@@ -145,7 +145,7 @@ def distil_locally(
     spoken = logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
     distilled = train(
         model,
-        partial(learner.distillation_batches, draws, spoken),
+        partial(learner.training_batches, draws, spoken, augment=False),
         settings=learner.distillation,
         runtime=learner.runtime,
         loss=learner.distillation.loss,
@@ -202,7 +202,7 @@ def _guided_epoch(
     told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
     if not guidance.augmented:
         spoken = [logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models]
-        return partial(learner.guided_batches, draws, combined(spoken, recalls, **told))
+        return partial(learner.training_batches, draws, combined(spoken, recalls, **told))
 
     def epoch() -> Iterator[tuple[Tensor, ...]]:
         for x, y in learner.training_batches(draws):

@@ -76,7 +76,7 @@ def approach(
     draws.set_state(generator)
     trained = train(
         model,
-        partial(replace(learner, private=public).distillation_batches, draws, consensus),
+        partial(replace(learner, private=public).training_batches, draws, consensus, augment=False),
         settings=replace(learner.training, epochs=1),
         runtime=learner.runtime,
         loss=lambda student, labels, consensus: F.l1_loss(student, consensus),
