@@ -367,8 +367,8 @@ def test_entities_with_other_initial_weights_begin_from_the_first_one_published(
 def test_a_merge_is_the_average_and_is_kept_halfway_or_undone(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
     script = [55, 60, 70]  # own, the candidate, merged: kept
-    script += [52, 65, 71]  # own, merged (worse than 70), halfway: kept
-    script += [60, 65, 66]  # neither is as good as 71: undone
+    script += [52, 60, 71]  # own, merged (much worse than 70), halfway: kept
+    script += [60, 64, 65]  # neither is nearly as good as 71: undone
     world.live("student", script, rounds=3, strategy="merge")
     absorbed = world.events("student", "absorbed")
     assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
@@ -450,7 +450,7 @@ def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(w
 @pytest.mark.parametrize("until", range(1, 10))
 def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
     world.live("one", [10, 60], rounds=1, strategy="merge")
-    script = [55, 60, 70, 52, 65, 71]
+    script = [55, 60, 70, 52, 60, 71]
     world.live("student", script, rounds=2, strategy="merge", until=until)
     state = Checkpoints(world.folder / "student").latest()
     rewind(world.folder / FILE_NAME, reached={"one": 10**6, "student": state.seq})

@@ -31,6 +31,18 @@ class Merging:
     staleness: float = 0.5  # a model seen `age` rounds ago counts (1 + age) ** -staleness
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """What to keep."""
+
+    tolerance: float = 0.0  # accuracy that may be lost
+
+
+def no_worse(before: Evaluation, after: Evaluation, settings: Keeping) -> bool:
+    """Whether accuracy fell by no more than is tolerated."""
+    return after.accuracy >= before.accuracy - settings.tolerance
+
+
 def adds_something(situation: Situation, settings: Publishing) -> bool:
     """Whether our model can do something that what we published last could not."""
     own, shared = situation.own, situation.shared

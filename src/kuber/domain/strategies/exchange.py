@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kuber.domain.decisions import Choosing, Publishing, adds_something, complementary, lacking
+from kuber.domain.decisions import Choosing, Keeping, Publishing, adds_something, complementary, lacking, no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategies.local import Local
@@ -17,6 +17,7 @@ class Exchange(Local):
     name: str = "exchange"
     publishing: Publishing = field(default_factory=Publishing)
     choosing: Choosing = field(default_factory=Choosing)
+    keeping: Keeping = field(default_factory=Keeping)
     guidance: Guidance = field(default_factory=Guidance)
 
     def local_phase(self) -> LocalPhase:
@@ -33,4 +34,4 @@ class Exchange(Local):
         return complementary(candidates, situation.own, dict(situation.ages), self.choosing)
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return after.accuracy >= before.accuracy
+        return no_worse(before, after, self.keeping)

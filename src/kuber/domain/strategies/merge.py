@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kuber.domain.decisions import Choosing, Merging, freshest, merge_shares, related
+from kuber.domain.decisions import Choosing, Keeping, Merging, freshest, merge_shares, no_worse, related
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategies.local import Local
@@ -18,6 +18,9 @@ class Merge(Local):
     common_start: bool = True
     choosing: Choosing = field(default_factory=Choosing)
     merging: Merging = field(default_factory=Merging)
+    keeping: Keeping = field(
+        default_factory=lambda: Keeping(tolerance=0.05)
+    )  # measured: averages dip before they gain
     guidance: Guidance | None = None  # measured: a guide, be it the average itself, holds the local phase back
 
     def local_phase(self) -> LocalPhase:
@@ -37,4 +40,4 @@ class Merge(Local):
         return merge_shares(candidates, situation, self.merging)
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return after.accuracy >= before.accuracy
+        return no_worse(before, after, self.keeping)
