@@ -252,7 +252,32 @@ def test_ranks_by_the_classes_asked_for(publish, entity, discovered):
     assert discovered(order="classes", classes=(7,)) == records
 
 
-@pytest.mark.parametrize("changes", [{"order": "classes"}, {"classes": (1,)}, {"order": "classes", "classes": (-1,)}])
+def test_pages_by_classes_hold_each_record_once(publish, samples, entity, discovered):
+    """Thirds are no whole millionths: both sides of a page must round them alike."""
+    counts = [(1, 0, 1), (1, 0, 2), (1, 0, 1), (2, 3, 1), (0, 3, 3)]
+    task = replace(samples.task, labels=("a", "b", "c"))
+    records = [publish(entity, task=task, evaluation=samples.evaluation(*correct, total=3)) for correct in counts]
+    assert discovered(order="classes", classes=(0,)) == [records[n] for n in (3, 0, 1, 2, 4)]
+    assert discovered(order="classes", classes=(0, 2)) == [records[n] for n in (4, 1, 3, 0, 2)]
+
+
+def test_a_new_initial_checkpoint_hides_no_trained_knowledge(publish, entity, discovered):
+    trained = publish(entity, 50, 50)
+    initial = publish(entity, 10, 10, round=0)
+    for order in ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)}):
+        assert discovered(latest=True, initial=False, **order) == [trained]
+        assert discovered(latest=True, **order) == [initial]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"order": "classes", "classes": (1, 1)},
+        {"order": "classes"},
+        {"classes": (1,)},
+        {"order": "classes", "classes": (-1,)},
+    ],
+)
 def test_classes_go_with_their_order(changes):
     with pytest.raises(ValueError, match="classes"):
         Query(**changes)

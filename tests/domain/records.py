@@ -39,6 +39,6 @@ def knowledge(id: str, *correct: int, minutes: int = 0, **changes: Any) -> Knowl
 
 
 def situation(own: Evaluation | None, **changes: Any) -> Situation:
-    """An entity in round 2 of 5."""
-    told: dict[str, Any] = {"round": 2, "rounds": 5, "own": own, "previous": None}
+    """An entity in round 2, on a task of ten classes."""
+    told: dict[str, Any] = {"round": 2, "classes": 10, "own": own, "previous": None}
     return Situation(**told | changes)

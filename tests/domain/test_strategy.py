@@ -4,7 +4,7 @@ import pytest
 
 from kuber.domain.ranking import better, without
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
-from kuber.domain.strategy import Candidate, Method, Situation
+from kuber.domain.strategy import Candidate, Method
 
 from .records import ARCHITECTURE, ORIGIN, evaluation, knowledge, situation
 
@@ -23,7 +23,7 @@ def test_vanilla_publishes_after_improving_and_seeks_after_degrading(now, before
     assert Vanilla().publishes(at) is publishes
     search = Vanilla().after(at)
     assert (search is not None) is seeks
-    assert search is None or (search.method, search.min_accuracy, search.tested) == (Method.DISTIL, 0.49, False)
+    assert search is None or (search.method, search.min_accuracy) == (Method.DISTIL, 0.49)
     assert Vanilla().before(at) is None
 
 
@@ -98,9 +98,9 @@ def test_merge_weighs_by_samples_and_staleness():
     assert Merge().shares(candidates, at) == [3.0, 1.5]
 
 
-def test_the_last_round_is_told():
-    assert Situation(round=3, rounds=3, own=None, previous=None).last
-    assert not Situation(round=2, rounds=3, own=None, previous=None).last
+@pytest.mark.parametrize("strategy", [Exchange(), Kuber()])
+def test_of_two_classes_guides_have_nothing_to_say(strategy):
+    assert strategy.before(situation(evaluation(80, 10), classes=2)) is None
 
 
 def test_equal_claims_rank_by_age_then_id():

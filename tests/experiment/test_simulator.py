@@ -224,7 +224,7 @@ class Scripted(Vanilla):
     def after(self, situation: Situation) -> Search | None:
         if situation.previous is None:
             return None
-        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy, tested=False)
+        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy)
 
 
 def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, registry_url, vault_url, samples):

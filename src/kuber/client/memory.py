@@ -101,6 +101,7 @@ class MemoryRegistry:
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
         self._latest: dict[tuple[str, str, Digest], int] = {}  # (entity, task name, test set) -> index
+        self._latest_trained: dict[tuple[str, str, Digest], int] = {}  # the same without initial checkpoints
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
@@ -146,7 +147,9 @@ class MemoryRegistry:
             self._pins[pin] = manifest
             self._published[told.entity, key] = digest, len(self._records)
             insort(self._best, (-record.evaluation.accuracy, len(self._records)))
-            self._latest[record.entity, record.task.name, record.task.test_set] = len(self._records)
+            self._latest[_subject(record)] = len(self._records)
+            if record.round > 0:
+                self._latest_trained[_subject(record)] = len(self._records)
             self._places[id] = len(self._records)
             self._records.append(record)
             return record
@@ -160,7 +163,7 @@ class MemoryRegistry:
                 # The best come first, so nothing after the first that is too low can match.
                 if query.order == "accuracy" and record.evaluation.accuracy < (query.min_accuracy or 0):
                     break
-                if _matches(record, query) and (not query.latest or self._is_latest(place)):
+                if _matches(record, query) and (not query.latest or self._is_latest(place, query)):
                     found.append(record)
                 if len(found) > query.limit:
                     break
@@ -195,10 +198,10 @@ class MemoryRegistry:
         """Indices of records in the order of the query, from after its cursor on."""
         after = None if query.cursor is None else _place(query.cursor, query.order, len(self._records))
         if query.order == "newest":
-            places = sorted(self._latest.values()) if query.latest else range(len(self._records))
+            places = sorted(self._latest_of(query).values()) if query.latest else range(len(self._records))
             return reversed(places if after is None else places[: bisect_left(places, after)])
         if query.order == "classes":
-            looked_at = self._latest.values() if query.latest else range(len(self._records))
+            looked_at = self._latest_of(query).values() if query.latest else range(len(self._records))
             ranked = sorted(self._ranked(place, query) for place in looked_at)
             start = 0 if after is None else bisect_right(ranked, self._ranked(after, query))
             return (place for _, place in ranked[start:])
@@ -208,9 +211,12 @@ class MemoryRegistry:
             start = bisect_left(self._best, (-self._records[after].evaluation.accuracy, after)) + 1
         return (place for _, place in self._best[start:])
 
-    def _is_latest(self, place: int) -> bool:
-        record = self._records[place]
-        return self._latest[record.entity, record.task.name, record.task.test_set] == place
+    def _latest_of(self, query: Query) -> dict[tuple[str, str, Digest], int]:
+        """Where only trained knowledge is asked for, a new initial checkpoint does not hide it."""
+        return self._latest_trained if query.initial is False else self._latest
+
+    def _is_latest(self, place: int, query: Query) -> bool:
+        return self._latest_of(query).get(_subject(self._records[place])) == place
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].evaluation, query.classes), place
@@ -233,6 +239,11 @@ def _matches(record: Knowledge, query: Query) -> bool:
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
         and (query.initial is None or query.initial == (record.round == 0))
     )
+
+
+def _subject(record: Knowledge) -> tuple[str, str, Digest]:
+    """Whose it is, and on which task."""
+    return record.entity, record.task.name, record.task.test_set
 
 
 def _pin(architecture: Architecture) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import MAX_LIMIT
 from kuber.domain.strategy import Candidate, Situation
 
 
@@ -59,7 +60,7 @@ def lacking(own: Evaluation) -> tuple[int, ...]:
     recalls = [(recall, label) for label, recall in enumerate(own.recalls) if recall is not None]
     mean = sum(recall for recall, _ in recalls) / len(recalls)
     weak = tuple(label for recall, label in sorted(recalls) if recall < mean)
-    return weak or tuple(label for _, label in sorted(recalls))
+    return (weak or tuple(label for _, label in sorted(recalls)))[:MAX_LIMIT]
 
 
 def complementary(

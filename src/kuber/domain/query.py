@@ -36,6 +36,8 @@ class Query:
             raise ValueError("the order by classes needs classes, and no other order does")
         if any(label < 0 for label in self.classes) or len(self.classes) > MAX_LIMIT:
             raise ValueError(f"classes are up to {MAX_LIMIT} indices of labels, from 0")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("each of the classes is named once")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

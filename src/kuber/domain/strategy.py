@@ -48,7 +48,6 @@ class Search:
     latest: bool = False  # only the newest knowledge of each entity
     classes: tuple[int, ...] = ()  # rank by the recall on these
     limit: int = 10  # candidates to look at
-    tested: bool = True  # evaluate what was pulled before it is used: claims may lie
 
     @property
     def order(self) -> Order:
@@ -60,7 +59,7 @@ class Situation:
     """What an entity knows when it decides."""
 
     round: int
-    rounds: int
+    classes: int  # of the task
     own: Evaluation | None  # of the model as it is; None before the first evaluation
     previous: Evaluation | None  # at the end of the round before
     shared: Evaluation | None = None  # of what we published last
@@ -68,11 +67,6 @@ class Situation:
     architecture: Architecture | None = None
     origin: Digest | None = None  # of the initial checkpoint that our weights descend from
     ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since we first saw it
-
-    @property
-    def last(self) -> bool:
-        """Whether no local phase will follow this round."""
-        return self.round >= self.rounds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

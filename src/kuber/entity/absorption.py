@@ -25,7 +25,7 @@ class Outcome:
     candidates: tuple[Candidate, ...]  # that were absorbed
     weights: Weights  # that stay
     before: Evaluation
-    after: Evaluation  # of what came out or, where something better stays, of that
+    after: Evaluation  # of what came out, half-way or whole
     kept: bool
     own: Evaluation  # of the weights that stay
     learnt: Learnt | None = None  # where epochs of their own were trained
@@ -80,7 +80,7 @@ def guided(
     after: Evaluation,
 ) -> Generator[Work, Any, Outcome]:
     """The outcome of a local phase from `start` to `weights` in which `taught` were heard."""
-    weights, after, kept = yield from gated(
+    weights, own, kept = yield from gated(
         strategy, retrieval, start=start, before=before, weights=weights, after=after
     )
     return Outcome(
@@ -88,9 +88,9 @@ def guided(
         candidates=tuple(one for one, _ in taught),
         weights=weights,
         before=before,
-        after=after,
+        after=own if kept else after,
         kept=kept,
-        own=after,
+        own=own,
     )
 
 
@@ -120,7 +120,7 @@ def merged(
 ) -> Generator[Work, Any, Outcome | None]:
     """Average with those that weigh something; None when none does.
 
-    Kept if it is no worse than the model that this round began with; otherwise the best of that and our own stays.
+    Compared with the model that this round began with; when it is not kept, the better of that and our own stays.
     """
     own, start, previous = state.own, state.start, state.previous
     assert own is not None
@@ -134,17 +134,17 @@ def merged(
     after = yield from retrieval.evaluated(mixed, stage="absorbed")
     if previous is None:  # the first round: nothing is known of what it began with
         start, previous = state.weights, own
-    weights, after, kept = yield from gated(
+    weights, stays, kept = yield from gated(
         strategy, retrieval, start=start, before=previous, weights=mixed, after=after
     )
-    if not kept and own.accuracy > after.accuracy:
-        weights, after = state.weights, own
+    if not kept and own.accuracy > stays.accuracy:
+        weights, stays = state.weights, own
     return Outcome(
         method=Method.MERGE,
         candidates=tuple(one for one, *_ in used),
         weights=weights,
         before=own,
-        after=after,
+        after=stays if kept else after,
         kept=kept,
-        own=after,
+        own=stays,
     )

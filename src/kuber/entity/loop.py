@@ -54,14 +54,15 @@ class Entity:
         self.vault = vault
         self.checkpoints = checkpoints
         self.class_counts = class_counts
+        self._training = False  # whether a local phase is under way
         self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
 
     @property
     def progress(self) -> float:
         """The share of its rounds that is done; within a round, half of it after the local phase."""
         state = self._journal.state
-        whole = state.round if state.stage == "ended" else state.round - 0.5
-        return whole / self.rounds
+        left = {"trained": 0.5, "absorbed": 0.5, "ended": 1.0 if self._training else 0.0}[state.stage]
+        return (state.round - left) / self.rounds
 
     @property
     def accuracy(self) -> float:
@@ -107,20 +108,35 @@ class Entity:
             own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
             self._publish(own, "initial")
         # Asked again even so: of several that published at once, all begin from the oldest.
+        if not (yield from self._adopt_start()):
+            own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
+            self._publish(own, "initial")
+            yield from self._adopt_start()
+
+    def _adopt_start(self) -> Generator[Work, Any, bool]:
+        """Begin from the oldest sound initial checkpoint; False when there is none."""
+        journal, retrieval = self._journal, self._retrieval
         for knowledge in retrieval.initial_checkpoints(self.learner.architecture):
             digest = knowledge.artifacts[WEIGHTS].digest
             if digest != Digest.of(dump(journal.state.weights)):
                 teacher = retrieval.pull(knowledge)
                 if teacher is None:
                     continue
+                try:
+                    yield from retrieval.evaluated(teacher.weights, stage="candidate", of=knowledge)
+                except KnowledgeError as error:  # sound weights can still speak nonsense
+                    retrieval.refuse(knowledge, error.message, 0)
+                    continue
                 journal.change(weights=teacher.weights)
             journal.change(origin=digest, parents=(knowledge.id,))
-            return
+            return True
+        return False
 
     def _local_phase(self) -> Steps:
         """Train on private data, guided or not, and evaluate; the state that results can be decided upon."""
         journal, retrieval = self._journal, self._retrieval
         journal.change(round=journal.state.round + 1)
+        self._training = True
         journal.append("round-started", {})
         start, previous = journal.state.weights, journal.state.previous
         phase = self.strategy.local_phase()
@@ -162,6 +178,7 @@ class Entity:
             own=own,
             absorption=absorption,
         )
+        self._training = False
 
     def _guides(
         self, phase: LocalPhase, taught: Taught, start: Weights, previous: Evaluation | None
@@ -204,12 +221,13 @@ class Entity:
         return (yield from merged(self.strategy, self._retrieval, situation, self._journal.state, taught))
 
     def _publish(self, own: Evaluation, act: str) -> None:
-        """Weights to the vault first, unless it has them already; then the record to the registry."""
+        """Weights to the vault first; then the record to the registry."""
         journal, state = self._journal, self._journal.state
         data = dump(state.weights)
         artifact = Artifact(digest=Digest.of(data), size=len(data))
         sent = 0
-        if self.vault.size(artifact.digest) is None:
+        # Entities of one seed have one initial checkpoint: only the first sends it.
+        if state.round or self.vault.size(artifact.digest) is None:
             artifact, sent = self.vault.put(data), len(data)
         draft = Draft(
             entity=self._id,
@@ -299,7 +317,7 @@ class Entity:
         state = self._journal.state
         return Situation(
             round=state.round,
-            rounds=self.rounds,
+            classes=self.task.classes,
             own=own,
             previous=state.previous,
             shared=state.shared,

@@ -7,7 +7,7 @@ from typing import Any
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
 from kuber.domain.ports import Registry, Vault
-from kuber.domain.query import Query
+from kuber.domain.query import MAX_LIMIT, Query
 from kuber.domain.ranking import without
 from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
@@ -48,11 +48,14 @@ class Retrieval:
             latest=search.latest,
             classes=search.classes,
             order=search.order,
-            limit=search.limit + len(state.refused),
+            limit=min(MAX_LIMIT, search.limit + len(state.refused)),
         )
-        found = without(self._registry.discover(query).items, state.refused)
-        seen = dict(state.seen) | {one.id: state.seen.get(one.id, state.round) for one in found}
-        self._journal.change(seen=dict(list(seen.items())[-REMEMBERED:]))
+        # A task of that name and test set may still have other labels.
+        ours = [one for one in self._registry.discover(query).items if one.task == self._task]
+        found = without(ours, state.refused)
+        now = {one.id: state.seen.get(one.id, state.round) for one in found}
+        earlier = {id: first for id, first in state.seen.items() if id not in now}
+        self._journal.change(seen=dict([*earlier.items(), *now.items()][-REMEMBERED:]))  # the latest seen are last
         return found
 
     def initial_checkpoints(self, architecture: Architecture) -> list[Knowledge]:

@@ -86,13 +86,13 @@ def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator
     )
 
 
-def common_evaluation(learner: Learner, weights: Weights, architecture: Architecture | None = None) -> Work:
-    """The work of one evaluation on the common test set, of a model of our architecture when none is named."""
+def common_evaluation(learner: Learner, weights: Weights, theirs: Architecture | None = None) -> Work:
+    """The work of one evaluation on the common test set: of our model, or of another's with its architecture."""
     # Private samples have no part in it: whoever remembers results evaluates a model once for all entities.
-    learner = replace(learner, private=learner.common, architecture=architecture or learner.architecture)
+    learner = replace(learner, private=learner.common, architecture=theirs or learner.architecture)
     return Work(
         function=evaluate_commonly,
-        arguments={"learner": learner, "weights": weights},
+        arguments={"learner": learner, "weights": weights, "strict": theirs is not None},
         cost=len(learner.common) * FORWARD_COST,
     )
 
@@ -161,8 +161,8 @@ def distil_locally(
     )
 
 
-def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress) -> Evaluated:
-    """The evaluation on the common test set."""
+def evaluate_commonly(learner: Learner, weights: Weights, strict: bool = False, *, progress: Progress) -> Evaluated:
+    """The evaluation on the common test set; `strict` refuses a model that answers nonsense."""
     start = time.perf_counter()
     evaluation = evaluate(
         learner.model(weights),
@@ -170,6 +170,7 @@ def evaluate_commonly(learner: Learner, weights: Weights, *, progress: Progress)
         classes=learner.classes,
         test_set=learner.test_set,
         runtime=learner.runtime,
+        strict=strict,
     )
     progress(1.0)
     return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)

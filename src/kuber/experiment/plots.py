@@ -140,7 +140,7 @@ def _mark(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, size:
         return
     for kind, sign, face in (("share", "^", colour), ("retrieve", "o", "white")):
         rounds = [mark.round for mark in view.entities[entity.entity].marks if mark.kind == kind]
-        rounds = [round for round in rounds if round <= len(entity.accuracies)]
+        rounds = [round for round in rounds if 1 <= round <= len(entity.accuracies)]
         heights = [entity.accuracies[round - 1] for round in rounds]
         look = Line2D(rounds, heights, linestyle="none", marker=sign, color=colour, markerfacecolor=face)
         look.set(markersize=size, zorder=5)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select, true
 
 from kuber.domain.admission import check_text, check_weights
 from kuber.domain.delivery import Delivery
@@ -209,7 +209,11 @@ def discovery(query: Query) -> Select[Any]:
         told = told.where(row.round == 0 if query.initial else row.round > 0)
     if query.latest:
         newer = knowledge.alias("newer").c
-        same = and_(newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set)
+        # Where only trained knowledge is asked for, a new initial checkpoint does not hide it.
+        trained = newer.round > 0 if query.initial is False else true()
+        same = and_(
+            trained, newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set
+        )
         told = told.where(~exists().where(same, newer.seq > row.seq))
     if query.order == "classes":
         rank = _recall_rank(query)
@@ -232,7 +236,7 @@ def discovery(query: Query) -> Select[Any]:
 def _recall_rank(query: Query) -> ScalarSelect[int]:
     """As `kuber.domain.ranking.recall_rank`, of a row of knowledge."""
     part = class_evaluations.c
-    summed = func.coalesce(func.sum(part.correct * RECALL_UNIT / part.total), 0)
+    summed = func.coalesce(func.sum(part.correct * RECALL_UNIT // part.total), 0)
     of_row = select(summed).where(part.knowledge == knowledge.c.seq, part.label.in_(query.classes), part.total > 0)
     return of_row.scalar_subquery()
 

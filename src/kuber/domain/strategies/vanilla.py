@@ -23,7 +23,7 @@ class Vanilla(Local):
         own, previous = situation.own, situation.previous
         if own is None or previous is None or own.accuracy >= previous.accuracy:
             return None
-        return Search(method=Method.DISTIL, min_accuracy=own.accuracy, tested=False)
+        return Search(method=Method.DISTIL, min_accuracy=own.accuracy)
 
     def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
         return better(candidates, situation.own)[:1] if situation.own else []
