@@ -45,7 +45,7 @@ def test_understands_a_newer_registry(registry, record, fields):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("round", 0),
+        ("round", -1),
         ("round", "1"),
         ("published_at", "yesterday"),
         ("published_at", 1767322800),

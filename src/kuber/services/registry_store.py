@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select, true
+from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select
 
 from kuber.domain.admission import check_text, check_weights
 from kuber.domain.delivery import Delivery
@@ -209,12 +209,10 @@ def discovery(query: Query) -> Select[Any]:
         told = told.where(row.round == 0 if query.initial else row.round > 0)
     if query.latest:
         newer = knowledge.alias("newer").c
-        # Where only trained knowledge is asked for, a new initial checkpoint does not hide it.
-        trained = newer.round > 0 if query.initial is False else true()
-        same = and_(
-            trained, newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set
-        )
-        told = told.where(~exists().where(same, newer.seq > row.seq))
+        same = [newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set]
+        if query.initial is False:  # a new initial checkpoint hides nothing that was trained
+            same.append(newer.round > 0)
+        told = told.where(~exists().where(*same, newer.seq > row.seq))
     if query.order == "classes":
         rank = _recall_rank(query)
         if query.cursor is not None:
