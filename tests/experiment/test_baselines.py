@@ -28,6 +28,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
         Settings(
             dataset="digits",
             architecture="mlp",
+            strategy="vanilla",
             learning_rate=0.1,
             batch_size=16,
             num_entities=3,

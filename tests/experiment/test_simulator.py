@@ -49,6 +49,7 @@ def made(cache: Path, **changes: Any) -> Scenario:
     told = {
         "dataset": "digits",
         "architecture": "mlp",
+        "strategy": "vanilla",
         "learning_rate": 0.1,
         "batch_size": 16,
         "num_entities": 4,
