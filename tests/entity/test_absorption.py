@@ -1,0 +1,162 @@
+"""Merging and being guided, the work scripted: what is kept, half-kept and undone, and what a kill repeats."""
+
+import pytest
+import torch
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.query import Query
+from kuber.entity.checkpoint import Checkpoints, round_path
+from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
+from kuber.entity.loop import drive
+from kuber.entity.work import Evaluated, evaluate_commonly, train_locally
+from kuber.errors import CorruptKnowledgeError
+from kuber.learning.architectures import initial_weights
+from kuber.learning.weights import load
+
+from .world import ARCHITECTURE, COMMON, learnt
+
+
+def test_entities_with_other_initial_weights_begin_from_the_first_one_published(world):
+    world.live("one", [10, 60], rounds=1, strategy="merge")
+    world.live("second", [10, 55, 60, 70], rounds=1, strategy="merge")
+    initial = world.registry.discover(Query(initial=True)).items
+    assert [knowledge.round for knowledge in initial] == [0]
+    origin = initial[0].artifacts[WEIGHTS].digest
+    first, second = reversed([one for one in world.published() if one.round == 1])
+    assert first.origin == second.origin == origin
+    assert first.parents == second.parents == (initial[0].id,)
+    # "second" has another seed, but trained on from what it pulled: the same step from the same weights.
+    assert first.artifacts == second.artifacts
+
+
+def test_a_merge_is_the_average_and_is_kept_halfway_or_undone(world):
+    world.live("one", [10, 60], rounds=1, strategy="merge")
+    script = [10, 55, 60, 70]  # what it adopts, own, the candidate, merged: kept
+    script += [52, 60, 71]  # own, merged (much worse than 70), halfway: kept
+    script += [60, 64, 65]  # neither is nearly as good as 71: undone
+    world.live("student", script, rounds=3, strategy="merge")
+    absorbed = world.events("student", "absorbed")
+    assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
+        ("merge", 0.55, 0.70, True),
+        ("merge", 0.52, 0.71, True),
+        ("merge", 0.60, 0.64, False),
+    ]
+    rounds = [load_round(world, "student", number) for number in (1, 2, 3)]
+    origin = initial_weights(ARCHITECTURE, len("one"))
+    for name, tensor in origin.items():
+        # A phase moves every weight by 0.5; the other model stays where it was after one.
+        torch.testing.assert_close(rounds[0][name], tensor + 0.5)
+        stale = 2**-0.5  # one round old
+        merged = (1.0 + stale * 0.5) / (1 + stale)
+        torch.testing.assert_close(rounds[1][name], tensor + (0.5 + merged) / 2)
+        assert torch.equal(rounds[2][name], rounds[1][name])
+    assert len(world.events("student", "pulled")) == 2, "the initial checkpoint, and the other model once"
+
+
+def load_round(world, name, number):
+    return load(round_path(world.folder / name, number).read_bytes(), ARCHITECTURE)
+
+
+def test_a_claim_that_does_not_hold_is_refused(world):
+    world.live("liar", [10, 90], rounds=1, strategy="merge")
+    world.live("student", [10, 55, 60], rounds=1, strategy="merge")
+    (rejected,) = world.events("student", "rejected")
+    assert rejected["reason"] == "It claims an accuracy of 0.900 and has 0.600."
+    assert world.events("student", "absorbed") == []
+
+
+def test_a_model_no_better_than_chance_is_not_merged(world):
+    world.live("poor", [10, 33], rounds=1, strategy="merge")
+    world.live("student", [10, 55, 33], rounds=1, strategy="merge")
+    assert world.events("student", "absorbed") == []
+
+
+def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
+    world.live("teacher", [60], rounds=1, strategy="exchange")
+    script = [60, 30, 50]  # the candidate, the model before the first phase and after it: kept
+    script += [40, 45]  # after the phase, and halfway: both worse than 50, so the phase is undone
+    heard = []
+
+    def hear(work):
+        if work.function is train_locally:
+            heard.append(tuple(guide.recalls for guide in work.arguments.get("guides", ())))
+
+    world.live("student", script, rounds=2, strategy="exchange", watch=hear)
+    assert heard == [((0.6, 0.0, 0.0),)] * 2
+    absorbed = world.events("student", "absorbed")
+    assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
+        ("guide", 0.3, 0.5, True),
+        ("guide", 0.5, 0.4, False),
+    ]
+    first, second = (load_round(world, "student", number) for number in (1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(world):
+    world.live("broken", [60], rounds=1, strategy="exchange")
+    script = iter([60, 30, 50])
+    trained = []
+
+    def do(work):
+        if work.function is evaluate_commonly:
+            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
+        trained.append(len(work.arguments.get("guides", ())))
+        if trained[-1]:
+            raise CorruptKnowledgeError("It says infinity.")
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(world.entity("student", rounds=1, strategy="exchange").steps(), do)
+    assert trained == [1, 0]
+    assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]
+    assert world.events("student", "absorbed") == []
+
+
+@pytest.mark.parametrize("until", range(1, 11))
+def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
+    world.live("one", [10, 60], rounds=1, strategy="merge")
+    script = [10, 55, 60, 70, 52, 60, 71]
+    world.live("student", script, rounds=2, strategy="merge", until=until)
+    state = Checkpoints(world.folder / "student").latest()
+    rewind(world.folder / FILE_NAME, reached={"one": 10**6, "student": state.seq})
+    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    # What was pulled before the kill is pulled and evaluated again: only the state outlives an entity.
+    left = {
+        ("ended", 0): script if state.origin is None else script[1:],
+        ("trained", 1): script[2:],
+        ("absorbed", 1): [*script[4:5], 60, *script[5:]],
+        ("ended", 1): [*script[4:5], 60, *script[5:]],
+        ("trained", 2): [60, *script[5:]],
+        ("absorbed", 2): [],
+        ("ended", 2): [],
+    }[state.stage, state.round]
+    world.live("student", left, rounds=2, strategy="merge")
+    student = world.registry.register("student").id
+    assert [one.round for one in world.published() if one.entity == student] == [2, 1]
+    assert [one.accuracy_after for one in world.registry.deliveries().items] == [0.70, 0.71]
+    first, second = (load_round(world, "student", number) for number in (1, 2))
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+    seqs = [e.seq for e in read_events(world.folder / FILE_NAME) if e.entity == "student"]
+    assert seqs == list(range(len(seqs)))
+
+
+def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    sound = world.registry.publish
+    monkeypatch.setattr(world.registry, "publish", lambda draft, key: (sound(draft, key=key), killed()))
+    with pytest.raises(Killed):
+        world.live("a", [10], rounds=1, strategy="merge")
+    monkeypatch.undo()
+    state = Checkpoints(world.folder / "a").latest()
+    rewind(world.folder / FILE_NAME, reached={"a": state.seq})
+    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.live("a", [10, 50], rounds=1, strategy="merge")
+    assert [record.round for record in world.published()] == [1, 0]
+    told = [detail["knowledge"] for detail in world.events("a", "published")]
+    assert told == [record.id for record in reversed(world.published())]
