@@ -1,11 +1,14 @@
 """Merging and being guided, the work scripted: what is kept, half-kept and undone, and what a kill repeats."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
+from kuber.domain.strategy import Method, Search
 from kuber.entity.checkpoint import Checkpoints, round_path
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
 from kuber.entity.loop import drive
@@ -14,7 +17,7 @@ from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
 
-from .world import ARCHITECTURE, COMMON, learnt
+from .world import ARCHITECTURE, COMMON, TASK, learnt
 
 
 def test_entities_with_other_initial_weights_begin_from_the_first_one_published(world):
@@ -160,3 +163,37 @@ def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world,
     assert [record.round for record in world.published()] == [1, 0]
     told = [detail["knowledge"] for detail in world.events("a", "published")]
     assert told == [record.id for record in reversed(world.published())]
+
+
+def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_its_place(world):
+    world.live("broken", [10, 60], rounds=1, strategy="merge")
+    own = []
+
+    def do(work):
+        if work.function is evaluate_commonly:
+            if work.arguments["strict"]:
+                raise CorruptKnowledgeError("It says infinity.")
+            own.append(work)
+            evaluation = Evaluation(test_set=COMMON, correct=(40, 0, 0), total=(100, 0, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(world.entity("student", rounds=1, strategy="merge").steps(), do)
+    student = world.registry.register("student").id
+    last, initial, *_ = [one for one in world.published() if one.entity == student]
+    assert (initial.round, last.origin) == (0, initial.artifacts[WEIGHTS].digest)
+    assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]
+
+
+def test_knowledge_of_a_task_with_other_labels_is_no_candidate(world):
+    """Same name and test set, but another number of classes: its recalls could not be compared with ours."""
+    world.live("teacher", [60], rounds=1, strategy="exchange")
+    retrieval = world.retrieval("student", task=replace(TASK, labels=("a", "b")))
+    assert retrieval.candidates(Search(method=Method.GUIDE, latest=True)) == []
+    assert len(world.retrieval("student").candidates(Search(method=Method.GUIDE, latest=True))) == 1
+
+
+def test_however_many_were_refused_there_is_an_answer(world):
+    retrieval = world.retrieval("student")
+    retrieval._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
+    assert retrieval.candidates(Search(method=Method.GUIDE, latest=True)) == []
