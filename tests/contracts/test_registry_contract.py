@@ -227,6 +227,17 @@ def test_keeps_the_origin(publish, entity):
     assert publish(entity).origin is None
 
 
+def test_finds_what_descends_from_an_initial_checkpoint(publish, registry, samples, entity, discovered):
+    origin, other = Digest.of(b"initial checkpoint"), registry.register(samples.name("other")).id
+    old, new = publish(entity, 90, 90, origin=origin), publish(entity, 10, 10, origin=origin)
+    theirs = publish(other, 50, 50, origin=origin)
+    publish(other, 80, 80, task=replace(samples.task, name=samples.name("another task")), origin=Digest.of(b"b"))
+    publish(registry.register(samples.name("stranger")).id, 95, 95)
+    assert discovered(origin=origin) == [old, theirs, new]
+    assert discovered(origin=origin, latest=True, order="newest") == [theirs, new]
+    assert discovered(origin=Digest.of(b"none")) == []
+
+
 def test_tells_initial_checkpoints_from_what_was_trained(publish, entity, discovered):
     initial, trained = publish(entity, round=0), publish(entity, round=1)
     assert discovered(initial=True) == [initial]

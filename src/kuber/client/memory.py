@@ -238,6 +238,7 @@ def _matches(record: Knowledge, query: Query) -> bool:
         and (query.min_accuracy is None or record.evaluation.accuracy >= query.min_accuracy)
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
         and (query.initial is None or query.initial == (record.round == 0))
+        and (query.origin is None or record.origin == query.origin)
     )
 
 

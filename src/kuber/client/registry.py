@@ -48,6 +48,7 @@ class HttpRegistry(HttpService):
             "min_accuracy": query.min_accuracy,
             "exclude_entity": query.exclude_entity,
             "initial": None if query.initial is None else str(query.initial).lower(),
+            "origin": None if query.origin is None else str(query.origin),
             "latest": "true" if query.latest else None,
             "classes": list(query.classes) or None,
             "order": query.order,

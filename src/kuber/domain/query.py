@@ -21,6 +21,7 @@ class Query:
     min_accuracy: float | None = None  # claimed, at least this
     exclude_entity: str | None = None  # id; usually the asker's own
     initial: bool | None = None  # only initial checkpoints; or only what was trained
+    origin: Digest | None = None  # only what descends from the initial checkpoint of this digest
     latest: bool = False  # only the newest of each entity on each task
     classes: tuple[int, ...] = ()  # indices of labels, for order "classes"
     order: Order = "accuracy"  # best first; newest first; or best mean recall on `classes`. Older first among equals

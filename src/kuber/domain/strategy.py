@@ -45,13 +45,16 @@ class Search:
 
     method: Method
     min_accuracy: float | None = None
+    origin: Digest | None = None  # only what descends from this initial checkpoint, newest first
     latest: bool = False  # only the newest knowledge of each entity
     classes: tuple[int, ...] = ()  # rank by the recall on these
     limit: int = 10  # candidates to look at
 
     @property
     def order(self) -> Order:
-        return "classes" if self.classes else "accuracy"
+        if self.classes:
+            return "classes"
+        return "newest" if self.origin else "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

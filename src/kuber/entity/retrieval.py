@@ -45,6 +45,7 @@ class Retrieval:
             min_accuracy=search.min_accuracy,
             exclude_entity=self._id,
             initial=False,
+            origin=search.origin,
             latest=search.latest,
             classes=search.classes,
             order=search.order,

@@ -82,6 +82,9 @@ def registry_app(store: RegistryStore) -> FastAPI:
         initial: Annotated[
             bool | None, Query(description="Only initial checkpoints; or, when false, only what was trained.")
         ] = None,
+        origin: Annotated[
+            DigestText | None, Query(description="Digest of the initial checkpoint that it descends from.")
+        ] = None,
         latest: Annotated[bool, Query(description="Only the newest of each entity on each task.")] = False,
         classes: Annotated[
             list[Label] | None,
@@ -101,6 +104,7 @@ def registry_app(store: RegistryStore) -> FastAPI:
                 min_accuracy=min_accuracy,
                 exclude_entity=exclude_entity,
                 initial=initial,
+                origin=Digest.parse(origin) if origin is not None else None,
                 latest=latest,
                 classes=tuple(classes or ()),
                 order=order,

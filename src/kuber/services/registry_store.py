@@ -207,6 +207,8 @@ def discovery(query: Query) -> Select[Any]:
         told = told.where(row.entity != query.exclude_entity)
     if query.initial is not None:
         told = told.where(row.round == 0 if query.initial else row.round > 0)
+    if query.origin is not None:
+        told = told.where(row.origin == query.origin.hex)
     if query.latest:
         newer = knowledge.alias("newer").c
         same = [newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set]

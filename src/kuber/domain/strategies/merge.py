@@ -30,7 +30,9 @@ class Merge(Local):
         return True
 
     def after(self, situation: Situation) -> Search | None:
-        return Search(method=Method.MERGE, latest=True, limit=10 * self.choosing.limit)
+        if situation.origin is None:
+            return None
+        return Search(method=Method.MERGE, origin=situation.origin, latest=True, limit=10 * self.choosing.limit)
 
     def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
         relatives = [one for one in candidates if related(one, situation)]
