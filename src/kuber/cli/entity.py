@@ -7,13 +7,22 @@ import typer
 from rich.console import Console
 
 from kuber.cli.live import PlainLines
-from kuber.cli.options import with_settings
+from kuber.cli.options import Ca, with_settings
 from kuber.settings import Settings
 
 Index = Annotated[int, typer.Argument(min=0, help="Which part of the data: 0 to the number of entities minus 1.")]
 RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="The registry to join.")]
 VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="The vault to use.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on in an earlier entity's folder.")]
+
+Invitation = Annotated[
+    str | None,
+    typer.Option("--invitation", metavar="CODE", help="What the hub's operator gave you to join with."),
+]
+IdentityFolder = Annotated[
+    Path | None,
+    typer.Option("--identity", metavar="DIR", help="Folder of the entity's key and token; else in runs-dir."),
+]
 
 _NOT_HERE = {"host", "registry_port", "vault_port"}
 
@@ -25,11 +34,25 @@ def entity(
     registry: RegistryUrl = "http://127.0.0.1:5001",
     vault: VaultUrl = "http://127.0.0.1:5002",
     resume: Resume = None,
+    invitation: Invitation = None,
+    identity: IdentityFolder = None,
+    ca: Ca = None,
 ) -> None:
     """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
     from kuber.experiment import folders, lone
 
     folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
     with PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
-        accuracy = lone.run(settings, index, folder, registry=registry, vault=vault, watcher=view, say=view.say)
+        accuracy = lone.run(
+            settings,
+            index,
+            folder,
+            registry=registry,
+            vault=vault,
+            identity=identity or settings.runs_dir / "identities" / str(index),
+            invitation=invitation,
+            ca=ca,
+            watcher=view,
+            say=view.say,
+        )
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from kuber.errors import SettingsError
 from kuber.settings import PREFIX, PRESETS, Settings, load
 
+Ca = Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust; else the system's.")]
 SHORTER = {"num_entities": ("--entities",), "num_rounds": ("--rounds",), "dirichlet_alpha": ("--alpha",)}
 
 

@@ -5,22 +5,45 @@ from typing import Annotated
 
 import typer
 
+from kuber.cli.options import Ca
+from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Secret, StopWithStdin
+from kuber.domain.address import is_loopback
+from kuber.errors import SettingsError
+
 
 def registry(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 5001,
+    host: Host = "127.0.0.1",
+    port: Port = 5001,
     vault: Annotated[str, typer.Option(help="Address of the vault.")] = "http://127.0.0.1:5002",
     data: Annotated[Path, typer.Option(help="Folder of the database.")] = Path("hub/registry"),
-    stop_with_stdin: Annotated[bool, typer.Option(help="Stop when standard input ends.")] = False,
+    secret: Secret = Path("hub/secret"),
+    open_enrolment: Annotated[bool, typer.Option(help="Let any entity of this machine join uninvited.")] = False,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    ca: Ca = None,
+    plain_http: PlainHttp = False,
+    stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the registry: who takes part, what was published, what became of it."""
+    from kuber.services.guard import hub_secret
     from kuber.services.registry_app import open_registry
     from kuber.services.serving import serve
 
+    if open_enrolment and not is_loopback(host):
+        raise SettingsError("--open-enrolment is for a loopback address; invite entities with `kuber hub invite`.")
     serve(
         "registry",
-        lambda: open_registry(data.expanduser(), vault=vault),
+        lambda: open_registry(
+            data.expanduser(),
+            vault=vault,
+            secret=hub_secret(secret.expanduser()),
+            open_enrolment=open_enrolment,
+            ca=ca,
+        ),
         host=host,
         port=port,
+        certificate=certificate,
+        private_key=private_key,
+        plain_http=plain_http,
         stop_with_stdin=stop_with_stdin,
     )

@@ -5,22 +5,41 @@ from typing import Annotated
 
 import typer
 
+from kuber.cli.options import Ca
+from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Secret, StopWithStdin
+
 
 def vault(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 5002,
+    host: Host = "127.0.0.1",
+    port: Port = 5002,
+    registry: Annotated[str, typer.Option(help="Address of the registry.")] = "http://127.0.0.1:5001",
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
+    secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
-    stop_with_stdin: Annotated[bool, typer.Option(help="Stop when standard input ends.")] = False,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    ca: Ca = None,
+    plain_http: PlainHttp = False,
+    stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the vault: blobs by digest."""
+    from kuber.services.guard import hub_secret
     from kuber.services.serving import serve
     from kuber.services.vault_app import open_vault
 
     serve(
         "vault",
-        lambda: open_vault(data.expanduser(), max_blob_bytes=max_blob_bytes),
+        lambda: open_vault(
+            data.expanduser(),
+            registry=registry,
+            secret=hub_secret(secret.expanduser()),
+            max_blob_bytes=max_blob_bytes,
+            ca=ca,
+        ),
         host=host,
         port=port,
+        certificate=certificate,
+        private_key=private_key,
+        plain_http=plain_http,
         stop_with_stdin=stop_with_stdin,
     )

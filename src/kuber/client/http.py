@@ -1,10 +1,12 @@
 """What both clients share: one connection pool, retries, the protocol header, and problems made errors again."""
 
-import ipaddress
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,12 +14,23 @@ import httpx
 import stamina
 from pydantic import ValidationError
 
-from kuber.errors import KnowledgeNotFoundError, KUberError, ServiceError, ServiceUnavailableError, SettingsError
+from kuber.client.credentials import Credentials
+from kuber.domain.address import is_loopback
+from kuber.errors import (
+    KnowledgeNotFoundError,
+    KUberError,
+    NotAuthorizedError,
+    RequestRejectedError,
+    ServiceError,
+    ServiceUnavailableError,
+    SettingsError,
+)
 from kuber.wire import (
     KEY_HEADER,
     PROTOCOL,
     PROTOCOL_HEADER,
     HealthBody,
+    Message,
     ProblemBody,
     error_from,
     sentence,
@@ -31,6 +44,7 @@ WAIT_FIRST, WAIT_MOST = 0.1, 2.0  # seconds between two tries
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
 
 V = TypeVar("V")
+Trusted = Path | None  # a file of certificates to trust instead of the system's
 
 stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news; what fails in the end is told in one sentence
 
@@ -51,17 +65,27 @@ class HttpService:
     is unavailable. Raises SettingsError when `url` is no address of a service.
     """
 
-    def __init__(self, url: str, *, service: Literal["registry", "vault"], patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        service: Literal["registry", "vault"],
+        patience: float,
+        credentials: Credentials | None = None,
+        ca: Trusted = None,
+    ) -> None:
         address = _parse(url, service)
         self.url = str(address).rstrip("/")
         self.service = service
         self._patience = patience
+        self.credentials = credentials or Credentials()
         self._client = httpx.Client(
             base_url=self.url,
             headers={PROTOCOL_HEADER: str(PROTOCOL), "User-Agent": f"kuber/protocol-{PROTOCOL}"},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            verify=address.scheme == "https",  # loading the certificates takes longer than a request
-            trust_env=not _is_local(address.host),  # no proxy between two processes of one machine
+            # Loading the certificates takes longer than a request.
+            verify=_trusted(ca) if address.scheme == "https" else False,
+            trust_env=not is_loopback(address.host),  # no proxy between two processes of one machine
         )
 
     def __enter__(self) -> Self:
@@ -95,15 +119,45 @@ class HttpService:
         headers: Mapping[str, str] | None = None,
         key: str | None = None,
         repeatable: bool = False,
+        acting: str | None = None,
         take: Callable[[httpx.Response], bytes] | None = None,
     ) -> Answer:
-        """The service's answer to one request; an error it tells of is raised.
+        """The service's answer to one request, made with the token of the entity `acting`; an error is raised.
 
         The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
         `repeatable`. `take` reads the body of a success; without it all is read, as JSON.
         """
+        attempt = partial(
+            self._ask, method, path, content, params, headers, key, repeatable=repeatable, acting=acting, take=take
+        )
+        try:
+            return attempt()
+        except _Unknown as refused:
+            if not self.credentials.renew():
+                raise NotAuthorizedError(refused.message) from None
+        try:
+            return attempt()
+        except _Unknown as refused:
+            raise NotAuthorizedError(refused.message) from None
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        key: str | None,
+        *,
+        repeatable: bool,
+        acting: str | None,
+        take: Callable[[httpx.Response], bytes] | None,
+    ) -> Answer:
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
         sent = dict(headers or {})
+        token = self.credentials.token(acting)
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
         if key is not None:
             sent[KEY_HEADER] = key
         if content is not None:
@@ -129,6 +183,13 @@ class HttpService:
                     response.close()
                 return Answer(status=response.status_code, headers=response.headers, data=data)
         raise AssertionError("the last attempt returns or raises")
+
+    def message(self, kind: type[Message], **fields: Any) -> bytes:
+        """A message as JSON. RequestRejectedError when a field cannot be sent."""
+        try:
+            return kind(**fields).model_dump_json().encode()
+        except ValidationError as error:
+            raise RequestRejectedError(sentence(error)) from None
 
     def parse(self, read: Callable[[bytes], V], data: bytes, error: type[KUberError] = ServiceError) -> V:
         """What `read` makes of an answer; `error` when the answer is malformed."""
@@ -164,11 +225,14 @@ class HttpService:
             f"upgrade {side}."
         )
 
-    def _error(self, response: httpx.Response) -> KUberError:
+    def _error(self, response: httpx.Response) -> Exception:
         try:
-            return error_from(ProblemBody.read(self._read(response)))
+            error = error_from(ProblemBody.read(self._read(response)))
+            return _Unknown(error.message) if response.status_code == httpx.codes.UNAUTHORIZED else error
         except ValidationError:
             pass  # a HEAD has no body, and something in between may answer in its own way
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return _Unknown(f"The {self.service} at {self.url} does not know the token; enrol again.")
         if response.status_code == httpx.codes.NOT_FOUND and response.request.method == "HEAD":
             return KnowledgeNotFoundError(f"The {self.service} at {self.url} has no such thing.")
         kind = ServiceError
@@ -189,6 +253,23 @@ class HttpService:
         return bytes(data)
 
 
+class _Unknown(Exception):
+    """The service does not know the token, or got none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def _trusted(ca: Trusted) -> ssl.SSLContext | bool:
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"The certificates in {ca} cannot be used: {error}.") from None
+
+
 def _parse(url: str, service: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
@@ -204,10 +285,3 @@ def _parse(url: str, service: str) -> httpx.URL:
         port = 5001 if service == "registry" else 5002
         raise SettingsError(f"{url!r} is not the address of a {service}; give one like http://127.0.0.1:{port}.")
     return address
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

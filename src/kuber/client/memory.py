@@ -2,20 +2,22 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from threading import RLock
 from typing import TypeVar
 
-from kuber.domain.admission import check_text, check_weights
+from kuber.domain.admission import check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.ports import Vault
 from kuber.domain.query import MAX_LIMIT, Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
-from kuber.wire import ArchitectureBody, DeliveryBody, DraftBody, canonical
+from kuber.signing import check_record, check_sequence, check_succession
+from kuber.wire import ArchitectureBody, DeliveryBody, DraftBody, canonical, record_bytes, succession_bytes
 
 T = TypeVar("T")
 
@@ -96,30 +98,51 @@ class MemoryRegistry:
         self._ids = ids
         self._lock = RLock()
         self._members: dict[str, Member] = {}  # by name, first come first
-        self._entities: set[str] = set()  # their ids
+        self._names: dict[str, str] = {}  # id -> name
+        self._sequences: dict[str, int] = {}  # id -> of its last signed record
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
         self._latest: dict[tuple[str, str, Digest], int] = {}  # (entity, task name, test set) -> index
         self._latest_trained: dict[tuple[str, str, Digest], int] = {}  # the same without initial checkpoints
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
+        self._withdrawn: set[int] = set()  # indices into _records
         self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
 
-    def register(self, name: str) -> Member:
-        """Join under this name; the same name gives the same member again."""
+    def register(self, name: str, *, public_key: str | None = None) -> Member:
+        """Join under this name; the same name with the same key gives the same member again."""
         check_text(name, "The name of an entity")
         with self._lock:
             if name not in self._members:
-                member = Member(id=self._ids(), name=name, registered_at=self._clock())
+                keys = () if public_key is None else (Key(public_key=public_key),)
+                member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
                 self._members[name] = member
-                self._entities.add(member.id)
-            return self._members[name]
+                self._names[member.id] = name
+            check_owner(self._members[name], public_key)
+            return self._member(name)
+
+    def member(self, id: str) -> Member:
+        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        with self._lock:
+            if id not in self._names:
+                raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
+            return self._member(self._names[id])
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+        with self._lock:
+            member = self.member(id)
+            if key in member.keys:
+                return member
+            check_succession(member, key, succession_bytes(id, key), self._sequences.get(id, 0))
+            self._members[member.name] = replace(member, keys=(*member.keys, key))
+            return self._members[member.name]
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """The registered entities, first come first."""
         with self._lock:
-            return _page(list(self._members.values()), "entities", limit, cursor)
+            return _page([self._member(name) for name in self._members], "entities", limit, cursor)
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
@@ -133,6 +156,9 @@ class MemoryRegistry:
                     raise ConflictError("This key was used for another publication; choose a new key for each.")
                 return self._records[earlier[1]]
             self._check_named(told.entity, told.parents)
+            check_record(self.member(told.entity), told, record_bytes(told))
+            if told.signature is not None:
+                check_sequence(told, self._sequences.get(told.entity, 0))
             pin = _pin(told.architecture)
             manifest = dict(told.architecture.manifest)
             if self._pins.get(pin, manifest) != manifest:
@@ -145,6 +171,8 @@ class MemoryRegistry:
             check_weights(told, lambda digest, length: self._vault.get(digest)[:length])
             record = Knowledge.from_draft(told, id=id, published_at=self._clock())
             self._pins[pin] = manifest
+            if told.signature is not None:
+                self._sequences[told.entity] = told.sequence
             self._published[told.entity, key] = digest, len(self._records)
             insort(self._best, (-record.evaluation.accuracy, len(self._records)))
             self._latest[_subject(record)] = len(self._records)
@@ -163,6 +191,8 @@ class MemoryRegistry:
                 # The best come first, so nothing after the first that is too low can match.
                 if query.order == "accuracy" and record.evaluation.accuracy < (query.min_accuracy or 0):
                     break
+                if place in self._withdrawn:
+                    continue
                 if _matches(record, query) and (not query.latest or self._is_latest(place, query)):
                     found.append(record)
                 if len(found) > query.limit:
@@ -178,6 +208,17 @@ class MemoryRegistry:
             if place is None:
                 raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
             return self._records[place]
+
+    def withdraw(self, id: str) -> None:
+        """Take a record back: it is found no more, only read by its id. Again: nothing."""
+        with self._lock:
+            record = self.knowledge(id)
+            self._withdrawn.add(self._places[id])
+            for trained, latest in ((False, self._latest), (True, self._latest_trained)):
+                if latest.get(_subject(record)) == self._places[id]:
+                    left = [place for place in self._left(record) if not trained or self._records[place].round > 0]
+                    del latest[_subject(record)]
+                    latest.update({_subject(record): place for place in left[-1:]})
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
@@ -221,8 +262,20 @@ class MemoryRegistry:
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].evaluation, query.classes), place
 
+    def _left(self, record: Knowledge) -> list[int]:
+        """What its publisher has left of this subject, oldest first."""
+        return [
+            place
+            for place, other in enumerate(self._records)
+            if place not in self._withdrawn and _subject(other) == _subject(record)
+        ]
+
+    def _member(self, name: str) -> Member:
+        member = self._members[name]
+        return replace(member, sequence=self._sequences.get(member.id, 0))
+
     def _check_named(self, entity: str, named: Iterable[str]) -> None:
-        if entity not in self._entities:
+        if entity not in self._names:
             raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
         missing = set(named) - self._places.keys()
         if missing:

@@ -1,14 +1,29 @@
 """The Registry port over HTTP."""
 
 import re
+from datetime import UTC, datetime
 
-from kuber.client.http import HttpService
+from pydantic import ValidationError
+
+from kuber.client.credentials import Credentials
+from kuber.client.http import HttpService, Trusted
 from kuber.domain.delivery import Delivery
 from kuber.domain.knowledge import Draft, Knowledge
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
-from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
-from kuber.wire import DeliveryBody, DraftBody, KnowledgeBody, MemberBody, MemberRequest, PageBody
+from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.wire import (
+    DeliveryBody,
+    DraftBody,
+    EnrolledBody,
+    EnrolmentBody,
+    KeyBody,
+    KnowledgeBody,
+    MemberBody,
+    PageBody,
+    enrolment_bytes,
+    sentence,
+)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -20,14 +35,55 @@ class HttpRegistry(HttpService):
     CorruptKnowledgeError for a record that is not sound.
     """
 
-    def __init__(self, url: str, *, patience: float = 10.0) -> None:
-        super().__init__(url, service="registry", patience=patience)
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Credentials | None = None,
+        patience: float = 10.0,
+        ca: Trusted = None,
+    ) -> None:
+        """Without credentials the client has a key of its own, for as long as it lives."""
+        super().__init__(url, service="registry", patience=patience, credentials=credentials, ca=ca)
 
-    def register(self, name: str) -> Member:
-        """Join under this name; the same name gives the same member again."""
-        body = MemberRequest.of(name).model_dump_json().encode()
-        answer = self.ask("POST", "/v1/entities", content=body, repeatable=True)
+    def register(self, name: str, *, public_key: str | None = None) -> Member:
+        """Join under this name, with the key of our credentials and no other; again: the same member, a new token."""
+        identity = self.credentials.identity
+        if public_key not in (None, identity.public_key):
+            raise ConflictError("Over HTTP an entity joins with the key of its credentials, and no other.")
+        try:
+            wish = EnrolmentBody(
+                name=name,
+                public_key=identity.public_key,
+                at=datetime.now(UTC),
+                invitation=self.credentials.invitation,
+            )
+        except ValidationError as error:
+            raise RequestRejectedError(sentence(error)) from None
+        signed = wish.model_copy(update={"signature": identity.sign(enrolment_bytes(wish))})
+        answer = self.ask("POST", "/v1/entities", content=signed.model_dump_json().encode(), repeatable=True)
+        enrolled = self.parse(EnrolledBody.read, answer.data)
+        member = enrolled.member.value()
+        self.credentials.take(member.id, enrolled.token, lambda: self._renew(name))
+        return member
+
+    def member(self, id: str) -> Member:
+        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        if not _ID.fullmatch(id):
+            raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
+        answer = self.ask("GET", f"/v1/entities/{id}")
         return self.parse(MemberBody.read, answer.data).value()
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+        content = KeyBody.of(key).model_dump_json().encode()
+        answer = self.ask("POST", f"/v1/entities/{id}/keys", content=content, repeatable=True, acting=id)
+        return self.parse(MemberBody.read, answer.data).value()
+
+    def withdraw(self, id: str) -> None:
+        """Take one's own record back: it is found no more, only read by its id. Again: nothing."""
+        record = self.knowledge(id)
+        self.ask("DELETE", f"/v1/knowledge/{record.id}", repeatable=True, acting=record.entity)
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """The registered entities, first come first."""
@@ -37,7 +93,7 @@ class HttpRegistry(HttpService):
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record; the same draft again under the same key gives the record of the first time."""
         body = DraftBody.of(draft).model_dump_json().encode()
-        answer = self.ask("POST", "/v1/knowledge", content=body, key=key)
+        answer = self.ask("POST", "/v1/knowledge", content=body, key=key, acting=draft.entity)
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 
     def discover(self, query: Query) -> Page[Knowledge]:
@@ -67,9 +123,13 @@ class HttpRegistry(HttpService):
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
-        self.ask("POST", "/v1/deliveries", content=DeliveryBody.of(delivery).model_dump_json().encode(), key=key)
+        content = DeliveryBody.of(delivery).model_dump_json().encode()
+        self.ask("POST", "/v1/deliveries", content=content, key=key, acting=delivery.student)
 
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
         """The recorded deliveries, first come first."""
         answer = self.ask("GET", "/v1/deliveries", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[DeliveryBody].read, answer.data, CorruptKnowledgeError).value()
+
+    def _renew(self, name: str) -> None:
+        self.register(name)

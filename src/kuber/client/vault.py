@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import httpx
 from pydantic import ValidationError
 
-from kuber.client.http import HttpService
+from kuber.client.credentials import Credentials
+from kuber.client.http import HttpService, Trusted
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import Page
@@ -28,8 +29,16 @@ class HttpVault(HttpService):
     Raises what the port tells of, and ServiceUnavailableError when no answer comes within `patience` seconds.
     """
 
-    def __init__(self, url: str, *, patience: float = 10.0) -> None:
-        super().__init__(url, service="vault", patience=patience)
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Credentials | None = None,
+        patience: float = 10.0,
+        ca: Trusted = None,
+    ) -> None:
+        """The credentials are those that the registry gave a token for."""
+        super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
 
     def put(self, data: bytes) -> Artifact:
         """Store these bytes; storing them again changes nothing."""

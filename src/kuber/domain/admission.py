@@ -5,7 +5,8 @@ from collections.abc import Callable
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
-from kuber.errors import RequestRejectedError
+from kuber.domain.member import Member
+from kuber.errors import ConflictError, RequestRejectedError
 
 USUAL_HEADER = 1 << 16  # bytes read of a blob at first; longer headers are read whole then
 MAX_TEXT = 200
@@ -30,6 +31,14 @@ def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
     if manifest != dict(draft.architecture.manifest):
         raise RequestRejectedError(
             f"Blob {weights.digest} holds other tensors than the record tells; publish weights that fit it."
+        )
+
+
+def check_owner(member: Member, public_key: str | None) -> None:
+    """ConflictError unless this is the key that the member's name belongs to."""
+    if (member.keys[-1].public_key if member.keys else None) != public_key:
+        raise ConflictError(
+            f"The name {member.name!r} belongs to another key; choose another name, or use the key of that entity."
         )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.member import SIGNATURE_LENGTH, check_hex
 from kuber.domain.task import Task
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
@@ -68,6 +69,8 @@ class Draft:
     origin: Digest | None = None  # of the initial checkpoint that its weights descend from, where it is published
     sample_count: int | None = None  # training samples, where the publisher chooses to tell
     class_counts: tuple[int, ...] | None = None  # of its training samples, where it chooses to tell
+    sequence: int = 0  # counts the publisher's signed records, so that none can be sent again as another
+    signature: str | None = None  # ed25519, as hex digits, of all the rest
 
     def __post_init__(self) -> None:
         if not self.artifacts:
@@ -80,6 +83,10 @@ class Draft:
             raise ValueError("a round is not negative")
         if self.sample_count is not None and self.sample_count < 0:
             raise ValueError("a sample count is not negative")
+        if self.sequence < 0:
+            raise ValueError("a sequence is not negative")
+        if self.signature is not None:
+            check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:
             raise ValueError("class counts have one count for each label of the task")
 
@@ -90,6 +97,11 @@ class Knowledge(Draft):
 
     id: str
     published_at: datetime
+
+    @property
+    def draft(self) -> Draft:
+        """What the publisher wrote."""
+        return Draft(**{field.name: getattr(self, field.name) for field in fields(Draft)})
 
     @classmethod
     def from_draft(cls, draft: Draft, *, id: str, published_at: datetime) -> "Knowledge":

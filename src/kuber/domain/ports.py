@@ -6,15 +6,30 @@ from typing import Protocol
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
 
 
 class Registry(Protocol):
     """The metadata: who takes part, what was published, what became of it."""
 
-    def register(self, name: str) -> Member:
-        """Join under this name; the same name gives the same member again."""
+    def register(self, name: str, *, public_key: str | None = None) -> Member:
+        """Join under this name; the same name with the same key gives the same member again.
+
+        Raises ConflictError when the name belongs to another key. What is signed by this key, and nothing else, is
+        published for the member; without a key, records are not signed.
+        """
+        ...
+
+    def member(self, id: str) -> Member:
+        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        ...
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Let a new key, vouched for by the one before, sign what comes from `key.since` on.
+
+        Raises CorruptKnowledgeError when it is not vouched for, ConflictError when records from `since` on exist.
+        """
         ...
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
@@ -37,6 +52,13 @@ class Registry(Protocol):
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
+        ...
+
+    def withdraw(self, id: str) -> None:
+        """Take one's own record back: it is found no more, only read by its id. Again: nothing.
+
+        Raises KnowledgeNotFoundError when there is none.
+        """
         ...
 
     def record(self, delivery: Delivery, *, key: str) -> None:

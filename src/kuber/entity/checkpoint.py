@@ -55,6 +55,8 @@ class State:
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
     refused: tuple[str, ...] = ()  # knowledge found unsound
     seen: Mapping[str, int] = field(default_factory=dict)  # candidates -> round first seen
+    keys: Mapping[str, str] = field(default_factory=dict)  # entity -> the last public key that we know it by
+    published: int = 0  # records signed so far
     absorption: Absorption | None = None  # done, and not recorded yet
 
 
@@ -147,6 +149,8 @@ def _encode(state: State) -> dict[str, Any]:
         "parents": state.parents,
         "refused": state.refused,
         "seen": dict(state.seen),
+        "keys": dict(state.keys),
+        "published": state.published,
         "absorption": absorption
         and {
             "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
@@ -175,6 +179,8 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         parents=tuple(fields["parents"]),
         refused=tuple(fields["refused"]),
         seen=fields["seen"],
+        keys=fields["keys"],
+        published=fields["published"],
         absorption=absorption
         and Absorption(
             delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),

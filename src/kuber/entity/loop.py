@@ -19,9 +19,11 @@ from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import Log
 from kuber.entity.retrieval import Retrieval
+from kuber.entity.trust import Trust
 from kuber.entity.work import Learnt, Work, training
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, dump
+from kuber.signing import Identity
 
 Steps = Generator[Work, Any, None]
 
@@ -42,6 +44,7 @@ class Entity:
         checkpoints: Keeper,
         log: Log,
         class_counts: tuple[int, ...],
+        identity: Identity,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists."""
@@ -54,6 +57,7 @@ class Entity:
         self.vault = vault
         self.checkpoints = checkpoints
         self.class_counts = class_counts
+        self.identity = identity
         self._training = False  # whether a local phase is under way
         self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
 
@@ -72,7 +76,9 @@ class Entity:
 
     def steps(self) -> Steps:
         """Every remaining round, as work steps to be done and sent back."""
-        self._id = self.registry.register(self.name).id
+        member = self.registry.register(self.name, public_key=self.identity.public_key)
+        self._id = member.id
+        self._trust = Trust(self.identity, registry=self.registry, journal=self._journal)
         self._retrieval = Retrieval(
             id=self._id,
             task=self.task,
@@ -80,8 +86,10 @@ class Entity:
             registry=self.registry,
             vault=self.vault,
             journal=self._journal,
+            trust=self._trust,
         )
         if self._journal.state.seq == 0:
+            self._journal.change(published=member.sequence)
             self._log_joined()
             self._journal.save()
         if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
@@ -240,9 +248,10 @@ class Entity:
             origin=state.origin,
             sample_count=len(self.learner.private),
             class_counts=self.class_counts,
+            sequence=state.published + 1,
         )
-        knowledge = self.registry.publish(draft, key=journal.key(act))
-        journal.change(parents=(), shared=own)
+        knowledge = self.registry.publish(self._trust.signed(draft), key=journal.key(act))
+        journal.change(parents=(), shared=own, published=draft.sequence)
         detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": sent}
         journal.append("published", detail)
 

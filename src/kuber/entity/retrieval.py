@@ -13,6 +13,7 @@ from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Learner, Teacher, check_teachable
+from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Work, common_evaluation
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, load
@@ -25,7 +26,15 @@ class Retrieval:
     """What an entity learns from registry and vault; everything is written to its journal."""
 
     def __init__(
-        self, *, id: str, task: Task, learner: Learner, registry: Registry, vault: Vault, journal: Journal
+        self,
+        *,
+        id: str,
+        task: Task,
+        learner: Learner,
+        registry: Registry,
+        vault: Vault,
+        journal: Journal,
+        trust: Trust,
     ) -> None:
         """`id` is the entity's own: it does not learn from itself."""
         self._id = id
@@ -34,6 +43,7 @@ class Retrieval:
         self._registry = registry
         self._vault = vault
         self._journal = journal
+        self._trust = trust
         self._kept: dict[Method, dict[str, tuple[Teacher, Evaluation]]] = {}  # what the last search of each pulled
 
     def candidates(self, search: Search) -> list[Knowledge]:
@@ -70,6 +80,7 @@ class Retrieval:
         received = 0
         try:
             check_teachable(knowledge, self._task)
+            self._trust.check(knowledge)
             artifact = knowledge.artifacts[WEIGHTS]
             data = self._vault.get(artifact.digest)
             received = len(data)

@@ -19,6 +19,7 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.distillation import Distillation
 from kuber.learning.runtime import Runtime
 from kuber.learning.training import Training
+from kuber.signing import Identity
 
 
 def utc_now() -> datetime:
@@ -72,6 +73,7 @@ def make_entity(
     vault: Vault,
     checkpoints: Keeper,
     log: Log,
+    identity: Identity,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
 ) -> Entity:
     """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one."""
@@ -87,12 +89,18 @@ def make_entity(
         checkpoints=checkpoints,
         log=log,
         class_counts=scene.class_counts(index),
+        identity=identity,
         initial=lambda: initial_state(
             life=life(),
             weights=initial_weights(scene.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
         ),
     )
+
+
+def derived_identity(seed: int, index: int) -> Identity:
+    """The key of a simulated entity: anybody can compute it, so it protects nothing."""
+    return Identity(np.random.SeedSequence([seed, index, 1]).generate_state(8, np.uint32).tobytes())
 
 
 def generator_state(seed: int, index: int) -> torch.Tensor:

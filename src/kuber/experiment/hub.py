@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kuber.client.credentials import TOKEN_FILE
+from kuber.client.operator import Operator
+from kuber.domain.access import OPERATOR_TOKEN_FILE
+from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError
 
 STOP_SECONDS = 10.0
@@ -20,6 +24,14 @@ class Hub:
     registry: str
     vault: str
     processes: tuple[subprocess.Popen[str], ...]
+    token: str  # the operator's
+
+    def invitation(self, name: str, folder: Path) -> str | None:
+        """What the entity of this name joins with; None when its folder says that it has joined."""
+        if (folder / TOKEN_FILE).exists():
+            return None
+        with Operator(self.registry, self.token) as operator:
+            return operator.invite(name)
 
     def check(self) -> None:
         """Raises ServiceError when one of the two has ended."""
@@ -34,29 +46,37 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
 
     Port 0 takes any free one. Raises ServiceError when a given port is occupied or a service does not come up.
     """
-    for port in filter(None, (registry_port, vault_port)):
-        _require_free(host, port)
+    # Each of the two is told where the other one is, so the registry's port is chosen before it starts.
+    registry_port = _free_port(host, registry_port)
+    if vault_port:
+        _free_port(host, vault_port)
+    shared = ["--host", host, "--secret", str(folder / "secret")]
+    if not is_loopback(host):
+        shared.append("--plain-http")
+    registry_url = url_of(host, registry_port)
     started: list[subprocess.Popen[str]] = []
     try:
-        vault = _start("vault", folder, ["--host", host, "--port", str(vault_port)], started)
-        registry = _start(
-            "registry", folder, ["--host", host, "--port", str(registry_port), "--vault", vault], started
-        )
-        yield Hub(registry=registry, vault=vault, processes=tuple(started))
+        vault = _start("vault", folder, [*shared, "--port", str(vault_port), "--registry", registry_url], started)
+        registry = _start("registry", folder, [*shared, "--port", str(registry_port), "--vault", vault], started)
+        token = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text(encoding="ascii").strip()
+        yield Hub(registry=registry, vault=vault, processes=tuple(started), token=token)
     finally:
         # The registry first: it talks to the vault until it ends.
         for process in reversed(started):
             _stop(process)
 
 
-def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
+def _free_port(host: str, port: int) -> int:
+    """The port, if it is free; any free one for 0."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
             raise ServiceError(f"Port {port} on {host} is not free ({reason}); choose another one.") from None
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _start(service: str, folder: Path, options: list[str], started: list[subprocess.Popen[str]]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.entity.checkpoint import Checkpoints
@@ -19,6 +20,7 @@ from kuber.experiment.runner import reached, runtime_for
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import keep_freed_memory
 from kuber.settings import Settings
+from kuber.signing import Identity
 
 
 def run(
@@ -28,11 +30,15 @@ def run(
     *,
     registry: str,
     vault: str,
+    identity: Path,
+    invitation: str | None,
+    ca: Path | None,
     watcher: Watcher,
     say: Callable[[str], None],
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
 
+    `identity` is the folder of its key and its token, `ca` a file of certificates to trust instead of the system's.
     Raises SettingsError when there is no such entity, ServiceError when the services do not answer.
     """
     if index >= settings.num_entities:
@@ -40,7 +46,12 @@ def run(
             f"There is no entity {index}: with num_entities {settings.num_entities} the last is "
             f"{settings.num_entities - 1}."
         )
-    with HttpRegistry(registry) as registry_port, HttpVault(vault) as vault_port:
+    key = Identity.kept(identity / KEY_FILE)
+    credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
+    with (
+        HttpRegistry(registry, credentials=credentials, ca=ca) as registry_port,
+        HttpVault(vault, credentials=credentials, ca=ca) as vault_port,
+    ):
         registry_port.check()
         vault_port.check()
         scene = scenario(settings, verify=True, say=say)
@@ -58,6 +69,7 @@ def run(
             vault=vault_port,
             checkpoints=Checkpoints(entity_folder(folder, index)),
             log=log,
+            identity=key,
         )
 
         def do(work: Work) -> Any:

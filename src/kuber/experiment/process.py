@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.entity.checkpoint import Checkpoints
@@ -25,6 +26,7 @@ from kuber.experiment.entities import entity_folder, make_entity, utc_now
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings
+from kuber.signing import Identity
 
 PROGRESS_SECONDS = 0.25  # between two reports of one entity
 
@@ -38,6 +40,7 @@ class Assignment:
     folder: Path  # of the run
     registry: str
     vault: str
+    invitation: str | None  # to the run's own hub; none where the entity has joined already
     runtime: Runtime
 
 
@@ -68,7 +71,12 @@ def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
     torch.set_num_threads(assignment.runtime.threads)
     scene = scenario(assignment.settings)
     log = EventLog(assignment.folder / FILE_NAME, clock=utc_now)
-    with HttpRegistry(assignment.registry) as registry, HttpVault(assignment.vault) as vault:
+    identity = Identity.kept(folder / KEY_FILE)
+    credentials = Credentials(identity, invitation=assignment.invitation, path=folder / TOKEN_FILE)
+    with (
+        HttpRegistry(assignment.registry, credentials=credentials) as registry,
+        HttpVault(assignment.vault, credentials=credentials) as vault,
+    ):
         entity = make_entity(
             scene,
             assignment.index,
@@ -77,6 +85,7 @@ def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
             vault=vault,
             checkpoints=Checkpoints(folder),
             log=log,
+            identity=identity,
         )
         samples = len(entity.learner.private)
 

@@ -70,6 +70,7 @@ def _live_together(
                 folder=folder,
                 registry=hub.registry,
                 vault=hub.vault,
+                invitation=hub.invitation(str(index), entity_folder(folder, index)),
                 runtime=runtime,
             )
             for index in range(settings.num_entities)

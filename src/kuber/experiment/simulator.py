@@ -23,7 +23,7 @@ from kuber.entity.work import Evaluated, Learnt, Work
 from kuber.errors import KnowledgeError
 from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import THREADS, Engine
-from kuber.experiment.entities import make_entity
+from kuber.experiment.entities import derived_identity, make_entity
 from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.scenario import Scenario
 from kuber.learning.runtime import Runtime, choose
@@ -107,6 +107,7 @@ class Simulation:
             vault=self.vault,
             checkpoints=_Rounds(lambda round, weights: self._end_round(index, round, weights)),
             log=self,
+            identity=derived_identity(scene.settings.seed, index),
             life=lambda: f"{index}",
         )
 

@@ -38,7 +38,7 @@ STATUSES: dict[type[KUberError], int] = {
 }
 MAX_JSON_BYTES = 16 << 20
 DRAIN_BYTES = 64 << 20  # of a body that is refused
-_EXPLAINED = {413, 416}  # raised here, with a sentence
+_EXPLAINED = {401, 413, 416}  # raised here, with a sentence
 PROBLEM_TYPE = "application/problem+json"
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers) if error.headers else {}
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
-    return problem(RequestRejectedError(message), error.status_code, headers)
+    kind = NotAuthorizedError if error.status_code == 401 else RequestRejectedError
+    return problem(kind(message), error.status_code, headers)
 
 
 def _allowed(request: Request) -> list[str]:

@@ -3,18 +3,21 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Header, Query, Response
-from fastapi import Path as InPath
 from pydantic import Field
 
 from kuber.domain import query as domain
+from kuber.domain.access import OPERATOR, OPERATOR_TOKEN_FILE, Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Order
 from kuber.errors import RequestRejectedError
+from kuber.services.access_routes import Cursor, Id, Limit, access_routes, created
+from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import application
-from kuber.services.registry_store import RegistryStore
+from kuber.services.registry_access import RegistryAccess
+from kuber.services.registry_store import RegistryStore, sortable_id, utc_now
 from kuber.services.registry_vault import RegistryVault
 from kuber.wire import (
     KEY_HEADER,
@@ -23,58 +26,56 @@ from kuber.wire import (
     DigestText,
     DraftBody,
     KnowledgeBody,
-    MemberBody,
-    MemberRequest,
     PageBody,
 )
 
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
-Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
 Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
 
 
-def _created(body: Any) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
-
-
 @contextlib.contextmanager
-def open_registry(folder: Path, *, vault: str) -> Iterator[FastAPI]:
-    """The application on the data in `folder`, with the vault at this URL."""
-    with contextlib.closing(RegistryVault(vault)) as link:
+def open_registry(
+    folder: Path, *, vault: str, secret: str, open_enrolment: bool = False, ca: Path | None = None
+) -> Iterator[FastAPI]:
+    """The application on the data in `folder`, with the vault at this URL that knows the same secret.
+
+    `ca` is a file of certificates to trust instead of the system's.
+    """
+    with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
         store = RegistryStore(folder / "registry.sqlite", vault=link)
         with contextlib.closing(store):
-            yield registry_app(store)
+            access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
+            access.operator_token(folder / OPERATOR_TOKEN_FILE)
+            yield registry_app(store, access, secret)
 
 
-def registry_app(store: RegistryStore) -> FastAPI:
-    """The routes of the registry, on this store.
+def registry_app(store: RegistryStore, access: RegistryAccess, secret: str) -> FastAPI:
+    """The routes of the registry, on these stores; `secret` is what its vault shows.
 
     Reads are short and run in the event loop; writes wait for the vault and the disk, so they run in threads.
     """
+
+    async def authenticate(token: str) -> Caller:
+        if same_secret(token, secret):
+            return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
+        return access.caller(token)
+
+    guard = Guard(authenticate)
+    readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
     app = application("registry", description="Who takes part, what was published, what became of it.")
+    app.include_router(access_routes(store, access, guard))
 
-    @app.post("/v1/entities", operation_id="register_entity", status_code=201, responses=_created(MemberBody))
-    def register(body: MemberRequest, response: Response) -> MemberBody:
-        """Join under a name: 201 when it is new, 200 when it was here already."""
-        member, new = store.enrol(body.name)
-        response.status_code = 201 if new else 200
-        return MemberBody.of(member)
-
-    @app.get("/v1/entities", operation_id="list_entities")
-    async def members(limit: Limit = 100, cursor: Cursor = None) -> PageBody[MemberBody]:
-        """The registered entities, first come first."""
-        return PageBody[MemberBody].of(store.members(limit=limit, cursor=cursor))
-
-    @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=_created(KnowledgeBody))
-    def publish(body: DraftBody, response: Response, key: Key) -> KnowledgeBody:
+    @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))
+    def publish(body: DraftBody, response: Response, key: Key, caller: Annotated[Caller, entities]) -> KnowledgeBody:
         """Store a record: 201 when it is new, 200 when this key stored the same one before."""
+        check_acts_for(caller, body.entity)
         record, new = store.accept(body.value(), key=key)
         response.status_code = 201 if new else 200
         return KnowledgeBody.of(record)
 
     @app.get("/v1/knowledge", operation_id="discover")
     async def discover(
+        caller: Annotated[Caller, readers],
         task: Annotated[str | None, Query(max_length=200, description="Name of the task.")] = None,
         test_set: Annotated[DigestText | None, Query(description="Digest of the common test set.")] = None,
         min_accuracy: Annotated[float | None, Query(ge=0, le=1, description="Claimed, at least this.")] = None,
@@ -116,17 +117,27 @@ def registry_app(store: RegistryStore) -> FastAPI:
         return PageBody[KnowledgeBody].of(store.discover(question))
 
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge")
-    async def knowledge(id: Annotated[str, InPath(max_length=200)]) -> KnowledgeBody:
+    async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> KnowledgeBody:
         """One record."""
         return KnowledgeBody.of(store.knowledge(id))
 
+    @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
+    def withdraw(id: Id, caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)]) -> None:
+        """Take a record back: it is found no more, and its blobs are no longer kept for it."""
+        if caller.scope is not Scope.ADMIN:
+            check_acts_for(caller, store.knowledge(id).entity)
+        store.withdraw(id, actor=caller.entity or OPERATOR)
+
     @app.post("/v1/deliveries", operation_id="record_delivery", status_code=204)
-    def record(body: DeliveryBody, key: Key) -> None:
+    def record(body: DeliveryBody, key: Key, caller: Annotated[Caller, entities]) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
+        check_acts_for(caller, body.student)
         store.record(body.value(), key=key)
 
     @app.get("/v1/deliveries", operation_id="list_deliveries")
-    async def deliveries(limit: Limit = 100, cursor: Cursor = None) -> PageBody[DeliveryBody]:
+    async def deliveries(
+        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[DeliveryBody]:
         """The recorded deliveries, first come first."""
         return PageBody[DeliveryBody].of(store.deliveries(limit=limit, cursor=cursor))
 

@@ -46,6 +46,8 @@ def insert_knowledge(connection: Connection, record: Knowledge, *, key: str, dra
         "class_counts": None if record.class_counts is None else list(record.class_counts),
         "published_at": record.published_at,
         "key": key,
+        "sequence": record.sequence,
+        "signature": record.signature,
         "draft": draft,
     }
     seq = _insert(connection, knowledge, row)
@@ -99,6 +101,8 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
             parents=tuple(part.parent for part in parents[row.seq]),
             sample_count=row.sample_count,
             class_counts=None if row.class_counts is None else tuple(row.class_counts),
+            sequence=row.sequence,
+            signature=row.signature,
             published_at=row.published_at.replace(tzinfo=UTC),
         )
         for row in found

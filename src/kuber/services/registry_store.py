@@ -3,24 +3,37 @@
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select, update
 
-from kuber.domain.admission import check_text, check_weights
+from kuber.domain.admission import check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, RECALL_UNIT, Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
+from kuber.services.registry_audit import note
+from kuber.services.registry_members import (
+    count_record,
+    find_member,
+    insert_key,
+    insert_member,
+    last_sequence,
+    read_member,
+    read_members,
+)
 from kuber.services.registry_rows import check_pinned, draft_digest, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import class_evaluations, deliveries, delivery_teachers, entities, knowledge
+from kuber.signing import check_record, check_succession
+from kuber.wire import record_bytes, succession_bytes
 
 
 class BlobSource(Protocol):
@@ -62,43 +75,63 @@ class RegistryStore:
         self._vault = vault
         self._clock = clock
         self._ids = ids
-        self._database = Database(database, history="registry")
+        self.database = Database(database, history="registry")
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
-        self._database.close()
+        self.database.close()
 
-    def register(self, name: str) -> Member:
-        """Join under this name; the same name gives the same member again."""
-        return self.enrol(name)[0]
+    def register(self, name: str, *, public_key: str | None = None) -> Member:
+        """Join under this name; the same name with the same key gives the same member again."""
+        return self.enrol(name, public_key=public_key)[0]
 
-    def enrol(self, name: str) -> tuple[Member, bool]:
+    def enrol(self, name: str, *, public_key: str | None = None) -> tuple[Member, bool]:
         """As `register`, and whether the member is new."""
         check_text(name, "The name of an entity")
-        known = select(entities).where(entities.c.name == name)
-        with self._database.read() as connection:
-            row = connection.execute(known).one_or_none()
-        if row is not None:
-            return _member(row), False
-        member = Member(id=self._ids(), name=name, registered_at=self._clock())
+        named = select(entities).where(entities.c.name == name)
+        with self.database.read() as connection:
+            known = find_member(connection, named)
+        if known is not None:
+            check_owner(known, public_key)
+            return known, False
+        keys = () if public_key is None else (Key(public_key=public_key),)
+        member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            row = connection.execute(known).one_or_none()
-            if row is not None:
-                return _member(row), False
-            connection.execute(
-                insert(entities), {"id": member.id, "name": name, "registered_at": member.registered_at}
-            )
+            known = find_member(connection, named)
+            if known is not None:
+                check_owner(known, public_key)
+                return known, False
+            insert_member(connection, member)
             return member, True
 
-        return self._database.write(work)
+        return self.database.write(work)
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """The registered entities, first come first."""
         query = select(entities).order_by(entities.c.seq)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found, after = _page(connection, query, entities.c.seq, limit, cursor)
-        return Page(items=tuple(_member(row) for row in found), cursor=after)
+            return Page(items=read_members(connection, found), cursor=after)
+
+    def member(self, id: str) -> Member:
+        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        with self.database.read() as connection:
+            return read_member(connection, id)
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+
+        def work(connection: Connection) -> Member:
+            member = read_member(connection, id)
+            if key in member.keys:
+                return member
+            check_succession(member, key, succession_bytes(id, key), last_sequence(connection, id))
+            insert_key(connection, id, key, position=len(member.keys))
+            note(connection, self._clock(), id, "change-key", id)
+            return replace(member, keys=(*member.keys, key))
+
+        return self.database.write(work)
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
@@ -108,11 +141,12 @@ class RegistryStore:
         """As `publish`, and whether the record is new."""
         check_text(key, "The key of a publication")
         digest = draft_digest(draft)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             earlier = _earlier(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
             _check_named(connection, draft.entity, draft.parents)
+            check_record(read_member(connection, draft.entity), draft, record_bytes(draft))
             check_pinned(connection, draft.architecture)
         id = self._ids()
         self._vault.pin(id, draft.artifacts.values())
@@ -123,19 +157,21 @@ class RegistryStore:
             earlier = _earlier(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
+            count_record(connection, draft)
             insert_knowledge(connection, record, key=key, draft=digest)
+            note(connection, record.published_at, draft.entity, "publish", id)
             return record, True
 
-        return self._database.write(work)
+        return self.database.write(work)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found = read_knowledge(connection, discovery(query))
         items = tuple(found[: query.limit])
         if len(found) <= query.limit:
             return Page(items=items, cursor=None)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             seq: int = connection.execute(select(knowledge.c.seq).where(knowledge.c.id == items[-1].id)).scalar_one()
         last = items[-1].evaluation
         positions = {
@@ -147,11 +183,25 @@ class RegistryStore:
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         return found[0]
+
+    def withdraw(self, id: str, *, actor: str | None = None) -> None:
+        """Take a record back: it is found no more, only read by its id. Again: nothing.
+
+        The row stays, as others may name it as a parent; the vault keeps its blobs for it no longer.
+        """
+        who, now = actor or self.knowledge(id).entity, self._clock()
+
+        def work(connection: Connection) -> None:
+            chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
+            if connection.execute(update(knowledge).where(*chosen).values(withdrawn_at=now)).rowcount:
+                note(connection, now, who, "withdraw", id)
+
+        self.database.write(work)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
@@ -172,12 +222,12 @@ class RegistryStore:
             ]
             connection.execute(insert(delivery_teachers), teachers)
 
-        self._database.write(work)
+        self.database.write(work)
 
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
         """The recorded deliveries, first come first."""
         query = select(deliveries).order_by(deliveries.c.seq)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found, after = _page(connection, query, deliveries.c.seq, limit, cursor)
             parts = select(delivery_teachers).where(delivery_teachers.c.delivery.in_([row.seq for row in found]))
             teachers: dict[int, list[str]] = {row.seq: [] for row in found}
@@ -196,7 +246,7 @@ _DELIVERY = ("student", "method", "round", "accuracy_before", "accuracy_after", 
 def discovery(query: Query) -> Select[Any]:
     """The statement that answers a query: the rows of knowledge of one page and one more."""
     row = knowledge.c
-    told = select(knowledge).limit(query.limit + 1)
+    told = select(knowledge).where(row.withdrawn_at.is_(None)).limit(query.limit + 1)
     if query.task is not None:
         told = told.where(row.task_name == query.task)
     if query.test_set is not None:
@@ -211,7 +261,12 @@ def discovery(query: Query) -> Select[Any]:
         told = told.where(row.origin == query.origin.hex)
     if query.latest:
         newer = knowledge.alias("newer").c
-        same = [newer.entity == row.entity, newer.task_name == row.task_name, newer.test_set == row.test_set]
+        same = [
+            newer.withdrawn_at.is_(None),
+            newer.entity == row.entity,
+            newer.task_name == row.task_name,
+            newer.test_set == row.test_set,
+        ]
         if query.initial is False:  # a new initial checkpoint hides nothing that was trained
             same.append(newer.round > 0)
         told = told.where(~exists().where(*same, newer.seq > row.seq))
@@ -274,7 +329,3 @@ def _page(
     if len(found) <= limit:
         return found, None
     return found[:limit], cursors.encode(seq.table.name, found[limit - 1].seq)
-
-
-def _member(row: Row[Any]) -> Member:
-    return Member(id=row.id, name=row.name, registered_at=row.registered_at.replace(tzinfo=UTC))

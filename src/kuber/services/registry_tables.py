@@ -26,7 +26,19 @@ entities = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("registered_at", DateTime(timezone=True), nullable=False),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its last signed record
+    Column("blocked_at", DateTime(timezone=True)),  # shut out since then
     sqlite_autoincrement=True,  # a number is never given twice, so a cursor never points at another row
+)
+
+entity_keys = Table(
+    "entity_keys",
+    tables,
+    Column("entity", ForeignKey("entities.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("public_key", String(64), nullable=False),
+    Column("since", BigInteger, nullable=False),  # sequence of the first record that it signs
+    Column("signature", String(128)),  # by the key before
 )
 
 tasks = Table(
@@ -67,6 +79,9 @@ knowledge = Table(
     Column("class_counts", JSON(none_as_null=True)),
     Column("published_at", DateTime(timezone=True), nullable=False),
     Column("key", String(200), nullable=False),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),
+    Column("signature", String(128)),
+    Column("withdrawn_at", DateTime(timezone=True)),
     Column("draft", String(64), nullable=False),  # digest of the canonical draft
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
@@ -141,4 +156,38 @@ delivery_teachers = Table(
     Column("position", Integer, primary_key=True),
     Column("knowledge", ForeignKey("knowledge.id"), nullable=False),
     Index("delivery_teachers_by_knowledge", "knowledge"),
+)
+
+# Secrets are stored as SHA-256: 256 random bits need no slower hash.
+invitations = Table(
+    "invitations",
+    tables,
+    Column("hash", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),  # of the entity that may join with it
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("used_at", DateTime(timezone=True)),
+)
+
+tokens = Table(
+    "tokens",
+    tables,
+    Column("hash", String(64), primary_key=True),
+    Column("entity", ForeignKey("entities.id")),  # none: the operator's
+    Column("scope", String(20), nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    Index("tokens_by_entity", "entity"),
+)
+
+audit = Table(
+    "audit",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("actor", String(200), nullable=False),  # id of an entity, or admin
+    Column("act", String(40), nullable=False),
+    Column("subject", String(200), nullable=False),
+    sqlite_autoincrement=True,
 )

@@ -1,6 +1,7 @@
 """The registry's own link to the vault: it pins blobs there and reads how they begin."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
+from kuber.services.neighbour import neighbour
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, ArtifactBody, PinsBody, ProblemBody, error_from
 
 CONNECT_SECONDS = 3
@@ -18,16 +20,16 @@ ANSWER_SECONDS = 30
 class RegistryVault:
     """A BlobSource that is a vault service at `url`. Raises ServiceUnavailableError when it does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, secret: str, *, ca: Path | None = None) -> None:
         self.url = url.rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is no address of a vault; give one like http://127.0.0.1:5002.")
         try:
             self._client = httpx.Client(
                 base_url=self.url,
-                headers={PROTOCOL_HEADER: str(PROTOCOL)},
+                headers={PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"},
                 timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                transport=httpx.HTTPTransport(retries=1),  # neighbours: no proxy in between
+                transport=neighbour(ca),  # neighbours: no proxy in between
             )
         except httpx.InvalidURL as error:
             raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None

@@ -6,17 +6,20 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from kuber.errors import ServiceError
+from kuber.domain.address import is_loopback, url_of
+from kuber.errors import ServiceError, SettingsError
 from kuber.services.http import ServiceName
 
 STOP_SECONDS = 5  # that requests under way get when the service is told to stop
@@ -45,25 +48,39 @@ def serve(
     *,
     host: str,
     port: int,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+    plain_http: bool = False,
     stop_with_stdin: bool = False,
 ) -> None:
     """Run a service until SIGTERM, SIGINT or, where asked, the end of standard input.
 
+    With a certificate it speaks HTTPS; without one, an address that other machines reach is refused unless
+    `plain_http` allows it.
+
     Prints its address on standard output when it accepts requests. Raises ServiceError when the address cannot be
     had, before `build` opens any data.
     """
+    if certificate is None and not plain_http and not is_loopback(host):
+        raise SettingsError(
+            f"{host} can be reached by other machines: give --certificate and --private-key, or --plain-http to let "
+            "everybody on the way read along."
+        )
+    tls = _tls(certificate, private_key)
     _log_to_stderr()
     stop = threading.Event()
     with _bound(service, host, port) as listener, _told_to(stop):
         if stop_with_stdin:
             threading.Thread(target=_await_end_of_input, args=(stop,), name="stdin", daemon=True).start()
         with build() as app:
-            _Server(app, service, stop).run(sockets=[listener])
+            _Server(app, service, stop, tls).run(sockets=[listener])
     log.info("stopped", extra={"told": {"service": service}})
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: FastAPI, service: ServiceName, stop: threading.Event) -> None:
+    def __init__(
+        self, app: FastAPI, service: ServiceName, stop: threading.Event, tls: tuple[Path, Path] | None
+    ) -> None:
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -73,15 +90,19 @@ class _Server(uvicorn.Server):
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=STOP_SECONDS,
+            ssl_certfile=tls and tls[0],
+            ssl_keyfile=tls and tls[1],
         )
         super().__init__(config)
         self._service = service
         self._stop = stop
+        self._scheme = "https" if tls else "http"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         assert sockets is not None
-        address = _address(sockets[0])
+        host, port = sockets[0].getsockname()[:2]
+        address = url_of(host, port, scheme=self._scheme)
         log.info("up", extra={"told": {"service": self._service, "address": address}})
         print(f"KUber {self._service} is up at {address}", flush=True)
 
@@ -109,9 +130,17 @@ def _bound(service: ServiceName, host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _tls(certificate: Path | None, private_key: Path | None) -> tuple[Path, Path] | None:
+    """The certificate and its key as the server wants them. SettingsError when they do not belong together."""
+    if certificate is None and private_key is None:
+        return None
+    if certificate is None or private_key is None:
+        raise SettingsError("--certificate and --private-key are given together.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"{certificate} and {private_key} cannot be used for TLS: {error}.") from None
+    return certificate, private_key
 
 
 @contextlib.contextmanager

@@ -11,9 +11,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
+from kuber.domain.access import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT
+from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import application
+from kuber.services.vault_access import VaultAccess
 from kuber.services.vault_store import CHUNK, VaultStore
 from kuber.wire import ArtifactBody, DigestText, PageBody, PinsBody
 
@@ -29,17 +32,21 @@ _SENT: dict[int | str, dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def open_vault(folder: Path, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> Iterator[FastAPI]:
-    """The application on the data in `folder`, which it holds meanwhile."""
-    store = VaultStore(folder)
-    try:
-        yield vault_app(store, max_blob_bytes=max_blob_bytes)
-    finally:
-        store.close()
+def open_vault(
+    folder: Path, *, registry: str, secret: str, max_blob_bytes: int = MAX_BLOB_BYTES, ca: Path | None = None
+) -> Iterator[FastAPI]:
+    """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve."""
+    with (
+        contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
+        contextlib.closing(VaultStore(folder)) as store,
+    ):
+        yield vault_app(store, access.caller, max_blob_bytes=max_blob_bytes)
 
 
-def vault_app(store: VaultStore, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> FastAPI:
+def vault_app(store: VaultStore, authenticate: Authenticate, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> FastAPI:
     """The routes of the vault, on this store."""
+    guard = Guard(authenticate)
+    readers = guard.admits(*Scope)
     app = application("vault", description="Blobs by digest.")
 
     @app.put(
@@ -48,7 +55,12 @@ def vault_app(store: VaultStore, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> Fas
         responses={200: {"model": ArtifactBody}, 201: {"model": ArtifactBody}},
         openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
     )
-    async def put(digest: DigestText, request: Request, response: Response) -> ArtifactBody:
+    async def put(
+        digest: DigestText,
+        request: Request,
+        response: Response,
+        caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.SERVICE)],
+    ) -> ArtifactBody:
         """Store the bytes of the body: 201 when they are new, 200 when they were there already."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > max_blob_bytes:
@@ -72,6 +84,7 @@ def vault_app(store: VaultStore, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> Fas
     async def get(
         digest: DigestText,
         request: Request,
+        caller: Annotated[Caller, readers],
         range_: Annotated[str | None, Header(alias="Range", description="One range, as bytes=first-last.")] = None,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
@@ -95,6 +108,7 @@ def vault_app(store: VaultStore, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> Fas
 
     @app.get("/v1/blobs", operation_id="list_blobs")
     async def blobs(
+        caller: Annotated[Caller, readers],
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> PageBody[ArtifactBody]:
@@ -102,7 +116,7 @@ def vault_app(store: VaultStore, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> Fas
         return PageBody[ArtifactBody].of(store.blobs(limit=limit, cursor=cursor))
 
     @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
-    def pin(body: PinsBody) -> None:
+    def pin(body: PinsBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> None:
         """Promise to keep these blobs for the holder, all or none."""
         store.pin(body.holder, [artifact.value() for artifact in body.artifacts])
 

@@ -12,15 +12,15 @@ from pydantic import (
     WrapValidator,
 )
 
+from kuber.domain.access import AuditEntry, Caller, Invitation, Scope
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.domain.task import Task
-from kuber.errors import RequestRejectedError
-from kuber.wire.message import Body, Count, DigestText, Message, Positive, RoundNumber, Share, Text, Time, sentence
+from kuber.wire.message import Body, Count, DigestText, HexText, Message, Positive, RoundNumber, Share, Text, Time
 
 MAX_CLASSES = 100_000
 MAX_TENSORS = 20_000
@@ -51,6 +51,9 @@ _Argument = Annotated[
     StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
     WrapValidator(_one_of_all),
 ]
+
+
+Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
 
 
 class EvaluationBody(Body[Evaluation]):
@@ -129,6 +132,8 @@ class _DraftFields(Message):
     origin: DigestText | None = None
     sample_count: Count | None = None
     class_counts: Counts | None = None
+    sequence: Count = 0
+    signature: HexText | None = None
 
     def _told(self) -> dict[str, Any]:
         return {
@@ -142,6 +147,8 @@ class _DraftFields(Message):
             "origin": None if self.origin is None else Digest.parse(self.origin),
             "sample_count": self.sample_count,
             "class_counts": self.class_counts,
+            "sequence": self.sequence,
+            "signature": self.signature,
         }
 
 
@@ -162,32 +169,100 @@ class KnowledgeBody(_DraftFields, Body[Knowledge]):
         return Knowledge(**self._told(), id=self.id, published_at=self.published_at)
 
 
+class KeyBody(Body[Key]):
+    """A public key of an entity."""
+
+    public_key: HexText
+    since: Count = 0
+    signature: HexText | None = None
+
+    def value(self) -> Key:
+        return Key(public_key=self.public_key, since=self.since, signature=self.signature)
+
+
 class MemberBody(Body[Member]):
     """A registered entity."""
 
     id: Text
     name: Text
     registered_at: Time
+    sequence: Count = 0
+    keys: Annotated[tuple[KeyBody, ...], Field(max_length=1000)] = ()
 
     def value(self) -> Member:
-        return Member(id=self.id, name=self.name, registered_at=self.registered_at)
+        keys = tuple(key.value() for key in self.keys)
+        return Member(id=self.id, name=self.name, registered_at=self.registered_at, sequence=self.sequence, keys=keys)
 
 
-class MemberRequest(Body[str]):
-    """The name to join under."""
+class EnrolmentBody(Message):
+    """The wish to join under a name, signed with the key that the entity will be known by."""
 
     name: Text
+    public_key: HexText
+    at: Time  # when it was signed
+    invitation: Secret | None = None
+    signature: HexText | None = None
 
-    @classmethod
-    def of(cls, value: str) -> Self:
-        """The request to join under this name. RequestRejectedError when it is none."""
-        try:
-            return cls(name=value)
-        except ValidationError as error:
-            raise RequestRejectedError(sentence(error)) from None
 
-    def value(self) -> str:
-        return self.name
+class TokenBody(Message):
+    """A token to be checked."""
+
+    token: Secret
+
+
+class EnrolledBody(Message):
+    """A member, and the token that it acts with from now on."""
+
+    member: MemberBody
+    token: Secret
+
+
+class CallerBody(Body[Caller]):
+    """Whom a token belongs to."""
+
+    scope: Scope
+    expires_at: Time
+    entity: Text | None = None
+
+    def value(self) -> Caller:
+        return Caller(scope=self.scope, expires_at=self.expires_at, entity=self.entity)
+
+
+class InvitationRequest(Message):
+    """Whom to invite, and for how long."""
+
+    name: Text
+    days: Annotated[float, Field(gt=0, le=366)] = 7.0
+
+
+class InvitationBody(Body[Invitation]):
+    """What an entity may join with."""
+
+    name: Text
+    made_at: Time
+    expires_at: Time
+    used_at: Time | None = None
+
+    def value(self) -> Invitation:
+        return Invitation(name=self.name, made_at=self.made_at, expires_at=self.expires_at, used_at=self.used_at)
+
+
+class CodeBody(Message):
+    """The code of an invitation; it is told once."""
+
+    code: Secret
+
+
+class AuditBody(Body[AuditEntry]):
+    """One change of the hub."""
+
+    time: Time
+    actor: Text
+    act: Text
+    subject: Text
+
+    def value(self) -> AuditEntry:
+        return AuditEntry(time=self.time, actor=self.actor, act=self.act, subject=self.subject)
 
 
 class DeliveryBody(Body[Delivery]):

@@ -1,0 +1,58 @@
+"""What the operator of a hub asks its registry."""
+
+from kuber.client.credentials import Credentials
+from kuber.client.http import HttpService, Trusted
+from kuber.domain.access import AuditEntry, Invitation
+from kuber.domain.member import Member
+from kuber.domain.query import Page
+from kuber.errors import KnowledgeNotFoundError
+from kuber.wire import AuditBody, CodeBody, InvitationBody, InvitationRequest, MemberBody, PageBody
+
+
+class Operator(HttpService):
+    """The registry at `url`, asked with the operator's token.
+
+    Raises NotAuthorizedError when the token is not the operator's, ServiceUnavailableError when no answer comes
+    within `patience` seconds.
+    """
+
+    def __init__(self, url: str, token: str, *, patience: float = 10.0, ca: Trusted = None) -> None:
+        super().__init__(url, service="registry", patience=patience, credentials=Credentials(token=token), ca=ca)
+
+    def invite(self, name: str, *, days: float = 7.0) -> str:
+        """The code that an entity of this name may join with, once."""
+        body = self.message(InvitationRequest, name=name, days=days)
+        return self.parse(CodeBody.read, self.ask("POST", "/v1/invitations", content=body).data).code
+
+    def invitations(self) -> tuple[Invitation, ...]:
+        """The last invitations, without their codes."""
+        page = self.parse(PageBody[InvitationBody].read, self.ask("GET", "/v1/invitations").data)
+        return tuple(item.value() for item in page.items)
+
+    def entity(self, name: str) -> Member:
+        """The entity of this name; KnowledgeNotFoundError when there is none."""
+        cursor = None
+        while True:
+            answer = self.ask("GET", "/v1/entities", params={"limit": 1000, "cursor": cursor})
+            page = self.parse(PageBody[MemberBody].read, answer.data)
+            for item in page.items:
+                if item.name == name:
+                    return item.value()
+            cursor = page.cursor
+            if cursor is None:
+                raise KnowledgeNotFoundError(f"The registry has no entity of the name {name[:100]!r}.")
+
+    def revoke(self, entity: str, *, block: bool = False) -> None:
+        """End the tokens of the entity with this id; with `block` it gets no new one."""
+        params = {"block": "true" if block else None}
+        self.ask("DELETE", f"/v1/entities/{entity}/tokens", params=params, repeatable=True)
+
+    def withdraw(self, knowledge: str) -> None:
+        """Take a record back, whoever published it."""
+        self.ask("DELETE", f"/v1/knowledge/{knowledge}", repeatable=True)
+
+    def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
+        """Every change of the hub, first come first."""
+        answer = self.ask("GET", "/v1/audit", params={"limit": limit, "cursor": cursor})
+        page: Page[AuditEntry] = self.parse(PageBody[AuditBody].read, answer.data).value()
+        return page

@@ -1,0 +1,45 @@
+"""Who asks, and what they may do."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+OPERATOR = "admin"  # as an actor
+OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file, in the registry's folder
+
+
+class Scope(StrEnum):
+    """What a token is good for."""
+
+    ENTITY = "entity"  # publish, record and withdraw what is its own; read everything
+    ADMIN = "admin"  # the operator: invite, revoke, withdraw, read the audit log
+    SERVICE = "service"  # the other service of the hub
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who a token belongs to."""
+
+    scope: Scope
+    expires_at: datetime
+    entity: str | None = None  # id, of scope entity only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invitation:
+    """What an entity may join with; its code is told once, when it is made."""
+
+    name: str  # of the entity
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """One change of the hub: who did what to what."""
+
+    time: datetime
+    actor: str  # id of an entity, or admin
+    act: str
+    subject: str

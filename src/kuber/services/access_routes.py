@@ -1,0 +1,104 @@
+"""The registry's routes about who takes part: enrolment, keys, tokens, invitations and the audit log."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as InPath
+
+from kuber.domain.access import OPERATOR, Caller, Scope
+from kuber.domain.query import MAX_LIMIT
+from kuber.errors import NotAuthorizedError
+from kuber.services.guard import Guard, check_acts_for
+from kuber.services.registry_access import RegistryAccess
+from kuber.services.registry_store import RegistryStore
+from kuber.wire import (
+    AuditBody,
+    CallerBody,
+    CodeBody,
+    EnrolledBody,
+    EnrolmentBody,
+    InvitationBody,
+    InvitationRequest,
+    KeyBody,
+    MemberBody,
+    PageBody,
+    TokenBody,
+)
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
+Id = Annotated[str, InPath(max_length=200)]
+
+
+def created(body: Any) -> dict[int | str, dict[str, Any]]:
+    """What a route answers with that tells new from known."""
+    return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
+
+
+def access_routes(store: RegistryStore, access: RegistryAccess, guard: Guard) -> APIRouter:
+    """The routes, on these stores."""
+    routes = APIRouter()
+    readers = guard.admits(*Scope)
+
+    @routes.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
+    def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
+        """Join under a name, or get a new token: 201 when the entity is new, 200 when it was here already."""
+        member, token, new = access.enrol(body)
+        response.status_code = 201 if new else 200
+        return EnrolledBody(member=MemberBody.of(member), token=token)
+
+    @routes.get("/v1/entities", operation_id="list_entities")
+    async def members(
+        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[MemberBody]:
+        """The registered entities, first come first."""
+        return PageBody[MemberBody].of(store.members(limit=limit, cursor=cursor))
+
+    @routes.get("/v1/entities/{id}", operation_id="get_entity")
+    async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
+        """One entity, with its keys."""
+        return MemberBody.of(store.member(id))
+
+    @routes.post("/v1/entities/{id}/keys", operation_id="change_key")
+    def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
+        """Let a new key sign what is yet to come; the last key vouches for it."""
+        check_acts_for(caller, id)
+        return MemberBody.of(store.change_key(id, body.value()))
+
+    @routes.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
+    def revoke(
+        id: Id,
+        caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)],
+        block: Annotated[bool, Query(description="Give it no new one either; for the operator.")] = False,
+    ) -> None:
+        """End the tokens of an entity."""
+        if caller.scope is not Scope.ADMIN:
+            check_acts_for(caller, id)
+            if block:
+                raise NotAuthorizedError("Only the operator shuts an entity out.")
+        access.revoke(id, actor=caller.entity or OPERATOR, block=block)
+
+    @routes.post("/v1/tokens/check", operation_id="check_token")
+    async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
+        """Whom a token belongs to; 403 when it is none. For the vault."""
+        return CallerBody.of(access.caller(body.token))
+
+    @routes.post("/v1/invitations", operation_id="invite", status_code=201)
+    def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
+        """Make an invitation for an entity of this name."""
+        return CodeBody(code=access.invite(body.name, days=body.days))
+
+    @routes.get("/v1/invitations", operation_id="list_invitations")
+    async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
+        """The last invitations, without their codes."""
+        items = tuple(InvitationBody.of(one) for one in access.invitations())
+        return PageBody[InvitationBody](items=items)
+
+    @routes.get("/v1/audit", operation_id="list_audit")
+    async def audit(
+        caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[AuditBody]:
+        """Every change of the hub, first come first."""
+        return PageBody[AuditBody].of(access.audit(limit=limit, cursor=cursor))
+
+    return routes
