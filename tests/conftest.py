@@ -1,11 +1,13 @@
 """Samples of everything that is published, and both services as processes that all tests share."""
 
 import json
+import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from math import prod
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from kuber.domain.access import OPERATOR_TOKEN_FILE
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
@@ -114,7 +117,9 @@ def walk() -> Callable[[Callable[[str | None], Page[Any]]], list[Any]]:
 def service(name: str, folder: Path, *options: str) -> Iterator[str]:
     """The address of a service that runs, as a process, for as long as this is open."""
     log = folder / f"{name}.log"
-    command = [sys.executable, "-m", "kuber", name, "--port", "0", "--data", str(folder / name), "--stop-with-stdin"]
+    command = [sys.executable, "-m", "kuber", name, "--data", str(folder / name), "--stop-with-stdin"]
+    if "--port" not in options:
+        command += ["--port", "0"]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -131,15 +136,51 @@ def service(name: str, folder: Path, *options: str) -> Iterator[str]:
         process.stdout.close()
 
 
-@pytest.fixture(scope="session")
-def vault_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running vault. Tests share it: look only at what is your own."""
-    with service("vault", tmp_path_factory.mktemp("vault")) as url:
-        yield url
+@dataclass(frozen=True)
+class Hub:
+    """A running registry and vault, and what opens them."""
+
+    registry: str
+    vault: str
+    secret: str  # of the two services
+    operator: str  # token
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[Hub]:
+    """A hub of one's own; `options` are the registry's."""
+    secret = folder / "secret"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with service("vault", folder, "--registry", address, "--secret", str(secret)) as vault:
+        told = ("--port", str(port), "--vault", vault, "--secret", str(secret))
+        with service("registry", folder, *told, *options) as registry:
+            operator = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text()
+            yield Hub(registry=registry, vault=vault, secret=secret.read_text(), operator=operator)
 
 
 @pytest.fixture(scope="session")
-def registry_url(tmp_path_factory: pytest.TempPathFactory, vault_url: str) -> Iterator[str]:
-    """The address of a running registry, on the vault of `vault_url`. Tests share it."""
-    with service("registry", tmp_path_factory.mktemp("registry"), "--vault", vault_url) as url:
-        yield url
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A running hub that anybody may join. Tests share it: look only at what is your own."""
+    with running(tmp_path_factory.mktemp("hub"), "--open-enrolment") as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def vault_url(hub: Hub) -> str:
+    """The address of the shared vault."""
+    return hub.vault
+
+
+@pytest.fixture(scope="session")
+def registry_url(hub: Hub) -> str:
+    """The address of the shared registry."""
+    return hub.registry
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Start a hub that nobody else uses, with these options of its registry."""
+    with ExitStack() as stack:
+        yield lambda *options: stack.enter_context(running(tmp_path, *options))

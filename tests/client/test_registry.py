@@ -72,7 +72,7 @@ def test_an_evaluation_that_cannot_be_true_is_corrupt(registry, fields):
 
 
 def test_a_malformed_member_is_a_failure_of_the_service(registry):
-    client, _ = registry({"id": "id-0"})
+    client, _ = registry({"member": {"id": "id-0"}, "token": "x"})
     with pytest.raises(ServiceError, match="name"):
         client.register("entity")
 

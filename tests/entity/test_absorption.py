@@ -135,7 +135,7 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
         ("ended", 2): [],
     }[state.stage, state.round]
     world.live("student", left, rounds=2, strategy="merge")
-    student = world.registry.register("student").id
+    student = world.id_of("student")
     assert [one.round for one in world.published() if one.entity == student] == [2, 1]
     assert [one.accuracy_after for one in world.registry.deliveries().items] == [0.70, 0.71]
     first, second = (load_round(world, "student", number) for number in (1, 2))
@@ -179,7 +179,7 @@ def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_it
         return learnt(work.arguments["weights"], forward=0)
 
     drive(world.entity("student", rounds=1, strategy="merge").steps(), do)
-    student = world.registry.register("student").id
+    student = world.id_of("student")
     last, initial, *_ = [one for one in world.published() if one.entity == student]
     assert (initial.round, last.origin) == (0, initial.artifacts[WEIGHTS].digest)
     assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]

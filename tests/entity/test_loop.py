@@ -57,12 +57,12 @@ def test_a_degraded_entity_absorbs_the_best_of_others(world):
         evaluate_commonly,
     ]
     (absorbed,) = world.events("student", "absorbed")
-    strong = world.registry.register("strong").id
+    strong = world.id_of("strong")
     assert absorbed["publishers"] == [strong]
     assert (absorbed["before"], absorbed["after"], absorbed["kept"]) == (0.4, 0.55, True)
     (delivery,) = world.registry.deliveries().items
     assert (delivery.teachers, delivery.accuracy_after) == (tuple(absorbed["teachers"]), 0.55)
-    student = world.registry.register("student").id
+    student = world.id_of("student")
     assert [k.round for k in world.published() if k.entity == student] == [1], "the result is not published"
 
 
@@ -72,7 +72,7 @@ def test_what_was_absorbed_counts_as_the_previous_round_and_as_parent(world):
     world.live("student", [50, 40, 70, 65, 45, 66, 67], rounds=5)
     # Round 3 compares 65 with the 70 after absorbing and degrades, though nobody is better; round 4 degrades and
     # absorbs; round 5 improves and names the teacher of both as parent.
-    student = world.registry.register("student").id
+    student = world.id_of("student")
     last = world.published()[0]
     assert (last.entity, last.round, last.parents) == (student, 5, (teacher,))
     assert [detail["candidates"] for detail in world.events("student", "sought")] == [1, 0, 1]
@@ -187,7 +187,7 @@ def test_a_kill_after_any_step_loses_nothing_and_repeats_nothing(world, until):
     ]
     seqs = [e.seq for e in read_events(world.folder / FILE_NAME) if e.entity == "student"]
     assert seqs == list(range(len(seqs)))
-    student = world.registry.register("student").id
+    student = world.id_of("student")
     assert [k.round for k in world.published() if k.entity == student] == [3, 1]
     assert len(world.registry.deliveries().items) == 1
     assert done[0] is train_locally

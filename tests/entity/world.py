@@ -1,5 +1,6 @@
 """Ports in memory, and entities whose work is scripted."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -20,11 +21,13 @@ from kuber.entity.learner import Learner
 from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import Entity
 from kuber.entity.retrieval import Retrieval
+from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Learnt, distil_locally, evaluate_commonly
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.distillation import Distillation
 from kuber.learning.runtime import Runtime
 from kuber.learning.training import Training
+from kuber.signing import Identity
 
 COMMON = Digest.of(b"common test set")
 TASK = Task(name="toy", labels=("a", "b", "c"), input_shape=(3,), test_set=COMMON)
@@ -58,6 +61,7 @@ class World:
             checkpoints=Checkpoints(self.folder / name),
             log=self.log,
             class_counts=(5, 5, 0),
+            identity=identity(name),
             initial=lambda: initial_state(
                 life=f"life of {name}",
                 weights=initial_weights(ARCHITECTURE, seed),
@@ -100,14 +104,20 @@ class World:
 
     def retrieval(self, name: str, *, task: Task = TASK) -> Retrieval:
         entity = self.entity(name, rounds=1)
+        journal = entity._journal
         return Retrieval(
-            id=self.registry.register(name).id,
+            id=self.id_of(name),
             task=task,
             learner=entity.learner,
             registry=self.registry,
             vault=self.vault,
-            journal=entity._journal,
+            journal=journal,
+            trust=Trust(identity(name), registry=self.registry, journal=journal),
         )
+
+    def id_of(self, name: str) -> str:
+        """The id of the entity of this name, which joins if it has not."""
+        return self.registry.register(name, public_key=identity(name).public_key).id
 
     def kinds(self, name: str) -> list[str]:
         return [event.kind for event in read_events(self.folder / FILE_NAME) if event.entity == name]
@@ -118,6 +128,11 @@ class World:
 
     def published(self) -> list:
         return list(self.registry.discover(Query(order="newest")).items)
+
+
+def identity(name: str) -> Identity:
+    """The key of the entity of this name."""
+    return Identity(hashlib.sha256(name.encode()).digest())
 
 
 def learner(folder: Path) -> Learner:

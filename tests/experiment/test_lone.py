@@ -30,51 +30,73 @@ def start(tmp_path):
         process.communicate(timeout=20)
 
 
-def address(service: subprocess.Popen) -> str:
-    return service.stdout.readline().split()[-1]
+def bearer(hub) -> dict[str, str]:
+    return {"Authorization": f"Bearer {hub.operator}"}
 
 
-def test_three_kinds_of_process_started_by_hand_work_together(start, tmp_path):
-    vault = address(start("vault", "--port", "0"))
-    registry = address(start("registry", "--port", "0", "--vault", vault))
-    hub = ["--registry", registry, "--vault", vault]
-    entities = [start("entity", str(index), *SETTINGS, *hub) for index in (0, 1)]
+def test_three_kinds_of_process_started_by_hand_work_together(start, own_hub):
+    hub = own_hub("--open-enrolment")
+    entities = [
+        start("entity", str(index), *SETTINGS, "--registry", hub.registry, "--vault", hub.vault) for index in (0, 1)
+    ]
     for entity in entities:
         out, err = entity.communicate(timeout=120)
         assert entity.returncode == 0, err
         assert "on the common test set" in out
-    members = httpx.get(f"{registry}/v1/entities").json()["items"]
+    members = httpx.get(f"{hub.registry}/v1/entities", headers=bearer(hub)).json()["items"]
     assert sorted(member["name"] for member in members) == ["0", "1"]
-    records = httpx.get(f"{registry}/v1/knowledge").json()["items"]
+    records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
     assert {record["entity"] for record in records} == {member["id"] for member in members}
     for record in records:
         artifact = record["artifacts"]["weights"]
-        blob = httpx.get(f"{vault}/v1/blobs/{artifact['digest']}").content
+        blob = httpx.get(f"{hub.vault}/v1/blobs/{artifact['digest']}", headers=bearer(hub)).content
         assert len(blob) == artifact["size"]
 
 
-def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, tmp_path):
-    vault = address(start("vault", "--port", "0"))
-    registry = address(start("registry", "--port", "0", "--vault", vault))
-    hub = ["--registry", registry, "--vault", vault]
-    entity = start("entity", "1", *SETTINGS, "--num-rounds", "4", *hub)
+def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp_path):
+    hub = own_hub()
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    uninvited = start("entity", "0", *SETTINGS, *where)
+    _, err = uninvited.communicate(timeout=60)
+    assert uninvited.returncode == 4
+    assert "kuber hub invite 0" in err
+    token = str(tmp_path / "registry" / "admin-token")
+    operator = ["--registry", hub.registry, "--admin-token", token]
+    invited = start("hub", "invite", "0", *operator)
+    code, err = invited.communicate(timeout=60)
+    assert invited.returncode == 0, err
+    entity = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where, "--invitation", code.strip())
+    _, err = entity.communicate(timeout=120)
+    assert entity.returncode == 0, err
+    again = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where)  # its key is known by now
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    told, _ = start("hub", "audit", *operator).communicate(timeout=60)
+    acts = [line.split()[2] for line in told.splitlines()]
+    assert acts[:2] == ["invite", "enrol"]
+    assert set(acts[2:]) == {"publish"}
+
+
+def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_path):
+    hub = own_hub("--open-enrolment")
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    entity = start("entity", "1", *SETTINGS, "--num-rounds", "4", *where)
     while "round 1" not in (line := entity.stderr.readline()):
         assert line, "the entity ended early"
     entity.kill()
     (folder,) = Path(tmp_path, "runs").iterdir()
-    again = start("entity", "1", "--resume", str(folder), *hub)
+    again = start("entity", "1", "--resume", str(folder), *where)
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["round"] for event in events if event["kind"] == "round-ended"] == [1, 2, 3, 4]
     published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
-    records = httpx.get(f"{registry}/v1/knowledge").json()["items"]
+    records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
     assert sorted(record["id"] for record in records) == sorted(published)
 
 
-def test_a_vault_is_no_registry(start):
-    vault = address(start("vault", "--port", "0"))
-    entity = start("entity", "0", *SETTINGS, "--registry", vault, "--vault", vault)
+def test_a_vault_is_no_registry(start, hub):
+    entity = start("entity", "0", *SETTINGS, "--registry", hub.vault, "--vault", hub.vault)
     _, err = entity.communicate(timeout=60)
     assert entity.returncode == 4
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
@@ -243,7 +244,11 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for index in range(2):
-        with HttpRegistry(registry_url) as registry, HttpVault(vault_url) as vault:
+        credentials = Credentials()
+        with (
+            HttpRegistry(registry_url, credentials=credentials) as registry,
+            HttpVault(vault_url, credentials=credentials) as vault,
+        ):
             entity = make_entity(
                 both,
                 index,
@@ -252,6 +257,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
                 vault=vault,
                 checkpoints=Checkpoints(tmp_path / str(index)),
                 log=log,
+                identity=credentials.identity,
             )
             entity.name = entity._journal.name = samples.name(str(index))
             drive(entity.steps(), lambda work: Inline().submit(work).result())

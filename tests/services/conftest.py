@@ -2,19 +2,23 @@
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, TensorSpec
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.domain.task import Task
 from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_store import VaultStore
+from kuber.signing import Identity
+from kuber.wire import DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
 
 TEST_SET = Digest.of(b"common test set")
 TASK = Task(name="parity", labels=("even", "odd"), input_shape=(1, 2, 2), test_set=TEST_SET)
@@ -84,8 +88,9 @@ class Service:
 
     def __init__(self, folder, *arguments, command=("-m", "kuber")):
         self.log = folder / f"{arguments[0]}.log"
+        run = [sys.executable, *command, *arguments, "--stop-with-stdin"]
         self.process = subprocess.Popen(
-            [sys.executable, *command, *arguments, "--port", "0", "--stop-with-stdin"],
+            [*run, *([] if "--port" in arguments else ["--port", "0"]), "--secret", str(folder / "secret")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),
@@ -93,7 +98,9 @@ class Service:
         )
         self.line = self.process.stdout.readline().strip()
         self.url = self.line.rpartition(" ")[2]
-        self.client = httpx.Client(base_url=self.url, trust_env=False)
+        self.secret = folder / "secret"
+        headers = {"Authorization": f"Bearer {self.secret.read_text()}"} if self.secret.exists() else {}
+        self.client = httpx.Client(base_url=self.url, trust_env=False, headers=headers)
 
     def close(self):
         self.client.close()
@@ -103,19 +110,102 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def vault_service(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vault")
-    service = Service(folder, "vault", "--data", str(folder), "--max-blob-bytes", "3000000")
-    yield service
-    service.close()
+def hub_services(tmp_path_factory):
+    """A vault and a registry that anybody may join; their clients show the secret of the hub."""
+    folder = tmp_path_factory.mktemp("hub")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
+    told = ["--data", str(folder / "vault"), "--max-blob-bytes", "3000000", "--registry", address]
+    vault = Service(folder, "vault", *told)
+    told = ["--data", str(folder / "registry"), "--vault", vault.url, "--port", port, "--open-enrolment"]
+    registry = Service(folder, "registry", *told)
+    yield vault, registry
+    registry.close()
+    vault.close()
 
 
 @pytest.fixture(scope="session")
-def registry_service(tmp_path_factory, vault_service):
-    folder = tmp_path_factory.mktemp("registry")
-    service = Service(folder, "registry", "--data", str(folder), "--vault", vault_service.url)
-    yield service
-    service.close()
+def vault_service(hub_services):
+    return hub_services[0]
+
+
+@pytest.fixture(scope="session")
+def registry_service(hub_services):
+    return hub_services[1]
+
+
+class Asker:
+    """Somebody with a key, who wants to join."""
+
+    def __init__(self):
+        self.identity = Identity.new()
+        self._sequences = {}
+
+    def wish(self, name, **changes):
+        told = {"name": name, "public_key": self.identity.public_key, "at": datetime.now(UTC)} | changes
+        wish = EnrolmentBody(**told)
+        return wish.model_dump(mode="json") | {"signature": self.identity.sign(enrolment_bytes(wish))}
+
+    def signed(self, body, key):
+        """The draft, signed; one key, one sequence."""
+        sequence = self._sequences.setdefault(key, len(self._sequences) + 1)
+        told = body | {"sequence": sequence, "signature": None}
+        try:
+            signature = self.identity.sign(record_bytes(DraftBody.model_validate(told).value()))
+        except ValidationError:
+            signature = "0" * 128  # it is refused before it is looked at
+        return told | {"signature": signature}
+
+
+class Person(Asker):
+    """An entity that asks a registry by hand."""
+
+    def __init__(self, registry, name):
+        super().__init__()
+        self.answer = registry.client.post("/v1/entities", json=self.wish(name))
+        enrolled = self.answer.json()
+        self.id = enrolled["member"]["id"]
+        self.headers = {"Authorization": f"Bearer {enrolled['token']}"}
+
+
+@pytest.fixture
+def asker():
+    return Asker
+
+
+@pytest.fixture(scope="session")
+def published_body(vault_service):
+    """The draft of a person, as JSON, whose weights are in the vault."""
+
+    def make(person):
+        blob = safetensors_file(ARCHITECTURE.manifest)
+        digest = Digest.of(blob)
+        vault_service.client.put(f"/v1/blobs/{digest}", content=blob).raise_for_status()
+        draft = Draft(
+            entity=person.id,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: Artifact(digest=digest, size=len(blob))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=(3, 4), total=(10, 10)),
+            round=1,
+        )
+        return DraftBody.of(draft).model_dump(mode="json")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def enrolled(registry_service):
+    """The entity of this name, enrolled once."""
+    people = {}
+
+    def enrol(name):
+        if name not in people:
+            people[name] = Person(registry_service, name)
+        return people[name]
+
+    return enrol
 
 
 @pytest.fixture

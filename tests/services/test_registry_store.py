@@ -194,7 +194,7 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
         full = registry_store.discover(Query(order=query.order, limit=5)).cursor
         query = dataclasses.replace(query, cursor=full)
     statement = discovery(query).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
-    with registry_store._database.read() as connection:
+    with registry_store.database.read() as connection:
         plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
     assert len(plan) == 1  # no second step: nothing is sorted
     assert f"USING INDEX {index}" in plan[0]
@@ -207,7 +207,7 @@ def test_the_latest_are_told_by_an_index(registry_store, draft):
     statement = discovery(Query(latest=True)).compile(
         dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
     )
-    with registry_store._database.read() as connection:
+    with registry_store.database.read() as connection:
         plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
     assert any("SEARCH" in step and "INDEX knowledge_latest" in step for step in plan)
 

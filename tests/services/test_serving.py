@@ -49,7 +49,7 @@ def test_an_occupied_port_is_one_sentence(tmp_path, kind):
 
 
 def test_an_unknown_host_is_one_sentence(tmp_path):
-    done = run("vault", "--host", "256.256.256.256", "--port", "0", "--data", str(tmp_path / "data"))
+    done = run("vault", "--host", "256.256.256.256", "--plain-http", "--port", "0", "--data", str(tmp_path / "data"))
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
 
 

@@ -66,11 +66,14 @@ def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
     host, port = vault_service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sender:
         path = blob_path(b"never complete")
-        sender.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf".encode())
+        token = client.headers["authorization"]
+        sender.sendall(
+            f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 99\r\n\r\nhalf".encode()
+        )
     assert client.head(path).status_code == 404
     while "the client went away" not in vault_service.log.read_text():
         client.get("/healthz")
-    assert list((vault_service.log.parent / "incoming").iterdir()) == []
+    assert list((vault_service.log.parent / "vault" / "incoming").iterdir()) == []
 
 
 def test_head_tells_the_size(client, path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +11,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.domain.query import Page
 from kuber.domain.task import Task
 from kuber.errors import RequestRejectedError
@@ -21,9 +22,9 @@ from kuber.wire import (
     DraftBody,
     EvaluationBody,
     HealthBody,
+    KeyBody,
     KnowledgeBody,
     MemberBody,
-    MemberRequest,
     PageBody,
     PinsBody,
     TaskBody,
@@ -80,10 +81,21 @@ def drafts(draw):
     )
 
 
+public_keys = st.text("0123456789abcdef", min_size=64, max_size=64)
+signatures = st.text("0123456789abcdef", min_size=128, max_size=128)
+signed_drafts = st.builds(
+    lambda draft, sequence, signature: replace(draft, sequence=sequence, signature=signature),
+    drafts(),
+    counts,
+    signatures,
+)
 records = st.builds(
     lambda draft, id, time: Knowledge.from_draft(draft, id=id, published_at=time), drafts(), texts, times
 )
-members = st.builds(Member, id=texts, name=texts, registered_at=times)
+keys = st.builds(Key, public_key=public_keys, since=st.integers(0, 2**62), signature=st.none() | signatures)
+members = st.builds(
+    Member, id=texts, name=texts, registered_at=times, sequence=st.integers(0, 2**62), keys=st.tuples(keys, keys)
+)
 deliveries = st.builds(
     Delivery,
     student=texts,
@@ -96,12 +108,13 @@ deliveries = st.builds(
 )
 VALUES = [
     (DraftBody, drafts()),
+    (DraftBody, signed_drafts),
     (KnowledgeBody, records),
     (MemberBody, members),
     (DeliveryBody, deliveries),
     (ArtifactBody, artifacts),
     (ArchitectureBody, architectures),
-    (MemberRequest, texts),
+    (KeyBody, keys),
     (PageBody[MemberBody], st.builds(Page, items=st.lists(members, max_size=3).map(tuple), cursor=st.none() | texts)),
 ]
 
@@ -244,7 +257,7 @@ def test_a_value_that_cannot_be_sent_is_rejected(draft):
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
         TaskBody.of(Task(**task | {"test_set": draft.task.test_set}))
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
-        MemberRequest.of("")
+        MemberBody.of(Member(id="i", name="", registered_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 def test_bodies_are_frozen(draft):

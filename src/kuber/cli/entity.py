@@ -21,7 +21,7 @@ Invitation = Annotated[
 ]
 IdentityFolder = Annotated[
     Path | None,
-    typer.Option("--identity", metavar="DIR", help="Folder of the entity's key and token; else in runs-dir."),
+    typer.Option("--identity", metavar="DIR", help="Folder of the entity's key and token; else identities/INDEX."),
 ]
 
 _NOT_HERE = {"host", "registry_port", "vault_port"}
@@ -49,7 +49,7 @@ def entity(
             folder,
             registry=registry,
             vault=vault,
-            identity=identity or settings.runs_dir / "identities" / str(index),
+            identity=identity or Path("identities") / str(index),
             invitation=invitation,
             ca=ca,
             watcher=view,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import FastAPI, Query, Response
 from fastapi import Path as InPath
 
 from kuber.domain.access import OPERATOR, Caller, Scope
@@ -35,37 +35,36 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
 
 
-def access_routes(store: RegistryStore, access: RegistryAccess, guard: Guard) -> APIRouter:
-    """The routes, on these stores."""
-    routes = APIRouter()
+def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Guard) -> None:
+    """Add the routes, on these stores."""
     readers = guard.admits(*Scope)
 
-    @routes.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
+    @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
         """Join under a name, or get a new token: 201 when the entity is new, 200 when it was here already."""
         member, token, new = access.enrol(body)
         response.status_code = 201 if new else 200
         return EnrolledBody(member=MemberBody.of(member), token=token)
 
-    @routes.get("/v1/entities", operation_id="list_entities")
+    @app.get("/v1/entities", operation_id="list_entities")
     async def members(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[MemberBody]:
         """The registered entities, first come first."""
         return PageBody[MemberBody].of(store.members(limit=limit, cursor=cursor))
 
-    @routes.get("/v1/entities/{id}", operation_id="get_entity")
+    @app.get("/v1/entities/{id}", operation_id="get_entity")
     async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
         """One entity, with its keys."""
         return MemberBody.of(store.member(id))
 
-    @routes.post("/v1/entities/{id}/keys", operation_id="change_key")
+    @app.post("/v1/entities/{id}/keys", operation_id="change_key")
     def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
         """Let a new key sign what is yet to come; the last key vouches for it."""
         check_acts_for(caller, id)
         return MemberBody.of(store.change_key(id, body.value()))
 
-    @routes.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
+    @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
     def revoke(
         id: Id,
         caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)],
@@ -78,27 +77,25 @@ def access_routes(store: RegistryStore, access: RegistryAccess, guard: Guard) ->
                 raise NotAuthorizedError("Only the operator shuts an entity out.")
         access.revoke(id, actor=caller.entity or OPERATOR, block=block)
 
-    @routes.post("/v1/tokens/check", operation_id="check_token")
+    @app.post("/v1/tokens/check", operation_id="check_token")
     async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
         """Whom a token belongs to; 403 when it is none. For the vault."""
         return CallerBody.of(access.caller(body.token))
 
-    @routes.post("/v1/invitations", operation_id="invite", status_code=201)
+    @app.post("/v1/invitations", operation_id="invite", status_code=201)
     def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
         """Make an invitation for an entity of this name."""
         return CodeBody(code=access.invite(body.name, days=body.days))
 
-    @routes.get("/v1/invitations", operation_id="list_invitations")
+    @app.get("/v1/invitations", operation_id="list_invitations")
     async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
         """The last invitations, without their codes."""
         items = tuple(InvitationBody.of(one) for one in access.invitations())
         return PageBody[InvitationBody](items=items)
 
-    @routes.get("/v1/audit", operation_id="list_audit")
+    @app.get("/v1/audit", operation_id="list_audit")
     async def audit(
         caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[AuditBody]:
         """Every change of the hub, first come first."""
         return PageBody[AuditBody].of(access.audit(limit=limit, cursor=cursor))
-
-    return routes

@@ -13,7 +13,7 @@ from kuber.domain.access import OPERATOR, OPERATOR_TOKEN_FILE, Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Order
 from kuber.errors import RequestRejectedError
-from kuber.services.access_routes import Cursor, Id, Limit, access_routes, created
+from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import application
 from kuber.services.registry_access import RegistryAccess
@@ -63,7 +63,7 @@ def registry_app(store: RegistryStore, access: RegistryAccess, secret: str) -> F
     guard = Guard(authenticate)
     readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
     app = application("registry", description="Who takes part, what was published, what became of it.")
-    app.include_router(access_routes(store, access, guard))
+    add_access_routes(app, store, access, guard)
 
     @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))
     def publish(body: DraftBody, response: Response, key: Key, caller: Annotated[Caller, entities]) -> KnowledgeBody:

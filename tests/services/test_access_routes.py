@@ -1,0 +1,222 @@
+"""Who may do what: every route of a hub, asked by everybody."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kuber.domain.digest import Digest
+
+BLOB = b"a blob"
+# What each route says to: nobody, another entity, its owner, the operator, the other service. None: not asked.
+ROUTES = {
+    ("registry", "GET", "/healthz"): (200, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422),  # open to all: the wish itself is signed
+    ("registry", "GET", "/v1/entities"): (401, 200, 200, 200, 200),
+    ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/entities/{id}/keys"): (401, 403, 400, 403, 403),
+    ("registry", "DELETE", "/v1/entities/{id}/tokens"): (401, 403, None, None, 403),
+    ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403),
+    ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403),
+    ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403),
+    ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403),
+    ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403),
+    ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200),
+    ("registry", "GET", "/v1/knowledge/{id}"): (401, 200, 200, 200, 200),
+    ("registry", "DELETE", "/v1/knowledge/{id}"): (401, 403, 204, 204, 403),
+    ("registry", "POST", "/v1/deliveries"): (401, 403, 204, 403, 403),
+    ("registry", "GET", "/v1/deliveries"): (401, 200, 200, 200, 200),
+    ("vault", "GET", "/healthz"): (200, 200, 200, 200, 200),
+    ("vault", "PUT", "/v1/blobs/{digest}"): (401, 200, 200, 403, 200),
+    ("vault", "GET", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200),
+    ("vault", "HEAD", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200),
+    ("vault", "GET", "/v1/blobs"): (401, 200, 200, 200, 200),
+    ("vault", "POST", "/v1/pins"): (401, 403, 403, 403, 204),
+}
+
+
+@pytest.fixture(scope="module")
+def owner(enrolled):
+    return enrolled("owner")
+
+
+@pytest.fixture(scope="module")
+def operator(registry_service):
+    return {"Authorization": f"Bearer {(registry_service.log.parent / 'registry' / 'admin-token').read_text()}"}
+
+
+@pytest.fixture(scope="module")
+def record(registry_service, vault_service, owner, published_body):
+    """What the owner published, and how."""
+    body = published_body(owner)
+    headers = owner.headers | {"Idempotency-Key": "mine"}
+    signed = owner.signed(body, "mine")
+    answer = registry_service.client.post("/v1/knowledge", json=signed, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return signed, answer.json()["id"]
+
+
+def test_the_table_names_every_route(registry_service, vault_service):
+    for name, service in (("registry", registry_service), ("vault", vault_service)):
+        paths = service.client.get("/openapi.json").json()["paths"]
+        there = {(name, method.upper(), path) for path, methods in paths.items() for method in methods}
+        assert there == {route for route in ROUTES if route[0] == name}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: " ".join(route))
+def test_each_route_knows_whom_to_serve(route, registry_service, vault_service, owner, enrolled, operator, record):
+    name, method, path = route
+    service = registry_service if name == "registry" else vault_service
+    signed, id = record
+    path = path.replace("{digest}", str(Digest.of(BLOB)))
+    path = path.replace("{id}", id if "knowledge" in path else owner.id)
+    vault_service.client.put(f"/v1/blobs/{Digest.of(BLOB)}", content=BLOB).raise_for_status()
+    delivery = {"student": owner.id, "teachers": [id], "method": "merge", "round": 1}
+    bodies = {
+        "/v1/knowledge": signed,
+        "/v1/deliveries": delivery | {"accuracy_before": 0.5, "accuracy_after": 0.5, "kept": True},
+        "/v1/pins": {"holder": "somebody", "artifacts": []},
+        f"/v1/entities/{owner.id}/keys": {"public_key": "0" * 64, "since": 99},
+        "/v1/tokens/check": {"token": "unknown"},
+    }
+    others = enrolled("other").headers
+    secret = {"Authorization": f"Bearer {service.secret.read_text()}"}
+    tokens = ({"Authorization": ""}, others, owner.headers, operator, secret)
+    content = {"content": BLOB} if method == "PUT" else {"json": bodies.get(path, {})} if method == "POST" else {}
+    for headers, status in zip(tokens, ROUTES[route], strict=True):
+        if status is None:
+            continue
+        answer = service.client.request(method, path, headers=headers | {"Idempotency-Key": "mine"}, **content)
+        assert answer.status_code == status, (headers, answer.text)
+        if status in (401, 403) and method != "HEAD":
+            assert answer.json()["code"] == "not-authorized"
+        if status == 401:
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_revoked_token_ends_and_the_key_gets_another(registry_service, enrolled):
+    person = enrolled("revoked")
+    client = registry_service.client
+    assert client.delete(f"/v1/entities/{person.id}/tokens", headers=person.headers).status_code == 204
+    assert client.get("/v1/entities", headers=person.headers).status_code == 401
+    renewed = client.post("/v1/entities", json=person.wish("revoked"))
+    token = {"Authorization": f"Bearer {renewed.json()['token']}"}
+    assert client.get("/v1/entities", headers=token).status_code == 200
+
+
+def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
+    person = enrolled("shut-out")
+    client = registry_service.client
+    path = f"/v1/entities/{person.id}/tokens"
+    assert client.delete(path, params={"block": True}, headers=person.headers).status_code == 403
+    assert client.delete(path, params={"block": True}, headers=operator).status_code == 204
+    refused = client.post("/v1/entities", json=person.wish("shut-out"))
+    assert (refused.status_code, refused.json()["code"]) == (403, "not-authorized")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"name": "another-name"}, 422),
+        ({"public_key": "0" * 64}, 422),
+        ({"signature": None}, 422),
+        ({"at": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}, 422),
+    ],
+)
+def test_a_wish_that_was_changed_is_refused(registry_service, enrolled, change, status):
+    person = enrolled("wisher")
+    answer = registry_service.client.post("/v1/entities", json=person.wish("wisher") | change)
+    assert (answer.status_code, answer.json()["code"]) == (status, "knowledge-corrupt")
+
+
+def test_an_old_wish_is_refused(registry_service, enrolled):
+    person = enrolled("late")
+    wish = person.wish("late", at=datetime.now(UTC) - timedelta(hours=1))
+    answer = registry_service.client.post("/v1/entities", json=wish)
+    assert answer.status_code == 403
+    assert "set the clock" in answer.json()["detail"]
+
+
+def test_a_name_belongs_to_its_first_key(registry_service, enrolled):
+    enrolled("taken")
+    stranger = enrolled("stranger")
+    answer = registry_service.client.post("/v1/entities", json=stranger.wish("taken"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path, asker):
+    told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
+    registry = start("registry", *told)
+    operator = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    code = registry.client.post("/v1/invitations", json={"name": "guest"}, headers=operator).json()["code"]
+    first, second = asker(), asker()
+    uninvited = registry.client.post("/v1/entities", json=first.wish("guest"))
+    assert (uninvited.status_code, uninvited.json()["code"]) == (403, "not-authorized")
+    assert "kuber hub invite guest" in uninvited.json()["detail"]
+    assert registry.client.post("/v1/entities", json=first.wish("other", invitation=code)).status_code == 403
+    assert registry.client.post("/v1/entities", json=first.wish("guest", invitation=code)).status_code == 201
+    assert registry.client.post("/v1/entities", json=first.wish("guest", invitation=code)).status_code == 200
+    assert registry.client.post("/v1/entities", json=second.wish("guest", invitation=code)).status_code == 409
+    told = registry.client.get("/v1/invitations", headers=operator).json()["items"]
+    assert [(one["name"], one["used_at"] is None) for one in told] == [("guest", False)]
+    acts = [(entry["act"], entry["subject"]) for entry in audit(registry, operator)]
+    assert acts == [("invite", "guest"), ("enrol", "guest")]
+
+
+def test_an_invitation_expires(start, tmp_path, asker):
+    told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
+    registry = start("registry", *told)
+    operator = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    wanted = {"name": "guest", "days": 1e-7}
+    code = registry.client.post("/v1/invitations", json=wanted, headers=operator).json()["code"]
+    time.sleep(0.02)
+    answer = registry.client.post("/v1/entities", json=asker().wish("guest", invitation=code))
+    assert answer.status_code == 403
+    assert "expired" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["evaluation.correct", "round", "sequence", "parents", "artifacts", "signature"])
+def test_a_flipped_field_is_refused(registry_service, enrolled, published_body, path):
+    person = enrolled(f"flipper-{path}")
+    signed = person.signed(published_body(person), "a")
+    changed = {
+        "evaluation.correct": {"evaluation": signed["evaluation"] | {"correct": [9, 9]}},
+        "round": {"round": 7},
+        "sequence": {"sequence": 5},
+        "parents": {"origin": str(Digest.of(b"elsewhere"))},
+        "artifacts": {"class_counts": [1, 2]},
+        "signature": {"signature": "0" * 128},
+    }[path]
+    headers = person.headers | {"Idempotency-Key": "a"}
+    answer = registry_service.client.post("/v1/knowledge", json=signed | changed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "knowledge-corrupt")
+    unsigned = registry_service.client.post("/v1/knowledge", json=signed | {"signature": None}, headers=headers)
+    assert (unsigned.status_code, unsigned.json()["code"]) == (400, "request-rejected")
+
+
+def test_a_record_is_signed_with_ones_own_key(registry_service, enrolled, published_body):
+    person, thief = enrolled("person"), enrolled("thief")
+    signed = thief.signed(published_body(person), "a")
+    headers = person.headers | {"Idempotency-Key": "a"}
+    answer = registry_service.client.post("/v1/knowledge", json=signed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "knowledge-corrupt")
+
+
+def test_a_sequence_is_used_once(registry_service, enrolled, published_body):
+    person = enrolled("counter")
+    body = published_body(person)
+
+    def send(key, signed):
+        headers = person.headers | {"Idempotency-Key": key}
+        return registry_service.client.post("/v1/knowledge", json=signed, headers=headers).status_code
+
+    first, second = person.signed(body, "a"), person.signed(body, "b")
+    assert [send("b", second), send("b", second)] == [201, 200]
+    assert send("c", second) == 409  # sent again as another
+    assert send("a", first) == 409  # and an older one comes too late
+    member = registry_service.client.get(f"/v1/entities/{person.id}").json()
+    assert member["sequence"] == 2
+
+
+def audit(registry, operator):
+    return registry.client.get("/v1/audit", headers=operator).json()["items"]
