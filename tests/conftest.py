@@ -147,14 +147,14 @@ class Hub:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Hub]:
-    """A hub of one's own; `options` are the registry's."""
+def running(folder: Path, *options: str, tls: tuple[str, ...] = ()) -> Iterator[Hub]:
+    """A hub of one's own; `options` are the registry's, `tls` those of both."""
     secret = folder / "secret"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with service("vault", folder, "--registry", address, "--secret", str(secret)) as vault:
-        told = ("--port", str(port), "--vault", vault, "--secret", str(secret))
+    address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    with service("vault", folder, "--registry", address, "--secret", str(secret), *tls) as vault:
+        told = ("--port", str(port), "--vault", vault, "--secret", str(secret), *tls)
         with service("registry", folder, *told, *options) as registry:
             operator = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text()
             yield Hub(registry=registry, vault=vault, secret=secret.read_text(), operator=operator)
@@ -183,4 +183,4 @@ def registry_url(hub: Hub) -> str:
 def own_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
     """Start a hub that nobody else uses, with these options of its registry."""
     with ExitStack() as stack:
-        yield lambda *options: stack.enter_context(running(tmp_path, *options))
+        yield lambda *options, **more: stack.enter_context(running(tmp_path, *options, **more))

@@ -107,3 +107,13 @@ def test_requests_are_logged_as_json(service, name):
     assert {"up", "request"} <= {line["message"] for line in lines}
     told = [line for line in lines if line["message"] == "request" and line["path"] == "/healthz"]
     assert {"service": name, "method": "GET", "status": 200, "level": "info"}.items() <= told[-1].items()
+
+
+@pytest.mark.parametrize("kind", ["vault", "registry"])
+def test_more_than_so_many_requests_a_minute_are_refused(start, tmp_path, kind):
+    service = start(kind, "--data", str(tmp_path / "data"), "--requests-per-minute", "5")
+    answers = [service.client.get("/healthz") for _ in range(12)]  # a minute may end in between, but not twice
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 2
+    assert refused[0].json()["code"] == "service-unavailable"  # so that clients try again
+    assert 1 <= int(refused[0].headers["retry-after"]) <= 60

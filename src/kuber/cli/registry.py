@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Secret, StopWithStdin
+from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
 from kuber.domain.address import is_loopback
 from kuber.errors import SettingsError
 
@@ -18,6 +18,7 @@ def registry(
     data: Annotated[Path, typer.Option(help="Folder of the database.")] = Path("hub/registry"),
     secret: Secret = Path("hub/secret"),
     open_enrolment: Annotated[bool, typer.Option(help="Let any entity of this machine join uninvited.")] = False,
+    requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
     ca: Ca = None,
@@ -39,6 +40,7 @@ def registry(
             secret=hub_secret(secret.expanduser()),
             open_enrolment=open_enrolment,
             ca=ca,
+            requests_per_minute=requests_per_minute,
         ),
         host=host,
         port=port,

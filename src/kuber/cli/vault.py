@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Secret, StopWithStdin
+from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
 
 
 def vault(
@@ -16,6 +16,7 @@ def vault(
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
+    requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
     ca: Ca = None,
@@ -35,6 +36,7 @@ def vault(
             secret=hub_secret(secret.expanduser()),
             max_blob_bytes=max_blob_bytes,
             ca=ca,
+            requests_per_minute=requests_per_minute,
         ),
         host=host,
         port=port,

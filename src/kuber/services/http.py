@@ -2,10 +2,14 @@
 
 import logging
 import time
+from math import ceil
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
@@ -37,6 +41,7 @@ STATUSES: dict[type[KUberError], int] = {
     ServiceUnavailableError: 503,
 }
 MAX_JSON_BYTES = 16 << 20
+REQUESTS_PER_MINUTE = 30_000  # of one address
 DRAIN_BYTES = 64 << 20  # of a body that is refused
 _EXPLAINED = {401, 413, 416}  # raised here, with a sentence
 PROBLEM_TYPE = "application/problem+json"
@@ -49,8 +54,11 @@ _problem: dict[str, Any] = {
 }
 
 
-def application(service: ServiceName, *, description: str) -> FastAPI:
-    """An application without routes but /healthz, that answers every error as a problem."""
+def application(service: ServiceName, *, description: str, requests_per_minute: int = REQUESTS_PER_MINUTE) -> FastAPI:
+    """An application without routes but /healthz, that answers every error as a problem.
+
+    One address may send so many requests a minute; 0 sets no limit.
+    """
     app = FastAPI(
         title=f"KUber {service}",
         version=kuber.__version__,
@@ -65,7 +73,7 @@ def application(service: ServiceName, *, description: str) -> FastAPI:
             HTTPException: _on_http,
         },
     )
-    app.add_middleware(Edge, service=service)
+    app.add_middleware(Edge, service=service, requests_per_minute=requests_per_minute)
 
     @app.get("/healthz", operation_id="health")
     async def health() -> HealthBody:
@@ -130,11 +138,13 @@ def _sentence(error: RequestValidationError) -> str:
 
 
 class Edge:
-    """ASGI middleware: the protocol header, a bound on JSON bodies, the request log, and no leak of what broke."""
+    """ASGI middleware: protocol header, bounds on JSON bodies and on the rate, request log, no leak of what broke."""
 
-    def __init__(self, app: ASGIApp, *, service: ServiceName) -> None:
+    def __init__(self, app: ASGIApp, *, service: ServiceName, requests_per_minute: int) -> None:
         self.app = app
         self.service = service
+        self._rate = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -181,6 +191,11 @@ class Edge:
         spoken = headers.get(PROTOCOL_HEADER.lower().encode())
         if spoken is not None and spoken != str(PROTOCOL).encode():
             return problem(RequestRejectedError(_incompatible(self.service, spoken.decode("latin-1"))), 400)
+        address = (scope.get("client") or ("unknown",))[0]
+        if self._rate is not None and not self._limiter.hit(self._rate, address):
+            again = ceil(self._limiter.get_window_stats(self._rate, address).reset_time - time.time())
+            message = f"The {self.service} takes {self._rate.amount} requests a minute from one address; send fewer."
+            return problem(ServiceUnavailableError(message), 429, {"Retry-After": str(max(1, again))})
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > MAX_JSON_BYTES and not _streamed(scope):
             return problem(RequestRejectedError(self._too_large()), 413, {"connection": "close"})

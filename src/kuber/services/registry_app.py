@@ -15,7 +15,7 @@ from kuber.domain.query import MAX_LIMIT, Order
 from kuber.errors import RequestRejectedError
 from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
-from kuber.services.http import application
+from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.registry_access import RegistryAccess
 from kuber.services.registry_store import RegistryStore, sortable_id, utc_now
 from kuber.services.registry_vault import RegistryVault
@@ -35,7 +35,13 @@ Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, desc
 
 @contextlib.contextmanager
 def open_registry(
-    folder: Path, *, vault: str, secret: str, open_enrolment: bool = False, ca: Path | None = None
+    folder: Path,
+    *,
+    vault: str,
+    secret: str,
+    open_enrolment: bool = False,
+    ca: Path | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, with the vault at this URL that knows the same secret.
 
@@ -46,10 +52,16 @@ def open_registry(
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.operator_token(folder / OPERATOR_TOKEN_FILE)
-            yield registry_app(store, access, secret)
+            yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
 
 
-def registry_app(store: RegistryStore, access: RegistryAccess, secret: str) -> FastAPI:
+def registry_app(
+    store: RegistryStore,
+    access: RegistryAccess,
+    secret: str,
+    *,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
+) -> FastAPI:
     """The routes of the registry, on these stores; `secret` is what its vault shows.
 
     Reads are short and run in the event loop; writes wait for the vault and the disk, so they run in threads.
@@ -62,7 +74,8 @@ def registry_app(store: RegistryStore, access: RegistryAccess, secret: str) -> F
 
     guard = Guard(authenticate)
     readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
-    app = application("registry", description="Who takes part, what was published, what became of it.")
+    description = "Who takes part, what was published, what became of it."
+    app = application("registry", description=description, requests_per_minute=requests_per_minute)
     add_access_routes(app, store, access, guard)
 
     @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))

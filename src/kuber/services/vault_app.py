@@ -15,7 +15,7 @@ from kuber.domain.access import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT
 from kuber.services.guard import Authenticate, Guard
-from kuber.services.http import application
+from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
 from kuber.services.vault_store import CHUNK, VaultStore
 from kuber.wire import ArtifactBody, DigestText, PageBody, PinsBody
@@ -33,21 +33,33 @@ _SENT: dict[int | str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def open_vault(
-    folder: Path, *, registry: str, secret: str, max_blob_bytes: int = MAX_BLOB_BYTES, ca: Path | None = None
+    folder: Path,
+    *,
+    registry: str,
+    secret: str,
+    max_blob_bytes: int = MAX_BLOB_BYTES,
+    ca: Path | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve."""
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
         contextlib.closing(VaultStore(folder)) as store,
     ):
-        yield vault_app(store, access.caller, max_blob_bytes=max_blob_bytes)
+        yield vault_app(store, access.caller, max_blob_bytes=max_blob_bytes, requests_per_minute=requests_per_minute)
 
 
-def vault_app(store: VaultStore, authenticate: Authenticate, *, max_blob_bytes: int = MAX_BLOB_BYTES) -> FastAPI:
+def vault_app(
+    store: VaultStore,
+    authenticate: Authenticate,
+    *,
+    max_blob_bytes: int = MAX_BLOB_BYTES,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
+) -> FastAPI:
     """The routes of the vault, on this store."""
     guard = Guard(authenticate)
     readers = guard.admits(*Scope)
-    app = application("vault", description="Blobs by digest.")
+    app = application("vault", description="Blobs by digest.", requests_per_minute=requests_per_minute)
 
     @app.put(
         "/v1/blobs/{digest}",

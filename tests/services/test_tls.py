@@ -1,0 +1,107 @@
+"""A hub that speaks HTTPS, and what is refused without it."""
+
+import ipaddress
+import subprocess
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.errors import ServiceUnavailableError, SettingsError
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for this machine that vouches for itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(private)
+    (folder / "chain.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return folder / "chain.pem", folder / "key.pem"
+
+
+@pytest.fixture
+def secure_hub(certificate, own_hub):
+    chain, key = certificate
+    return own_hub(
+        "--open-enrolment", tls=("--certificate", str(chain), "--private-key", str(key), "--ca", str(chain))
+    )
+
+
+def test_a_hub_over_https(secure_hub, certificate):
+    me = Credentials()
+    assert secure_hub.registry.startswith("https://127.0.0.1:")
+    with ExitStack() as stack:
+        registry = stack.enter_context(HttpRegistry(secure_hub.registry, credentials=me, ca=certificate[0]))
+        vault = stack.enter_context(HttpVault(secure_hub.vault, credentials=me, ca=certificate[0]))
+        registry.check()
+        assert registry.register("somebody").name == "somebody"
+        artifact = vault.put(b"bytes")  # the vault asks the registry, over HTTPS too
+        assert vault.get(artifact.digest) == b"bytes"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(secure_hub):
+    for url in (secure_hub.registry, secure_hub.registry.replace("https", "http")):
+        with HttpRegistry(url, patience=0) as registry, pytest.raises(ServiceUnavailableError):
+            registry.check()
+
+
+def test_certificates_to_trust_have_to_be_some(tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
+        with pytest.raises(SettingsError, match="cannot be used"):
+            HttpRegistry("https://127.0.0.1:1", ca=path)
+
+
+def refused(folder, *options):
+    command = [sys.executable, "-m", "kuber", *options, "--port", "0", "--data", str(folder / "data")]
+    done = subprocess.run(
+        [*command, "--secret", str(folder / "secret")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert not (folder / "data").exists()
+    return done.stderr
+
+
+@pytest.mark.parametrize("service", ["registry", "vault"])
+def test_other_machines_are_served_over_tls_only(tmp_path, service):
+    assert "--certificate" in refused(tmp_path, service, "--host", "0.0.0.0")
+
+
+def test_enrolment_is_not_open_to_other_machines(tmp_path):
+    assert "kuber hub invite" in refused(
+        tmp_path, "registry", "--host", "0.0.0.0", "--plain-http", "--open-enrolment"
+    )
+
+
+def test_a_certificate_and_its_key_belong_together(tmp_path, certificate):
+    chain, key = map(str, certificate)
+    assert "given together" in refused(tmp_path, "vault", "--certificate", chain)
+    assert "cannot be used for TLS" in refused(tmp_path, "vault", "--certificate", key, "--private-key", chain)
