@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kuber.domain.access import OPERATOR_TOKEN_FILE
+from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
@@ -144,6 +144,7 @@ class Hub:
     vault: str
     secret: str  # of the two services
     operator: str  # token
+    verifier: str  # token
 
 
 @contextmanager
@@ -156,8 +157,9 @@ def running(folder: Path, *options: str, tls: tuple[str, ...] = ()) -> Iterator[
     with service("vault", folder, "--registry", address, "--secret", str(secret), *tls) as vault:
         told = ("--port", str(port), "--vault", vault, "--secret", str(secret), *tls)
         with service("registry", folder, *told, *options) as registry:
-            operator = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text()
-            yield Hub(registry=registry, vault=vault, secret=secret.read_text(), operator=operator)
+            files = (OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE)
+            operator, verifier = ((folder / "registry" / name).read_text() for name in files)
+            yield Hub(registry=registry, vault=vault, secret=secret.read_text(), operator=operator, verifier=verifier)
 
 
 @pytest.fixture(scope="session")

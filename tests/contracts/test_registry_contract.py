@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.domain.member import Key
 from kuber.domain.query import Query
+from kuber.domain.verification import Standing, Verification
 from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
@@ -445,3 +447,65 @@ def test_a_key_follows_another(registry, signer):
     assert registry.change_key(member.id, vouched) == changed
     assert registry.member(member.id).key_for(4) == member.keys[0]
     assert registry.member(member.id).key_for(5) == vouched
+
+
+@pytest.fixture
+def verifier(registry, request):
+    """The registry, asked by the hub's verifier."""
+    if not isinstance(registry, HttpRegistry):
+        yield registry
+        return
+    hub = request.getfixturevalue("hub")
+    with HttpRegistry(hub.registry, credentials=Credentials(token=hub.verifier)) as client:
+        yield client
+
+
+def test_entities_attest_what_others_publish(publish, registry, samples, entity):
+    record, other = publish(entity, 60, 60), registry.register(samples.name("other")).id
+    for correct in ((10, 10), (50, 40)):
+        registry.attest(record.id, entity=other, evaluation=samples.evaluation(*correct))
+    (attestation,) = registry.attestations(record.id)
+    assert (attestation.entity, attestation.evaluation) == (other, samples.evaluation(50, 40))
+    assert registry.knowledge(record.id) == record  # what it claims is its own
+    with pytest.raises(RequestRejectedError, match="your own"):
+        registry.attest(record.id, entity=entity, evaluation=samples.evaluation(1, 1))
+    elsewhere = replace(samples.evaluation(1, 1), test_set=Digest.of(b"another"))
+    with pytest.raises(RequestRejectedError, match="common test set"):
+        registry.attest(record.id, entity=other, evaluation=elsewhere)
+    with pytest.raises(KnowledgeNotFoundError):
+        registry.attest("nothing", entity=other, evaluation=samples.evaluation(1, 1))
+
+
+def test_what_is_verified_is_ranked_by_what_was_found(publish, registry, verifier, samples, entity, discovered):
+    boaster, honest, unseen = publish(entity, 90, 30), publish(entity, 50, 50), publish(entity, 45, 52)
+    assert discovered(pending=True) == [boaster, honest, unseen]
+    verifier.verify(boaster.id, found(samples, 20, 28))
+    verifier.verify(honest.id, found(samples, 50, 50))
+    boaster, honest = registry.knowledge(boaster.id), registry.knowledge(honest.id)
+    assert boaster.verification == found(samples, 20, 28)
+    assert boaster.evaluation == samples.evaluation(90, 30)
+    assert discovered() == [honest, unseen, boaster]
+    assert discovered(min_accuracy=0.3) == [honest, unseen]
+    assert discovered(order="classes", classes=(1,)) == [unseen, honest, boaster]
+    assert discovered(standing=Standing.VERIFIED) == [honest, boaster]
+    assert discovered(pending=True) == [unseen]
+    verifier.verify(boaster.id, Verification(standing=Standing.UNVERIFIABLE, reason="No such network here."))
+    assert [record.id for record in discovered()] == [boaster.id, honest.id, unseen.id]
+
+
+def test_what_is_quarantined_is_found_no_more(publish, registry, verifier, samples, entity, discovered):
+    sound, liar = publish(entity, 50, 50), publish(entity, 90, 90)
+    refused = Verification(
+        standing=Standing.QUARANTINED, reason="It claims too much.", evaluation=samples.evaluation(1, 1)
+    )
+    verifier.verify(liar.id, refused)
+    for order in ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)}):
+        assert discovered(**order) == discovered(latest=True, **order) == [sound]
+    assert [record.id for record in discovered(standing=Standing.QUARANTINED)] == [liar.id]
+    assert registry.knowledge(liar.id).verification == refused
+    verifier.verify(liar.id, found(samples, 90, 90))
+    assert [record.id for record in discovered(latest=True)] == [liar.id]
+
+
+def found(samples, *correct):
+    return Verification(standing=Standing.VERIFIED, reason="Found.", evaluation=samples.evaluation(*correct))

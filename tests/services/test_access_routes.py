@@ -8,30 +8,34 @@ import pytest
 from kuber.domain.digest import Digest
 
 BLOB = b"a blob"
-# What each route says to: nobody, another entity, its owner, the operator, the other service. None: not asked.
+# What each route says to: nobody, another entity, its owner, the operator, the other service, the verifier. None: not
+# asked.
 ROUTES = {
-    ("registry", "GET", "/healthz"): (200, 200, 200, 200, 200),
-    ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422),  # open to all: the wish itself is signed
-    ("registry", "GET", "/v1/entities"): (401, 200, 200, 200, 200),
-    ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200),
-    ("registry", "POST", "/v1/entities/{id}/keys"): (401, 403, 400, 403, 403),
-    ("registry", "DELETE", "/v1/entities/{id}/tokens"): (401, 403, None, None, 403),
-    ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403),
-    ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403),
-    ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403),
-    ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403),
-    ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403),
-    ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200),
-    ("registry", "GET", "/v1/knowledge/{id}"): (401, 200, 200, 200, 200),
-    ("registry", "DELETE", "/v1/knowledge/{id}"): (401, 403, 204, 204, 403),
-    ("registry", "POST", "/v1/deliveries"): (401, 403, 204, 403, 403),
-    ("registry", "GET", "/v1/deliveries"): (401, 200, 200, 200, 200),
-    ("vault", "GET", "/healthz"): (200, 200, 200, 200, 200),
-    ("vault", "PUT", "/v1/blobs/{digest}"): (401, 200, 200, 403, 200),
-    ("vault", "GET", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200),
-    ("vault", "HEAD", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200),
-    ("vault", "GET", "/v1/blobs"): (401, 200, 200, 200, 200),
-    ("vault", "POST", "/v1/pins"): (401, 403, 403, 403, 204),
+    ("registry", "GET", "/healthz"): (200, 200, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422, 422),  # open to all: the wish itself is signed
+    ("registry", "GET", "/v1/entities"): (401, 200, 200, 200, 200, 200),
+    ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/entities/{id}/keys"): (401, 403, 400, 403, 403, 403),
+    ("registry", "DELETE", "/v1/entities/{id}/tokens"): (401, 403, None, None, 403, 403),
+    ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403, 403),
+    ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403, 403),
+    ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
+    ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
+    ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403, 403),
+    ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200, 200),
+    ("registry", "GET", "/v1/knowledge/{id}"): (401, 200, 200, 200, 200, 200),
+    ("registry", "DELETE", "/v1/knowledge/{id}"): (401, 403, 204, 204, 403, 403),
+    ("registry", "GET", "/v1/knowledge/{id}/attestations"): (401, 200, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/knowledge/{id}/attestations"): (401, 204, 400, 403, 403, 403),
+    ("registry", "PUT", "/v1/knowledge/{id}/verification"): (401, 403, 403, 403, 403, 204),
+    ("registry", "POST", "/v1/deliveries"): (401, 403, 204, 403, 403, 403),
+    ("registry", "GET", "/v1/deliveries"): (401, 200, 200, 200, 200, 200),
+    ("vault", "GET", "/healthz"): (200, 200, 200, 200, 200, 200),
+    ("vault", "PUT", "/v1/blobs/{digest}"): (401, 200, 200, 403, 200, 403),
+    ("vault", "GET", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200, 200),
+    ("vault", "HEAD", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200, 200),
+    ("vault", "GET", "/v1/blobs"): (401, 200, 200, 200, 200, 200),
+    ("vault", "POST", "/v1/pins"): (401, 403, 403, 403, 204, 403),
 }
 
 
@@ -42,7 +46,12 @@ def owner(enrolled):
 
 @pytest.fixture(scope="module")
 def operator(registry_service):
-    return {"Authorization": f"Bearer {(registry_service.log.parent / 'registry' / 'admin-token').read_text()}"}
+    return token_in(registry_service.log.parent / "registry" / "admin-token")
+
+
+@pytest.fixture(scope="module")
+def verifier(registry_service):
+    return token_in(registry_service.log.parent / "registry" / "verifier-token")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,9 @@ def test_the_table_names_every_route(registry_service, vault_service):
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: " ".join(route))
-def test_each_route_knows_whom_to_serve(route, registry_service, vault_service, owner, enrolled, operator, record):
+def test_each_route_knows_whom_to_serve(
+    route, registry_service, vault_service, owner, enrolled, operator, verifier, record
+):
     name, method, path = route
     service = registry_service if name == "registry" else vault_service
     signed, id = record
@@ -76,13 +87,21 @@ def test_each_route_knows_whom_to_serve(route, registry_service, vault_service, 
         "/v1/knowledge": signed,
         "/v1/deliveries": delivery | {"accuracy_before": 0.5, "accuracy_after": 0.5, "kept": True},
         "/v1/pins": {"holder": "somebody", "artifacts": []},
+        f"/v1/knowledge/{id}/attestations": signed["evaluation"],
+        f"/v1/knowledge/{id}/verification": {"standing": "unverifiable", "reason": "No such network here."},
         f"/v1/entities/{owner.id}/keys": {"public_key": "0" * 64, "since": 99},
         "/v1/tokens/check": {"token": "unknown"},
     }
     others = enrolled("other").headers
-    secret = {"Authorization": f"Bearer {service.secret.read_text()}"}
-    tokens = ({"Authorization": ""}, others, owner.headers, operator, secret)
-    content = {"content": BLOB} if method == "PUT" else {"json": bodies.get(path, {})} if method == "POST" else {}
+    nobody = {"Authorization": ""}
+    tokens = (nobody, others, owner.headers, operator, token_in(service.secret), verifier)
+    content = (
+        {"content": BLOB}
+        if "blobs" in path and method == "PUT"
+        else {"json": bodies.get(path, {})}
+        if method in ("POST", "PUT")
+        else {}
+    )
     for headers, status in zip(tokens, ROUTES[route], strict=True):
         if status is None:
             continue
@@ -147,7 +166,7 @@ def test_a_name_belongs_to_its_first_key(registry_service, enrolled):
 def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path, asker):
     told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
     registry = start("registry", *told)
-    operator = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    operator = token_in(tmp_path / "registry" / "admin-token")
     code = registry.client.post("/v1/invitations", json={"name": "guest"}, headers=operator).json()["code"]
     first, second = asker(), asker()
     uninvited = registry.client.post("/v1/entities", json=first.wish("guest"))
@@ -166,7 +185,7 @@ def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path, asker):
 def test_an_invitation_expires(start, tmp_path, asker):
     told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
     registry = start("registry", *told)
-    operator = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    operator = token_in(tmp_path / "registry" / "admin-token")
     wanted = {"name": "guest", "days": 1e-7}
     code = registry.client.post("/v1/invitations", json=wanted, headers=operator).json()["code"]
     time.sleep(0.02)
@@ -220,3 +239,7 @@ def test_a_sequence_is_used_once(registry_service, enrolled, published_body):
 
 def audit(registry, operator):
     return registry.client.get("/v1/audit", headers=operator).json()["items"]
+
+
+def token_in(path):
+    return {"Authorization": f"Bearer {path.read_text()}"}

@@ -90,6 +90,8 @@ def test_openapi_describes_every_route(service, name):
             "/v1/audit",
             "/v1/knowledge",
             "/v1/knowledge/{id}",
+            "/v1/knowledge/{id}/attestations",
+            "/v1/knowledge/{id}/verification",
             "/v1/deliveries",
         },
     }

@@ -68,7 +68,7 @@ def test_discover_pages(client, publish, person, body):
     assert found == sorted(found, reverse=True)
     assert {0.1, 0.2, 0.3, 0.4} <= set(found)
     own = client.get("/v1/knowledge", params=asked | {"exclude_entity": body["entity"]}).json()
-    assert own == {"items": [], "cursor": None}
+    assert body["entity"] not in {item["entity"] for item in own["items"]}
 
 
 def test_deliveries(client, publish, person, body):
@@ -78,7 +78,8 @@ def test_deliveries(client, publish, person, body):
     for _ in range(2):
         answer = client.post("/v1/deliveries", json=told, headers=person.headers | {"Idempotency-Key": "d"})
         assert (answer.status_code, answer.content) == (204, b"")
-    assert client.get("/v1/deliveries").json() == {"items": [told], "cursor": None}
+    listed = client.get("/v1/deliveries").json()["items"]
+    assert [item for item in listed if item["student"] == person.id] == [told]
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,28 @@ from datetime import datetime
 from threading import RLock
 from typing import TypeVar
 
-from kuber.domain.admission import check_owner, check_text, check_weights
+from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import Vault
 from kuber.domain.query import MAX_LIMIT, Page, Query
 from kuber.domain.ranking import recall_rank
+from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import check_record, check_sequence, check_succession
-from kuber.wire import ArchitectureBody, DeliveryBody, DraftBody, canonical, record_bytes, succession_bytes
+from kuber.wire import (
+    ArchitectureBody,
+    DeliveryBody,
+    DraftBody,
+    EvaluationBody,
+    VerificationBody,
+    canonical,
+    record_bytes,
+    succession_bytes,
+)
 
 T = TypeVar("T")
 
@@ -107,6 +118,7 @@ class MemoryRegistry:
         self._latest_trained: dict[tuple[str, str, Digest], int] = {}  # the same without initial checkpoints
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
+        self._attested: dict[str, dict[str, Attestation]] = {}  # id -> entity -> what it found
         self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
 
@@ -189,7 +201,7 @@ class MemoryRegistry:
             for place in self._order(query):
                 record = self._records[place]
                 # The best come first, so nothing after the first that is too low can match.
-                if query.order == "accuracy" and record.evaluation.accuracy < (query.min_accuracy or 0):
+                if query.order == "accuracy" and record.trusted.accuracy < (query.min_accuracy or 0):
                     break
                 if place in self._withdrawn:
                     continue
@@ -214,11 +226,30 @@ class MemoryRegistry:
         with self._lock:
             record = self.knowledge(id)
             self._withdrawn.add(self._places[id])
-            for trained, latest in ((False, self._latest), (True, self._latest_trained)):
-                if latest.get(_subject(record)) == self._places[id]:
-                    left = [place for place in self._left(record) if not trained or self._records[place].round > 0]
-                    del latest[_subject(record)]
-                    latest.update({_subject(record): place for place in left[-1:]})
+            self._recount(record)
+
+    def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
+        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
+        told = EvaluationBody.of(evaluation).value()
+        with self._lock:
+            check_attestation(self.knowledge(id), self.member(entity), told)
+            found = Attestation(entity=entity, evaluation=told, at=self._clock())
+            self._attested.setdefault(id, {})[entity] = found
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found about this knowledge, in order of their ids."""
+        with self._lock:
+            return tuple(found for _, found in sorted(self._attested.get(id, {}).items()))
+
+    def verify(self, id: str, verification: Verification) -> None:
+        """Say what the hub found out; again: what it found last."""
+        told = VerificationBody.of(verification).value()
+        with self._lock:
+            record, place = self.knowledge(id), self._places[id]
+            self._best.remove((-record.trusted.accuracy, place))
+            self._records[place] = replace(record, verification=told)
+            insort(self._best, (-self._records[place].trusted.accuracy, place))
+            self._recount(record)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
@@ -247,9 +278,8 @@ class MemoryRegistry:
             start = 0 if after is None else bisect_right(ranked, self._ranked(after, query))
             return (place for _, place in ranked[start:])
         if after is None:
-            start = 0
-        else:
-            start = bisect_left(self._best, (-self._records[after].evaluation.accuracy, after)) + 1
+            return (place for _, place in self._best)
+        start = bisect_left(self._best, (-self._records[after].trusted.accuracy, after)) + 1
         return (place for _, place in self._best[start:])
 
     def _latest_of(self, query: Query) -> dict[tuple[str, str, Digest], int]:
@@ -260,15 +290,21 @@ class MemoryRegistry:
         return self._latest_of(query).get(_subject(self._records[place])) == place
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
-        return -recall_rank(self._records[place].evaluation, query.classes), place
+        return -recall_rank(self._records[place].trusted, query.classes), place
 
-    def _left(self, record: Knowledge) -> list[int]:
-        """What its publisher has left of this subject, oldest first."""
-        return [
+    def _recount(self, record: Knowledge) -> None:
+        """Find anew which record is the latest of this one's subject."""
+        subject = _subject(record)
+        left = [
             place
             for place, other in enumerate(self._records)
-            if place not in self._withdrawn and _subject(other) == _subject(record)
+            if _subject(other) == subject and place not in self._withdrawn and _in_sight(other, Query())
         ]
+        trained = [place for place in left if self._records[place].round > 0]
+        for latest, places in ((self._latest, left), (self._latest_trained, trained)):
+            latest.pop(subject, None)
+            if places:
+                latest[subject] = places[-1]
 
     def _member(self, name: str) -> Member:
         member = self._members[name]
@@ -288,11 +324,20 @@ def _matches(record: Knowledge, query: Query) -> bool:
     return (
         (query.task is None or record.task.name == query.task)
         and (query.test_set is None or record.task.test_set == query.test_set)
-        and (query.min_accuracy is None or record.evaluation.accuracy >= query.min_accuracy)
+        and (query.min_accuracy is None or record.trusted.accuracy >= query.min_accuracy)
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
         and (query.initial is None or query.initial == (record.round == 0))
+        and _in_sight(record, query)
         and (query.origin is None or record.origin == query.origin)
     )
+
+
+def _in_sight(record: Knowledge, query: Query) -> bool:
+    """What the hub quarantined is found only by those who ask for it."""
+    standing = record.verification and record.verification.standing
+    if query.pending:
+        return standing is None
+    return standing is query.standing if query.standing else standing is not Standing.QUARANTINED
 
 
 def _subject(record: Knowledge) -> tuple[str, str, Digest]:

@@ -8,19 +8,24 @@ from pydantic import ValidationError
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
 from kuber.domain.delivery import Delivery
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
+from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.wire import (
+    AttestationBody,
     DeliveryBody,
     DraftBody,
     EnrolledBody,
     EnrolmentBody,
+    EvaluationBody,
     KeyBody,
     KnowledgeBody,
     MemberBody,
     PageBody,
+    VerificationBody,
     enrolment_bytes,
     sentence,
 )
@@ -104,6 +109,8 @@ class HttpRegistry(HttpService):
             "min_accuracy": query.min_accuracy,
             "exclude_entity": query.exclude_entity,
             "initial": None if query.initial is None else str(query.initial).lower(),
+            "standing": None if query.standing is None else query.standing.value,
+            "pending": "true" if query.pending else None,
             "origin": None if query.origin is None else str(query.origin),
             "latest": "true" if query.latest else None,
             "classes": list(query.classes) or None,
@@ -114,11 +121,24 @@ class HttpRegistry(HttpService):
         answer = self.ask("GET", "/v1/knowledge", params=params)
         return self.parse(PageBody[KnowledgeBody].read, answer.data, CorruptKnowledgeError).value()
 
+    def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
+        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
+        content = EvaluationBody.of(evaluation).model_dump_json().encode()
+        self.ask("POST", f"{self._path(id)}/attestations", content=content, repeatable=True, acting=entity)
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found about this knowledge, in order of their ids."""
+        answer = self.ask("GET", f"{self._path(id)}/attestations")
+        return self.parse(PageBody[AttestationBody].read, answer.data).value().items
+
+    def verify(self, id: str, verification: Verification) -> None:
+        """Say what the hub found out; again: what it found last."""
+        content = VerificationBody.of(verification).model_dump_json().encode()
+        self.ask("PUT", f"{self._path(id)}/verification", content=content)
+
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
-        if not _ID.fullmatch(id):
-            raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")  # nor could a path name it
-        answer = self.ask("GET", f"/v1/knowledge/{id}")
+        answer = self.ask("GET", self._path(id))
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 
     def record(self, delivery: Delivery, *, key: str) -> None:
@@ -130,6 +150,11 @@ class HttpRegistry(HttpService):
         """The recorded deliveries, first come first."""
         answer = self.ask("GET", "/v1/deliveries", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[DeliveryBody].read, answer.data, CorruptKnowledgeError).value()
+
+    def _path(self, id: str) -> str:
+        if not _ID.fullmatch(id):
+            raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")  # nor could a path name it
+        return f"/v1/knowledge/{id}"
 
     def _renew(self, name: str) -> None:
         self.register(name)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-OPERATOR = "admin"  # as an actor
+OPERATOR, VERIFIER = "admin", "verifier"  # as actors
+VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - the names of files, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file, in the registry's folder
 
 
@@ -13,6 +14,7 @@ class Scope(StrEnum):
 
     ENTITY = "entity"  # publish, record and withdraw what is its own; read everything
     ADMIN = "admin"  # the operator: invite, revoke, withdraw, read the audit log
+    VERIFIER = "verifier"  # says what it found out about records; reads everything
     SERVICE = "service"  # the other service of the hub
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 from kuber.domain.member import Member
 from kuber.errors import ConflictError, RequestRejectedError
@@ -40,6 +41,14 @@ def check_owner(member: Member, public_key: str | None) -> None:
         raise ConflictError(
             f"The name {member.name!r} belongs to another key; choose another name, or use the key of that entity."
         )
+
+
+def check_attestation(record: Knowledge, member: Member, evaluation: Evaluation) -> None:
+    """RequestRejectedError when an entity has nothing to say about this record."""
+    if record.entity == member.id:
+        raise RequestRejectedError("The record is your own; attest what others publish.")
+    if evaluation.test_set != record.task.test_set or len(evaluation.total) != record.task.classes:
+        raise RequestRejectedError("The evaluation is not one on the common test set of the record's task.")
 
 
 def check_text(text: str, what: str) -> None:

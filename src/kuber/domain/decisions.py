@@ -80,9 +80,7 @@ def complementary(
     while left and len(chosen) < settings.limit:
         gains = [
             settings.freshness ** (ages or {}).get(one.id, 0)
-            * sum(
-                max(0.0, (recall or 0.0) - have) for recall, have in zip(one.evaluation.recalls, covered, strict=True)
-            )
+            * sum(max(0.0, (recall or 0.0) - have) for recall, have in zip(one.trusted.recalls, covered, strict=True))
             for one in left
         ]
         best = max(range(len(left)), key=lambda place: gains[place])
@@ -90,7 +88,7 @@ def complementary(
             break
         one = left.pop(best)
         chosen.append(one)
-        covered = [max(recall or 0.0, have) for recall, have in zip(one.evaluation.recalls, covered, strict=True)]
+        covered = [max(recall or 0.0, have) for recall, have in zip(one.trusted.recalls, covered, strict=True)]
     return chosen
 
 

@@ -8,6 +8,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.member import SIGNATURE_LENGTH, check_hex
 from kuber.domain.task import Task
+from kuber.domain.verification import Verification
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
 
@@ -97,6 +98,13 @@ class Knowledge(Draft):
 
     id: str
     published_at: datetime
+    verification: Verification | None = None  # where the hub has looked
+
+    @property
+    def trusted(self) -> Evaluation:
+        """What the hub found on the task's test set; where it did not look, what the publisher claims."""
+        found = self.verification.evaluation if self.verification else None
+        return found if found is not None and found.test_set == self.task.test_set else self.evaluation
 
     @property
     def draft(self) -> Draft:

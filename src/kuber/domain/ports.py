@@ -5,9 +5,11 @@ from typing import Protocol
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
+from kuber.domain.verification import Attestation, Verification
 
 
 class Registry(Protocol):
@@ -48,6 +50,25 @@ class Registry(Protocol):
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
+        ...
+
+    def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
+        """Tell what our own evaluation of somebody's knowledge found; again: what was found last.
+
+        Raises KnowledgeNotFoundError when there is no such knowledge, RequestRejectedError when it is our own or was
+        evaluated on another test set than its task's.
+        """
+        ...
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found about this knowledge, in order of their ids."""
+        ...
+
+    def verify(self, id: str, verification: Verification) -> None:
+        """Say what the hub found out; again: what it found last. Only its verifier may.
+
+        What is quarantined is found no more, and what is verified on the task's test set is ranked by that.
+        """
         ...
 
     def knowledge(self, id: str) -> Knowledge:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from kuber.domain.digest import Digest
+from kuber.domain.verification import Standing
 
 MAX_LIMIT = 1000
 
@@ -18,10 +19,12 @@ class Query:
 
     task: str | None = None  # its name
     test_set: Digest | None = None  # digest of the common test set
-    min_accuracy: float | None = None  # claimed, at least this
+    min_accuracy: float | None = None  # verified or else claimed, at least this
     exclude_entity: str | None = None  # id; usually the asker's own
     initial: bool | None = None  # only initial checkpoints; or only what was trained
     origin: Digest | None = None  # only what descends from the initial checkpoint of this digest
+    standing: Standing | None = None  # only what the hub found to be so
+    pending: bool = False  # only what the hub has not looked at
     latest: bool = False  # only the newest of each entity on each task
     classes: tuple[int, ...] = ()  # indices of labels, for order "classes"
     order: Order = "accuracy"  # best first; newest first; or best mean recall on `classes`. Older first among equals

@@ -8,16 +8,16 @@ from kuber.domain.query import RECALL_UNIT
 
 
 def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
-    """The candidates that claim a higher accuracy than our own on the same test set, best first.
+    """The candidates that are better than we are on the same test set, as verified or else as claimed; best first.
 
     Equal claims are ordered by age (older first), then by id, so that every reader ranks them alike.
     """
     higher = [
         candidate
         for candidate in candidates
-        if candidate.evaluation.test_set == own.test_set and candidate.evaluation.accuracy > own.accuracy
+        if candidate.trusted.test_set == own.test_set and candidate.trusted.accuracy > own.accuracy
     ]
-    return sorted(higher, key=lambda c: (-c.evaluation.accuracy, c.published_at, c.id))
+    return sorted(higher, key=lambda c: (-c.trusted.accuracy, c.published_at, c.id))
 
 
 def without(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:

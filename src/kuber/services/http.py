@@ -233,7 +233,7 @@ class _Intake:
 
 def _streamed(scope: Scope) -> bool:
     """Whether the body is a blob, which is never held in memory and has a limit of its own."""
-    return bool(scope["method"] == "PUT")
+    return bool(scope["path"].startswith("/v1/blobs/"))
 
 
 def _incompatible(service: ServiceName, spoken: str) -> str:

@@ -150,8 +150,8 @@ class RegistryAccess:
             raise NotAuthorizedError("The token has expired; enrol again.")
         return known
 
-    def operator_token(self, path: Path) -> str:
-        """The operator's token in this file; made, and written for its owner only, when there is none that holds.
+    def kept_token(self, path: Path, scope: Scope) -> str:
+        """The token of this scope in this file; made, and written for its owner only, when there is none that holds.
 
         Raises ServiceError when the file cannot be used.
         """
@@ -165,7 +165,7 @@ class RegistryAccess:
                 else:
                     return token
             token, now = secrets.token_urlsafe(32), self._clock()
-            self._database.write(lambda connection: _insert_token(connection, token, Scope.ADMIN, None, now))
+            self._database.write(lambda connection: _insert_token(connection, token, scope, None, now))
             write_secret(path, token)
         except OSError as error:
             raise ServiceError(f"The token file {path} cannot be used: {error.strerror}.") from None

@@ -9,9 +9,10 @@ from fastapi import FastAPI, Header, Query, Response
 from pydantic import Field
 
 from kuber.domain import query as domain
-from kuber.domain.access import OPERATOR, OPERATOR_TOKEN_FILE, Caller, Scope
+from kuber.domain.access import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Order
+from kuber.domain.verification import Standing
 from kuber.errors import RequestRejectedError
 from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
@@ -22,11 +23,14 @@ from kuber.services.registry_vault import RegistryVault
 from kuber.wire import (
     KEY_HEADER,
     MAX_CLASSES,
+    AttestationBody,
     DeliveryBody,
     DigestText,
     DraftBody,
+    EvaluationBody,
     KnowledgeBody,
     PageBody,
+    VerificationBody,
 )
 
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
@@ -51,7 +55,8 @@ def open_registry(
         store = RegistryStore(folder / "registry.sqlite", vault=link)
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
-            access.operator_token(folder / OPERATOR_TOKEN_FILE)
+            access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
+            access.kept_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
             yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
 
 
@@ -96,6 +101,8 @@ def registry_app(
         initial: Annotated[
             bool | None, Query(description="Only initial checkpoints; or, when false, only what was trained.")
         ] = None,
+        standing: Annotated[Standing | None, Query(description="Only what the hub found to be so.")] = None,
+        pending: Annotated[bool, Query(description="Only what the hub has not looked at.")] = False,
         origin: Annotated[
             DigestText | None, Query(description="Digest of the initial checkpoint that it descends from.")
         ] = None,
@@ -118,6 +125,8 @@ def registry_app(
                 min_accuracy=min_accuracy,
                 exclude_entity=exclude_entity,
                 initial=initial,
+                standing=standing,
+                pending=pending,
                 origin=Digest.parse(origin) if origin is not None else None,
                 latest=latest,
                 classes=tuple(classes or ()),
@@ -133,6 +142,24 @@ def registry_app(
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> KnowledgeBody:
         """One record."""
         return KnowledgeBody.of(store.knowledge(id))
+
+    @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
+    async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
+        """What entities found when they evaluated this knowledge themselves."""
+        store.knowledge(id)
+        items = tuple(AttestationBody.of(one) for one in store.attestations(id))
+        return PageBody[AttestationBody](items=items)
+
+    @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
+    def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:
+        """Tell what one's own evaluation of somebody's knowledge found."""
+        assert caller.entity is not None
+        store.attest(id, entity=caller.entity, evaluation=body.value())
+
+    @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
+    def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.admits(Scope.VERIFIER)]) -> None:
+        """Say what the hub found out about a record."""
+        store.verify(id, body.value())
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
     def withdraw(id: Id, caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)]) -> None:

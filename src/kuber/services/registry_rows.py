@@ -13,6 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge
 from kuber.domain.task import Task
+from kuber.domain.verification import Verification
 from kuber.errors import ConflictError
 from kuber.services.registry_tables import (
     architectures,
@@ -21,8 +22,9 @@ from kuber.services.registry_tables import (
     knowledge_artifacts,
     knowledge_parents,
     tasks,
+    verifications,
 )
-from kuber.wire import ArchitectureBody, DraftBody, TaskBody, canonical
+from kuber.wire import ArchitectureBody, DraftBody, TaskBody, VerificationBody, canonical
 
 
 def draft_digest(draft: Draft) -> str:
@@ -82,6 +84,8 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
     counts = _parts(connection, class_evaluations, seqs)
     artifacts = _parts(connection, knowledge_artifacts, seqs)
     parents = _parts(connection, knowledge_parents, seqs)
+    looked_at = [row.seq for row in found if row.standing is not None]
+    findings = _parts(connection, verifications, looked_at) if looked_at else {}
     return [
         Knowledge(
             id=row.id,
@@ -104,6 +108,7 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
             sequence=row.sequence,
             signature=row.signature,
             published_at=row.published_at.replace(tzinfo=UTC),
+            verification=_finding(findings[row.seq][0].body) if row.seq in findings else None,
         )
         for row in found
     ]
@@ -170,6 +175,10 @@ def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[in
     for row in connection.execute(select(table).where(table.c.knowledge.in_(seqs)).order_by(*table.primary_key)):
         parts[row.knowledge].append(row)
     return parts
+
+
+def _finding(body: str) -> Verification:
+    return VerificationBody.model_validate_json(body).value()
 
 
 @lru_cache(maxsize=256)

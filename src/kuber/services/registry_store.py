@@ -8,19 +8,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from kuber.domain.admission import check_owner, check_text, check_weights
+from kuber.domain.access import VERIFIER
+from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, RECALL_UNIT, Page, Query
 from kuber.domain.ranking import recall_rank
+from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.registry_audit import note
+from kuber.services.registry_findings import insert_attestation, insert_verification, read_attestations
 from kuber.services.registry_members import (
     count_record,
     find_member,
@@ -173,7 +190,7 @@ class RegistryStore:
             return Page(items=items, cursor=None)
         with self.database.read() as connection:
             seq: int = connection.execute(select(knowledge.c.seq).where(knowledge.c.id == items[-1].id)).scalar_one()
-        last = items[-1].evaluation
+        last = items[-1].trusted
         positions = {
             "accuracy": (last.accuracy, seq),
             "newest": (seq,),
@@ -188,6 +205,27 @@ class RegistryStore:
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         return found[0]
+
+    def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
+        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
+        check_attestation(self.knowledge(id), self.member(entity), evaluation)
+        now = self._clock()
+        self.database.write(lambda connection: insert_attestation(connection, id, entity, evaluation, now))
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found about this knowledge, in order of their ids."""
+        with self.database.read() as connection:
+            return read_attestations(connection, id)
+
+    def verify(self, id: str, verification: Verification) -> None:
+        """Say what the hub found out; again: what it found last."""
+        record, now = self.knowledge(id), self._clock()
+
+        def work(connection: Connection) -> None:
+            insert_verification(connection, record, verification, now)
+            note(connection, now, VERIFIER, verification.standing.value, id)
+
+        self.database.write(work)
 
     def withdraw(self, id: str, *, actor: str | None = None) -> None:
         """Take a record back: it is found no more, only read by its id. Again: nothing.
@@ -246,7 +284,7 @@ _DELIVERY = ("student", "method", "round", "accuracy_before", "accuracy_after", 
 def discovery(query: Query) -> Select[Any]:
     """The statement that answers a query: the rows of knowledge of one page and one more."""
     row = knowledge.c
-    told = select(knowledge).where(row.withdrawn_at.is_(None)).limit(query.limit + 1)
+    told = select(knowledge).where(row.withdrawn_at.is_(None), _in_sight(query)).limit(query.limit + 1)
     if query.task is not None:
         told = told.where(row.task_name == query.task)
     if query.test_set is not None:
@@ -263,6 +301,7 @@ def discovery(query: Query) -> Select[Any]:
         newer = knowledge.alias("newer").c
         same = [
             newer.withdrawn_at.is_(None),
+            or_(newer.standing.is_(None), newer.standing != Standing.QUARANTINED.value),
             newer.entity == row.entity,
             newer.task_name == row.task_name,
             newer.test_set == row.test_set,
@@ -288,10 +327,20 @@ def discovery(query: Query) -> Select[Any]:
     return told.order_by(row.accuracy.desc(), row.seq)
 
 
+def _in_sight(query: Query) -> ColumnElement[bool]:
+    """What the hub quarantined is found only by those who ask for it."""
+    standing = knowledge.c.standing
+    if query.pending:
+        return standing.is_(None)
+    if query.standing is not None:
+        return standing == query.standing.value
+    return or_(standing.is_(None), standing != Standing.QUARANTINED.value)
+
+
 def _recall_rank(query: Query) -> ScalarSelect[int]:
     """As `kuber.domain.ranking.recall_rank`, of a row of knowledge."""
     part = class_evaluations.c
-    summed = func.coalesce(func.sum(part.correct * RECALL_UNIT // part.total), 0)
+    summed = func.coalesce(func.sum(func.coalesce(part.verified, part.correct) * RECALL_UNIT // part.total), 0)
     of_row = select(summed).where(part.knowledge == knowledge.c.seq, part.label.in_(query.classes), part.total > 0)
     return of_row.scalar_subquery()
 

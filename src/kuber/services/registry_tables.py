@@ -72,7 +72,7 @@ knowledge = Table(
     Column("task_name", String(200), nullable=False),
     Column("test_set", String(64), nullable=False),
     Column("architecture", ForeignKey("architectures.seq"), nullable=False),
-    Column("accuracy", Float(53), nullable=False),  # claimed
+    Column("accuracy", Float(53), nullable=False),  # verified, or else claimed
     Column("round", Integer, nullable=False),
     Column("origin", String(64)),
     Column("sample_count", BigInteger),
@@ -82,6 +82,7 @@ knowledge = Table(
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("signature", String(128)),
     Column("withdrawn_at", DateTime(timezone=True)),
+    Column("standing", String(16)),  # of its verification
     Column("draft", String(64), nullable=False),  # digest of the canonical draft
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
@@ -101,6 +102,7 @@ Index(
     knowledge.c.test_set,
     knowledge.c.seq,
 )
+Index("knowledge_by_standing", knowledge.c.standing, knowledge.c.seq)
 Index("knowledge_newest", knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq)
 Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)
 
@@ -130,7 +132,25 @@ class_evaluations = Table(
     Column("label", Integer, primary_key=True),  # index into the task's labels
     Column("correct", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
+    Column("verified", BigInteger),  # correct, as the hub found
     Index("class_evaluations_by_label", "label", "correct"),
+)
+
+verifications = Table(
+    "verifications",
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("body", Text, nullable=False),  # canonical JSON
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+
+attestations = Table(
+    "attestations",
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("entity", ForeignKey("entities.id"), primary_key=True),
+    Column("body", Text, nullable=False),  # canonical JSON
+    Column("at", DateTime(timezone=True), nullable=False),
 )
 
 deliveries = Table(

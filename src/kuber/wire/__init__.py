@@ -7,6 +7,7 @@ from kuber.wire.bodies import (
     MAX_CLASSES,
     ArchitectureBody,
     ArtifactBody,
+    AttestationBody,
     AuditBody,
     CallerBody,
     CodeBody,
@@ -26,6 +27,7 @@ from kuber.wire.bodies import (
     TaskBody,
     TensorBody,
     TokenBody,
+    VerificationBody,
 )
 from kuber.wire.event import decode_event, encode_event
 from kuber.wire.message import Body, DigestText, Message, canonical, sentence
@@ -43,6 +45,7 @@ __all__ = [
     "PROTOCOL_HEADER",
     "ArchitectureBody",
     "ArtifactBody",
+    "AttestationBody",
     "AuditBody",
     "Body",
     "CallerBody",
@@ -66,6 +69,7 @@ __all__ = [
     "TaskBody",
     "TensorBody",
     "TokenBody",
+    "VerificationBody",
     "canonical",
     "decode_event",
     "encode_event",

@@ -20,6 +20,7 @@ from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, Ten
 from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.domain.task import Task
+from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.message import Body, Count, DigestText, HexText, Message, Positive, RoundNumber, Share, Text, Time
 
 MAX_CLASSES = 100_000
@@ -65,6 +66,29 @@ class EvaluationBody(Body[Evaluation]):
 
     def value(self) -> Evaluation:
         return Evaluation(test_set=Digest.parse(self.test_set), correct=self.correct, total=self.total)
+
+
+class VerificationBody(Body[Verification]):
+    """What the hub found out about a record."""
+
+    standing: Standing
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    evaluation: EvaluationBody | None = None
+
+    def value(self) -> Verification:
+        evaluation = None if self.evaluation is None else self.evaluation.value()
+        return Verification(standing=self.standing, reason=self.reason, evaluation=evaluation)
+
+
+class AttestationBody(Body[Attestation]):
+    """What an entity found out about somebody's knowledge."""
+
+    entity: Text
+    evaluation: EvaluationBody
+    at: Time
+
+    def value(self) -> Attestation:
+        return Attestation(entity=self.entity, evaluation=self.evaluation.value(), at=self.at)
 
 
 class TaskBody(Body[Task]):
@@ -164,9 +188,11 @@ class KnowledgeBody(_DraftFields, Body[Knowledge]):
 
     id: Text
     published_at: Time
+    verification: VerificationBody | None = None
 
     def value(self) -> Knowledge:
-        return Knowledge(**self._told(), id=self.id, published_at=self.published_at)
+        found = None if self.verification is None else self.verification.value()
+        return Knowledge(**self._told(), id=self.id, published_at=self.published_at, verification=found)
 
 
 class KeyBody(Body[Key]):
