@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.options import Ca
-from kuber.domain.access import OPERATOR_TOKEN_FILE
+from kuber.cli.options import Ca, with_settings
+from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.errors import SettingsError
+from kuber.settings import Settings
 
 hub = typer.Typer(help="Operate a hub: a registry and its vault.", no_args_is_help=True)
 
@@ -18,6 +19,11 @@ AdminToken = Annotated[
 ]
 AT_HOME = "http://127.0.0.1:5001"
 TOKEN = Path("hub/registry") / OPERATOR_TOKEN_FILE
+VERIFIER = Path("hub/registry") / VERIFIER_TOKEN_FILE
+SecretSet = Annotated[
+    Path | None,
+    typer.Option("--secret-set", metavar="FILE", help="Samples of your own (.npz: x, y) instead of the common ones."),
+]
 
 
 @hub.command()
@@ -82,11 +88,43 @@ def audit(registry: RegistryUrl = AT_HOME, admin_token: AdminToken = TOKEN, ca: 
                 return
 
 
+@hub.command()
+@with_settings("dataset", "common_test_size", "data_dir", "cache_dir")
+def verifier(
+    settings: Settings,
+    registry: RegistryUrl = AT_HOME,
+    vault: Annotated[
+        str, typer.Option("--vault", metavar="URL", help="The vault of the hub.")
+    ] = "http://127.0.0.1:5002",
+    token: Annotated[Path, typer.Option("--token", metavar="FILE", help="File of the verifier's token.")] = VERIFIER,
+    secret_set: SecretSet = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at what is new.")] = 5.0,
+    once: Annotated[bool, typer.Option(help="End when all that is there was examined.")] = False,
+    cpu_seconds: Annotated[int, typer.Option(min=1, help="Of a processor, for one model.")] = 60,
+    memory_bytes: Annotated[int, typer.Option(min=1 << 20, help="For one model.")] = 2 << 30,
+    ca: Ca = None,
+) -> None:
+    """Evaluate what is published, and tell the registry whether the claims hold."""
+    from kuber.experiment.verifying import verify_for_ever
+    from kuber.verifier.trial import Limits
+
+    verify_for_ever(
+        settings,
+        registry=registry,
+        vault=vault,
+        token=_token(token),
+        secret_set=secret_set,
+        limits=Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, seconds=2.0 * cpu_seconds),
+        pause=None if once else every,
+        ca=ca,
+        say=print,
+    )
+
+
 def _token(path: Path) -> str:
     try:
         return path.expanduser().read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         raise SettingsError(
-            f"The operator's token cannot be read from {path}; the registry writes it into its folder, "
-            "name it with --admin-token."
+            f"The token cannot be read from {path}; the registry writes it into its folder: say where that is."
         ) from None

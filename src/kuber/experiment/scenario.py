@@ -7,7 +7,7 @@ import numpy as np
 
 from kuber.data.datasets import Dataset, load
 from kuber.data.partition import Split, divide, stratified
-from kuber.data.samples import Samples
+from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import Strategy
@@ -51,9 +51,8 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     `verify` hashes the cached data set before it is used. Raises DatasetError when the data cannot be had and
     SettingsError when they cannot be split as asked.
     """
-    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
-    common_rows, held_out_rows = stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
-    common = dataset.test.take(common_rows)
+    dataset, task, common = common_task(settings, verify=verify, say=say)
+    _, held_out_rows = _test_rows(settings, dataset)
     train = dataset.train
     if settings.train_size is not None and settings.train_size != len(train):
         if settings.train_size > len(train):
@@ -67,7 +66,6 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         minimum=MINIMUM_BATCHES * settings.batch_size,
     )
     parts = divide(settings.partition, train.labels, wanted)
-    task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
         known = [describe(name, arguments) for name in settings.architectures]
@@ -85,6 +83,21 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         speeds=_speeds(settings, [len(part) for part in parts]),
         public=_public(settings, common.shape, verify=verify, say=say),
     )
+
+
+def common_task(
+    settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None
+) -> tuple[Dataset, Task, Samples]:
+    """The data set, what is predicted, and the common test set. Raises as `scenario`."""
+    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
+    common = dataset.test.take(_test_rows(settings, dataset)[0])
+    task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
+    return dataset, task, common
+
+
+def _test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
+    """The rows of the common and of the held-out test set."""
+    return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
 
 
 def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:

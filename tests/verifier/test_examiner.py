@@ -1,0 +1,124 @@
+"""What the hub finds out about a claim, with real models in real processes."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.data.augment import Normalisation
+from kuber.data.datasets import load
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
+from kuber.domain.query import Query
+from kuber.domain.task import Task
+from kuber.domain.verification import Standing
+from kuber.learning.architectures import describe, initial_weights
+from kuber.learning.weights import dump
+from kuber.verifier.examiner import Examiner, Yardstick
+from kuber.verifier.trial import Limits
+
+
+@pytest.fixture(scope="module")
+def yardstick(tmp_path_factory):
+    digits = load("digits", cache_dir=tmp_path_factory.mktemp("cache"))
+    samples = digits.test.take(range(200))
+    task = Task(name="digits", labels=digits.labels, input_shape=samples.shape, test_set=samples.digest())
+    return Yardstick(
+        task=task,
+        samples=samples,
+        test_set=task.test_set,
+        normalisation=Normalisation(digits.mean, digits.std),
+    )
+
+
+@pytest.fixture
+def hub(clock):
+    numbers = count()
+    vault = MemoryVault()
+    return MemoryRegistry(vault=vault, clock=clock, ids=lambda: f"id{next(numbers)}"), vault
+
+
+@pytest.fixture
+def publish(hub, yardstick):
+    """Publish an mlp that knows nothing, claiming so much."""
+    registry, vault = hub
+    task = yardstick.task
+    plain = describe("mlp", {"input_shape": task.input_shape, "classes": task.classes})
+    keys = count()
+
+    def act(accuracy, *, spoil=None, architecture=plain):
+        weights = initial_weights(plain, 0)
+        if spoil is not None:
+            next(iter(weights.values())).view(-1)[0] = spoil
+        data = dump(weights)
+        artifact = vault.put(data)
+        evaluation = Evaluation(
+            test_set=task.test_set, correct=(round(100 * accuracy),) * task.classes, total=(100,) * task.classes
+        )
+        draft = Draft(
+            entity=registry.register("publisher").id,
+            task=task,
+            architecture=architecture,
+            artifacts={WEIGHTS: Artifact(digest=artifact.digest, size=len(data))},
+            evaluation=evaluation,
+            round=1,
+        )
+        return registry.publish(draft, key=f"{next(keys)}")
+
+    return act
+
+
+def test_claims_are_measured(hub, yardstick, publish):
+    registry, vault = hub
+    unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
+    modest, boaster = registry.discover(Query()).items[0], publish(0.9)
+    stranger, broken = publish(0.1, architecture=unknown), publish(0.1, spoil=float("nan"))
+    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+    told = []
+    assert examiner.examine_pending(lambda record, _: told.append(record.id)) == 4
+    assert told == [modest.id, boaster.id, stranger.id, broken.id]
+    found = {id: registry.knowledge(id).verification for id in told}
+    assert [found[id].standing for id in told] == [
+        Standing.VERIFIED,
+        Standing.QUARANTINED,
+        Standing.UNVERIFIABLE,
+        Standing.QUARANTINED,
+    ]
+    assert found[modest.id].evaluation == found[boaster.id].evaluation
+    assert sum(found[modest.id].evaluation.total) == 200
+    assert "claims an accuracy of 0.900" in found[boaster.id].reason
+    assert "homemade" in found[stranger.id].reason
+    assert "not finite" in found[broken.id].reason
+    assert [record.id for record in registry.discover(Query()).items] == [stranger.id, modest.id]
+    assert examiner.examine_pending() == 0
+
+
+def test_a_model_gets_no_more_than_its_limits(hub, yardstick, publish):
+    registry, vault = hub
+    record = publish(0.1)
+    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits(memory_bytes=1))
+    found = examiner.examine(record)
+    assert found.standing is Standing.UNVERIFIABLE
+    assert "bytes" in found.reason
+
+
+def test_what_the_vault_does_not_hold_is_quarantined(hub, yardstick, publish):
+    registry, vault = hub
+    record = publish(0.1)
+    lost = replace(record, artifacts={WEIGHTS: Artifact(digest=vault.put(b"x").digest, size=1)})
+    vault._data.clear()
+    found = Examiner(yardstick, registry=registry, vault=vault, limits=Limits()).examine(lost)
+    assert found.standing is Standing.QUARANTINED
+    assert "vault has no blob" in found.reason
+
+
+def test_a_secret_test_set_says_nothing_about_ranks(hub, yardstick, publish):
+    registry, vault = hub
+    record = publish(0.3)
+    secret = yardstick.samples.take(range(100))
+    own = replace(yardstick, samples=secret, test_set=secret.digest())
+    Examiner(own, registry=registry, vault=vault, limits=Limits()).examine_pending()
+    found = registry.knowledge(record.id)
+    assert found.verification.evaluation.test_set == secret.digest()
+    assert found.trusted == record.evaluation
