@@ -83,6 +83,10 @@ class Settings(BaseModel):
     cache_dir: Folder = Field(Path("~/.cache/kuber"), description="Where decoded data sets are kept.")
     runs_dir: Folder = Field(Path("runs"), description="Where run folders are made.")
 
+    # trust: what an entity learns from, and what others learn of it
+    verified_only: bool = Field(False, description="Learn only from what the hub has verified.")
+    reports: bool = Field(True, description="Tell the registry each round and its evaluation.")
+
     # the services
     host: str = Field("127.0.0.1", description="Address that registry and vault listen on.")
     registry_port: int = Field(0, ge=0, le=65535, description="Port of the run's registry; 0: any free one.")

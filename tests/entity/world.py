@@ -113,6 +113,7 @@ class World:
             vault=self.vault,
             journal=journal,
             trust=Trust(identity(name), registry=self.registry, journal=journal),
+            verified_only=False,
         )
 
     def id_of(self, name: str) -> str:

@@ -17,6 +17,8 @@ ROUTES = {
     ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200, 200),
     ("registry", "POST", "/v1/entities/{id}/keys"): (401, 403, 400, 403, 403, 403),
     ("registry", "DELETE", "/v1/entities/{id}/tokens"): (401, 403, None, None, 403, 403),
+    ("registry", "POST", "/v1/entities/{id}/reports"): (401, 403, 204, 403, 403, 403),
+    ("registry", "GET", "/v1/events"): (401, 200, 200, 200, 200, 200),
     ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403, 403),
     ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403, 403),
     ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
@@ -91,10 +93,12 @@ def test_each_route_knows_whom_to_serve(
         f"/v1/knowledge/{id}/verification": {"standing": "unverifiable", "reason": "No such network here."},
         f"/v1/entities/{owner.id}/keys": {"public_key": "0" * 64, "since": 99},
         "/v1/tokens/check": {"token": "unknown"},
+        f"/v1/entities/{owner.id}/reports": {"round": 1},
     }
     others = enrolled("other").headers
     nobody = {"Authorization": ""}
     tokens = (nobody, others, owner.headers, operator, token_in(service.secret), verifier)
+    params = {"follow": False} if path == "/v1/events" else {}
     content = (
         {"content": BLOB}
         if "blobs" in path and method == "PUT"
@@ -105,7 +109,9 @@ def test_each_route_knows_whom_to_serve(
     for headers, status in zip(tokens, ROUTES[route], strict=True):
         if status is None:
             continue
-        answer = service.client.request(method, path, headers=headers | {"Idempotency-Key": "mine"}, **content)
+        answer = service.client.request(
+            method, path, headers=headers | {"Idempotency-Key": "mine"}, params=params, **content
+        )
         assert answer.status_code == status, (headers, answer.text)
         if status in (401, 403) and method != "HEAD":
             assert answer.json()["code"] == "not-authorized"

@@ -25,6 +25,7 @@ from kuber.wire import (
     KnowledgeBody,
     MemberBody,
     PageBody,
+    ReportBody,
     VerificationBody,
     enrolment_bytes,
     sentence,
@@ -78,6 +79,12 @@ class HttpRegistry(HttpService):
             raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
         answer = self.ask("GET", f"/v1/entities/{id}")
         return self.parse(MemberBody.read, answer.data).value()
+
+    def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
+        """Tell that the entity lives, in which round it is, and how good its model is."""
+        told = None if evaluation is None else EvaluationBody.of(evaluation)
+        body = self.message(ReportBody, round=round, evaluation=told)
+        self.ask("POST", f"/v1/entities/{id}/reports", content=body, repeatable=True, acting=id)
 
     def change_key(self, id: str, key: Key) -> Member:
         """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""

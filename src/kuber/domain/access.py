@@ -1,10 +1,14 @@
 """Who asks, and what they may do."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 OPERATOR, VERIFIER = "admin", "verifier"  # as actors
+REPORT = "report"  # as an act: an entity tells that it lives
+PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # for the operator only
 VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - the names of files, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file, in the registry's folder
 
@@ -45,3 +49,4 @@ class AuditEntry:
     actor: str  # id of an entity, or admin
     act: str
     subject: str
+    detail: Mapping[str, Any] = field(default_factory=dict)  # numbers of a report

@@ -27,6 +27,10 @@ class Registry(Protocol):
         """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
         ...
 
+    def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
+        """Tell that the entity lives, in which round it is, and how good its model is."""
+        ...
+
     def change_key(self, id: str, key: Key) -> Member:
         """Let a new key, vouched for by the one before, sign what comes from `key.since` on.
 

@@ -45,6 +45,8 @@ class Entity:
         log: Log,
         class_counts: tuple[int, ...],
         identity: Identity,
+        reports: bool = True,
+        verified_only: bool = False,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists."""
@@ -58,6 +60,8 @@ class Entity:
         self.checkpoints = checkpoints
         self.class_counts = class_counts
         self.identity = identity
+        self.reports = reports
+        self.verified_only = verified_only
         self._training = False  # whether a local phase is under way
         self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
 
@@ -87,6 +91,7 @@ class Entity:
             vault=self.vault,
             journal=self._journal,
             trust=self._trust,
+            verified_only=self.verified_only,
         )
         if self._journal.state.seq == 0:
             self._journal.change(published=member.sequence)
@@ -306,6 +311,8 @@ class Entity:
     def _end_round(self) -> None:
         journal, state = self._journal, self._journal.state
         name = self.checkpoints.save_round(state.round, state.weights)
+        if self.reports:
+            self.registry.report(self._id, round=state.round, evaluation=self._own)
         journal.append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
         journal.save(stage="ended", previous=self._own, own=None, start=None, absorption=None)
 

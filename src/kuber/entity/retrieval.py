@@ -11,6 +11,7 @@ from kuber.domain.query import MAX_LIMIT, Query
 from kuber.domain.ranking import without
 from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
+from kuber.domain.verification import Standing
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Learner, Teacher, check_teachable
 from kuber.entity.trust import Trust
@@ -35,6 +36,7 @@ class Retrieval:
         vault: Vault,
         journal: Journal,
         trust: Trust,
+        verified_only: bool,
     ) -> None:
         """`id` is the entity's own: it does not learn from itself."""
         self._id = id
@@ -44,6 +46,7 @@ class Retrieval:
         self._vault = vault
         self._journal = journal
         self._trust = trust
+        self._verified_only = verified_only
         self._kept: dict[Method, dict[str, tuple[Teacher, Evaluation]]] = {}  # what the last search of each pulled
 
     def candidates(self, search: Search) -> list[Knowledge]:
@@ -55,6 +58,7 @@ class Retrieval:
             min_accuracy=search.min_accuracy,
             exclude_entity=self._id,
             initial=False,
+            standing=Standing.VERIFIED if self._verified_only else None,
             origin=search.origin,
             latest=search.latest,
             classes=search.classes,
@@ -118,6 +122,7 @@ class Retrieval:
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self.refuse(knowledge, error.message, 0)
                 continue
+            self._registry.attest(knowledge.id, entity=self._id, evaluation=found)
             claimed = knowledge.evaluation.accuracy
             if claimed > found.accuracy + TOLERANCE:
                 self.refuse(knowledge, f"It claims an accuracy of {claimed:.3f} and has {found.accuracy:.3f}.", 0)

@@ -90,6 +90,8 @@ def make_entity(
         log=log,
         class_counts=scene.class_counts(index),
         identity=identity,
+        reports=settings.reports,
+        verified_only=settings.verified_only,
         initial=lambda: initial_state(
             life=life(),
             weights=initial_weights(scene.architectures[index], settings.seed),

@@ -1,9 +1,12 @@
 """The registry's routes about who takes part: enrolment, keys, tokens, invitations and the audit log."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Header, Query, Response
 from fastapi import Path as InPath
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from kuber.domain.access import OPERATOR, Caller, Scope
 from kuber.domain.query import MAX_LIMIT
@@ -22,8 +25,11 @@ from kuber.wire import (
     KeyBody,
     MemberBody,
     PageBody,
+    ReportBody,
     TokenBody,
 )
+
+POLL_SECONDS = 0.25  # between two looks at what is new, for whoever follows
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
@@ -63,6 +69,30 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         """Let a new key sign what is yet to come; the last key vouches for it."""
         check_acts_for(caller, id)
         return MemberBody.of(store.change_key(id, body.value()))
+
+    @app.post("/v1/entities/{id}/reports", operation_id="report", status_code=204)
+    def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> None:
+        """Tell that one lives, in which round one is, and how good one's model is."""
+        check_acts_for(caller, id)
+        store.report(id, round=body.round, evaluation=body.evaluation.value() if body.evaluation else None)
+
+    @app.get("/v1/events", operation_id="stream_events", response_class=EventSourceResponse)
+    async def events(
+        caller: Annotated[Caller, readers],
+        last_event_id: Annotated[str | None, Header(description="The id of the last event that is known.")] = None,
+        follow: Annotated[bool, Query(description="Go on with what is yet to come.")] = True,
+    ) -> AsyncIterator[ServerSentEvent]:
+        """What was changed, as server-sent events; their ids count up in the order of the commits."""
+        after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+        while True:
+            found = access.events(after=after)
+            for number, entry in found:
+                after = number
+                yield ServerSentEvent(id=str(number), event=entry.act, data=AuditBody.of(entry))
+            if not found:
+                if not follow:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
 
     @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
     def revoke(

@@ -17,9 +17,9 @@ from kuber.domain.query import Page
 from kuber.errors import NotAuthorizedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
-from kuber.services.registry_audit import note
+from kuber.services.registry_audit import note, read_audit
 from kuber.services.registry_members import find_member, insert_member, read_member
-from kuber.services.registry_tables import audit, entities, invitations, tokens
+from kuber.services.registry_tables import entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
 from kuber.wire import EnrolmentBody, enrolment_bytes
 
@@ -173,15 +173,16 @@ class RegistryAccess:
 
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
         """What was changed, first come first."""
-        query = select(audit).order_by(audit.c.seq).limit(limit + 1)
-        if cursor is not None:
-            query = query.where(audit.c.seq > cursors.decode(cursor, "audit", int)[0])
+        after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        items = tuple(
-            AuditEntry(time=_utc(row.time), actor=row.actor, act=row.act, subject=row.subject) for row in rows[:limit]
-        )
-        return Page(items=items, cursor=cursors.encode("audit", rows[limit - 1].seq) if len(rows) > limit else None)
+            found = read_audit(connection, after=after, limit=limit + 1, public=False)
+        items = tuple(entry for _, entry in found[:limit])
+        return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
+
+    def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
+        """What every entity may know of what was changed, after the event of this number, with its numbers."""
+        with self._database.read() as connection:
+            return read_audit(connection, after=after, limit=limit, public=True)
 
     def _forget(self) -> None:
         self._changes += 1

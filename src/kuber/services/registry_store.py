@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from kuber.domain.access import VERIFIER
+from kuber.domain.access import REPORT, VERIFIER
 from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -227,6 +227,15 @@ class RegistryStore:
 
         self.database.write(work)
 
+    def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
+        """Tell that the entity lives, in which round it is, and how good its model is."""
+        self.member(id)
+        now = self._clock()
+        detail: dict[str, Any] = {"round": round}
+        if evaluation is not None:
+            detail |= {"correct": list(evaluation.correct), "total": list(evaluation.total)}
+        self.database.write(lambda connection: note(connection, now, id, REPORT, id, detail))
+
     def withdraw(self, id: str, *, actor: str | None = None) -> None:
         """Take a record back: it is found no more, only read by its id. Again: nothing.
 
@@ -259,6 +268,7 @@ class RegistryStore:
                 for position, teacher in enumerate(delivery.teachers)
             ]
             connection.execute(insert(delivery_teachers), teachers)
+            note(connection, now, delivery.student, "deliver", delivery.teachers[0])
 
         self.database.write(work)
 

@@ -209,5 +209,6 @@ audit = Table(
     Column("actor", String(200), nullable=False),  # id of an entity, or admin
     Column("act", String(40), nullable=False),
     Column("subject", String(200), nullable=False),
+    Column("detail", JSON(none_as_null=True)),
     sqlite_autoincrement=True,
 )

@@ -273,6 +273,13 @@ class InvitationBody(Body[Invitation]):
         return Invitation(name=self.name, made_at=self.made_at, expires_at=self.expires_at, used_at=self.used_at)
 
 
+class ReportBody(Message):
+    """That an entity lives, in which round it is, and how good its model is."""
+
+    round: RoundNumber
+    evaluation: EvaluationBody | None = None
+
+
 class CodeBody(Message):
     """The code of an invitation; it is told once."""
 
@@ -286,9 +293,10 @@ class AuditBody(Body[AuditEntry]):
     actor: Text
     act: Text
     subject: Text
+    detail: Annotated[dict[Text, Any], Field(max_length=100, default_factory=dict)]
 
     def value(self) -> AuditEntry:
-        return AuditEntry(time=self.time, actor=self.actor, act=self.act, subject=self.subject)
+        return AuditEntry(time=self.time, actor=self.actor, act=self.act, subject=self.subject, detail=self.detail)
 
 
 class DeliveryBody(Body[Delivery]):

@@ -38,5 +38,6 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(200), nullable=False),
         sa.Column("act", sa.String(40), nullable=False),
         sa.Column("subject", sa.String(200), nullable=False),
+        sa.Column("detail", sa.JSON),
         sqlite_autoincrement=True,
     )

@@ -1,0 +1,79 @@
+"""What was changed, as server-sent events."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+
+def read(lines, most=None):
+    """The events of a stream: their ids, kinds and data."""
+    events, fields = [], {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "id" in fields:
+            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+            fields = {}
+            if len(events) == most:
+                break
+    return events
+
+
+@pytest.fixture
+def events(registry_service, enrolled):
+    def get(after=None, **params):
+        headers = enrolled("reader").headers | ({} if after is None else {"Last-Event-ID": str(after)})
+        answer = registry_service.client.get("/v1/events", headers=headers, params={"follow": False} | params)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return read(answer.text.splitlines())
+
+    return get
+
+
+def test_tells_what_was_changed_in_order(events, registry_service, enrolled, published_body):
+    before = events()[-1][0]
+    person = enrolled("active")
+    client = registry_service.client
+    evaluation = published_body(person)["evaluation"]
+    report = {"round": 3, "evaluation": evaluation}
+    client.post(f"/v1/entities/{person.id}/reports", json=report, headers=person.headers).raise_for_status()
+    headers = person.headers | {"Idempotency-Key": "a"}
+    record = client.post("/v1/knowledge", json=person.signed(published_body(person), "a"), headers=headers).json()[
+        "id"
+    ]
+    client.delete(f"/v1/knowledge/{record}", headers=person.headers).raise_for_status()
+    told = [event for event in events(before) if event[2]["actor"] == person.id]
+    assert [kind for _, kind, _ in told] == ["enrol", "report", "publish", "withdraw"]
+    assert [number for number, _, _ in told] == sorted(number for number, _, _ in told)
+    assert told[1][2]["detail"] == {"round": 3, "correct": evaluation["correct"], "total": evaluation["total"]}
+    assert [data["subject"] for _, _, data in told[2:]] == [record, record]
+
+
+def test_a_reader_that_comes_back_misses_none(events):
+    everything = events()
+    assert len(everything) >= 3
+    for place in (0, len(everything) // 2):
+        assert events(everything[place][0]) == everything[place + 1 :]
+    assert events("garbage") == everything
+
+
+def test_what_is_for_the_operator_is_told_to_no_entity(events, registry_service):
+    token = (registry_service.log.parent / "registry" / "admin-token").read_text()
+    asked = {"headers": {"Authorization": f"Bearer {token}"}}
+    registry_service.client.post("/v1/invitations", json={"name": "secret guest"}, **asked).raise_for_status()
+    assert "secret guest" in registry_service.client.get("/v1/audit", params={"limit": 1000}, **asked).text
+    assert "secret guest" not in {data["subject"] for _, _, data in events()}
+
+
+def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
+    person = enrolled("follower")
+    last = events()[-1][0]
+    headers = person.headers | {"Last-Event-ID": str(last)}
+    with registry_service.client.stream("GET", "/v1/events", headers=headers, timeout=20) as stream:
+        with closing(stream):
+            path = f"/v1/entities/{person.id}/reports"
+            registry_service.client.post(path, json={"round": 1}, headers=person.headers).raise_for_status()
+            ((_, kind, data),) = read(stream.iter_lines(), most=1)
+    assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
