@@ -1,7 +1,6 @@
 """What was changed, as server-sent events."""
 
 import json
-from contextlib import closing
 
 import pytest
 
@@ -71,9 +70,8 @@ def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
     person = enrolled("follower")
     last = events()[-1][0]
     headers = person.headers | {"Last-Event-ID": str(last)}
+    path = f"/v1/entities/{person.id}/reports"
     with registry_service.client.stream("GET", "/v1/events", headers=headers, timeout=20) as stream:
-        with closing(stream):
-            path = f"/v1/entities/{person.id}/reports"
-            registry_service.client.post(path, json={"round": 1}, headers=person.headers).raise_for_status()
-            ((_, kind, data),) = read(stream.iter_lines(), most=1)
+        registry_service.client.post(path, json={"round": 1}, headers=person.headers).raise_for_status()
+        ((_, kind, data),) = read(stream.iter_lines(), most=1)
     assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
