@@ -16,6 +16,7 @@ from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
     IncompatibleKnowledgeError,
+    InsufficientStorageError,
     KnowledgeNotFoundError,
     KUberError,
     NotAuthorizedError,
@@ -35,9 +36,11 @@ STATUSES: dict[type[KUberError], int] = {
     CorruptKnowledgeError: 422,
     NotAuthorizedError: 403,
     ServiceUnavailableError: 503,
+    InsufficientStorageError: 507,
 }
 MAX_JSON_BYTES = 16 << 20
 DRAIN_BYTES = 64 << 20  # of a body that is refused
+_DRAINED = {409, 413, 507}  # answers that may come before the body has
 _EXPLAINED = {413, 416}  # raised here, with a sentence
 PROBLEM_TYPE = "application/problem+json"
 
@@ -148,7 +151,7 @@ class Edge:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status == 413:
+                if status in _DRAINED:
                     await body.drain()
                 version = (PROTOCOL_HEADER.lower().encode(), str(PROTOCOL).encode())
                 message = {**message, "headers": [*message.get("headers", []), version]}
@@ -217,7 +220,7 @@ class _Intake:
 
 def _streamed(scope: Scope) -> bool:
     """Whether the body is a blob, which is never held in memory and has a limit of its own."""
-    return bool(scope["method"] == "PUT")
+    return scope["method"] in ("PUT", "PATCH")
 
 
 def _incompatible(service: ServiceName, spoken: str) -> str:

@@ -1,5 +1,6 @@
 """The registry on a database: who takes part, what was published, what became of it."""
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -16,17 +17,23 @@ from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, RECALL_UNIT, Page, Query
 from kuber.domain.ranking import recall_rank
-from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.registry_rows import check_pinned, draft_digest, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import class_evaluations, deliveries, delivery_teachers, entities, knowledge
 
+log = logging.getLogger(__name__)
+
 
 class BlobSource(Protocol):
     """What the registry needs of the vault. RegistryVault is one over HTTP, and VaultStore is one too."""
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """As the Vault port's."""
+        ...
+
+    def unpin(self, holder: str) -> None:
         """As the Vault port's."""
         ...
 
@@ -115,7 +122,17 @@ class RegistryStore:
             _check_named(connection, draft.entity, draft.parents)
             check_pinned(connection, draft.architecture)
         id = self._ids()
-        self._vault.pin(id, draft.artifacts.values())
+        self._vault.pin(id, draft.artifacts.items())
+        try:
+            stored, new = self._insert(draft, id=id, key=key, digest=digest)
+        except (RequestRejectedError, ConflictError):
+            self._release(id)
+            raise
+        if not new:  # another request with this key was faster, and its record has pins of its own
+            self._release(id)
+        return stored, new
+
+    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
@@ -127,6 +144,14 @@ class RegistryStore:
             return record, True
 
         return self._database.write(work)
+
+    def _release(self, id: str) -> None:
+        """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
+        stay, as the record may be stored: `kuber hub check` finds those without one."""
+        try:
+            self._vault.unpin(id)
+        except ServiceError as error:
+            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""

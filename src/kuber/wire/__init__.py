@@ -3,6 +3,7 @@
 A message refuses unknown fields; its `read` ignores them, so that an older caller understands a newer service.
 """
 
+from kuber.wire.blobs import CollectionBody, KindBody, PinBody, PinsBody, ScrubBody, UploadBody
 from kuber.wire.bodies import (
     MAX_CLASSES,
     ArchitectureBody,
@@ -15,7 +16,6 @@ from kuber.wire.bodies import (
     MemberBody,
     MemberRequest,
     PageBody,
-    PinsBody,
     TaskBody,
     TensorBody,
 )
@@ -35,20 +35,25 @@ __all__ = [
     "ArchitectureBody",
     "ArtifactBody",
     "Body",
+    "CollectionBody",
     "DeliveryBody",
     "DigestText",
     "DraftBody",
     "EvaluationBody",
     "HealthBody",
+    "KindBody",
     "KnowledgeBody",
     "MemberBody",
     "MemberRequest",
     "Message",
     "PageBody",
+    "PinBody",
     "PinsBody",
     "ProblemBody",
+    "ScrubBody",
     "TaskBody",
     "TensorBody",
+    "UploadBody",
     "canonical",
     "decode_event",
     "encode_event",
