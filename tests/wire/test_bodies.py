@@ -21,6 +21,7 @@ from kuber.wire import (
     DraftBody,
     EvaluationBody,
     HealthBody,
+    KindBody,
     KnowledgeBody,
     MemberBody,
     MemberRequest,
@@ -268,7 +269,7 @@ def test_canonical_is_one_way_of_writing(draft, fields):
 
 
 def test_canonical_is_utf_8():
-    body = ArtifactBody(digest="sha256:" + "0" * 64, size=1)
+    body = KindBody(digest="sha256:" + "0" * 64, size=1, kind="weights")
     assert canonical(PinsBody(holder="Größe", artifacts=(body,))).startswith(b'{"artifacts":[{"digest":"sha256:0')
     assert '"holder":"Größe"'.encode() in canonical(PinsBody(holder="Größe", artifacts=(body,)))
 

@@ -90,9 +90,9 @@ class HttpService:
         method: str,
         path: str,
         *,
-        content: bytes | None = None,
+        content: bytes | Iterator[bytes] | None = None,
         params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         key: str | None = None,
         repeatable: bool = False,
         take: Callable[[httpx.Response], bytes] | None = None,
@@ -100,14 +100,13 @@ class HttpService:
         """The service's answer to one request; an error it tells of is raised.
 
         The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
-        `repeatable`. `take` reads the body of a success; without it all is read, as JSON.
+        `repeatable`. `headers` that depend on what an earlier try brought are asked for at each. `take` reads the
+        body of a success; without it all is read, as JSON.
         """
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
-        sent = dict(headers or {})
-        if key is not None:
-            sent[KEY_HEADER] = key
+        added = {KEY_HEADER: key} if key is not None else {}
         if content is not None:
-            sent.setdefault("Content-Type", "application/json")
+            added["Content-Type"] = "application/json"
         asked = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in stamina.retry_context(
             on=ServiceUnavailableError,
@@ -118,6 +117,7 @@ class HttpService:
             wait_jitter=WAIT_FIRST,
         ):
             with attempt, self._answering():
+                sent = {**added, **((headers() if callable(headers) else headers) or {})}
                 request = self._client.build_request(method, path, content=content, params=asked, headers=sent)
                 response = self._client.send(request, stream=True)
                 try:

@@ -7,7 +7,7 @@ from io import BytesIO
 from threading import RLock
 from typing import TypeVar
 
-from kuber.domain.admission import check_text, check_weights
+from kuber.domain.admission import check_kind, check_text, check_weights, unsound
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.kinds import check_artifact
@@ -73,6 +73,7 @@ class MemoryVault:
         wanted = list(artifacts)
         with self._lock:
             for kind, artifact in wanted:
+                check_kind(kind)
                 size = self.size(artifact.digest)
                 if size is None:
                     raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
@@ -83,7 +84,7 @@ class MemoryVault:
                 try:
                     check_artifact(kind, BytesIO(self._data[artifact.digest]).read, size)
                 except ValueError as error:
-                    raise RequestRejectedError(f"Blob {artifact.digest} is not pinned: {error}.") from None
+                    raise unsound(artifact.digest, kind, str(error)) from None
             for _, artifact in wanted:
                 self._holders.setdefault(artifact.digest, set()).add(holder)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from kuber.domain.digest import Digest
+from kuber.domain.kinds import KINDS
 from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 from kuber.errors import RequestRejectedError
@@ -31,6 +32,18 @@ def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
         raise RequestRejectedError(
             f"Blob {weights.digest} holds other tensors than the record tells; publish weights that fit it."
         )
+
+
+def check_kind(kind: str) -> None:
+    """RequestRejectedError unless there is a check for artifacts of this kind."""
+    if kind not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        raise RequestRejectedError(f"There is no artifact kind {kind[:100]!r}; publish only: {known}.")
+
+
+def unsound(digest: Digest, kind: str, fault: str) -> RequestRejectedError:
+    """The sentence about a blob that is not what its kind asks for."""
+    return RequestRejectedError(f"Blob {digest} holds no sound {kind}: {fault}.")
 
 
 def check_text(text: str, what: str) -> None:

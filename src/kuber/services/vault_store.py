@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
-from kuber.domain.admission import check_text
+from kuber.domain.admission import check_kind, check_text, unsound
 from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
@@ -238,6 +238,7 @@ class VaultStore:
 
     def _check_sound(self, kind: str, artifact: Artifact) -> None:
         """RequestRejectedError unless the blob is stored and is a sound artifact of this kind."""
+        check_kind(kind)
         known = known_fault(self.database, kind, artifact.digest)
         _check_stored(artifact, self.size(artifact.digest))
         if known is None:
@@ -245,7 +246,7 @@ class VaultStore:
                 known = (find_fault(file, kind, artifact),)
             remember(self.database, kind, artifact.digest, known[0])
         if known[0] is not None:
-            raise RequestRejectedError(f"Blob {artifact.digest} holds no sound {kind}: {known[0]}.")
+            raise unsound(artifact.digest, kind, known[0])
 
     def _index(self, artifact: Artifact, upload: str | None = None) -> bool:
         now = self.clock()
