@@ -7,6 +7,7 @@ import typer
 from kuber import __version__
 from kuber.cli.compare import compare
 from kuber.cli.entity import entity
+from kuber.cli.hub import hub
 from kuber.cli.registry import registry
 from kuber.cli.run import run
 from kuber.cli.simulate import simulate
@@ -25,6 +26,7 @@ app.command()(compare)
 app.command()(entity)
 app.command()(registry)
 app.command()(vault)
+app.add_typer(hub, name="hub")
 
 
 def _print_version(wanted: bool) -> None:
