@@ -120,6 +120,8 @@ def service(name: str, folder: Path, *options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "kuber", name, "--data", str(folder / name), "--stop-with-stdin"]
     if "--port" not in options:
         command += ["--port", "0"]
+    if "--secret" not in options:
+        command += ["--secret", str(folder / "secret")]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True

@@ -10,6 +10,7 @@ KUberError
 │ ├ ServiceUnavailableError          no answer; trying again may help
 │ ├ NotAuthorizedError               the service knows you, or does not, and says no
 │ ├ ConflictError                    contradicts what is already stored
+│ ├ InsufficientStorageError         no space left where the service stores
 │ └ RequestRejectedError             the request itself is wrong
 ├ DatasetError                       the data cannot be had, or are not what was expected
 └ TrainingError
@@ -87,6 +88,12 @@ class ConflictError(ServiceError):
     """The request contradicts what the service already stores."""
 
     code = "conflict"
+
+
+class InsufficientStorageError(ServiceError):
+    """The service has no space left to store what was sent; what it stored before is safe."""
+
+    code = "insufficient-storage"
 
 
 class RequestRejectedError(ServiceError):

@@ -93,5 +93,5 @@ def test_a_malformed_listing_is_a_sentence(vault, reply, size):
 def test_refuses_too_many_pins_before_sending(vault, reply):
     client, service = vault(reply(status=204))
     with pytest.raises(RequestRejectedError, match="artifacts"):
-        client.pin("holder", [Artifact(digest=DIGEST, size=1)] * 1001)
+        client.pin("holder", [("weights", Artifact(digest=DIGEST, size=1))] * 1001)
     assert not service.requests

@@ -1,5 +1,6 @@
 """What every vault does."""
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+
+
+def weights(*artifacts):
+    """Each with its kind."""
+    return [("weights", artifact) for artifact in artifacts]
 
 
 def test_gives_back_what_was_put(vault, samples):
@@ -63,16 +69,16 @@ def test_refuses_cursors_of_others(vault, cursor):
 
 def test_pins_what_it_has(vault, samples):
     artifacts = [vault.put(samples.weights()) for _ in range(2)]
-    vault.pin(samples.name("holder"), artifacts)
-    vault.pin(samples.name("holder"), artifacts)
-    vault.pin(samples.name("other"), artifacts[:1])
+    for _ in range(2):
+        vault.pin(samples.name("holder"), weights(*artifacts))
+    vault.pin(samples.name("other"), weights(*artifacts[:1]))
 
 
 def test_pins_all_or_none(vault, place, samples):
     present = vault.put(samples.weights())
     missing = Artifact(digest=Digest.of(samples.weights()), size=3)
     with pytest.raises(RequestRejectedError, match=missing.digest.hex):
-        vault.pin(samples.name("holder"), [present, missing])
+        vault.pin(samples.name("holder"), weights(present, missing))
     if place != "http":  # the port does not tell what is pinned
         assert vault.pinned(present.digest) == []
 
@@ -80,13 +86,13 @@ def test_pins_all_or_none(vault, place, samples):
 def test_pins_only_the_size_it_has(vault, samples):
     stored = vault.put(samples.weights())
     with pytest.raises(RequestRejectedError, match=f"{stored.size} bytes"):
-        vault.pin(samples.name("holder"), [Artifact(digest=stored.digest, size=stored.size + 1)])
+        vault.pin(samples.name("holder"), weights(Artifact(digest=stored.digest, size=stored.size + 1)))
 
 
 @pytest.mark.parametrize("holder", ["", "x" * 201])
 def test_refuses_impossible_holders(vault, samples, holder):
     with pytest.raises(RequestRejectedError):
-        vault.pin(holder, [vault.put(samples.weights())])
+        vault.pin(holder, weights(vault.put(samples.weights())))
 
 
 def test_takes_the_same_blob_from_many_at_once(vault, samples):
@@ -95,3 +101,26 @@ def test_takes_the_same_blob_from_many_at_once(vault, samples):
         artifacts = set(pool.map(vault.put, [data] * 8))
     assert artifacts == {Artifact(digest=Digest.of(data), size=len(data))}
     assert vault.get(Digest.of(data)) == data
+
+
+def test_lets_go_of_a_holder(vault, place, samples):
+    stored = vault.put(samples.weights())
+    for holder in ("one", "two"):
+        vault.pin(samples.name(holder), weights(stored))
+    for _ in range(2):
+        vault.unpin(samples.name("one"))
+    if place != "http":
+        assert vault.pinned(stored.digest) == [samples.name("two")]
+
+
+def test_pins_no_kind_that_it_cannot_check(vault, samples):
+    with pytest.raises(RequestRejectedError, match="'pickle'"):
+        vault.pin(samples.name("holder"), [("pickle", vault.put(samples.weights()))])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_pins_no_weights_that_are_not_finite(vault, samples, number):
+    stored = vault.put(samples.weights()[:-12] + struct.pack("<fq", number, 0))
+    for _ in range(2):  # the verdict is remembered
+        with pytest.raises(RequestRejectedError, match="no sound weights: tensor 'weight' holds"):
+            vault.pin(samples.name("holder"), weights(stored))

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
-from kuber.services import registry_tables, vault_store
+from kuber.services import registry_tables, vault_tables
 from kuber.services.database import Database
 
 
@@ -31,7 +31,9 @@ def holders(database):
         return sorted(connection.scalars(text("SELECT holder FROM pins")))
 
 
-@pytest.mark.parametrize(("history", "tables"), [("registry", registry_tables.tables), ("vault", vault_store.tables)])
+@pytest.mark.parametrize(
+    ("history", "tables"), [("registry", registry_tables.tables), ("vault", vault_tables.tables)]
+)
 def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables):
     database = Database(tmp_path / "db.sqlite", history=history)
     with database.read() as connection:

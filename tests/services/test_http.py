@@ -78,7 +78,16 @@ def test_a_huge_body_is_refused(service, name):
 def test_openapi_describes_every_route(service, name):
     document = service.client.get("/openapi.json").json()
     routes = {
-        "vault": {"/healthz", "/v1/blobs/{digest}", "/v1/blobs", "/v1/pins"},
+        "vault": {
+            "/healthz",
+            "/v1/blobs/{digest}",
+            "/v1/blobs",
+            "/v1/uploads",
+            "/v1/uploads/{id}",
+            "/v1/pins",
+            "/v1/collections",
+            "/v1/scrubs",
+        },
         "registry": {
             "/healthz",
             "/v1/entities",

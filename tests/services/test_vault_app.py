@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from kuber.domain.digest import Digest
+from kuber.domain.knowledge import TensorSpec
 
 DATA = bytes(range(256)) * 8000  # more than one piece
 
@@ -134,8 +135,10 @@ def test_blobs_come_in_order_and_by_page(client):
     assert {str(Digest.of(b"%d" % n)) for n in range(5)} <= set(found)
 
 
-def test_pins_need_what_is_stored(client, path):
-    sound = {"digest": str(Digest.of(DATA)), "size": len(DATA)}
+def test_pins_need_what_is_stored(client, safetensors):
+    data = safetensors({"w": TensorSpec(dtype="F32", shape=(3,))})
+    client.put(blob_path(data), content=data).raise_for_status()
+    sound = {"digest": str(Digest.of(data)), "size": len(data), "kind": "weights"}
     assert client.post("/v1/pins", json={"holder": "record", "artifacts": [sound]}).status_code == 204
     answer = client.post("/v1/pins", json={"holder": "record", "artifacts": [sound | {"size": 1}]})
     assert (answer.status_code, answer.json()["code"]) == (400, "request-rejected")

@@ -7,9 +7,10 @@ import tracemalloc
 import pytest
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
-from kuber.services.vault_store import CHUNK, VaultStore
+from kuber.services.vault_incoming import CHUNK
+from kuber.services.vault_store import VaultStore
 
 
 @pytest.fixture
@@ -33,6 +34,16 @@ def reopen(vault, tmp_path):
     yield again
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def weights(safetensors):
+    """Sound weights; other ones for each number."""
+    return lambda fill: safetensors({"w": TensorSpec(dtype="F32", shape=(2, 4))}, fill=fill)
+
+
+def kinds(*artifacts):
+    return (("weights", artifact) for artifact in artifacts)
 
 
 def files(folder):
@@ -105,16 +116,16 @@ def test_head_reads_the_start(vault):
     assert [vault.head(digest, length) for length in (3, 100)] == [b"wei", b"weights"]
 
 
-def test_pins_are_all_or_none(vault):
-    first, second = vault.put(b"first"), vault.put(b"second")
+def test_pins_are_all_or_none(vault, weights):
+    first, second = (vault.put(weights(fill)) for fill in (1, 2))
     absent = Artifact(digest=Digest.of(b"absent"), size=6)
-    wrong = Artifact(digest=second.digest, size=7)
+    wrong = Artifact(digest=second.digest, size=second.size + 1)
     for unsound in (absent, wrong):
         with pytest.raises(RequestRejectedError):
-            vault.pin("record", iter([first, unsound]))
+            vault.pin("record", kinds(first, unsound))
         assert vault.pinned(first.digest) == []
     for holder in ("record", "record", "another"):
-        vault.pin(holder, iter([first, second]))
+        vault.pin(holder, kinds(first, second))
     assert vault.pinned(first.digest) == vault.pinned(second.digest) == ["another", "record"]
 
 
@@ -165,15 +176,15 @@ def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen):
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
-def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, damage):
-    lost, kept = vault.put(b"lost"), vault.put(b"kept")
-    vault.pin("record", [lost, kept])
+def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, weights, damage):
+    lost, kept = (vault.put(weights(fill)) for fill in (1, 2))
+    vault.pin("record", kinds(lost, kept))
     path = vault.path(lost.digest)
     again = reopen(path.unlink if damage == "gone" else lambda: path.write_bytes(b"lo"))
     assert listed(again) == {kept.digest}
     with pytest.raises(KnowledgeNotFoundError):
         again.get(lost.digest)
-    again.put(b"lost")
+    again.put(weights(1))
     assert again.pinned(lost.digest) == ["record"]
 
 

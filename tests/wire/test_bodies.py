@@ -23,6 +23,7 @@ from kuber.wire import (
     EvaluationBody,
     HealthBody,
     KeyBody,
+    KindBody,
     KnowledgeBody,
     MemberBody,
     PageBody,
@@ -281,7 +282,7 @@ def test_canonical_is_one_way_of_writing(draft, fields):
 
 
 def test_canonical_is_utf_8():
-    body = ArtifactBody(digest="sha256:" + "0" * 64, size=1)
+    body = KindBody(digest="sha256:" + "0" * 64, size=1, kind="weights")
     assert canonical(PinsBody(holder="Größe", artifacts=(body,))).startswith(b'{"artifacts":[{"digest":"sha256:0')
     assert '"holder":"Größe"'.encode() in canonical(PinsBody(holder="Größe", artifacts=(body,)))
 

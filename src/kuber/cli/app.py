@@ -8,6 +8,7 @@ from kuber import __version__
 from kuber.cli.compare import compare
 from kuber.cli.entity import entity
 from kuber.cli.hub import hub
+from kuber.cli.keeping import backup, check, collect, restore, scrub
 from kuber.cli.registry import registry
 from kuber.cli.run import run
 from kuber.cli.simulate import simulate
@@ -26,6 +27,8 @@ app.command()(compare)
 app.command()(entity)
 app.command()(registry)
 app.command()(vault)
+for command in (collect, scrub, check, backup, restore):
+    hub.command()(command)
 app.add_typer(hub, name="hub")
 
 

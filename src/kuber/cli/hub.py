@@ -13,11 +13,12 @@ from kuber.settings import Settings
 hub = typer.Typer(help="Operate a hub: a registry and its vault.", no_args_is_help=True)
 
 RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="The registry of the hub.")]
+VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="The vault of the hub.")]
 AdminToken = Annotated[
     Path,
     typer.Option("--admin-token", metavar="FILE", help="File of the operator's token."),
 ]
-AT_HOME = "http://127.0.0.1:5001"
+REGISTRY_HERE, VAULT_HERE = "http://127.0.0.1:5001", "http://127.0.0.1:5002"
 TOKEN = Path("hub/registry") / OPERATOR_TOKEN_FILE
 VERIFIER = Path("hub/registry") / VERIFIER_TOKEN_FILE
 SecretSet = Annotated[
@@ -30,14 +31,14 @@ SecretSet = Annotated[
 def invite(
     name: Annotated[str, typer.Argument(help="Name of the entity; those of `kuber entity 0` are 0, 1, ...")],
     days: Annotated[float, typer.Option(min=0.001, max=366, help="How long the invitation holds.")] = 7.0,
-    registry: RegistryUrl = AT_HOME,
+    registry: RegistryUrl = REGISTRY_HERE,
     admin_token: AdminToken = TOKEN,
     ca: Ca = None,
 ) -> None:
     """Invite an entity: prints the code that it joins with, once."""
     from kuber.client.operator import Operator
 
-    with Operator(registry, _token(admin_token), ca=ca) as operator:
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
         print(operator.invite(name, days=days))
 
 
@@ -45,14 +46,14 @@ def invite(
 def revoke(
     name: Annotated[str, typer.Argument(help="Name of the entity.")],
     block: Annotated[bool, typer.Option(help="Let it enrol no more either.")] = False,
-    registry: RegistryUrl = AT_HOME,
+    registry: RegistryUrl = REGISTRY_HERE,
     admin_token: AdminToken = TOKEN,
     ca: Ca = None,
 ) -> None:
     """End the tokens of an entity; unless it is blocked it gets a new one by proving its key."""
     from kuber.client.operator import Operator
 
-    with Operator(registry, _token(admin_token), ca=ca) as operator:
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.revoke(operator.entity(name).id, block=block)
     print(f"The tokens of {name} are revoked{', and it is shut out' if block else ''}; a vault forgets them in 30 s.")
 
@@ -60,24 +61,24 @@ def revoke(
 @hub.command()
 def withdraw(
     knowledge: Annotated[str, typer.Argument(help="Id of the record.")],
-    registry: RegistryUrl = AT_HOME,
+    registry: RegistryUrl = REGISTRY_HERE,
     admin_token: AdminToken = TOKEN,
     ca: Ca = None,
 ) -> None:
     """Take a record back, whoever published it: it is found no more."""
     from kuber.client.operator import Operator
 
-    with Operator(registry, _token(admin_token), ca=ca) as operator:
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.withdraw(knowledge)
     print(f"The record {knowledge} is withdrawn.")
 
 
 @hub.command()
-def audit(registry: RegistryUrl = AT_HOME, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
+def audit(registry: RegistryUrl = REGISTRY_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
     """Print every change of the hub, one a line: time, who, what, of what."""
     from kuber.client.operator import Operator
 
-    with Operator(registry, _token(admin_token), ca=ca) as operator:
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
         cursor = None
         while True:
             page = operator.audit(limit=1000, cursor=cursor)
@@ -92,10 +93,8 @@ def audit(registry: RegistryUrl = AT_HOME, admin_token: AdminToken = TOKEN, ca: 
 @with_settings("dataset", "common_test_size", "data_dir", "cache_dir")
 def verifier(
     settings: Settings,
-    registry: RegistryUrl = AT_HOME,
-    vault: Annotated[
-        str, typer.Option("--vault", metavar="URL", help="The vault of the hub.")
-    ] = "http://127.0.0.1:5002",
+    registry: RegistryUrl = REGISTRY_HERE,
+    vault: VaultUrl = VAULT_HERE,
     token: Annotated[Path, typer.Option("--token", metavar="FILE", help="File of the verifier's token.")] = VERIFIER,
     secret_set: SecretSet = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at what is new.")] = 5.0,
@@ -112,7 +111,7 @@ def verifier(
         settings,
         registry=registry,
         vault=vault,
-        token=_token(token),
+        token=token_in(token),
         secret_set=secret_set,
         limits=Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, seconds=2.0 * cpu_seconds),
         pause=None if once else every,
@@ -121,7 +120,8 @@ def verifier(
     )
 
 
-def _token(path: Path) -> str:
+def token_in(path: Path) -> str:
+    """The token in a file that the registry wrote. SettingsError when it cannot be read."""
     try:
         return path.expanduser().read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

@@ -1,5 +1,6 @@
 """`kuber vault`: the blob service."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,13 @@ import typer
 
 from kuber.cli.options import Ca
 from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+
+_YEAR = 366 * 86400
+
+
+def _seconds(help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0, max=_YEAR, help=help)
+    return option
 
 
 def vault(
@@ -21,13 +29,23 @@ def vault(
     private_key: PrivateKey = None,
     ca: Ca = None,
     plain_http: PlainHttp = False,
+    lease: Annotated[float, _seconds("Seconds that an uploaded blob waits for a record to name it.")] = 3600,
+    grace: Annotated[float, _seconds("Seconds after lease and last pin until a blob is removed.")] = 3600,
+    collect_every: Annotated[float, _seconds("Seconds between two collections; 0: only by hand.")] = 600,
+    upload_expiry: Annotated[float, _seconds("Seconds without a byte after which a cut upload is dropped.")] = 86400,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the vault: blobs by digest."""
     from kuber.services.guard import hub_secret
     from kuber.services.serving import serve
-    from kuber.services.vault_app import open_vault
+    from kuber.services.vault_app import Keeping, open_vault
 
+    keeping = Keeping(
+        lease=timedelta(seconds=lease),
+        grace=timedelta(seconds=grace),
+        period=timedelta(seconds=collect_every),
+        upload_expiry=timedelta(seconds=upload_expiry),
+    )
     serve(
         "vault",
         lambda: open_vault(
@@ -35,6 +53,7 @@ def vault(
             registry=registry,
             secret=hub_secret(secret.expanduser()),
             max_blob_bytes=max_blob_bytes,
+            keeping=keeping,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

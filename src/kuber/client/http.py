@@ -114,9 +114,9 @@ class HttpService:
         method: str,
         path: str,
         *,
-        content: bytes | None = None,
+        content: bytes | Iterator[bytes] | None = None,
         params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         key: str | None = None,
         repeatable: bool = False,
         acting: str | None = None,
@@ -125,7 +125,8 @@ class HttpService:
         """The service's answer to one request, made with the token of the entity `acting`; an error is raised.
 
         The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
-        `repeatable`. `take` reads the body of a success; without it all is read, as JSON.
+        `repeatable`. `headers` that depend on what an earlier try brought are asked for at each. `take` reads the
+        body of a success; without it all is read, as JSON.
         """
         attempt = partial(
             self._ask, method, path, content, params, headers, key, repeatable=repeatable, acting=acting, take=take
@@ -144,9 +145,9 @@ class HttpService:
         self,
         method: str,
         path: str,
-        content: bytes | None,
+        content: bytes | Iterator[bytes] | None,
         params: Mapping[str, Any] | None,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
         key: str | None,
         *,
         repeatable: bool,
@@ -154,14 +155,12 @@ class HttpService:
         take: Callable[[httpx.Response], bytes] | None,
     ) -> Answer:
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
-        sent = dict(headers or {})
+        added = {KEY_HEADER: key} if key is not None else {}
         token = self.credentials.token(acting)
         if token is not None:
-            sent["Authorization"] = f"Bearer {token}"
-        if key is not None:
-            sent[KEY_HEADER] = key
+            added["Authorization"] = f"Bearer {token}"
         if content is not None:
-            sent.setdefault("Content-Type", "application/json")
+            added["Content-Type"] = "application/json"
         asked = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in stamina.retry_context(
             on=ServiceUnavailableError,
@@ -172,6 +171,7 @@ class HttpService:
             wait_jitter=WAIT_FIRST,
         ):
             with attempt, self._answering():
+                sent = {**added, **((headers() if callable(headers) else headers) or {})}
                 request = self._client.build_request(method, path, content=content, params=asked, headers=sent)
                 response = self._client.send(request, stream=True)
                 try:

@@ -4,13 +4,22 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from io import BytesIO
 from threading import RLock
 from typing import TypeVar
 
-from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
+from kuber.domain.admission import (
+    check_attestation,
+    check_kind,
+    check_owner,
+    check_text,
+    check_weights,
+    unsound,
+)
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.kinds import check_artifact
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import Vault
@@ -78,12 +87,13 @@ class MemoryVault:
             items = tuple(Artifact(digest=digest, size=len(self._data[digest])) for digest in page)
         return Page(items=items, cursor=page[-1].hex if more else None)
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
-        """Promise to keep these blobs for `holder`, all or none."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
         check_text(holder, "The holder of pins")
         wanted = list(artifacts)
         with self._lock:
-            for artifact in wanted:
+            for kind, artifact in wanted:
+                check_kind(kind)
                 size = self.size(artifact.digest)
                 if size is None:
                     raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
@@ -91,8 +101,18 @@ class MemoryVault:
                     raise RequestRejectedError(
                         f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told."
                     )
-            for artifact in wanted:
+                try:
+                    check_artifact(kind, BytesIO(self._data[artifact.digest]).read, size)
+                except ValueError as error:
+                    raise unsound(artifact.digest, kind, str(error)) from None
+            for _, artifact in wanted:
                 self._holders.setdefault(artifact.digest, set()).add(holder)
+
+    def unpin(self, holder: str) -> None:
+        """Take back every promise to `holder`; without any, nothing changes."""
+        with self._lock:
+            for holders in self._holders.values():
+                holders.discard(holder)
 
     def pinned(self, digest: Digest) -> list[str]:
         """Who holds this blob, in order of name."""
@@ -183,8 +203,12 @@ class MemoryRegistry:
                     "its first publisher; publish yours under another name."
                 )
             id = self._ids()
-            self._vault.pin(id, told.artifacts.values())
-            check_weights(told, lambda digest, length: self._vault.get(digest)[:length])
+            self._vault.pin(id, told.artifacts.items())
+            try:
+                check_weights(told, lambda digest, length: self._vault.get(digest)[:length])
+            except RequestRejectedError:
+                self._vault.unpin(id)
+                raise
             record = Knowledge.from_draft(told, id=id, published_at=self._clock())
             self._pins[pin] = manifest
             if told.signature is not None:

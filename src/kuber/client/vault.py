@@ -1,26 +1,23 @@
 """The Vault port over HTTP."""
 
-import hashlib
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import httpx
-from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
-from kuber.client.http import HttpService, Trusted
+from kuber.client.download import Download, announced
+from kuber.client.http import WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
+from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import Page
-from kuber.errors import (
-    CorruptKnowledgeError,
-    IncompatibleKnowledgeError,
-    KnowledgeNotFoundError,
-    RequestRejectedError,
-    ServiceError,
-)
-from kuber.wire import ArtifactBody, PageBody, PinsBody, sentence
+from kuber.errors import ConflictError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
+from kuber.wire import ArtifactBody, CollectionBody, PageBody, PinBody, PinsBody, ScrubBody, UploadBody
 
-MAX_BLOB_BYTES = 2 << 30  # a larger one is not taken into memory
+WHOLE = 8 << 20  # bytes that are sent in one request; more of them go on where they were cut
+PIECE = 1 << 20
 
 
 class HttpVault(HttpService):
@@ -41,40 +38,39 @@ class HttpVault(HttpService):
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
 
     def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing."""
+        """Store these bytes; storing them again changes nothing.
+
+        Many bytes are sent so that they go on where the connection was cut, for as long as some of them arrive
+        within `patience`.
+        """
+        artifact = Artifact(digest=Digest.of(data), size=len(data)) if data else None
+        if artifact is not None and artifact.size > WHOLE:
+            self._send(data, artifact)
+            return artifact
         digest = Digest.of(data)
         headers = {"Content-Type": "application/octet-stream"}
         answer = self.ask("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
-        artifact = self.parse(ArtifactBody.read, answer.data).value()
-        if artifact != Artifact(digest=digest, size=len(data)):
+        stored = self.parse(ArtifactBody.read, answer.data).value()
+        if stored != artifact:
             raise ServiceError(f"The vault at {self.url} says it stored other bytes than were sent; do not trust it.")
-        return artifact
+        return stored
 
     def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest, verified while they arrive.
+        """The bytes with this digest, verified while they arrive; a cut transfer goes on where it was.
 
         Raises KnowledgeNotFoundError when they are not there, CorruptKnowledgeError when others came, and
         IncompatibleKnowledgeError when there are more than MAX_BLOB_BYTES.
         """
-
-        def take(response: httpx.Response) -> bytes:
-            announced = self._announced(response)
-            if announced > MAX_BLOB_BYTES:
-                raise IncompatibleKnowledgeError(
-                    f"Blob {digest} has {announced} bytes, more than the {MAX_BLOB_BYTES} that are taken."
-                )
-            sha = hashlib.sha256()
-            data = bytearray()
-            for piece in response.iter_raw():
-                data += piece
-                if len(data) > announced:
-                    break
-                sha.update(piece)
-            if len(data) != announced or sha.hexdigest() != digest.hex:
-                raise CorruptKnowledgeError(f"What the vault at {self.url} sent is not blob {digest}; do not use it.")
-            return bytes(data)
-
-        return self.ask("GET", f"/v1/blobs/{digest}", headers={"Accept-Encoding": "identity"}, take=take).data
+        download = Download(digest, self.url)
+        while True:
+            before = download.furthest
+            try:
+                self.ask("GET", f"/v1/blobs/{digest}", headers=download.headers, take=download.take)
+            except ServiceUnavailableError:
+                if self._patience and download.furthest > before:
+                    continue  # patience is with a vault that sends nothing
+                raise
+            return download.verified()
 
     def size(self, digest: Digest) -> int | None:
         """How many bytes are stored under this digest; None when there are none."""
@@ -95,16 +91,81 @@ class HttpVault(HttpService):
         answer = self.ask("GET", "/v1/blobs", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[ArtifactBody].read, answer.data).value()
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
-        """Promise to keep these blobs for `holder`, all or none."""
-        try:
-            body = PinsBody(holder=holder, artifacts=tuple(ArtifactBody.of(artifact) for artifact in artifacts))
-        except ValidationError as error:
-            raise RequestRejectedError(sentence(error)) from None
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
+        body = PinsBody.of(holder, artifacts)
         self.ask("POST", "/v1/pins", content=body.model_dump_json().encode(), repeatable=True)
 
+    def unpin(self, holder: str) -> None:
+        """Take back every promise to `holder`; without any, nothing changes."""
+        self.ask("DELETE", "/v1/pins", params={"holder": holder}, repeatable=True)
+
+    def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
+        """Every promise, in order of holder and digest."""
+        answer = self.ask("GET", "/v1/pins", params={"limit": limit, "cursor": cursor})
+        return self.parse(PageBody[PinBody].read, answer.data).value()
+
+    def collect(self) -> Collection:
+        """Have the vault remove now what nobody has held for its grace period."""
+        return self.parse(CollectionBody.read, self.ask("POST", "/v1/collections", repeatable=True).data).value()
+
+    def scrub(self, *, limit: int = 100, cursor: str | None = None) -> Scrub:
+        """Have the vault hash its next blobs again and set the rotten aside; the cursor goes on after them."""
+        params = {"limit": limit, "cursor": cursor}
+        return self.parse(ScrubBody.read, self.ask("POST", "/v1/scrubs", params=params).data).value()
+
+    def _send(self, data: bytes, artifact: Artifact) -> None:
+        """Upload in as many requests as it takes."""
+        upload = self._begin(artifact)
+        wait, given_up = WAIT_FIRST, time.monotonic() + self._patience
+        while upload.id is not None:
+            before = upload.offset
+            try:
+                upload = self._append(upload, data)
+            except (ServiceUnavailableError, ConflictError):  # cut; or the vault had more, or less, than we knew
+                if not self._patience:
+                    raise
+                upload = self._look_up(upload)
+                if upload.id is not None and upload.offset > before:
+                    wait, given_up = WAIT_FIRST, time.monotonic() + self._patience
+                elif time.monotonic() + wait > given_up:
+                    raise
+                else:
+                    time.sleep(wait)
+                    wait = min(2 * wait, WAIT_MOST)
+
+    def _begin(self, artifact: Artifact) -> Upload:
+        content = ArtifactBody.of(artifact).model_dump_json().encode()
+        upload = self._told(self.ask("POST", "/v1/uploads", content=content, repeatable=True))
+        if (upload.digest, upload.size) != (artifact.digest, artifact.size):
+            raise ServiceError(f"The vault at {self.url} begins an upload of another blob; do not trust it.")
+        return upload
+
+    def _append(self, upload: Upload, data: bytes) -> Upload:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(upload.size - upload.offset),
+            "Upload-Offset": str(upload.offset),
+        }
+        pieces = (data[start : start + PIECE] for start in range(upload.offset, upload.size, PIECE))
+        return self._told(self.ask("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers))
+
+    def _look_up(self, upload: Upload) -> Upload:
+        """How far an upload has come; begun again where the vault does not know it, for it may be over and done."""
+        try:
+            answer = self.ask("HEAD", f"/v1/uploads/{upload.id}", take=lambda _: b"")
+        except KnowledgeNotFoundError:
+            return self._begin(Artifact(digest=upload.digest, size=upload.size))
+        offset = answer.headers.get("Upload-Offset", "")
+        if not offset.isascii() or not offset.isdecimal() or int(offset) > upload.size:
+            raise ServiceError(f"The vault at {self.url} does not tell how much has come; do not trust it.")
+        return replace(upload, offset=int(offset))
+
+    def _told(self, answer: Answer) -> Upload:
+        upload = self.parse(UploadBody.read, answer.data).value()
+        if upload.offset > upload.size or (upload.id is None and upload.offset < upload.size):
+            raise ServiceError(f"The vault at {self.url} tells of an upload that cannot be; do not trust it.")
+        return upload
+
     def _announced(self, response: httpx.Response) -> int:
-        length = response.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdecimal():
-            raise ServiceError(f"The vault at {self.url} does not tell how many bytes it sends; do not trust it.")
-        return int(length)
+        return announced(response, self.url)

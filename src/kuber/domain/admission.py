@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.kinds import KINDS
 from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 from kuber.domain.member import Member
@@ -49,6 +50,18 @@ def check_attestation(record: Knowledge, member: Member, evaluation: Evaluation)
         raise RequestRejectedError("The record is your own; attest what others publish.")
     if evaluation.test_set != record.task.test_set or len(evaluation.total) != record.task.classes:
         raise RequestRejectedError("The evaluation is not one on the common test set of the record's task.")
+
+
+def check_kind(kind: str) -> None:
+    """RequestRejectedError unless there is a check for artifacts of this kind."""
+    if kind not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        raise RequestRejectedError(f"There is no artifact kind {kind[:100]!r}; publish only: {known}.")
+
+
+def unsound(digest: Digest, kind: str, fault: str) -> RequestRejectedError:
+    """The sentence about a blob that is not what its kind asks for."""
+    return RequestRejectedError(f"Blob {digest} holds no sound {kind}: {fault}.")
 
 
 def check_text(text: str, what: str) -> None:

@@ -5,6 +5,7 @@ Format: 8 bytes little-endian header length, that many bytes of JSON, then the t
 """
 
 import json
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -27,42 +28,66 @@ def header_length(prefix: bytes) -> int:
     return length
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a tensor lies, in bytes after the header; `end` is not part of it."""
+
+    name: str
+    spec: TensorSpec
+    begin: int
+    end: int
+
+
 def read_manifest(header: bytes, *, size: int) -> dict[str, TensorSpec]:
     """The tensors that the JSON `header` of a file of `size` bytes announces.
 
     Raises ValueError unless the tensors fill the file exactly: no gap, no overlap, nothing left over.
     """
+    return {span.name: span.spec for span in read_spans(header, size=size)}
+
+
+def read_spans(header: bytes, *, size: int) -> list[Span]:
+    """The same tensors in the order in which their bytes come."""
     try:
-        entries = json.loads(header)
+        entries = json.loads(header, object_pairs_hook=_distinct)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ValueError("the safetensors header is not JSON") from None
-    if not isinstance(entries, dict):
+    if not header.startswith(b"{"):  # nor may blanks come first, says the format
         raise ValueError("the safetensors header is not a JSON object")
-    entries.pop("__metadata__", None)
+    notes = entries.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError("the __metadata__ of a safetensors header maps texts to texts")
     spans = []
-    manifest = {}
     for name, entry in entries.items():
-        spec, begin, end = _tensor(name, entry)
-        if end - begin != prod(spec.shape) * _BITS[spec.dtype] // 8:
-            raise ValueError(f"tensor {name!r} has other bytes than its dtype and shape say")
-        manifest[name] = spec
-        spans.append((begin, end))
+        span = _tensor(name, entry)
+        if span.end - span.begin != prod(span.spec.shape) * _BITS[span.spec.dtype] // 8:
+            raise ValueError(f"tensor {name[:100]!r} has other bytes than its dtype and shape say")
+        spans.append(span)
+    spans.sort(key=lambda span: (span.begin, span.end))
     position = 0
-    for begin, end in sorted(spans):
-        if begin != position:
+    for span in spans:
+        if span.begin != position:
             raise ValueError("the tensors of a safetensors file follow each other without gap or overlap")
-        position = end
+        position = span.end
     if PREFIX_LENGTH + len(header) + position != size:
         raise ValueError("a safetensors file ends with its last tensor")
-    return manifest
+    return spans
 
 
-def _tensor(name: str, entry: Any) -> tuple[TensorSpec, int, int]:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers differ on which of two equal names counts, so there may be none."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("the safetensors header gives a name twice")
+    return entries
+
+
+def _tensor(name: str, entry: Any) -> Span:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"tensor {name!r} lacks dtype, shape or data_offsets") from None
+        raise ValueError(f"tensor {name[:100]!r} lacks dtype, shape or data_offsets") from None
     numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _DIMENSIONS else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not isinstance(dtype, str):
-        raise ValueError(f"tensor {name!r} has a dtype, shape or data_offsets that is none")
-    return TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end
+        raise ValueError(f"tensor {name[:100]!r} has a dtype, shape or data_offsets that is none")
+    return Span(name, TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end)

@@ -115,7 +115,11 @@ class Vault(Protocol):
         """What is stored, in order of digest."""
         ...
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
-        """Promise to keep these blobs for `holder`, all or none. Raises RequestRejectedError when one is not
-        stored with the size told."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Promise to keep these blobs, each of the kind before it, for `holder`, all or none. Raises
+        RequestRejectedError when one is not stored with the size told, or is no sound artifact of its kind."""
+        ...
+
+    def unpin(self, holder: str) -> None:
+        """Take back every promise to `holder`; without any, nothing changes."""
         ...

@@ -4,16 +4,17 @@ import base64
 import binascii
 import json
 import math
+from typing import Any
 
 from kuber.errors import RequestRejectedError
 
 
-def encode(order: str, *position: int | float) -> str:
+def encode(order: str, *position: int | float | str) -> str:
     """The cursor that goes on after `position` in a listing of this order."""
     return base64.urlsafe_b64encode(json.dumps([order, *position]).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, order: str, *kinds: type) -> list[int | float]:
+def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
     """The position in a cursor; RequestRejectedError unless `encode` made it for this order."""
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
@@ -23,7 +24,7 @@ def decode(cursor: str, order: str, *kinds: type) -> list[int | float]:
         not isinstance(values, list)
         or values[:1] != [order]
         or [type(value) for value in values[1:]] != list(kinds)
-        or not all(math.isfinite(value) and abs(value) < 2**63 for value in values[1:])
+        or not all(isinstance(value, str) or (math.isfinite(value) and abs(value) < 2**63) for value in values[1:])
     ):
         raise RequestRejectedError("The cursor is not one of this listing; start again without it.")
     return values[1:]

@@ -15,7 +15,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from kuber.errors import ServiceError, ServiceUnavailableError
+from kuber.errors import InsufficientStorageError, ServiceError, ServiceUnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 10
@@ -76,6 +76,10 @@ class Database:
         except IntegrityError:
             raise  # a mistake of ours: trying again does not help
         except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise InsufficientStorageError(
+                    "The database cannot be written: its disk is full; make space there and try again."
+                ) from None
             raise ServiceUnavailableError(f"The database cannot be written: {error.orig}.") from None
         return result
 

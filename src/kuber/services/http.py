@@ -20,6 +20,7 @@ from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
     IncompatibleKnowledgeError,
+    InsufficientStorageError,
     KnowledgeNotFoundError,
     KUberError,
     NotAuthorizedError,
@@ -39,10 +40,12 @@ STATUSES: dict[type[KUberError], int] = {
     CorruptKnowledgeError: 422,
     NotAuthorizedError: 403,
     ServiceUnavailableError: 503,
+    InsufficientStorageError: 507,
 }
 MAX_JSON_BYTES = 16 << 20
 REQUESTS_PER_MINUTE = 30_000  # of one address
 DRAIN_BYTES = 64 << 20  # of a body that is refused
+_DRAINED = {409, 413, 507}  # answers that may come before the body has
 _EXPLAINED = {401, 413, 416}  # raised here, with a sentence
 PROBLEM_TYPE = "application/problem+json"
 
@@ -159,7 +162,7 @@ class Edge:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status == 413:
+                if status in _DRAINED:
                     await body.drain()
                 version = (PROTOCOL_HEADER.lower().encode(), str(PROTOCOL).encode())
                 message = {**message, "headers": [*message.get("headers", []), version]}
@@ -233,7 +236,7 @@ class _Intake:
 
 def _streamed(scope: Scope) -> bool:
     """Whether the body is a blob, which is never held in memory and has a limit of its own."""
-    return bool(scope["path"].startswith("/v1/blobs/"))
+    return bool(scope["path"].startswith(("/v1/blobs/", "/v1/uploads/")))
 
 
 def _incompatible(service: ServiceName, spoken: str) -> str:

@@ -1,5 +1,6 @@
 """The registry on a database: who takes part, what was published, what became of it."""
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, RECALL_UNIT, Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.domain.verification import Attestation, Standing, Verification
-from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.registry_audit import note
@@ -52,11 +53,17 @@ from kuber.services.registry_tables import class_evaluations, deliveries, delive
 from kuber.signing import check_record, check_succession
 from kuber.wire import record_bytes, succession_bytes
 
+log = logging.getLogger(__name__)
+
 
 class BlobSource(Protocol):
     """What the registry needs of the vault. RegistryVault is one over HTTP, and VaultStore is one too."""
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """As the Vault port's."""
+        ...
+
+    def unpin(self, holder: str) -> None:
         """As the Vault port's."""
         ...
 
@@ -166,7 +173,17 @@ class RegistryStore:
             check_record(read_member(connection, draft.entity), draft, record_bytes(draft))
             check_pinned(connection, draft.architecture)
         id = self._ids()
-        self._vault.pin(id, draft.artifacts.values())
+        self._vault.pin(id, draft.artifacts.items())
+        try:
+            stored, new = self._insert(draft, id=id, key=key, digest=digest)
+        except (RequestRejectedError, ConflictError):
+            self._release(id)
+            raise
+        if not new:  # another request with this key was faster, and its record has pins of its own
+            self._release(id)
+        return stored, new
+
+    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
@@ -180,6 +197,14 @@ class RegistryStore:
             return record, True
 
         return self.database.write(work)
+
+    def _release(self, id: str) -> None:
+        """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
+        stay, as the record may be stored: `kuber hub check` finds those without one."""
+        try:
+            self._vault.unpin(id)
+        except ServiceError as error:
+            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
@@ -249,6 +274,7 @@ class RegistryStore:
                 note(connection, now, who, "withdraw", id)
 
         self.database.write(work)
+        self._release(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""

@@ -11,7 +11,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
 from kuber.services.neighbour import neighbour
-from kuber.wire import PROTOCOL, PROTOCOL_HEADER, ArtifactBody, PinsBody, ProblemBody, error_from
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinsBody, ProblemBody, error_from
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 30
@@ -34,10 +34,14 @@ class RegistryVault:
         except httpx.InvalidURL as error:
             raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
-        """Ask the vault to keep these blobs for `holder`, all or none."""
-        body = PinsBody(holder=holder, artifacts=tuple(ArtifactBody.of(artifact) for artifact in artifacts))
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Ask the vault to keep these blobs, of these kinds, for `holder`, all or none."""
+        body = PinsBody.of(holder, artifacts)
         self._ask("POST", "/v1/pins", content=body.model_dump_json(), headers={"Content-Type": "application/json"})
+
+    def unpin(self, holder: str) -> None:
+        """Let the vault take back every promise to `holder`."""
+        self._ask("DELETE", "/v1/pins", params={"holder": holder})
 
     def head(self, digest: Digest, length: int) -> bytes:
         """The first `length` bytes of a blob, or all of a shorter one."""

@@ -3,22 +3,40 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from kuber.domain.access import Caller, Scope
+from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT
 from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
-from kuber.services.vault_store import CHUNK, VaultStore
-from kuber.wire import ArtifactBody, DigestText, PageBody, PinsBody
+from kuber.services.vault_collection import GRACE, PERIOD, collect, collecting
+from kuber.services.vault_incoming import CHUNK
+from kuber.services.vault_scrub import scrub
+from kuber.services.vault_store import LEASE, VaultStore
+from kuber.services.vault_uploads import EXPIRY, Uploads
+from kuber.wire import (
+    ArtifactBody,
+    CollectionBody,
+    DigestText,
+    PageBody,
+    PinBody,
+    PinsBody,
+    ScrubBody,
+    UploadBody,
+)
 
 MAX_BLOB_BYTES = 2 << 30
 _RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
@@ -31,6 +49,22 @@ _SENT: dict[int | str, dict[str, Any]] = {
 }
 
 
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Cursor = Annotated[str | None, Query(max_length=4000)]
+UploadId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+Holder = Annotated[str, Query(min_length=1, max_length=200)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """For how long the vault keeps what nobody pins, and how often it looks."""
+
+    lease: timedelta = LEASE
+    grace: timedelta = GRACE
+    period: timedelta = PERIOD
+    upload_expiry: timedelta = EXPIRY
+
+
 @contextlib.contextmanager
 def open_vault(
     folder: Path,
@@ -38,22 +72,35 @@ def open_vault(
     registry: str,
     secret: str,
     max_blob_bytes: int = MAX_BLOB_BYTES,
+    keeping: Keeping | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve."""
+    kept = keeping or Keeping()
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder)) as store,
+        contextlib.closing(VaultStore(folder, lease=kept.lease)) as store,
     ):
-        yield vault_app(store, access.caller, max_blob_bytes=max_blob_bytes, requests_per_minute=requests_per_minute)
+        uploads = Uploads(store, expiry=kept.upload_expiry)
+        with collecting(store, uploads, period=kept.period, grace=kept.grace):
+            yield vault_app(
+                store,
+                uploads,
+                access.caller,
+                max_blob_bytes=max_blob_bytes,
+                grace=kept.grace,
+                requests_per_minute=requests_per_minute,
+            )
 
 
 def vault_app(
     store: VaultStore,
+    uploads: Uploads,
     authenticate: Authenticate,
     *,
     max_blob_bytes: int = MAX_BLOB_BYTES,
+    grace: timedelta = GRACE,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """The routes of the vault, on this store."""
@@ -78,15 +125,10 @@ def vault_app(
         if length.isdigit() and int(length) > max_blob_bytes:
             raise _too_large(max_blob_bytes)
         with store.receive() as blob:
-            piece = bytearray()
-            async for chunk in request.stream():
-                piece += chunk
+            async for piece in _pieces(request):
                 if blob.size + len(piece) > max_blob_bytes:
                     raise _too_large(max_blob_bytes)
-                if len(piece) >= CHUNK:
-                    await run_in_threadpool(blob.write, piece)
-                    piece = bytearray()
-            await run_in_threadpool(blob.write, piece)
+                await run_in_threadpool(blob.write, piece)
             artifact, new = await run_in_threadpool(blob.keep, Digest.parse(digest))
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)
@@ -98,6 +140,7 @@ def vault_app(
         request: Request,
         caller: Annotated[Caller, readers],
         range_: Annotated[str | None, Header(alias="Range", description="One range, as bytes=first-last.")] = None,
+        if_range: Annotated[str | None, Header(description="Send the range only of this ETag.")] = None,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """The bytes with this digest, or one range of them. The reader verifies them."""
@@ -107,7 +150,8 @@ def vault_app(
             if if_none_match is not None and tag in if_none_match:
                 return Response(status_code=304, headers={"ETag": tag})
             size = file.seek(0, 2)
-            span = _span(range_, size)
+            ranged = request.method == "GET" and if_range in (None, tag)  # RFC 9110, sections 13.1.5 and 14.2
+            span = _span(range_, size) if ranged else None
             first, last = span or (0, size - 1)
             headers = {"ETag": tag, "Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
             if span:
@@ -120,19 +164,111 @@ def vault_app(
 
     @app.get("/v1/blobs", operation_id="list_blobs")
     async def blobs(
-        caller: Annotated[Caller, readers],
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[ArtifactBody]:
         """What is stored, in order of digest."""
         return PageBody[ArtifactBody].of(store.blobs(limit=limit, cursor=cursor))
 
-    @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
-    def pin(body: PinsBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> None:
-        """Promise to keep these blobs for the holder, all or none."""
-        store.pin(body.holder, [artifact.value() for artifact in body.artifacts])
-
+    _add_uploads(app, uploads, guard, max_blob_bytes)
+    _add_keeping(app, store, uploads, guard, grace)
     return app
+
+
+def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: int) -> None:
+    senders = guard.admits(Scope.ENTITY, Scope.SERVICE)
+
+    @app.post(
+        "/v1/uploads",
+        operation_id="begin_upload",
+        status_code=201,
+        responses={200: {"model": UploadBody, "description": "The vault has the blob already."}},
+    )
+    def begin(body: ArtifactBody, response: Response, caller: Annotated[Caller, senders]) -> UploadBody:
+        """Announce a blob that is sent in pieces: 201, or 200 without an id when there is nothing left to send."""
+        if body.size > max_blob_bytes:
+            raise _too_large(max_blob_bytes)
+        upload = uploads.begin(body.value())
+        response.status_code = 200 if upload.id is None else 201
+        return UploadBody.of(upload)
+
+    @app.head("/v1/uploads/{id}", operation_id="head_upload", response_class=Response)
+    def offset(id: UploadId, caller: Annotated[Caller, senders]) -> Response:
+        """How much has come, as Upload-Offset, and how much will in the end, as Upload-Length."""
+        upload = uploads.upload(id)
+        return Response(headers={"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size)})
+
+    @app.patch(
+        "/v1/uploads/{id}",
+        operation_id="continue_upload",
+        responses={201: {"model": UploadBody, "description": "That was all, and the blob is stored."}},
+        openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
+    )
+    async def append(
+        id: UploadId,
+        request: Request,
+        response: Response,
+        caller: Annotated[Caller, senders],
+        offset: Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**63, description="Bytes sent before.")],
+    ) -> UploadBody:
+        """Append the body: 200 while bytes are missing, 201 when the blob is stored. Not from another offset: 409."""
+        turn = await run_in_threadpool(uploads.enter, id, offset)
+        async for piece in _pieces(request):
+            await run_in_threadpool(turn.write, piece)
+        stored = await run_in_threadpool(uploads.complete, turn)
+        if stored is None:
+            return UploadBody.of(uploads.upload(id))
+        response.status_code = 201
+        artifact, _ = stored
+        return UploadBody.of(Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size))
+
+
+def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta) -> None:
+    operator = guard.admits(Scope.ADMIN)
+    keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
+
+    @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
+    def pin(body: PinsBody, caller: Annotated[Caller, keepers]) -> None:
+        """Promise to keep these blobs, sound artifacts of their kinds, for the holder; all or none."""
+        store.pin(body.holder, body.pairs())
+
+    @app.delete("/v1/pins", operation_id="unpin_blobs", status_code=204)
+    def unpin(holder: Holder, caller: Annotated[Caller, keepers]) -> None:
+        """Take back every promise to a holder."""
+        store.unpin(holder)
+
+    @app.get("/v1/pins", operation_id="list_pins")
+    async def pins(
+        caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[PinBody]:
+        """Every promise, in order of holder and digest."""
+        return PageBody[PinBody].of(store.pins(limit=limit, cursor=cursor))
+
+    @app.post("/v1/collections", operation_id="collect")
+    def collect_now(caller: Annotated[Caller, operator]) -> CollectionBody:
+        """Remove what nobody has held for the grace period, now."""
+        return CollectionBody.of(collect(store, uploads, grace=grace))
+
+    @app.post("/v1/scrubs", operation_id="scrub")
+    def scrub_now(caller: Annotated[Caller, operator], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
+        """Hash the next stored blobs again and set the rotten aside."""
+        return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytearray]:
+    """The body in pieces of about CHUNK bytes. What came before the sender went away is given, then that is told."""
+    piece = bytearray()
+    try:
+        async for chunk in request.stream():
+            piece += chunk
+            if len(piece) >= CHUNK:
+                yield piece
+                piece = bytearray()
+    except ClientDisconnect:
+        if piece:
+            yield piece
+        raise
+    if piece:
+        yield piece
 
 
 def _too_large(limit: int) -> HTTPException:

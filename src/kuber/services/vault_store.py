@@ -2,57 +2,32 @@
 
 import hashlib
 import logging
-import os
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    DateTime,
-    Index,
-    MetaData,
-    String,
-    Table,
-    bindparam,
-    delete,
-    insert,
-    select,
-)
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
-from kuber.domain.admission import check_text
+from kuber.domain.admission import check_kind, check_text, unsound
+from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.services import cursor as cursors
 from kuber.services.database import Database
+from kuber.services.vault_incoming import Incoming, make, sync, unwritable
+from kuber.services.vault_soundness import find_fault, known_fault, remember
+from kuber.services.vault_tables import blob_rows, pin_rows, upload_rows
 
-CHUNK = 1 << 20  # bytes read or written at a time
+LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
+_GUARDS = 256
 
 log = logging.getLogger(__name__)
-
-tables = MetaData()
-blob_rows = Table(
-    "blobs",
-    tables,
-    Column("digest", String(64), primary_key=True),  # hex; its file is blobs/<2 digits>/<2 digits>/<hex>
-    Column("size", BigInteger, nullable=False),
-    Column("stored_at", DateTime(timezone=True), nullable=False),
-)
-# No foreign key: a promise outlives the loss of a file, and holds again when the bytes come back.
-pin_rows = Table(
-    "pins",
-    tables,
-    Column("holder", String(200), primary_key=True),
-    Column("digest", String(64), primary_key=True),
-    Column("pinned_at", DateTime(timezone=True), nullable=False),
-    Index("pins_by_digest", "digest"),
-)
 
 
 def utc_now() -> datetime:
@@ -66,23 +41,27 @@ class VaultStore:
     folder cannot be used.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, folder: Path, *, lease: timedelta = LEASE, clock: Callable[[], datetime] = utc_now) -> None:
+        self.folder = folder
+        self.clock = clock
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
-        self._clock = clock
-        self._database = Database(folder / "vault.sqlite", history="vault")
+        self._lease = lease
+        self._guards = [threading.Lock() for _ in range(_GUARDS)]
+        self._receiving: set[str] = set()  # names of files in incoming/
+        self.database = Database(folder / "vault.sqlite", history="vault")
         try:
             self._blobs.mkdir(exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
-            self._sweep()
+            self.sweep()
             self._reconcile()
         except OSError as error:
-            self._database.close()
+            self.database.close()
             raise ServiceError(f"The vault's folder {folder} cannot be used: {error.strerror}.") from None
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
-        self._database.close()
+        self.database.close()
 
     def put(self, data: bytes) -> Artifact:
         """Store these bytes; storing them again changes nothing."""
@@ -94,11 +73,16 @@ class VaultStore:
     @contextmanager
     def receive(self) -> Iterator["Incoming"]:
         """A blob to write piece by piece; unless it is kept, nothing of it stays."""
-        blob = Incoming(self, self._incoming / secrets.token_hex(16))
+        name = secrets.token_hex(16)
+        self._receiving.add(name)
         try:
-            yield blob
+            blob = Incoming(self._incoming / name, self.settle)
+            try:
+                yield blob
+            finally:
+                blob.discard()
         finally:
-            blob.discard()
+            self._receiving.discard(name)
 
     def get(self, digest: Digest) -> bytes:
         """The bytes with this digest, verified."""
@@ -126,75 +110,168 @@ class VaultStore:
 
     def size(self, digest: Digest) -> int | None:
         """How many bytes are stored under this digest; None when there are none."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             size: int | None = connection.scalar(select(blob_rows.c.size).where(blob_rows.c.digest == digest.hex))
         return size
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
         """What is stored, in order of digest; a cursor is the digest that ended the page before."""
-        if not 1 <= limit <= MAX_LIMIT:
-            raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
+        _check_limit(limit)
         query = select(blob_rows.c.digest, blob_rows.c.size).order_by(blob_rows.c.digest).limit(limit + 1)
         if cursor is not None:
             try:
                 query = query.where(blob_rows.c.digest > Digest(cursor).hex)
             except ValueError:
                 raise RequestRejectedError("The cursor is not one of this vault; start again without it.") from None
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(query).all()
         items = tuple(Artifact(digest=Digest(row.digest), size=row.size) for row in rows[:limit])
         return Page(items=items, cursor=items[-1].digest.hex if len(rows) > limit else None)
 
-    def pin(self, holder: str, artifacts: Iterable[Artifact]) -> None:
-        """Promise to keep these blobs for `holder`, all or none."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
         check_text(holder, "The name of a holder")
-        wanted = set(artifacts)
-        now = self._clock()
+        wanted = dict.fromkeys(artifacts)
+        for kind, artifact in wanted:
+            self._check_sound(kind, artifact)
+        now = self.clock()
 
         def work(connection: Connection) -> None:
-            digests = {artifact.digest.hex for artifact in wanted}
+            digests = {artifact.digest.hex for _, artifact in wanted}
             stored = select(blob_rows.c.digest, blob_rows.c.size).where(blob_rows.c.digest.in_(digests))
             sizes = {row.digest: row.size for row in connection.execute(stored)}
-            for artifact in wanted:
+            for _, artifact in wanted:
                 _check_stored(artifact, sizes.get(artifact.digest.hex))
             held = set(connection.scalars(select(pin_rows.c.digest).where(pin_rows.c.holder == holder)))
             new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
             if new:
                 connection.execute(insert(pin_rows), new)
 
-        self._database.write(work)
+        self.database.write(work)
+
+    def unpin(self, holder: str) -> None:
+        """Take back every promise to `holder`; without any, nothing changes."""
+        now = self.clock()
+
+        def work(connection: Connection) -> None:
+            held = select(pin_rows.c.digest).where(pin_rows.c.holder == holder)
+            free = blob_rows.c.digest.in_(held) & (blob_rows.c.leased_until < now)
+            connection.execute(update(blob_rows).where(free).values(leased_until=now))
+            connection.execute(delete(pin_rows).where(pin_rows.c.holder == holder))
+
+        self.database.write(work)
+
+    def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
+        """Every promise, in order of holder and digest."""
+        _check_limit(limit)
+        query = select(pin_rows).order_by(pin_rows.c.holder, pin_rows.c.digest).limit(limit + 1)
+        if cursor is not None:
+            after = cursors.decode(cursor, "pins", str, str)
+            query = query.where(tuple_(pin_rows.c.holder, pin_rows.c.digest) > tuple_(*after))
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        items = tuple(
+            Pin(holder=row.holder, digest=Digest(row.digest), pinned_at=row.pinned_at.replace(tzinfo=UTC))
+            for row in rows[:limit]
+        )
+        more = len(rows) > limit
+        return Page(items=items, cursor=cursors.encode("pins", *rows[limit - 1][:2]) if more else None)
 
     def pinned(self, digest: Digest) -> list[str]:
         """Who holds this blob, in order of name."""
         query = select(pin_rows.c.holder).where(pin_rows.c.digest == digest.hex).order_by(pin_rows.c.holder)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return list(connection.scalars(query))
 
     def path(self, digest: Digest) -> Path:
         """Where the file of this blob is, or would be."""
         return self._blobs / digest.hex[:2] / digest.hex[2:4] / digest.hex
 
-    def add(self, artifact: Artifact) -> bool:
-        """Index a blob whose file is in place; whether it is a new one."""
-        row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": self._clock()}
+    @contextmanager
+    def guard(self, *digests: Digest) -> Iterator[None]:
+        """Keep others from giving these blobs their files, or taking them, meanwhile.
+
+        A row is taken away before its file and given after it. Between the two steps of one hand no other may come:
+        else a collection would remove the file of a blob that was just put again.
+        """
+        with ExitStack() as stack:
+            for place in sorted({int(digest.hex[:2], 16) for digest in digests}):  # one order, so no deadlock
+                stack.enter_context(self._guards[place])
+            yield
+
+    def settle(self, part: Path, artifact: Artifact, *, upload: str | None = None) -> bool:
+        """Give a complete, synced file its name and index it: whether the blob is new.
+
+        Its lease begins. `upload` is the row that has come to its end with it. When the index cannot be written, the
+        file is where it was.
+        """
+        target = self.path(artifact.digest)
+        with self.guard(artifact.digest):
+            try:
+                make(target.parent)
+                part.replace(target)
+                sync(target.parent)
+            except OSError as error:
+                raise unwritable(error) from None
+            try:
+                return self._index(artifact, upload)
+            except ServiceError:
+                if self.size(artifact.digest) is None:
+                    target.replace(part)
+                raise
+
+    def renew(self, artifact: Artifact) -> bool:
+        """Lease a blob anew, as its upload does: whether it is stored. RequestRejectedError when its size differs."""
+        size = self.size(artifact.digest)
+        if size is None:
+            return False
+        _check_stored(artifact, size)
+        return self.database.write(lambda connection: self._lease_again(connection, artifact.digest))
+
+    def sweep(self) -> int:
+        """Remove files on their way in that nobody writes: how many."""
+        leftovers = [file for file in self._incoming.iterdir() if file.name not in self._receiving]
+        for leftover in leftovers:
+            log.warning("removed %s, left by a crash", leftover.name)
+            leftover.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def _check_sound(self, kind: str, artifact: Artifact) -> None:
+        """RequestRejectedError unless the blob is stored and is a sound artifact of this kind."""
+        check_kind(kind)
+        known = known_fault(self.database, kind, artifact.digest)
+        _check_stored(artifact, self.size(artifact.digest))
+        if known is None:
+            with self.open(artifact.digest) as file:
+                known = (find_fault(file, kind, artifact),)
+            remember(self.database, kind, artifact.digest, known[0])
+        if known[0] is not None:
+            raise unsound(artifact.digest, kind, known[0])
+
+    def _index(self, artifact: Artifact, upload: str | None = None) -> bool:
+        now = self.clock()
+        row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now}
 
         def work(connection: Connection) -> bool:
-            present = select(blob_rows.c.digest).where(blob_rows.c.digest == artifact.digest.hex)
-            if connection.scalar(present) is not None:
+            if upload is not None:
+                connection.execute(delete(upload_rows).where(upload_rows.c.id == upload))
+            if self._lease_again(connection, artifact.digest):
                 return False
-            connection.execute(insert(blob_rows), row)
+            connection.execute(insert(blob_rows), {**row, "leased_until": now + self._lease})
             return True
 
-        return self._database.write(work)
+        return self.database.write(work)
 
-    def _sweep(self) -> None:
-        for leftover in self._incoming.iterdir():
-            log.warning("removed %s, left by a crash", leftover.name)
-            leftover.unlink()
+    def _lease_again(self, connection: Connection, digest: Digest) -> bool:
+        stored = connection.scalar(select(blob_rows.c.digest).where(blob_rows.c.digest == digest.hex)) is not None
+        until = self.clock() + self._lease
+        later = (blob_rows.c.digest == digest.hex) & (blob_rows.c.leased_until < until)
+        connection.execute(update(blob_rows).where(later).values(leased_until=until))
+        return stored
 
     def _reconcile(self) -> None:
         """Make the index say what the folder holds. Only files that the index does not know are read."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             sizes = {row.digest: row.size for row in connection.execute(select(blob_rows.c.digest, blob_rows.c.size))}
         found = {file.name: file for file in self._blobs.glob("*/*/*")}
         sound = {name for name, file in found.items() if sizes.get(name) == file.stat().st_size}
@@ -202,7 +279,7 @@ class VaultStore:
         if lost:
             log.warning("%d blobs are gone or damaged on disk", len(lost))
             doomed = [{"doomed": name} for name in lost]
-            self._database.write(
+            self.database.write(
                 lambda connection: connection.execute(
                     delete(blob_rows).where(blob_rows.c.digest == bindparam("doomed")), doomed
                 )
@@ -213,80 +290,7 @@ class VaultStore:
                 log.warning("removed %s, which is not what its name says", found[name])
                 found[name].unlink()
             else:
-                self.add(artifact)
-
-
-class Incoming:
-    """A blob on its way in. Made by VaultStore.receive."""
-
-    def __init__(self, store: VaultStore, path: Path) -> None:
-        self.size = 0
-        self._store = store
-        self._path = path
-        self._sha = hashlib.sha256()
-        try:
-            self._file: BinaryIO = path.open("xb", buffering=0)
-        except OSError as error:
-            raise _unwritable(error) from None
-
-    @property
-    def hex(self) -> str:
-        """The digest of what was written so far, as hex digits."""
-        return self._sha.hexdigest()
-
-    def write(self, piece: bytes | bytearray) -> None:
-        """Append these bytes; large pieces are best."""
-        view = memoryview(piece)
-        self._sha.update(view)
-        self.size += len(view)
-        try:
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            raise _unwritable(error) from None
-
-    def keep(self, digest: Digest) -> tuple[Artifact, bool]:
-        """Store what was written under `digest`: the artifact, and whether it is new.
-
-        A file that was there already is replaced, which heals a damaged one. Raises CorruptKnowledgeError when the
-        bytes are others than named, RequestRejectedError when there are none.
-        """
-        if self.hex != digest.hex:
-            raise CorruptKnowledgeError(f"The bytes sent are sha256:{self.hex}, not {digest}; send them again.")
-        if not self.size:
-            raise RequestRejectedError("An empty blob is not stored; send at least one byte.")
-        target = self._store.path(digest)
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            _make(target.parent)
-            self._path.replace(target)
-            _sync(target.parent)
-        except OSError as error:
-            raise _unwritable(error) from None
-        artifact = Artifact(digest=digest, size=self.size)
-        return artifact, self._store.add(artifact)
-
-    def discard(self) -> None:
-        """Remove what was written, unless it was kept."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and those above it so that they survive a power cut."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                self._index(artifact)
 
 
 def _artifact(file: Path) -> Artifact | None:
@@ -295,6 +299,11 @@ def _artifact(file: Path) -> Artifact | None:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     size = file.stat().st_size
     return Artifact(digest=Digest(found), size=size) if found == file.name and size else None
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
 
 
 def _check_stored(artifact: Artifact, size: int | None) -> None:
@@ -306,7 +315,3 @@ def _check_stored(artifact: Artifact, size: int | None) -> None:
 
 def _missing(digest: Digest) -> KnowledgeNotFoundError:
     return KnowledgeNotFoundError(f"The vault has no blob {digest}.")
-
-
-def _unwritable(error: OSError) -> ServiceError:
-    return ServiceError(f"The vault cannot store the blob: {error.strerror}.")

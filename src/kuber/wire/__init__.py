@@ -3,6 +3,7 @@
 A message refuses unknown fields; its `read` ignores them, so that an older caller understands a newer service.
 """
 
+from kuber.wire.blobs import CollectionBody, KindBody, PinBody, PinsBody, ScrubBody, UploadBody
 from kuber.wire.bodies import (
     MAX_CLASSES,
     ArchitectureBody,
@@ -23,7 +24,6 @@ from kuber.wire.bodies import (
     KnowledgeBody,
     MemberBody,
     PageBody,
-    PinsBody,
     ReportBody,
     TaskBody,
     TensorBody,
@@ -51,6 +51,7 @@ __all__ = [
     "Body",
     "CallerBody",
     "CodeBody",
+    "CollectionBody",
     "DeliveryBody",
     "DigestText",
     "DraftBody",
@@ -61,16 +62,20 @@ __all__ = [
     "InvitationBody",
     "InvitationRequest",
     "KeyBody",
+    "KindBody",
     "KnowledgeBody",
     "MemberBody",
     "Message",
     "PageBody",
+    "PinBody",
     "PinsBody",
     "ProblemBody",
     "ReportBody",
+    "ScrubBody",
     "TaskBody",
     "TensorBody",
     "TokenBody",
+    "UploadBody",
     "VerificationBody",
     "canonical",
     "decode_event",

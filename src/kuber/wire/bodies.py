@@ -314,18 +314,11 @@ class DeliveryBody(Body[Delivery]):
         return Delivery(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class PinsBody(Message):
-    """Blobs to keep for a holder."""
-
-    holder: Text
-    artifacts: Annotated[tuple[ArtifactBody, ...], Field(max_length=1000)]
-
-
 class PageBody(Message, Generic[B]):
     """One page of a listing; `cursor` asks for the next."""
 
     items: Annotated[tuple[B, ...], Field(max_length=MAX_LIMIT)]
-    cursor: Annotated[str, Field(max_length=1000)] | None = None
+    cursor: Annotated[str, Field(max_length=4000)] | None = None
 
     @classmethod
     def of(cls, page: Page[Any]) -> Self:
