@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from math import prod
@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
+from kuber.client.registry import HttpRegistry
 from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.query import Page
 from kuber.domain.task import Task
+from kuber.wire import record_bytes
 
 BYTES = {"F32": 4, "I64": 8, "U8": 1}
 
@@ -138,6 +140,25 @@ def service(name: str, folder: Path, *options: str) -> Iterator[str]:
         process.stdout.close()
 
 
+class SigningRegistry(HttpRegistry):
+    """Signs as an entity does; the same draft under the same key is the same record."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sequences: dict[tuple[str, str, bytes], int] = {}
+
+    def publish(self, draft: Draft, *, key: str) -> Knowledge:
+        place = draft.entity, key, record_bytes(draft)
+        told = replace(draft, sequence=self._sequences.setdefault(place, len(self._sequences) + 1))
+        signature = self.credentials.identity.sign(record_bytes(told))
+        return super().publish(replace(told, signature=signature), key=key)
+
+
+@pytest.fixture
+def signing_registry() -> type[SigningRegistry]:
+    return SigningRegistry
+
+
 @dataclass(frozen=True)
 class Hub:
     """A running registry and vault, and what opens them."""
@@ -150,13 +171,13 @@ class Hub:
 
 
 @contextmanager
-def running(folder: Path, *options: str, tls: tuple[str, ...] = ()) -> Iterator[Hub]:
-    """A hub of one's own; `options` are the registry's, `tls` those of both."""
+def running(folder: Path, *options: str, tls: tuple[str, ...] = (), keeping: tuple[str, ...] = ()) -> Iterator[Hub]:
+    """A hub of one's own; `options` are the registry's, `keeping` the vault's, `tls` those of both."""
     secret = folder / "secret"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-    with service("vault", folder, "--registry", address, "--secret", str(secret), *tls) as vault:
+    with service("vault", folder, "--registry", address, "--secret", str(secret), *tls, *keeping) as vault:
         told = ("--port", str(port), "--vault", vault, "--secret", str(secret), *tls)
         with service("registry", folder, *told, *options) as registry:
             files = (OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE)

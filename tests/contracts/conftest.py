@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -11,27 +10,11 @@ import pytest
 
 from kuber.client.credentials import Credentials
 from kuber.client.memory import MemoryRegistry, MemoryVault
-from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
-from kuber.domain.knowledge import Draft, Knowledge
+from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_store import VaultStore
-from kuber.wire import record_bytes
-
-
-class SigningRegistry(HttpRegistry):
-    """Signs as an entity does; the same draft under the same key is the same record."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._sequences: dict[tuple[str, str, bytes], int] = {}
-
-    def publish(self, draft: Draft, *, key: str) -> Knowledge:
-        place = draft.entity, key, record_bytes(draft)
-        told = replace(draft, sequence=self._sequences.setdefault(place, len(self._sequences) + 1))
-        signature = self.credentials.identity.sign(record_bytes(told))
-        return super().publish(replace(told, signature=signature), key=key)
 
 
 @pytest.fixture(params=["memory", "disk", "http"])
@@ -68,7 +51,9 @@ def registry(
             yield store
     else:
         hub = request.getfixturevalue("hub")
-        with SigningRegistry(hub.registry, credentials=Credentials(token=hub.operator)) as client:
+        with request.getfixturevalue("signing_registry")(
+            hub.registry, credentials=Credentials(token=hub.operator)
+        ) as client:
             yield client
 
 

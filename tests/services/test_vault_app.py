@@ -122,6 +122,18 @@ def test_a_range_of_another_kind_gives_the_whole(client, path, asked):
     assert (answer.status_code, len(answer.content)) == (200, len(DATA))
 
 
+def test_if_range_gives_the_part_of_the_same_bytes_only(client, path):
+    tag = f'"{Digest.of(DATA)}"'
+    for asked, status in [(tag, 206), (f"W/{tag}", 200), ('"other"', 200), ("Mon, 01 Jan 2026 00:00:00 GMT", 200)]:
+        answer = client.get(path, headers={"Range": "bytes=5-9", "If-Range": asked})
+        assert (answer.status_code, answer.content) == (status, DATA[5:10] if status == 206 else DATA)
+
+
+def test_a_range_is_for_get_only(client, path):
+    answer = client.head(path, headers={"Range": "bytes=5-9"})
+    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(DATA)))
+
+
 def test_blobs_come_in_order_and_by_page(client):
     for n in range(5):
         client.put(blob_path(b"%d" % n), content=b"%d" % n)

@@ -223,7 +223,6 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
 
 
 def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta) -> None:
-    operator = guard.admits(Scope.ADMIN)
     keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
 
     @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
@@ -244,12 +243,12 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
         return PageBody[PinBody].of(store.pins(limit=limit, cursor=cursor))
 
     @app.post("/v1/collections", operation_id="collect")
-    def collect_now(caller: Annotated[Caller, operator]) -> CollectionBody:
+    def collect_now(caller: Annotated[Caller, keepers]) -> CollectionBody:
         """Remove what nobody has held for the grace period, now."""
         return CollectionBody.of(collect(store, uploads, grace=grace))
 
     @app.post("/v1/scrubs", operation_id="scrub")
-    def scrub_now(caller: Annotated[Caller, operator], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
+    def scrub_now(caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
         """Hash the next stored blobs again and set the rotten aside."""
         return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
 

@@ -1,0 +1,169 @@
+"""The commands for operators, as processes, on services that run."""
+
+import contextlib
+import io
+import sys
+from contextlib import ExitStack
+from itertools import count
+from unittest import mock
+
+import pytest
+
+from kuber.cli import main
+from kuber.client.credentials import Credentials
+from kuber.client.vault import HttpVault
+from kuber.domain.query import Query
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+
+from ..conftest import Samples, SigningRegistry, running
+
+numbers = count()
+
+
+def kuber(*arguments):
+    """Exit code, and what was printed."""
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["kuber", "hub", *map(str, arguments)]),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return ended.value.code or 0, said.getvalue()
+
+
+class Hub:
+    def __init__(self, folder, samples, *options):
+        self.folder, self.samples = folder, samples
+        self.stack = ExitStack()
+        folder.mkdir(exist_ok=True)
+        keeping = options or ("--collect-every", "0", "--lease", "0", "--grace", "0")
+        hub = self.stack.enter_context(running(folder, "--open-enrolment", keeping=keeping))
+        self.vault = self.stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.secret)))
+        credentials = Credentials(token=hub.operator)
+        self.registry = self.stack.enter_context(SigningRegistry(hub.registry, credentials=credentials))
+        self.entity = self.registry.register(samples.name()).id
+        self.data = ["--registry-data", folder / "registry", "--vault-data", folder / "vault"]
+        token = ["--admin-token", folder / "registry" / "admin-token"]
+        self.at_vault = ["--vault", hub.vault, *token]
+        self.urls = ["--registry", hub.registry, *self.at_vault]
+
+    def publish(self):
+        artifact = self.vault.put(self.samples.weights())
+        return self.registry.publish(self.samples.draft(self.entity, artifact), key=f"act-{next(numbers)}")
+
+    def file(self, record):
+        hex = record.artifacts["weights"].digest.hex
+        return self.folder / "vault" / "blobs" / hex[:2] / hex[2:4] / hex
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """One for all these tests; each leaves it in agreement, with nothing that nobody holds."""
+    made = Hub(tmp_path_factory.mktemp("hub"), Samples())
+    with made.stack:
+        yield made
+
+
+def test_collect_and_check_and_repair(hub):
+    record = hub.publish()
+    stray = hub.vault.put(hub.samples.weights())
+    check = ["check", *hub.urls, "--settled", 0]
+    assert kuber("collect", *hub.at_vault) == (
+        0,
+        f"Removed 1 blobs ({stray.size} bytes) and 0 leftovers of uploads.\n",
+    )
+    assert kuber(*check) == (0, "1 records, 1 blobs, 1 pins; 0 disagreements.\n")
+    hub.vault.unpin(record.id)
+    hub.vault.pin("nobody", record.artifacts.items())
+    code, said = kuber(*check)
+    assert code == 1
+    assert f"The blobs of {record.id} are not all pinned.\n" in said
+    assert "Pins are held for nobody, which is no record.\n" in said
+    code, said = kuber("check", *hub.urls)
+    assert "nobody" not in said  # a young pin may be of a record that is being published
+    code, said = kuber(*check, "--repair")
+    assert (code, said.count("Put right.")) == (0, 2)
+    assert kuber(*check)[0] == 0
+    assert [pin.holder for pin in hub.vault.pins().items] == [record.id]
+    kuber("collect", *hub.at_vault)
+    assert hub.vault.size(record.artifacts["weights"].digest)
+
+
+def test_scrub_sets_rot_aside_and_check_tells_of_it(hub):
+    sound, rotten = hub.publish(), hub.publish()
+    artifact = rotten.artifacts["weights"]
+    whole = hub.file(rotten).read_bytes()
+    hub.file(rotten).write_bytes(whole[:-1] + b"?")
+    code, said = kuber("scrub", *hub.at_vault)
+    assert (code, said.splitlines()[0]) == (1, f"{artifact.digest} is damaged; 1 records hold it: put it again.")
+    with pytest.raises(KnowledgeNotFoundError):
+        hub.vault.get(artifact.digest)
+    code, said = kuber("check", *hub.urls)
+    assert (code, f"The weights of {rotten.id} are missing" in said) == (1, True)
+    hub.vault.put(whole)
+    assert kuber("check", *hub.urls)[0] == 0
+    assert kuber("scrub", *hub.at_vault)[0] == 0
+    assert hub.vault.get(sound.artifacts["weights"].digest)
+
+
+@pytest.mark.parametrize("copy", [["--copy"], []], ids=["copies", "links"])
+def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
+    hub.publish()
+    records = hub.registry.discover(Query(limit=1000)).items
+    folder, other = tmp_path / "backup", tmp_path / "other"
+    size = sum(record.artifacts["weights"].size for record in records)
+    assert kuber("backup", folder, *hub.data, *copy) == (
+        0,
+        f"Backed up {len(records)} records and {len(records)} blobs ({size} bytes).\n",
+    )
+    assert (hub.file(records[0]).stat().st_nlink > 1) == (not copy)
+    hub.publish()  # not in the backup
+    to = ["--registry-data", other / "registry", "--vault-data", other / "vault"]
+    assert kuber("restore", folder, *to)[0] == 0
+    again = Hub(other, samples)
+    n = len(records)
+    with again.stack:
+        for record in records:
+            assert again.registry.knowledge(record.id) == record
+            digest = record.artifacts["weights"].digest
+            assert again.vault.get(digest) == hub.vault.get(digest)
+        assert kuber("check", *again.urls) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.\n")
+        code, said = kuber("restore", folder, *to)
+        assert (code, "is not empty; name a new folder" in said) == (4, True)
+
+
+def test_restore_leaves_out_what_rotted_and_tells(hub, tmp_path):
+    record = hub.publish()
+    folder, other = tmp_path / "backup", tmp_path / "other"
+    kuber("backup", folder, *hub.data, "--copy")
+    hex = record.artifacts["weights"].digest.hex
+    (folder / "blobs" / hex[:2] / hex[2:4] / hex).write_bytes(b"rot")
+    code, said = kuber("restore", folder, "--registry-data", other / "r", "--vault-data", other / "v")
+    assert (code, said.splitlines()[0]) == (
+        1,
+        f"sha256:{hex} is named by a record and not there, or damaged: put it again.",
+    )
+
+
+def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
+    hub.publish()
+    kuber("backup", tmp_path / "backup", *hub.data)
+    (tmp_path / "backup" / "backup.json").unlink()
+    code, said = kuber(
+        "restore", tmp_path / "backup", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v"
+    )
+    assert (code, "no finished backup" in said) == (4, True)
+
+
+def test_no_hub_is_one_sentence(tmp_path):
+    code, said = kuber("backup", tmp_path / "b", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v")
+    assert (code, said.count("\n")) == (4, 1)
+
+
+def test_a_refused_record_leaves_no_pin(hub):
+    other = hub.vault.put(hub.samples.weights({"weight": hub.samples.architecture.manifest["weight"]}))
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        hub.registry.publish(hub.samples.draft(hub.entity, other), key="refused")
+    assert other.digest not in {pin.digest for pin in hub.vault.pins(limit=1000).items}

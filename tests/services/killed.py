@@ -1,0 +1,55 @@
+"""Runs kuber and kills it, as kill -9 does, at the named point of its work: `killed.py POINT TIMES ARGUMENTS`.
+
+The points are calls that the vault makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
+TIMES-th time. Nothing of this is in the product.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from kuber.services import vault_collection, vault_incoming, vault_store, vault_uploads
+
+POINTS = {
+    "write": (vault_incoming.Incoming, "write"),
+    "sync of the file": (os, "fsync"),
+    "name": (Path, "replace"),
+    "sync of the folder": (vault_store, "sync"),
+    "row": (vault_store.VaultStore, "_index"),
+    "answer": (vault_incoming.Incoming, "discard"),
+    "append": (vault_uploads.Part, "append"),
+    "completion": (vault_uploads.Uploads, "complete"),
+    "rows removed": (vault_collection, "_remove_rows"),
+    "file removed": (Path, "unlink"),
+}
+
+
+def arm(point: str, times: int) -> None:
+    side, name = point[0], point[1:]
+    place, attribute = POINTS[name]
+    original = getattr(place, attribute)
+    left = [times]
+
+    def last() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def call(*args: object, **kwargs: object) -> object:
+        left[0] -= 1
+        if side == "<" and not left[0]:
+            last()
+        result = original(*args, **kwargs)
+        if side == ">" and not left[0]:
+            last()
+        return result
+
+    setattr(place, attribute, call)
+
+
+if __name__ == "__main__":
+    from kuber.cli import main
+
+    point, times, *arguments = sys.argv[1:]
+    arm(point, int(times))
+    sys.argv[1:] = arguments
+    main()
