@@ -74,7 +74,7 @@ def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp
     told, _ = start("hub", "audit", *operator).communicate(timeout=60)
     acts = [line.split()[2] for line in told.splitlines()]
     assert acts[:2] == ["invite", "enrol"]
-    assert set(acts[2:]) == {"publish"}
+    assert set(acts[2:]) == {"publish", "report"}
 
 
 def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_path):

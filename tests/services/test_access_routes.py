@@ -157,7 +157,7 @@ def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
         ({"name": "another-name"}, 422),
         ({"public_key": "0" * 64}, 422),
         ({"signature": None}, 422),
-        ({"at": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}, 422),
+        ({"at": "2026-01-01T00:00:00Z"}, 422),
     ],
 )
 def test_a_wish_that_was_changed_is_refused(registry_service, enrolled, change, status):

@@ -50,7 +50,7 @@ def publish(hub, yardstick):
     def act(accuracy, *, spoil=None, architecture=plain):
         weights = initial_weights(plain, 0)
         if spoil is not None:
-            next(iter(weights.values())).view(-1)[0] = spoil
+            next(iter(weights.values())).fill_(spoil)
         data = dump(weights)
         artifact = vault.put(data)
         evaluation = Evaluation(
@@ -73,7 +73,7 @@ def test_claims_are_measured(hub, yardstick, publish):
     registry, vault = hub
     unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
     modest, boaster = registry.discover(Query()).items[0], publish(0.9)
-    stranger, broken = publish(0.1, architecture=unknown), publish(0.1, spoil=float("nan"))
+    stranger, broken = publish(0.1, architecture=unknown), publish(0.1, spoil=3e38)
     examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
     told = []
     assert examiner.examine_pending(lambda record, _: told.append(record.id)) == 4

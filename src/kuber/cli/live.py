@@ -208,9 +208,11 @@ class PlainLines:
                 self._accuracies[entity] = detail["accuracy"]
                 return None
             case "published":
-                return f"{self._accuracy(entity)}  published {detail['knowledge'][-_SHORT_ID:]}"
+                return "  ".join(
+                    filter(None, [self._accuracy(entity), f"published {detail['knowledge'][-_SHORT_ID:]}"])
+                )
             case "sought" if not detail["candidates"]:
-                return f"{self._accuracy(entity)}  sought, but nobody knows better"
+                return "  ".join(filter(None, [self._accuracy(entity), "sought, but nobody knows better"]))
             case "rejected":
                 return f"rejected {detail['knowledge'][-_SHORT_ID:]}: {detail['reason']}"
             case "absorbed":
@@ -221,8 +223,9 @@ class PlainLines:
                 return f"accuracy {percent(detail['accuracy'])}"
         return None
 
-    def _accuracy(self, entity: str) -> str:
-        return f"accuracy {percent(self._accuracies[entity])}"
+    def _accuracy(self, entity: str) -> str | None:
+        """None before its first evaluation, which it may seek guides before."""
+        return f"accuracy {percent(self._accuracies[entity])}" if entity in self._accuracies else None
 
 
 def result_table(result: RunResult) -> Table:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -9,6 +10,7 @@ from kuber.domain.digest import Digest
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, ServiceError
 
 MAX_BLOB_BYTES = 2 << 30  # a larger one is not taken into memory
+TOGETHER = 1 << 20  # bytes that are hashed at a time, while the next ones come
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
@@ -24,8 +26,8 @@ class Download:
     def headers(self) -> dict[str, str]:
         """What to ask with next: the rest, provided that it is the rest of the same bytes."""
         asked = {"Accept-Encoding": "identity"}
-        if self._data:
-            asked |= {"Range": f"bytes={len(self._data)}-", "If-Range": f'"{self._digest}"'}
+        if self._come:
+            asked |= {"Range": f"bytes={self._come}-", "If-Range": f'"{self._digest}"'}
         return asked
 
     def take(self, response: httpx.Response) -> bytes:
@@ -39,13 +41,22 @@ class Download:
             raise IncompatibleKnowledgeError(
                 f"Blob {self._digest} has {size} bytes, more than the {MAX_BLOB_BYTES} that are taken."
             )
-        for piece in response.iter_raw():
-            self._data += piece
-            if len(self._data) > size:
-                raise self._corrupt()
-            self._sha.update(piece)
-            self.furthest = max(self.furthest, len(self._data))
-        if len(self._data) != size:
+        with ThreadPoolExecutor(1) as hashing:
+            fresh: list[bytes] = []
+            come = 0
+            for piece in response.iter_raw():
+                if self._come + len(piece) > size:
+                    raise self._corrupt()
+                self._pieces.append(piece)
+                self._come += len(piece)
+                self.furthest = max(self.furthest, self._come)
+                fresh.append(piece)
+                come += len(piece)
+                if come >= TOGETHER:
+                    hashing.submit(_hash, self._sha, fresh)
+                    fresh, come = [], 0
+            hashing.submit(_hash, self._sha, fresh)
+        if self._come != size:
             raise self._corrupt()
         return b""
 
@@ -53,20 +64,26 @@ class Download:
         """The bytes; CorruptKnowledgeError when they are not what was named."""
         if self._sha.hexdigest() != self._digest.hex:
             raise self._corrupt()
-        return bytes(self._data)
+        return b"".join(self._pieces)
 
     def _start_over(self) -> None:
-        self._data = bytearray()
+        self._pieces: list[bytes] = []
+        self._come = 0  # bytes
         self._sha = hashlib.sha256()
 
     def _goes_on(self, response: httpx.Response) -> int:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != len(self._data) or int(match[2]) != int(match[3]) - 1:
+        if match is None or int(match[1]) != self._come or int(match[2]) != int(match[3]) - 1:
             raise ServiceError(f"The vault at {self._url} sent another range than asked for; do not trust it.")
         return int(match[3])
 
     def _corrupt(self) -> CorruptKnowledgeError:
         return CorruptKnowledgeError(f"What the vault at {self._url} sent is not blob {self._digest}; do not use it.")
+
+
+def _hash(sha: "hashlib._Hash", pieces: list[bytes]) -> None:
+    for piece in pieces:
+        sha.update(piece)
 
 
 def announced(response: httpx.Response, url: str) -> int:

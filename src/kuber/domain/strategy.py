@@ -15,10 +15,10 @@ from kuber.domain.query import Order
 class Guidance:
     """How a local phase listens to frozen teachers, its guides: see `kuber.learning.guidance`."""
 
-    temperature: float = 1.0  # softens guides and student
+    temperature: float = 2.0  # softens guides and student
     weight: float = 1.0  # of what the guides say, beside the loss on the labels
     sharpness: float = 2.0  # how much more a competent guide counts than a less competent one; 0: all alike
-    augmented: bool = True  # guides see each augmented batch; else each sample once, as it is
+    augmented: bool = False  # guides see each augmented batch; else each sample once, as it is
     own_start: bool = False  # the model that the phase starts from is one of the guides
 
 

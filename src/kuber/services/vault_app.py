@@ -1,8 +1,9 @@
 """The vault over HTTP."""
 
+import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -125,10 +126,7 @@ def vault_app(
         if length.isdigit() and int(length) > max_blob_bytes:
             raise _too_large(max_blob_bytes)
         with store.receive() as blob:
-            async for piece in _pieces(request):
-                if blob.size + len(piece) > max_blob_bytes:
-                    raise _too_large(max_blob_bytes)
-                await run_in_threadpool(blob.write, piece)
+            await _write(_bounded(_pieces(request), max_blob_bytes), blob.write)
             artifact, new = await run_in_threadpool(blob.keep, Digest.parse(digest))
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)
@@ -212,8 +210,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
     ) -> UploadBody:
         """Append the body: 200 while bytes are missing, 201 when the blob is stored. Not from another offset: 409."""
         turn = await run_in_threadpool(uploads.enter, id, offset)
-        async for piece in _pieces(request):
-            await run_in_threadpool(turn.write, piece)
+        await _write(_pieces(request), turn.write)
         stored = await run_in_threadpool(uploads.complete, turn)
         if stored is None:
             return UploadBody.of(uploads.upload(id))
@@ -251,6 +248,29 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
     def scrub_now(caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
         """Hash the next stored blobs again and set the rotten aside."""
         return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
+
+
+async def _write(pieces: AsyncIterator[bytearray], write: Callable[[bytearray], None]) -> None:
+    """Write each piece while the next one comes in."""
+    under_way: asyncio.Task[None] | None = None
+    try:
+        async for piece in pieces:
+            if under_way is not None:
+                await under_way
+            under_way = asyncio.create_task(run_in_threadpool(write, piece))
+    finally:
+        if under_way is not None:
+            await under_way
+
+
+async def _bounded(pieces: AsyncIterator[bytearray], limit: int) -> AsyncIterator[bytearray]:
+    """The pieces, of which no more than `limit` bytes are taken."""
+    taken = 0
+    async for piece in pieces:
+        taken += len(piece)
+        if taken > limit:
+            raise _too_large(limit)
+        yield piece
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytearray]:
