@@ -142,6 +142,12 @@ class TestPlainLines:
             "entity 0  round 3/8  accuracy 41.2%  published 4b5c6d7e",
         ]
 
+    def test_an_entity_may_seek_before_it_is_evaluated(self, console: Console) -> None:
+        with PlainLines(console, rounds=8, clock=at(0)) as view:
+            view.on_event(joined("0"))
+            view.on_event(event(1, "0", 1, "sought", candidates=0))
+        assert self.lines(console)[1:] == ["entity 0  round 1/8  sought, but nobody knows better"]
+
     @pytest.mark.parametrize(
         ("kind", "detail", "expected"),
         [

@@ -208,9 +208,8 @@ class PlainLines:
                 self._accuracies[entity] = detail["accuracy"]
                 return None
             case "published":
-                return "  ".join(
-                    filter(None, [self._accuracy(entity), f"published {detail['knowledge'][-_SHORT_ID:]}"])
-                )
+                told = f"published {detail['knowledge'][-_SHORT_ID:]}"
+                return "  ".join(filter(None, [self._accuracy(entity), told]))
             case "sought" if not detail["candidates"]:
                 return "  ".join(filter(None, [self._accuracy(entity), "sought, but nobody knows better"]))
             case "rejected":

@@ -41,21 +41,23 @@ class Download:
             raise IncompatibleKnowledgeError(
                 f"Blob {self._digest} has {size} bytes, more than the {MAX_BLOB_BYTES} that are taken."
             )
+        fresh: list[bytes] = []
+        waiting = 0
         with ThreadPoolExecutor(1) as hashing:
-            fresh: list[bytes] = []
-            come = 0
-            for piece in response.iter_raw():
-                if self._come + len(piece) > size:
-                    raise self._corrupt()
-                self._pieces.append(piece)
-                self._come += len(piece)
-                self.furthest = max(self.furthest, self._come)
-                fresh.append(piece)
-                come += len(piece)
-                if come >= TOGETHER:
-                    hashing.submit(_hash, self._sha, fresh)
-                    fresh, come = [], 0
-            hashing.submit(_hash, self._sha, fresh)
+            try:
+                for piece in response.iter_raw():
+                    if self._come + len(piece) > size:
+                        raise self._corrupt()
+                    self._pieces.append(piece)
+                    self._come += len(piece)
+                    self.furthest = max(self.furthest, self._come)
+                    fresh.append(piece)
+                    waiting += len(piece)
+                    if waiting >= TOGETHER:
+                        hashing.submit(_hash, self._sha, fresh)
+                        fresh, waiting = [], 0
+            finally:  # also what came before a cut
+                hashing.submit(_hash, self._sha, fresh)
         if self._come != size:
             raise self._corrupt()
         return b""
