@@ -53,6 +53,8 @@ from kuber.services.registry_tables import class_evaluations, deliveries, delive
 from kuber.signing import check_record, check_succession
 from kuber.wire import record_bytes, succession_bytes
 
+REMEMBERED = 2000  # records that are not read again
+
 log = logging.getLogger(__name__)
 
 
@@ -100,6 +102,9 @@ class RegistryStore:
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
+        # Nothing but a verification changes a record, and no other process writes to the database.
+        self._known: dict[str, Knowledge] = {}
+        self._verified = 0  # counts verifications: what was read before one is not remembered after it
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -225,10 +230,18 @@ class RegistryStore:
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
+        known = self._known.get(id)
+        if known is not None:
+            return known
+        verified = self._verified
         with self.database.read() as connection:
             found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
+        if verified == self._verified:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[id] = found[0]
         return found[0]
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
@@ -251,6 +264,8 @@ class RegistryStore:
             note(connection, now, VERIFIER, verification.standing.value, id)
 
         self.database.write(work)
+        self._verified += 1
+        self._known.pop(id, None)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Tell that the entity lives, in which round it is, and how good its model is."""
