@@ -30,7 +30,7 @@ import httpx
 import psutil
 
 from kuber.client.credentials import Credentials
-from kuber.client.memory import MemoryVault
+from kuber.client.memory_vault import MemoryVault
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest

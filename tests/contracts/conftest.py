@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kuber.client.credentials import Credentials
-from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.client.memory_registry import MemoryRegistry
+from kuber.client.memory_vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault

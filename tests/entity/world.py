@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.client.memory_registry import MemoryRegistry
+from kuber.client.memory_vault import MemoryVault
 from kuber.data.augment import Normalisation
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest

@@ -15,7 +15,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, TensorSpec
 from kuber.domain.query import Query
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceUnavailableError
-from kuber.services.registry_store import RegistryStore, discovery
+from kuber.services.registry_discovery import discovery
+from kuber.services.registry_store import RegistryStore
 
 
 def publish_many(registry, draft, count, *, prefix="k"):

@@ -5,7 +5,8 @@ from itertools import count
 
 import pytest
 
-from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.client.memory_registry import MemoryRegistry
+from kuber.client.memory_vault import MemoryVault
 from kuber.data.augment import Normalisation
 from kuber.data.datasets import load
 from kuber.domain.evaluation import Evaluation

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kuber import __version__
-from kuber.client.memory import MemoryRegistry, MemoryVault
+from kuber.client.memory_registry import MemoryRegistry
+from kuber.client.memory_vault import MemoryVault
 from kuber.domain.event import Event, Kind
 from kuber.entity.checkpoint import State
 from kuber.entity.loop import Entity, Steps

@@ -1,29 +1,26 @@
-"""Both ports in memory: for simulations and tests. The same behaviour as the services, and no clock of their own."""
+"""The Registry port in memory: for simulations and tests. It behaves as the service, and has no clock of its own."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from io import BytesIO
 from threading import RLock
 from typing import TypeVar
 
+from kuber.client.memory_vault import check_limit, foreign_cursor
 from kuber.domain.admission import (
     check_attestation,
-    check_kind,
     check_owner,
     check_text,
     check_weights,
-    unsound,
 )
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.kinds import check_artifact
-from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.knowledge import Architecture, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import Vault
-from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
@@ -40,84 +37,6 @@ from kuber.wire import (
 )
 
 T = TypeVar("T")
-
-
-class MemoryVault:
-    """The Vault port in memory. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = RLock()
-        self._data: dict[Digest, bytes] = {}
-        self._sorted: list[Digest] = []
-        self._holders: dict[Digest, set[str]] = {}
-
-    def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing."""
-        if not data:
-            raise RequestRejectedError("An empty blob is not stored; send at least one byte.")
-        digest = Digest.of(data)
-        with self._lock:
-            if digest not in self._data:
-                self._data[digest] = bytes(data)
-                insort(self._sorted, digest)
-        return Artifact(digest=digest, size=len(data))
-
-    def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest. Nothing can have changed them since they were put."""
-        try:
-            return self._data[digest]
-        except KeyError:
-            raise KnowledgeNotFoundError(f"The vault has no blob {digest}.") from None
-
-    def size(self, digest: Digest) -> int | None:
-        """How many bytes are stored under this digest; None when there are none."""
-        data = self._data.get(digest)
-        return None if data is None else len(data)
-
-    def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
-        """What is stored, in order of digest; a cursor is the digest that ended the page before."""
-        _check_limit(limit)
-        with self._lock:
-            try:
-                start = 0 if cursor is None else bisect_right(self._sorted, Digest(cursor))
-            except ValueError:
-                raise _foreign_cursor() from None
-            page = self._sorted[start : start + limit]
-            more = start + limit < len(self._sorted)
-            items = tuple(Artifact(digest=digest, size=len(self._data[digest])) for digest in page)
-        return Page(items=items, cursor=page[-1].hex if more else None)
-
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
-        check_text(holder, "The holder of pins")
-        wanted = list(artifacts)
-        with self._lock:
-            for kind, artifact in wanted:
-                check_kind(kind)
-                size = self.size(artifact.digest)
-                if size is None:
-                    raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
-                if size != artifact.size:
-                    raise RequestRejectedError(
-                        f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told."
-                    )
-                try:
-                    check_artifact(kind, BytesIO(self._data[artifact.digest]).read, size)
-                except ValueError as error:
-                    raise unsound(artifact.digest, kind, str(error)) from None
-            for _, artifact in wanted:
-                self._holders.setdefault(artifact.digest, set()).add(holder)
-
-    def unpin(self, holder: str) -> None:
-        """Take back every promise to `holder`; without any, nothing changes."""
-        with self._lock:
-            for holders in self._holders.values():
-                holders.discard(holder)
-
-    def pinned(self, digest: Digest) -> list[str]:
-        """Who holds this blob, in order of name."""
-        with self._lock:
-            return sorted(self._holders.get(digest, ()))
 
 
 class MemoryRegistry:
@@ -379,7 +298,7 @@ def _pin(architecture: Architecture) -> bytes:
 
 
 def _page(items: list[T], listing: str, limit: int, cursor: str | None) -> Page[T]:
-    _check_limit(limit)
+    check_limit(limit)
     start = 0 if cursor is None else _place(cursor, listing, len(items)) + 1
     end = start + limit
     return Page(items=tuple(items[start:end]), cursor=f"{listing}:{end - 1}" if end < len(items) else None)
@@ -389,14 +308,5 @@ def _place(cursor: str, listing: str, length: int) -> int:
     """The place of the last item of the page before; RequestRejectedError when the cursor is not of this listing."""
     name, _, digits = cursor.partition(":")
     if name != listing or not (digits.isascii() and digits.isdecimal()) or len(digits) > 18 or int(digits) >= length:
-        raise _foreign_cursor()
+        raise foreign_cursor()
     return int(digits)
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
-
-
-def _foreign_cursor() -> RequestRejectedError:
-    return RequestRejectedError("The cursor is not one of this listing; start again without it.")
