@@ -9,6 +9,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.domain.strategy import Method, Search
+from kuber.domain.verification import verdict
 from kuber.entity.checkpoint import Checkpoints, round_path
 from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
 from kuber.entity.loop import drive
@@ -197,3 +198,45 @@ def test_however_many_were_refused_there_is_an_answer(world):
     retrieval = world.retrieval("student")
     retrieval._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
     assert retrieval.candidates(Search(method=Method.GUIDE, latest=True)) == []
+
+
+def test_what_was_pulled_and_evaluated_is_attested(world):
+    world.live("teacher", [60], rounds=1, strategy="exchange")
+    (record,) = world.published()
+    world.live("student", [60, 10, 50], rounds=1, strategy="exchange")
+    (attestation,) = world.registry.attestations(record.id)
+    assert attestation.entity == world.id_of("student")
+    assert attestation.evaluation.accuracy == 0.6
+
+
+def test_only_what_is_verified_is_a_candidate_where_that_is_asked_for(world):
+    world.live("teacher", [60], rounds=1, strategy="exchange")
+    (record,) = world.published()
+    retrieval = world.retrieval("student", verified_only=True)
+    search = Search(method=Method.GUIDE, latest=True)
+    assert retrieval.candidates(search) == []
+    world.registry.verify(record.id, verdict(record.evaluation, record.evaluation))
+    assert [one.id for one in retrieval.candidates(search)] == [record.id]
+    assert [one.id for one in world.retrieval("student").candidates(search)] == [record.id]
+
+
+def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        world.registry, "report", lambda id, *, round, evaluation: told.append((id, round, evaluation.accuracy))
+    )
+    world.live("a", [50, 60], rounds=2, strategy="local")
+    assert told == [(world.id_of("a"), 1, 0.5), (world.id_of("a"), 2, 0.6)]
+    silent = world.entity("b", rounds=1, strategy="local")
+    silent.reports = False
+    script = iter([50])
+
+    def do(work):
+        if work.function is evaluate_commonly:
+            return Evaluated(
+                evaluation=Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0)), seconds=0.1
+            )
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(silent.steps(), do)
+    assert len(told) == 2

@@ -103,7 +103,7 @@ class World:
         steps.close()
         return done
 
-    def retrieval(self, name: str, *, task: Task = TASK) -> Retrieval:
+    def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Retrieval:
         entity = self.entity(name, rounds=1)
         journal = entity._journal
         return Retrieval(
@@ -114,7 +114,7 @@ class World:
             vault=self.vault,
             journal=journal,
             trust=Trust(identity(name), registry=self.registry, journal=journal),
-            verified_only=False,
+            verified_only=verified_only,
         )
 
     def id_of(self, name: str) -> str:
