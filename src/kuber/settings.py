@@ -85,6 +85,9 @@ class Settings(BaseModel):
 
     # trust: what an entity learns from, and what others learn of it
     verified_only: bool = Field(False, description="Learn only from what the hub has verified.")
+    publishing: Literal["auto", "ask", "never"] = Field(
+        "auto", description="Publish as the strategy says, after asking a person, or never."
+    )
     reports: bool = Field(True, description="Tell the registry each round and its evaluation.")
 
     # the services

@@ -240,3 +240,48 @@ def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
 
     drive(silent.steps(), do)
     assert len(told) == 2
+
+
+def test_nothing_is_published_without_consent(world):
+    world.live("teacher", [10, 60], rounds=1, strategy="merge")
+    asked = []
+
+    def refuse(evaluation, round):
+        asked.append((evaluation.accuracy, round))
+        return False
+
+    def answers(percentages):
+        script = iter(percentages)
+
+        def do(work):
+            if work.function is evaluate_commonly:
+                evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
+                return Evaluated(evaluation=evaluation, seconds=0.1)
+            return learnt(work.arguments["weights"], forward=0)
+
+        return do
+
+    student = world.entity("student", rounds=1, strategy="merge")
+    student.consents = refuse
+    drive(
+        student.steps(), answers([12, 50, 60, 65])
+    )  # the teacher's start, the local phase, the teacher, the average
+    assert asked == [(0.5, 1)]
+    assert not [one for one in world.published() if one.entity == world.id_of("student")]
+    assert world.events("student", "absorbed")  # it learns all the same
+
+
+def test_without_consent_and_without_others_it_learns_alone(world):
+    alone = world.entity("alone", rounds=1, strategy="merge")
+    alone.consents = lambda evaluation, round: False
+    script = iter([10, 10, 50])
+
+    def do(work):
+        if work.function is evaluate_commonly:
+            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(alone.steps(), do)
+    assert world.published() == []
+    assert "round-ended" in world.kinds("alone")

@@ -1,5 +1,6 @@
 """`kuber entity`: one entity that joins services which are already running."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from kuber.cli.live import PlainLines
 from kuber.cli.options import Ca, with_settings
+from kuber.domain.evaluation import Evaluation
 from kuber.settings import Settings
 
 Index = Annotated[int, typer.Argument(min=0, help="Which part of the data: 0 to the number of entities minus 1.")]
@@ -52,7 +54,13 @@ def entity(
             identity=identity or Path("identities") / str(index),
             invitation=invitation,
             ca=ca,
+            ask=_ask if sys.stdin.isatty() else None,
             watcher=view,
             say=view.say,
         )
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
+
+
+def _ask(evaluation: Evaluation, round: int) -> bool:
+    what = f"round {round}" if round else "the initial checkpoint"
+    return typer.confirm(f"Publish {what}, with {evaluation.accuracy:.1%} on the common test set?")

@@ -26,6 +26,7 @@ from kuber.learning.weights import Weights, dump
 from kuber.signing import Identity
 
 Steps = Generator[Work, Any, None]
+Consents = Callable[[Evaluation, int], bool]
 
 
 class Entity:
@@ -47,9 +48,13 @@ class Entity:
         identity: Identity,
         reports: bool = True,
         verified_only: bool = False,
+        consents: Consents = lambda evaluation, round: True,
         initial: Callable[[], State],
     ) -> None:
-        """`initial` makes the state before the first round; it is not called where a checkpoint exists."""
+        """`initial` makes the state before the first round; it is not called where a checkpoint exists.
+
+        `consents` is asked before each publication, with what would be claimed and the round.
+        """
         self.name = name
         self.task = task
         self.learner = learner
@@ -62,6 +67,7 @@ class Entity:
         self.identity = identity
         self.reports = reports
         self.verified_only = verified_only
+        self.consents = consents
         self._training = False  # whether a local phase is under way
         self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
 
@@ -119,12 +125,14 @@ class Entity:
         # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
         if not there or any(knowledge.entity == self._id for knowledge in there):
             own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
-            self._publish(own, "initial")
+            if self.consents(own, 0):
+                self._publish(own, "initial")
         # Asked again even so: of several that published at once, all begin from the oldest.
         if not (yield from self._adopt_start()):
             own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
-            self._publish(own, "initial")
-            yield from self._adopt_start()
+            if self.consents(own, 0):
+                self._publish(own, "initial")
+                yield from self._adopt_start()
 
     def _adopt_start(self) -> Generator[Work, Any, bool]:
         """Begin from the oldest sound initial checkpoint; False when there is none."""
@@ -210,7 +218,7 @@ class Entity:
             self._record_absorption()
             journal.save(absorption=None)
         own = self._own
-        if self.strategy.publishes(self._situation(own)):
+        if self.strategy.publishes(self._situation(own)) and self.consents(own, journal.state.round):
             self._publish(own, "publish")
         search = self.strategy.after(self._situation(own))
         if search is not None:

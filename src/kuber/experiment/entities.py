@@ -13,12 +13,14 @@ from kuber.domain.ports import Registry, Vault
 from kuber.entity.checkpoint import Keeper, initial_state
 from kuber.entity.learner import Learner
 from kuber.entity.log import Log
-from kuber.entity.loop import Entity
+from kuber.entity.loop import Consents, Entity
+from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.distillation import Distillation
 from kuber.learning.runtime import Runtime
 from kuber.learning.training import Training
+from kuber.settings import Settings
 from kuber.signing import Identity
 
 
@@ -74,9 +76,13 @@ def make_entity(
     checkpoints: Keeper,
     log: Log,
     identity: Identity,
+    ask: Consents | None = None,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
 ) -> Entity:
-    """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one."""
+    """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
+
+    `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
+    """
     settings = scene.settings
     return Entity(
         str(index),
@@ -92,12 +98,21 @@ def make_entity(
         identity=identity,
         reports=settings.reports,
         verified_only=settings.verified_only,
+        consents=_consents(settings, ask),
         initial=lambda: initial_state(
             life=life(),
             weights=initial_weights(scene.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
         ),
     )
+
+
+def _consents(settings: Settings, ask: Consents | None) -> Consents:
+    if settings.publishing == "ask":
+        if ask is None:
+            raise SettingsError("publishing = ask wants a person: run `kuber entity` in a terminal.")
+        return ask
+    return lambda evaluation, round: settings.publishing == "auto"
 
 
 def derived_identity(seed: int, index: int) -> Identity:

@@ -11,7 +11,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind
-from kuber.entity.loop import drive
+from kuber.entity.loop import Consents, drive
 from kuber.entity.work import Work
 from kuber.errors import SettingsError
 from kuber.experiment.crew import Watcher
@@ -33,12 +33,13 @@ def run(
     identity: Path,
     invitation: str | None,
     ca: Path | None,
+    ask: Consents | None,
     watcher: Watcher,
     say: Callable[[str], None],
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
 
-    `identity` is the folder of its key and its token, `ca` a file of certificates to trust instead of the system's.
+    `identity` is the folder of its key and its token, `ask` asks a person where settings want that, `ca` a file of certificates to trust instead of the system's.
     Raises SettingsError when there is no such entity, ServiceError when the services do not answer.
     """
     if index >= settings.num_entities:
@@ -70,6 +71,7 @@ def run(
             checkpoints=Checkpoints(entity_folder(folder, index)),
             log=log,
             identity=key,
+            ask=ask,
         )
 
         def do(work: Work) -> Any:
