@@ -39,7 +39,8 @@ def run(
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
 
-    `identity` is the folder of its key and its token, `ask` asks a person where settings want that, `ca` a file of certificates to trust instead of the system's.
+    `identity` is the folder of its key and its token, `ca` a file of certificates to trust instead of the system's;
+    `ask` asks a person where the settings want that.
     Raises SettingsError when there is no such entity, ServiceError when the services do not answer.
     """
     if index >= settings.num_entities:
