@@ -14,8 +14,8 @@ from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.evaluation import Evaluation
+from kuber.entity.loop import Entity, Steps
 from kuber.experiment.engines import engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger
@@ -24,26 +24,26 @@ from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
 from kuber.learning.runtime import available_cores
-from kuber.learning.weights import dump, load
-from kuber.settings import load as load_settings
+from kuber.settings import load
 
 
-class Turned:
-    """A vault that stores models whose output layer answers the next class."""
+class Liar:
+    """Publishes, under the claims of the sound model, one whose output layer answers the next class."""
 
-    def __init__(self, vault, architecture) -> None:
-        self._vault = vault
-        self._architecture = architecture
+    def __init__(self, entity: Entity) -> None:
+        self._honest = entity._publisher
+        self._journal = entity._journal
 
-    def put(self, data: bytes) -> Artifact:
-        weights = load(data, self._architecture)
-        *_, last = [name.removesuffix(".bias") for name in weights if name.endswith(".bias")]
-        for name in (f"{last}.weight", f"{last}.bias"):
-            weights[name] = weights[name].roll(1, 0)
-        return self._vault.put(dump(weights))
+    def publish_start(self) -> Steps:
+        yield from self._honest.publish_start()
 
-    def get(self, digest: Digest) -> bytes:
-        return self._vault.get(digest)
+    def publish(self, own: Evaluation) -> Steps:
+        sound = self._journal.state.weights
+        *_, last = [name.removesuffix(".bias") for name in sound if name.endswith(".bias")]
+        turned = {name: sound[name].roll(1, 0) for name in (f"{last}.weight", f"{last}.bias")}
+        self._journal.change(weights=sound | turned)
+        yield from self._honest.publish(own)
+        self._journal.change(weights=sound)
 
 
 def others_accuracy(scene: Scenario, machine: Memo, disturb: Callable[[Simulation], None]) -> float:
@@ -69,12 +69,12 @@ def main() -> None:
 
     def turn(simulation: Simulation) -> None:
         for entity in simulation.entities[1::2]:
-            entity.vault = Turned(simulation.vault, entity.learner.architecture)
+            entity._publisher = Liar(entity)
 
     with engine(available_cores()) as inner:
         machine = Memo(inner, asked.folder)
         for seed in range(asked.seeds):
-            scene = scenario(load_settings({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
+            scene = scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
             phase = scene.settings.local_epochs * len(scene.private[0]) / scene.speeds[0]  # virtual seconds
             half = phase * scene.settings.num_rounds / 2
             odd = [index % 2 for index in range(len(scene.private))]

@@ -25,7 +25,7 @@ from kuber.domain.query import Page
 from kuber.domain.task import Task
 from kuber.wire import record_bytes
 
-BYTES = {"F32": 4, "I64": 8, "U8": 1}
+BYTES = {"BF16": 2, "F32": 4, "I64": 8, "U8": 1}
 
 
 class Samples:

@@ -88,6 +88,12 @@ class Settings(BaseModel):
     publishing: Literal["auto", "ask", "never"] = Field(
         "auto", description="Publish as the strategy says, after asking a person, or never."
     )
+    transfer: Literal["float32", "bfloat16"] = Field(
+        "float32", description="What weights travel as: bfloat16 is half the bytes, and evaluated as sent."
+    )
+    cache_mebibytes: int = Field(
+        1024, ge=0, description="Of pulled models that `kuber entity` keeps on its disk; 0: none."
+    )
     reports: bool = Field(True, description="Tell the registry each round and its evaluation.")
 
     # the services

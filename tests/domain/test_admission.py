@@ -5,6 +5,7 @@ import pytest
 from kuber.domain.admission import USUAL_HEADER, check_text, check_weights
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
+from kuber.domain.manifest import narrowed
 from kuber.errors import RequestRejectedError
 
 
@@ -47,6 +48,16 @@ def test_refuses_files_that_are_not_sound(check, samples, change):
 def test_refuses_other_tensors(check, samples):
     with pytest.raises(RequestRejectedError, match="other tensors"):
         check(samples.weights({"weight": TensorSpec(dtype="F32", shape=(2, 4))}))
+
+
+def test_takes_float32_weights_as_bfloat16_and_nothing_half_way(check, samples):
+    specs = dict(samples.architecture.manifest)
+    first, *_ = (name for name, spec in specs.items() if spec.dtype == "F32")
+    check(samples.weights(narrowed(specs)))
+    two = specs | {"second": TensorSpec(dtype="F32", shape=(3,))}
+    half_way = two | {first: TensorSpec(dtype="BF16", shape=specs[first].shape)}
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        check(samples.weights(half_way), architecture=replace(samples.architecture, manifest=two))
 
 
 @pytest.mark.parametrize("text", ["", "x" * 201, "a\tb", "a\u2028b"])

@@ -261,8 +261,7 @@ def test_nothing_is_published_without_consent(world):
 
         return do
 
-    student = world.entity("student", rounds=1, strategy="merge")
-    student.consents = refuse
+    student = world.entity("student", rounds=1, strategy="merge", consents=refuse)
     drive(student.steps(), answers([50, 60, 65]))  # the local phase, the teacher, the average
     assert asked == [(0.5, 1)]
     assert not [one for one in world.published() if one.entity == world.id_of("student")]
@@ -270,8 +269,7 @@ def test_nothing_is_published_without_consent(world):
 
 
 def test_without_consent_and_without_others_it_learns_alone(world):
-    alone = world.entity("alone", rounds=1, strategy="merge")
-    alone.consents = lambda evaluation, round: False
+    alone = world.entity("alone", rounds=1, strategy="merge", consents=lambda evaluation, round: False)
     script = iter([10, 10, 50])
 
     def do(work):

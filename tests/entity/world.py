@@ -17,6 +17,7 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
+from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints, initial_state
 from kuber.entity.learner import Learner
 from kuber.entity.log import FILE_NAME, EventLog, read_events
@@ -49,8 +50,9 @@ class World:
         self.registry = MemoryRegistry(vault=self.vault, clock=self.clock, ids=lambda: f"id{next(ids)}")
         self.log = EventLog(folder / FILE_NAME, clock=self.clock)
 
-    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla") -> Entity:
+    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", **more) -> Entity:
         seed = len(name)
+        places = {kind: Blobs(self.folder / name / kind) for kind in ("waiting", "cache")}
         return Entity(
             name,
             task=TASK,
@@ -63,6 +65,7 @@ class World:
             log=self.log,
             class_counts=(5, 5, 0),
             identity=identity(name),
+            **places | more,
             initial=lambda: initial_state(
                 life=f"life of {name}",
                 weights=initial_weights(ARCHITECTURE, seed),
@@ -79,10 +82,11 @@ class World:
         strategy: str = "vanilla",
         until: int = 10**6,
         watch=None,
+        **more,
     ):
         """Drive an entity whose evaluations find these percentages; stop dead after `until` work steps."""
         script = iter(accuracies)
-        steps = self.entity(name, rounds=rounds, strategy=strategy).steps()
+        steps = self.entity(name, rounds=rounds, strategy=strategy, **more).steps()
         result = None
         done = []
         for _ in range(until):
@@ -106,14 +110,16 @@ class World:
     def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Retrieval:
         entity = self.entity(name, rounds=1)
         journal = entity._journal
+        journal.change(member=self.id_of(name))
         return Retrieval(
-            id=self.id_of(name),
             task=task,
             learner=entity.learner,
             registry=self.registry,
             vault=self.vault,
             journal=journal,
             trust=Trust(identity(name), registry=self.registry, journal=journal),
+            line=entity._line,
+            outbox=entity._outbox,
             verified_only=verified_only,
         )
 

@@ -1,6 +1,8 @@
 """Registry, vault and entities started by hand, as README shows."""
 
 import json
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,52 @@ def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_pa
     published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
     records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
     assert sorted(record["id"] for record in records) == sorted(published)
+
+
+def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [str(probe.getsockname()[1]) for probe in (one, other)]
+    registry, vault = (f"http://127.0.0.1:{port}" for port in ports)
+    operator = ["--data", str(tmp_path / "registry"), "--port", ports[0], "--vault", vault, "--open-enrolment"]
+    keeper = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]
+    secret = ["--secret", str(tmp_path / "secret")]
+
+    def hub():
+        services = [start("vault", *keeper, *secret), start("registry", *operator, *secret)]
+        for service in services:
+            assert service.stdout.readline()
+        return services
+
+    def stop(services):
+        for service in services:
+            service.terminate()
+            service.wait(20)
+
+    services = hub()
+    where = ["--registry", registry, "--vault", vault, "--patience", "0.2"]
+    entity = start("entity", "1", *SETTINGS, "--strategy", "merge", "--num-rounds", "25", *where)
+    while not re.search(r"round 1\b", line := entity.stderr.readline()):
+        assert line, "the entity ended early"
+    stop(services)
+    _, err = entity.communicate(timeout=120)
+    assert entity.returncode == 4
+    assert "messages to the hub wait" in err.splitlines()[-1]
+    assert "goes on without the hub" in err
+    (folder,) = Path(tmp_path, "runs").iterdir()
+    hub()
+    again = start("entity", "1", "--resume", str(folder), *where)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    ended = [event["round"] for event in events if event["kind"] == "round-ended"]
+    assert ended == list(range(1, 26))
+    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    bearer = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    path = f"{registry}/v1/knowledge?limit=100&order=newest"
+    records = httpx.get(path, headers=bearer).json()["items"]
+    assert [record["id"] for record in reversed(records)] == told
+    assert [record["round"] for record in reversed(records)] == list(range(26))  # 0: the initial checkpoint
+    assert [record["sequence"] for record in reversed(records)] == list(range(1, 27))
 
 
 def test_a_vault_is_no_registry(start, hub):

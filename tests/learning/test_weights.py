@@ -10,7 +10,7 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
 from kuber.learning import weights as module
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.weights import dump, load, manifest_of, weights_of
+from kuber.learning.weights import dump, load, manifest_of, narrowed, weights_of
 
 DIGITS = describe("cnn", {"input_shape": (1, 8, 8), "classes": 10})
 WEIGHTS = initial_weights(DIGITS, 0)
@@ -42,6 +42,15 @@ def test_what_is_dumped_is_loaded():
     assert loaded.keys() == WEIGHTS.keys()
     assert all(torch.equal(loaded[name], WEIGHTS[name]) for name in WEIGHTS)
     assert loaded["features.1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_narrowed_weights_are_half_the_bytes_and_load_as_float32():
+    data = dump(narrowed(WEIGHTS))
+    assert len(data) < 0.52 * len(dump(WEIGHTS))
+    loaded = load(data, DIGITS)
+    assert manifest_of(loaded) == manifest_of(WEIGHTS)
+    for name, tensor in WEIGHTS.items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=2**-8, atol=0)
 
 
 def test_the_same_weights_give_the_same_bytes_in_any_order_and_layout():

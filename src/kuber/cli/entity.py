@@ -25,6 +25,10 @@ IdentityFolder = Annotated[
     Path | None,
     typer.Option("--identity", metavar="DIR", help="Folder of the entity's key and token; else identities/INDEX."),
 ]
+Patience = Annotated[
+    float,
+    typer.Option("--patience", metavar="SECONDS", min=0, max=3600, help="To ask before going on without the hub."),
+]
 
 _NOT_HERE = {"host", "registry_port", "vault_port"}
 
@@ -38,6 +42,7 @@ def entity(
     resume: Resume = None,
     invitation: Invitation = None,
     identity: IdentityFolder = None,
+    patience: Patience = 10.0,
     ca: Ca = None,
 ) -> None:
     """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
@@ -53,6 +58,7 @@ def entity(
             vault=vault,
             identity=identity or Path("identities") / str(index),
             invitation=invitation,
+            patience=patience,
             ca=ca,
             ask=_ask if sys.stdin.isatty() else None,
             watcher=view,

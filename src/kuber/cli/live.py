@@ -210,6 +210,10 @@ class PlainLines:
             case "published":
                 told = f"published {detail['knowledge'][-_SHORT_ID:]}"
                 return "  ".join(filter(None, [self._accuracy(entity), told]))
+            case "queued":
+                return "  ".join(filter(None, [self._accuracy(entity), "will publish when the hub takes it"]))
+            case "unreachable":
+                return f"goes on without the hub: {detail['reason']}"
             case "sought" if not detail["candidates"]:
                 return "  ".join(filter(None, [self._accuracy(entity), "sought, but nobody knows better"]))
             case "rejected":

@@ -6,7 +6,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.kinds import KINDS
 from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
-from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
+from kuber.domain.manifest import PREFIX_LENGTH, header_length, narrowed, read_manifest
 from kuber.domain.member import Member
 from kuber.errors import ConflictError, RequestRejectedError
 
@@ -15,7 +15,8 @@ MAX_TEXT = 200
 
 
 def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
-    """RequestRejectedError unless the header of the stored weights is the manifest that the draft tells.
+    """RequestRejectedError unless the header of the stored weights is the manifest that the draft tells, or
+    that manifest narrowed.
 
     `head(digest, length)` gives the first bytes of a blob, or all of a shorter one. A draft without weights passes.
     """
@@ -30,7 +31,8 @@ def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
         manifest = read_manifest(start[PREFIX_LENGTH:end], size=weights.size)
     except ValueError as error:
         raise RequestRejectedError(f"Blob {weights.digest} holds no sound weights: {error}.") from None
-    if manifest != dict(draft.architecture.manifest):
+    told = dict(draft.architecture.manifest)
+    if manifest not in (told, narrowed(told)):
         raise RequestRejectedError(
             f"Blob {weights.digest} holds other tensors than the record tells; publish weights that fit it."
         )

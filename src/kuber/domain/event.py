@@ -13,6 +13,8 @@ Kind = Literal[
     "trained",
     "evaluated",
     "published",
+    "queued",
+    "unreachable",
     "sought",
     "pulled",
     "rejected",

@@ -5,6 +5,7 @@ Format: 8 bytes little-endian header length, that many bytes of JSON, then the t
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -72,6 +73,14 @@ def read_spans(header: bytes, *, size: int) -> list[Span]:
     if PREFIX_LENGTH + len(header) + position != size:
         raise ValueError("a safetensors file ends with its last tensor")
     return spans
+
+
+def narrowed(manifest: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """The same tensors as they may travel: bfloat16 for float32, half the bytes."""
+    return {
+        name: TensorSpec(dtype="BF16", shape=spec.shape) if spec.dtype == "F32" else spec
+        for name, spec in manifest.items()
+    }
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from safetensors.torch import save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.entity import errands
+from kuber.entity.errands import Errand
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.weights import Weights, dump
 from kuber.wire import DeliveryBody, EvaluationBody
@@ -23,7 +25,7 @@ _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
 _START = "start."  # ... of those that its local phase began with
 
-Stage = Literal["trained", "absorbed", "ended"]
+Stage = Literal["trained", "shared", "absorbed", "ended"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,7 @@ class State:
     generator: torch.Tensor  # state of the generator that shuffles and augments
     own: Evaluation | None  # of `weights` on the common test set
     previous: Evaluation | None  # at the end of the round before
+    member: str | None = None  # the id that the registry gave us
     start: Weights | None = None  # that the local phase of this round began with; until the round has ended
     shared: Evaluation | None = None  # of what was published last
     origin: Digest | None = None  # of the initial checkpoint that `weights` descend from
@@ -57,6 +60,7 @@ class State:
     seen: Mapping[str, int] = field(default_factory=dict)  # candidates -> round first seen
     keys: Mapping[str, str] = field(default_factory=dict)  # entity -> the last public key that we know it by
     published: int = 0  # records signed so far
+    errands: tuple[Errand, ...] = ()  # that the hub has not heard of, in order
     absorption: Absorption | None = None  # done, and not recorded yet
 
 
@@ -151,6 +155,8 @@ def _encode(state: State) -> dict[str, Any]:
         "seen": dict(state.seen),
         "keys": dict(state.keys),
         "published": state.published,
+        "member": state.member,
+        "errands": [errands.encode(errand) for errand in state.errands],
         "absorption": absorption
         and {
             "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
@@ -181,6 +187,8 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         seen=fields["seen"],
         keys=fields["keys"],
         published=fields["published"],
+        member=fields["member"],
+        errands=tuple(errands.decode(texts) for texts in fields["errands"]),
         absorption=absorption
         and Absorption(
             delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),

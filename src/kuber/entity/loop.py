@@ -5,28 +5,32 @@ between two of them it decides, on its two ports. Whoever drives it chooses wher
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge
+from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategy import Candidate, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
+from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Absorption, Keeper, State
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
+from kuber.entity.line import Line
 from kuber.entity.log import Log
+from kuber.entity.outbox import Outbox
+from kuber.entity.publisher import Consents, Publisher
 from kuber.entity.retrieval import Retrieval
+from kuber.entity.start import agree
 from kuber.entity.trust import Trust
 from kuber.entity.work import Learnt, Work, training
-from kuber.errors import KnowledgeError
-from kuber.learning.weights import Weights, dump
+from kuber.errors import KnowledgeError, ServiceUnavailableError
+from kuber.learning.weights import Weights
 from kuber.signing import Identity
 
 Steps = Generator[Work, Any, None]
-Consents = Callable[[Evaluation, int], bool]
 
 
 class Entity:
@@ -49,11 +53,16 @@ class Entity:
         reports: bool = True,
         verified_only: bool = False,
         consents: Consents = lambda evaluation, round: True,
+        narrow: bool = False,
+        waiting: Blobs | None = None,
+        cache: Blobs | None = None,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists.
 
-        `consents` is asked before each publication, with what would be claimed and the round.
+        `consents` is asked before each publication, with what would be claimed and the round; `narrow` weights are
+        published as bfloat16. Weights that the vault does not take now go to `waiting`: without it, that is an error.
+        What was pulled is kept in `cache`.
         """
         self.name = name
         self.task = task
@@ -61,21 +70,47 @@ class Entity:
         self.strategy = strategy
         self.rounds = rounds
         self.registry = registry
-        self.vault = vault
         self.checkpoints = checkpoints
         self.class_counts = class_counts
         self.identity = identity
         self.reports = reports
-        self.verified_only = verified_only
-        self.consents = consents
         self._training = False  # whether a local phase is under way
-        self._journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
+        self._joined = False  # in this life of the process
+        self._journal = journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
+        self._line = line = Line(journal)
+        self._outbox = Outbox(registry=registry, vault=vault, journal=journal, line=line, waiting=waiting)
+        trust = Trust(identity, registry=registry, journal=journal)
+        self._retrieval = Retrieval(
+            task=task,
+            learner=learner,
+            registry=registry,
+            vault=vault,
+            journal=journal,
+            trust=trust,
+            line=line,
+            outbox=self._outbox,
+            cache=cache,
+            verified_only=verified_only,
+        )
+        self._publisher = Publisher(
+            task=task,
+            learner=learner,
+            class_counts=class_counts,
+            registry=registry,
+            vault=vault,
+            journal=journal,
+            trust=trust,
+            retrieval=self._retrieval,
+            outbox=self._outbox,
+            consents=consents,
+            narrow=narrow,
+        )
 
     @property
     def progress(self) -> float:
         """The share of its rounds that is done; within a round, half of it after the local phase."""
         state = self._journal.state
-        left = {"trained": 0.5, "absorbed": 0.5, "ended": 1.0 if self._training else 0.0}[state.stage]
+        left = {"trained": 0.5, "shared": 0.5, "absorbed": 0.5, "ended": 1.0 if self._training else 0.0}[state.stage]
         return (state.round - left) / self.rounds
 
     @property
@@ -85,73 +120,56 @@ class Entity:
         return previous.accuracy if previous else 0.0
 
     def steps(self) -> Steps:
-        """Every remaining round, as work steps to be done and sent back."""
-        member = self.registry.register(self.name, public_key=self.identity.public_key)
-        self._id = member.id
-        self._trust = Trust(self.identity, registry=self.registry, journal=self._journal)
-        self._retrieval = Retrieval(
-            id=self._id,
-            task=self.task,
-            learner=self.learner,
-            registry=self.registry,
-            vault=self.vault,
-            journal=self._journal,
-            trust=self._trust,
-            verified_only=self.verified_only,
-        )
+        """Every remaining round, as work steps to be done and sent back.
+
+        Raises ServiceUnavailableError when the hub is away before the first round, or after the last with something
+        still to be told: started again, the entity goes on from there.
+        """
+        self._meet_hub()
         if self._journal.state.seq == 0:
-            self._journal.change(published=member.sequence)
             self._log_joined()
             self._journal.save()
         if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
-            yield from self._agree_on_start()
+            yield from agree(self._journal, self.learner, self._retrieval, self._publisher)
             self._journal.save()
         while True:
             state = self._journal.state
             if state.stage == "ended":
+                self._meet_hub()
                 if state.round >= self.rounds:
+                    self._check_told()
                     return
                 yield from self._local_phase()
-            elif state.stage == "trained":
-                yield from self._decide()
-            else:
+            elif state.stage == "absorbed":
                 self._record_absorption()
                 self._end_round()
+            else:
+                yield from self._decide()
 
-    def _agree_on_start(self) -> Steps:
-        """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
-        journal, retrieval = self._journal, self._retrieval
-        there = retrieval.initial_checkpoints(self.learner.architecture)
-        # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
-        if not there or any(knowledge.entity == self._id for knowledge in there):
-            own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
-            if self.consents(own, 0):
-                self._publish(own, "initial")
-        # Asked again even so: of several that published at once, all begin from the oldest.
-        if not (yield from self._adopt_start()):
-            own = yield from retrieval.evaluated(journal.state.weights, stage="initial")
-            if self.consents(own, 0):
-                self._publish(own, "initial")
-                yield from self._adopt_start()
+    def _meet_hub(self) -> None:
+        """Join, if that is not done, and tell what waits. Where the hub is away, we go on without it."""
+        journal, line = self._journal, self._line
+        line.renew()
+        if not self._joined:
+            try:
+                member = self.registry.register(self.name, public_key=self.identity.public_key)
+            except ServiceUnavailableError as error:
+                if journal.state.member is None:
+                    raise
+                line.lose(error)
+                return
+            self._joined = True
+            if journal.state.member is None:
+                journal.change(member=member.id, published=member.sequence)
+        self._outbox.deliver()
 
-    def _adopt_start(self) -> Generator[Work, Any, bool]:
-        """Begin from the oldest sound initial checkpoint; False when there is none."""
-        journal, retrieval = self._journal, self._retrieval
-        for knowledge in retrieval.initial_checkpoints(self.learner.architecture):
-            digest = knowledge.artifacts[WEIGHTS].digest
-            if digest != Digest.of(dump(journal.state.weights)):
-                teacher = retrieval.pull(knowledge)
-                if teacher is None:
-                    continue
-                try:
-                    yield from retrieval.evaluated(teacher.weights, stage="candidate", of=knowledge)
-                except KnowledgeError as error:  # sound weights can still speak nonsense
-                    retrieval.refuse(knowledge, error.message, 0)
-                    continue
-                journal.change(weights=teacher.weights)
-            journal.change(origin=digest, parents=(knowledge.id,))
-            return True
-        return False
+    def _check_told(self) -> None:
+        """ServiceUnavailableError when the hub has not heard everything."""
+        if self._outbox.waits:
+            raise ServiceUnavailableError(
+                f"All rounds are done, and {len(self._journal.state.errands)} messages to the hub wait in the "
+                f"entity's folder; go on with it when the hub is back. {self._outbox.waits}"
+            )
 
     def _local_phase(self) -> Steps:
         """Train on private data, guided or not, and evaluate; the state that results can be decided upon."""
@@ -218,8 +236,10 @@ class Entity:
             self._record_absorption()
             journal.save(absorption=None)
         own = self._own
-        if self.strategy.publishes(self._situation(own)) and self.consents(own, journal.state.round):
-            self._publish(own, "publish")
+        if journal.state.stage == "trained" and self.strategy.publishes(self._situation(own)):
+            yield from self._publisher.publish(own)
+            if journal.state.errands:
+                journal.save(stage="shared")  # else it would be queued again after a kill
         search = self.strategy.after(self._situation(own))
         if search is not None:
             outcome = yield from self._retrieve(search, own)
@@ -229,7 +249,7 @@ class Entity:
                 journal.save(
                     stage="absorbed", weights=outcome.weights, own=outcome.own, absorption=absorption, **changes
                 )
-        if journal.state.stage == "trained":
+        if journal.state.stage != "absorbed":
             self._end_round()
 
     def _retrieve(self, search: Search, own: Evaluation) -> Generator[Work, Any, Outcome | None]:
@@ -241,33 +261,6 @@ class Entity:
         situation = self._situation(own)
         return (yield from merged(self.strategy, self._retrieval, situation, self._journal.state, taught))
 
-    def _publish(self, own: Evaluation, act: str) -> None:
-        """Weights to the vault first; then the record to the registry."""
-        journal, state = self._journal, self._journal.state
-        data = dump(state.weights)
-        artifact = Artifact(digest=Digest.of(data), size=len(data))
-        sent = 0
-        # Entities of one seed have one initial checkpoint: only the first sends it.
-        if state.round or self.vault.size(artifact.digest) is None:
-            artifact, sent = self.vault.put(data), len(data)
-        draft = Draft(
-            entity=self._id,
-            task=self.task,
-            architecture=self.learner.architecture,
-            artifacts={WEIGHTS: artifact},
-            evaluation=own,
-            round=state.round,
-            parents=state.parents,
-            origin=state.origin,
-            sample_count=len(self.learner.private),
-            class_counts=self.class_counts,
-            sequence=state.published + 1,
-        )
-        knowledge = self.registry.publish(self._trust.signed(draft), key=journal.key(act))
-        journal.change(parents=(), shared=own, published=draft.sequence)
-        detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": sent}
-        journal.append("published", detail)
-
     def _found(self, search: Search, own: Evaluation | None) -> list[Knowledge]:
         """Whom the strategy chooses among what the search finds."""
         candidates = self._retrieval.candidates(search)
@@ -277,7 +270,7 @@ class Entity:
     def _distil(self, chosen: list[Knowledge]) -> Generator[Work, Any, Outcome | None]:
         """Distil the first sound one of the chosen; None when there is none."""
         for knowledge in chosen:
-            teacher = self._retrieval.pull(knowledge)
+            teacher = self._line.ask(partial(self._retrieval.pull, knowledge), None)
             if teacher is None:
                 continue
             taught = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher
@@ -302,7 +295,7 @@ class Entity:
         absorption = self._journal.state.absorption
         assert absorption is not None
         delivery = absorption.delivery
-        self.registry.record(delivery, key=self._journal.key(delivery.method))
+        self._outbox.record(delivery, key=self._journal.key(delivery.method))
         detail = {
             "teachers": delivery.teachers,
             "publishers": absorption.publishers,
@@ -320,7 +313,8 @@ class Entity:
         journal, state = self._journal, self._journal.state
         name = self.checkpoints.save_round(state.round, state.weights)
         if self.reports:
-            self.registry.report(self._id, round=state.round, evaluation=self._own)
+            report = partial(self.registry.report, self._id, round=state.round, evaluation=self._own)
+            self._line.ask(report, None)
         journal.append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
         journal.save(stage="ended", previous=self._own, own=None, start=None, absorption=None)
 
@@ -350,6 +344,12 @@ class Entity:
             origin=state.origin,
             ages={id: state.round - first for id, first in state.seen.items()},
         )
+
+    @property
+    def _id(self) -> str:
+        member = self._journal.state.member
+        assert member is not None, "nothing is done before the entity has joined"
+        return member
 
     @property
     def _own(self) -> Evaluation:

@@ -1,7 +1,8 @@
 """Finding knowledge of others, pulling it, and finding out what it is worth before it is used."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kuber.domain.evaluation import Evaluation
@@ -12,8 +13,11 @@ from kuber.domain.ranking import without
 from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
+from kuber.entity.blobs import Blobs
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Learner, Teacher, check_teachable
+from kuber.entity.line import Line
+from kuber.entity.outbox import Outbox
 from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Work, common_evaluation
 from kuber.errors import KnowledgeError
@@ -29,23 +33,26 @@ class Retrieval:
     def __init__(
         self,
         *,
-        id: str,
         task: Task,
         learner: Learner,
         registry: Registry,
         vault: Vault,
         journal: Journal,
         trust: Trust,
-        verified_only: bool,
+        line: Line,
+        outbox: Outbox,
+        cache: Blobs | None = None,
+        verified_only: bool = False,
     ) -> None:
-        """`id` is the entity's own: it does not learn from itself."""
-        self._id = id
         self._task = task
         self._learner = learner
         self._registry = registry
         self._vault = vault
         self._journal = journal
         self._trust = trust
+        self._line = line
+        self._outbox = outbox
+        self._cache = cache
         self._verified_only = verified_only
         self._kept: dict[Method, dict[str, tuple[Teacher, Evaluation]]] = {}  # what the last search of each pulled
 
@@ -56,7 +63,7 @@ class Retrieval:
             task=self._task.name,
             test_set=self._task.test_set,
             min_accuracy=search.min_accuracy,
-            exclude_entity=self._id,
+            exclude_entity=state.member,  # nobody learns from itself
             initial=False,
             standing=Standing.VERIFIED if self._verified_only else None,
             origin=search.origin,
@@ -66,7 +73,8 @@ class Retrieval:
             limit=min(MAX_LIMIT, search.limit + len(state.refused)),
         )
         # A task of that name and test set may still have other labels.
-        ours = [one for one in self._registry.discover(query).items if one.task == self._task]
+        page: Sequence[Knowledge] = self._line.ask(lambda: self._registry.discover(query).items, ())
+        ours = [one for one in page if one.task == self._task]
         found = without(ours, state.refused)
         now = {one.id: state.seen.get(one.id, state.round) for one in found}
         earlier = {id: first for id, first in state.seen.items() if id not in now}
@@ -86,8 +94,12 @@ class Retrieval:
             check_teachable(knowledge, self._task)
             self._trust.check(knowledge)
             artifact = knowledge.artifacts[WEIGHTS]
-            data = self._vault.get(artifact.digest)
-            received = len(data)
+            data = None if self._cache is None else self._cache.get(artifact.digest)
+            if data is None:
+                data = self._vault.get(artifact.digest)
+                received = len(data)
+                if self._cache is not None:
+                    self._cache.keep(artifact.digest, data)
             teacher = Teacher(architecture=knowledge.architecture, weights=load(data, knowledge.architecture))
         except KnowledgeError as error:
             self.refuse(knowledge, error.message, received)
@@ -114,7 +126,7 @@ class Retrieval:
             if knowledge.id in earlier:
                 kept[knowledge.id] = earlier[knowledge.id]
                 continue
-            teacher = self.pull(knowledge)
+            teacher = self._line.ask(partial(self.pull, knowledge), None)
             if teacher is None:
                 continue
             try:
@@ -122,7 +134,7 @@ class Retrieval:
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self.refuse(knowledge, error.message, 0)
                 continue
-            self._registry.attest(knowledge.id, entity=self._id, evaluation=found)
+            self._outbox.attest(knowledge.id, found)
             claimed = knowledge.evaluation.accuracy
             if claimed > found.accuracy + TOLERANCE:
                 self.refuse(knowledge, f"It claims an accuracy of {claimed:.3f} and has {found.accuracy:.3f}.", 0)

@@ -10,10 +10,12 @@ import torch
 
 from kuber.data.augment import Normalisation
 from kuber.domain.ports import Registry, Vault
+from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Keeper, initial_state
 from kuber.entity.learner import Learner
 from kuber.entity.log import Log
-from kuber.entity.loop import Consents, Entity
+from kuber.entity.loop import Entity
+from kuber.entity.publisher import Consents
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
@@ -26,6 +28,11 @@ from kuber.signing import Identity
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def waiting_blobs(folder: Path) -> Blobs:
+    """Where an entity, whose folder this is, keeps weights that wait for the vault."""
+    return Blobs(folder / "waiting")
 
 
 def entity_folder(folder: Path, index: int) -> Path:
@@ -77,11 +84,14 @@ def make_entity(
     log: Log,
     identity: Identity,
     ask: Consents | None = None,
+    waiting: Blobs | None = None,
+    cache: Blobs | None = None,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
 ) -> Entity:
     """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
 
     `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
+    `waiting` and `cache` are as those of an Entity.
     """
     settings = scene.settings
     return Entity(
@@ -99,6 +109,9 @@ def make_entity(
         reports=settings.reports,
         verified_only=settings.verified_only,
         consents=_consents(settings, ask),
+        narrow=settings.transfer == "bfloat16",
+        waiting=waiting,
+        cache=cache,
         initial=lambda: initial_state(
             life=life(),
             weights=initial_weights(scene.architectures[index], settings.seed),

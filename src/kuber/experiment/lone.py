@@ -9,13 +9,15 @@ import torch
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind
-from kuber.entity.loop import Consents, drive
+from kuber.entity.loop import drive
+from kuber.entity.publisher import Consents
 from kuber.entity.work import Work
-from kuber.errors import SettingsError
+from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.crew import Watcher
-from kuber.experiment.entities import entity_folder, make_entity, utc_now
+from kuber.experiment.entities import entity_folder, make_entity, utc_now, waiting_blobs
 from kuber.experiment.runner import reached, runtime_for
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import keep_freed_memory
@@ -32,6 +34,7 @@ def run(
     vault: str,
     identity: Path,
     invitation: str | None,
+    patience: float,
     ca: Path | None,
     ask: Consents | None,
     watcher: Watcher,
@@ -39,9 +42,10 @@ def run(
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
 
-    `identity` is the folder of its key and its token, `ca` a file of certificates to trust instead of the system's;
-    `ask` asks a person where the settings want that.
-    Raises SettingsError when there is no such entity, ServiceError when the services do not answer.
+    `identity` is the folder of its key and its token, `patience` the seconds to ask a hub that gives no answer, and
+    `ca` a file of certificates to trust instead of the system's; `ask` asks a person where the settings want that.
+    Raises SettingsError when there is no such entity, ServiceUnavailableError when the services do not answer before
+    it has joined, or after its last round while something is still to be told.
     """
     if index >= settings.num_entities:
         raise SettingsError(
@@ -51,11 +55,16 @@ def run(
     key = Identity.kept(identity / KEY_FILE)
     credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
     with (
-        HttpRegistry(registry, credentials=credentials, ca=ca) as registry_port,
-        HttpVault(vault, credentials=credentials, ca=ca) as vault_port,
+        HttpRegistry(registry, credentials=credentials, patience=patience, ca=ca) as registry_port,
+        HttpVault(vault, credentials=credentials, patience=patience, ca=ca) as vault_port,
     ):
-        registry_port.check()
-        vault_port.check()
+        home = entity_folder(folder, index)
+        for port in (registry_port, vault_port):
+            try:
+                port.check()
+            except ServiceUnavailableError:
+                if not home.exists():
+                    raise  # whoever has joined goes on without the hub
         scene = scenario(settings, verify=True, say=say)
         runtime = runtime_for(folder, scene)
         keep_freed_memory()
@@ -69,10 +78,12 @@ def run(
             runtime=runtime,
             registry=registry_port,
             vault=vault_port,
-            checkpoints=Checkpoints(entity_folder(folder, index)),
+            checkpoints=Checkpoints(home),
             log=log,
             identity=key,
             ask=ask,
+            waiting=waiting_blobs(home),
+            cache=Blobs(home / "cache", limit=settings.cache_mebibytes << 20),
         )
 
         def do(work: Work) -> Any:

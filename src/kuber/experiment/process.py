@@ -22,7 +22,7 @@ from kuber.entity.log import FILE_NAME, EventLog
 from kuber.entity.loop import drive
 from kuber.entity.work import Work
 from kuber.errors import KUberError
-from kuber.experiment.entities import entity_folder, make_entity, utc_now
+from kuber.experiment.entities import entity_folder, make_entity, utc_now, waiting_blobs
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings
@@ -86,6 +86,7 @@ def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
             checkpoints=Checkpoints(folder),
             log=log,
             identity=identity,
+            waiting=waiting_blobs(folder),
         )
         samples = len(entity.learner.private)
 

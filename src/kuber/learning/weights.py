@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from kuber.domain import manifest as manifests
 from kuber.domain.knowledge import Architecture, TensorSpec
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
@@ -47,15 +48,17 @@ def dump(weights: Weights) -> bytes:
 def load(data: bytes, architecture: Architecture) -> Weights:
     """The weights in a safetensors file, once they are known to be of this architecture.
 
-    The header is checked before a tensor is allocated. Raises CorruptKnowledgeError when the file is malformed or
-    holds a value that is not finite, IncompatibleKnowledgeError when it holds other tensors than the architecture.
+    The header is checked before a tensor is allocated; narrowed weights come out widened. Raises
+    CorruptKnowledgeError when the file is malformed or holds a value that is not finite, IncompatibleKnowledgeError
+    when it holds other tensors than the architecture.
     """
     try:
         header = data[PREFIX_LENGTH : PREFIX_LENGTH + header_length(data)]
         manifest = read_manifest(header, size=len(data))
     except ValueError as error:
         raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
-    if manifest != dict(architecture.manifest):
+    told = dict(architecture.manifest)
+    if manifest not in (told, manifests.narrowed(told)):
         raise IncompatibleKnowledgeError(
             f"The weights are not those of {architecture.name}: other tensors are in it."
         )
@@ -68,4 +71,18 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise CorruptKnowledgeError(f"The weights hold a value that is not finite, in {name}.")
-    return weights
+    return weights if manifest == told else widened(weights)
+
+
+def narrowed(weights: Weights) -> Weights:
+    """The weights as they may travel: bfloat16 for float32, half the bytes and 8 bits of mantissa."""
+    return _cast(weights, torch.float32, torch.bfloat16)
+
+
+def widened(weights: Weights) -> Weights:
+    """Narrowed weights, as they are used."""
+    return _cast(weights, torch.bfloat16, torch.float32)
+
+
+def _cast(weights: Weights, before: torch.dtype, after: torch.dtype) -> Weights:
+    return {name: tensor.to(after) if tensor.dtype == before else tensor for name, tensor in weights.items()}

@@ -1,0 +1,72 @@
+"""Blobs on an entity's own disk: what waits for the vault, and what it need not be asked for again."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from kuber.domain.digest import Digest
+from kuber.errors import KUberError
+
+
+class Blobs:
+    """Blobs in a folder, each in a file named by its digest. With a `limit`, in bytes, the least lately used go."""
+
+    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
+        self._folder = folder
+        self._limit = limit
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        """Keep these bytes, safely on disk where there is no limit. KUberError when the disk does not take them."""
+        if self._limit is not None and len(data) > self._limit:
+            return
+        path = self._path(digest)
+        temporary = path.with_suffix(".tmp")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(len(data))
+            with temporary.open("wb") as file:
+                file.write(data)
+                if self._limit is None:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise KUberError(f"The blob {digest} cannot be kept in {self._folder}: {error.strerror}.") from None
+
+    def get(self, digest: Digest) -> bytes | None:
+        """The bytes with this digest, verified; None when they are not here any more, or no longer what they were."""
+        path = self._path(digest)
+        try:
+            data = path.read_bytes()
+            if Digest.of(data) != digest:
+                path.unlink()
+                return None
+            os.utime(path)
+        except OSError:
+            return None
+        return data
+
+    def retain(self, digests: Collection[Digest]) -> None:
+        """Remove all others."""
+        names = {digest.hex for digest in digests}
+        for file in self._files():
+            if file.name not in names:
+                file.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        if self._limit is None:
+            return
+        files = sorted(self._files(), key=lambda file: file.stat().st_mtime_ns)
+        taken = sum(file.stat().st_size for file in files)
+        for file in files:
+            if taken + size <= self._limit:
+                return
+            taken -= file.stat().st_size
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        return list(self._folder.iterdir()) if self._folder.is_dir() else []
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / digest.hex

@@ -1,0 +1,61 @@
+"""What an entity has to tell the hub, and how that is written down until the hub hears it."""
+
+from dataclasses import dataclass
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.wire import DeliveryBody, DraftBody, EvaluationBody
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """A signed record whose weights the vault may not have yet."""
+
+    draft: Draft
+    key: str
+
+    @property
+    def digest(self) -> Digest:
+        """Of the weights."""
+        return self.draft.artifacts[WEIGHTS].digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What became of a delivery."""
+
+    delivery: Delivery
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What our own evaluation of somebody's knowledge found."""
+
+    knowledge: str
+    evaluation: Evaluation
+
+
+Errand = Publication | Report | Finding
+
+
+def encode(errand: Errand) -> dict[str, str]:
+    """An errand as texts."""
+    match errand:
+        case Publication(draft=draft, key=key):
+            return {"publication": DraftBody.of(draft).model_dump_json(), "key": key}
+        case Report(delivery=delivery, key=key):
+            return {"report": DeliveryBody.of(delivery).model_dump_json(), "key": key}
+        case Finding(knowledge=knowledge, evaluation=evaluation):
+            return {"finding": EvaluationBody.of(evaluation).model_dump_json(), "knowledge": knowledge}
+
+
+def decode(texts: dict[str, str]) -> Errand:
+    """The errand again. KeyError or ValueError when these are not the texts of one."""
+    if "publication" in texts:
+        return Publication(draft=DraftBody.read(texts["publication"]).value(), key=texts["key"])
+    if "report" in texts:
+        return Report(delivery=DeliveryBody.read(texts["report"]).value(), key=texts["key"])
+    return Finding(knowledge=texts["knowledge"], evaluation=EvaluationBody.read(texts["finding"]).value())

@@ -1,0 +1,130 @@
+"""Telling the hub: at once where it answers, else later and in the same order, after a restart too."""
+
+from contextlib import suppress
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Draft
+from kuber.domain.ports import Registry, Vault
+from kuber.entity.blobs import Blobs
+from kuber.entity.errands import Errand, Finding, Publication, Report
+from kuber.entity.journal import Journal
+from kuber.entity.line import Line
+from kuber.errors import (
+    CorruptKnowledgeError,
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    ServiceUnavailableError,
+)
+
+_AWAY = "The hub is away."
+
+
+class Outbox:
+    """Errands that the hub has not heard of are part of the entity's state; their blobs lie beside it.
+
+    A new errand is not run before those that wait. What the hub refuses for good is raised.
+    """
+
+    def __init__(
+        self, *, registry: Registry, vault: Vault, journal: Journal, line: Line, waiting: Blobs | None
+    ) -> None:
+        """Without a place for what waits, a publication that the hub does not take now is an error."""
+        self._registry = registry
+        self._vault = vault
+        self._journal = journal
+        self._line = line
+        self._waiting = waiting
+        self._reason = _AWAY  # why the last errand was not run
+
+    def publish(self, draft: Draft, data: bytes, *, key: str) -> None:
+        """Publish a signed record and its weights."""
+        publication = Publication(draft=draft, key=key)
+        if self._run(publication, data):
+            return
+        if self._waiting is None:
+            raise ServiceUnavailableError(self._reason)
+        self._waiting.keep(publication.digest, data)
+        self._queue(publication)
+        detail = {"digest": str(publication.digest), "sequence": draft.sequence, "reason": self._reason}
+        self._journal.append("queued", detail)
+
+    def record(self, delivery: Delivery, *, key: str) -> None:
+        """Tell what became of a delivery."""
+        report = Report(delivery=delivery, key=key)
+        if not self._run(report):
+            self._queue(report)
+
+    def attest(self, knowledge: str, evaluation: Evaluation) -> None:
+        """Tell what we found out about somebody's knowledge."""
+        finding = Finding(knowledge=knowledge, evaluation=evaluation)
+        if not self._run(finding):
+            self._queue(finding)
+
+    def deliver(self) -> None:
+        """Run what waits, first come first, until the hub does not take it."""
+        journal = self._journal
+        while journal.state.errands:
+            first, *rest = journal.state.errands
+            if not self._attempt(first, self._waiting_weights(first)):
+                return
+            journal.save(errands=tuple(rest))
+        if self._waiting is not None:
+            self._waiting.retain(())
+
+    @property
+    def waits(self) -> str | None:
+        """Why errands wait; None when none do."""
+        return self._reason if self._journal.state.errands else None
+
+    def _waiting_weights(self, errand: Errand) -> bytes | None:
+        if not isinstance(errand, Publication):
+            return None
+        data = None if self._waiting is None else self._waiting.get(errand.digest)
+        if data is None:
+            raise CorruptKnowledgeError(
+                f"The weights {errand.digest} that wait for the vault are gone or damaged; start a new run."
+            )
+        return data
+
+    def _queue(self, errand: Errand) -> None:
+        self._journal.change(errands=(*self._journal.state.errands, errand))
+
+    def _run(self, errand: Errand, data: bytes | None = None) -> bool:
+        if self._journal.state.errands:
+            self._reason = "Others wait before it."
+            return False
+        return self._attempt(errand, data)
+
+    def _attempt(self, errand: Errand, data: bytes | None) -> bool:
+        """Whether the hub has heard it."""
+        if not self._line.up:
+            self._reason = _AWAY
+            return False
+        try:
+            self._tell(errand, data)
+        except ServiceUnavailableError as error:
+            self._reason = error.message
+            self._line.lose(error)
+            return False
+        except InsufficientStorageError as error:
+            self._reason = error.message
+            return False
+        return True
+
+    def _tell(self, errand: Errand, data: bytes | None) -> None:
+        match errand:
+            case Publication(draft=draft, key=key):
+                assert data is not None
+                # Again even if it was there: the lease that keeps it until there is a record may be over.
+                artifact = self._vault.put(data)
+                knowledge = self._registry.publish(draft, key=key)
+                detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+                self._journal.append("published", detail)
+            case Report(delivery=delivery, key=key):
+                self._registry.record(delivery, key=key)
+            case Finding(knowledge=knowledge, evaluation=evaluation):
+                own = self._journal.state.member
+                assert own is not None
+                with suppress(KnowledgeNotFoundError):  # then there is nothing left to attest
+                    self._registry.attest(knowledge, entity=own, evaluation=evaluation)
