@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint clean
+.PHONY: setup run test lint soak clean
 
 setup: .venv/installed
 
@@ -22,6 +22,10 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# Hours: every kill point, many lives, long histories.
+soak: setup
+	$(BIN)/pytest --soak -m soak --timeout 7200
 
 clean:
 	rm -rf .venv build dist

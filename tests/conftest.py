@@ -25,6 +25,19 @@ from kuber.domain.query import Page
 from kuber.domain.task import Task
 from kuber.wire import record_bytes
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the long forms too, which take hours: `make soak`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long forms are tests of their own; without --soak they are not selected."""
+    if not config.getoption("--soak"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
 BYTES = {"BF16": 2, "F32": 4, "I64": 8, "U8": 1}
 
 

@@ -1,6 +1,6 @@
 """Runs kuber and kills it, as kill -9 does, at the named point of its work: `killed.py POINT TIMES ARGUMENTS`.
 
-The points are calls that the vault makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
+The points are calls that a service makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
 TIMES-th time. Nothing of this is in the product.
 """
 
@@ -9,7 +9,15 @@ import signal
 import sys
 from pathlib import Path
 
-from kuber.services import vault_collection, vault_incoming, vault_store, vault_uploads
+from kuber.services import (
+    database,
+    registry_store,
+    registry_vault,
+    vault_collection,
+    vault_incoming,
+    vault_store,
+    vault_uploads,
+)
 
 POINTS = {
     "write": (vault_incoming.Incoming, "write"),
@@ -22,6 +30,14 @@ POINTS = {
     "completion": (vault_uploads.Uploads, "complete"),
     "rows removed": (vault_collection, "_remove_rows"),
     "file removed": (Path, "unlink"),
+    "pin": (registry_vault.RegistryVault, "pin"),
+    "header": (registry_vault.RegistryVault, "head"),
+    "unpin": (registry_vault.RegistryVault, "unpin"),
+    "commit": (database.Database, "_commit"),
+    "publication": (registry_store.RegistryStore, "accept"),
+    "withdrawal": (registry_store.RegistryStore, "withdraw"),
+    "delivery": (registry_store.RegistryStore, "record"),
+    "attestation": (registry_store.RegistryStore, "attest"),
 }
 
 

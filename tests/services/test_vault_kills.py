@@ -80,7 +80,7 @@ def check(client, folder, acknowledged):
     assert stored == {item["digest"].removeprefix("sha256:") for item in page["items"]}
 
 
-POINTS = [  # the others of killed.py differ little from their neighbours, and each costs two starts
+POINTS = [
     ">sync of the file",
     ">name",
     ">row",
@@ -90,9 +90,12 @@ POINTS = [  # the others of killed.py differ little from their neighbours, and e
     ">rows removed",
     ">file removed",
 ]
+# These differ little from their neighbours, and each costs two starts.
+MORE = ["<write", ">write", "<sync of the file", "<name", "<sync of the folder", ">sync of the folder", "<row"]
+MORE += ["<answer", ">answer", "<append", ">completion", "<file removed"]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
 def test_killed_at_a_point(start, tmp_path, weights, point):
     folder = tmp_path / "vault"
     keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
@@ -108,12 +111,13 @@ def test_killed_at_a_point(start, tmp_path, weights, point):
     check(client, folder, writer.pinned)
 
 
-def test_killed_at_any_moment(start, tmp_path, weights):
+@pytest.mark.parametrize("lives", [3, pytest.param(40, marks=pytest.mark.soak)])
+def test_killed_at_any_moment(start, tmp_path, weights, lives):
     folder = tmp_path / "vault"
     options = ["--data", str(folder), "--collect-every", "0.01", "--lease", "0.05", "--grace", "0"]
     moments = random.Random(7)
     pinned: list[bytes] = []
-    for life in range(3):
+    for life in range(lives):
         service = start("vault", *options)
         writers = [Writer(service.client, weights, f"{life} {n}") for n in range(3)]
         threads = [threading.Thread(target=quietly, args=(writer,)) for writer in writers]
