@@ -52,25 +52,27 @@ class World:
 
     def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", **more) -> Entity:
         seed = len(name)
-        places = {kind: Blobs(self.folder / name / kind) for kind in ("waiting", "cache")}
+        fields = {
+            "registry": self.registry,
+            "vault": self.vault,
+            "checkpoints": Checkpoints(self.folder / name),
+            "log": self.log,
+            **{kind: Blobs(self.folder / name / kind) for kind in ("waiting", "cache")},
+        }
         return Entity(
             name,
             task=TASK,
             learner=learner(self.folder),
             strategy=STRATEGIES[strategy],
             rounds=rounds,
-            registry=self.registry,
-            vault=self.vault,
-            checkpoints=Checkpoints(self.folder / name),
-            log=self.log,
             class_counts=(5, 5, 0),
             identity=identity(name),
-            **places | more,
             initial=lambda: initial_state(
                 life=f"life of {name}",
                 weights=initial_weights(ARCHITECTURE, seed),
                 generator=torch.Generator().get_state(),
             ),
+            **fields | more,
         )
 
     def live(
