@@ -199,6 +199,14 @@ def running(folder: Path, *options: str, tls: tuple[str, ...] = (), keeping: tup
 
 
 @pytest.fixture(scope="session")
+def unlimited_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub that anybody may join and ask as often as they like; what is in it can be anything."""
+    free = ("--requests-per-minute", "0")
+    with running(tmp_path_factory.mktemp("unlimited"), "--open-enrolment", *free, keeping=free) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A running hub that anybody may join. Tests share it: look only at what is your own."""
     with running(tmp_path_factory.mktemp("hub"), "--open-enrolment") as hub:

@@ -261,3 +261,10 @@ def audit(registry, operator):
 
 def token_in(path):
     return {"Authorization": f"Bearer {path.read_text()}"}
+
+
+@pytest.mark.parametrize("token", ["two words", "x" * 201, "\u00e9"])
+def test_what_cannot_be_a_token_is_none(hub_services, token):
+    for service, path in zip(hub_services, ("/v1/blobs", "/v1/knowledge"), strict=True):
+        answer = service.client.get(path, headers={"Authorization": f"Bearer {token}".encode()})
+        assert answer.status_code == 401

@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)  # the end of a service's own right
 
 Authenticate = Callable[[str], Awaitable[Caller]]
 
+_TOKEN = re.compile(r"[!-~]{1,200}")
 _bearer = HTTPBearer(auto_error=False, description="The token of an entity, the operator or the other service.")
 
 
@@ -33,7 +35,7 @@ class Guard:
 
         async def caller(request: Request, _documented: Annotated[Any, Security(_bearer)] = None) -> Caller:
             kind, _, token = request.headers.get("authorization", "").partition(" ")
-            if kind.lower() != "bearer" or not token:
+            if kind.lower() != "bearer" or not _TOKEN.fullmatch(token.strip()):
                 raise _unknown("The request carries no token; send it as Authorization: Bearer TOKEN.")
             try:
                 found = await self._authenticate(token.strip())

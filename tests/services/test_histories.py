@@ -1,0 +1,187 @@
+"""Histories of a registry and a vault, made up by hypothesis, beside the same in memory; crashes are part of them."""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from kuber.client.memory_registry import MemoryRegistry
+from kuber.client.memory_vault import MemoryVault
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
+from kuber.domain.query import Query
+from kuber.errors import KUberError
+from kuber.services.registry_store import RegistryStore
+from kuber.services.vault_collection import collect
+from kuber.services.vault_store import VaultStore
+from kuber.services.vault_uploads import Uploads
+
+from .conftest import ARCHITECTURE, TASK, TEST_SET, safetensors_file
+
+BLOBS = [*(safetensors_file(ARCHITECTURE.manifest, fill=fill) for fill in range(3)), b"no weights"]
+ENTITIES = ["a", "b", "nobody"]
+NOTHING = timedelta(0)
+
+
+class Hub(RuleBasedStateMachine):
+    """Every act is done to the stores and to the model; what both answer, and what both hold, is compared."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.next_id = ""
+        self.records = []
+        self.lives = 0
+        self.model_vault = MemoryVault()
+        self.model = MemoryRegistry(vault=self.model_vault, clock=lambda: self.now, ids=lambda: self.next_id)
+        self.open(self.folder / "0")
+        for self.next_id in ENTITIES[:2]:
+            self.both(lambda registry, vault: registry.register(self.next_id))
+
+    def open(self, place):
+        self.place = place
+        self.vault = VaultStore(place, lease=NOTHING)
+        self.uploads = Uploads(self.vault, expiry=NOTHING)
+        self.registry = RegistryStore(
+            place / "registry.sqlite", vault=self.vault, clock=lambda: self.now, ids=lambda: self.next_id
+        )
+
+    def close(self):
+        self.registry.close()
+        self.vault.close()
+
+    def teardown(self):
+        self.close()
+        shutil.rmtree(self.folder)
+
+    def both(self, act):
+        """What both answer, or the class of what both raise."""
+        answers = []
+        for registry, vault in ((self.registry, self.vault), (self.model, self.model_vault)):
+            try:
+                answers.append(act(registry, vault))
+            except KUberError as error:
+                answers.append(type(error))
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    @rule(blob=st.sampled_from(BLOBS))
+    def put(self, blob):
+        self.both(lambda registry, vault: vault.put(blob))
+
+    @rule(
+        entity=st.sampled_from(ENTITIES),
+        blob=st.sampled_from(BLOBS),
+        key=st.integers(0, 5),
+        correct=st.integers(0, 2),
+        parents=st.lists(st.integers(0, 20), max_size=2, unique=True),
+    )
+    def publish(self, entity, blob, key, correct, parents):
+        self.now += timedelta(seconds=1)
+        self.next_id = f"record-{len(self.records)}"
+        draft = Draft(
+            entity=entity,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: Artifact(digest=Digest.of(blob), size=len(blob))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=(correct, 4), total=(10, 10)),
+            round=key,
+            parents=tuple(f"record-{number}" for number in parents),
+        )
+        stored = self.both(lambda registry, vault: registry.publish(draft, key=f"key {key}"))
+        if not isinstance(stored, type) and stored.id == self.next_id:
+            self.records.append(stored)
+
+    @rule(number=st.integers(0, 20))
+    def withdraw(self, number):
+        self.both(lambda registry, vault: registry.withdraw(f"record-{number}"))
+
+    @rule(student=st.sampled_from(ENTITIES), teacher=st.integers(0, 20), key=st.integers(0, 3))
+    def record(self, student, teacher, key):
+        delivery = Delivery(
+            student=student,
+            teachers=(f"record-{teacher}",),
+            method="merge",
+            round=key,
+            accuracy_before=0.25,
+            accuracy_after=0.5,
+            kept=True,
+        )
+        self.both(lambda registry, vault: registry.record(delivery, key=f"key {key}"))
+
+    @rule(entity=st.sampled_from(ENTITIES), number=st.integers(0, 20), correct=st.integers(0, 2))
+    def attest(self, entity, number, correct):
+        found = Evaluation(test_set=TEST_SET, correct=(correct, 4), total=(10, 10))
+        self.both(lambda registry, vault: registry.attest(f"record-{number}", entity=entity, evaluation=found))
+
+    @rule()
+    def collect(self):
+        collect(self.vault, self.uploads, grace=NOTHING)
+        for digest in list(self.model_vault._data):
+            if not self.model_vault._holders.get(digest):
+                del self.model_vault._data[digest]
+                self.model_vault._sorted.remove(digest)
+
+    @rule()
+    def crash(self):
+        """The files as they are at this moment, nothing closed; a new process opens them."""
+        self.lives += 1
+        place = self.folder / f"{self.lives}"
+        shutil.copytree(self.place, place)
+        self.close()
+        self.open(place)
+
+    @rule()
+    def restart(self):
+        self.close()
+        self.open(self.place)
+
+    @invariant()
+    def holds_the_same(self):
+        for record in self.records:
+            self.both(lambda registry, vault, id=record.id: registry.knowledge(id))
+            self.both(lambda registry, vault, id=record.id: registry.attestations(id))
+        for order in ("newest", "accuracy"):
+            found = self.both(lambda registry, vault, order=order: pages(registry, Query(order=order, limit=2)))
+            for record in found:
+                digest = record.artifacts[WEIGHTS].digest
+                assert Digest.of(self.vault.get(digest)) == digest
+                assert record.id in self.vault.pinned(digest)
+        self.both(lambda registry, vault: registry.deliveries(limit=100))
+        self.both(lambda registry, vault: registry.members())
+        self.both(lambda registry, vault: vault.blobs(limit=100).items)
+        for blob in BLOBS:
+            digest = Digest.of(blob)
+            assert self.vault.pinned(digest) == sorted(self.model_vault._holders.get(digest, ()))
+
+
+def pages(registry, query):
+    found = []
+    while True:
+        page = registry.discover(query)
+        found += page.items
+        if page.cursor is None:
+            return found
+        query = replace(query, cursor=page.cursor)
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])
+def test_any_history_leaves_what_the_model_holds(examples):
+    told = settings(
+        max_examples=examples,
+        stateful_step_count=25,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Hub, settings=told)
