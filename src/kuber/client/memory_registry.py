@@ -174,6 +174,7 @@ class MemoryRegistry:
             record = self.knowledge(id)
             self._withdrawn.add(self._places[id])
             self._recount(record)
+            self._vault.unpin(id)
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
