@@ -24,6 +24,9 @@ def vault(
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
+    entity_quota: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="That one entity may hold; 0: as many as there is space for.")
+    ] = 0,
     requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
@@ -53,6 +56,7 @@ def vault(
             registry=registry,
             secret=hub_secret(secret.expanduser()),
             max_blob_bytes=max_blob_bytes,
+            entity_quota=entity_quota,
             keeping=keeping,
             ca=ca,
             requests_per_minute=requests_per_minute,

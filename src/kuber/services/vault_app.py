@@ -19,6 +19,7 @@ from starlette.responses import StreamingResponse
 from kuber.domain.access import Caller, Scope
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT
 from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
@@ -73,6 +74,7 @@ def open_vault(
     registry: str,
     secret: str,
     max_blob_bytes: int = MAX_BLOB_BYTES,
+    entity_quota: int = 0,
     keeping: Keeping | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
@@ -81,7 +83,7 @@ def open_vault(
     kept = keeping or Keeping()
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder, lease=kept.lease)) as store,
+        contextlib.closing(VaultStore(folder, lease=kept.lease, quota=entity_quota)) as store,
     ):
         uploads = Uploads(store, expiry=kept.upload_expiry)
         with collecting(store, uploads, period=kept.period, grace=kept.grace):
@@ -125,9 +127,12 @@ def vault_app(
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > max_blob_bytes:
             raise _too_large(max_blob_bytes)
-        with store.receive() as blob:
+        named = Digest.parse(digest)
+        if length.isdigit() and int(length):
+            store.check_room(Artifact(digest=named, size=int(length)), owner=caller.entity)
+        with store.receive(owner=caller.entity) as blob:
             await _write(_bounded(_pieces(request), max_blob_bytes), blob.write)
-            artifact, new = await run_in_threadpool(blob.keep, Digest.parse(digest))
+            artifact, new = await run_in_threadpool(blob.keep, named)
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)
 
@@ -185,7 +190,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
         """Announce a blob that is sent in pieces: 201, or 200 without an id when there is nothing left to send."""
         if body.size > max_blob_bytes:
             raise _too_large(max_blob_bytes)
-        upload = uploads.begin(body.value())
+        upload = uploads.begin(body.value(), owner=caller.entity)
         response.status_code = 200 if upload.id is None else 201
         return UploadBody.of(upload)
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestR
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.vault_incoming import Incoming, make, sync, unwritable
+from kuber.services.vault_quota import check_room
 from kuber.services.vault_soundness import find_fault, known_fault, remember
 from kuber.services.vault_tables import blob_rows, pin_rows, upload_rows
 
@@ -41,8 +43,17 @@ class VaultStore:
     folder cannot be used.
     """
 
-    def __init__(self, folder: Path, *, lease: timedelta = LEASE, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease: timedelta = LEASE,
+        quota: int = 0,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`quota` is how many bytes one owner may hold; 0: as many as there is space for."""
         self.folder = folder
+        self.quota = quota
         self.clock = clock
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
@@ -71,12 +82,12 @@ class VaultStore:
         return artifact
 
     @contextmanager
-    def receive(self) -> Iterator["Incoming"]:
-        """A blob to write piece by piece; unless it is kept, nothing of it stays."""
+    def receive(self, *, owner: str | None = None) -> Iterator["Incoming"]:
+        """A blob of `owner`'s to write piece by piece; unless it is kept, nothing of it stays."""
         name = secrets.token_hex(16)
         self._receiving.add(name)
         try:
-            blob = Incoming(self._incoming / name, self.settle)
+            blob = Incoming(self._incoming / name, partial(self.settle, owner=owner))
             try:
                 yield blob
             finally:
@@ -199,11 +210,11 @@ class VaultStore:
                 stack.enter_context(self._guards[place])
             yield
 
-    def settle(self, part: Path, artifact: Artifact, *, upload: str | None = None) -> bool:
+    def settle(self, part: Path, artifact: Artifact, *, upload: str | None = None, owner: str | None = None) -> bool:
         """Give a complete, synced file its name and index it: whether the blob is new.
 
-        Its lease begins. `upload` is the row that has come to its end with it. When the index cannot be written, the
-        file is where it was.
+        Its lease begins; a new one is `owner`'s. `upload` is the row that has come to its end with it. When the index
+        cannot be written, or the owner holds too much, the file is where it was.
         """
         target = self.path(artifact.digest)
         with self.guard(artifact.digest):
@@ -214,7 +225,7 @@ class VaultStore:
             except OSError as error:
                 raise unwritable(error) from None
             try:
-                return self._index(artifact, upload)
+                return self._index(artifact, upload, owner)
             except ServiceError:
                 if self.size(artifact.digest) is None:
                     target.replace(part)
@@ -248,15 +259,22 @@ class VaultStore:
         if known[0] is not None:
             raise unsound(artifact.digest, kind, known[0])
 
-    def _index(self, artifact: Artifact, upload: str | None = None) -> bool:
+    def check_room(self, artifact: Artifact, *, owner: str | None) -> None:
+        """InsufficientStorageError when `owner` may not bring this blob too; one that is here may be sent again."""
+        if owner is not None and self.quota and self.size(artifact.digest) is None:
+            with self.database.read() as connection:
+                check_room(connection, artifact, owner=owner, quota=self.quota)
+
+    def _index(self, artifact: Artifact, upload: str | None = None, owner: str | None = None) -> bool:
         now = self.clock()
-        row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now}
+        row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now, "owner": owner}
 
         def work(connection: Connection) -> bool:
             if upload is not None:
                 connection.execute(delete(upload_rows).where(upload_rows.c.id == upload))
             if self._lease_again(connection, artifact.digest):
                 return False
+            check_room(connection, artifact, owner=owner, quota=self.quota)
             connection.execute(insert(blob_rows), {**row, "leased_until": now + self._lease})
             return True
 

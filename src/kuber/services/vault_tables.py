@@ -11,7 +11,9 @@ blob_rows = Table(
     Column("size", BigInteger, nullable=False),
     Column("stored_at", DateTime(timezone=True), nullable=False),
     Column("leased_until", DateTime(timezone=True), nullable=False),  # or the time of the last unpinning, if later
+    Column("owner", String(200)),  # the entity that brought it first; its quota counts it
     Index("blobs_by_lease", "leased_until"),
+    Index("blobs_by_owner", "owner"),
 )
 # No foreign key: a promise outlives the loss of a file, and holds again when the bytes come back.
 pin_rows = Table(
@@ -37,4 +39,5 @@ upload_rows = Table(
     Column("digest", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("begun_at", DateTime(timezone=True), nullable=False),
+    Column("owner", String(200)),
 )

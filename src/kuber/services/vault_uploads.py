@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ConflictError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
 from kuber.services.vault_incoming import check_bytes, unwritable, write_all
+from kuber.services.vault_quota import check_room
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import upload_rows
 
@@ -44,22 +45,29 @@ class Uploads:
         except OSError as error:
             raise ServiceError(f"The vault's folder {self._folder} cannot be used: {error.strerror}.") from None
 
-    def begin(self, artifact: Artifact) -> Upload:
-        """Announce a blob. Where the vault has it already, its lease is renewed and nothing is left to send."""
+    def begin(self, artifact: Artifact, *, owner: str | None = None) -> Upload:
+        """Announce a blob of `owner`'s. Where the vault has it already, its lease is renewed and nothing is left to
+        send. InsufficientStorageError when it would be more than the owner may hold.
+        """
         if self._store.renew(artifact):
             return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
         id = secrets.token_hex(16)
         path = self._folder / id
         row = {"id": id, "digest": artifact.digest.hex, "size": artifact.size, "begun_at": self._store.clock()}
-        part = Part(id, path, artifact)
+        part = Part(id, path, artifact, owner)
         try:
             path.touch(exist_ok=False)
         except OSError as error:
             raise unwritable(error) from None
         with self._gate:
             self._parts[id] = part
+
+        def work(connection: Connection) -> None:
+            check_room(connection, artifact, owner=owner, quota=self._store.quota)
+            connection.execute(insert(upload_rows), {**row, "owner": owner})
+
         try:
-            self._store.database.write(lambda connection: connection.execute(insert(upload_rows), row))
+            self._store.database.write(work)
         except KUberError:
             self._forget(part)
             raise
@@ -96,7 +104,7 @@ class Uploads:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise unwritable(error) from None
-            new = self._store.settle(part.path, part.artifact, upload=part.id)
+            new = self._store.settle(part.path, part.artifact, upload=part.id, owner=part.owner)
             self._forget(part)
         return part.artifact, new
 
@@ -124,7 +132,7 @@ class Uploads:
             rows = connection.execute(select(upload_rows)).all()
         files = {file.name for file in self._folder.iterdir()}
         for row in rows:
-            part = Part(row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size))
+            part = Part(row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
             if row.id in files:
                 self._parts[row.id] = part
             else:
@@ -149,8 +157,9 @@ class Uploads:
 class Part:
     """What has come of one upload. Its lock is held for one step at a time, never for a whole request."""
 
-    def __init__(self, id: str, path: Path, artifact: Artifact) -> None:
+    def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None) -> None:
         self.id = id
+        self.owner = owner
         self.path = path
         self.artifact = artifact
         self.lock = threading.RLock()
