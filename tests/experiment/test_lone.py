@@ -70,13 +70,24 @@ def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp
     entity = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where, "--invitation", code.strip())
     _, err = entity.communicate(timeout=120)
     assert entity.returncode == 0, err
+    changed = start("entity", "0", "--registry", hub.registry, "--change-key")
+    told, err = changed.communicate(timeout=60)
+    assert changed.returncode == 0, err
+    assert told.startswith("Entity 0 signs with ")
     again = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where)  # its key is known by now
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     told, _ = start("hub", "audit", *operator).communicate(timeout=60)
     acts = [line.split()[2] for line in told.splitlines()]
     assert acts[:2] == ["invite", "enrol"]
-    assert set(acts[2:]) == {"publish", "report"}
+    assert set(acts[2:]) == {"publish", "report", "change-key"}
+
+
+def test_without_a_key_there_is_none_to_change(start):
+    entity = start("entity", "0", "--change-key")
+    _, err = entity.communicate(timeout=60)
+    assert (entity.returncode, err) == (2, "error: " + err.removeprefix("error: "))
+    assert "There is no key in identities/0 to change" in err
 
 
 def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_path):

@@ -29,6 +29,10 @@ Patience = Annotated[
     float,
     typer.Option("--patience", metavar="SECONDS", min=0, max=3600, help="To ask before going on without the hub."),
 ]
+ChangeKey = Annotated[
+    bool,
+    typer.Option("--change-key", help="Do nothing but this: sign with a new key, which the old one vouches for."),
+]
 
 _NOT_HERE = {"host", "registry_port", "vault_port"}
 
@@ -44,8 +48,17 @@ def entity(
     identity: IdentityFolder = None,
     patience: Patience = 10.0,
     ca: Ca = None,
+    change_key: ChangeKey = False,
 ) -> None:
     """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
+    home = identity or Path("identities") / str(index)
+    if change_key:
+        from kuber.client import succession
+
+        member = succession.change_key(home, str(index), registry, patience=patience, ca=ca)
+        print(f"Entity {index} signs with {member.keys[-1].public_key} from record {member.keys[-1].since} on.")
+        return
+
     from kuber.experiment import folders, lone
 
     folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
@@ -56,7 +69,7 @@ def entity(
             folder,
             registry=registry,
             vault=vault,
-            identity=identity or Path("identities") / str(index),
+            identity=home,
             invitation=invitation,
             patience=patience,
             ca=ca,

@@ -8,6 +8,7 @@ import torch
 
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
+from kuber.client.succession import NEXT_FILE, change_key
 from kuber.client.vault import HttpVault
 from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints
@@ -52,6 +53,8 @@ def run(
             f"There is no entity {index}: with num_entities {settings.num_entities} the last is "
             f"{settings.num_entities - 1}."
         )
+    if (identity / NEXT_FILE).exists():
+        change_key(identity, str(index), registry, patience=patience, ca=ca)  # goes on where it was interrupted
     key = Identity.kept(identity / KEY_FILE)
     credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
     with (
