@@ -8,7 +8,6 @@ import torch
 
 from kuber.entity.work import training
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.fedprox import MU
 from kuber.experiment.baselines.parties import Parties, pooled
 from kuber.experiment.engines import Inline
 from kuber.experiment.entities import generator_state, make_learner, make_learners
@@ -111,18 +110,21 @@ def test_fedprox_holds_models_back(scene, models):
     models.clear()
     play("fedprox", scene)
     assert dump(models[2, 0][0]) != far
+    models.clear()
+    play("fedprox", replace(scene, settings=scene.settings.model_copy(update={"fedprox_mu": 0.0})))
+    assert dump(models[2, 0][0]) == far
 
 
 def test_the_proximal_term_is_half_mu_times_the_squared_distance():
     network = torch.nn.Linear(2, 1, bias=False)
-    penalty = proximal(network, MU)
+    penalty = proximal(network, 0.01)
     assert penalty().item() == 0
     with torch.no_grad():
         network.weight += torch.tensor([[3.0, 4.0]])
     penalty().backward()
-    assert penalty().item() == pytest.approx(MU / 2 * 25)
+    assert penalty().item() == pytest.approx(0.01 / 2 * 25)
     assert network.weight.grad is not None
-    torch.testing.assert_close(network.weight.grad, MU * torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(network.weight.grad, 0.01 * torch.tensor([[3.0, 4.0]]))
 
 
 def test_central_trains_as_many_samples_as_all_entities(scene):

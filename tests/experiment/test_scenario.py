@@ -75,6 +75,11 @@ def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):
         scenario(settings(**flags))
 
 
+def test_a_partition_that_is_not_there_is_found_before_the_data_are_loaded(settings):
+    with pytest.raises(SettingsError, match="no partition 'shrads'"):
+        scenario(settings(partition="shrads", dataset="nowhere.npz"))
+
+
 @pytest.mark.parametrize(("pace", "equal"), [("rounds", True), ("samples", False)])
 def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
     scene = scenario(settings(pace=pace))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,23 @@ def divide(name: str, labels: Rows, split: Split) -> list[Rows]:
     return _checked(name, parts, labels, split)
 
 
-def _installed(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
-    """What an extension's partition of this name gives. Raises SettingsError when there is none, or it fails."""
+def check_partition(name: str) -> None:
+    """SettingsError when there is no partition of this name."""
+    if name not in PARTITIONS:
+        _offered(name)
+
+
+def _offered(name: str) -> Callable[..., Any]:
     offer = extensions.find(extensions.PARTITIONS, name)
     if offer is None:
         known = ", ".join(dict.fromkeys([*PARTITIONS, *extensions.names(extensions.PARTITIONS)]))
         raise SettingsError(f"There is no partition {name!r}; choose from: {known}.")
+    return offer
+
+
+def _installed(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
+    """What an extension's partition of this name gives. Raises SettingsError when there is none, or it fails."""
+    offer = _offered(name)
     try:
         return list(offer(labels, split))
     except KUberError:  # it says itself what to do

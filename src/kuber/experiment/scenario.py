@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kuber.data.datasets import Dataset, load
-from kuber.data.partition import Split, divide, stratified
+from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategies import STRATEGIES
@@ -51,6 +51,7 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     `verify` hashes the cached data set before it is used. Raises DatasetError when the data cannot be had and
     SettingsError when they cannot be split as asked.
     """
+    check_partition(settings.partition)
     dataset, task, common = common_task(settings, verify=verify, say=say)
     _, held_out_rows = _test_rows(settings, dataset)
     train = dataset.train

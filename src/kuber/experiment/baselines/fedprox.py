@@ -4,9 +4,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.fedavg import fedavg
 from kuber.experiment.baselines.parties import Parties, Rounds
 
-MU = 0.01  # of the paper's candidates, the one NIID-Bench (arXiv 2102.02079) finds best on CIFAR-10
-
 
 def fedprox(parties: Parties) -> Rounds:
-    """FedAvg whose local phases are held back by MU/2 times the squared distance to the shared model."""
-    return fedavg(parties, LocalPhase(proximal=MU))
+    """FedAvg whose local phases are held back by mu/2 times the squared distance to the shared model."""
+    return fedavg(parties, LocalPhase(proximal=parties.scene.settings.fedprox_mu))
