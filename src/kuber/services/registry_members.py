@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
@@ -13,20 +13,12 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.registry_tables import entities, entity_keys
 from kuber.signing import check_sequence
 
-_KEYS = (
-    select(entity_keys)
-    .where(entity_keys.c.entity.in_(bindparam("entities", expanding=True)))
-    .order_by(entity_keys.c.position)
-)
-_BY_ID = select(entities).where(entities.c.id == bindparam("id"))
-_SEQUENCE = select(entities.c.sequence).where(entities.c.id == bindparam("id"))
-_COUNT = update(entities).where(entities.c.id == bindparam("publisher")).values(sequence=bindparam("last"))
-
 
 def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Member, ...]:
     """The entities of these rows, with their keys."""
     keys: dict[str, list[Key]] = defaultdict(list)
-    for part in connection.execute(_KEYS, {"entities": [row.id for row in rows]}):
+    wanted = select(entity_keys).where(entity_keys.c.entity.in_([row.id for row in rows]))
+    for part in connection.execute(wanted.order_by(entity_keys.c.position)):
         keys[part.entity].append(Key(public_key=part.public_key, since=part.since, signature=part.signature))
     return tuple(
         Member(
@@ -48,10 +40,10 @@ def find_member(connection: Connection, chosen: Select[Any]) -> Member | None:
 
 def read_member(connection: Connection, id: str) -> Member:
     """The entity with this id; KnowledgeNotFoundError when there is none."""
-    found = read_members(connection, connection.execute(_BY_ID, {"id": id}).all())
-    if not found:
+    member = find_member(connection, select(entities).where(entities.c.id == id))
+    if member is None:
         raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
-    return found[0]
+    return member
 
 
 def insert_member(connection: Connection, member: Member) -> None:
@@ -70,11 +62,11 @@ def insert_key(connection: Connection, entity: str, key: Key, *, position: int) 
 
 def last_sequence(connection: Connection, entity: str) -> int:
     """Of the entity's last signed record; 0 before the first."""
-    return connection.scalar(_SEQUENCE, {"id": entity}) or 0
+    return connection.scalar(select(entities.c.sequence).where(entities.c.id == entity)) or 0
 
 
 def count_record(connection: Connection, draft: Draft) -> None:
     """Note the sequence of a signed record."""
     if draft.signature is not None:
         check_sequence(draft, last_sequence(connection, draft.entity))
-        connection.execute(_COUNT, {"publisher": draft.entity, "last": draft.sequence})
+        connection.execute(update(entities).where(entities.c.id == draft.entity).values(sequence=draft.sequence))

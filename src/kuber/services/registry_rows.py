@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, bindparam, insert, select
+from sqlalchemy import Connection, Row, Select, Table, insert, select
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
@@ -25,18 +25,6 @@ from kuber.services.registry_tables import (
     verifications,
 )
 from kuber.wire import ArchitectureBody, DraftBody, TaskBody, VerificationBody, canonical
-
-# Statements are built once: building one takes longer than running it.
-_TASK = select(tasks.c.seq).where(tasks.c.digest == bindparam("digest"))
-_ARCHITECTURE = select(architectures.c.seq, architectures.c.body).where(architectures.c.pin == bindparam("pin"))
-_BODIES = {
-    table: select(table.c.seq, table.c.body).where(table.c.seq.in_(bindparam("seqs", expanding=True)))
-    for table in (tasks, architectures)
-}
-_PARTS = {
-    table: select(table).where(table.c.knowledge.in_(bindparam("seqs", expanding=True))).order_by(*table.primary_key)
-    for table in (class_evaluations, knowledge_artifacts, knowledge_parents, verifications)
-}
 
 
 def draft_digest(draft: Draft) -> str:
@@ -85,11 +73,9 @@ def insert_knowledge(connection: Connection, record: Knowledge, *, key: str, dra
             connection.execute(insert(table), values)
 
 
-def read_knowledge(
-    connection: Connection, chosen: Select[Any], given: Mapping[str, Any] | None = None
-) -> list[Knowledge]:
-    """The records of the knowledge rows that `chosen` selects with what is `given` it, in its order."""
-    found = connection.execute(chosen, given).all()
+def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledge]:
+    """The records of the knowledge rows that `chosen` selects, in its order."""
+    found = connection.execute(chosen).all()
     seqs = [row.seq for row in found]
     bodies = {
         "task": _bodies(connection, tasks, {row.task for row in found}),
@@ -130,50 +116,37 @@ def read_knowledge(
 
 def check_pinned(connection: Connection, architecture: Architecture) -> None:
     """ConflictError when this architecture is pinned to another manifest."""
-    _pinned(connection, architecture)
+    body = connection.scalar(select(architectures.c.body).where(architectures.c.pin == _pin(architecture)))
+    if body is not None and _architecture(body).manifest != architecture.manifest:
+        raise ConflictError(
+            f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
+            "publisher; publish yours under another name."
+        )
 
 
 def _task_row(connection: Connection, task: Task) -> int:
-    body, digest = _written(task)
-    seq: int | None = connection.scalar(_TASK, {"digest": digest})
+    body = canonical(TaskBody.of(task))
+    digest = Digest.of(body).hex
+    seq: int | None = connection.scalar(select(tasks.c.seq).where(tasks.c.digest == digest))
     if seq is not None:
         return seq
-    row = {"digest": digest, "name": task.name, "test_set": task.test_set.hex, "body": body}
+    row = {"digest": digest, "name": task.name, "test_set": task.test_set.hex, "body": body.decode()}
     return _insert(connection, tasks, row)
 
 
 def _architecture_row(connection: Connection, architecture: Architecture) -> int:
-    seq = _pinned(connection, architecture)
+    check_pinned(connection, architecture)
+    pin = _pin(architecture)
+    seq: int | None = connection.scalar(select(architectures.c.seq).where(architectures.c.pin == pin))
     if seq is not None:
         return seq
     row = {
         "name": architecture.name,
         "arguments": _arguments(architecture),
-        "pin": _pin(architecture),
+        "pin": pin,
         "body": canonical(ArchitectureBody.of(architecture)).decode(),
     }
     return _insert(connection, architectures, row)
-
-
-def _pinned(connection: Connection, architecture: Architecture) -> int | None:
-    """The row of this architecture, if there is one. ConflictError when it is pinned to another manifest."""
-    row = connection.execute(_ARCHITECTURE, {"pin": _pin(architecture)}).one_or_none()
-    if row is None:
-        return None
-    if _architecture(row.body).manifest != architecture.manifest:
-        raise ConflictError(
-            f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
-            "publisher; publish yours under another name."
-        )
-    seq: int = row.seq
-    return seq
-
-
-@lru_cache(maxsize=256)
-def _written(task: Task) -> tuple[str, str]:
-    """A task as canonical JSON, and the digest of that."""
-    body = canonical(TaskBody.of(task))
-    return body.decode(), Digest.of(body).hex
 
 
 def _arguments(architecture: Architecture) -> str:
@@ -192,13 +165,14 @@ def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:
 
 
 def _bodies(connection: Connection, table: Table, seqs: set[int]) -> dict[int, str]:
-    return {row.seq: row.body for row in connection.execute(_BODIES[table], {"seqs": list(seqs)})}
+    query = select(table.c.seq, table.c.body).where(table.c.seq.in_(seqs))
+    return {row.seq: row.body for row in connection.execute(query)}
 
 
 def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[int, list[Row[Any]]]:
     """The rows of a part of knowledge, in order of its key."""
     parts = defaultdict(list)
-    for row in connection.execute(_PARTS[table], {"seqs": list(seqs)}):
+    for row in connection.execute(select(table).where(table.c.knowledge.in_(seqs)).order_by(*table.primary_key)):
         parts[row.knowledge].append(row)
     return parts
 

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
-    bindparam,
     insert,
     select,
     update,
@@ -231,7 +230,7 @@ class RegistryStore:
             return known
         verified = self._verified
         with self.database.read() as connection:
-            found = read_knowledge(connection, _BY_ID, {"id": id})
+            found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         if verified == self._verified:
@@ -328,30 +327,23 @@ class RegistryStore:
 _DELIVERY = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept")
 
 
-_BY_KEY = select(knowledge).where(knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key"))
-_BY_ID = select(knowledge).where(knowledge.c.id == bindparam("id"))
-_ENTITY = select(entities.c.seq).where(entities.c.id == bindparam("id"))
-_NAMED = select(knowledge.c.id).where(knowledge.c.id.in_(bindparam("ids", expanding=True)))
-
-
 def _earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:
     """What this publisher stored under this key before; ConflictError when that was another draft."""
-    row = connection.execute(_BY_KEY, {"entity": draft.entity, "key": key}).one_or_none()
+    used = select(knowledge).where(knowledge.c.entity == draft.entity, knowledge.c.key == key)
+    row = connection.execute(used).one_or_none()
     if row is None:
         return None
     if row.draft != digest:
         raise ConflictError("This key was used for another publication; choose a new key for each.")
-    return read_knowledge(connection, _BY_ID, {"id": row.id})[0]
+    return read_knowledge(connection, used)[0]
 
 
 def _check_named(connection: Connection, entity: str, named: Iterable[str]) -> None:
     """RequestRejectedError unless the entity and all the knowledge named are in the registry."""
-    if connection.scalar(_ENTITY, {"id": entity}) is None:
+    if connection.scalar(select(entities.c.seq).where(entities.c.id == entity)) is None:
         raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
     wanted = set(named)
-    if not wanted:
-        return
-    missing = wanted - set(connection.scalars(_NAMED, {"ids": list(wanted)}))
+    missing = wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted))))
     if missing:
         raise RequestRejectedError(f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has.")
 
