@@ -106,6 +106,40 @@ def test_writes_that_wait_share_a_commit(database):
     assert len(holders(database)) == 20
 
 
+def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
+    # What SQLite does by itself on a full disk: nothing of the group is stored, also not what came before.
+    busy, go_on = threading.Event(), threading.Event()
+    told = {}
+
+    def slow(connection):
+        busy.set()
+        assert go_on.wait(10)
+
+    def lose(connection):
+        connection.connection.driver_connection.rollback()
+        raise ServiceError("Lost.")
+
+    def write(name, work):
+        try:
+            database.write(work)
+        except ServiceError as error:
+            told[name] = error.message
+
+    works = {"slow": slow, "before": insert_pin("before"), "lost": lose, "after": insert_pin("after")}
+    threads = []
+    for waiting, (name, work) in enumerate(works.items()):
+        threads.append(threading.Thread(target=write, args=(name, work)))
+        threads[-1].start()
+        assert busy.wait(10)
+        while database._waiting.qsize() < waiting:
+            pass
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert told == dict.fromkeys(("before", "lost", "after"), "Lost.")
+    assert holders(database) == []
+
+
 def test_a_read_sees_one_state(database):
     with database.read() as connection:
         count = text("SELECT count(*) FROM pins")

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from kuber.errors import InsufficientStorageError, ServiceError, ServiceUnavaila
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 10
 GROUP = 256  # writes of one commit at most
+KEPT_OPEN = 40  # connections, as many as threads serve requests; opening one costs more than most reads
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Database:
             raise ServiceError(f"The folder {path.parent} cannot be made: {error.strerror}.") from None
         self._lock = _lock(path)
         self._engine = _engine(path)
+        self._writing = self._engine.execution_options(kuber_begin="BEGIN IMMEDIATE")
         self._closed = False
         self._gate = threading.Lock()  # nothing is queued after the end mark
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -75,12 +77,13 @@ class Database:
             result: T = task.future.result()
         except IntegrityError:
             raise  # a mistake of ours: trying again does not help
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise InsufficientStorageError(
                     "The database cannot be written: its disk is full; make space there and try again."
                 ) from None
-            raise ServiceUnavailableError(f"The database cannot be written: {error.orig}.") from None
+            raise ServiceUnavailableError(f"The database cannot be written: {cause}.") from None
         return result
 
     def close(self) -> None:
@@ -93,9 +96,6 @@ class Database:
         self._writer.join()
         self._engine.dispose()
         self._lock.close()
-
-    def _transaction(self) -> AbstractContextManager[Connection]:
-        return self._engine.execution_options(kuber_begin="BEGIN IMMEDIATE").begin()
 
     def _serve(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -118,7 +118,7 @@ class Database:
 
     def _commit(self, group: list["_Write"]) -> None:
         try:
-            with self._transaction() as connection:
+            with self._writing.begin() as connection:
                 for task in group:
                     task.run(connection)
         except BaseException as error:  # noqa: BLE001  the threads that wait must learn of it, whatever it is
@@ -139,11 +139,19 @@ class _Write:
         self._error: BaseException | None = None
 
     def run(self, connection: Connection) -> None:
+        """Do the work, or leave no trace of it. Raises only when the transaction itself is lost."""
+        # Straight to the driver: SQLAlchemy's own savepoints cost more than what a small write does.
+        base = connection.connection.driver_connection
+        assert base is not None
+        base.execute("SAVEPOINT write")
         try:
-            with connection.begin_nested():
-                self._result = self._work(connection)
-        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
-            self._error = error
+            self._result = self._work(connection)
+        except BaseException as error:
+            if not base.in_transaction:  # SQLite gave it up, on a full disk for one
+                raise
+            self._error = error  # raised again in the thread that waits
+            base.execute("ROLLBACK TO write")
+        base.execute("RELEASE write")
 
     def settle(self) -> None:
         if self._error is not None:
@@ -168,7 +176,13 @@ def _lock(path: Path) -> sqlite3.Connection:
 
 
 def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": BUSY_SECONDS},
+        pool_size=KEPT_OPEN,
+        max_overflow=-1,
+        pool_use_lifo=True,
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:

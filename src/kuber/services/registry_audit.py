@@ -9,6 +9,8 @@ from sqlalchemy import Connection, insert, select
 from kuber.domain.access import PRIVATE_ACTS, AuditEntry
 from kuber.services.registry_tables import audit
 
+_LINE = insert(audit)
+
 
 def note(
     connection: Connection,
@@ -20,7 +22,7 @@ def note(
 ) -> None:
     """One more line of the audit log."""
     row = {"time": time, "actor": actor, "act": act, "subject": subject, "detail": detail}
-    connection.execute(insert(audit), row)
+    connection.execute(_LINE, row)
 
 
 def read_audit(connection: Connection, *, after: int, limit: int, public: bool) -> list[tuple[int, AuditEntry]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
@@ -13,12 +13,23 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.registry_tables import entities, entity_keys
 from kuber.signing import check_sequence
 
+_BY_ID = select(entities).where(entities.c.id == bindparam("entity"))
+_KEYS = (
+    select(entity_keys)
+    .where(entity_keys.c.entity.in_(bindparam("entities", expanding=True)))
+    .order_by(entity_keys.c.position)
+)
+_COUNT = (
+    update(entities)
+    .where(entities.c.id == bindparam("entity"), entities.c.sequence < bindparam("next"))
+    .values(sequence=bindparam("next"))
+)
+
 
 def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Member, ...]:
     """The entities of these rows, with their keys."""
     keys: dict[str, list[Key]] = defaultdict(list)
-    wanted = select(entity_keys).where(entity_keys.c.entity.in_([row.id for row in rows]))
-    for part in connection.execute(wanted.order_by(entity_keys.c.position)):
+    for part in connection.execute(_KEYS, {"entities": [row.id for row in rows]}):
         keys[part.entity].append(Key(public_key=part.public_key, since=part.since, signature=part.signature))
     return tuple(
         Member(
@@ -40,10 +51,16 @@ def find_member(connection: Connection, chosen: Select[Any]) -> Member | None:
 
 def read_member(connection: Connection, id: str) -> Member:
     """The entity with this id; KnowledgeNotFoundError when there is none."""
-    member = find_member(connection, select(entities).where(entities.c.id == id))
+    member = member_named(connection, id)
     if member is None:
         raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
     return member
+
+
+def member_named(connection: Connection, id: str) -> Member | None:
+    """The entity with this id, if there is one."""
+    found = read_members(connection, connection.execute(_BY_ID, {"entity": id}).all())
+    return found[0] if found else None
 
 
 def insert_member(connection: Connection, member: Member) -> None:
@@ -67,6 +84,7 @@ def last_sequence(connection: Connection, entity: str) -> int:
 
 def count_record(connection: Connection, draft: Draft) -> None:
     """Note the sequence of a signed record."""
-    if draft.signature is not None:
+    if draft.signature is None:
+        return
+    if not connection.execute(_COUNT, {"entity": draft.entity, "next": draft.sequence}).rowcount:
         check_sequence(draft, last_sequence(connection, draft.entity))
-        connection.execute(update(entities).where(entities.c.id == draft.entity).values(sequence=draft.sequence))

@@ -2,16 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, insert, select
+from sqlalchemy import Connection, Row, Select, Table, bindparam, insert, select
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge
+from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.task import Task
 from kuber.domain.verification import Verification
 from kuber.errors import ConflictError
@@ -24,23 +24,32 @@ from kuber.services.registry_tables import (
     tasks,
     verifications,
 )
-from kuber.wire import ArchitectureBody, DraftBody, TaskBody, VerificationBody, canonical
+from kuber.wire import ArchitectureBody, TaskBody, VerificationBody, canonical
+
+REMEMBERED = 1000  # tasks, and architectures
+
+V = TypeVar("V")
+
+# Built once: SQLAlchemy takes longer to build a statement than to run it.
+_TASK = select(tasks.c.seq).where(tasks.c.digest == bindparam("digest"))
+_PINNED = select(architectures.c.seq, architectures.c.body).where(architectures.c.pin == bindparam("pin"))
+_INSERT = {
+    table: insert(table)
+    for table in (tasks, architectures, knowledge, class_evaluations, knowledge_artifacts, knowledge_parents)
+}
 
 
-def draft_digest(draft: Draft) -> str:
-    """Names the content of a draft, as hex digits."""
-    return Digest.of(canonical(DraftBody.of(draft))).hex
-
-
-def insert_knowledge(connection: Connection, record: Knowledge, *, key: str, draft: str) -> None:
+def insert_knowledge(
+    connection: Connection, shared: "SharedRows", record: Knowledge, *, key: str, draft: str
+) -> None:
     """Store a record and its parts. ConflictError when its architecture is pinned to another manifest."""
     row = {
         "id": record.id,
         "entity": record.entity,
-        "task": _task_row(connection, record.task),
+        "task": shared.task(connection, record.task),
         "task_name": record.task.name,
         "test_set": record.task.test_set.hex,
-        "architecture": _architecture_row(connection, record.architecture),
+        "architecture": shared.architecture(connection, record.architecture),
         "accuracy": record.evaluation.accuracy,
         "round": record.round,
         "origin": None if record.origin is None else record.origin.hex,
@@ -70,7 +79,7 @@ def insert_knowledge(connection: Connection, record: Knowledge, *, key: str, dra
     }
     for table, values in parts.items():
         if values:
-            connection.execute(insert(table), values)
+            connection.execute(_INSERT[table], values)
 
 
 def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledge]:
@@ -114,39 +123,75 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
     ]
 
 
-def check_pinned(connection: Connection, architecture: Architecture) -> None:
-    """ConflictError when this architecture is pinned to another manifest."""
-    body = connection.scalar(select(architectures.c.body).where(architectures.c.pin == _pin(architecture)))
-    if body is not None and _architecture(body).manifest != architecture.manifest:
+class SharedRows:
+    """Tasks and architectures by their rows, which many records name and which never change once they are committed.
+
+    Remembered is only what a reader saw: what the writer sees may be undone.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, int] = {}  # digest -> row
+        self._architectures: dict[str, tuple[int, Mapping[str, TensorSpec]]] = {}  # pin -> row and manifest
+
+    def learn(self, connection: Connection, draft: Draft) -> None:
+        """Read and remember what a draft names. ConflictError when its architecture is pinned to another manifest."""
+        digest, pin = _written(draft.task)[0], _pin(draft.architecture)
+        if pin not in self._architectures and (pinned := _pinned(connection, pin)) is not None:
+            _keep(self._architectures, pin, pinned)
+        if pin in self._architectures:
+            _check_manifest(draft.architecture, self._architectures[pin][1])
+        if digest not in self._tasks and (seq := connection.scalar(_TASK, {"digest": digest})) is not None:
+            _keep(self._tasks, digest, seq)
+
+    def task(self, connection: Connection, task: Task) -> int:
+        """The row of a task; a new one where it has none."""
+        digest, body = _written(task)
+        seq: int | None = self._tasks.get(digest) or connection.scalar(_TASK, {"digest": digest})
+        if seq is not None:
+            return seq
+        row = {"digest": digest, "name": task.name, "test_set": task.test_set.hex, "body": body}
+        return _insert(connection, tasks, row)
+
+    def architecture(self, connection: Connection, architecture: Architecture) -> int:
+        """The row of an architecture; a new one where it has none. ConflictError as `learn`."""
+        pin = _pin(architecture)
+        pinned = self._architectures.get(pin) or _pinned(connection, pin)
+        if pinned is not None:
+            _check_manifest(architecture, pinned[1])
+            return pinned[0]
+        row = {
+            "name": architecture.name,
+            "arguments": _arguments(architecture),
+            "pin": pin,
+            "body": canonical(ArchitectureBody.of(architecture)).decode(),
+        }
+        return _insert(connection, architectures, row)
+
+
+def _keep(known: dict[str, V], key: str, value: V) -> None:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def _pinned(connection: Connection, pin: str) -> tuple[int, Mapping[str, TensorSpec]] | None:
+    row = connection.execute(_PINNED, {"pin": pin}).one_or_none()
+    return None if row is None else (row.seq, _architecture(row.body).manifest)
+
+
+def _check_manifest(architecture: Architecture, manifest: Mapping[str, TensorSpec]) -> None:
+    if architecture.manifest != manifest:
         raise ConflictError(
             f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
             "publisher; publish yours under another name."
         )
 
 
-def _task_row(connection: Connection, task: Task) -> int:
+@lru_cache(maxsize=256)
+def _written(task: Task) -> tuple[str, str]:
+    """The digest of a task's canonical body, as hex digits, and that body."""
     body = canonical(TaskBody.of(task))
-    digest = Digest.of(body).hex
-    seq: int | None = connection.scalar(select(tasks.c.seq).where(tasks.c.digest == digest))
-    if seq is not None:
-        return seq
-    row = {"digest": digest, "name": task.name, "test_set": task.test_set.hex, "body": body.decode()}
-    return _insert(connection, tasks, row)
-
-
-def _architecture_row(connection: Connection, architecture: Architecture) -> int:
-    check_pinned(connection, architecture)
-    pin = _pin(architecture)
-    seq: int | None = connection.scalar(select(architectures.c.seq).where(architectures.c.pin == pin))
-    if seq is not None:
-        return seq
-    row = {
-        "name": architecture.name,
-        "arguments": _arguments(architecture),
-        "pin": pin,
-        "body": canonical(ArchitectureBody.of(architecture)).decode(),
-    }
-    return _insert(connection, architectures, row)
+    return Digest.of(body).hex, body.decode()
 
 
 def _arguments(architecture: Architecture) -> str:
@@ -158,7 +203,7 @@ def _pin(architecture: Architecture) -> str:
 
 
 def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:
-    key = connection.execute(insert(table), row).inserted_primary_key
+    key = connection.execute(_INSERT[table], row).inserted_primary_key
     assert key is not None
     seq: int = key[0]
     return seq

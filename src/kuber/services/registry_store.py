@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     insert,
     select,
     update,
@@ -40,13 +41,14 @@ from kuber.services.registry_members import (
     insert_key,
     insert_member,
     last_sequence,
+    member_named,
     read_member,
     read_members,
 )
-from kuber.services.registry_rows import check_pinned, draft_digest, insert_knowledge, read_knowledge
+from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, delivery_teachers, entities, knowledge
 from kuber.signing import check_record, check_succession
-from kuber.wire import record_bytes, succession_bytes
+from kuber.wire import DraftBody, body_bytes, canonical, succession_bytes
 
 REMEMBERED = 2000  # records that are not read again
 
@@ -99,6 +101,9 @@ class RegistryStore:
         self.database = Database(database, history="registry")
         # Nothing but a verification changes a record, and no other process writes to the database.
         self._known: dict[str, Knowledge] = {}
+        self._shared = SharedRows()
+        self._publishers: dict[str, Member] = {}
+        self._key_changes = 0  # what was read of a member before one is not remembered after it
         self._verified = 0  # counts verifications: what was read before one is not remembered after it
 
     def close(self) -> None:
@@ -155,7 +160,10 @@ class RegistryStore:
             note(connection, self._clock(), id, "change-key", id)
             return replace(member, keys=(*member.keys, key))
 
-        return self.database.write(work)
+        changed = self.database.write(work)
+        self._key_changes += 1
+        self._publishers.clear()
+        return changed
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
@@ -164,14 +172,17 @@ class RegistryStore:
     def accept(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
         """As `publish`, and whether the record is new."""
         check_text(key, "The key of a publication")
-        digest = draft_digest(draft)
+        body = DraftBody.of(draft)
+        digest = Digest.of(canonical(body)).hex
+        changes = self._key_changes
         with self.database.read() as connection:
             earlier = _earlier(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
-            _check_named(connection, draft.entity, draft.parents)
-            check_record(read_member(connection, draft.entity), draft, record_bytes(draft))
-            check_pinned(connection, draft.architecture)
+            publisher = self._publisher(connection, draft.entity, changes)
+            _check_named(connection, draft.parents)
+            check_record(publisher, draft, body_bytes(body))
+            self._shared.learn(connection, draft)
         id = self._ids()
         self._vault.pin(id, draft.artifacts.items())
         try:
@@ -183,6 +194,20 @@ class RegistryStore:
             self._release(id)
         return stored, new
 
+    def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
+        """The entity with this id, of which only the sequence may be an old one. RequestRejectedError without one.
+
+        `changes` is how many key changes there had been before the connection began to read.
+        """
+        known = self._publishers.get(id)
+        if known is None:
+            known = _registered(connection, id)
+            if len(self._publishers) >= REMEMBERED:
+                self._publishers.clear()
+            if changes == self._key_changes:
+                self._publishers[id] = known
+        return known
+
     def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
@@ -192,7 +217,7 @@ class RegistryStore:
             if earlier is not None:
                 return earlier, False
             count_record(connection, draft)
-            insert_knowledge(connection, record, key=key, draft=digest)
+            insert_knowledge(connection, self._shared, record, key=key, draft=digest)
             note(connection, record.published_at, draft.entity, "publish", id)
             return record, True
 
@@ -295,7 +320,8 @@ class RegistryStore:
             used = select(deliveries.c.seq).where(deliveries.c.student == delivery.student, deliveries.c.key == key)
             if connection.scalar(used) is not None:
                 return
-            _check_named(connection, delivery.student, delivery.teachers)
+            _registered(connection, delivery.student)
+            _check_named(connection, delivery.teachers)
             told = {name: getattr(delivery, name) for name in _DELIVERY}
             done = connection.execute(insert(deliveries), {**told, "recorded_at": now, "key": key})
             assert done.inserted_primary_key is not None
@@ -324,25 +350,34 @@ class RegistryStore:
         return Page(items=items, cursor=after)
 
 
+_USED = select(knowledge.c.seq, knowledge.c.draft).where(
+    knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
+)
 _DELIVERY = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept")
 
 
 def _earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:
     """What this publisher stored under this key before; ConflictError when that was another draft."""
-    used = select(knowledge).where(knowledge.c.entity == draft.entity, knowledge.c.key == key)
-    row = connection.execute(used).one_or_none()
+    row = connection.execute(_USED, {"entity": draft.entity, "key": key}).one_or_none()
     if row is None:
         return None
     if row.draft != digest:
         raise ConflictError("This key was used for another publication; choose a new key for each.")
-    return read_knowledge(connection, used)[0]
+    return read_knowledge(connection, select(knowledge).where(knowledge.c.seq == row.seq))[0]
 
 
-def _check_named(connection: Connection, entity: str, named: Iterable[str]) -> None:
-    """RequestRejectedError unless the entity and all the knowledge named are in the registry."""
-    if connection.scalar(select(entities.c.seq).where(entities.c.id == entity)) is None:
-        raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
-    wanted = set(named)
+def _registered(connection: Connection, id: str) -> Member:
+    """The entity with this id; RequestRejectedError when there is none."""
+    member = member_named(connection, id)
+    if member is None:
+        raise RequestRejectedError(f"No entity {id[:100]!r} is registered here; register first.")
+    return member
+
+
+def _check_named(connection: Connection, named: Iterable[str]) -> None:
+    """RequestRejectedError unless all the knowledge named is in the registry."""
+    if not (wanted := set(named)):
+        return
     missing = wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted))))
     if missing:
         raise RequestRejectedError(f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has.")

@@ -33,7 +33,7 @@ from kuber.wire.bodies import (
 from kuber.wire.event import decode_event, encode_event
 from kuber.wire.message import Body, DigestText, Message, canonical, sentence
 from kuber.wire.problem import ProblemBody, error_from, problem_from
-from kuber.wire.signed import enrolment_bytes, record_bytes, succession_bytes
+from kuber.wire.signed import body_bytes, enrolment_bytes, record_bytes, succession_bytes
 
 PROTOCOL = 1
 PROTOCOL_HEADER = "KUber-Protocol"
@@ -77,6 +77,7 @@ __all__ = [
     "TokenBody",
     "UploadBody",
     "VerificationBody",
+    "body_bytes",
     "canonical",
     "decode_event",
     "encode_event",

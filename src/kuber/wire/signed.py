@@ -10,8 +10,12 @@ from kuber.wire.message import canonical
 
 def record_bytes(draft: Draft) -> bytes:
     """What a publisher signs: all that it says of its knowledge."""
-    told = draft.draft if isinstance(draft, Knowledge) else draft
-    return b"kuber record 1\n" + canonical(DraftBody.of(replace(told, signature=None)))
+    return body_bytes(DraftBody.of(draft.draft if isinstance(draft, Knowledge) else draft))
+
+
+def body_bytes(body: DraftBody) -> bytes:
+    """As `record_bytes`, of a draft that is a message already."""
+    return b"kuber record 1\n" + canonical(body.model_copy(update={"signature": None}))
 
 
 def succession_bytes(entity: str, key: Key) -> bytes:
