@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from kuber.client.memory_registry import MemoryRegistry
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.query import Query
 from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, rewind
 from kuber.entity.work import evaluate_commonly
-from kuber.errors import CorruptKnowledgeError, InsufficientStorageError, ServiceUnavailableError
+from kuber.errors import ConflictError, CorruptKnowledgeError, InsufficientStorageError, ServiceUnavailableError
 
 AWAY = ServiceUnavailableError("No answer.")
 FULL = InsufficientStorageError("No space.")
@@ -165,6 +167,16 @@ def test_who_has_never_joined_cannot_begin_without_the_hub(world, hub):
     hub()
     with pytest.raises(ServiceUnavailableError, match="No answer"):
         world.live("a", [], rounds=1)
+
+
+def test_another_hub_does_not_hear_what_was_meant_for_the_first(world, hub):
+    with pytest.raises(ServiceUnavailableError):
+        world.live("a", [10, 20], rounds=2, watch=at_round(2, hub))
+    restarted(world, "a")
+    other = MemoryRegistry(vault=world.vault, clock=world.clock, ids=lambda: "another id")
+    with pytest.raises(ConflictError, match="another registry"):
+        world.live("a", [], rounds=2, registry=other)
+    assert other.discover(Query()).items == ()
 
 
 def test_weights_that_wait_and_are_damaged_are_not_published(world, hub):

@@ -26,7 +26,7 @@ from kuber.entity.retrieval import Retrieval
 from kuber.entity.start import agree
 from kuber.entity.trust import Trust
 from kuber.entity.work import Learnt, Work, training
-from kuber.errors import KnowledgeError, ServiceUnavailableError
+from kuber.errors import ConflictError, KnowledgeError, ServiceUnavailableError
 from kuber.learning.weights import Weights
 from kuber.signing import Identity
 
@@ -158,9 +158,14 @@ class Entity:
                     raise
                 line.lose(error)
                 return
-            self._joined = True
             if journal.state.member is None:
                 journal.change(member=member.id, published=member.sequence)
+            elif journal.state.member != member.id:
+                raise ConflictError(
+                    f"This is another registry than the one that entity {self.name!r} joined; go on with that one, or "
+                    "start a new run."
+                )
+            self._joined = True
         self._outbox.deliver()
 
     def _check_told(self) -> None:
