@@ -162,8 +162,8 @@ class Entity:
                 journal.change(member=member.id, published=member.sequence)
             elif journal.state.member != member.id:
                 raise ConflictError(
-                    f"This is another registry than the one that entity {self.name!r} joined; go on with that one, or "
-                    "start a new run."
+                    f"This is another registry than the one that entity {self.name!r} joined; go on with that one, "
+                    "or start a new run."
                 )
             self._joined = True
         self._outbox.deliver()
