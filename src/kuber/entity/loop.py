@@ -20,13 +20,14 @@ from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.line import Line
 from kuber.entity.log import Log
+from kuber.entity.membership import Membership
 from kuber.entity.outbox import Outbox
 from kuber.entity.publisher import Consents, Publisher
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.start import agree
 from kuber.entity.trust import Trust
 from kuber.entity.work import Learnt, Work, training
-from kuber.errors import ConflictError, KnowledgeError, ServiceUnavailableError
+from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
 from kuber.signing import Identity
 
@@ -72,13 +73,14 @@ class Entity:
         self.registry = registry
         self.checkpoints = checkpoints
         self.class_counts = class_counts
-        self.identity = identity
         self.reports = reports
         self._training = False  # whether a local phase is under way
-        self._joined = False  # in this life of the process
         self._journal = journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
         self._line = line = Line(journal)
         self._outbox = Outbox(registry=registry, vault=vault, journal=journal, line=line, waiting=waiting)
+        self._membership = Membership(
+            name, identity, registry=registry, journal=journal, line=line, outbox=self._outbox
+        )
         trust = Trust(identity, registry=registry, journal=journal)
         self._retrieval = Retrieval(
             task=task,
@@ -125,7 +127,7 @@ class Entity:
         Raises ServiceUnavailableError when the hub is away before the first round, or after the last with something
         still to be told: started again, the entity goes on from there.
         """
-        self._meet_hub()
+        self._membership.meet()
         if self._journal.state.seq == 0:
             self._log_joined()
             self._journal.save()
@@ -135,9 +137,9 @@ class Entity:
         while True:
             state = self._journal.state
             if state.stage == "ended":
-                self._meet_hub()
+                self._membership.meet()
                 if state.round >= self.rounds:
-                    self._check_told()
+                    self._membership.check_told()
                     return
                 yield from self._local_phase()
             elif state.stage == "absorbed":
@@ -145,36 +147,6 @@ class Entity:
                 self._end_round()
             else:
                 yield from self._decide()
-
-    def _meet_hub(self) -> None:
-        """Join, if that is not done, and tell what waits. Where the hub is away, we go on without it."""
-        journal, line = self._journal, self._line
-        line.renew()
-        if not self._joined:
-            try:
-                member = self.registry.register(self.name, public_key=self.identity.public_key)
-            except ServiceUnavailableError as error:
-                if journal.state.member is None:
-                    raise
-                line.lose(error)
-                return
-            if journal.state.member is None:
-                journal.change(member=member.id, published=member.sequence)
-            elif journal.state.member != member.id:
-                raise ConflictError(
-                    f"This is another registry than the one that entity {self.name!r} joined; go on with that one, "
-                    "or start a new run."
-                )
-            self._joined = True
-        self._outbox.deliver()
-
-    def _check_told(self) -> None:
-        """ServiceUnavailableError when the hub has not heard everything."""
-        if self._outbox.waits:
-            raise ServiceUnavailableError(
-                f"All rounds are done, and {len(self._journal.state.errands)} messages to the hub wait in the "
-                f"entity's folder; go on with it when the hub is back. {self._outbox.waits}"
-            )
 
     def _local_phase(self) -> Steps:
         """Train on private data, guided or not, and evaluate; the state that results can be decided upon."""
@@ -294,7 +266,7 @@ class Entity:
         if outcome.kept:
             ids = (one.knowledge.id for one in outcome.candidates)
             self._journal.change(parents=tuple(dict.fromkeys((*state.parents, *ids))))
-        return outcome.absorption(self._id, state.round)
+        return outcome.absorption(self._membership.id, state.round)
 
     def _record_absorption(self) -> None:
         absorption = self._journal.state.absorption
@@ -318,7 +290,7 @@ class Entity:
         journal, state = self._journal, self._journal.state
         name = self.checkpoints.save_round(state.round, state.weights)
         if self.reports:
-            report = partial(self.registry.report, self._id, round=state.round, evaluation=self._own)
+            report = partial(self.registry.report, self._membership.id, round=state.round, evaluation=self._own)
             self._line.ask(report, None)
         journal.append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
         journal.save(stage="ended", previous=self._own, own=None, start=None, absorption=None)
@@ -326,7 +298,7 @@ class Entity:
     def _log_joined(self) -> None:
         learner = self.learner
         detail = {
-            "id": self._id,
+            "id": self._membership.id,
             "samples": len(learner.private),
             "class_counts": self.class_counts,
             "architecture": learner.architecture.name,
@@ -349,12 +321,6 @@ class Entity:
             origin=state.origin,
             ages={id: state.round - first for id, first in state.seen.items()},
         )
-
-    @property
-    def _id(self) -> str:
-        member = self._journal.state.member
-        assert member is not None, "nothing is done before the entity has joined"
-        return member
 
     @property
     def _own(self) -> Evaluation:
