@@ -105,7 +105,6 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
         vault.put(data)
         bearer = {"Authorization": f"Bearer {me.token()}"}
         client = stack.enter_context(httpx.Client(headers=bearer, trust_env=False, timeout=60))
-        sink = folder / "sink"
 
         def curl(url: str) -> None:
             header = f"Authorization: Bearer {me.token()}"
@@ -130,11 +129,13 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
             tell("verified pull / raw download", ">= 0.6", ratio=theirs / ours, ours=ours, theirs=theirs)
         if wanted("upload"):
             source = folder / "source"
+            sinks = (folder / f"sink-{number}" for number in range(times + 1))  # the vault makes a file each time too
 
             def upload() -> None:
                 vault.put(source.read_bytes())
 
             def copy() -> None:
+                sink = next(sinks)
                 shutil.copyfile(source, sink)
                 with sink.open("rb+") as file:
                     os.fsync(file.fileno())
@@ -146,7 +147,8 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
             for turn in range(times + 1):
                 fresh[-8:-5] = turn.to_bytes(3, "little")  # other bytes each time: a known blob is not sent again
                 source.write_bytes(fresh)
-                for place, do in enumerate((upload, copy)):
+                os.sync()  # else the first to sync would write this file too
+                for place, do in ((0, upload), (1, copy)) if turn % 2 else ((1, copy), (0, upload)):
                     start = time.perf_counter()
                     do()
                     if turn:

@@ -255,7 +255,7 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
         return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
 
 
-async def _write(pieces: AsyncIterator[bytearray], write: Callable[[bytearray], None]) -> None:
+async def _write(pieces: AsyncIterator[memoryview], write: Callable[[memoryview], None]) -> None:
     """Write each piece while the next one comes in."""
     under_way: asyncio.Task[None] | None = None
     try:
@@ -268,7 +268,7 @@ async def _write(pieces: AsyncIterator[bytearray], write: Callable[[bytearray], 
             await under_way
 
 
-async def _bounded(pieces: AsyncIterator[bytearray], limit: int) -> AsyncIterator[bytearray]:
+async def _bounded(pieces: AsyncIterator[memoryview], limit: int) -> AsyncIterator[memoryview]:
     """The pieces, of which no more than `limit` bytes are taken."""
     taken = 0
     async for piece in pieces:
@@ -278,21 +278,31 @@ async def _bounded(pieces: AsyncIterator[bytearray], limit: int) -> AsyncIterato
         yield piece
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytearray]:
-    """The body in pieces of about CHUNK bytes. What came before the sender went away is given, then that is told."""
-    piece = bytearray()
+async def _pieces(request: Request) -> AsyncIterator[memoryview]:
+    """The body in pieces of CHUNK bytes. What came before the sender went away is given, then that is told.
+
+    A piece is overwritten by the next but one: it has to be written by then.
+    """
+    rooms = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+    full = 0  # rooms
+    room, come = rooms[0], 0
     try:
         async for chunk in request.stream():
-            piece += chunk
-            if len(piece) >= CHUNK:
-                yield piece
-                piece = bytearray()
+            left = memoryview(chunk)
+            while left:
+                taken = min(len(left), CHUNK - come)
+                room[come : come + taken] = left[:taken]
+                left, come = left[taken:], come + taken
+                if come == CHUNK:
+                    yield room
+                    full += 1
+                    room, come = rooms[full % 2], 0
     except ClientDisconnect:
-        if piece:
-            yield piece
+        if come:
+            yield room[:come]
         raise
-    if piece:
-        yield piece
+    if come:
+        yield room[:come]
 
 
 def _too_large(limit: int) -> HTTPException:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,8 +15,14 @@ from kuber.errors import CorruptKnowledgeError, InsufficientStorageError, Reques
 CHUNK = 1 << 20  # bytes read or written at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
 
+SYNC = 8 << 20
+_APART = 1 << 18  # bytes worth another thread
+
+Piece = bytes | bytearray | memoryview
 Settle = Callable[[Path, Artifact], bool]
 """Gives a complete file its name and indexes it: whether the blob is new."""
+
+_hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hashing")
 
 
 class Incoming:
@@ -36,13 +43,13 @@ class Incoming:
         """The digest of what was written so far, as hex digits."""
         return self._sha.hexdigest()
 
-    def write(self, piece: bytes | bytearray) -> None:
+    def write(self, piece: Piece) -> None:
         """Append these bytes; large pieces are best."""
         try:
-            write_all(self._file, piece)
+            write_hashed(self._file, piece, self._sha)
         except OSError as error:
             raise unwritable(error) from None
-        self._sha.update(piece)
+        start_syncing(self._file, self.size, self.size + len(piece))
         self.size += len(piece)
 
     def keep(self, digest: Digest) -> tuple[Artifact, bool]:
@@ -74,11 +81,28 @@ def check_bytes(hex: str, digest: Digest) -> None:
         raise CorruptKnowledgeError(f"The bytes sent are sha256:{hex}, not {digest}; send them again.")
 
 
-def write_all(file: BinaryIO, piece: bytes | bytearray) -> None:
-    """Write every byte to an unbuffered file."""
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
+def write_hashed(file: BinaryIO, piece: Piece, sha: "hashlib._Hash") -> None:
+    """Write every byte to an unbuffered file, and hash a large piece at the same time."""
+    hashed = _hashing.submit(sha.update, piece) if len(piece) >= _APART else None
+    try:
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view) :]
+    finally:
+        if hashed is not None:
+            hashed.result()
+    if hashed is None:
+        sha.update(piece)
+
+
+def start_syncing(file: BinaryIO, before: int, now: int) -> None:
+    """Have the system begin to put on disk what was written, at every SYNC bytes, so that the end waits for little.
+
+    The advice says that nobody needs those bytes in memory. They stay: pages on their way to disk are not dropped.
+    """
+    start, end = before // SYNC * SYNC, now // SYNC * SYNC
+    if end > start and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def make(folder: Path) -> None:

@@ -16,7 +16,7 @@ from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ConflictError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
-from kuber.services.vault_incoming import check_bytes, unwritable, write_all
+from kuber.services.vault_incoming import Piece, check_bytes, start_syncing, unwritable, write_hashed
 from kuber.services.vault_quota import check_room
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import upload_rows
@@ -201,20 +201,22 @@ class Part:
                 raise ConflictError("A later request goes on with this upload; this one ends here.")
             yield
 
-    def append(self, piece: bytes | bytearray) -> None:
+    def append(self, piece: Piece) -> None:
         """Write these bytes to the end. What the disk does not take leaves no trace."""
         if self.size + len(piece) > self.artifact.size:
             raise RequestRejectedError(f"The upload was announced with {self.artifact.size} bytes; send no more.")
         try:
             with self.path.open("ab", buffering=0) as file:
+                sha = self.sha.copy()
                 try:
-                    write_all(file, piece)
+                    write_hashed(file, piece, sha)
                 except OSError:
                     file.truncate(self.size)
                     raise
+                start_syncing(file, self.size, self.size + len(piece))
         except OSError as error:
             raise unwritable(error) from None
-        self.sha.update(piece)
+        self.sha = sha
         self.size += len(piece)
 
     def _hash_again(self) -> None:
@@ -234,7 +236,7 @@ class Turn:
     def __init__(self, part: Part) -> None:
         self.part = part
 
-    def write(self, piece: bytes | bytearray) -> None:
+    def write(self, piece: Piece) -> None:
         """Append these bytes; ConflictError when another request goes on instead."""
         with self.part.writing(self):
             self.part.append(piece)
