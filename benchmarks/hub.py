@@ -57,15 +57,19 @@ def weights(size: int) -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(body)
 
 
+# The services with a commit for each write.
+ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kuber.cli import main; main()"
+
+
 @contextmanager
-def hub(folder: Path) -> Iterator[tuple[str, str]]:
+def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber")) -> Iterator[tuple[str, str]]:
     """A registry and a vault as processes; anybody may join, as often as they like."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     with ExitStack() as stack:
 
         def start(name: str, *options: str) -> str:
-            command = [sys.executable, "-m", "kuber", name, "--data", str(folder / name), "--stop-with-stdin"]
+            command = [sys.executable, *program, name, "--data", str(folder / name), "--stop-with-stdin"]
             command += ["--secret", str(folder / "secret"), "--requests-per-minute", "0"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             process = stack.enter_context(subprocess.Popen([*command, *options], text=True, **pipes))
@@ -269,7 +273,7 @@ def reads(folder: Path, times: int) -> None:
 
 
 def publishes(folder: Path, times: int) -> None:
-    """Durable publishes of 32 writers, at the store and over HTTP, with and without commits in groups."""
+    """Durable publishes of 32 writers at the store, with and without commits in groups."""
 
     def at_store(group: int) -> Callable[[], None]:
         def act() -> None:
@@ -300,6 +304,54 @@ def publishes(folder: Path, times: int) -> None:
         ratio=ours / theirs,
         ours=ours,
         p99=p99,
+    )
+
+
+def publishes_over_http(folder: Path, times: int) -> None:
+    """The same over HTTP: 32 entities, each with a connection of its own, whose records are signed beforehand."""
+    rates: dict[str, list[float]] = {}
+    late: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+
+        def site(name: str, program: tuple[str, ...]) -> Callable[[], None]:
+            registry_url, vault_url = stack.enter_context(hub(folder / name, program))
+            writers = []
+            for number in range(32):
+                me = Credentials()
+                registry = stack.enter_context(HttpRegistry(registry_url, credentials=me, patience=60))
+                writers.append((registry, registry.register(f"writer {number}").id, me.identity))
+            with HttpVault(vault_url, credentials=me) as vault:
+                artifact = vault.put(SMALL)
+            turns = iter(range(times + 1))
+            rates[name], late[name] = [], []
+
+            def act() -> None:
+                first = EACH * next(turns)
+                signed = {
+                    f"{number}-{turn}": (registry, draft(id, artifact, first + turn + 1, identity))
+                    for number, (registry, id, identity) in enumerate(writers)
+                    for turn in range(EACH)
+                }
+
+                def publish(key: str) -> None:
+                    registry, record = signed[key]
+                    registry.publish(record, key=f"{key} {first}")
+
+                start = time.perf_counter()
+                waits = _writers(publish)
+                rates[name].append(32 * EACH / (time.perf_counter() - start))
+                late[name].append(statistics.quantiles(waits, n=100)[98])
+
+            return act
+
+        pairs(site("grouped", ("-m", "kuber")), site("single", ("-c", ONE_BY_ONE)), times)
+    ours, theirs = (statistics.median(rates[name][1:]) for name in ("grouped", "single"))
+    tell(
+        "durable publishes a second over HTTP, grouped / one by one",
+        ">= 1.5, p99 < 50 ms",
+        ratio=ours / theirs,
+        ours=ours,
+        p99=1000 * statistics.median(late["grouped"][1:]),
     )
 
 
@@ -401,14 +453,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=7)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--only", default="download,pull,upload,memory,reads,publishes,discovery")
+    parser.add_argument("--only", default="download,pull,upload,memory,reads,publishes,http,discovery")
     asked = parser.parse_args()
     chosen = set(asked.only.split(","))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if chosen & {"download", "pull", "upload", "memory"}:
             transfers(folder / "transfers", asked.times, chosen.__contains__)
-        for line, measure in (("reads", reads), ("publishes", publishes)):
+        for line, measure in (("reads", reads), ("publishes", publishes), ("http", publishes_over_http)):
             if line in chosen:
                 (folder / line).mkdir()
                 measure(folder / line, asked.times)
