@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -21,7 +21,6 @@ FOREVER = datetime.max.replace(tzinfo=UTC)  # the end of a service's own right
 Authenticate = Callable[[str], Awaitable[Caller]]
 
 _TOKEN = re.compile(r"[!-~]{1,200}")
-_bearer = HTTPBearer(auto_error=False, description="The token of an entity, the operator or the other service.")
 
 
 class Guard:
@@ -32,20 +31,30 @@ class Guard:
 
     def admits(self, *scopes: Scope) -> Any:
         """What marks a parameter as the caller, of one of these scopes; any other is refused."""
+        return Security(_Admission(self._authenticate, scopes))
 
-        async def caller(request: Request, _documented: Annotated[Any, Security(_bearer)] = None) -> Caller:
-            kind, _, token = request.headers.get("authorization", "").partition(" ")
-            if kind.lower() != "bearer" or not _TOKEN.fullmatch(token.strip()):
-                raise _unknown("The request carries no token; send it as Authorization: Bearer TOKEN.")
-            try:
-                found = await self._authenticate(token.strip())
-            except NotAuthorizedError as error:
-                raise _unknown(error.message) from None
-            if found.scope not in scopes:
-                raise NotAuthorizedError(f"A token of scope {found.scope} is not enough for this.")
-            return found
 
-        return Depends(caller)
+class _Admission(HTTPBearer):
+    """A scheme of FastAPI's, for its documents, that finds the caller itself: one dependency in place of two."""
+
+    def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...]) -> None:
+        super().__init__(
+            scheme_name="HTTPBearer", description="The token of an entity, the operator or the other service."
+        )
+        self._authenticate = authenticate
+        self._scopes = scopes
+
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not _TOKEN.fullmatch(token.strip()):
+            raise _unknown("The request carries no token; send it as Authorization: Bearer TOKEN.")
+        try:
+            found = await self._authenticate(token.strip())
+        except NotAuthorizedError as error:
+            raise _unknown(error.message) from None
+        if found.scope not in self._scopes:
+            raise NotAuthorizedError(f"A token of scope {found.scope} is not enough for this.")
+        return found
 
 
 def check_acts_for(caller: Caller, entity: str) -> None:
