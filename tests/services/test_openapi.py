@@ -32,7 +32,9 @@ def tokens(unlimited_hub):
     ],
 )
 @pytest.mark.parametrize("service", ["registry", "vault"])
-def test_made_up_requests_get_the_answers_that_the_document_tells_of(unlimited_hub, tokens, service, who, examples):
+def test_made_up_requests_get_the_answers_that_the_document_tells_of(
+    unlimited_hub, tokens, tmp_path, service, who, examples
+):
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{getattr(unlimited_hub, service)}/openapi.json"]
     command += [
         "--header",
@@ -44,6 +46,7 @@ def test_made_up_requests_get_the_answers_that_the_document_tells_of(unlimited_h
     ]
     # The stream of events does not end, and a token that was ended by chance would end the test's own.
     command += ["--exclude-path", "/v1/events", "--seed", "1", "--generation-database", "none", "--no-shrink"]
-    told = subprocess.run([*command, "--no-color"], capture_output=True, text=True, timeout=6000)
+    # In a folder of its own: it leaves a cache where it is.
+    told = subprocess.run([*command, "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=6000)
     assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
     assert "Stateful" in told.stdout
