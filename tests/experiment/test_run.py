@@ -301,9 +301,9 @@ def test_an_occupied_port_is_an_error(tmp_path):
 def test_a_service_that_dies_ends_the_run_in_one_sentence(tmp_path):
     process = kuber("run", *QUICK, "--num-rounds", "500", folder=tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), what="a first round")
-    for service in services_in(tmp_path):
-        if "registry" in service.cmdline():
-            service.kill()
+    # As they were listed: the vault may be gone as soon as the registry is.
+    (registry,) = [service for service in services_in(tmp_path) if "registry" in service.info["cmdline"]]
+    registry.kill()
     _, err = process.communicate(timeout=90)
     assert process.returncode == 4
     assert "error: The registry ended unexpectedly" in err
