@@ -1,7 +1,9 @@
 """Registry, vault and entities started by hand, as README shows."""
 
+import hashlib
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +20,8 @@ SETTINGS += ["--num-entities", "2", "--num-rounds", "3", "--local-epochs", "2"]
 def start(tmp_path):
     started = []
 
-    def start(*arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "kuber", *arguments]
+    def start(*arguments: str, program: tuple[str, ...] = ("-m", "kuber")) -> subprocess.Popen:
+        command = [sys.executable, *program, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=tmp_path, **pipes)
         started.append(process)
@@ -106,6 +108,45 @@ def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_pa
     published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
     records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
     assert sorted(record["id"] for record in records) == sorted(published)
+
+
+KILLED = str(Path(__file__).parents[1] / "services" / "killed.py")
+FEW = [">published", ">state"]
+MORE = ["<blob stored", ">blob stored", "<published", ">discovered", ">pulled", ">attested", "<recorded", ">recorded"]
+MORE += ["<event", ">event", "<state", ">round"]
+
+
+@pytest.mark.parametrize("point", [*FEW, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
+def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, tmp_path, point):
+    hub = own_hub("--open-enrolment")
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    teacher = start("entity", "0", *SETTINGS, "--strategy", "merge", *where)
+    _, err = teacher.communicate(timeout=120)
+    assert teacher.returncode == 0, err
+    (first,) = Path(tmp_path, "runs").iterdir()
+    student = start("entity", "1", *SETTINGS, "--strategy", "merge", *where, program=(KILLED, point, "2"))
+    student.communicate(timeout=120)
+    assert student.returncode == -signal.SIGKILL
+    (folder,) = set(Path(tmp_path, "runs").iterdir()) - {first}
+    again = start("entity", "1", "--resume", str(folder), *where)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert [event["round"] for event in events if event["kind"] == "round-ended"] == [1, 2, 3]
+    (me,) = [event["detail"]["id"] for event in events if event["kind"] == "joined"]
+    page = httpx.get(f"{hub.registry}/v1/knowledge?limit=100&order=newest", headers=bearer(hub)).json()["items"]
+    own = [record for record in reversed(page) if record["entity"] == me]
+    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    assert [record["id"] for record in own] == told
+    assert [record["round"] for record in own if record["round"]] == [1, 2, 3]
+    deliveries = httpx.get(f"{hub.registry}/v1/deliveries", headers=bearer(hub)).json()["items"]
+    mine = [delivery["round"] for delivery in deliveries if delivery["student"] == me]
+    assert mine == [event["round"] for event in events if event["kind"] == "absorbed"]
+    for record in own:
+        digest = record["artifacts"]["weights"]["digest"]
+        blob = httpx.get(f"{hub.vault}/v1/blobs/{digest}", headers=bearer(hub)).content
+        assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == digest
 
 
 def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
