@@ -122,7 +122,8 @@ def test_a_file_goes_back_when_its_row_cannot_be_written(vault, tmp_path, monkey
     assert [path for path in tmp_path.rglob("*") if path.is_file() and "sqlite" not in path.name] == []
 
 
-def test_soak_of_putting_pinning_and_collecting(tmp_path, weights):
+@pytest.mark.parametrize("acts", [25, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_soak_of_putting_pinning_and_collecting(tmp_path, weights, acts):
     """With next to no grace, whoever has pinned finds the bytes, and whoever has not may put them again."""
     vault = VaultStore(tmp_path, lease=timedelta())
     uploads = Uploads(vault)
@@ -131,7 +132,7 @@ def test_soak_of_putting_pinning_and_collecting(tmp_path, weights):
 
     def publish(writer):
         numbers = random.Random(writer)
-        for act in range(25):
+        for act in range(acts):
             data, holder = numbers.choice(files), f"{writer}-{act}"
             for _ in itertools.count():
                 blob = vault.put(data)
