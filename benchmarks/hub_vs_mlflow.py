@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--mlflow", type=Path, required=True, help="the program, in its own environment")
     parser.add_argument("--times", type=int, default=7)
     asked = parser.parse_args()
+    if not asked.mlflow.is_file():
+        parser.error(f"there is no program {asked.mlflow}; install MLflow as above")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         registry_url, vault_url = stack.enter_context(hub(folder / "hub"))
