@@ -23,7 +23,7 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class Absorbed:
     """What became of a delivery."""
 
     delivery: Delivery
@@ -38,7 +38,7 @@ class Finding:
     evaluation: Evaluation
 
 
-Errand = Publication | Report | Finding
+Errand = Publication | Absorbed | Finding
 
 
 def encode(errand: Errand) -> dict[str, str]:
@@ -46,8 +46,8 @@ def encode(errand: Errand) -> dict[str, str]:
     match errand:
         case Publication(draft=draft, key=key):
             return {"publication": DraftBody.of(draft).model_dump_json(), "key": key}
-        case Report(delivery=delivery, key=key):
-            return {"report": DeliveryBody.of(delivery).model_dump_json(), "key": key}
+        case Absorbed(delivery=delivery, key=key):
+            return {"absorbed": DeliveryBody.of(delivery).model_dump_json(), "key": key}
         case Finding(knowledge=knowledge, evaluation=evaluation):
             return {"finding": EvaluationBody.of(evaluation).model_dump_json(), "knowledge": knowledge}
 
@@ -56,6 +56,6 @@ def decode(texts: dict[str, str]) -> Errand:
     """The errand again. KeyError or ValueError when these are not the texts of one."""
     if "publication" in texts:
         return Publication(draft=DraftBody.read(texts["publication"]).value(), key=texts["key"])
-    if "report" in texts:
-        return Report(delivery=DeliveryBody.read(texts["report"]).value(), key=texts["key"])
+    if "absorbed" in texts:
+        return Absorbed(delivery=DeliveryBody.read(texts["absorbed"]).value(), key=texts["key"])
     return Finding(knowledge=texts["knowledge"], evaluation=EvaluationBody.read(texts["finding"]).value())

@@ -7,7 +7,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
 from kuber.domain.ports import Registry, Vault
 from kuber.entity.blobs import Blobs
-from kuber.entity.errands import Errand, Finding, Publication, Report
+from kuber.entity.errands import Absorbed, Errand, Finding, Publication
 from kuber.entity.journal import Journal
 from kuber.entity.line import Line
 from kuber.errors import (
@@ -51,9 +51,9 @@ class Outbox:
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Tell what became of a delivery."""
-        report = Report(delivery=delivery, key=key)
-        if not self._run(report):
-            self._queue(report)
+        told = Absorbed(delivery=delivery, key=key)
+        if not self._run(told):
+            self._queue(told)
 
     def attest(self, knowledge: str, evaluation: Evaluation) -> None:
         """Tell what we found out about somebody's knowledge."""
@@ -121,7 +121,7 @@ class Outbox:
                 knowledge = self._registry.publish(draft, key=key)
                 detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
                 self._journal.append("published", detail)
-            case Report(delivery=delivery, key=key):
+            case Absorbed(delivery=delivery, key=key):
                 self._registry.record(delivery, key=key)
             case Finding(knowledge=knowledge, evaluation=evaluation):
                 own = self._journal.state.member

@@ -15,7 +15,7 @@ from kuber.errors import CorruptKnowledgeError, InsufficientStorageError, Reques
 CHUNK = 1 << 20  # bytes read or written at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
 
-SYNC = 8 << 20
+_SYNC = 8 << 20  # bytes that are begun to be put on disk at a time
 _APART = 1 << 18  # bytes worth another thread
 
 Piece = bytes | bytearray | memoryview
@@ -96,11 +96,11 @@ def write_hashed(file: BinaryIO, piece: Piece, sha: "hashlib._Hash") -> None:
 
 
 def start_syncing(file: BinaryIO, before: int, now: int) -> None:
-    """Have the system begin to put on disk what was written, at every SYNC bytes, so that the end waits for little.
+    """Have the system begin to put on disk what was written, at every _SYNC bytes, so that the end waits for little.
 
     The advice says that nobody needs those bytes in memory. They stay: pages on their way to disk are not dropped.
     """
-    start, end = before // SYNC * SYNC, now // SYNC * SYNC
+    start, end = before // _SYNC * _SYNC, now // _SYNC * _SYNC
     if end > start and hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
