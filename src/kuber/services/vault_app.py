@@ -1,19 +1,15 @@
 """The vault over HTTP."""
 
-import asyncio
 import contextlib
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from kuber.domain.access import Caller, Scope
@@ -25,9 +21,9 @@ from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
 from kuber.services.vault_collection import GRACE, PERIOD, collect, collecting
-from kuber.services.vault_incoming import CHUNK
 from kuber.services.vault_scrub import scrub
 from kuber.services.vault_store import LEASE, VaultStore
+from kuber.services.vault_streams import bounded, pieces_from, pieces_of, span_of, too_large, write_pieces
 from kuber.services.vault_uploads import EXPIRY, Uploads
 from kuber.wire import (
     ArtifactBody,
@@ -41,7 +37,6 @@ from kuber.wire import (
 )
 
 MAX_BLOB_BYTES = 2 << 30
-_RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
 _BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _SENT: dict[int | str, dict[str, Any]] = {
@@ -126,12 +121,12 @@ def vault_app(
         """Store the bytes of the body: 201 when they are new, 200 when they were there already."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > max_blob_bytes:
-            raise _too_large(max_blob_bytes)
+            raise too_large(max_blob_bytes)
         named = Digest.parse(digest)
         if length.isdigit() and int(length):
             store.check_room(Artifact(digest=named, size=int(length)), owner=caller.entity)
         with store.receive(owner=caller.entity) as blob:
-            await _write(_bounded(_pieces(request), max_blob_bytes), blob.write)
+            await write_pieces(bounded(pieces_of(request), max_blob_bytes), blob.write)
             artifact, new = await run_in_threadpool(blob.keep, named)
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)
@@ -154,7 +149,7 @@ def vault_app(
                 return Response(status_code=304, headers={"ETag": tag})
             size = file.seek(0, 2)
             ranged = request.method == "GET" and if_range in (None, tag)  # RFC 9110, sections 13.1.5 and 14.2
-            span = _span(range_, size) if ranged else None
+            span = span_of(range_, size) if ranged else None
             first, last = span or (0, size - 1)
             headers = {"ETag": tag, "Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
             if span:
@@ -163,7 +158,7 @@ def vault_app(
             if request.method == "HEAD":
                 return Response(status_code=status, headers=headers, media_type=media)
             stack.pop_all()  # the stream closes the file
-            return StreamingResponse(_read(file, first, last), status, headers, media)
+            return StreamingResponse(pieces_from(file, first, last), status, headers, media)
 
     @app.get("/v1/blobs", operation_id="list_blobs")
     async def blobs(
@@ -189,7 +184,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
     def begin(body: ArtifactBody, response: Response, caller: Annotated[Caller, senders]) -> UploadBody:
         """Announce a blob that is sent in pieces: 201, or 200 without an id when there is nothing left to send."""
         if body.size > max_blob_bytes:
-            raise _too_large(max_blob_bytes)
+            raise too_large(max_blob_bytes)
         upload = uploads.begin(body.value(), owner=caller.entity)
         response.status_code = 200 if upload.id is None else 201
         return UploadBody.of(upload)
@@ -215,7 +210,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
     ) -> UploadBody:
         """Append the body: 200 while bytes are missing, 201 when the blob is stored. Not from another offset: 409."""
         turn = await run_in_threadpool(uploads.enter, id, offset)
-        await _write(_pieces(request), turn.write)
+        await write_pieces(pieces_of(request), turn.write)
         stored = await run_in_threadpool(uploads.complete, turn)
         if stored is None:
             return UploadBody.of(uploads.upload(id))
@@ -253,87 +248,3 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
     def scrub_now(caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
         """Hash the next stored blobs again and set the rotten aside."""
         return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
-
-
-async def _write(pieces: AsyncIterator[memoryview], write: Callable[[memoryview], None]) -> None:
-    """Write each piece while the next one comes in."""
-    under_way: asyncio.Task[None] | None = None
-    try:
-        async for piece in pieces:
-            if under_way is not None:
-                await under_way
-            under_way = asyncio.create_task(run_in_threadpool(write, piece))
-    finally:
-        if under_way is not None:
-            await under_way
-
-
-async def _bounded(pieces: AsyncIterator[memoryview], limit: int) -> AsyncIterator[memoryview]:
-    """The pieces, of which no more than `limit` bytes are taken."""
-    taken = 0
-    async for piece in pieces:
-        taken += len(piece)
-        if taken > limit:
-            raise _too_large(limit)
-        yield piece
-
-
-async def _pieces(request: Request) -> AsyncIterator[memoryview]:
-    """The body in pieces of CHUNK bytes. What came before the sender went away is given, then that is told.
-
-    A piece is overwritten by the next but one: it has to be written by then.
-    """
-    rooms = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
-    full = 0  # rooms
-    room, come = rooms[0], 0
-    try:
-        async for chunk in request.stream():
-            left = memoryview(chunk)
-            while left:
-                taken = min(len(left), CHUNK - come)
-                room[come : come + taken] = left[:taken]
-                left, come = left[taken:], come + taken
-                if come == CHUNK:
-                    yield room
-                    full += 1
-                    room, come = rooms[full % 2], 0
-    except ClientDisconnect:
-        if come:
-            yield room[:come]
-        raise
-    if come:
-        yield room[:come]
-
-
-def _too_large(limit: int) -> HTTPException:
-    message = f"The vault takes blobs of at most {limit} bytes; start it with a larger --max-blob-bytes."
-    return HTTPException(413, message, {"connection": "close"})
-
-
-def _span(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte of a Range header; None to send the whole (RFC 9110 lets a server ignore odd ranges)."""
-    match = _RANGE.fullmatch(header.strip()) if header else None
-    if match is None or match.groups() == (None, None):
-        return None
-    first, last = (int(digits) if digits else None for digits in match.groups())
-    if first is None:
-        assert last is not None
-        span = max(size - last, 0), size - 1
-    elif last is not None and last < first:
-        return None
-    else:
-        span = first, size - 1 if last is None else min(last, size - 1)
-    if span[0] > span[1]:
-        raise HTTPException(
-            416, f"The blob has only {size} bytes; ask for a range within.", {"Content-Range": f"bytes */{size}"}
-        )
-    return span
-
-
-async def _read(file: BinaryIO, first: int, last: int) -> AsyncIterator[bytes]:
-    with file:
-        file.seek(first)
-        left = last - first + 1
-        while left and (piece := await run_in_threadpool(file.read, min(CHUNK, left))):
-            left -= len(piece)
-            yield piece
