@@ -8,93 +8,27 @@ object a line. `nginx` is needed for the download; without it that line says so.
 
 import argparse
 import hashlib
-import json
 import os
-import secrets
 import shutil
 import socket
-import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import psutil
+from hub_records import discovery, publishes, publishes_over_http, reads
+from hub_site import MIB, hub, pairs, tell, weights
 
 from kuber.client.credentials import Credentials
-from kuber.client.memory_vault import MemoryVault
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
-from kuber.domain.query import Query
-from kuber.domain.task import Task
-from kuber.services import database
-from kuber.services.registry_store import RegistryStore
-from kuber.signing import Identity
-from kuber.wire import record_bytes
-
-MIB = 1 << 20
-TEST_SET = Digest.of(b"common test set")
-TASK = Task(name="bench", labels=tuple("abcdefghij"), input_shape=(3, 32, 32), test_set=TEST_SET)
-
-
-def weights(size: int) -> bytes:
-    """A sound safetensors file of about so many bytes, of numbers that no disk compresses."""
-    count = size // 4
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
-    body = bytearray(os.urandom(4 * count))
-    body[3::4] = bytes(0x3F for _ in range(count))  # exponents of numbers near 1: all are finite
-    return len(header).to_bytes(8, "little") + header + bytes(body)
-
-
-# The services with a commit for each write.
-ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kuber.cli import main; main()"
-
-
-@contextmanager
-def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber")) -> Iterator[tuple[str, str]]:
-    """A registry and a vault as processes; anybody may join, as often as they like."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    with ExitStack() as stack:
-
-        def start(name: str, *options: str) -> str:
-            command = [sys.executable, *program, name, "--data", str(folder / name), "--stop-with-stdin"]
-            command += ["--secret", str(folder / "secret"), "--requests-per-minute", "0"]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            process = stack.enter_context(subprocess.Popen([*command, *options], text=True, **pipes))
-            stack.callback(process.stdin.close)
-            return process.stdout.readline().split()[-1]
-
-        vault = start("vault", "--port", "0", "--registry", f"http://127.0.0.1:{port}", "--collect-every", "0")
-        registry = start("registry", "--port", port, "--vault", vault, "--open-enrolment")
-        yield registry, vault
-
-
-def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
-    """The median seconds of both, taken in turn after one turn that does not count."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(times + 1):
-        for place, do in enumerate((ours, theirs)):
-            start = time.perf_counter()
-            do()
-            if turn:
-                seconds[place].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def tell(line: str, target: str, **figures: object) -> None:
-    print(json.dumps({"line": line, "target": target} | figures), flush=True)
 
 
 def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
@@ -203,250 +137,6 @@ def nginx(folder: Path, data: bytes) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
-
-
-BARE = """
-import sqlite3, sys, json
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
-import uvicorn
-base = sqlite3.connect(sys.argv[1], check_same_thread=False)
-async def read(request):
-    row = base.execute("SELECT body FROM records WHERE id = ?", (request.path_params["id"],)).fetchone()
-    return Response(row[0], media_type="application/json")
-uvicorn.run(Starlette(routes=[Route("/v1/knowledge/{id}", read)]), port=int(sys.argv[2]), log_level="error")
-"""
-
-
-def draft(entity: str, artifact: Artifact, sequence: int, identity: Identity | None = None) -> Draft:
-    """A record like those that entities publish; signed when there is an identity."""
-    correct = tuple(secrets.randbelow(200) for _ in TASK.labels)
-    made = Draft(
-        entity=entity,
-        task=TASK,
-        architecture=ARCHITECTURE,
-        artifacts={WEIGHTS: artifact},
-        evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=(200,) * len(correct)),
-        round=1,
-        sequence=sequence if identity else 0,
-    )
-    return replace(made, signature=identity.sign(record_bytes(made))) if identity else made
-
-
-SMALL = weights(4096)
-ARCHITECTURE = Architecture(name="bench", arguments={}, manifest={"w": TensorSpec(dtype="F32", shape=(1024,))})
-
-
-def reads(folder: Path, times: int) -> None:
-    """Point reads of a record by 32 connections, and the same bytes from bare Starlette and sqlite3."""
-    with hub(folder / "hub") as (registry_url, vault_url), ExitStack() as stack:
-        me = Credentials()
-        registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
-        vault = stack.enter_context(HttpVault(vault_url, credentials=me))
-        member = registry.register("bench")
-        record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity), key="one")
-        path = f"/v1/knowledge/{record.id}"
-        headers = {"Authorization": f"Bearer {me.token()}"}
-        body = httpx.get(f"{registry_url}{path}", headers=headers).content
-        base = sqlite3.connect(folder / "bare.sqlite")
-        base.execute("CREATE TABLE records (id TEXT PRIMARY KEY, body BLOB)")
-        base.execute("INSERT INTO records VALUES (?, ?)", (record.id, body))
-        base.commit()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        (folder / "bare.py").write_text(BARE)
-        bare = subprocess.Popen([sys.executable, str(folder / "bare.py"), str(folder / "bare.sqlite"), str(port)])
-        stack.callback(bare.wait)
-        stack.callback(bare.terminate)
-        time.sleep(2)
-
-        def load(url: str) -> None:
-            wrk = ["wrk", "-t1", "-c32", "-d3s", "-H", f"Authorization: Bearer {me.token()}", f"{url}{path}"]
-            told = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
-            rates.append(float(told.partition("Requests/sec:")[2].split()[0]))
-
-        rates: list[float] = []
-        pairs(lambda: load(registry_url), lambda: load(f"http://127.0.0.1:{port}"), times)
-        ours, theirs = statistics.median(rates[2::2]), statistics.median(rates[3::2])
-        tell("point reads a second / bare", ">= 0.4", ratio=ours / theirs, ours=ours, theirs=theirs)
-
-
-def publishes(folder: Path, times: int) -> None:
-    """Durable publishes of 32 writers at the store, with and without commits in groups."""
-
-    def at_store(group: int) -> Callable[[], None]:
-        def act() -> None:
-            database.GROUP = group
-            place = Path(tempfile.mkdtemp(dir=folder))
-            vault = MemoryVault()
-            artifact = vault.put(SMALL)
-            store = RegistryStore(place / "registry.sqlite", vault=_Headed(vault))
-            entity = store.register("bench").id
-            start = time.perf_counter()
-            waits = _writers(lambda key: store.publish(draft(entity, artifact, 0), key=key))
-            rates[group].append(32 * EACH / (time.perf_counter() - start))
-            late[group].append(statistics.quantiles(waits, n=100)[98])
-            store.close()
-
-        return act
-
-    usual = database.GROUP
-    rates: dict[int, list[float]] = {1: [], usual: []}
-    late: dict[int, list[float]] = {1: [], usual: []}
-    pairs(at_store(usual), at_store(1), times)
-    database.GROUP = usual
-    ours, theirs = (statistics.median(rates[group][1:]) for group in (usual, 1))
-    p99 = 1000 * statistics.median(late[usual][1:])
-    tell(
-        "durable publishes a second, grouped / one by one",
-        ">= 3, p99 < 50 ms",
-        ratio=ours / theirs,
-        ours=ours,
-        p99=p99,
-    )
-
-
-def publishes_over_http(folder: Path, times: int) -> None:
-    """The same over HTTP: 32 entities, each with a connection of its own, whose records are signed beforehand."""
-    rates: dict[str, list[float]] = {}
-    late: dict[str, list[float]] = {}
-    with ExitStack() as stack:
-
-        def site(name: str, program: tuple[str, ...]) -> Callable[[], None]:
-            registry_url, vault_url = stack.enter_context(hub(folder / name, program))
-            writers = []
-            for number in range(32):
-                me = Credentials()
-                registry = stack.enter_context(HttpRegistry(registry_url, credentials=me, patience=60))
-                writers.append((registry, registry.register(f"writer {number}").id, me.identity))
-            with HttpVault(vault_url, credentials=me) as vault:
-                artifact = vault.put(SMALL)
-            turns = iter(range(times + 1))
-            rates[name], late[name] = [], []
-
-            def act() -> None:
-                first = EACH * next(turns)
-                signed = {
-                    f"{number}-{turn}": (registry, draft(id, artifact, first + turn + 1, identity))
-                    for number, (registry, id, identity) in enumerate(writers)
-                    for turn in range(EACH)
-                }
-
-                def publish(key: str) -> None:
-                    registry, record = signed[key]
-                    registry.publish(record, key=f"{key} {first}")
-
-                start = time.perf_counter()
-                waits = _writers(publish)
-                rates[name].append(32 * EACH / (time.perf_counter() - start))
-                late[name].append(statistics.quantiles(waits, n=100)[98])
-
-            return act
-
-        pairs(site("grouped", ("-m", "kuber")), site("single", ("-c", ONE_BY_ONE)), times)
-    ours, theirs = (statistics.median(rates[name][1:]) for name in ("grouped", "single"))
-    tell(
-        "durable publishes a second over HTTP, grouped / one by one",
-        ">= 1.5, p99 < 50 ms",
-        ratio=ours / theirs,
-        ours=ours,
-        p99=1000 * statistics.median(late["grouped"][1:]),
-    )
-
-
-EACH = 20  # publications of each writer
-
-
-class _Headed:
-    """A vault in memory as the registry wants it."""
-
-    def __init__(self, vault: MemoryVault) -> None:
-        self._vault = vault
-        self.pin, self.unpin = vault.pin, vault.unpin
-
-    def head(self, digest: Digest, length: int) -> bytes:
-        return self._vault.get(digest)[:length]
-
-
-def _writers(publish: Callable[[str], object]) -> list[float]:
-    """How long each of the publications of 32 writers took, in seconds."""
-    waits: list[float] = []
-
-    def write(number: int) -> None:
-        for turn in range(EACH):
-            start = time.perf_counter()
-            publish(f"{number}-{turn}")
-            waits.append(time.perf_counter() - start)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return waits
-
-
-def discovery(folder: Path, times: int, many: int) -> None:
-    """The best 100 of many records against those of 1,000."""
-    stores = {}
-    for count in (1000, many):
-        vault = MemoryVault()
-        artifact = vault.put(SMALL)
-        store = RegistryStore(folder / f"{count}.sqlite", vault=_Headed(vault))
-        members = [store.register(f"entity-{number}").id for number in range(20)]
-        _fill(store, members, artifact, count)
-        stores[count] = store, members[0]
-
-    waits: dict[int, list[float]] = {1000: [], many: []}
-    for turn in range(times * 50):
-        for count, (store, member) in stores.items():
-            query = Query(task=TASK.name, test_set=TEST_SET, min_accuracy=0.2, exclude_entity=member, limit=10)
-            start = time.perf_counter()
-            store.discover(query)
-            if turn >= 20:
-                waits[count].append(time.perf_counter() - start)
-    p50 = statistics.median(waits[many]) / statistics.median(waits[1000])
-    few, lot = (statistics.quantiles(waits[count], n=100)[98] for count in (1000, many))
-    tell(f"discover among {many:,} / 1,000", "<= 1.5", p50=p50, p99=lot / few)
-    for store, _ in stores.values():
-        store.close()
-
-
-def _fill(store: RegistryStore, members: list[str], artifact: Artifact, count: int) -> None:
-    """One record by the front door; the rest as copies of its rows, for time's sake."""
-    first = store.publish(draft(members[0], artifact, 0), key="first")
-    path = store.database.path
-    base = sqlite3.connect(path, timeout=60)
-    base.row_factory = sqlite3.Row
-    row = dict(base.execute("SELECT * FROM knowledge").fetchone())
-    parts = [dict(part) for part in base.execute("SELECT * FROM class_evaluations")]
-    file = dict(base.execute("SELECT * FROM knowledge_artifacts").fetchone())
-    noon = datetime(2026, 1, 1, tzinfo=UTC)
-    start, end = row["seq"] + 1, row["seq"] + count
-
-    def rows() -> Iterator[dict[str, object]]:
-        for seq in range(start, end):
-            told = {"seq": seq, "id": f"{seq:032x}", "entity": members[seq % len(members)], "key": f"k{seq}"}
-            told |= {
-                "accuracy": secrets.randbelow(2000) / 2000,
-                "published_at": str(noon + timedelta(seconds=seq))[:19],
-            }
-            yield row | told
-
-    def insert(table: str, example: dict[str, object], values: Iterator[dict[str, object]]) -> None:
-        names = ", ".join(example)
-        base.executemany(
-            f"INSERT INTO {table} ({names}) VALUES ({', '.join(':' + name for name in example)})", values
-        )
-
-    insert("knowledge", row, rows())
-    insert("class_evaluations", parts[0], (part | {"knowledge": seq} for seq in range(start, end) for part in parts))
-    insert("knowledge_artifacts", file, (file | {"knowledge": seq} for seq in range(start, end)))
-    base.commit()
-    base.execute("ANALYZE")
-    base.close()
-    assert store.knowledge(first.id) == first
 
 
 def main() -> None:

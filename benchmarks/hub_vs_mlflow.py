@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-from hub import MIB, SMALL, draft, hub, pairs, tell, weights
+from hub_site import MIB, SMALL, draft, hub, pairs, tell, weights
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry

@@ -14,7 +14,6 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
-    insert,
     select,
     update,
 )
@@ -33,6 +32,7 @@ from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedE
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
 from kuber.services.registry_audit import note
+from kuber.services.registry_deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry_discovery import discovery
 from kuber.services.registry_findings import insert_attestation, insert_verification, read_attestations
 from kuber.services.registry_members import (
@@ -46,7 +46,7 @@ from kuber.services.registry_members import (
     read_members,
 )
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
-from kuber.services.registry_tables import deliveries, delivery_teachers, entities, knowledge
+from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
 from kuber.wire import DraftBody, body_bytes, canonical, succession_bytes
 
@@ -317,19 +317,11 @@ class RegistryStore:
         now = self._clock()
 
         def work(connection: Connection) -> None:
-            used = select(deliveries.c.seq).where(deliveries.c.student == delivery.student, deliveries.c.key == key)
-            if connection.scalar(used) is not None:
+            if is_recorded(connection, delivery.student, key):
                 return
             _registered(connection, delivery.student)
             _check_named(connection, delivery.teachers)
-            told = {name: getattr(delivery, name) for name in _DELIVERY}
-            done = connection.execute(insert(deliveries), {**told, "recorded_at": now, "key": key})
-            assert done.inserted_primary_key is not None
-            teachers = [
-                {"delivery": done.inserted_primary_key[0], "position": position, "knowledge": teacher}
-                for position, teacher in enumerate(delivery.teachers)
-            ]
-            connection.execute(insert(delivery_teachers), teachers)
+            insert_delivery(connection, delivery, key=key, now=now)
             note(connection, now, delivery.student, "deliver", delivery.teachers[0])
 
         self.database.write(work)
@@ -339,21 +331,12 @@ class RegistryStore:
         query = select(deliveries).order_by(deliveries.c.seq)
         with self.database.read() as connection:
             found, after = _page(connection, query, deliveries.c.seq, limit, cursor)
-            parts = select(delivery_teachers).where(delivery_teachers.c.delivery.in_([row.seq for row in found]))
-            teachers: dict[int, list[str]] = {row.seq: [] for row in found}
-            for part in connection.execute(parts.order_by(delivery_teachers.c.position)):
-                teachers[part.delivery].append(part.knowledge)
-        items = tuple(
-            Delivery(**{name: getattr(row, name) for name in _DELIVERY}, teachers=tuple(teachers[row.seq]))
-            for row in found
-        )
-        return Page(items=items, cursor=after)
+            return Page(items=read_deliveries(connection, found), cursor=after)
 
 
 _USED = select(knowledge.c.seq, knowledge.c.draft).where(
     knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
 )
-_DELIVERY = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept")
 
 
 def _earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:

@@ -1,0 +1,93 @@
+"""What the benchmarks of a hub share: services as processes, sound blobs and records, and how pairs are timed."""
+
+import json
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
+from kuber.domain.task import Task
+from kuber.signing import Identity
+from kuber.wire import record_bytes
+
+MIB = 1 << 20
+TEST_SET = Digest.of(b"common test set")
+TASK = Task(name="bench", labels=tuple("abcdefghij"), input_shape=(3, 32, 32), test_set=TEST_SET)
+
+
+def weights(size: int) -> bytes:
+    """A sound safetensors file of about so many bytes, of numbers that no disk compresses."""
+    count = size // 4
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    body = bytearray(os.urandom(4 * count))
+    body[3::4] = bytes(0x3F for _ in range(count))  # exponents of numbers near 1: all are finite
+    return len(header).to_bytes(8, "little") + header + bytes(body)
+
+
+# The services with a commit for each write.
+ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kuber.cli import main; main()"
+
+
+@contextmanager
+def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber")) -> Iterator[tuple[str, str]]:
+    """A registry and a vault as processes; anybody may join, as often as they like."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    with ExitStack() as stack:
+
+        def start(name: str, *options: str) -> str:
+            command = [sys.executable, *program, name, "--data", str(folder / name), "--stop-with-stdin"]
+            command += ["--secret", str(folder / "secret"), "--requests-per-minute", "0"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            process = stack.enter_context(subprocess.Popen([*command, *options], text=True, **pipes))
+            stack.callback(process.stdin.close)
+            return process.stdout.readline().split()[-1]
+
+        vault = start("vault", "--port", "0", "--registry", f"http://127.0.0.1:{port}", "--collect-every", "0")
+        registry = start("registry", "--port", port, "--vault", vault, "--open-enrolment")
+        yield registry, vault
+
+
+def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
+    """The median seconds of both, taken in turn after one turn that does not count."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(times + 1):
+        for place, do in enumerate((ours, theirs)):
+            start = time.perf_counter()
+            do()
+            if turn:
+                seconds[place].append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def tell(line: str, target: str, **figures: object) -> None:
+    print(json.dumps({"line": line, "target": target} | figures), flush=True)
+
+
+def draft(entity: str, artifact: Artifact, sequence: int, identity: Identity | None = None) -> Draft:
+    """A record like those that entities publish; signed when there is an identity."""
+    correct = tuple(secrets.randbelow(200) for _ in TASK.labels)
+    made = Draft(
+        entity=entity,
+        task=TASK,
+        architecture=ARCHITECTURE,
+        artifacts={WEIGHTS: artifact},
+        evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=(200,) * len(correct)),
+        round=1,
+        sequence=sequence if identity else 0,
+    )
+    return replace(made, signature=identity.sign(record_bytes(made))) if identity else made
+
+
+SMALL = weights(4096)
+ARCHITECTURE = Architecture(name="bench", arguments={}, manifest={"w": TensorSpec(dtype="F32", shape=(1024,))})
