@@ -27,7 +27,9 @@ IdentityFolder = Annotated[
 ]
 Patience = Annotated[
     float,
-    typer.Option("--patience", metavar="SECONDS", min=0, max=3600, help="To ask before going on without the hub."),
+    typer.Option(
+        "--patience", metavar="SECONDS", min=0, max=3600, help="How long a silent hub is asked before going on alone."
+    ),
 ]
 ChangeKey = Annotated[
     bool,
