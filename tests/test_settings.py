@@ -58,7 +58,6 @@ def test_a_named_file_is_read_instead_of_the_one_in_the_folder(tmp_path):
         ({"classes_per_entity": "0"}, {}, ["classes_per_entity", "'0'"]),
         ({"kd_alpha": "1.5"}, {}, ["kd_alpha"]),
         ({"learning_rate": "inf"}, {}, ["learning_rate"]),
-        ({"strategy": "magic"}, {}, ["strategy", "'magic'", "'vanilla'"]),
         ({"registry_port": "7000", "vault_port": "7000"}, {}, ["must differ"]),
         ({"vault_port": "70000"}, {}, ["vault_port"]),
         ({}, {"KUBER_NUM_RUONDS": "3"}, ["no setting", "num_ruonds"]),

@@ -1,5 +1,145 @@
-"""KUber: knowledge exchange between independently trained deep networks."""
+"""KUber: knowledge exchange between independently trained deep networks.
 
+`__all__` is the public API, told of in docs/api.md. Each name is loaded when it is first asked for, so that the
+services never load torch.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kuber.client.credentials import Credentials as Credentials
+    from kuber.client.memory_hub import memory_hub as memory_hub
+    from kuber.client.registry import HttpRegistry as HttpRegistry
+    from kuber.client.vault import HttpVault as HttpVault
+    from kuber.data.tensors import Tensors as Tensors
+    from kuber.data.tensors import load_tensors as load_tensors
+    from kuber.domain.decisions import Choosing as Choosing
+    from kuber.domain.decisions import Keeping as Keeping
+    from kuber.domain.decisions import Merging as Merging
+    from kuber.domain.decisions import Publishing as Publishing
+    from kuber.domain.decisions import adds_something as adds_something
+    from kuber.domain.decisions import complementary as complementary
+    from kuber.domain.decisions import freshest as freshest
+    from kuber.domain.decisions import lacking as lacking
+    from kuber.domain.decisions import merge_shares as merge_shares
+    from kuber.domain.decisions import no_worse as no_worse
+    from kuber.domain.decisions import related as related
+    from kuber.domain.digest import Digest as Digest
+    from kuber.domain.evaluation import Evaluation as Evaluation
+    from kuber.domain.knowledge import Architecture as Architecture
+    from kuber.domain.knowledge import Artifact as Artifact
+    from kuber.domain.knowledge import Draft as Draft
+    from kuber.domain.knowledge import Knowledge as Knowledge
+    from kuber.domain.query import Page as Page
+    from kuber.domain.query import Query as Query
+    from kuber.domain.ranking import better as better
+    from kuber.domain.strategies import Exchange as Exchange
+    from kuber.domain.strategies import Kuber as Kuber
+    from kuber.domain.strategies import Local as Local
+    from kuber.domain.strategies import LocalBalanced as LocalBalanced
+    from kuber.domain.strategies import Merge as Merge
+    from kuber.domain.strategies import Vanilla as Vanilla
+    from kuber.domain.strategy import Candidate as Candidate
+    from kuber.domain.strategy import Guidance as Guidance
+    from kuber.domain.strategy import LocalPhase as LocalPhase
+    from kuber.domain.strategy import Method as Method
+    from kuber.domain.strategy import Search as Search
+    from kuber.domain.strategy import Situation as Situation
+    from kuber.domain.strategy import Strategy as Strategy
+    from kuber.domain.task import Task as Task
+    from kuber.entity.bench import test_set_digest as test_set_digest
+    from kuber.entity.own_loop import Entity as Entity
+    from kuber.errors import ConflictError as ConflictError
+    from kuber.errors import CorruptKnowledgeError as CorruptKnowledgeError
+    from kuber.errors import DatasetError as DatasetError
+    from kuber.errors import DivergedError as DivergedError
+    from kuber.errors import IncompatibleKnowledgeError as IncompatibleKnowledgeError
+    from kuber.errors import InsufficientStorageError as InsufficientStorageError
+    from kuber.errors import KnowledgeError as KnowledgeError
+    from kuber.errors import KnowledgeNotFoundError as KnowledgeNotFoundError
+    from kuber.errors import KUberError as KUberError
+    from kuber.errors import NotAuthorizedError as NotAuthorizedError
+    from kuber.errors import RequestRejectedError as RequestRejectedError
+    from kuber.errors import ServiceError as ServiceError
+    from kuber.errors import ServiceUnavailableError as ServiceUnavailableError
+    from kuber.errors import SettingsError as SettingsError
+    from kuber.errors import TrainingError as TrainingError
+    from kuber.learning.balance import balanced_softmax as balanced_softmax
+    from kuber.learning.distillation import distillation_loss as distillation_loss
+    from kuber.learning.guidance import guide_loss as guide_loss
+    from kuber.learning.guidance import not_true_distillation as not_true_distillation
+    from kuber.learning.portable import GraphLimits as GraphLimits
+    from kuber.learning.portable import Portable as Portable
+    from kuber.learning.portable import export as export
+    from kuber.learning.teachers import Teachers as Teachers
+    from kuber.learning.teachers import Voice as Voice
 
 __version__ = version("kuber")
+
+# Module -> the public names in it. The imports above tell type checkers the same; a test compares the two.
+_PUBLIC = {
+    "kuber.client.credentials": ("Credentials",),
+    "kuber.client.memory_hub": ("memory_hub",),
+    "kuber.client.registry": ("HttpRegistry",),
+    "kuber.client.vault": ("HttpVault",),
+    "kuber.data.tensors": ("Tensors", "load_tensors"),
+    "kuber.domain.decisions": (
+        "Choosing",
+        "Keeping",
+        "Merging",
+        "Publishing",
+        "adds_something",
+        "complementary",
+        "freshest",
+        "lacking",
+        "merge_shares",
+        "no_worse",
+        "related",
+    ),
+    "kuber.domain.digest": ("Digest",),
+    "kuber.domain.evaluation": ("Evaluation",),
+    "kuber.domain.knowledge": ("Architecture", "Artifact", "Draft", "Knowledge"),
+    "kuber.domain.query": ("Page", "Query"),
+    "kuber.domain.ranking": ("better",),
+    "kuber.domain.strategies": ("Exchange", "Kuber", "Local", "LocalBalanced", "Merge", "Vanilla"),
+    "kuber.domain.strategy": ("Candidate", "Guidance", "LocalPhase", "Method", "Search", "Situation", "Strategy"),
+    "kuber.domain.task": ("Task",),
+    "kuber.entity.bench": ("test_set_digest",),
+    "kuber.entity.own_loop": ("Entity",),
+    "kuber.errors": (
+        "ConflictError",
+        "CorruptKnowledgeError",
+        "DatasetError",
+        "DivergedError",
+        "IncompatibleKnowledgeError",
+        "InsufficientStorageError",
+        "KUberError",
+        "KnowledgeError",
+        "KnowledgeNotFoundError",
+        "NotAuthorizedError",
+        "RequestRejectedError",
+        "ServiceError",
+        "ServiceUnavailableError",
+        "SettingsError",
+        "TrainingError",
+    ),
+    "kuber.learning.balance": ("balanced_softmax",),
+    "kuber.learning.distillation": ("distillation_loss",),
+    "kuber.learning.guidance": ("guide_loss", "not_true_distillation"),
+    "kuber.learning.portable": ("GraphLimits", "Portable", "export"),
+    "kuber.learning.teachers": ("Teachers", "Voice"),
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted([*_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kuber.errors import SettingsError
 
 FILE_NAME = "kuber.toml"
 PREFIX = "KUBER_"
-ARCHITECTURES = ("cnn", "lenet", "resnet20", "mlp")
 
 
 def _user_path(path: Path) -> Path:
@@ -30,8 +29,10 @@ class Settings(BaseModel):
     # the experiment
     num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
     num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
-    strategy: Literal["kuber", "exchange", "merge", "vanilla", "local", "local-balanced"] = Field(
-        "kuber", description="How entities decide."
+    strategy: str = Field(
+        "kuber",
+        description="How entities decide: kuber, exchange, merge, vanilla, local, local-balanced, an installed one, "
+        "or module:name.",
     )
     dataset: str = Field(
         "cifar10",
@@ -55,7 +56,8 @@ class Settings(BaseModel):
     # learning
     architecture: str = Field(
         "cnn",
-        description="The network: cnn, lenet, resnet20 or mlp; several, with commas, are given to entities in turn.",
+        description="The network: cnn, lenet, resnet20, mlp or an installed one; several, with commas, are given to "
+        "entities in turn.",
     )
     local_epochs: int = Field(5, ge=1, description="Epochs on private data in each round.")
     learning_rate: float = Field(0.01, gt=0, le=10, description="Of SGD, constant.")
@@ -108,14 +110,6 @@ class Settings(BaseModel):
     def architectures(self) -> tuple[str, ...]:
         """The networks' names, to be given to the entities in turn."""
         return tuple(name.strip() for name in self.architecture.split(","))
-
-    @field_validator("architecture")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        unknown = [name for name in value.split(",") if name.strip() not in ARCHITECTURES]
-        if unknown:
-            raise ValueError(f"choose from: {', '.join(ARCHITECTURES)}")
-        return value
 
     @model_validator(mode="after")
     def _possible(self) -> "Settings":

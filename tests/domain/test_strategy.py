@@ -98,11 +98,6 @@ def test_merge_weighs_by_samples_and_staleness():
     assert Merge().shares(candidates, at) == [3.0, 1.5]
 
 
-@pytest.mark.parametrize("strategy", [Exchange(), Kuber()])
-def test_of_two_classes_guides_have_nothing_to_say(strategy):
-    assert strategy.before(situation(evaluation(80, 10), classes=2)) is None
-
-
 def test_equal_claims_rank_by_age_then_id():
     candidates = [knowledge("c", 70, minutes=1), knowledge("b", 70), knowledge("a", 70, minutes=1)]
     assert [k.id for k in better(candidates, evaluation(50))] == ["b", "a", "c"]

@@ -61,7 +61,6 @@ DELIVERY = {
         (TensorSpec, {"dtype": "F32", "shape": ()}, {"dtype": "object"}),
         (TensorSpec, {"dtype": "F32", "shape": ()}, {"shape": (-1,)}),
         (Architecture, {"name": "n", "arguments": {}, "manifest": {"w": None}}, {"name": ""}),
-        (Architecture, {"name": "n", "arguments": {}, "manifest": {"w": None}}, {"manifest": {}}),
     ],
 )
 def test_impossible_values_are_refused(make, fields, wrong):

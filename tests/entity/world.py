@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from kuber.entity.log import FILE_NAME, EventLog, read_events
 from kuber.entity.loop import Entity
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.trust import Trust
-from kuber.entity.work import Evaluated, Learnt, distil_locally, evaluate_commonly
+from kuber.entity.work import Evaluated, Learnt, common_evaluation, distil_locally, evaluate_commonly
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.distillation import Distillation
 from kuber.learning.runtime import Runtime
@@ -115,7 +116,7 @@ class World:
         journal.change(member=self.id_of(name))
         return Retrieval(
             task=task,
-            learner=entity.learner,
+            evaluating=partial(common_evaluation, entity.learner),
             registry=self.registry,
             vault=self.vault,
             journal=journal,

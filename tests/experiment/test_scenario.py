@@ -97,5 +97,10 @@ def test_architectures_go_to_entities_in_turn(settings):
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(settings):
-    with pytest.raises(SettingsError, match="choose from: cnn, lenet, resnet20, mlp"):
-        settings(architecture="mlp,vgg")
+    with pytest.raises(SettingsError, match="no architecture 'vgg' here; known: cnn, lenet, resnet20, mlp"):
+        scenario(settings(architecture="mlp,vgg"))
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones(settings):
+    with pytest.raises(SettingsError, match="no strategy 'magic'; choose from: kuber, exchange, merge, vanilla"):
+        scenario(settings(strategy="magic"))

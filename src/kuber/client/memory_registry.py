@@ -271,7 +271,7 @@ class MemoryRegistry:
 def _matches(record: Knowledge, query: Query) -> bool:
     return (
         (query.task is None or record.task.name == query.task)
-        and (query.test_set is None or record.task.test_set == query.test_set)
+        and (query.test_set is None or record.evaluation.test_set == query.test_set)
         and (query.min_accuracy is None or record.trusted.accuracy >= query.min_accuracy)
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
         and (query.initial is None or query.initial == (record.round == 0))
@@ -290,12 +290,14 @@ def _in_sight(record: Knowledge, query: Query) -> bool:
 
 def _subject(record: Knowledge) -> tuple[str, str, Digest]:
     """Whose it is, and on which task."""
-    return record.entity, record.task.name, record.task.test_set
+    return record.entity, record.task.name, record.evaluation.test_set
 
 
 def _pin(architecture: Architecture) -> bytes:
     """What one manifest is pinned to: the name and the arguments, their types included."""
-    return canonical(ArchitectureBody.of(architecture).model_copy(update={"manifest": {}}))
+    # Who tells of no tensors keeps nobody from telling which they are.
+    told = b"" if architecture.manifest else b"no tensors "
+    return told + canonical(ArchitectureBody.of(architecture).model_copy(update={"manifest": {}}))
 
 
 def _page(items: list[T], listing: str, limit: int, cursor: str | None) -> Page[T]:

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from kuber.data import cifar10, digits, extensions, fashion, own
+from kuber import extensions
+from kuber.data import cifar10, digits, fashion, own
 from kuber.data.arrays import NAMES, Arrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kuber.data import extensions
+from kuber import extensions
 from kuber.errors import KUberError, SettingsError
 
 Rows = NDArray[np.int64]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Knowledge
+from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT
 from kuber.domain.strategy import Candidate, Situation
 
@@ -98,6 +98,7 @@ def related(knowledge: Knowledge, situation: Situation) -> bool:
         situation.origin is not None
         and knowledge.origin == situation.origin
         and knowledge.architecture == situation.architecture
+        and WEIGHTS in knowledge.artifacts
     )
 
 

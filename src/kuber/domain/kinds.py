@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from types import MappingProxyType
 
-from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.graph import check_graph
+from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_spans
 
 PIECE = 1 << 18  # bytes looked at at a time; a multiple of every width below
@@ -69,4 +70,4 @@ _FLOATS = {
     "F32": _Floats(4, 0x7F800000),
     "F64": _Floats(8, 0x7FF0000000000000),
 }
-KINDS = MappingProxyType({WEIGHTS: _check_weights})
+KINDS = MappingProxyType({WEIGHTS: _check_weights, ONNX: check_graph})

@@ -11,6 +11,7 @@ from kuber.domain.task import Task
 from kuber.domain.verification import Verification
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
+ONNX = "onnx"  # artifact kind: a network as one file that runs without its code
 
 _DTYPES = {"BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64"}
 
@@ -37,11 +38,11 @@ class Architecture:
 
     name: str
     arguments: Mapping[str, Argument]
-    manifest: Mapping[str, TensorSpec]  # tensor name -> what it is
+    manifest: Mapping[str, TensorSpec]  # tensor name -> what it is; empty where it has no weights to tell of
 
     def __post_init__(self) -> None:
-        if not self.name or not self.manifest:
-            raise ValueError("an architecture needs a name and at least one tensor")
+        if not self.name:
+            raise ValueError("an architecture needs a name")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,11 @@ class Artifact:
         if self.size < 1:
             raise ValueError("an artifact has at least one byte")
 
+    @classmethod
+    def of(cls, data: bytes) -> "Artifact":
+        """That these bytes are."""
+        return cls(digest=Digest.of(data), size=len(data))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
@@ -64,7 +70,7 @@ class Draft:
     task: Task
     architecture: Architecture
     artifacts: Mapping[str, Artifact]  # kind -> file
-    evaluation: Evaluation  # claimed by the publisher, on the common test set
+    evaluation: Evaluation  # claimed by the publisher, on the common test set or else on its own validation data
     round: int  # the publisher's own round, from 1; 0 for an initial checkpoint, which nobody has trained yet
     parents: tuple[str, ...] = ()  # ids of the knowledge it absorbed
     origin: Digest | None = None  # of the initial checkpoint that its weights descend from, where it is published
@@ -78,7 +84,9 @@ class Draft:
             raise ValueError("knowledge has at least one artifact")
         if len(self.evaluation.total) != self.task.classes:
             raise ValueError("the evaluation of knowledge has one count for each label of its task")
-        if self.evaluation.test_set != self.task.test_set:
+        if WEIGHTS in self.artifacts and not self.architecture.manifest:
+            raise ValueError("knowledge with weights names at least one tensor of its architecture")
+        if self.task.test_set is not None and self.evaluation.test_set != self.task.test_set:
             raise ValueError("knowledge is evaluated on the common test set of its task")
         if self.round < 0:
             raise ValueError("a round is not negative")

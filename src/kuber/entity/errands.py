@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.domain.knowledge import Draft
 from kuber.wire import DeliveryBody, DraftBody, EvaluationBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """A signed record whose weights the vault may not have yet."""
+    """A signed record whose blobs the vault may not have yet."""
 
     draft: Draft
     key: str
 
     @property
-    def digest(self) -> Digest:
-        """Of the weights."""
-        return self.draft.artifacts[WEIGHTS].digest
+    def digests(self) -> tuple[Digest, ...]:
+        """Of its blobs."""
+        return tuple(artifact.digest for artifact in self.draft.artifacts.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from kuber.data.augment import Normalisation, ordered_batches, training_batches
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
+from kuber.domain.knowledge import Architecture
 from kuber.domain.task import Task
-from kuber.errors import IncompatibleKnowledgeError
-from kuber.learning.architectures import describe
 from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import EVALUATION_BATCH
+from kuber.learning.portable import Portable
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.training import Training
 from kuber.learning.weights import Weights
@@ -39,6 +38,12 @@ class Learner:
     def model(self, weights: Weights) -> nn.Module:
         """A model of our architecture with these weights, on our device."""
         return build(self.architecture, weights, self.runtime)
+
+    def speaker(self, teacher: "Teacher") -> nn.Module:
+        """The model of a teacher, on our device. CorruptKnowledgeError when its graph is unsound."""
+        if teacher.graph is not None:
+            return Portable(teacher.graph, input_shape=self.private.shape, classes=self.classes)
+        return build(teacher.architecture, teacher.weights, self.runtime)
 
     def training_batches(
         self, draws: torch.Generator, spoken: Tensor | None = None, *, augment: bool = True
@@ -69,7 +74,9 @@ class Teacher:
     """A pulled model, checked against its record."""
 
     architecture: Architecture
-    weights: Weights
+    weights: Weights  # none where there is a graph
+    graph: bytes | None = None  # an ONNX file
+    task: Task | None = None  # that it was trained for, where its labels may be others than ours
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,19 +85,3 @@ class Guide:
 
     teacher: Teacher
     recalls: tuple[float, ...]
-
-
-def check_teachable(knowledge: Knowledge, task: Task) -> None:
-    """Raises IncompatibleKnowledgeError unless the record speaks of our task and of weights that we can run.
-
-    Its architecture must be the very one that our own factory makes for our task.
-    """
-    if knowledge.task != task:
-        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
-    if WEIGHTS not in knowledge.artifacts:
-        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} has no weights to distil from.")
-    theirs = knowledge.architecture
-    if theirs != describe(theirs.name, {"input_shape": task.input_shape, "classes": task.classes}):
-        raise IncompatibleKnowledgeError(
-            f"Knowledge {knowledge.id} has an architecture named {theirs.name} that is not the one we know."
-        )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +10,11 @@ from kuber.domain.event import Event, Kind
 from kuber.wire import decode_event, encode_event
 
 FILE_NAME = "events.jsonl"
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
 
 
 class Log(Protocol):

@@ -26,7 +26,7 @@ from kuber.entity.publisher import Consents, Publisher
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.start import agree
 from kuber.entity.trust import Trust
-from kuber.entity.work import Learnt, Work, training
+from kuber.entity.work import Learnt, Work, common_evaluation, training
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
 from kuber.signing import Identity
@@ -84,7 +84,7 @@ class Entity:
         trust = Trust(identity, registry=registry, journal=journal)
         self._retrieval = Retrieval(
             task=task,
-            learner=learner,
+            evaluating=partial(common_evaluation, learner),
             registry=registry,
             vault=vault,
             journal=journal,
@@ -96,7 +96,8 @@ class Entity:
         )
         self._publisher = Publisher(
             task=task,
-            learner=learner,
+            architecture=learner.architecture,
+            sample_count=len(learner.private),
             class_counts=class_counts,
             registry=registry,
             vault=vault,
@@ -132,7 +133,7 @@ class Entity:
             self._log_joined()
             self._journal.save()
         if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
-            yield from agree(self._journal, self.learner, self._retrieval, self._publisher)
+            yield from agree(self._journal, self.learner.architecture, self._retrieval, self._publisher)
             self._journal.save()
         while True:
             state = self._journal.state

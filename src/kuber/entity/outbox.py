@@ -1,5 +1,6 @@
 """Telling the hub: at once where it answers, else later and in the same order, after a restart too."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from kuber.domain.delivery import Delivery
@@ -37,16 +38,17 @@ class Outbox:
         self._waiting = waiting
         self._reason = _AWAY  # why the last errand was not run
 
-    def publish(self, draft: Draft, data: bytes, *, key: str) -> None:
-        """Publish a signed record and its weights."""
+    def publish(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
+        """Publish a signed record and its blobs, in the order of its artifacts."""
         publication = Publication(draft=draft, key=key)
-        if self._run(publication, data):
+        if self._run(publication, blobs):
             return
         if self._waiting is None:
             raise ServiceUnavailableError(self._reason)
-        self._waiting.keep(publication.digest, data)
+        for digest, data in zip(publication.digests, blobs, strict=True):
+            self._waiting.keep(digest, data)
         self._queue(publication)
-        detail = {"digest": str(publication.digest), "sequence": draft.sequence, "reason": self._reason}
+        detail = {"digest": str(publication.digests[0]), "sequence": draft.sequence, "reason": self._reason}
         self._journal.append("queued", detail)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
@@ -66,7 +68,7 @@ class Outbox:
         journal = self._journal
         while journal.state.errands:
             first, *rest = journal.state.errands
-            if not self._attempt(first, self._waiting_weights(first)):
+            if not self._attempt(first, self._waiting_blobs(first)):
                 return
             journal.save(errands=tuple(rest))
         if self._waiting is not None:
@@ -77,32 +79,33 @@ class Outbox:
         """Why errands wait; None when none do."""
         return self._reason if self._journal.state.errands else None
 
-    def _waiting_weights(self, errand: Errand) -> bytes | None:
-        if not isinstance(errand, Publication):
-            return None
-        data = None if self._waiting is None else self._waiting.get(errand.digest)
-        if data is None:
-            raise CorruptKnowledgeError(
-                f"The weights {errand.digest} that wait for the vault are gone or damaged; start a new run."
-            )
-        return data
+    def _waiting_blobs(self, errand: Errand) -> Sequence[bytes]:
+        blobs = []
+        for digest in errand.digests if isinstance(errand, Publication) else ():
+            data = None if self._waiting is None else self._waiting.get(digest)
+            if data is None:
+                raise CorruptKnowledgeError(
+                    f"The blob {digest} that waits for the vault is gone or damaged; start a new run."
+                )
+            blobs.append(data)
+        return blobs
 
     def _queue(self, errand: Errand) -> None:
         self._journal.change(errands=(*self._journal.state.errands, errand))
 
-    def _run(self, errand: Errand, data: bytes | None = None) -> bool:
+    def _run(self, errand: Errand, blobs: Sequence[bytes] = ()) -> bool:
         if self._journal.state.errands:
             self._reason = "Others wait before it."
             return False
-        return self._attempt(errand, data)
+        return self._attempt(errand, blobs)
 
-    def _attempt(self, errand: Errand, data: bytes | None) -> bool:
+    def _attempt(self, errand: Errand, blobs: Sequence[bytes]) -> bool:
         """Whether the hub has heard it."""
         if not self._line.up:
             self._reason = _AWAY
             return False
         try:
-            self._tell(errand, data)
+            self._tell(errand, blobs)
         except ServiceUnavailableError as error:
             self._reason = error.message
             self._line.lose(error)
@@ -112,14 +115,14 @@ class Outbox:
             return False
         return True
 
-    def _tell(self, errand: Errand, data: bytes | None) -> None:
+    def _tell(self, errand: Errand, blobs: Sequence[bytes]) -> None:
         match errand:
             case Publication(draft=draft, key=key):
-                assert data is not None
                 # Again even if it was there: the lease that keeps it until there is a record may be over.
-                artifact = self._vault.put(data)
+                stored = [self._vault.put(data) for data in blobs]
                 knowledge = self._registry.publish(draft, key=key)
-                detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+                size = sum(artifact.size for artifact in stored)
+                detail = {"knowledge": knowledge.id, "digest": str(stored[0].digest), "bytes": size}
                 self._journal.append("published", detail)
             case Absorbed(delivery=delivery, key=key):
                 self._registry.record(delivery, key=key)

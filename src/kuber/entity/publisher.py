@@ -1,22 +1,21 @@
 """What an entity shares of itself: its weights, and a signed record of what they are worth."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.task import Task
 from kuber.entity.journal import Journal
-from kuber.entity.learner import Learner
 from kuber.entity.outbox import Outbox
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.trust import Trust
 from kuber.entity.work import Work
-from kuber.learning.weights import dump, narrowed, widened
+from kuber.learning.weights import Weights, dump, narrowed, widened
 
 Consents = Callable[[Evaluation, int], bool]
+Forms = Callable[[Weights], dict[str, bytes]]  # the weights to publish -> artifact kind -> its bytes
 
 
 class Publisher:
@@ -26,8 +25,9 @@ class Publisher:
         self,
         *,
         task: Task,
-        learner: Learner,
-        class_counts: tuple[int, ...],
+        architecture: Architecture,
+        sample_count: int | None,
+        class_counts: tuple[int, ...] | None,
         registry: Registry,
         vault: Vault,
         journal: Journal,
@@ -35,11 +35,13 @@ class Publisher:
         retrieval: Retrieval,
         outbox: Outbox,
         consents: Consents,
-        narrow: bool,
+        narrow: bool = False,
+        forms: Forms = lambda weights: {WEIGHTS: dump(weights)},
     ) -> None:
-        """`narrow` weights travel as bfloat16."""
+        """`narrow` weights travel as bfloat16; `forms` makes what is published."""
         self._task = task
-        self._learner = learner
+        self._architecture = architecture
+        self._sample_count = sample_count
         self._class_counts = class_counts
         self._registry = registry
         self._vault = vault
@@ -49,6 +51,7 @@ class Publisher:
         self._outbox = outbox
         self._consents = consents
         self._narrow = narrow
+        self._forms = forms
 
     def publish_start(self) -> Generator[Work, Any, None]:
         """Publish the weights before the first round. This does not wait: others may begin from them."""
@@ -57,12 +60,12 @@ class Publisher:
         if not self._consents(own, 0):
             return
         data = dump(journal.state.weights)
-        artifact, sent = _artifact(data), 0
+        artifact, sent = Artifact.of(data), 0
         # Entities of one seed have one initial checkpoint: only the first sends it.
         if self._vault.size(artifact.digest) is None:
             self._vault.put(data)
             sent = artifact.size
-        knowledge = self._registry.publish(self._draft(own, artifact), key=journal.key("initial"))
+        knowledge = self._registry.publish(self._draft(own, {WEIGHTS: artifact}), key=journal.key("initial"))
         detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": sent}
         journal.append("published", detail)
         self._count(own)
@@ -76,23 +79,24 @@ class Publisher:
             own = yield from self._retrieval.evaluated(widened(weights), stage="narrowed")
         if not self._consents(own, journal.state.round):
             return
-        data = dump(weights)
-        self._outbox.publish(self._draft(own, _artifact(data)), data, key=journal.key("publish"))
+        forms = self._forms(weights)
+        draft = self._draft(own, {kind: Artifact.of(data) for kind, data in forms.items()})
+        self._outbox.publish(draft, list(forms.values()), key=journal.key(f"publish/{draft.sequence}"))
         self._count(own)
 
-    def _draft(self, own: Evaluation, artifact: Artifact) -> Draft:
+    def _draft(self, own: Evaluation, artifacts: Mapping[str, Artifact]) -> Draft:
         state = self._journal.state
         assert state.member is not None
         draft = Draft(
             entity=state.member,
             task=self._task,
-            architecture=self._learner.architecture,
-            artifacts={WEIGHTS: artifact},
+            architecture=self._architecture,
+            artifacts=artifacts,
             evaluation=own,
             round=state.round,
             parents=state.parents,
             origin=state.origin,
-            sample_count=len(self._learner.private),
+            sample_count=self._sample_count,
             class_counts=self._class_counts,
             sequence=state.published + 1,
         )
@@ -100,7 +104,3 @@ class Publisher:
 
     def _count(self, own: Evaluation) -> None:
         self._journal.change(parents=(), shared=own, published=self._journal.state.published + 1)
-
-
-def _artifact(data: bytes) -> Artifact:
-    return Artifact(digest=Digest.of(data), size=len(data))

@@ -1,6 +1,6 @@
 """Finding knowledge of others, pulling it, and finding out what it is worth before it is used."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,16 +14,18 @@ from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.entity.blobs import Blobs
+from kuber.entity.forms import Knows, known_by_name, runnable_form
 from kuber.entity.journal import Journal
-from kuber.entity.learner import Learner, Teacher, check_teachable
+from kuber.entity.learner import Teacher
 from kuber.entity.line import Line
 from kuber.entity.outbox import Outbox
 from kuber.entity.trust import Trust
-from kuber.entity.work import Evaluated, Work, common_evaluation
+from kuber.entity.work import Evaluated, Work
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights, load
 
 REMEMBERED = 1000  # candidates whose first sight we remember
+Evaluating = Callable[[Weights, Teacher | None], Work]
 TOLERANCE = 0.02  # by which a claim may exceed what we find: other machines round otherwise
 
 
@@ -34,7 +36,7 @@ class Retrieval:
         self,
         *,
         task: Task,
-        learner: Learner,
+        evaluating: Evaluating,
         registry: Registry,
         vault: Vault,
         journal: Journal,
@@ -43,9 +45,12 @@ class Retrieval:
         outbox: Outbox,
         cache: Blobs | None = None,
         verified_only: bool = False,
+        knows: Knows = known_by_name,
     ) -> None:
+        """`evaluating` makes the work of evaluating our own model, or a teacher's."""
         self._task = task
-        self._learner = learner
+        self._evaluating = evaluating
+        self._knows = knows
         self._registry = registry
         self._vault = vault
         self._journal = journal
@@ -59,22 +64,23 @@ class Retrieval:
     def candidates(self, search: Search) -> list[Knowledge]:
         """Knowledge of others on our task that answers the search and that we have not refused."""
         state = self._journal.state
+        comparable = self._task.test_set is not None  # claims that were made on several sets are not
         query = Query(
             task=self._task.name,
             test_set=self._task.test_set,
-            min_accuracy=search.min_accuracy,
+            min_accuracy=search.min_accuracy if comparable else None,
             exclude_entity=state.member,  # nobody learns from itself
             initial=False,
             standing=Standing.VERIFIED if self._verified_only else None,
             origin=search.origin,
             latest=search.latest,
-            classes=search.classes,
-            order=search.order,
+            classes=search.classes if comparable else (),
+            order=search.order if comparable else "newest",
             limit=min(MAX_LIMIT, search.limit + len(state.refused)),
         )
         # A task of that name and test set may still have other labels.
         page: Sequence[Knowledge] = self._line.ask(lambda: self._registry.discover(query).items, ())
-        ours = [one for one in page if one.task == self._task]
+        ours = [one for one in page if self._task.understands(one.task)]
         found = without(ours, state.refused)
         now = {one.id: state.seen.get(one.id, state.round) for one in found}
         earlier = {id: first for id, first in state.seen.items() if id not in now}
@@ -84,23 +90,27 @@ class Retrieval:
     def initial_checkpoints(self, architecture: Architecture) -> list[Knowledge]:
         """The initial checkpoints of our task for this architecture, that we have not refused; oldest first."""
         query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="newest")
-        found = [one for one in self._pages(query) if one.architecture == architecture]
+        found = [one for one in self._pages(query) if one.architecture == architecture and WEIGHTS in one.artifacts]
         return without(reversed(found), self._journal.state.refused)
 
     def pull(self, knowledge: Knowledge) -> Teacher | None:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
         received = 0
         try:
-            check_teachable(knowledge, self._task)
+            form = runnable_form(knowledge, self._task, self._knows)
             self._trust.check(knowledge)
-            artifact = knowledge.artifacts[WEIGHTS]
+            artifact = knowledge.artifacts[form]
             data = None if self._cache is None else self._cache.get(artifact.digest)
             if data is None:
                 data = self._vault.get(artifact.digest)
                 received = len(data)
                 if self._cache is not None:
                     self._cache.keep(artifact.digest, data)
-            teacher = Teacher(architecture=knowledge.architecture, weights=load(data, knowledge.architecture))
+            if form == WEIGHTS:
+                weights, graph = load(data, knowledge.architecture), None
+            else:
+                weights, graph = {}, data
+            teacher = Teacher(architecture=knowledge.architecture, weights=weights, graph=graph, task=knowledge.task)
         except KnowledgeError as error:
             self.refuse(knowledge, error.message, received)
             return None
@@ -130,13 +140,14 @@ class Retrieval:
             if teacher is None:
                 continue
             try:
-                found = yield from self.evaluated(teacher.weights, stage="candidate", of=knowledge)
+                found = yield from self.evaluated(teacher.weights, stage="candidate", of=knowledge, teacher=teacher)
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self.refuse(knowledge, error.message, 0)
                 continue
-            self._outbox.attest(knowledge.id, found)
             claimed = knowledge.evaluation.accuracy
-            if claimed > found.accuracy + TOLERANCE:
+            if found.test_set == knowledge.task.test_set:
+                self._outbox.attest(knowledge.id, found)
+            if found.test_set == knowledge.evaluation.test_set and claimed > found.accuracy + TOLERANCE:
                 self.refuse(knowledge, f"It claims an accuracy of {claimed:.3f} and has {found.accuracy:.3f}.", 0)
                 continue
             kept[knowledge.id] = teacher, found
@@ -145,11 +156,10 @@ class Retrieval:
         return [(Candidate(knowledge=by_id[id], evaluation=found), teacher) for id, (teacher, found) in kept.items()]
 
     def evaluated(
-        self, weights: Weights, *, stage: str, of: Knowledge | None = None
+        self, weights: Weights, *, stage: str, of: Knowledge | None = None, teacher: Teacher | None = None
     ) -> Generator[Work, Any, Evaluation]:
-        """Evaluate a model on the common test set: ours, or that of someone's knowledge."""
-        work = common_evaluation(self._learner, weights, of.architecture if of else None)
-        done: Evaluated = yield work
+        """Evaluate a model on what decisions are made on: ours, or a teacher's of someone's knowledge."""
+        done: Evaluated = yield self._evaluating(weights, teacher)
         evaluation = done.evaluation
         detail = {
             "stage": stage,

@@ -4,9 +4,8 @@ from collections.abc import Generator
 from typing import Any
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.knowledge import WEIGHTS, Architecture
 from kuber.entity.journal import Journal
-from kuber.entity.learner import Learner
 from kuber.entity.publisher import Publisher
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.work import Work
@@ -16,28 +15,28 @@ from kuber.learning.weights import dump
 Steps = Generator[Work, Any, None]
 
 
-def agree(journal: Journal, learner: Learner, retrieval: Retrieval, publisher: Publisher) -> Steps:
+def agree(journal: Journal, architecture: Architecture, retrieval: Retrieval, publisher: Publisher) -> Steps:
     """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
-    there = retrieval.initial_checkpoints(learner.architecture)
+    there = retrieval.initial_checkpoints(architecture)
     # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
     if not there or any(knowledge.entity == journal.state.member for knowledge in there):
         yield from publisher.publish_start()
     # Asked again even so: of several that published at once, all begin from the oldest.
-    if not (yield from _adopt(journal, learner, retrieval)):
+    if not (yield from _adopt(journal, architecture, retrieval)):
         yield from publisher.publish_start()
-        yield from _adopt(journal, learner, retrieval)
+        yield from _adopt(journal, architecture, retrieval)
 
 
-def _adopt(journal: Journal, learner: Learner, retrieval: Retrieval) -> Generator[Work, Any, bool]:
+def _adopt(journal: Journal, architecture: Architecture, retrieval: Retrieval) -> Generator[Work, Any, bool]:
     """Begin from the oldest sound initial checkpoint; False when there is none."""
-    for knowledge in retrieval.initial_checkpoints(learner.architecture):
+    for knowledge in retrieval.initial_checkpoints(architecture):
         digest = knowledge.artifacts[WEIGHTS].digest
         if digest != Digest.of(dump(journal.state.weights)):
             teacher = retrieval.pull(knowledge)
             if teacher is None:
                 continue
             try:
-                yield from retrieval.evaluated(teacher.weights, stage="candidate", of=knowledge)
+                yield from retrieval.evaluated(teacher.weights, stage="candidate", of=knowledge, teacher=teacher)
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 retrieval.refuse(knowledge, error.message, 0)
                 continue

@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture
 from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.learning.balance import balanced_softmax
 from kuber.learning.evaluation import evaluate, logits
-from kuber.learning.guidance import combined, not_true_distillation
-from kuber.learning.runtime import build
+from kuber.learning.guidance import combined, guide_loss
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
@@ -86,15 +84,16 @@ def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator
     )
 
 
-def common_evaluation(learner: Learner, weights: Weights, theirs: Architecture | None = None) -> Work:
-    """The work of one evaluation on the common test set: of our model, or of another's with its architecture."""
+def common_evaluation(learner: Learner, weights: Weights, teacher: Teacher | None = None) -> Work:
+    """The work of one evaluation on the common test set: of our model, or of a teacher's."""
     # Private samples have no part in it: whoever remembers results evaluates a model once for all entities.
-    learner = replace(learner, private=learner.common, architecture=theirs or learner.architecture)
-    return Work(
-        function=evaluate_commonly,
-        arguments={"learner": learner, "weights": weights, "strict": theirs is not None},
-        cost=len(learner.common) * FORWARD_COST,
+    learner = replace(
+        learner, private=learner.common, architecture=teacher.architecture if teacher else learner.architecture
     )
+    arguments: dict[str, Any] = {"learner": learner, "weights": weights, "strict": teacher is not None}
+    if teacher is not None and teacher.graph is not None:
+        arguments["graph"] = teacher.graph
+    return Work(function=evaluate_commonly, arguments=arguments, cost=len(learner.common) * FORWARD_COST)
 
 
 def train_locally(
@@ -141,7 +140,7 @@ def distil_locally(
     start = time.perf_counter()
     model = learner.model(weights)
     draws = _generator_in(generator)
-    speaker = build(teacher.architecture, teacher.weights, learner.runtime)
+    speaker = learner.speaker(teacher)
     spoken = logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
     distilled = train(
         model,
@@ -161,11 +160,14 @@ def distil_locally(
     )
 
 
-def evaluate_commonly(learner: Learner, weights: Weights, strict: bool = False, *, progress: Progress) -> Evaluated:
-    """The evaluation on the common test set; `strict` refuses a model that answers nonsense."""
+def evaluate_commonly(
+    learner: Learner, weights: Weights, strict: bool = False, graph: bytes | None = None, *, progress: Progress
+) -> Evaluated:
+    """The evaluation on the common test set, of weights or of a graph; `strict` refuses one that answers nonsense."""
     start = time.perf_counter()
+    speaker = Teacher(architecture=learner.architecture, weights=weights, graph=graph)
     evaluation = evaluate(
-        learner.model(weights),
+        learner.speaker(speaker),
         learner.ordered_batches(learner.common),
         classes=learner.classes,
         test_set=learner.test_set,
@@ -187,7 +189,7 @@ def _guided(loss: Loss, guidance: Guidance) -> Loss:
     """The loss on the labels, and what the guides say about the other classes."""
 
     def both(student: Tensor, labels: Tensor, spoken: Tensor) -> Tensor:
-        soft = not_true_distillation(student, spoken, labels, temperature=guidance.temperature)
+        soft = guide_loss(student, spoken, labels, temperature=guidance.temperature)
         return loss(student, labels) + guidance.weight * soft
 
     return both
@@ -198,7 +200,7 @@ def _guided_epoch(
 ) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
     """Makes epochs of private data with what the guides say; CorruptKnowledgeError when one speaks nonsense."""
     runtime = learner.runtime
-    models = [build(guide.teacher.architecture, guide.teacher.weights, runtime) for guide in guides]
+    models = [learner.speaker(guide.teacher) for guide in guides]
     recalls = [torch.tensor(guide.recalls) for guide in guides]
     told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
     if not guidance.augmented:

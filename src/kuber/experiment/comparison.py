@@ -10,13 +10,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuber.domain.strategies import STRATEGIES
+from kuber.entity.strategies import strategy_names
 from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine
 from kuber.experiment.folders import new_folder, settings_of
 from kuber.experiment.memo import Memo
-from kuber.experiment.methods import METHODS, PUBLIC, perform
+from kuber.experiment.methods import BASELINES, PUBLIC, perform
 from kuber.experiment.scenario import scenario
 from kuber.experiment.tally import FLOOR, Row, Summary, flat, row, summaries
 from kuber.settings import Settings
@@ -85,9 +85,10 @@ def make_plan(settings: Settings, strategies: Sequence[str], seeds: Sequence[int
 
     Raises SettingsError when a method is unknown, a seed is named twice, or a public set is wanted but not named.
     """
-    unknown = [name for name in strategies if name not in METHODS]
+    known = [*strategy_names(), *BASELINES]
+    unknown = [name for name in strategies if name not in known and ":" not in name]
     if unknown:
-        raise SettingsError(f"There is no strategy {unknown[0]!r}; choose from: {', '.join(METHODS)}.")
+        raise SettingsError(f"There is no strategy {unknown[0]!r}; choose from: {', '.join(known)}.")
     if len(set(seeds)) != len(seeds) or not seeds:
         raise SettingsError("A comparison needs at least one seed, and none of them twice.")
     public = PUBLIC.intersection(strategies)
@@ -182,7 +183,7 @@ class _Stage:
 
     def _perform(self, task: Task) -> Row:
         changes: dict[str, Any] = {"seed": task.seed, "num_rounds": task.rounds}
-        if task.method in STRATEGIES:
+        if task.method not in BASELINES:
             changes["strategy"] = task.method
         scene = scenario(self.plan.settings.model_copy(update=changes))
         done = perform(task.method, scene, engine=self.engine, on_round=lambda: self.audience.on_round(task))

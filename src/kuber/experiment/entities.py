@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +25,6 @@ from kuber.settings import Settings
 from kuber.signing import Identity
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def waiting_blobs(folder: Path) -> Blobs:
     """Where an entity, whose folder this is, keeps weights that wait for the vault."""
     return Blobs(folder / "waiting")
@@ -43,6 +38,7 @@ def entity_folder(folder: Path, index: int) -> Path:
 def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
     """What the work steps of entity `index` need."""
     settings = scene.settings
+    assert scene.task.test_set is not None, "a scenario has a common test set"
     return Learner(
         architecture=scene.architectures[index],
         private=scene.private[index],

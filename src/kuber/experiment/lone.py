@@ -12,13 +12,13 @@ from kuber.client.succession import NEXT_FILE, change_key
 from kuber.client.vault import HttpVault
 from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints
-from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind
+from kuber.entity.log import FILE_NAME, EventLog, Tail, rewind, utc_now
 from kuber.entity.loop import drive
 from kuber.entity.publisher import Consents
 from kuber.entity.work import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.crew import Watcher
-from kuber.experiment.entities import entity_folder, make_entity, utc_now, waiting_blobs
+from kuber.experiment.entities import entity_folder, make_entity, waiting_blobs
 from kuber.experiment.runner import reached, runtime_for
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import keep_freed_memory

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kuber.domain.event import Event
-from kuber.domain.strategies import STRATEGIES
 from kuber.experiment.baselines.central import central
 from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
@@ -25,7 +24,6 @@ BASELINES: dict[str, Callable[[Parties], Rounds]] = {
     "central": central,
     "ensemble": ensemble,
 }
-METHODS = (*STRATEGIES, *BASELINES)
 PUBLIC = frozenset({"fedmd"})  # methods that need data of the task which everybody may see
 
 

@@ -18,11 +18,11 @@ from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.entity.checkpoint import Checkpoints
-from kuber.entity.log import FILE_NAME, EventLog
+from kuber.entity.log import FILE_NAME, EventLog, utc_now
 from kuber.entity.loop import drive
 from kuber.entity.work import Work
 from kuber.errors import KUberError
-from kuber.experiment.entities import entity_folder, make_entity, utc_now, waiting_blobs
+from kuber.experiment.entities import entity_folder, make_entity, waiting_blobs
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings

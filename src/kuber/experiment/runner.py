@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kuber import __version__
 from kuber.entity.checkpoint import Checkpoints
-from kuber.entity.log import FILE_NAME, EventLog, Tail, read_events, rewind
+from kuber.entity.log import FILE_NAME, EventLog, Tail, read_events, rewind, utc_now
 from kuber.errors import KUberError
 from kuber.experiment.crew import Crew, Watcher
-from kuber.experiment.entities import entity_folder, utc_now
+from kuber.experiment.entities import entity_folder
 from kuber.experiment.held_out import held_out_accuracies
 from kuber.experiment.hub import running_hub
 from kuber.experiment.process import Assignment

@@ -9,11 +9,11 @@ from kuber.data.datasets import Dataset, load
 from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
-from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
+from kuber.entity.strategies import strategy_named
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
-from kuber.learning.architectures import describe
+from kuber.learning.architectures import check_architecture, describe
 from kuber.settings import Settings
 
 MINIMUM_BATCHES = 2  # of private data that every entity gets at least
@@ -52,6 +52,9 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     SettingsError when they cannot be split as asked.
     """
     check_partition(settings.partition)
+    strategy = strategy_named(settings.strategy)
+    for name in settings.architectures:
+        check_architecture(name)
     dataset, task, common = common_task(settings, verify=verify, say=say)
     _, held_out_rows = _test_rows(settings, dataset)
     train = dataset.train
@@ -77,7 +80,7 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         dataset=dataset,
         task=task,
         architectures=tuple(known[index % len(known)] for index in range(settings.num_entities)),
-        strategy=STRATEGIES[settings.strategy],
+        strategy=strategy,
         private=tuple(train.take(part) for part in parts),
         common=common,
         held_out=dataset.test.take(held_out_rows),

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kuber import extensions
 from kuber.domain.knowledge import Architecture, Argument
-from kuber.errors import IncompatibleKnowledgeError
+from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
 Factory = Callable[..., nn.Module]
@@ -147,12 +148,12 @@ def _image(shape: tuple[int, ...], *, smallest: int, name: str) -> tuple[int, in
 def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     """A new network on torch's current default device, with torch's own initialisation.
 
-    Raises IncompatibleKnowledgeError when the name is unknown or the arguments do not fit.
+    The built-in names, and those that installed packages offer as entry points of the group `kuber.architectures`:
+    functions that make an nn.Module of the arguments. Raises IncompatibleKnowledgeError when the name is unknown or
+    the arguments do not fit.
     """
     if name not in ARCHITECTURES:
-        raise IncompatibleKnowledgeError(
-            f"There is no architecture {name!r} here; known: {', '.join(ARCHITECTURES)}."
-        )
+        return _installed(name, arguments)
     if set(arguments) != {"input_shape", "classes"}:
         raise IncompatibleKnowledgeError(f"{name} takes the arguments input_shape and classes, nothing else.")
     shape, classes = arguments["input_shape"], arguments["classes"]
@@ -167,6 +168,33 @@ def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
             f"{name} takes positive whole numbers in input_shape and classes, for at most {LARGEST} values a sample."
         )
     return ARCHITECTURES[name](input_shape=shape, classes=classes)
+
+
+def check_architecture(name: str) -> None:
+    """SettingsError unless a network is known by this name, or by an installed package."""
+    if name not in ARCHITECTURES and extensions.find(extensions.ARCHITECTURES, name) is None:
+        raise SettingsError(_unknown(name))
+
+
+def _installed(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
+    """A network of an installed package."""
+    factory = extensions.find(extensions.ARCHITECTURES, name)
+    if factory is None:
+        raise IncompatibleKnowledgeError(_unknown(name))
+    try:
+        network = factory(**arguments)
+    except Exception as error:  # noqa: BLE001 - another's code, with arguments that may come from a third
+        raise IncompatibleKnowledgeError(
+            f"The architecture {name!r} does not take these arguments: {type(error).__name__}: {error}."
+        ) from None
+    if not isinstance(network, nn.Module):
+        raise IncompatibleKnowledgeError(f"The architecture {name!r} makes no torch.nn.Module.")
+    return network
+
+
+def _unknown(name: str) -> str:
+    known = ", ".join(dict.fromkeys([*ARCHITECTURES, *extensions.names(extensions.ARCHITECTURES)]))
+    return f"There is no architecture {name!r} here; known: {known}."
 
 
 def describe(name: str, arguments: Mapping[str, Argument]) -> Architecture:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from kuber.learning.guidance import heeding
 from kuber.learning.training import Training
 
 
@@ -21,16 +22,15 @@ class Distillation(Training):
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float, alpha: float
+    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float = 2.0, alpha: float = 0.5
 ) -> Tensor:
     """alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(teacher softened by T || student softened by T).
 
     Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al.,
-    arXiv 1503.02531, section 2.
+    arXiv 1503.02531, section 2. Classes of which the teacher says minus infinity, since it does not know them, have
+    no part in KL.
     """
     hard = F.cross_entropy(student, labels)
-    spoken = F.log_softmax(teacher / temperature, dim=1)
-    heard = F.log_softmax(student / temperature, dim=1)
-    soft = F.kl_div(heard, spoken, reduction="batchmean", log_target=True)
+    soft = heeding(student / temperature, teacher / temperature)
     # Softening shrinks gradients by 1/T²; restore their scale against the hard loss.
     return alpha * hard + (1 - alpha) * temperature**2 * soft

@@ -15,6 +15,9 @@ def combined(
     `spoken` are the logits of each teacher, shape (samples, classes); `competences` its recall on each class, shape
     (classes,). A teacher counts, for each sample, as its expected recall under its own belief about that sample,
     to the power of `sharpness`; the softened probabilities are averaged with these weights.
+
+    A teacher says minus infinity of a class that it does not know. Such a class is averaged over those who know it,
+    and remains at minus infinity where nobody does.
     """
     logits = torch.stack(tuple(spoken))
     believed = logits.softmax(2)
@@ -22,7 +25,14 @@ def combined(
     competent = torch.einsum("ksc,kc->ks", believed, recalls).clamp_min(1e-6) ** sharpness
     weights = competent / competent.sum(0)
     softened = F.log_softmax(logits / temperature, dim=2)
-    return torch.logsumexp(softened + weights.log().unsqueeze(2), dim=0)
+    shares = weights.log().unsqueeze(2)
+    heard = torch.logsumexp(softened + shares, dim=0)
+    unknown = torch.isneginf(logits)
+    if not unknown.any():
+        return heard
+    nobody = unknown.all(0)
+    speaking = torch.logsumexp(shares.expand_as(logits).masked_fill(unknown, -torch.inf), dim=0)
+    return F.log_softmax((heard - speaking).masked_fill(nobody, -torch.inf), dim=1)
 
 
 def not_true_distillation(student: Tensor, spoken: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
@@ -34,7 +44,28 @@ def not_true_distillation(student: Tensor, spoken: Tensor, labels: Tensor, *, te
     """
     others = torch.ones_like(student, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), False)
     shape = len(student), student.shape[1] - 1
-    heard = F.log_softmax(student[others].view(shape) / temperature, dim=1)
-    said = F.log_softmax(spoken[others].view(shape), dim=1)
     # Softening shrinks gradients by 1/T²; restore their scale against the loss on the labels.
-    return temperature**2 * F.kl_div(heard, said, reduction="batchmean", log_target=True)
+    return temperature**2 * heeding(student[others].view(shape) / temperature, spoken[others].view(shape))
+
+
+def guide_loss(student: Tensor, spoken: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+    """What a student makes of guides: `not_true_distillation`; where there are two classes, all that they say.
+
+    Of one other class there is nothing to say, so with two the whole distributions are compared.
+    """
+    if student.shape[1] > 2:
+        return not_true_distillation(student, spoken, labels, temperature=temperature)
+    return temperature**2 * heeding(student / temperature, spoken)
+
+
+def heeding(student: Tensor, spoken: Tensor) -> Tensor:
+    """KL(teacher || student), mean over the batch, over the classes that the teacher does not put at minus infinity.
+
+    Both are logits of shape (batch, classes), softened already. A row in which nothing is known adds nothing.
+    """
+    unknown = torch.isneginf(spoken)
+    silent = unknown.all(1, keepdim=True)
+    left_out = unknown & ~silent
+    heard = F.log_softmax(student.masked_fill(left_out, -torch.inf), dim=1).masked_fill(unknown, 0.0)
+    said = F.log_softmax(spoken, dim=1).masked_fill(unknown, 0.0)
+    return F.kl_div(heard, said, reduction="batchmean", log_target=True)

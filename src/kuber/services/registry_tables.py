@@ -47,7 +47,6 @@ tasks = Table(
     Column("seq", Integer, primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),  # of the canonical body
     Column("name", String(200), nullable=False),
-    Column("test_set", String(64), nullable=False),
     Column("body", Text, nullable=False),  # canonical JSON
 )
 
@@ -68,9 +67,9 @@ knowledge = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("entity", ForeignKey("entities.id"), nullable=False),
     Column("task", ForeignKey("tasks.seq"), nullable=False),
-    # Both are the task's. Here too, so that one index answers an entity's question.
+    # The task's. Here too, so that one index answers an entity's question.
     Column("task_name", String(200), nullable=False),
-    Column("test_set", String(64), nullable=False),
+    Column("test_set", String(64), nullable=False),  # that the claim was made on
     Column("architecture", ForeignKey("architectures.seq"), nullable=False),
     Column("accuracy", Float(53), nullable=False),  # verified, or else claimed
     Column("round", Integer, nullable=False),

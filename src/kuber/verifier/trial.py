@@ -1,10 +1,8 @@
 """One model, evaluated in a process of its own under limits of processor time, memory and time."""
 
 import multiprocessing
-import resource
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 
@@ -14,6 +12,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
+from kuber.learning.confinement import confine
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.weights import load
@@ -69,7 +68,7 @@ def run(trial: Trial, limits: Limits) -> Evaluation:
 
 def _evaluate(trial: Trial, limits: Limits, answer: Connection) -> None:
     torch.set_num_threads(1)
-    _confine(limits)
+    confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds)
     runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=len(trial.samples.shape) == 3)
     try:
         network = build(trial.architecture, load(trial.weights, trial.architecture), runtime)
@@ -83,14 +82,3 @@ def _evaluate(trial: Trial, limits: Limits, answer: Connection) -> None:
         answer.send(found)
     finally:
         answer.close()
-
-
-def _confine(limits: Limits) -> None:
-    """From here on this process gets no more than the limits; its end is seen by who started it."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    memory = pages * resource.getpagesize() + limits.memory_bytes
-    used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (used + limits.cpu_seconds, used + limits.cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no file

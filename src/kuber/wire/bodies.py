@@ -97,14 +97,14 @@ class TaskBody(Body[Task]):
     name: Text
     labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     input_shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
-    test_set: DigestText
+    test_set: DigestText | None = None
 
     def value(self) -> Task:
         return Task(
             name=self.name,
             labels=self.labels,
             input_shape=self.input_shape,
-            test_set=Digest.parse(self.test_set),
+            test_set=None if self.test_set is None else Digest.parse(self.test_set),
         )
 
 
@@ -123,9 +123,7 @@ class ArchitectureBody(Body[Architecture]):
 
     name: Text
     arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
-    manifest: Annotated[
-        dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(min_length=1, max_length=MAX_TENSORS)
-    ]
+    manifest: Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(max_length=MAX_TENSORS)]
 
     def value(self) -> Architecture:
         manifest = {name: tensor.value() for name, tensor in self.manifest.items()}

@@ -10,3 +10,5 @@ from kuber.domain.strategy import Strategy
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy for strategy in (Kuber(), Exchange(), Merge(), Vanilla(), Local(), LocalBalanced())
 }
+
+__all__ = ["STRATEGIES", "Exchange", "Kuber", "Local", "LocalBalanced", "Merge", "Vanilla"]

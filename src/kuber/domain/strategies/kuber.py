@@ -17,8 +17,6 @@ class Kuber(Merge):
     guidance: Guidance | None = field(default_factory=Guidance)
 
     def before(self, situation: Situation) -> Search | None:
-        if situation.classes < 3:  # guides speak about the other classes: of one, there is nothing to say
-            return None
         classes = lacking(situation.own) if situation.own else ()
         return Search(method=Method.GUIDE, latest=True, classes=classes, limit=10 * self.choosing.limit)
 

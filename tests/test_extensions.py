@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from kuber.data import extensions
+from kuber import extensions
 from kuber.data.datasets import load
 from kuber.data.partition import Split, divide
 from kuber.errors import DatasetError, SettingsError

@@ -1,0 +1,113 @@
+"""Teachers: several frozen models of others that speak with one voice, in the labels of the student."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Knowledge
+from kuber.errors import KnowledgeError
+from kuber.learning.evaluation import speaks_sense
+from kuber.learning.guidance import combined
+
+log = logging.getLogger("kuber")
+
+
+class Translated(nn.Module):
+    """A network whose classes are told in the student's order: minus infinity for those that it does not know."""
+
+    def __init__(self, network: nn.Module, *, theirs: Sequence[str], ours: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self._pairs = [(place, theirs.index(label)) for place, label in enumerate(ours) if label in theirs]
+        self._classes = len(ours)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (batch, our classes)."""
+        said: Tensor = self.network(x)
+        ours, theirs = zip(*self._pairs, strict=True)
+        told = said.new_full((len(said), self._classes), -torch.inf)
+        told[:, list(ours)] = said[:, list(theirs)]
+        return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One teacher: what was published of it, what we found it to be worth, and its network in our labels."""
+
+    knowledge: Knowledge
+    evaluation: Evaluation
+    network: nn.Module
+
+
+class Teachers(Sequence[Voice]):
+    """What an entity found to learn from; empty, and so false, when there is nothing.
+
+    Called with a batch they say together what they think of it: see `__call__`.
+    """
+
+    def __init__(
+        self,
+        voices: Sequence[Voice] = (),
+        *,
+        classes: int,
+        temperature: float = 2.0,
+        sharpness: float = 2.0,
+        refuse: Callable[[Knowledge, str], None] = lambda knowledge, reason: None,
+    ) -> None:
+        """`temperature` and `sharpness` are those of `kuber.learning.guidance.combined`.
+
+        A teacher that speaks nonsense is left out from then on, and `refuse` is told why.
+        """
+        self._voices = list(voices)
+        self._classes = classes
+        self.temperature = temperature
+        self._sharpness = sharpness
+        self._refuse = refuse
+        self.heard: list[Knowledge] = []  # of those that have spoken, in the order in which they first did
+
+    def __len__(self) -> int:
+        return len(self._voices)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        return self._voices[place]
+
+    def __iter__(self) -> Iterator[Voice]:
+        return iter(self._voices)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The teachers' logits for a batch, to be softened with `temperature`: shape (batch, classes), no gradient.
+
+        A teacher counts for a sample by how often it is right about the classes that it believes to see. A class that
+        none knows is at minus infinity, which `kuber.distillation_loss` leaves out; so is every class without
+        teachers.
+        """
+        return self.softened(x) * self.temperature
+
+    @torch.no_grad()
+    def softened(self, x: Tensor) -> Tensor:
+        """The same as log-probabilities, softened already."""
+        spoken, competences = [], []
+        for voice in list(self._voices):
+            try:
+                said = voice.network(x).float()
+                sound = speaks_sense(said)
+                reason = "It answers with values that are not finite."
+            except KnowledgeError as error:
+                sound, reason = False, error.message
+            if not sound:
+                self._voices.remove(voice)
+                log.warning("Knowledge %s is left out: %s", voice.knowledge.id, reason)
+                self._refuse(voice.knowledge, reason)
+                continue
+            spoken.append(said)
+            recalls = [recall or 0.0 for recall in voice.evaluation.recalls]
+            competences.append(torch.tensor(recalls, device=said.device))
+            if voice.knowledge not in self.heard:
+                self.heard.append(voice.knowledge)
+        if not spoken:
+            return torch.full((len(x), self._classes), -torch.inf, device=x.device)
+        return combined(spoken, competences, temperature=self.temperature, sharpness=self._sharpness)
