@@ -117,8 +117,12 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings
     return [
         0.0
         if one.evaluation.accuracy <= 1 / len(one.evaluation.total)
-        else (situation.samples if one.knowledge.sample_count is None else one.knowledge.sample_count)
-        / max(1, situation.samples)
+        else _more_samples(one.knowledge.sample_count, situation.samples)
         * (1 + situation.ages.get(one.knowledge.id, 0)) ** -settings.staleness
         for one in candidates
     ]
+
+
+def _more_samples(theirs: int | None, ours: int) -> float:
+    """How many times our samples they have; as many where one of us does not tell."""
+    return theirs / ours if theirs is not None and ours else 1.0

@@ -66,7 +66,7 @@ class Situation:
     own: Evaluation | None  # of the model as it is; None before the first evaluation
     previous: Evaluation | None  # at the end of the round before
     shared: Evaluation | None = None  # of what we published last
-    samples: int = 0  # private ones
+    samples: int = 0  # private ones; 0 where that is not told
     architecture: Architecture | None = None
     origin: Digest | None = None  # of the initial checkpoint that our weights descend from
     ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since we first saw it

@@ -23,6 +23,8 @@ from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import Translated
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
+RUNNING = 8  # graphs whose processes are kept
+
 Validation = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
 Evaluates = Callable[[nn.Module], Evaluation]
 
@@ -75,6 +77,7 @@ class Bench:
         self.task = task
         self.labelled = None if validation is None else Labelled(validation)
         self._evaluates = evaluates
+        self._graphs: dict[bytes, Portable] = {}  # the least lately used first
         self._digest = None if self.labelled is None else self.labelled.digest
         if self.labelled is not None:
             self._check(self.labelled)
@@ -142,13 +145,21 @@ class Bench:
 
     def _network(self, teacher: Teacher, task: Task) -> nn.Module:
         if teacher.graph is not None:
-            return Portable(teacher.graph, input_shape=task.input_shape, classes=task.classes)
+            return self._running(teacher.graph, task)
         if teacher.architecture == self.architecture:
             network = copy.deepcopy(self.model)
         else:
             network = make(teacher.architecture.name, teacher.architecture.arguments)
         network.load_state_dict(teacher.weights)
         return network
+
+    def _running(self, graph: bytes, task: Task) -> Portable:
+        """A graph as a network. Starting its process takes long: it is evaluated first, and then spoken with."""
+        found = self._graphs.pop(graph, None) or Portable(graph, input_shape=task.input_shape, classes=task.classes)
+        self._graphs[graph] = found
+        if len(self._graphs) > RUNNING:
+            del self._graphs[next(iter(self._graphs))]  # its process ends when nobody else has it
+        return found
 
     def _check(self, labelled: Labelled) -> None:
         task = self.task

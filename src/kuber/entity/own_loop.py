@@ -40,7 +40,6 @@ from kuber.entity.trust import Trust
 from kuber.entity.work import Work
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.balance import balanced_softmax
-from kuber.learning.guidance import guide_loss
 from kuber.learning.portable import check_faithful, export
 from kuber.learning.teachers import Teachers, Voice
 from kuber.learning.training import Loss
@@ -280,10 +279,7 @@ class Entity:
                 for x, y in batches:
                     x, y = x.to(self._bench.device), y.to(self._bench.device)
                     said = self.model(x)
-                    value = loss(said, y)
-                    if teachers:
-                        soft = guide_loss(said, teachers.softened(x), y, temperature=guidance.temperature)
-                        value = value + guidance.weight * soft
+                    value = loss(said, y) + guidance.weight * teachers.loss(said, x, y)
                     optimizer.zero_grad()
                     value.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()

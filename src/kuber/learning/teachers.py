@@ -11,7 +11,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KnowledgeError
 from kuber.learning.evaluation import speaks_sense
-from kuber.learning.guidance import combined
+from kuber.learning.guidance import combined, guide_loss
 
 log = logging.getLogger("kuber")
 
@@ -86,6 +86,16 @@ class Teachers(Sequence[Voice]):
         teachers.
         """
         return self.softened(x) * self.temperature
+
+    def loss(self, student: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+        """What to add to the loss on the labels, so that the student hears the teachers: a scalar; 0 without any.
+
+        `student` are its logits for the batch `x`, shape (batch, classes), and `labels` have shape (batch,). The
+        label is known, so the teachers are heard about the other classes: `kuber.guide_loss`.
+        """
+        if not self._voices:
+            return student.new_zeros(())
+        return guide_loss(student, self.softened(x), labels, temperature=self.temperature)
 
     @torch.no_grad()
     def softened(self, x: Tensor) -> Tensor:
