@@ -9,6 +9,7 @@ from kuber.cli.compare import compare
 from kuber.cli.entity import entity
 from kuber.cli.hub import hub
 from kuber.cli.keeping import backup, check, collect, restore, scrub
+from kuber.cli.knowledge import knowledge
 from kuber.cli.registry import registry
 from kuber.cli.run import run
 from kuber.cli.simulate import simulate
@@ -30,6 +31,7 @@ app.command()(vault)
 for command in (collect, scrub, check, backup, restore):
     hub.command()(command)
 app.add_typer(hub, name="hub")
+app.add_typer(knowledge, name="knowledge")
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,6 +27,15 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
     return split(path, _arrays(path))
 
 
+def read_whole(path: Path) -> tuple[Numbers, NDArray[np.int64], tuple[str, ...]]:
+    """All samples of a file as `read` takes it, channels first, their class numbers, and the class names."""
+    held = _arrays(path)
+    x = _samples(path, held["x"])
+    if held["y"].ndim != 1 or len(x) != len(held["y"]) or not len(x):
+        raise DatasetError(f"In {path}, y must hold one label for each of the samples, and at least one.")
+    return x, *_labels(path, held["y"], held.get("classes"))
+
+
 def offered(name: str, offer: Callable[[], Any]) -> tuple[Arrays, tuple[str, ...]]:
     """The same from a function that gives a mapping with `x`, `y` and perhaps `classes`, `x_test` and `y_test`."""
     source = f"The data set {name!r}"

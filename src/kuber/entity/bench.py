@@ -12,12 +12,12 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
-from kuber.entity.forms import known_by_name
 from kuber.entity.learner import Teacher
 from kuber.entity.work import Evaluated, Work
 from kuber.errors import SettingsError
 from kuber.learning.architectures import make
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
+from kuber.learning.forms import known_by_name
 from kuber.learning.portable import Portable
 from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import Translated

@@ -14,7 +14,6 @@ from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.entity.blobs import Blobs
-from kuber.entity.forms import Knows, known_by_name, runnable_form
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Teacher
 from kuber.entity.line import Line
@@ -22,6 +21,7 @@ from kuber.entity.outbox import Outbox
 from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Work
 from kuber.errors import KnowledgeError
+from kuber.learning.forms import Knows, known_by_name, runnable_form
 from kuber.learning.weights import Weights, load
 
 REMEMBERED = 1000  # candidates whose first sight we remember

@@ -3,16 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kuber.data.augment import Normalisation
+from kuber.data.augment import Normalisation, ordered_batches
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import ONNX, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
-from kuber.learning.architectures import describe
+from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
+from kuber.learning.forms import runnable_form
+from kuber.learning.portable import GraphLimits, Portable
+from kuber.learning.runtime import Runtime
 from kuber.verifier.trial import Limits, Trial, run
 
 PAGE = 100
@@ -57,30 +61,50 @@ class Examiner:
     def examine(self, knowledge: Knowledge) -> Verification:
         """What the model of this record is worth, whatever it claims."""
         try:
-            architecture = self._known(knowledge)
-            data = self._vault.get(knowledge.artifacts[WEIGHTS].digest)
-            trial = Trial(
-                architecture=architecture,
-                weights=data,
-                samples=self._yardstick.samples,
-                test_set=self._yardstick.test_set,
-                normalisation=self._yardstick.normalisation,
-                classes=self._yardstick.task.classes,
-            )
-            found = run(trial, self._limits)
+            form = self._form(knowledge)
+            data = self._vault.get(knowledge.artifacts[form].digest)
+            found = self._as_graph(data) if form == ONNX else self._as_weights(knowledge, data)
         except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
             return Verification(standing=Standing.QUARANTINED, reason=error.message[:1000])
         except IncompatibleKnowledgeError as error:
             return Verification(standing=Standing.UNVERIFIABLE, reason=error.message[:1000])
         return verdict(knowledge.evaluation, found)
 
-    def _known(self, knowledge: Knowledge) -> Architecture:
-        task, theirs = self._yardstick.task, knowledge.architecture
-        if knowledge.task != task:
+    def _form(self, knowledge: Knowledge) -> str:
+        if knowledge.task != self._yardstick.task:
             raise IncompatibleKnowledgeError("The record is for another task of that name.")
-        if WEIGHTS not in knowledge.artifacts:
-            raise IncompatibleKnowledgeError("The record names no weights, and no form that could be run instead.")
-        ours = describe(theirs.name, {"input_shape": task.input_shape, "classes": task.classes})
-        if theirs != ours:
-            raise IncompatibleKnowledgeError(f"The architecture {theirs.name!r} is not the one known here.")
-        return ours
+        return runnable_form(knowledge, self._yardstick.task)
+
+    def _as_weights(self, knowledge: Knowledge, data: bytes) -> Evaluation:
+        yardstick = self._yardstick
+        trial = Trial(
+            architecture=knowledge.architecture,
+            weights=data,
+            samples=yardstick.samples,
+            test_set=yardstick.test_set,
+            normalisation=yardstick.normalisation,
+            classes=yardstick.task.classes,
+        )
+        return run(trial, self._limits)
+
+    def _as_graph(self, data: bytes) -> Evaluation:
+        yardstick, task, limits = self._yardstick, self._yardstick.task, self._limits
+        graph = Portable(
+            data,
+            input_shape=task.input_shape,
+            classes=task.classes,
+            limits=GraphLimits(memory_bytes=limits.memory_bytes, seconds=limits.seconds),
+        )
+        try:
+            return evaluate(
+                graph,
+                ordered_batches(
+                    yardstick.samples, batch_size=EVALUATION_BATCH, normalisation=yardstick.normalisation
+                ),
+                classes=task.classes,
+                test_set=yardstick.test_set,
+                runtime=Runtime(device="cpu", precision="float32", threads=1, channels_last=False),
+                strict=True,
+            )
+        finally:
+            graph.close()

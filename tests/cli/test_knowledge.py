@@ -1,0 +1,186 @@
+"""`kuber knowledge`, on services that run and models that were published."""
+
+import contextlib
+import io
+import re
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import kuber as public
+from kuber.cli import main
+from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
+
+from ..conftest import running
+
+SHAPE, LABELS = (1, 8, 8), ("bright", "dark")
+
+
+def kuber(*arguments, columns=120):
+    """Exit code, and what was printed."""
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["kuber", "knowledge", *map(str, arguments)]),
+        mock.patch.dict("os.environ", {"COLUMNS": str(columns), "TERM": "dumb"}),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return ended.value.code or 0, said.getvalue()
+
+
+class Sum(nn.Module):
+    """Bright pictures are those whose pixels sum to more than half."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        light = (x.flatten(1).mean(1, keepdim=True) - 0.5) * self.scale
+        return torch.cat([light, -light], 1)
+
+
+def pictures(count):
+    y = np.arange(count) % 2
+    x = np.where(y == 0, 220, 30)[:, None, None] + np.random.default_rng(0).integers(-20, 20, (count, 8, 8))
+    return x.astype(np.uint8), y
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    x, y = pictures(20)
+    validation = torch.from_numpy(x[:, None].astype(np.float32) / 255), torch.from_numpy(y)
+    task = public.Task(name="light [b]", labels=LABELS, input_shape=SHAPE)
+    first = ""
+    with running(folder, "--open-enrolment") as services:
+        for name in ("first", "second"):
+            with public.Entity(
+                name,
+                model=Sum(),
+                task=task,
+                validation=validation,
+                hub=services.registry,
+                vault=services.vault,
+                folder=folder / name,
+                strategy="vanilla",
+            ) as entity:
+                entity.publish()
+                if name == "second":
+                    with torch.no_grad():
+                        entity.model.scale.mul_(2)
+                    entity._journal.change(parents=(first,))  # as if it had learnt from the first
+                    entity.publish()
+            records = HttpRegistry(services.registry, credentials=Credentials(token=services.operator))
+            first = first or records.discover(public.Query()).items[0].id
+            records.close()
+        token = ["--admin-token", folder / "registry" / "admin-token"]
+        yield folder, first, ["--registry", services.registry, *token], ["--vault", services.vault]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_listing_fits_the_terminal(hub, columns):
+    _, first, registry, _ = hub
+    code, said = kuber("list", *registry, columns=columns)
+    assert code == 0
+    assert max(map(len, said.splitlines())) <= columns
+    assert first[-12:] in said
+    assert "light [b]" in said
+    assert ("onnx weights" in said) == (columns == 120)
+
+
+def test_a_record_is_shown_by_the_end_of_its_id(hub):
+    _, first, registry, _ = hub
+    code, said = kuber("show", first[-8:], *registry)
+    assert code == 0
+    assert first in said
+    assert "its publisher's own data" in said
+    assert "bright" in said
+
+
+def test_files_are_pulled_whole(hub, tmp_path):
+    _, first, registry, vault = hub
+    code, said = kuber("pull", first, "--to", tmp_path / "here", *registry, *vault)
+    assert code == 0
+    assert sorted(path.suffix for path in (tmp_path / "here").iterdir()) == [".json", ".onnx", ".safetensors"]
+    assert len(said.split()) == 3
+
+
+def test_a_model_is_evaluated_on_arrays_and_on_pictures(hub, tmp_path):
+    _, first, registry, vault = hub
+    x, y = pictures(30)
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array(LABELS)[y])
+    code, said = kuber("evaluate", first, tmp_path / "mine.npz", *registry, *vault)
+    assert (code, "100.0% of 30 samples" in said) == (0, True), said
+    for place, (image, label) in enumerate(zip(x, y, strict=True)):
+        path = tmp_path / "pictures" / LABELS[label] / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((16, 16)).save(path)
+    code, said = kuber("evaluate", first, tmp_path / "pictures", *registry, *vault)
+    assert (code, "100.0% of 30 samples" in said) == (0, True), said
+    code, said = kuber("evaluate", first, tmp_path / "mine.npz", "--mean", "-1", "--std", "1", *registry, *vault)
+    assert (code, "50.0% of 30 samples" in said) == (0, True), said
+
+
+def test_the_tree_tells_who_taught_whom(hub):
+    _, _, registry, _ = hub
+    code, said = kuber("tree", *registry, columns=80)
+    assert code == 0
+    lines = said.splitlines()
+    place = next(i for i, line in enumerate(lines) if "second, round 2" in line)
+    assert "first, round 1" in lines[place + 1]
+    assert lines[place + 1].index("first") > lines[place].index("second")
+
+
+def wrong_data(folder, name):
+    x, y = pictures(20)
+    np.savez(folder / "names.npz", x=x, y=np.array(["cat", "dog"])[y])
+    np.savez(folder / "shape.npz", x=x[:, :4], y=y)
+    (folder / "empty").mkdir()
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("names.npz", [], "no class 'cat'; it has: bright, dark"),
+        ("shape.npz", [], "samples in .* have shape"),
+        ("empty", [], "no pictures"),
+        ("nothing.npz", [], "There is no"),
+        ("names.npz", ["--mean", "0.5"], "given together"),
+        ("names.npz", ["--mean", "a", "--std", "b"], "no list of numbers"),
+    ],
+)
+def test_data_that_do_not_fit_are_told_in_a_sentence(hub, tmp_path, name, options, words):
+    _, first, registry, vault = hub
+    code, said = kuber("evaluate", first, wrong_data(tmp_path, name), *options, *registry, *vault)
+    assert code in (2, 3)
+    assert re.search(words, " ".join(said.split()))
+    assert "Traceback" not in said
+
+
+def test_an_id_that_names_nothing_is_told(hub):
+    _, _, registry, _ = hub
+    code, said = kuber("show", "zzz", *registry)
+    assert code == 2
+    assert "no record" in said
+
+
+def test_one_takes_back_ones_own_only(hub):
+    folder, first, registry, _ = hub
+    url = registry[:2]
+    code, said = kuber("withdraw", first, "--identity", folder / "second", *url)
+    assert code == 4, said
+    code, said = kuber("withdraw", first, "--identity", folder / "nobody", *url)
+    assert (code, "no token" in said) == (2, True)
+    code, said = kuber("withdraw", first, "--identity", folder / "first", *url)
+    assert (code, "is withdrawn" in said) == (0, True), said
+    assert first[-12:] not in kuber("list", *registry)[1]
