@@ -1,6 +1,7 @@
 """Entry points of a package that is really installed: its metadata lie on sys.path."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ import pytest
 from kuber import extensions
 from kuber.data.datasets import load
 from kuber.data.partition import Split, divide
-from kuber.errors import DatasetError, SettingsError
+from kuber.entity.strategies import strategy_named
+from kuber.errors import DatasetError, IncompatibleKnowledgeError, SettingsError
+from kuber.experiment.scenario import scenario
+from kuber.learning.architectures import describe, initial_weights, make
+from kuber.learning.forms import known_by_name
+from kuber.settings import load as settings_of
 
 MODULE = """
 import numpy as np
@@ -37,6 +43,22 @@ def away():
     raise OSError("the share is away")
 
 NUMBER = 3
+
+def tiny(input_shape, classes, width=4):
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[0], width), nn.ReLU(), nn.Linear(width, classes))
+
+def no_network(**arguments):
+    return 3
+
+def own_strategy():
+    import kuber
+    class Quiet(kuber.Local):
+        pass
+    return Quiet(name="quiet")
+
+def no_strategy():
+    return object()
 """
 POINTS = """
 [kuber.partitions]
@@ -50,6 +72,12 @@ gone = kuber_test_plugin:gone
 stripes = kuber_test_plugin:stripes
 empty = kuber_test_plugin:empty
 away = kuber_test_plugin:away
+[kuber.architectures]
+tiny = kuber_test_plugin:tiny
+no-network = kuber_test_plugin:no_network
+[kuber.strategies]
+quiet = kuber_test_plugin:own_strategy
+nothing = kuber_test_plugin:no_strategy
 """
 LABELS = np.repeat(np.arange(4), 25)
 SPLIT = Split(entities=4, alpha=0.5, classes=2, seed=0, minimum=5)
@@ -113,3 +141,64 @@ def test_a_name_that_two_packages_offer_is_refused(installed):
     installed("another_plugin")
     with pytest.raises(SettingsError, match="another_plugin and kuber_test_plugin both offer 'halves'"):
         extensions.find(extensions.PARTITIONS, "halves")
+
+
+ARGUMENTS = {"input_shape": (6,), "classes": 3}
+
+
+def test_an_architecture_of_ones_own_travels_by_name_and_typed_arguments():
+    wide = describe("tiny", ARGUMENTS | {"width": 9})
+    assert wide.manifest["1.weight"].shape == (9, 6)
+    assert set(initial_weights(wide, 0)) == set(wide.manifest)
+    assert known_by_name(wide)
+    assert not known_by_name(replace(wide, arguments={**ARGUMENTS, "width": 8}))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("tiny", {"classes": 3}, "does not take these arguments: TypeError"),
+        ("no-network", {}, "makes no torch.nn.Module"),
+        ("nobody's", ARGUMENTS, "known: cnn, lenet, resnet20, mlp, no-network, tiny"),
+    ],
+)
+def test_what_is_no_architecture_is_told_in_a_sentence(name, arguments, sentence):
+    with pytest.raises(IncompatibleKnowledgeError, match=sentence):
+        make(name, arguments)
+
+
+def test_a_strategy_of_ones_own():
+    assert strategy_named("quiet").name == "quiet"
+    assert strategy_named("kuber_test_plugin:own_strategy").name == "quiet"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nothing", "does not decide 'common_start'"),
+        ("nobody's", "choose from: kuber, exchange, merge, vanilla, local, local-balanced, nothing, quiet, or give"),
+        ("kuber_test_plugin:gone", "cannot be imported: AttributeError"),
+        ("nowhere_at_all:x", "cannot be imported: ModuleNotFoundError"),
+        ("kuber_test_plugin:away", "cannot be made: OSError: the share is away"),
+    ],
+)
+def test_what_is_no_strategy_is_told_in_a_sentence(name, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        strategy_named(name)
+
+
+def test_a_run_may_use_them(tmp_path):
+    settings = settings_of(
+        {
+            "dataset": "stripes",
+            "strategy": "quiet",
+            "architecture": "tiny",
+            "num_entities": 2,
+            "batch_size": 8,
+            "cache_dir": tmp_path,
+        },
+        environ={},
+    )
+    scene = scenario(settings)
+    assert scene.strategy.name == "quiet"
+    assert {one.name for one in scene.architectures} == {"tiny"}

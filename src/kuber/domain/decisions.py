@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
@@ -37,11 +38,13 @@ class Keeping:
     """What to keep."""
 
     tolerance: float = 0.0  # accuracy that may be lost
+    noise: float = 0.0  # and as many standard errors of the evaluation: few samples tell little
 
 
 def no_worse(before: Evaluation, after: Evaluation, settings: Keeping) -> bool:
-    """Whether accuracy fell by no more than is tolerated."""
-    return after.accuracy >= before.accuracy - settings.tolerance
+    """Whether accuracy fell by no more than is tolerated. The standard error is that of a binomial proportion."""
+    error = sqrt(before.accuracy * (1 - before.accuracy) / sum(before.total))
+    return after.accuracy >= before.accuracy - settings.tolerance - settings.noise * error
 
 
 def adds_something(situation: Situation, settings: Publishing) -> bool:

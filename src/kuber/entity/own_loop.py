@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.domain.decisions import Keeping
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, WEIGHTS, Argument
 from kuber.domain.ports import Registry, Vault
+from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, Taught, gated, merged
@@ -49,6 +51,8 @@ from kuber.signing import Identity
 CACHE = 1 << 30  # bytes of pulled models kept on disk
 HUB = "http://127.0.0.1:5001"
 
+OWN = Exchange(keeping=Keeping(noise=1.0))  # few have a validation set of thousands
+
 T = TypeVar("T")
 log = logging.getLogger("kuber")
 
@@ -69,7 +73,7 @@ class Entity:
         evaluate: Evaluates | None = None,
         hub: str | tuple[Registry, Vault] = HUB,
         vault: str | None = None,
-        strategy: str | Strategy = "exchange",
+        strategy: str | Strategy = OWN,
         architecture: str | None = None,
         arguments: dict[str, Argument] | None = None,
         forms: Sequence[str] | None = None,
@@ -94,6 +98,9 @@ class Entity:
         Others of the same architecture, by `architecture` and `arguments` or by the model's class and tensors, can
         load what is published here; for all others it is published as an ONNX graph too, where onnxruntime is
         installed and the model can be written as one. `forms`, such as ("weights",), says otherwise.
+
+        The strategy is `exchange`, whose gate lets one standard error of the evaluation pass; a name or an object of
+        another may be given.
 
         `class_counts`, the number of training samples of each label, is told to others where it is given. Without a
         common test set, `examined` candidates at most are pulled to be looked at.

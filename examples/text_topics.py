@@ -1,0 +1,116 @@
+"""Text without downloads: which part of Python's standard library is a docstring about? Two teams, two networks.
+
+Each team reads the documentation of half of the topics and hardly any of the others'. Samples are the whole-number
+ids of hashed words. A hub in memory stands in for a real one.
+"""
+
+import argparse
+import importlib
+import re
+import tempfile
+import zlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import kuber
+
+TOPICS = {
+    "files": ("os", "shutil", "pathlib", "tempfile", "glob", "zipfile", "tarfile", "io"),
+    "numbers": ("math", "statistics", "decimal", "fractions", "random", "datetime", "calendar"),
+    "network": ("socket", "ssl", "smtplib", "ftplib", "http.client", "urllib.request", "email.message"),
+    "processes": ("threading", "subprocess", "multiprocessing.pool", "asyncio.events", "queue", "sched", "signal"),
+}
+WORDS, LENGTH = 4096, 32  # ids, and words of a sample; 0 pads
+
+
+def read() -> tuple[torch.Tensor, torch.Tensor]:
+    """Pieces of docstrings as ids of shape (pieces, LENGTH), and the topic of each."""
+    pieces, topics = [], []
+    for topic, modules in enumerate(TOPICS.values()):
+        texts = set()
+        for name in modules:
+            module = importlib.import_module(name)
+            for thing in (module, *(getattr(module, name, None) for name in dir(module))):
+                inner = (getattr(thing, name, None) for name in dir(thing)) if isinstance(thing, type) else ()
+                texts |= {one.__doc__ for one in (thing, *inner) if isinstance(getattr(one, "__doc__", None), str)}
+        for text in sorted(texts):
+            words = re.findall(r"[a-z]{3,}", text.lower())
+            ids = [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in words]
+            for start in range(0, len(ids) - 7, LENGTH):
+                part = ids[start : start + LENGTH]
+                pieces.append(part + [0] * (LENGTH - len(part)))
+                topics.append(topic)
+    return torch.tensor(pieces), torch.tensor(topics)
+
+
+class Bag(nn.Module):
+    """The mean of the words' vectors, and one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 64, padding_idx=0)
+        self.out = nn.Linear(64, len(TOPICS))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.words(ids).sum(1) / (ids != 0).sum(1, keepdim=True))
+
+
+class Convolution(nn.Module):
+    """Pairs of neighbouring words, the strongest of each kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 32, padding_idx=0)
+        self.pairs = nn.Conv1d(32, 64, 2)
+        self.out = nn.Linear(64, len(TOPICS))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.pairs(self.words(ids).transpose(1, 2))).amax(2))
+
+
+def live(seed: int, rounds: int, strategy: str | None) -> list[float]:
+    """What each team is right about, of pieces that nobody has read."""
+    torch.manual_seed(seed)
+    x, y = read()
+    order = torch.randperm(len(y))
+    common, unseen, rest = order[:300], order[300:900], order[900:]
+    hub, teams = kuber.memory_hub(), []
+    task = kuber.Task(
+        name="topics",
+        labels=tuple(TOPICS),
+        input_shape=(LENGTH,),
+        test_set=kuber.test_set_digest((x[common], y[common])),
+    )
+    for side, model in enumerate((Bag(), Convolution())):
+        mine = rest[(y[rest] % 2 == side) | (torch.rand(len(rest)) < 0.05)][side::2]
+        entity = kuber.Entity(
+            type(model).__name__,
+            model=model,
+            task=task,
+            validation=(x[common], y[common]),
+            hub=hub,
+            **({"strategy": strategy} if strategy else {}),
+            folder=Path(tempfile.mkdtemp()),
+        )
+        data = torch.utils.data.TensorDataset(x[mine], y[mine])
+        loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+        teams.append((entity, loader, torch.optim.Adam(model.parameters(), 3e-3)))
+    for _ in range(rounds):
+        for entity, loader, optimizer in teams:
+            entity.fit(loader, rounds=1, epochs=2, optimizer=optimizer)
+    return [(entity.model(x[unseen]).argmax(1) == y[unseen]).float().mean().item() for entity, *_ in teams]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
+    asked = parser.parse_args()
+    for seed in range(asked.seeds):
+        for strategy in ("local", "local-balanced", None):
+            bag, convolution = live(seed, asked.rounds, strategy)
+            print(
+                f"seed {seed}, {strategy or 'with KUber':<14}: bag of words {bag:.1%}, convolution {convolution:.1%}"
+            )
