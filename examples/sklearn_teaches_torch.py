@@ -50,7 +50,7 @@ def live(seed: int, trees: int, epochs: int) -> None:
                 noisy = few[0][rows] + 0.3 * torch.randn(len(rows), 64)
                 loss = nn.functional.cross_entropy(logits, few[1][rows])
                 if teachers:
-                    loss = loss + kuber.distillation_loss(model(noisy), teachers(noisy), few[1][rows], alpha=0)
+                    loss = loss + kuber.distillation_loss(model(noisy), teachers(noisy))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

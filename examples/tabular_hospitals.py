@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kuber
 
-CASES = ((20, 0.9), (20, 0.2), (30, 0.5), (12, 0.6))  # training cases of each site, and how many are benign
+CASES = ((16, 0.9), (16, 0.1), (24, 0.5), (12, 0.7))  # training cases of each site, and how many are benign
 
 
 def make_sites(seed: int):
@@ -80,15 +80,10 @@ def main() -> None:
     asked = parser.parse_args()
     for seed in range(asked.seeds):
         hub = asked.hub or kuber.memory_hub()
-        alone, together = (live(seed, asked.rounds, strategy, hub) for strategy in ("local-balanced", None))
-        print(
-            f"seed {seed}, alone:      " + "  ".join(f"{one:.1%}" for one in alone) + f"  mean {np.mean(alone):.1%}"
-        )
-        print(
-            f"seed {seed}, with KUber: "
-            + "  ".join(f"{one:.1%}" for one in together)
-            + f"  mean {np.mean(together):.1%}"
-        )
+        for strategy in ("local", "local-balanced", None):
+            told = live(seed, asked.rounds, strategy, hub)
+            line = "  ".join(f"{one:.1%}" for one in told)
+            print(f"seed {seed}, {strategy or 'with KUber':<14}: {line}  mean {np.mean(told):.1%}")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,8 @@ class Entity:
         )
         self._teachers = Teachers(classes=task.classes)
         self._mark: tuple[Weights, Evaluation | None, Any] = bench.weights(), None, None  # where the phase began
-        self._begun = False  # whether a phase is under way
+        self._begun = False  # whether a phase has begun
+        self._settled = False  # whether what came of it is decided already
         self._counted = False  # whether the registry told how many of our records it has
 
     def __enter__(self) -> Self:
@@ -252,8 +253,8 @@ class Entity:
             own = self._mark[1] or self.evaluate()
             self._mark = self._mark[0], own, self._mark[2]
         else:
-            own = self._decide(optimizer)
-        self._begun = True
+            own = self._mark[1] if self._settled and self._mark[1] else self._decide(optimizer)
+        self._begun, self._settled = True, False
         self._journal.change(round=self._journal.state.round + 1)
         self._journal.append("round-started", {})
         return self._found(own)
@@ -290,10 +291,8 @@ class Entity:
                     optimizer.zero_grad()
                     value.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
-        self.step(optimizer)
-        own = self._mark[1]
-        assert own is not None
-        return own
+        self._settled = True
+        return self._decide(optimizer)
 
     def _decide(self, optimizer: torch.optim.Optimizer | None) -> Evaluation:
         """Keep or undo the phase that ends, publish, and merge."""

@@ -22,15 +22,17 @@ class Distillation(Training):
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float = 2.0, alpha: float = 0.5
+    student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, temperature: float = 2.0, alpha: float = 0.5
 ) -> Tensor:
     """alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(teacher softened by T || student softened by T).
 
     Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al.,
     arXiv 1503.02531, section 2. Classes of which the teacher says minus infinity, since it does not know them, have
-    no part in KL.
+    no part in KL. Without labels it is the second part alone, unweighted.
     """
-    hard = F.cross_entropy(student, labels)
     soft = heeding(student / temperature, teacher / temperature)
+    if labels is None:
+        return temperature**2 * soft
+    hard = F.cross_entropy(student, labels)
     # Softening shrinks gradients by 1/T²; restore their scale against the hard loss.
     return alpha * hard + (1 - alpha) * temperature**2 * soft

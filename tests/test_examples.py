@@ -1,0 +1,72 @@
+"""Every example runs, in a tiny configuration, as its user would run it; and is one short file."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import running
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LINES = 150
+TINY = {
+    "mixed_architectures": ["--seeds", "1", "--rounds", "1"],
+    "sklearn_teaches_torch": ["--seeds", "1", "--trees", "10", "--epochs", "5"],
+    "tabular_hospitals": ["--seeds", "1", "--rounds", "1"],
+    "text_topics": ["--seeds", "1", "--rounds", "1"],
+}
+ELSEWHERE = {"own_loop", "custom_strategy"}  # tests of their own, below
+
+
+def run(command, folder, seconds=120):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TINY.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_one_short_file(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_it_runs(name, tmp_path):
+    said = run([EXAMPLES / f"{name}.py", *TINY[name]], tmp_path)
+    assert re.search(r"seed 0.*\d%", said)
+
+
+def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
+    (tmp_path / "hub").mkdir()
+    with running(tmp_path / "hub", "--open-enrolment") as hub:
+        text = (EXAMPLES / "own_loop.py").read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 40
+        assert "http://127.0.0.1:5001" in text
+        moved = text.replace('hub="http://127.0.0.1:5001"', f'hub="{hub.registry}"')
+        moved = moved.replace(", hub=hub)", f', hub=hub, vault="{hub.vault}")')
+        (tmp_path / "own_loop.py").write_text(moved, encoding="utf-8")
+        said = run([tmp_path / "own_loop.py", "digits"], tmp_path)
+    assert len(re.findall(r"seed \d: .*% alone, .*% with KUber", said)) == 3
+
+
+def test_a_strategy_in_a_file_of_ones_own_is_compared(tmp_path):
+    settings = ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "2", "--local-epochs", "1"]
+    command = ["-m", "kuber", "compare", "--strategies", "local,custom_strategy:Elitist", "--seeds", "1"]
+    said = run([*command, "--runs-dir", tmp_path, *settings], EXAMPLES)
+    assert "elitist" in said.lower()
