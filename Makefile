@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint soak clean
+.PHONY: setup run test lint docs soak clean
 
 setup: .venv/installed
 
@@ -22,6 +22,9 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+docs: setup
+	$(BIN)/mkdocs build --quiet
 
 # Hours: every kill point, many lives, long histories.
 soak: setup

@@ -1,6 +1,8 @@
 """What no page describes fails the build."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,38 @@ def test_the_map_of_layers_is_the_checked_one():
     assert all(positions)
     starts = [position.start() for position in positions if position]
     assert starts == sorted(starts)
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if blocks(path)], ids=lambda path: path.name)
+def test_python_in_the_pages_is_python(path):
+    for number, block in enumerate(blocks(path)):
+        compile(block, f"{path.name}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("name", ["own-loop.md", "portable.md", "architectures.md"])
+def test_python_in_these_pages_runs_as_it_stands(name, tmp_path):
+    code = "\n".join(blocks(ROOT / "docs" / name))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_on_its_page():
+    import kuber
+
+    told = re.findall(r"^::: kuber\.\S+\.(\w+)$", page("docs/api.md"), re.MULTILINE)
+    assert sorted(told) == sorted(set(kuber.__all__) - {"__version__"})
+
+
+def test_the_site_is_built_and_every_link_and_anchor_leads_somewhere(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "does not contain an anchor" not in done.stderr
+    api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
+    assert "One whole decision round" in api
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert {path.parent.name for path in tmp_path.glob("*/index.html")} >= pages
