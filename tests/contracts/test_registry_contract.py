@@ -10,7 +10,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact, TensorSpec
+from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
 from kuber.domain.member import Key
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
@@ -521,3 +521,42 @@ def test_what_is_quarantined_is_found_no_more(publish, registry, verifier, sampl
 
 def found(samples, *correct):
     return Verification(standing=Standing.VERIFIED, reason="Found.", evaluation=samples.evaluation(*correct))
+
+
+def test_claims_on_data_of_the_publishers_own_stand_beside_one_another(
+    publish, registry, samples, entity, discovered
+):
+    """A task without a common test set: each record names what it was evaluated on, and nobody attests it."""
+    alone = replace(samples.task, test_set=None)
+    other = registry.register(samples.name("other")).id
+    sets = [Digest.of(f"{place} {samples.token}".encode()) for place in "ab"]
+    records = [
+        publish(who, 60, 40, task=alone, evaluation=replace(samples.evaluation(60, 40), test_set=own))
+        for who, own in zip((entity, other), sets, strict=True)
+    ]
+    assert [one.task.test_set for one in records] == [None, None]
+    assert [registry.knowledge(one.id) for one in records] == records
+    assert discovered(order="newest", latest=True) == records[::-1]
+    assert discovered(test_set=sets[0]) == records[:1]
+    with pytest.raises(RequestRejectedError, match="common test set"):
+        registry.attest(records[1].id, entity=entity, evaluation=records[1].evaluation)
+
+
+def test_a_graph_alone_is_knowledge(registry, vault, samples, entity):
+    """ModelProto with ir_version 8, an empty graph and operator set 17; what runs it looks closer."""
+    graph = vault.put(b"\x08\x08\x3a\x00\x42\x02\x10\x11\x12" + bytes([32]) + samples.token.encode())
+    untold = replace(samples.architecture, manifest={})
+    draft = samples.draft(entity, graph, architecture=untold, artifacts={ONNX: graph})
+    record = registry.publish(draft, key="graph")
+    assert (record.artifacts, record.architecture) == (draft.artifacts, untold)
+    assert registry.knowledge(record.id) == record
+    # Who tells of no tensors keeps nobody from telling which they are.
+    weights = vault.put(samples.weights())
+    both = registry.publish(samples.draft(entity, weights, artifacts={WEIGHTS: weights, ONNX: graph}), key="both")
+    assert dict(both.artifacts) == {WEIGHTS: weights, ONNX: graph}
+
+
+def test_refuses_a_graph_that_is_none(registry, vault, samples, entity):
+    graph = vault.put(b"no graph" + samples.token.encode())
+    with pytest.raises(RequestRejectedError, match="no sound onnx"):
+        registry.publish(samples.draft(entity, graph, artifacts={ONNX: graph}), key="graph")

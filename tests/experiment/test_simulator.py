@@ -18,21 +18,23 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
+from kuber.domain.knowledge import Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
 from kuber.entity.checkpoint import Checkpoints, round_path
 from kuber.entity.learner import Guide, Learner, Teacher
-from kuber.entity.log import FILE_NAME, EventLog, read_events
+from kuber.entity.log import FILE_NAME, EventLog, read_events, utc_now
 from kuber.entity.loop import drive
-from kuber.entity.work import distil_locally, train_locally
+from kuber.entity.work import common_evaluation, distil_locally, distillation, train_locally, training
 from kuber.experiment.engines import Inline, engine
-from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners, utc_now
+from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import BEGINNING, Simulation, simulated_runtime
 from kuber.learning.architectures import initial_weights
+from kuber.learning.portable import export
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
 
@@ -271,3 +273,29 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
     ]
     assert "published" in {kind for _, kind in kinds[0]}
     assert "absorbed" in {kind for _, kind in kinds[1]}
+
+
+def test_a_graph_teaches_as_its_network_does(scene):
+    """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
+    learner = make_learner(scene, 0, simulated_runtime(scene))
+    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
+    plain = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    graph = Teacher(
+        architecture=Architecture(name="another's", arguments={}, manifest={}),
+        weights={},
+        graph=export(learner.speaker(plain), input_shape=learner.private.shape),
+    )
+    found = [common_evaluation(learner, one.weights, one).do(lambda share: None).evaluation for one in (plain, graph)]
+    assert found[0] == found[1]
+    phase = LocalPhase(guidance=Guidance())
+    guides = [(Guide(teacher=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
+    for work in (
+        [
+            training(learner, phase, weights, generator, (Guide(teacher=one, recalls=(0.5,) * 10),))
+            for one in (plain, graph)
+        ],
+        [distillation(learner, one, weights, generator) for one in (plain, graph)],
+    ):
+        results = [one.do(lambda share: None) for one in work]
+        pairs = [(results[0].weights[name], results[1].weights[name]) for name in weights]
+        assert all(torch.allclose(left, right, atol=1e-4) for left, right in pairs)

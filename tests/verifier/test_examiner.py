@@ -10,11 +10,12 @@ from kuber.client.memory_vault import MemoryVault
 from kuber.data.augment import Normalisation
 from kuber.data.datasets import load
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
+from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
-from kuber.learning.architectures import describe, initial_weights
+from kuber.learning.architectures import describe, initial_weights, make
+from kuber.learning.portable import export
 from kuber.learning.weights import dump
 from kuber.verifier.examiner import Examiner, Yardstick
 from kuber.verifier.trial import Limits
@@ -123,3 +124,21 @@ def test_a_secret_test_set_says_nothing_about_ranks(hub, yardstick, publish):
     found = registry.knowledge(record.id)
     assert found.verification.evaluation.test_set == secret.digest()
     assert found.trusted == record.evaluation
+
+
+def test_graphs_are_measured_too(hub, yardstick, publish):
+    registry, vault = hub
+    record = publish(0.1)
+    task = yardstick.task
+    network = make("mlp", {"input_shape": task.input_shape, "classes": task.classes})
+    weights = initial_weights(record.architecture, 0)
+    network.load_state_dict(weights)
+    graph = vault.put(export(network, input_shape=task.input_shape))
+    untold = Architecture(name="forest", arguments={}, manifest={})
+    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+    found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: graph}))
+    assert found.standing is Standing.VERIFIED
+    assert found.evaluation == examiner.examine(record).evaluation
+    broken = vault.put(b"no graph at all")
+    found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: broken}))
+    assert (found.standing, "no ONNX file" in found.reason) == (Standing.QUARANTINED, True)
