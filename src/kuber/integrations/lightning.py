@@ -68,9 +68,7 @@ class KUberCallback(Callback):
         for name, value in self._standing().items():
             pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, as no later hook is given it in time."""
         self._batch = batch
 

@@ -3,33 +3,35 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from kuber.errors import SettingsError
-from kuber.integrations.scalars import events_of, scalars
+from kuber.integrations.scalars import PAUSE, Traffic, looks, scalars
 
 
-def write(run_dir: Path, to: Path, *, follow: bool = False) -> int:
+def write(run_dir: Path, to: Path, *, follow: bool = False, pause: float = PAUSE) -> int:
     """Write the scalars of a run, a folder for each entity, over its rounds; how many there were.
 
     With `follow` it goes on until the run has ended. Raises SettingsError when `run_dir` is no run folder, `to` is
-    not an empty or a new folder, or TensorBoard is not installed.
+    neither new nor empty, or TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise SettingsError("TensorBoard is not installed: pip install 'kuber[tensorboard]'.") from None
-    events = events_of(run_dir, follow=follow)
+    parts, total, count = looks(run_dir, follow=follow, pause=pause), Traffic(), 0
+    _prepare(to)
     writers: dict[str, Any] = {}
-    count = 0
     try:
-        _prepare(to)
-        for scalar in scalars(events):
-            if scalar.entity not in writers:
-                folder = to / (re.sub(r"[^\w.-]", "_", scalar.entity).strip(".") or "_")
-                writers[scalar.entity] = SummaryWriter(str(folder), flush_secs=5)  # type: ignore[no-untyped-call]
-            writer = writers[scalar.entity]
-            writer.add_scalar(scalar.name, scalar.value, scalar.round, scalar.time.timestamp())
-            count += 1
+        for events in parts:
+            for scalar in scalars(events, total):
+                if scalar.entity not in writers:
+                    writers[scalar.entity] = SummaryWriter(str(to / _folder(scalar.entity)))
+                time = scalar.time.timestamp()
+                writers[scalar.entity].add_scalar(scalar.name, scalar.value, scalar.round, time)
+                count += 1
+            for writer in writers.values():
+                writer.flush()
     finally:
         for writer in writers.values():
             writer.close()
@@ -44,3 +46,9 @@ def _prepare(to: Path) -> None:
         raise SettingsError(f"The folder {to} cannot be made: {error.strerror}.") from None
     if not empty:
         raise SettingsError(f"{to} is not empty, and curves would be drawn twice; give a new folder.")
+
+
+def _folder(entity: str) -> str:
+    """A folder name of its own for each name."""
+    name = re.sub(r"[^\w. -]", lambda found: quote(found[0], safe=""), entity)
+    return name if name.strip(". ") else f"%{name}"

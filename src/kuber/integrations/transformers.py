@@ -65,7 +65,7 @@ class KUberCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Listen to the model. Raises SettingsError when the trainer works in a way that teachers cannot be added to."""
+        """Listen to the model. Raises SettingsError when the trainer's loss is none that teachers can be added to."""
         if args.world_size > 1 or args.n_gpu > 1:
             raise SettingsError("KUberCallback trains on one device; an entity on several devices has no callback.")
         if args.label_smoothing_factor:
