@@ -1,7 +1,6 @@
 """An entity in a Lightning trainer, on a hub in memory."""
 
 import logging
-import warnings
 
 import pytest
 import torch
@@ -247,8 +246,8 @@ def test_what_it_cannot_add_to_is_refused_in_a_sentence(enter, change, words):
 def test_another_model_than_the_trained_one_is_refused(enter):
     module, _ = student(enter)
     entity = enter("other", network(), task=TASK, validation=COMMON)
-    with warnings.catch_warnings(), pytest.raises(kuber.SettingsError, match="not the one that is trained"):
-        warnings.simplefilter("ignore")
-        trainer(KUberCallback(entity)).fit(module, loader(points(20, 1)))
+    tool = trainer(KUberCallback(entity))
+    with pytest.raises(kuber.SettingsError, match="not the one that is trained"):
+        tool.fit(module, loader(points(20, 1)))
     with pytest.raises(kuber.SettingsError, match="one epoch or more"):
         KUberCallback(entity, every=0)

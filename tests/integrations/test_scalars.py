@@ -1,5 +1,6 @@
 """The numbers of an event log, and what TensorBoard and MLflow read of them."""
 
+import importlib
 import json
 import sys
 import threading
@@ -227,6 +228,15 @@ def test_what_cannot_be_is_told_in_a_sentence(run, tmp_path, capsys):
         code, said = command(*arguments, capsys=capsys)
         assert (code, said.count("error:"), "Traceback" in said) == (2, 1, False), said
         assert words in said
+
+
+@pytest.mark.parametrize("name", ["lightning", "transformers"])
+def test_a_trainer_that_is_missing_is_named_with_its_extra(name):
+    hidden = {name: None, f"{name}.pytorch": None}
+    with mock.patch.dict(sys.modules, hidden):
+        sys.modules.pop(f"kuber.integrations.{name}", None)
+        with pytest.raises(ImportError, match=rf"pip install 'kuber\[{name}\]'"):
+            importlib.import_module(f"kuber.integrations.{name}")
 
 
 @pytest.mark.parametrize(

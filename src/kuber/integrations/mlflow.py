@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from kuber.errors import SettingsError
 from kuber.integrations.scalars import PAUSE, Scalar, Traffic, looks, scalars
 
@@ -87,7 +89,7 @@ def _told(uri: str) -> Iterator[None]:
         raise SettingsError("MLflow is not installed: pip install 'kuber[mlflow]'.") from None
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # it lets those of its stores through
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise SettingsError(f"MLflow at {uri} refuses: {reason[:300]}.") from None
 
