@@ -290,10 +290,7 @@ def test_a_graph_teaches_as_its_network_does(scene):
     phase = LocalPhase(guidance=Guidance())
     guides = [(Guide(teacher=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
     for work in (
-        [
-            training(learner, phase, weights, generator, (Guide(teacher=one, recalls=(0.5,) * 10),))
-            for one in (plain, graph)
-        ],
+        [training(learner, phase, weights, generator, heard) for heard in guides],
         [distillation(learner, one, weights, generator) for one in (plain, graph)],
     ):
         results = [one.do(lambda share: None) for one in work]

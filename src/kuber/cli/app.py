@@ -7,6 +7,7 @@ import typer
 from kuber import __version__
 from kuber.cli.compare import compare
 from kuber.cli.entity import entity
+from kuber.cli.export import export
 from kuber.cli.hub import hub
 from kuber.cli.keeping import backup, check, collect, restore, scrub
 from kuber.cli.knowledge import knowledge
@@ -26,6 +27,7 @@ app.command()(run)
 app.command()(simulate)
 app.command()(compare)
 app.command()(entity)
+app.command()(export)
 app.command()(registry)
 app.command()(vault)
 for command in (collect, scrub, check, backup, restore):

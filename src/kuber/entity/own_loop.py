@@ -197,6 +197,11 @@ class Entity:
         """How many phases have begun, in this life and in those before with the same folder."""
         return self._journal.state.round
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the model was worth when this phase began; None before that was first asked."""
+        return self._mark[1]
+
     def evaluate(self) -> Evaluation:
         """What the model is worth now, on the data that decisions are made on."""
         return self._run(self._retrieval.evaluated(self._bench.weights(), stage="trained"))

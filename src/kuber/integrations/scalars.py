@@ -1,0 +1,99 @@
+"""The numbers of an event log over time, as tools that draw curves want them."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from kuber.domain.event import Event
+from kuber.entity.log import FILE_NAME, Tail
+from kuber.errors import SettingsError
+
+ACCURACY = "accuracy"  # on the common test set, at the end of a round
+GAIN = "gain"  # accuracy after an absorption, before it is kept or undone, minus that before it
+LOSS = "loss"  # of training, mean of the last epoch of the local phase
+SECONDS = "seconds"  # of the local phase
+SENT = "bytes_sent"  # since the log began
+RECEIVED = "bytes_received"  # since the log began
+
+PAUSE = 0.5  # seconds between two looks at a log that is followed
+_TRAFFIC = {"published": SENT, "pulled": RECEIVED, "rejected": RECEIVED}
+
+Traffic = Counter[tuple[str, str]]  # entity and name -> bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scalar:
+    """One number at one time."""
+
+    time: datetime  # UTC
+    entity: str
+    name: str
+    round: int  # the entity's own
+    value: float
+
+
+def scalars(events: Iterable[Event], total: Traffic | None = None) -> Iterator[Scalar]:
+    """The numbers in these events, in their order.
+
+    Bytes are summed up; `total` carries the sums over from one part of a log to the next. Raises SettingsError when
+    an event lacks what its kind carries.
+    """
+    total = Counter() if total is None else total
+    for event in events:
+        if event.entity is None:
+            continue
+        try:
+            numbers = {name: float(value) for name, value in _numbers(event, event.entity, total)}
+        except (KeyError, TypeError, ValueError):
+            raise SettingsError(f"A {event.kind} event of {event.entity} is not as docs/events.md says.") from None
+        for name, value in numbers.items():
+            yield Scalar(time=event.time, entity=event.entity, name=name, round=event.round, value=value)
+
+
+def looks(run_dir: Path, *, follow: bool = False, pause: float = PAUSE) -> Iterator[list[Event]]:
+    """The events of a run folder, or of an entity's own folder, look by look; with `follow` until the run has ended.
+
+    The log of an entity's own loop tells of no end; following it stops only from outside. Raises SettingsError when
+    there is no log, and when a line of it is no event.
+    """
+    path = run_dir / FILE_NAME
+    if not path.is_file():
+        raise SettingsError(f"{run_dir} is not the folder of a run: it has no {FILE_NAME}.")
+    return _looks(path, follow, pause)
+
+
+def _looks(path: Path, follow: bool, pause: float) -> Iterator[list[Event]]:
+    tail, ended = Tail(path), False
+    while True:
+        try:
+            events = tail.read()
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+        except ValueError:
+            raise SettingsError(f"{path} is not an event log: a line of it is no event.") from None
+        for event in events:
+            if event.kind in ("run-started", "run-ended"):
+                ended = event.kind == "run-ended"  # a run that was resumed has several of both
+        yield events
+        if ended or not follow:
+            return
+        time.sleep(pause)
+
+
+def _numbers(event: Event, entity: str, total: Traffic) -> Iterator[tuple[str, float]]:
+    detail = event.detail
+    match event.kind:
+        case "round-ended":
+            yield ACCURACY, detail["accuracy"]
+        case "absorbed":
+            yield GAIN, detail["after"] - detail["before"]
+        case "trained":
+            yield LOSS, detail["loss"]
+            yield SECONDS, detail["seconds"]
+        case "published" | "pulled" | "rejected":
+            place = entity, _TRAFFIC[event.kind]
+            total[place] += detail["bytes"]
+            yield place[1], total[place]

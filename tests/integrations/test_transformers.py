@@ -1,0 +1,212 @@
+"""An entity in a Hugging Face trainer, on a hub in memory; nothing is downloaded."""
+
+import copy
+import logging
+
+import pytest
+import torch
+
+import kuber
+from kuber.entity.log import FILE_NAME, read_events
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+from kuber.integrations.transformers import KUberCallback, Logits  # noqa: E402 - after the check that it can be
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LENGTH, WORDS = 8, 50
+
+
+def sentences(count, seed, classes=(0, 1, 2)):
+    """Ids of which each class has words of its own; some rows end in padding (0)."""
+    draws = torch.Generator().manual_seed(seed)
+    y = torch.tensor(classes)[torch.randint(0, len(classes), (count,), generator=draws)]
+    own = 2 + 16 * y.unsqueeze(1) + torch.randint(0, 16, (count, LENGTH), generator=draws)
+    noise = torch.randint(2, WORDS, (count, LENGTH), generator=draws)
+    x = torch.where(torch.rand(count, LENGTH, generator=draws) < 0.6, own, noise)
+    lengths = torch.randint(5, LENGTH + 1, (count, 1), generator=draws)
+    return torch.where(torch.arange(LENGTH) < lengths, x, 0), y
+
+
+COMMON = sentences(200, 99)
+TASK = kuber.Task(name="words", labels=("a", "b", "c"), input_shape=(LENGTH,), test_set=kuber.test_set_digest(COMMON))
+
+
+def bert(seed=0, **more):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(
+        vocab_size=WORDS, max_position_embeddings=16, num_labels=3, pad_token_id=0, **sizes | more
+    )
+    return transformers.BertForSequenceClassification(config)
+
+
+def rows(data):
+    """As a tokenizer gives them: without the padding of each row."""
+    return [
+        {"input_ids": x[x != 0].tolist(), "attention_mask": [1] * int((x != 0).sum()), "labels": int(y)}
+        for x, y in zip(*data, strict=True)
+    ]
+
+
+def collate(batch):
+    longest = max(len(one["input_ids"]) for one in batch)
+    padded = {
+        name: torch.tensor([one[name] + [0] * (longest - len(one[name])) for one in batch])
+        for name in ("input_ids", "attention_mask")
+    }
+    return padded | {"labels": torch.tensor([one["labels"] for one in batch])}
+
+
+def trainer(model, data, folder, *callbacks, epochs=3, size=20, cls=transformers.Trainer, **more):
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=size,
+        learning_rate=5e-3,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=1,
+        **more,
+    )
+    return cls(
+        model=model, args=arguments, train_dataset=rows(data), data_collator=collate, callbacks=list(callbacks)
+    )
+
+
+@pytest.fixture
+def strong(enter, tmp_path):
+    """A teacher of all classes has published."""
+    model = bert()
+    trainer(model, sentences(400, 5), tmp_path / "hf-strong", epochs=6).train()
+    entity = enter("strong", Logits(model), task=TASK, validation=COMMON)
+    assert entity.evaluate().accuracy > 0.7
+    entity.publish()
+    return entity
+
+
+def events(folder, kind):
+    return [event.detail for event in read_events(folder / FILE_NAME) if event.kind == kind]
+
+
+def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, tmp_path):
+    private = sentences(120, 1, (1, 2))  # of class 0 it never sees a sentence
+    alone, model = bert(3), bert(3)
+    trainer(alone, private, tmp_path / "hf-alone", epochs=4).train()
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    trainer(model, private, tmp_path / "hf", KUberCallback(entity, weight=2.0), epochs=4).train()
+    entity_alone = enter("alone", Logits(alone), task=TASK, validation=COMMON)
+    assert entity.evaluate().accuracy > entity_alone.evaluate().accuracy + 0.05
+    assert entity.round == 5
+    told = events(tmp_path / "student", "absorbed")
+    assert [one["method"] for one in told] == ["guide"] * 4
+    assert any(one["kept"] for one in told)
+    assert not model._forward_hooks
+
+
+@pytest.mark.parametrize(("steps", "batches"), [(1, 1), (2, 2)])
+def test_the_gradient_is_that_of_both_losses(enter, strong, tmp_path, steps, batches):
+    """Where the model sums its loss over the batches of a step, ours is still the mean over their samples."""
+    model = bert(3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    start = copy.deepcopy(model)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    callback, kept = KUberCallback(entity, weight=0.5), {}
+
+    class Keep(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            kept["teachers"] = callback.teachers
+
+        def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+            kept["gradient"] = [None if one.grad is None else one.grad.clone() for one in model.parameters()]
+
+    data = sentences(20 * batches, 1, (1, 2))
+    more = {"gradient_accumulation_steps": steps, "max_grad_norm": 0.0}
+    trainer(model, data, tmp_path / "hf", callback, Keep(), epochs=1, **more).train()
+    plain = {}
+
+    class KeepPlain(transformers.TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+            plain["gradient"] = [None if one.grad is None else one.grad.clone() for one in model.parameters()]
+
+    again = copy.deepcopy(start)
+    trainer(again, data, tmp_path / "hf2", KeepPlain(), epochs=1, **more).train()
+    x, y = data
+    (0.5 * kept["teachers"].loss(Logits(start)(x), x, y)).backward()
+    parts = zip(kept["gradient"], plain["gradient"], start.parameters(), strict=True)
+    assert all(torch.allclose(whole, own + ours.grad, atol=1e-5) for whole, own, ours in parts)
+
+
+def test_a_shorter_batch_is_padded_and_a_longer_one_cut():
+    logits = Logits(bert())
+    ids = torch.tensor([[5, 6, 7]])
+    assert logits.fitted(ids, 5).tolist() == [[5, 6, 7, 0, 0]]
+    assert logits.fitted(ids, 2).tolist() == [[5, 6]]
+    logits.eval()
+    assert torch.allclose(logits(ids), logits(logits.fitted(ids, 5)), atol=1e-5)
+
+
+def test_another_architecture_hears_the_graph(enter, tmp_path):
+    model = bert()
+    trainer(model, sentences(200, 5), tmp_path / "hf-strong", epochs=2).train()
+    teacher = enter("teacher", Logits(model), task=TASK, validation=COMMON, forms=("onnx",))
+    teacher.publish()
+    (voice,) = enter("student", torch.nn.Sequential(Bag()), task=TASK, validation=COMMON).discover()
+    said = teacher.model.eval()(COMMON[0][:5])
+    assert torch.allclose(voice.network(COMMON[0][:5]), said, atol=1e-3)
+
+
+class Bag(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.EmbeddingBag(WORDS, 3)
+
+    def forward(self, ids):
+        return self.words(ids)
+
+
+def test_a_loss_of_the_trainers_own_is_told(enter, strong, tmp_path, caplog):
+    class Own(transformers.Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            labels = inputs.pop("labels")
+            return torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
+
+    model = bert(3)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        trainer(model, sentences(20, 1), tmp_path / "hf", KUberCallback(entity), epochs=1, cls=Own).train()
+    assert "heard none of its teachers" in caplog.text
+
+
+def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path):
+    model, rates = bert(3), []
+
+    class Keep(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer, **kwargs):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    callback = KUberCallback(entity, every=2, weight=1e4)  # so heavy that phases are undone
+    trainer(model, sentences(20, 1), tmp_path / "hf", callback, Keep(), epochs=4).train()
+    assert entity.round == 3
+    assert rates == pytest.approx([5e-3, 3.75e-3, 2.5e-3, 1.25e-3])
+
+
+def test_what_does_not_fit_is_told_in_a_sentence(enter, tmp_path):
+    model = bert()
+    with pytest.raises(kuber.SettingsError, match="Logits"):
+        KUberCallback(enter("bag", Bag(), task=TASK, validation=COMMON))
+    with pytest.raises(kuber.SettingsError, match="pad_token_id"):
+        Logits(torch.nn.Linear(2, 2))
+    entity = enter("one", Logits(bert()), task=TASK, validation=COMMON)
+    for tool, words in (
+        (trainer(model, COMMON, tmp_path / "hf", KUberCallback(entity)), "not the one that is trained"),
+        (
+            trainer(entity.model.model, COMMON, tmp_path / "hf", KUberCallback(entity), label_smoothing_factor=0.1),
+            "smoothing",
+        ),
+    ):
+        with pytest.raises(kuber.SettingsError, match=words) as caught:
+            tool.train()
+        assert "\n" not in caught.value.message
