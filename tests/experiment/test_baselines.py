@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kuber.domain.strategies import STRATEGIES
 from kuber.entity.work import training
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.parties import Parties, pooled
 from kuber.experiment.engines import Inline
 from kuber.experiment.entities import generator_state, make_learner, make_learners
 from kuber.experiment.ledger import Ledger
-from kuber.experiment.methods import METHODS, PUBLIC, Performance, perform
+from kuber.experiment.methods import BASELINES, PUBLIC, Performance, perform
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import simulated_runtime
 from kuber.learning.architectures import initial_weights
@@ -70,7 +71,7 @@ def trained(scene: Scenario, index: int, start: Weights) -> Weights:
     return Inline().submit(work).result().weights
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"central"}))
+@pytest.mark.parametrize("method", sorted(set((*STRATEGIES, *BASELINES)) - {"central"}))
 def test_every_entity_ends_every_round(scene, method):
     standings = play(method, scene).standings
     assert [(one.round, one.entity) for one in standings] == [(r, e) for r in (1, 2) for e in range(3)]

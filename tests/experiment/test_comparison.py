@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from kuber.cli.compare import parse_seeds
+from kuber.domain.strategies import STRATEGIES
 from kuber.errors import SettingsError
 from kuber.experiment.comparison import Plan, Task, make_plan, open_comparison
-from kuber.experiment.methods import METHODS
+from kuber.experiment.methods import BASELINES
 from kuber.settings import Settings
 
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
@@ -54,7 +55,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Every method that needs no public data, on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
     code, out, err = finished(
-        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
+        "compare", "--strategies", ",".join((*STRATEGIES, *BASELINES)), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
         cwd=cwd,
     )  # fmt: skip
     assert code == 0, err
@@ -65,7 +66,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 def test_every_method_has_a_row_for_every_seed(compared):
     _, told = compared
     places = [(row["strategy"], row["seed"]) for row in told["rows"] if "@" not in row["strategy"]]
-    assert sorted(places) == sorted((name, seed) for name in METHODS for seed in (0, 1))
+    assert sorted(places) == sorted((name, seed) for name in (*STRATEGIES, *BASELINES) for seed in (0, 1))
     wanted = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
     wanted |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
     assert all(wanted <= row.keys() for row in told["rows"])
@@ -112,7 +113,15 @@ def test_without_a_terminal_there_are_plain_lines(compared, tmp_path):
 
 def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tmp_path):
     _, whole = compared
-    arguments = ["--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS]
+    arguments = [
+        "--strategies",
+        ",".join((*STRATEGIES, *BASELINES)),
+        "--public-dataset",
+        "digits",
+        "--seeds",
+        "2",
+        *FLAGS,
+    ]
     process = kuber("compare", *arguments, cwd=tmp_path)
     runs = tmp_path / "runs"
     limit = time.monotonic() + 60
