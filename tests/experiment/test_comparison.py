@@ -19,6 +19,7 @@ from kuber.experiment.comparison import Plan, Task, make_plan, open_comparison
 from kuber.experiment.methods import BASELINES
 from kuber.settings import Settings
 
+METHODS = (*STRATEGIES, *BASELINES)
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 FLAGS += ["--entities", "3", "--rounds", "4", "--local-epochs", "2", "--kd-epochs", "3"]
 
@@ -55,7 +56,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Every method that needs no public data, on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
     code, out, err = finished(
-        "compare", "--strategies", ",".join((*STRATEGIES, *BASELINES)), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
+        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
         cwd=cwd,
     )  # fmt: skip
     assert code == 0, err
@@ -66,7 +67,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 def test_every_method_has_a_row_for_every_seed(compared):
     _, told = compared
     places = [(row["strategy"], row["seed"]) for row in told["rows"] if "@" not in row["strategy"]]
-    assert sorted(places) == sorted((name, seed) for name in (*STRATEGIES, *BASELINES) for seed in (0, 1))
+    assert sorted(places) == sorted((name, seed) for name in METHODS for seed in (0, 1))
     wanted = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
     wanted |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
     assert all(wanted <= row.keys() for row in told["rows"])
@@ -115,7 +116,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tm
     _, whole = compared
     arguments = [
         "--strategies",
-        ",".join((*STRATEGIES, *BASELINES)),
+        ",".join(METHODS),
         "--public-dataset",
         "digits",
         "--seeds",

@@ -14,6 +14,8 @@ from safetensors.torch import save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture
+from kuber.domain.strategy import Situation
 from kuber.entity import errands
 from kuber.entity.errands import Errand
 from kuber.errors import CorruptKnowledgeError
@@ -37,6 +39,21 @@ class Absorption:
     samples: int
     forward: int
     seconds: float
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """As the event log tells it."""
+        return {
+            "teachers": self.delivery.teachers,
+            "publishers": self.publishers,
+            "method": self.delivery.method,
+            "before": self.delivery.accuracy_before,
+            "after": self.delivery.accuracy_after,
+            "kept": self.delivery.kept,
+            "samples": self.samples,
+            "forward": self.forward,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +79,28 @@ class State:
     published: int = 0  # records signed so far
     errands: tuple[Errand, ...] = ()  # that the hub has not heard of, in order
     absorption: Absorption | None = None  # done, and not recorded yet
+
+    def situation(
+        self,
+        *,
+        own: Evaluation | None,
+        previous: Evaluation | None,
+        classes: int,
+        samples: int,
+        architecture: Architecture,
+    ) -> Situation:
+        """What the entity knows when it decides: `samples` private ones, 0 where that is not told."""
+        return Situation(
+            round=self.round,
+            classes=classes,
+            own=own,
+            previous=previous,
+            shared=self.shared,
+            samples=samples,
+            architecture=architecture,
+            origin=self.origin,
+            ages={id: self.round - first for id, first in self.seen.items()},
+        )
 
 
 def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:

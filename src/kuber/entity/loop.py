@@ -18,14 +18,10 @@ from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Absorption, Keeper, State
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
-from kuber.entity.line import Line
 from kuber.entity.log import Log
-from kuber.entity.membership import Membership
-from kuber.entity.outbox import Outbox
-from kuber.entity.publisher import Consents, Publisher
-from kuber.entity.retrieval import Retrieval
+from kuber.entity.publisher import Consents
 from kuber.entity.start import agree
-from kuber.entity.trust import Trust
+from kuber.entity.ties import tie
 from kuber.entity.work import Learnt, Work, common_evaluation, training
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
@@ -76,38 +72,24 @@ class Entity:
         self.reports = reports
         self._training = False  # whether a local phase is under way
         self._journal = journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
-        self._line = line = Line(journal)
-        self._outbox = Outbox(registry=registry, vault=vault, journal=journal, line=line, waiting=waiting)
-        self._membership = Membership(
-            name, identity, registry=registry, journal=journal, line=line, outbox=self._outbox
-        )
-        trust = Trust(identity, registry=registry, journal=journal)
-        self._retrieval = Retrieval(
-            task=task,
-            evaluating=partial(common_evaluation, learner),
+        ties = tie(
+            journal,
+            identity,
             registry=registry,
             vault=vault,
-            journal=journal,
-            trust=trust,
-            line=line,
-            outbox=self._outbox,
-            cache=cache,
-            verified_only=verified_only,
-        )
-        self._publisher = Publisher(
             task=task,
             architecture=learner.architecture,
+            evaluating=partial(common_evaluation, learner),
             sample_count=len(learner.private),
             class_counts=class_counts,
-            registry=registry,
-            vault=vault,
-            journal=journal,
-            trust=trust,
-            retrieval=self._retrieval,
-            outbox=self._outbox,
+            waiting=waiting,
+            cache=cache,
+            verified_only=verified_only,
             consents=consents,
             narrow=narrow,
         )
+        self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
+        self._retrieval, self._publisher = ties.retrieval, ties.publisher
 
     @property
     def progress(self) -> float:
@@ -274,18 +256,7 @@ class Entity:
         assert absorption is not None
         delivery = absorption.delivery
         self._outbox.record(delivery, key=self._journal.key(delivery.method))
-        detail = {
-            "teachers": delivery.teachers,
-            "publishers": absorption.publishers,
-            "method": delivery.method,
-            "before": delivery.accuracy_before,
-            "after": delivery.accuracy_after,
-            "kept": delivery.kept,
-            "samples": absorption.samples,
-            "forward": absorption.forward,
-            "seconds": absorption.seconds,
-        }
-        self._journal.append("absorbed", detail)
+        self._journal.append("absorbed", absorption.detail)
 
     def _end_round(self) -> None:
         journal, state = self._journal, self._journal.state
@@ -311,16 +282,12 @@ class Entity:
 
     def _situation(self, own: Evaluation | None) -> Situation:
         state = self._journal.state
-        return Situation(
-            round=state.round,
-            classes=self.task.classes,
+        return state.situation(
             own=own,
             previous=state.previous,
-            shared=state.shared,
+            classes=self.task.classes,
             samples=len(self.learner.private),
             architecture=self.learner.architecture,
-            origin=state.origin,
-            ages={id: state.round - first for id, first in state.seen.items()},
         )
 
     @property

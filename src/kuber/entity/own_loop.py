@@ -19,33 +19,30 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.decisions import Keeping
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import ONNX, WEIGHTS, Argument
+from kuber.domain.knowledge import Argument
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Outcome, Taught, gated, merged
+from kuber.entity.absorption import Outcome, gated, merged
 from kuber.entity.bench import Bench, Evaluates, Validation
 from kuber.entity.blobs import Blobs
 from kuber.entity.checkpoint import Checkpoints, State, initial_state
 from kuber.entity.journal import Journal
-from kuber.entity.line import Line
+from kuber.entity.listening import Listening
 from kuber.entity.log import FILE_NAME, EventLog, rewind, utc_now
 from kuber.entity.loop import Steps, drive
-from kuber.entity.membership import Membership
-from kuber.entity.outbox import Outbox
-from kuber.entity.publisher import Publisher
-from kuber.entity.retrieval import Retrieval
+from kuber.entity.mark import Mark, restore, state_of
+from kuber.entity.own_forms import OwnForms
 from kuber.entity.start import agree
 from kuber.entity.strategies import strategy_named
-from kuber.entity.trust import Trust
+from kuber.entity.ties import tie
 from kuber.entity.work import Work
-from kuber.errors import IncompatibleKnowledgeError, SettingsError
+from kuber.errors import SettingsError
 from kuber.learning.balance import balanced_softmax
-from kuber.learning.portable import check_faithful, export
-from kuber.learning.teachers import Teachers, Voice
+from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
-from kuber.learning.weights import Weights, dump
+from kuber.learning.weights import Weights
 from kuber.signing import Identity
 
 CACHE = 1 << 30  # bytes of pulled models kept on disk
@@ -115,8 +112,7 @@ class Entity:
             model, task, architecture=architecture, arguments=arguments, validation=validation, evaluates=evaluate
         )
         self._class_counts = None if class_counts is None else tuple(class_counts)
-        self._examined = examined
-        self._forms = self._publishable(forms)
+        own_forms = OwnForms(bench, forms, name=name)
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
         home.mkdir(parents=True, exist_ok=True)
         identity = Identity.kept(home / KEY_FILE)
@@ -137,43 +133,28 @@ class Entity:
         state = replace(state, life=life) if state else _first_state(life, bench.weights())
         self._log = EventLog(home / FILE_NAME, clock=utc_now)
         self._journal = journal = Journal(name, state, checkpoints=checkpoints, log=self._log)
-        self._line = line = Line(journal)
-        self._outbox = Outbox(
-            registry=registry, vault=blobs, journal=journal, line=line, waiting=Blobs(home / "waiting")
-        )
-        self._membership = Membership(
-            name, identity, registry=registry, journal=journal, line=line, outbox=self._outbox
-        )
-        trust = Trust(identity, registry=registry, journal=journal)
         self._registry = registry
-        self._retrieval = Retrieval(
-            task=task,
-            evaluating=bench.evaluating,
+        ties = tie(
+            journal,
+            identity,
             registry=registry,
             vault=blobs,
-            journal=journal,
-            trust=trust,
-            line=line,
-            outbox=self._outbox,
-            cache=Blobs(home / "cache", limit=CACHE),
-            knows=bench.knows,
-        )
-        self._publisher = Publisher(
             task=task,
             architecture=bench.architecture,
+            evaluating=bench.evaluating,
             sample_count=None if self._class_counts is None else sum(self._class_counts),
             class_counts=self._class_counts,
-            registry=registry,
-            vault=blobs,
-            journal=journal,
-            trust=trust,
-            retrieval=self._retrieval,
-            outbox=self._outbox,
-            consents=lambda evaluation, round: True,
-            forms=self._written,
+            waiting=Blobs(home / "waiting"),
+            cache=Blobs(home / "cache", limit=CACHE),
+            knows=bench.knows,
+            forms=own_forms,
         )
-        self._teachers = Teachers(classes=task.classes)
-        self._mark: tuple[Weights, Evaluation | None, Any] = bench.weights(), None, None  # where the phase began
+        self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
+        self._retrieval, self._publisher = ties.retrieval, ties.publisher
+        self._listening = Listening(
+            bench, self.strategy, retrieval=self._retrieval, journal=journal, examined=examined
+        )
+        self._mark = Mark(weights=bench.weights())
         self._begun = False  # whether a phase has begun
         self._settled = False  # whether what came of it is decided already
         self._counted = False  # whether the registry told how many of our records it has
@@ -188,7 +169,7 @@ class Entity:
 
     def close(self) -> None:
         """Let go of connections, files and teachers."""
-        self._teachers = Teachers(classes=self.task.classes)
+        self._listening.teachers = Teachers(classes=self.task.classes)
         self._open.close()
         self._log.close()
 
@@ -200,7 +181,7 @@ class Entity:
     @property
     def evaluation(self) -> Evaluation | None:
         """What the model was worth when this phase began; None before that was first asked."""
-        return self._mark[1]
+        return self._mark.evaluation
 
     def evaluate(self) -> Evaluation:
         """What the model is worth now, on the data that decisions are made on."""
@@ -213,9 +194,7 @@ class Entity:
         here: the newest of each other entity is pulled and chosen by what we found.
         """
         self._meet()
-        own = self._mark[1] or self.evaluate()
-        self._mark = self._mark[0], own, self._mark[2]
-        return self._found(own)
+        return self._find(self._known())
 
     def publish(self) -> bool:
         """Publish the model as it is; False where the hub does not take it now, and is told later.
@@ -236,9 +215,9 @@ class Entity:
         Half-way between before and after is tried before all is undone. The optimizer's state goes back with the
         model. The first call after the start compares with the model as it was given.
         """
-        if self._mark[1] is None:
-            before = self._run(self._retrieval.evaluated(self._mark[0], stage="initial"))
-            self._mark = self._mark[0], before, self._mark[2]
+        if self._mark.evaluation is None:
+            before = self._run(self._retrieval.evaluated(self._mark.weights, stage="initial"))
+            self._mark = replace(self._mark, evaluation=before)
         _, kept = self._settle(optimizer)
         self._journal.save()
         return kept
@@ -254,15 +233,14 @@ class Entity:
             if self.strategy.common_start and self._journal.state.origin is None:
                 self._run(agree(self._journal, self._bench.architecture, self._retrieval, self._publisher))
                 self._bench.restore(self._journal.state.weights)
-                self._mark = self._bench.weights(), None, None
-            own = self._mark[1] or self.evaluate()
-            self._mark = self._mark[0], own, self._mark[2]
+                self._mark = Mark(weights=self._bench.weights())
+            own = self._known()
         else:
-            own = self._mark[1] if self._settled and self._mark[1] else self._decide(optimizer)
+            own = self._known() if self._settled else self._decide(optimizer)
         self._begun, self._settled = True, False
         self._journal.change(round=self._journal.state.round + 1)
         self._journal.append("round-started", {})
-        return self._found(own)
+        return self._find(own)
 
     def fit(
         self,
@@ -299,11 +277,17 @@ class Entity:
         self._settled = True
         return self._decide(optimizer)
 
+    def _known(self) -> Evaluation:
+        """What the model was worth at the mark; measured now where that is not known."""
+        own = self._mark.evaluation or self.evaluate()
+        self._mark = replace(self._mark, evaluation=own)
+        return own
+
     def _decide(self, optimizer: torch.optim.Optimizer | None) -> Evaluation:
         """Keep or undo the phase that ends, publish, and merge."""
         journal = self._journal
-        start, before, _ = self._mark
-        if self._teachers.heard:
+        start, before = self._mark.weights, self._mark.evaluation
+        if self._listening.teachers.heard:
             own, _ = self._settle(optimizer)
         else:
             own = self.evaluate()
@@ -313,7 +297,7 @@ class Entity:
         search = self.strategy.after(self._situation(own, before))
         if search is not None and search.method is Method.MERGE:
             own = self._merge(search, own)
-        self._mark = self._bench.weights(), own, _state_of(optimizer)
+        self._mark = Mark(weights=self._bench.weights(), evaluation=own, optimizer=state_of(optimizer))
         report = partial(self._registry.report, self._membership.id, round=journal.state.round, evaluation=own)
         self._line.ask(report, None)
         journal.append("round-ended", {"accuracy": own.accuracy, "checkpoint": None})
@@ -322,9 +306,9 @@ class Entity:
 
     def _settle(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:
         """Keep or undo what came since the mark, and record whom it came from."""
-        start, before, remembered = self._mark
+        start, before = self._mark.weights, self._mark.evaluation
         own, kept = self.evaluate(), True
-        heard = self._heard()
+        heard = self._listening.heard()
         if before is not None:
             after = own
             weights = self._bench.weights()
@@ -332,7 +316,7 @@ class Entity:
             stays, own, kept = self._run(gate)
             if stays is not weights:
                 self._bench.restore(stays)
-                _restore(optimizer, remembered)
+                restore(optimizer, self._mark.optimizer)
             if heard:
                 outcome = Outcome(
                     method=Method.GUIDE,
@@ -344,17 +328,14 @@ class Entity:
                     own=own,
                 )
                 self._record(outcome)
-        self._mark = self._bench.weights(), own, _state_of(optimizer)
+        self._mark = Mark(weights=self._bench.weights(), evaluation=own, optimizer=state_of(optimizer))
         return own, kept
 
     def _merge(self, search: Search, own: Evaluation) -> Evaluation:
         """Average with relatives, where there are any."""
         journal = self._journal
         situation = self._situation(own, journal.state.previous)
-        candidates = self._retrieval.candidates(search)
-        journal.append("sought", {"candidates": len(candidates)})
-        chosen = list(self.strategy.choose(candidates, search, situation))
-        taught: Taught = self._run(self._retrieval.tested(chosen, search.method))
+        taught = self._run(self._listening.chosen(search, situation))
         outcome = self._run(merged(self.strategy, self._retrieval, situation, journal.state, taught))
         if outcome is None:
             return own
@@ -363,62 +344,16 @@ class Entity:
         self._record(outcome)
         return outcome.own
 
-    def _found(self, own: Evaluation) -> Teachers:
-        """The teachers that the strategy wants beside us in the coming phase."""
-        guidance = self.strategy.local_phase().guidance or Guidance()
-        situation = self._situation(own, self._journal.state.previous)
-        search = self.strategy.before(situation)
-        if search is None:
-            search = self.strategy.after(situation)
-            if search is None or search.method is Method.MERGE:
-                search = None
-        taught = [] if search is None else self._taught(search, situation)
-        self._teachers = Teachers(
-            [
-                Voice(
-                    knowledge=one.knowledge,
-                    evaluation=one.evaluation,
-                    network=self._bench.voice(teacher, teacher.task or self.task),
-                )
-                for one, teacher in taught
-            ],
-            classes=self.task.classes,
-            temperature=guidance.temperature,
-            sharpness=guidance.sharpness,
-            refuse=lambda knowledge, reason: self._retrieval.refuse(knowledge, reason, 0),
-        )
+    def _find(self, own: Evaluation) -> Teachers:
+        teachers = self._run(self._listening.find(self._situation(own, self._journal.state.previous)))
         self._journal.save()
-        return self._teachers
-
-    def _taught(self, search: Search, situation: Situation) -> Taught:
-        candidates = self._retrieval.candidates(search)
-        self._journal.append("sought", {"candidates": len(candidates)})
-        if self.task.test_set is not None:
-            chosen = list(self.strategy.choose(candidates, search, situation))
-            return self._run(self._retrieval.tested(chosen, search.method))
-        found = self._run(self._retrieval.tested(candidates[: self._examined], search.method))
-        # As we see them: on our task, by what we found on our data.
-        seen = {
-            one.knowledge.id: replace(
-                one.knowledge, task=self.task, evaluation=one.evaluation, class_counts=None, verification=None
-            )
-            for one, _ in found
-        }
-        wanted = [one.id for one in self.strategy.choose(list(seen.values()), search, situation)]
-        by_id = {one.knowledge.id: (one, teacher) for one, teacher in found}
-        return [by_id[id] for id in wanted]
+        return teachers
 
     def _publish(self, own: Evaluation) -> None:
-        heard = self._heard()
-        if heard and self._mark[1] is None:
-            self._journal.change(parents=_merged(self._journal.state.parents, heard))
+        # Who was heard and not judged yet is a parent of this model all the same.
+        unjudged = self._listening.heard(forget=False)
+        self._journal.change(parents=_merged(self._journal.state.parents, unjudged))
         self._run(self._publisher.publish(own))
-
-    def _heard(self) -> tuple[Candidate, ...]:
-        """Who was heard since it was last asked."""
-        spoke, self._teachers.heard = self._teachers.heard, []
-        found = {voice.knowledge.id: voice.evaluation for voice in self._teachers}
-        return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
 
     def _record(self, outcome: Outcome) -> None:
         journal = self._journal
@@ -427,31 +362,15 @@ class Entity:
         absorption = outcome.absorption(self._membership.id, journal.state.round)
         delivery = absorption.delivery
         self._outbox.record(delivery, key=f"{journal.key(delivery.method)}/{journal.state.seq}")
-        detail = {
-            "teachers": delivery.teachers,
-            "publishers": absorption.publishers,
-            "method": delivery.method,
-            "before": delivery.accuracy_before,
-            "after": delivery.accuracy_after,
-            "kept": delivery.kept,
-            "samples": 0,
-            "forward": 0,
-            "seconds": 0.0,
-        }
-        journal.append("absorbed", detail)
+        journal.append("absorbed", absorption.detail)
 
     def _situation(self, own: Evaluation, previous: Evaluation | None) -> Situation:
-        state = self._journal.state
-        return Situation(
-            round=state.round,
-            classes=self.task.classes,
+        return self._journal.state.situation(
             own=own,
             previous=previous,
-            shared=state.shared,
+            classes=self.task.classes,
             samples=sum(self._class_counts or ()),
             architecture=self._bench.architecture,
-            origin=state.origin,
-            ages={id: state.round - first for id, first in state.seen.items()},
         )
 
     def _meet(self) -> None:
@@ -484,42 +403,6 @@ class Entity:
         drive(whole(), lambda work: work.do(lambda share: None))
         return result[0]
 
-    def _publishable(self, forms: Sequence[str] | None) -> tuple[str, ...]:
-        """The kinds of artifact to publish. SettingsError when those asked for cannot be."""
-        has_weights = bool(self._bench.architecture.manifest)
-        if forms is None:
-            try:
-                self._check_exported()
-            except IncompatibleKnowledgeError as error:
-                if not has_weights:
-                    raise
-                log.warning("%s Others of the same architecture only can learn from %s.", error.message, self.name)
-                return (WEIGHTS,)
-            return (WEIGHTS, ONNX) if has_weights else (ONNX,)
-        unknown = [form for form in forms if form not in (WEIGHTS, ONNX)]
-        if unknown or not forms:
-            raise SettingsError(f"A model is published as {WEIGHTS}, {ONNX}, or both, not as {list(forms)}.")
-        if WEIGHTS in forms and not has_weights:
-            raise SettingsError("An ONNX graph has no weights of its own to publish.")
-        if ONNX in forms:
-            self._check_exported()
-        return tuple(forms)
-
-    def _check_exported(self) -> None:
-        labelled = self._bench.labelled
-        graph = self._graph()
-        if labelled is not None:
-            check_faithful(self.model, graph, labelled.x[:3].to(self._bench.device), classes=self.task.classes)
-
-    def _graph(self) -> bytes:
-        labelled = self._bench.labelled
-        dtype = torch.float32 if labelled is None else labelled.x.dtype
-        return export(self.model, input_shape=self.task.input_shape, dtype=dtype)
-
-    def _written(self, weights: Weights) -> dict[str, bytes]:
-        written = {WEIGHTS: lambda: dump(weights), ONNX: self._graph}
-        return {form: written[form]() for form in self._forms}
-
 
 def _first_state(life: str, weights: Weights) -> State:
     return initial_state(life=life, weights=weights, generator=torch.Generator().get_state())
@@ -527,32 +410,6 @@ def _first_state(life: str, weights: Weights) -> State:
 
 def _merged(parents: Iterable[str], candidates: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*parents, *(one.knowledge.id for one in candidates))))
-
-
-def _state_of(optimizer: torch.optim.Optimizer | None) -> Any:
-    """A copy of the optimizer's state; None without one."""
-    if optimizer is None:
-        return None
-    return _copied(optimizer.state_dict())
-
-
-def _restore(optimizer: torch.optim.Optimizer | None, remembered: Any) -> None:
-    """Give an optimizer the state it had; none, where it was not seen before."""
-    if optimizer is None:
-        return
-    if remembered is None:
-        remembered = {"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}
-    optimizer.load_state_dict(_copied(remembered))
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_copied(inner) for inner in value]
-    return value
 
 
 def _next_port(url: str) -> str:

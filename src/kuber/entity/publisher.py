@@ -18,6 +18,11 @@ Consents = Callable[[Evaluation, int], bool]
 Forms = Callable[[Weights], dict[str, bytes]]  # the weights to publish -> artifact kind -> its bytes
 
 
+def as_weights(weights: Weights) -> dict[str, bytes]:
+    """Weights alone."""
+    return {WEIGHTS: dump(weights)}
+
+
 class Publisher:
     """Publishes where that is consented to."""
 
@@ -35,8 +40,8 @@ class Publisher:
         retrieval: Retrieval,
         outbox: Outbox,
         consents: Consents,
-        narrow: bool = False,
-        forms: Forms = lambda weights: {WEIGHTS: dump(weights)},
+        narrow: bool,
+        forms: Forms,
     ) -> None:
         """`narrow` weights travel as bfloat16; `forms` makes what is published."""
         self._task = task
