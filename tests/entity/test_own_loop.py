@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 import kuber
@@ -333,3 +334,40 @@ def test_a_function_of_ones_own_may_evaluate(enter, hub):
     entity.publish()
     (record,) = published(hub)
     assert record.evaluation.test_set == digest
+
+
+def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
+    """The hub looks at a graph's outline only; whoever pulls it looks closer."""
+    torch.manual_seed(0)
+    sound = Wide()
+    train(sound, points(300, 0))
+    portable = kuber.Portable(kuber.export(sound, input_shape=(2,)), input_shape=(2,), classes=3)
+    liar = enter("liar", portable)
+    inner = helper.make_graph([], "inner", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    body = helper.make_graph(
+        [helper.make_node("If", ["x"], ["logits"], then_branch=inner, else_branch=inner)],
+        "outer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+    )
+    good, portable.graph = portable.graph, helper.make_model(body, ir_version=8).SerializeToString()
+    liar.publish()
+    student = enter("student", Deep())
+    assert not student.step()
+    (rejected,) = events(tmp_path / "student", "rejected")
+    assert "control flow" in rejected["reason"]
+    portable.graph = good
+    liar.publish()
+    train(student.model, points(100, 1))
+    assert len(student.step()) == 1
+
+
+def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
+    torch.manual_seed(0)
+    one, two = enter("one", Wide(), forms=W), enter("two", Wide(), forms=W)
+    train(one.model, points(200, 0))
+    one.publish()
+    train(two.model, points(50, 1), teachers=two.discover())
+    two.publish()
+    newest, first = hub[0].discover(kuber.Query(order="newest")).items
+    assert newest.parents == (first.id,)
