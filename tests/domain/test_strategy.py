@@ -2,6 +2,7 @@
 
 import pytest
 
+from kuber.domain.decisions import Merging
 from kuber.domain.ranking import better, without
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Method
@@ -96,6 +97,15 @@ def test_merge_weighs_by_samples_and_staleness():
     at = situation(evaluation(40), samples=100, ages={"stale": 3})
     candidates = [Candidate(knowledge=one, evaluation=evaluation(80, 60)) for one in (fresh, stale)]
     assert Merge().shares(candidates, at) == [3.0, 1.5]
+
+
+def test_merge_weighs_by_how_far_above_chance_a_model_is():
+    half, better = knowledge("half", 50, sample_count=100), knowledge("better", 50, sample_count=100)
+    at = situation(evaluation(70, 70), samples=100)  # 0.2 above the chance of two classes
+    found = [evaluation(60, 60), evaluation(90, 90)]
+    candidates = [Candidate(knowledge=one, evaluation=seen) for one, seen in zip((half, better), found, strict=True)]
+    assert Merge().shares(candidates, at) == [pytest.approx(0.5**4), 1.0]
+    assert Merge(merging=Merging(quality=0.0)).shares(candidates, at) == [1.0, 1.0]
 
 
 def test_equal_claims_rank_by_age_then_id():

@@ -31,6 +31,7 @@ class Merging:
     """How to weigh models in an average."""
 
     staleness: float = 0.5  # a model seen `age` rounds ago counts (1 + age) ** -staleness
+    quality: float = 4.0  # one that is q times as much above chance as ours counts min(1, q) ** quality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,8 +114,9 @@ def freshest(candidates: Sequence[Knowledge], ages: dict[str, int], limit: int) 
 def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings: Merging) -> list[float]:
     """What each candidate weighs beside our own model's one: its samples against ours, less when it is stale.
 
-    A model that is right no more often than chance, by our own evaluation, weighs nothing. One that does not tell
-    its samples is taken to have as many as we have. Samples: McMahan et al., arXiv 1602.05629; staleness:
+    A model that is right no more often than chance, by our own evaluation, weighs nothing, and one that is worse than
+    ours little: it comes from one who is slow, or has just begun. One that does not tell its samples is taken to have
+    as many as we have. Samples: McMahan et al., arXiv 1602.05629; staleness:
     Xie et al., arXiv 1903.03934, section 5.2, the polynomial discount.
     """
     return [
@@ -122,6 +124,7 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings
         if one.evaluation.accuracy <= 1 / len(one.evaluation.total)
         else _more_samples(one.knowledge.sample_count, situation.samples)
         * (1 + situation.ages.get(one.knowledge.id, 0)) ** -settings.staleness
+        * _quality(one.evaluation, situation.own) ** settings.quality
         for one in candidates
     ]
 
@@ -129,3 +132,11 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings
 def _more_samples(theirs: int | None, ours: int) -> float:
     """How many times our samples they have; as many where one of us does not tell."""
     return theirs / ours if theirs is not None and ours else 1.0
+
+
+def _quality(theirs: Evaluation, ours: Evaluation | None) -> float:
+    """How much above chance they are, against how much we are; 1 where they are no worse."""
+    chance = 1 / len(theirs.total)
+    if ours is None or ours.accuracy <= chance:
+        return 1.0
+    return min(1.0, (theirs.accuracy - chance) / (ours.accuracy - chance))
