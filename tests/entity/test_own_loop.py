@@ -371,3 +371,34 @@ def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
     two.publish()
     newest, first = hub[0].discover(kuber.Query(order="newest")).items
     assert newest.parents == (first.id,)
+
+
+def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub, tmp_path):
+    """The tensors are those told of, and the labels are not as many as the network has answers."""
+    torch.manual_seed(0)
+    liar = enter("liar", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
+    train(liar.model, points(200, 0))
+    draft = liar._publisher._task
+    liar._publisher._task = kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=draft.input_shape)
+    evaluation = kuber.Evaluation(test_set=kuber.Digest.of(b"mine"), correct=(1,) * 4, total=(2,) * 4)
+    liar._meet()
+    liar._journal.change(round=1)
+    liar._run(liar._publisher.publish(evaluation))
+    student = enter("student", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
+    assert not student.discover()
+    (rejected,) = events(tmp_path / "student", "rejected")
+    assert "answers 1 samples with shape (1, 3)" in rejected["reason"]
+
+
+def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):
+    torch.manual_seed(0)
+    model = Wide()
+    train(model, points(200, 0))
+    graph = kuber.export(model, input_shape=(2,))
+    wards = kuber.Task(name="wards", labels=LABELS, input_shape=(2,))
+    honest = kuber.Portable(graph, input_shape=(2,), classes=3)
+    enter("honest", honest, task=wards).publish()
+    student = enter("student", Deep(), task=wards)
+    assert len(student.discover()) == 1
+    with pytest.raises(kuber.CorruptKnowledgeError, match="not \\(2, 4\\)"):
+        student._bench._running(graph, kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,)))

@@ -17,7 +17,7 @@ from kuber.entity.work import Evaluated, Work
 from kuber.errors import SettingsError
 from kuber.learning.architectures import make
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
-from kuber.learning.forms import known_by_name
+from kuber.learning.forms import check_fits, known_by_name
 from kuber.learning.portable import Portable
 from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import Translated
@@ -77,7 +77,7 @@ class Bench:
         self.task = task
         self.labelled = None if validation is None else Labelled(validation)
         self._evaluates = evaluates
-        self._graphs: dict[bytes, Portable] = {}  # the least lately used first
+        self._graphs: dict[tuple[bytes, tuple[int, ...], int], Portable] = {}  # the least lately used first
         self._digest = None if self.labelled is None else self.labelled.digest
         if self.labelled is not None:
             self._check(self.labelled)
@@ -103,12 +103,14 @@ class Bench:
 
     def voice(self, teacher: Teacher, task: Task) -> nn.Module:
         """A teacher's network in our labels, frozen, on our device."""
-        network = self._network(teacher, task)
+        network = self._network(teacher, task).to(self.device)
         network.requires_grad_(False)
         network.eval()
+        if teacher.graph is None and teacher.task is not None and self.labelled is not None:
+            check_fits(network, self.labelled.x[:1].to(self.device), classes=task.classes)
         if task.labels != self.task.labels:
             network = Translated(network, theirs=task.labels, ours=self.task.labels)
-        return network.to(self.device)
+        return network
 
     def evaluating(self, weights: Weights, teacher: Teacher | None) -> Work:
         """The work of an evaluation of our model with these weights, or of a teacher in our labels."""
@@ -155,8 +157,9 @@ class Bench:
 
     def _running(self, graph: bytes, task: Task) -> Portable:
         """A graph as a network. Starting its process takes long: it is evaluated first, and then spoken with."""
-        found = self._graphs.pop(graph, None) or Portable(graph, input_shape=task.input_shape, classes=task.classes)
-        self._graphs[graph] = found
+        key = graph, task.input_shape, task.classes  # two records may tell of one graph differently
+        found = self._graphs.pop(key, None) or Portable(graph, input_shape=task.input_shape, classes=task.classes)
+        self._graphs[key] = found
         if len(self._graphs) > RUNNING:
             del self._graphs[next(iter(self._graphs))]  # its process ends when nobody else has it
         return found

@@ -13,6 +13,7 @@ from kuber.domain.knowledge import Architecture
 from kuber.domain.task import Task
 from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import EVALUATION_BATCH
+from kuber.learning.forms import check_fits
 from kuber.learning.portable import Portable
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.training import Training
@@ -40,10 +41,14 @@ class Learner:
         return build(self.architecture, weights, self.runtime)
 
     def speaker(self, teacher: "Teacher") -> nn.Module:
-        """The model of a teacher, on our device. CorruptKnowledgeError when its graph is unsound."""
+        """The model of a teacher, on our device. KnowledgeError when it is unsound or not for our task."""
         if teacher.graph is not None:
             return Portable(teacher.graph, input_shape=self.private.shape, classes=self.classes)
-        return build(teacher.architecture, teacher.weights, self.runtime)
+        network = build(teacher.architecture, teacher.weights, self.runtime)
+        if teacher.task is not None:  # another's, whose network may be for other samples or classes than it tells
+            probe = self.runtime.place(torch.zeros(1, *self.private.shape))
+            check_fits(network, probe, classes=self.classes)
+        return network
 
     def training_batches(
         self, draws: torch.Generator, spoken: Tensor | None = None, *, augment: bool = True
