@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from kuber.domain.graph import STANDARD_DOMAINS
 from kuber.learning.confinement import confine
@@ -66,7 +67,7 @@ class Network:
     def __init__(self, data: bytes, shape: tuple[int, ...], classes: int) -> None:
         try:
             model = onnx.ModelProto.FromString(data)
-        except Exception:  # noqa: BLE001 - a parser of another's bytes: whatever it raises, they are no graph
+        except DecodeError:
             raise Refused("it is no ONNX file") from None
         check(model)
         self._input, self.dtype = _input(model.graph, shape)

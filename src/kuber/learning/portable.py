@@ -96,12 +96,6 @@ class Portable(nn.Module):
         """End the process."""
         self._finalizer()
 
-    def __reduce__(self) -> Any:
-        return _again, (self.graph, self._shape, self._classes, self._limits)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Portable":
-        return _again(self.graph, self._shape, self._classes, self._limits)
-
     def _ask(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         deadline = time.monotonic() + self._limits.seconds
         self._send(len(batch).to_bytes(8, "little") + batch.tobytes())
@@ -206,10 +200,6 @@ def check_installed() -> None:
     """IncompatibleKnowledgeError when what runs graphs is not installed."""
     if find_spec("onnxruntime") is None or find_spec("onnx") is None:
         raise IncompatibleKnowledgeError("ONNX graphs need onnx and onnxruntime: pip install 'kuber[onnx]'.")
-
-
-def _again(graph: bytes, shape: tuple[int, ...], classes: int, limits: GraphLimits) -> Portable:
-    return Portable(graph, input_shape=shape, classes=classes, limits=limits)
 
 
 def _start() -> "subprocess.Popen[bytes]":
