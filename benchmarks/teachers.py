@@ -24,14 +24,14 @@ from kuber.domain.task import Task
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.portable import Portable, export
 from kuber.learning.runtime import Runtime, build, keep_freed_memory
-from kuber.learning.teachers import Teachers, Voice
+from kuber.learning.teachers import Teacher, Teachers
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
 TASK = Task(name="images", labels=tuple(map(str, range(CLASSES))), input_shape=SHAPE, test_set=Digest.of(b"common"))
 EVALUATION = Evaluation(test_set=Digest.of(b"common"), correct=(5,) * CLASSES, total=(10,) * CLASSES)
 
 
-def voice(network: nn.Module, architecture: str) -> Voice:
+def voice(network: nn.Module, architecture: str) -> Teacher:
     knowledge = Knowledge(
         id=architecture,
         entity="other",
@@ -43,7 +43,7 @@ def voice(network: nn.Module, architecture: str) -> Voice:
         published_at=datetime.now(UTC),
     )
     network.requires_grad_(False).eval()
-    return Voice(knowledge=knowledge, evaluation=EVALUATION, network=network)
+    return Teacher(knowledge=knowledge, evaluation=EVALUATION, network=network)
 
 
 def seconds(work: Callable[[], object], steps: int) -> float:

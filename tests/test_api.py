@@ -14,7 +14,7 @@ from kuber.domain.strategies import STRATEGIES
 
 # Whoever takes one of these away breaks somebody's program.
 NAMES = {
-    *("Entity", "Task", "Evaluation", "Digest", "Teachers", "Voice", "test_set_digest", "Tensors", "load_tensors"),
+    *("Entity", "Task", "Evaluation", "Digest", "Teachers", "Teacher", "test_set_digest", "Tensors", "load_tensors"),
     *("distillation_loss", "guide_loss", "not_true_distillation", "balanced_softmax"),
     *("Portable", "GraphLimits", "export"),
     *("Knowledge", "Draft", "Artifact", "Architecture", "Query", "Page"),

@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from kuber.learning.portable import GraphLimits as GraphLimits
     from kuber.learning.portable import Portable as Portable
     from kuber.learning.portable import export as export
+    from kuber.learning.teachers import Teacher as Teacher
     from kuber.learning.teachers import Teachers as Teachers
-    from kuber.learning.teachers import Voice as Voice
 
 __version__ = version("kuber")
 
@@ -129,7 +129,7 @@ _PUBLIC = {
     "kuber.learning.distillation": ("distillation_loss",),
     "kuber.learning.guidance": ("guide_loss", "not_true_distillation"),
     "kuber.learning.portable": ("GraphLimits", "Portable", "export"),
-    "kuber.learning.teachers": ("Teachers", "Voice"),
+    "kuber.learning.teachers": ("Teachers", "Teacher"),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted([*_MODULES, "__version__"])

@@ -14,7 +14,7 @@ from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError
 from kuber.learning.distillation import distillation_loss
 from kuber.learning.guidance import guide_loss, heeding
-from kuber.learning.teachers import Teachers, Translated, Voice
+from kuber.learning.teachers import Teacher, Teachers, Translated
 
 SET = Digest.of(b"set")
 NOTHING = -torch.inf
@@ -43,7 +43,7 @@ def voice(id, network, correct=(5, 5, 5)):
         round=1,
         published_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    return Voice(knowledge=knowledge, evaluation=evaluation, network=network)
+    return Teacher(knowledge=knowledge, evaluation=evaluation, network=network)
 
 
 def test_labels_are_matched_by_their_texts():

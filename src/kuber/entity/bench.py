@@ -101,7 +101,7 @@ class Bench:
         """Whether weights of this architecture can be run here."""
         return architecture == self.architecture or known_by_name(architecture)
 
-    def voice(self, teacher: Teacher, task: Task) -> nn.Module:
+    def speaker(self, teacher: Teacher, task: Task) -> nn.Module:
         """A teacher's network in our labels, frozen, on our device."""
         network = self._network(teacher, task).to(self.device)
         network.requires_grad_(False)
@@ -115,11 +115,11 @@ class Bench:
     def evaluating(self, weights: Weights, teacher: Teacher | None) -> Work:
         """The work of an evaluation of our model with these weights, or of a teacher in our labels."""
         if teacher is not None:
-            return self._work(self.voice(teacher, teacher.task or self.task), strict=True)
+            return self._work(self.speaker(teacher, teacher.task or self.task), strict=True)
         if not weights:
             return self._work(self.model, strict=False)
         ours = Teacher(architecture=self.architecture, weights=weights)
-        return self._work(self.voice(ours, self.task), strict=False)
+        return self._work(self.speaker(ours, self.task), strict=False)
 
     def evaluate(self, network: nn.Module, *, strict: bool = False) -> Evaluation:
         """What a network that speaks of our labels is worth. CorruptKnowledgeError when, strictly, it is nonsense."""

@@ -10,7 +10,7 @@ from kuber.entity.bench import Bench
 from kuber.entity.journal import Journal
 from kuber.entity.retrieval import Retrieval
 from kuber.entity.work import Work
-from kuber.learning.teachers import Teachers, Voice
+from kuber.learning.teachers import Teacher, Teachers
 
 
 class Listening:
@@ -37,10 +37,10 @@ class Listening:
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
-                Voice(
+                Teacher(
                     knowledge=one.knowledge,
                     evaluation=one.evaluation,
-                    network=self._bench.voice(teacher, teacher.task or self._bench.task),
+                    network=self._bench.speaker(teacher, teacher.task or self._bench.task),
                 )
                 for one, teacher in taught
             ],
@@ -73,7 +73,7 @@ class Listening:
         spoke = list(self.teachers.heard)
         if forget:
             self.teachers.heard.clear()
-        found = {voice.knowledge.id: voice.evaluation for voice in self.teachers}
+        found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
         return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
 
     def _choosing(self, search: Search, situation: Situation) -> Callable[[Any], list[Any]]:

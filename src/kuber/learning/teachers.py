@@ -35,7 +35,7 @@ class Translated(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Voice:
+class Teacher:
     """One teacher: what was published of it, what we found it to be worth, and its network in our labels."""
 
     knowledge: Knowledge
@@ -43,7 +43,7 @@ class Voice:
     network: nn.Module
 
 
-class Teachers(Sequence[Voice]):
+class Teachers(Sequence[Teacher]):
     """What an entity found to learn from; empty, and so false, when there is nothing.
 
     Called with a batch they say together what they think of it: see `__call__`.
@@ -51,7 +51,7 @@ class Teachers(Sequence[Voice]):
 
     def __init__(
         self,
-        voices: Sequence[Voice] = (),
+        teachers: Sequence[Teacher] = (),
         *,
         classes: int,
         temperature: float = 2.0,
@@ -62,7 +62,7 @@ class Teachers(Sequence[Voice]):
 
         A teacher that speaks nonsense is left out from then on, and `refuse` is told why.
         """
-        self._voices = list(voices)
+        self._members = list(teachers)
         self._classes = classes
         self.temperature = temperature
         self._sharpness = sharpness
@@ -70,13 +70,13 @@ class Teachers(Sequence[Voice]):
         self.heard: list[Knowledge] = []  # of those that have spoken, in the order in which they first did
 
     def __len__(self) -> int:
-        return len(self._voices)
+        return len(self._members)
 
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
-        return self._voices[place]
+        return self._members[place]
 
-    def __iter__(self) -> Iterator[Voice]:
-        return iter(self._voices)
+    def __iter__(self) -> Iterator[Teacher]:
+        return iter(self._members)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The teachers' logits for a batch, to be softened with `temperature`: shape (batch, classes), no gradient.
@@ -93,7 +93,7 @@ class Teachers(Sequence[Voice]):
         `student` are its logits for the batch `x`, shape (batch, classes), and `labels` have shape (batch,). The
         label is known, so the teachers are heard about the other classes: `kuber.guide_loss`.
         """
-        if not self._voices:
+        if not self._members:
             return student.new_zeros(())
         return guide_loss(student, self.softened(x), labels, temperature=self.temperature)
 
@@ -101,23 +101,23 @@ class Teachers(Sequence[Voice]):
     def softened(self, x: Tensor) -> Tensor:
         """The same as log-probabilities, softened already."""
         spoken, competences = [], []
-        for voice in list(self._voices):
+        for teacher in list(self._members):
             try:
-                said = voice.network(x).float()
+                said = teacher.network(x).float()
                 sound = speaks_sense(said)
                 reason = "It answers with values that are not finite."
             except KnowledgeError as error:
                 sound, reason = False, error.message
             if not sound:
-                self._voices.remove(voice)
-                log.warning("Knowledge %s is left out: %s", voice.knowledge.id, reason)
-                self._refuse(voice.knowledge, reason)
+                self._members.remove(teacher)
+                log.warning("Knowledge %s is left out: %s", teacher.knowledge.id, reason)
+                self._refuse(teacher.knowledge, reason)
                 continue
             spoken.append(said)
-            recalls = [recall or 0.0 for recall in voice.evaluation.recalls]
+            recalls = [recall or 0.0 for recall in teacher.evaluation.recalls]
             competences.append(torch.tensor(recalls, device=said.device))
-            if voice.knowledge not in self.heard:
-                self.heard.append(voice.knowledge)
+            if teacher.knowledge not in self.heard:
+                self.heard.append(teacher.knowledge)
         if not spoken:
             return torch.full((len(x), self._classes), -torch.inf, device=x.device)
         return combined(spoken, competences, temperature=self.temperature, sharpness=self._sharpness)
