@@ -50,6 +50,30 @@ def test_tells_what_was_changed_in_order(events, registry_service, enrolled, pub
     assert [data["subject"] for _, _, data in told[2:]] == [record, record]
 
 
+def test_a_publication_and_a_delivery_carry_what_a_reader_would_ask_for(
+    events, registry_service, enrolled, published_body
+):
+    before = events()[-1][0]
+    person = enrolled("teller")
+    client = registry_service.client
+    draft = published_body(person)
+    headers = person.headers | {"Idempotency-Key": "a"}
+    record = client.post("/v1/knowledge", json=person.signed(draft, "a"), headers=headers).json()
+    delivery = {"student": person.id, "teachers": [record["id"]], "method": "merge", "round": 4}
+    delivery |= {"accuracy_before": 0.25, "accuracy_after": 0.5, "kept": True}
+    client.post("/v1/deliveries", json=delivery, headers=headers).raise_for_status()
+    told = {kind: data["detail"] for _, kind, data in events(before) if data["actor"] == person.id}
+    evaluation = draft["evaluation"]
+    assert told["publish"] == {
+        "round": draft["round"],
+        "accuracy": sum(evaluation["correct"]) / sum(evaluation["total"]),
+        "task": draft["task"]["name"],
+        "architecture": draft["architecture"]["name"],
+        "bytes": sum(artifact["size"] for artifact in draft["artifacts"].values()),
+    }
+    assert told["deliver"] == {name: value for name, value in delivery.items() if name != "student"}
+
+
 def test_a_reader_that_comes_back_misses_none(events):
     everything = events()
     assert len(everything) >= 3

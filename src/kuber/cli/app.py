@@ -15,6 +15,7 @@ from kuber.cli.registry import registry
 from kuber.cli.run import run
 from kuber.cli.simulate import simulate
 from kuber.cli.vault import vault
+from kuber.cli.watch import watch
 
 app = typer.Typer(
     help="Knowledge exchange between independently trained deep networks.",
@@ -30,6 +31,7 @@ app.command()(entity)
 app.command()(export)
 app.command()(registry)
 app.command()(vault)
+app.command()(watch)
 for command in (collect, scrub, check, backup, restore):
     hub.command()(command)
 app.add_typer(hub, name="hub")

@@ -44,7 +44,7 @@ def list_records(
     from kuber.domain.query import Query
     from kuber.views import percent, size
 
-    with _registry(registry, identity, admin_token, ca) as records:
+    with open_registry(registry, identity, admin_token, ca) as records:
         page = records.discover(Query(task=task, order="accuracy" if best else "newest", limit=limit))
         names = _names(records)
     console = Console(markup=False)  # names are their owners'
@@ -85,7 +85,7 @@ def show(
 
     from kuber.views import percent, size
 
-    with _registry(registry, identity, admin_token, ca) as records:
+    with open_registry(registry, identity, admin_token, ca) as records:
         one = _record(records, id)
         names = _names(records)
         attested = records.attestations(one.id)
@@ -198,7 +198,7 @@ def withdraw(
     ca: Ca = None,
 ) -> None:
     """Take a record of your own back: it is found no more."""
-    with _registry(registry, identity, TOKEN, ca) as records:
+    with open_registry(registry, identity, TOKEN, ca) as records:
         one = _record(records, id)
         records.withdraw(one.id)
     print(f"The record {one.id} is withdrawn.")
@@ -222,7 +222,7 @@ def tree(
     from kuber.domain.query import Query
     from kuber.views import percent
 
-    with _registry(registry, identity, admin_token, ca) as records:
+    with open_registry(registry, identity, admin_token, ca) as records:
         names = _names(records)
         if id is not None:
             roots: tuple[Knowledge, ...] = (_record(records, id),)
@@ -253,7 +253,10 @@ def tree(
 
 
 @contextmanager
-def _registry(url: str, identity: Path | None, admin_token: Path, ca: Path | None) -> Iterator["HttpRegistry"]:
+def open_registry(
+    url: str, identity: Path | None, admin_token: Path, ca: Path | None, *, patience: float = 10.0
+) -> Iterator["HttpRegistry"]:
+    """The registry at `url`, asked as the operator, or as the entity whose folder `identity` is."""
     from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
     from kuber.client.registry import HttpRegistry
     from kuber.signing import Identity
@@ -264,7 +267,7 @@ def _registry(url: str, identity: Path | None, admin_token: Path, ca: Path | Non
         if not (identity / TOKEN_FILE).exists():
             raise SettingsError(f"There is no token of an entity in {identity}; it gets one when it joins.")
         credentials = Credentials(Identity.kept(identity / KEY_FILE), path=identity / TOKEN_FILE)
-    with HttpRegistry(url, credentials=credentials, ca=ca) as records:
+    with HttpRegistry(url, credentials=credentials, patience=patience, ca=ca) as records:
         records.check()
         yield records
 
@@ -276,7 +279,7 @@ def _hub(
     from kuber.client.vault import HttpVault
 
     with (
-        _registry(registry, identity, admin_token, ca) as records,
+        open_registry(registry, identity, admin_token, ca) as records,
         HttpVault(vault, credentials=records.credentials, ca=ca) as blobs,
     ):
         blobs.check()

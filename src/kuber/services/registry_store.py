@@ -48,7 +48,7 @@ from kuber.services.registry_members import (
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
-from kuber.wire import DraftBody, body_bytes, canonical, succession_bytes
+from kuber.wire import DeliveryBody, DraftBody, body_bytes, canonical, succession_bytes
 
 REMEMBERED = 2000  # records that are not read again
 
@@ -218,7 +218,7 @@ class RegistryStore:
                 return earlier, False
             count_record(connection, draft)
             insert_knowledge(connection, self._shared, record, key=key, draft=digest)
-            note(connection, record.published_at, draft.entity, "publish", id)
+            note(connection, record.published_at, draft.entity, "publish", id, _told(record))
             return record, True
 
         return self.database.write(work)
@@ -281,7 +281,9 @@ class RegistryStore:
 
         def work(connection: Connection) -> None:
             insert_verification(connection, record, verification, now)
-            note(connection, now, VERIFIER, verification.standing.value, id)
+            found = verification.evaluation
+            detail = {"accuracy": found.accuracy} if found is not None else {}
+            note(connection, now, VERIFIER, verification.standing.value, id, detail)
 
         self.database.write(work)
         self._verified += 1
@@ -322,7 +324,8 @@ class RegistryStore:
             _registered(connection, delivery.student)
             _check_named(connection, delivery.teachers)
             insert_delivery(connection, delivery, key=key, now=now)
-            note(connection, now, delivery.student, "deliver", delivery.teachers[0])
+            body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"})
+            note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
 
         self.database.write(work)
 
@@ -378,3 +381,14 @@ def _page(
     if len(found) <= limit:
         return found, None
     return found[:limit], cursors.encode(seq.table.name, found[limit - 1].seq)
+
+
+def _told(record: Knowledge) -> dict[str, Any]:
+    """What the event of a publication carries, so that who follows the events need not ask for each record."""
+    return {
+        "round": record.round,
+        "accuracy": record.evaluation.accuracy,
+        "task": record.task.name,
+        "architecture": record.architecture.name,
+        "bytes": sum(artifact.size for artifact in record.artifacts.values()),
+    }

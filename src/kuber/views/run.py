@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal, Self
 
 from kuber.domain.event import Event
+from kuber.views.wording import natural
 
 State = Literal[
     "joining",
@@ -21,8 +22,6 @@ State = Literal[
     "stopped",
     "failed",
 ]
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,35 +259,3 @@ class RunView:
         etas = [self.eta(name, now) for name in self.entities]
         known = [eta for eta in etas if eta is not None]
         return max(known) if known and len(known) == len(etas) else None
-
-
-def natural(name: str) -> tuple[int, int, str]:
-    """Sorts names as people do: 2 before 10, and numbers before words."""
-    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
-
-
-def percent(share: float) -> str:
-    """A share as percent with one decimal."""
-    return f"{share:.1%}"
-
-
-def points(difference: float) -> str:
-    """A difference of shares as signed percentage points with one decimal."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
-
-
-def size(count: int) -> str:
-    """A number of bytes in a unit that people read, in steps of 1000."""
-    value = float(count)
-    for unit in _UNITS:
-        if round(value, 1) < 1000 or unit == _UNITS[-1]:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("the last unit takes every size")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `m:ss` or `h:mm:ss`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,156 @@
+"""What a hub looks like at one moment, made from the events that its registry tells every entity."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from kuber.domain.access import AuditEntry
+from kuber.domain.verification import Standing
+from kuber.views.wording import natural
+
+ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
+LATEST = 500  # deliveries and events that are remembered whole
+CURVE = 500  # accuracies of one entity that are remembered
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubDelivery:
+    """One absorption, as the student told the registry."""
+
+    time: datetime
+    student: str  # entity ids
+    publishers: tuple[str, ...]  # each once; without those that published before we began to read
+    teachers: tuple[str, ...]  # knowledge ids
+    method: str
+    round: int  # the student's
+    before: float  # accuracies on the common test set, 0 to 1
+    after: float
+    kept: bool
+
+
+@dataclass
+class HubEntity:
+    """One entity of a hub, as far as it told."""
+
+    id: str
+    name: str
+    joined: datetime
+    seen: datetime  # when it last did something
+    round: int = 0
+    accuracy: float | None = None  # the latest that it told of, 0 to 1
+    curve: deque[tuple[datetime, int, float]] = field(default_factory=lambda: deque(maxlen=CURVE))
+    published: int = 0
+    absorbed: int = 0  # deliveries whose result it kept
+    declined: int = 0  # deliveries whose result it did not keep
+    taught: int = 0  # kept deliveries of others in which its knowledge took part
+    gained: float = 0.0  # sum over kept deliveries, after less before
+    gave: float = 0.0  # the same of those that it taught, shared equally among the teachers
+
+    def online(self, now: datetime) -> bool:
+        """Whether it did something lately."""
+        return now - self.seen < ONLINE
+
+
+@dataclass
+class HubView:
+    """A hub after the events that were applied. Unknown acts and details that are missing are passed over."""
+
+    entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, first come first
+    publishers: dict[str, str] = field(default_factory=dict)  # knowledge id -> entity id
+    accuracies: dict[str, float] = field(default_factory=dict)  # knowledge id -> claimed, where it was told
+    withdrawn: set[str] = field(default_factory=set)
+    standings: dict[str, Standing] = field(default_factory=dict)  # knowledge id -> what the hub found last
+    deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
+    events: deque[AuditEntry] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
+    taught: Counter[tuple[str, str]] = field(default_factory=Counter)  # (teacher, student) -> kept deliveries
+    delivered: int = 0
+    kept: int = 0
+    last: int = 0  # id of the last event
+
+    def apply(self, number: int, entry: AuditEntry) -> None:
+        """Take in the event with this number; one that was taken in before changes nothing."""
+        if number <= self.last:
+            return
+        self.last = number
+        self.events.append(entry)
+        if entry.act == "enrol":
+            self.entities[entry.actor] = HubEntity(
+                id=entry.actor, name=entry.subject, joined=entry.time, seen=entry.time
+            )
+            return
+        entity = self.entities.get(entry.actor)
+        if entity is not None:
+            entity.seen = max(entity.seen, entry.time)
+        match entry.act:
+            case "publish":
+                self._publish(entity, entry)
+            case "withdraw":
+                self.withdrawn.add(entry.subject)
+            case "deliver":
+                self._deliver(entity, entry)
+            case "report" if entity is not None:
+                _report(entity, entry)
+            case "verified" | "unverifiable" | "quarantined":
+                self.standings[entry.subject] = Standing(entry.act)
+
+    def _publish(self, entity: HubEntity | None, entry: AuditEntry) -> None:
+        self.publishers[entry.subject] = entry.actor
+        if "accuracy" in entry.detail:
+            self.accuracies[entry.subject] = entry.detail["accuracy"]
+        if entity is not None:
+            entity.published += 1
+            entity.round = max(entity.round, entry.detail.get("round", 0))
+
+    def _deliver(self, entity: HubEntity | None, entry: AuditEntry) -> None:
+        self.delivered += 1
+        detail = entry.detail
+        if "teachers" not in detail or entity is None:  # told by a registry of before there were details
+            return
+        told = HubDelivery(
+            time=entry.time,
+            student=entity.id,
+            publishers=tuple(
+                dict.fromkeys(self.publishers[one] for one in detail["teachers"] if one in self.publishers)
+            ),
+            teachers=tuple(detail["teachers"]),
+            method=detail["method"],
+            round=detail["round"],
+            before=detail["accuracy_before"],
+            after=detail["accuracy_after"],
+            kept=detail["kept"],
+        )
+        self.deliveries.append(told)
+        entity.round = max(entity.round, told.round)
+        if not told.kept:
+            entity.declined += 1
+            return
+        self.kept += 1
+        entity.absorbed += 1
+        entity.gained += told.after - told.before
+        for publisher in told.publishers:
+            self.taught[publisher, entity.id] += 1
+            if publisher in self.entities:
+                self.entities[publisher].taught += 1
+                self.entities[publisher].gave += (told.after - told.before) / len(told.publishers)
+
+    def name_of(self, id: str) -> str:
+        """The name of the entity with this id; the id itself when it is not known."""
+        return self.entities[id].name if id in self.entities else id
+
+    def ranked(self, now: datetime) -> list[HubEntity]:
+        """Those that are online, then the others; in the order of their names."""
+        return sorted(self.entities.values(), key=lambda one: (not one.online(now), natural(one.name)))
+
+    @property
+    def shelved(self) -> int:
+        """How many records can be found: published, and neither withdrawn nor quarantined."""
+        bad = {id for id, standing in self.standings.items() if standing is Standing.QUARANTINED}
+        return len(self.publishers.keys() - self.withdrawn - bad)
+
+
+def _report(entity: HubEntity, entry: AuditEntry) -> None:
+    entity.round = entry.detail.get("round", entity.round)
+    total = sum(entry.detail.get("total", ()))
+    if total:
+        entity.accuracy = sum(entry.detail["correct"]) / total
+        entity.curve.append((entry.time, entity.round, entity.accuracy))

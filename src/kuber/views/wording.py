@@ -1,0 +1,60 @@
+"""Numbers as people read them, the same on every screen."""
+
+from collections.abc import Sequence
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def natural(name: str) -> tuple[int, int, str]:
+    """Sorts names as people do: 2 before 10, and numbers before words."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+
+
+def percent(share: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{share:.1%}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares as signed percentage points with one decimal."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def size(count: int) -> str:
+    """A number of bytes in a unit that people read, in steps of 1000."""
+    value = float(count)
+    for unit in _UNITS:
+        if round(value, 1) < 1000 or unit == _UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes every size")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the largest unit that fits: `now`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    if seconds < 1:
+        return "now"
+    for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 24)):
+        if seconds / length < most:
+            return f"{int(seconds / length)} {unit}"
+    return f"{int(seconds / 86400)} d"
+
+
+def sparkline(values: Sequence[float], *, width: int) -> str:
+    """The last `width` values as bars of eighths, from the lowest of them to the highest."""
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    steps = len(_BARS) - 1
+    return "".join(
+        _BARS[round(steps * (value - low) / (high - low)) if high > low else steps // 2] for value in shown
+    )

@@ -1,0 +1,146 @@
+"""`kuber watch`: on a hub that runs, dies and comes back, and drawn for narrow and wide terminals."""
+
+import io
+import os
+import queue
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kuber.cli.watch import HubLines, HubScreen
+from kuber.client.registry import HttpRegistry
+from kuber.domain.access import OPERATOR_TOKEN_FILE, AuditEntry
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.views import HubView
+
+from ..conftest import running, service
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def entry(seconds: float, actor: str, act: str, subject: str, /, **detail: Any) -> AuditEntry:
+    return AuditEntry(time=START + timedelta(seconds=seconds), actor=actor, act=act, subject=subject, detail=detail)
+
+
+def story(entities: int) -> list[AuditEntry]:
+    """Everybody joins, tells of three rounds and publishes; the second learns from the first."""
+    told = []
+    for index in range(entities):
+        id = f"id{index}"
+        told.append(entry(index, id, "enrol", f"ward {index}"))
+        told += [
+            entry(100 + index, id, "report", id, round=n, correct=[10 * n * n + index, 0], total=[100, 100])
+            for n in (1, 2, 3)
+        ]
+        told.append(entry(110 + index, id, "publish", f"k{index}", round=3))
+    delivery = {"method": "guide", "round": 3, "accuracy_before": 0.25, "accuracy_after": 0.4}
+    told.append(entry(150, "id1", "deliver", "k0", teachers=["k0"], kept=True, **delivery))
+    return [*told, entry(160, "id1", "deliver", "k0", teachers=["k0"], kept=False, **delivery)]
+
+
+def drawn(width: int, height: int, entries: list[AuditEntry], *, away: str | None = None) -> list[str]:
+    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, record=True)
+    screen = HubScreen(console, HubView(), "http://hub:5001", clock=lambda: START + timedelta(seconds=170))
+    for number, one in enumerate(entries, start=1):
+        screen.apply(number, one)
+    if away:
+        screen.lose(away)
+    console.print(screen.render())
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_says_who_is_there_and_who_learnt_from_whom(width: int) -> None:
+    lines = drawn(width, 24, story(3))
+    assert max(map(len, lines)) <= width
+    assert lines[:2] == ["KUber http://hub:5001", "3 of 3 online, 3 records, 1 of 2 deliveries kept"]
+    rows = {line.split()[2]: line.split() for line in lines if line.startswith("● ward")}
+    curve = ["▁▄█"] if width == 120 else []
+    assert rows["0"][3:] == ["3", "45.0%", *curve, "1", "0/0", "-", "1", "1", "min"]
+    assert rows["1"][3:] == ["3", "45.5%", *curve, "1", "1/2", "+15.0", "0", "10", "s"]
+    assert lines[-1] == "  20 s  ward 1 <- ward 0: guide in round 3, 25.0% -> 40.0% (+15.0)"
+    assert lines[-2].endswith("(+15.0), not kept")
+
+
+def test_never_higher_than_the_terminal() -> None:
+    lines = drawn(80, 24, story(50), away="No answer.")
+    assert len(lines) <= 24
+    assert "No answer. Trying again." in lines
+    shown = sum(line.startswith("● ward") for line in lines)
+    assert f"and {50 - shown} more" in lines
+
+
+def test_nobody_there_yet_is_said() -> None:
+    assert any("Nobody has joined yet" in line for line in drawn(80, 24, []))
+
+
+def test_a_name_cannot_write_to_the_terminal() -> None:
+    lines = drawn(80, 24, [entry(0, "a", "enrol", "\x1b[2J[red]evil")])
+    assert any("[2J[red]evil" in line and "\x1b" not in line for line in lines)
+
+
+def test_lines_tell_once_that_the_hub_is_away() -> None:
+    console = Console(width=80, file=io.StringIO())
+    lines = HubLines(console, HubView())
+    lines.found()
+    for act in (lambda: lines.lose("Gone."), lambda: lines.lose("Gone."), lines.found, lines.found):
+        act()
+    assert console.file.getvalue().splitlines() == ["Gone. Trying again.", "The registry answers again."]  # type: ignore[attr-defined]
+
+
+def kuber(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    program = [sys.executable, "-u", "-m", "kuber", "watch", *arguments]
+    environment = os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(program, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
+    said: queue.Queue[str] = queue.Queue()
+
+    def read(stream: io.TextIOBase) -> None:
+        for line in stream:
+            said.put(line.rstrip())
+
+    def until(wanted: str) -> None:
+        while wanted not in said.get(timeout=30):
+            pass
+
+    token = tmp_path / "registry" / OPERATOR_TOKEN_FILE
+    with running(tmp_path, "--open-enrolment") as hub, HttpRegistry(hub.registry) as registry:
+        me = registry.register("ward")
+        watching = kuber("--registry", hub.registry, "--admin-token", str(token))
+        threading.Thread(target=read, args=(watching.stdout,), daemon=True).start()
+        until("ward joined")
+        registry.report(
+            me.id, round=4, evaluation=Evaluation(correct=(3,), total=(4,), test_set=Digest.of(b"samples"))
+        )
+        until("ward ended round 4, accuracy 75.0%")
+        credentials = registry.credentials
+    try:
+        until("Trying again.")
+        port = hub.registry.rpartition(":")[2]
+        options = ("--port", port, "--vault", hub.vault, "--secret", str(tmp_path / "secret"))
+        with service("registry", tmp_path, *options), HttpRegistry(hub.registry, credentials=credentials) as registry:
+            until("The registry answers again.")
+            registry.report(me.id, round=5)
+            until("ward ended round 5")
+            once = kuber("--registry", hub.registry, "--admin-token", str(token), "--once")
+            printed, _ = once.communicate(timeout=60)
+            assert once.returncode == 0, printed
+            assert "1 of 1 online" in printed
+    finally:
+        watching.terminate()
+        watching.wait(20)
+
+
+def test_a_wrong_address_is_one_sentence() -> None:
+    asked = kuber("--registry", "http://127.0.0.1:9", "--admin-token", os.devnull)
+    printed, _ = asked.communicate(timeout=60)
+    assert asked.returncode != 0
+    assert "Traceback" not in printed

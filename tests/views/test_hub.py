@@ -1,0 +1,106 @@
+"""What the events of a hub add up to."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kuber.domain.access import AuditEntry
+from kuber.views import HubView, ago, sparkline
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def entry(seconds: float, actor: str, act: str, subject: str, /, **detail: Any) -> AuditEntry:
+    return AuditEntry(time=START + timedelta(seconds=seconds), actor=actor, act=act, subject=subject, detail=detail)
+
+
+def delivery(
+    seconds: float, student: str, teachers: list[str], before: float, after: float, *, kept: bool
+) -> AuditEntry:
+    told = {"method": "guide", "round": 3, "accuracy_before": before, "accuracy_after": after, "kept": kept}
+    return entry(seconds, student, "deliver", teachers[0], teachers=teachers, **told)
+
+
+def view_of(*entries: AuditEntry) -> HubView:
+    view = HubView()
+    for number, one in enumerate(entries, start=1):
+        view.apply(number, one)
+    return view
+
+
+JOINED = [entry(0, "a", "enrol", "10"), entry(1, "b", "enrol", "9"), entry(2, "c", "enrol", "x")]
+
+
+def test_a_report_tells_round_and_accuracy() -> None:
+    reports = [entry(10 * n, "a", "report", "a", round=n, correct=[n, 1], total=[10, 10]) for n in (1, 2)]
+    one = view_of(*JOINED, *reports, entry(30, "a", "report", "a", round=3)).entities["a"]
+    assert (one.name, one.round, one.accuracy) == ("10", 3, pytest.approx(0.15))
+    assert [(round, accuracy) for _, round, accuracy in one.curve] == [
+        (1, pytest.approx(0.1)),
+        (2, pytest.approx(0.15)),
+    ]
+    assert one.seen == START + timedelta(seconds=30)
+
+
+def test_what_a_kept_delivery_brought_is_shared_among_its_teachers() -> None:
+    view = view_of(
+        *JOINED,
+        entry(3, "b", "publish", "kb", round=1, accuracy=0.5),
+        entry(4, "c", "publish", "kc", round=2, accuracy=0.4),
+        delivery(5, "a", ["kb", "kc", "unknown"], 0.2, 0.3, kept=True),
+        delivery(6, "a", ["kb"], 0.3, 0.1, kept=False),
+    )
+    student, teacher = view.entities["a"], view.entities["b"]
+    assert (student.absorbed, student.declined, student.taught) == (1, 1, 0)
+    assert student.gained == pytest.approx(0.1)
+    assert (teacher.published, teacher.taught, teacher.round) == (1, 1, 1)
+    assert teacher.gave == pytest.approx(0.05)
+    assert (view.delivered, view.kept, dict(view.taught)) == (2, 1, {("b", "a"): 1, ("c", "a"): 1})
+    assert view.deliveries[0].publishers == ("b", "c")
+    assert view.deliveries[0].teachers == ("kb", "kc", "unknown")
+
+
+def test_what_was_withdrawn_or_quarantined_is_not_on_the_shelf() -> None:
+    published = [entry(3, "b", "publish", name) for name in ("k1", "k2", "k3")]
+    view = view_of(*JOINED, *published)
+    assert view.shelved == 3
+    view.apply(7, entry(4, "b", "withdraw", "k1"))
+    view.apply(8, entry(5, "verifier", "quarantined", "k2"))
+    view.apply(9, entry(6, "verifier", "verified", "k3"))
+    assert view.shelved == 1
+    view.apply(10, entry(7, "verifier", "verified", "k2"))  # looked at again
+    assert view.shelved == 2
+
+
+def test_events_that_are_told_again_change_nothing() -> None:
+    view = view_of(*JOINED, entry(3, "b", "publish", "k1"))
+    view.apply(4, entry(3, "b", "publish", "k1"))
+    view.apply(2, entry(1, "b", "enrol", "9"))
+    assert (view.entities["b"].published, len(view.events), view.last) == (1, 4, 4)
+
+
+def test_a_delivery_of_a_registry_that_tells_no_details_is_counted() -> None:
+    view = view_of(*JOINED, entry(3, "a", "deliver", "k1"), entry(4, "nobody", "deliver", "k1", teachers=["k1"]))
+    assert (view.delivered, view.kept, len(view.deliveries)) == (2, 0, 0)
+
+
+def test_who_is_silent_for_long_comes_last() -> None:
+    view = view_of(*JOINED, entry(400, "a", "report", "a", round=1))
+    now = START + timedelta(seconds=420)
+    assert [one.name for one in view.ranked(now)] == ["10", "9", "x"]
+    assert [one.name for one in view.ranked(START + timedelta(seconds=10))] == ["9", "10", "x"]
+    assert [one.online(now) for one in view.ranked(now)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-3, "now"), (0.5, "now"), (59.9, "59 s"), (60, "1 min"), (7300, "2 h"), (200_000, "2 d")]
+)
+def test_how_long_ago_is_told_in_one_unit(seconds: float, told: str) -> None:
+    assert ago(seconds) == told
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_that_it_shows() -> None:
+    assert sparkline([9, 0, 0.5, 1], width=3) == "▁▅█"
+    assert sparkline([0.4, 0.4], width=5) == "▄▄"
+    assert sparkline([], width=5) == ""
