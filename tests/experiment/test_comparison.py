@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,3 +188,19 @@ def test_local_is_always_compared():
 
 def test_a_task_is_named_by_its_label_and_seed():
     assert len({Task(label=label, method="local", seed=0, rounds=2) for label in ("local", "local@vanilla")}) == 2
+
+
+def test_the_report_holds_every_figure_and_needs_nothing_beside_it(compared):
+    folder, told = compared
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script|<link|https?:|src=\"(?!data:)", html)
+    assert html.count("<img ") == 1
+    floor = {row["seed"]: row["accuracies"] for row in told["rows"] if row["strategy"] == "local"}
+    for row in told["rows"]:
+        cells = f'class="text">{row["strategy"]}</th><td>{row["seed"]}</td>'
+        for mine, alone in zip(row["accuracies"], floor[row["seed"]], strict=True):
+            cells += f'<td class="down">▼ {mine:.1%}</td>' if mine < alone else f"<td>{mine:.1%}</td>"
+        assert f"{cells}<td>{row['mean_accuracy']:.1%}</td><td>{row['worst_accuracy']:.1%}</td>" in html
+    for one in told["summary"]:
+        assert f"{100 * one['mean_accuracy']['mean']:.1f}±{100 * one['mean_accuracy']['sd']:.1f}" in html
+    assert "with public data" in html  # fedmd stands in tables of its own

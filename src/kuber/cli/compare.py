@@ -68,7 +68,7 @@ def compare(
     else:
         for line in comparison_lines(done):
             print(line)
-    print(f"Rows: {folder / comparison.ROWS_FILE}   Plot: {folder / comparison.PLOT_FILE}")
+    print(f"Rows: {folder / comparison.ROWS_FILE}   Report: {folder / comparison.REPORT_FILE}")
 
 
 def parse_seeds(text: str) -> list[int]:

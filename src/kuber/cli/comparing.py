@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kuber.experiment.comparison import Comparison, Task
-from kuber.experiment.methods import PUBLIC
-from kuber.experiment.tally import Difference, Row, Spread, Summary
-from kuber.views import percent, points, size
+from kuber.experiment.tables import Section, sections
+from kuber.experiment.tally import Row
+from kuber.views import percent
 
 
 def audience(console: Console) -> "Audience":
@@ -98,85 +98,29 @@ class LiveBar(Audience):
         self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
 
 
-_QUALITY = ("method", "mean", "worst", "personal", "absent", "vs local (95% CI)")
-_COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "deliveries hurt")
-
-
 def comparison_tables(done: Comparison) -> list[Table]:
     """The figures for a terminal of 80 columns; methods that use public data stand in tables of their own."""
-    return [_table(title, header, rows) for title, header, rows in _sections(done)]
+    return [_table(section) for section in sections(done.plan.settings, done.summary)]
 
 
 def comparison_lines(done: Comparison) -> list[str]:
     """The same as aligned plain lines."""
     lines: list[str] = []
-    for title, header, rows in _sections(done):
-        cells = [header, *rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-        lines.append(title)
+    for section in sections(done.plan.settings, done.summary):
+        cells = [section.header, *section.rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(section.header))]
+        lines.append(section.title)
         lines += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
         lines.append("")
     return lines
 
 
-def _sections(done: Comparison) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    settings = done.plan.settings
-    seeds = len(done.plan.seeds)
-    of = f"after {settings.num_rounds} rounds, {seeds} seed{'' if seeds == 1 else 's'}"
-    private = [one for one in done.summary if one.strategy not in PUBLIC]
-    public = [one for one in done.summary if one.strategy in PUBLIC]
-    base = next(one for one in done.summary if one.strategy == "local").compute.mean
-    sections: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
-    for kind, those in (("", private), (" with public data", public)):
-        if those:
-            sections.append((f"Held-out accuracy{kind} {of}: %, ±sd", _QUALITY, [_quality(one) for one in those]))
-            sections.append((f"Cost{kind}, mean over seeds", _COST, [_cost(one, base) for one in those]))
-    return sections
-
-
-def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+def _table(section: Section) -> Table:
+    table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
     table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
-    table.add_column(header[0], no_wrap=True)
-    for column in header[1:]:
+    table.add_column(section.header[0], no_wrap=True)
+    for column in section.header[1:]:
         table.add_column(column, justify="right")
-    for cells in rows:
+    for cells in section.rows:
         table.add_row(*cells)
     return table
-
-
-def _quality(one: Summary) -> tuple[str, ...]:
-    return (
-        one.strategy,
-        _spread(one.mean_accuracy),
-        _spread(one.worst_accuracy),
-        _spread(one.personal_accuracy),
-        _spread(one.absent_accuracy),
-        _difference(one.mean_difference),
-    )
-
-
-def _cost(one: Summary, base: float) -> tuple[str, ...]:
-    return (
-        one.strategy,
-        f"{one.compute.mean / base:.2f} x",
-        size(round(one.bytes_up.mean)),
-        size(round(one.bytes_down.mean)),
-        f"{one.wall_seconds.mean:,.0f}",
-        "" if one.mean_difference is None else f"{one.entities_hurt} of {one.entities}",
-        f"{one.deliveries_hurt} of {one.deliveries}" if one.deliveries else "",
-    )
-
-
-def _spread(found: Spread | None) -> str:
-    if found is None:
-        return "-"
-    return f"{100 * found.mean:.1f}" + ("" if found.sd is None else f"±{100 * found.sd:.1f}")
-
-
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    if found.low is None or found.high is None:
-        return points(found.mean)
-    return f"{points(found.mean)} ({points(found.low)}, {points(found.high)})"

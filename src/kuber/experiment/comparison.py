@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kuber.entity.strategies import strategy_names
 from kuber.errors import SettingsError
+from kuber.experiment.comparison_report import write_comparison_report
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine
 from kuber.experiment.folders import new_folder, settings_of
@@ -25,6 +26,7 @@ PLAN_FILE = "comparison.json"
 RESULT_FILE = "result.json"
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"
+REPORT_FILE = "report.html"
 MEMO_FOLDER = "work"
 TASKS_FOLDER = "tasks"
 LEVEL = 1.01  # a method with more than so many times the compute of `local` is shown against a longer `local` too
@@ -135,7 +137,9 @@ def compare(plan: Plan, folder: Path, *, workers: int, audience: Audience, say: 
     done = Comparison(folder=folder, plan=plan, rows=tuple(rows), summary=tuple(summaries(rows)))
     (folder / RESULT_FILE).write_text(done.to_json() + "\n", encoding="utf-8")
     _write_csv(folder / ROWS_FILE, rows)
-    (folder / PLOT_FILE).write_bytes(comparison_plot(rows))
+    plot = comparison_plot(rows)
+    (folder / PLOT_FILE).write_bytes(plot)
+    write_comparison_report(folder / REPORT_FILE, settings=plan.settings, rows=rows, summary=done.summary, plot=plot)
     shutil.rmtree(folder / MEMO_FOLDER, ignore_errors=True)
     return done
 

@@ -1,15 +1,12 @@
 """The report of a run: one HTML page that needs nothing beside it."""
 
-import base64
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from kuber.experiment.page import page
 from kuber.experiment.result import RunResult
-from kuber.views import RunView, duration, natural, percent, points, size
+from kuber.views import RunView, natural, percent
 
 TEMPLATE = "report.html.j2"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -22,17 +19,15 @@ def write_report(
 
     `plots` holds the PNG images `accuracy` and `partition`, `settings` what the run was told.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=percent, points=points, size=size, duration=duration)
-    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    html = template.render(
+    html = page(
+        TEMPLATE,
+        images=plots,
+        settings=settings,
         result=result,
         headline=headline(result),
         deliveries=view.deliveries,
         taught=sorted(view.taught.items(), key=lambda item: (natural(item[0][0]), natural(item[0][1]))),
         name_of=view.name_of,
-        images={name: base64.b64encode(image).decode("ascii") for name, image in plots.items()},
-        settings=settings,
     )
     path.write_text(html, encoding="utf-8")
 
