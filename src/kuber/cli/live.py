@@ -17,7 +17,7 @@ from rich.text import Text
 from kuber.domain.event import Event
 from kuber.experiment.result import RunResult
 from kuber.settings import Settings
-from kuber.views import EntityView, RunView, duration, percent, points, size
+from kuber.views import EntityView, RunView, duration, percent, points, printable, size
 
 Clock = Callable[[], datetime]
 
@@ -64,7 +64,7 @@ class LiveTable:
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the table."""
-        self._console.print(_printable(sentence), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
     def on_event(self, event: Event) -> None:
         with self._lock:
@@ -116,7 +116,7 @@ class LiveTable:
             state = self._state(entity)
             eta = self._view.eta(entity.name, now)
             table.add_row(
-                Text(_printable(entity.name)),
+                Text(printable(entity.name)),
                 f"{entity.round}/{entity.rounds}",
                 ProgressBar(total=1.0, completed=self._fraction(entity)),
                 "-" if entity.accuracy is None else percent(entity.accuracy),
@@ -180,7 +180,7 @@ class PlainLines:
 
     def say(self, sentence: str) -> None:
         """Print a sentence."""
-        self._console.print(_printable(sentence), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
     def on_event(self, event: Event) -> None:
         if event.entity is None:
@@ -261,7 +261,7 @@ def _rows(result: RunResult) -> list[tuple[str, ...]]:
     """The cells of the result: each entity, the mean, the worst."""
     rows: list[tuple[str, ...]] = [
         (
-            _printable(entity.entity),
+            printable(entity.entity),
             percent(entity.final_accuracy),
             points(entity.gain),
             str(entity.published),
@@ -275,8 +275,3 @@ def _rows(result: RunResult) -> list[tuple[str, ...]]:
     rows.append(("mean", percent(result.mean_accuracy), gain, "", "", "", ""))
     rows.append(("worst", percent(result.worst_accuracy), "", "", "", "", ""))
     return rows
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: some of it comes from others."""
-    return "".join(character if character.isprintable() else " " for character in text)

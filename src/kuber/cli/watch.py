@@ -130,11 +130,13 @@ class HubScreen:
         from rich.console import Group
         from rich.text import Text
 
+        from kuber.views import printable
+
         with self._lock:
             now = self._clock()
             parts: list[RenderableType] = [*self._header(now)]
             if self._away is not None:
-                parts.append(Text(f"{_printable(self._away)} Trying again.", style="bold red"))
+                parts.append(Text(f"{printable(self._away)} Trying again.", style="bold red"))
             if not self._view.entities:
                 parts += ["", Text("Nobody has joined yet. `kuber entity` and `kuber.Entity` do.", style="dim")]
                 return Group(*parts)
@@ -164,7 +166,7 @@ class HubScreen:
         from rich.table import Table
         from rich.text import Text
 
-        from kuber.views import ago, percent, points, sparkline
+        from kuber.views import ago, percent, points, printable, sparkline
 
         wide = self._console.width >= WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
@@ -179,7 +181,7 @@ class HubScreen:
         for one in shown:
             here = one.online(now)
             label = Text("● " if here else "○ ", style="green" if here else "dim")
-            label.append(_printable(one.name), style="default" if here else "dim")
+            label.append(printable(one.name), style="default" if here else "dim")
             curve = sparkline([accuracy for _, _, accuracy in one.curve], width=24)
             table.add_row(
                 label,
@@ -207,12 +209,12 @@ class HubScreen:
 
 def _told(view: "HubView", one: "HubDelivery") -> str:
     """A delivery as one line."""
-    from kuber.views import percent, points
+    from kuber.views import percent, points, printable
 
     teachers = ", ".join(view.name_of(id) for id in one.publishers) or "somebody"
     change = f"{percent(one.before)} -> {percent(one.after)} ({points(one.after - one.before)})"
     kept = "" if one.kept else ", not kept"
-    return _printable(f"{view.name_of(one.student)} <- {teachers}: {one.method} in round {one.round}, {change}{kept}")
+    return printable(f"{view.name_of(one.student)} <- {teachers}: {one.method} in round {one.round}, {change}{kept}")
 
 
 class HubLines:
@@ -256,9 +258,6 @@ class HubLines:
         return f"{who} {entry.act} {entry.subject[-_SHORT_ID:]}"
 
     def _say(self, line: str) -> None:
-        self._console.print(_printable(line), markup=False, highlight=False, soft_wrap=True)
+        from kuber.views import printable
 
-
-def _printable(text: str) -> str:
-    """The text without control characters: some of it comes from others."""
-    return "".join(character if character.isprintable() else " " for character in text)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

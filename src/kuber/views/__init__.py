@@ -2,7 +2,7 @@
 
 from kuber.views.hub import HubDelivery, HubEntity, HubView
 from kuber.views.run import DeliveryView, EntityView, Mark, RunView, Stopwatch
-from kuber.views.wording import ago, duration, natural, percent, points, size, sparkline
+from kuber.views.wording import ago, duration, natural, percent, points, printable, size, sparkline
 
 __all__ = [
     "DeliveryView",
@@ -18,6 +18,7 @@ __all__ = [
     "natural",
     "percent",
     "points",
+    "printable",
     "size",
     "sparkline",
 ]

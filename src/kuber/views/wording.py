@@ -58,3 +58,8 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     return "".join(
         _BARS[round(steps * (value - low) / (high - low)) if high > low else steps // 2] for value in shown
     )
+
+
+def printable(text: str) -> str:
+    """The text without control characters: some of it comes from others."""
+    return "".join(character if character.isprintable() else " " for character in text)
