@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kuber.domain.event import Event
+from kuber.experiment.lineage import lineage_plot
 from kuber.experiment.plots import accuracy_plot, partition_plot
 from kuber.experiment.report import headline, write_report
 from kuber.experiment.result import RunResult
@@ -51,7 +52,7 @@ class Page(HTMLParser):
 
 
 def written(path: Path, result: RunResult, view: RunView, plots: dict[str, bytes] | None = None) -> str:
-    plots = plots or {"accuracy": b"one picture", "partition": b"another"}
+    plots = plots or {"accuracy": b"one picture", "partition": b"another", "lineage": b"a third"}
     write_report(path, result, view, plots, Settings(data_dir=Path("/my/<data>")).model_dump(mode="json"))
     return path.read_text(encoding="utf-8")
 
@@ -60,7 +61,11 @@ def test_it_needs_nothing_beside_it(tmp_path: Path, sample: tuple[RunResult, Run
     result, view = sample
     counts = {name: entity.class_counts for name, entity in view.entities.items()}
     labels = [f"class {number}" for number in range(10)]
-    plots = {"accuracy": accuracy_plot(result, view), "partition": partition_plot(labels, counts)}
+    plots = {
+        "accuracy": accuracy_plot(result, view),
+        "partition": partition_plot(labels, counts),
+        "lineage": lineage_plot(view),
+    }
     html = written(tmp_path / "report.html", result, view, plots)
     page = Page(html)
     images = [str(image["src"]).removeprefix("data:image/png;base64,") for image in page.all("img")]

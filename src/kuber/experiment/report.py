@@ -17,7 +17,7 @@ def write_report(
 ) -> None:
     """Write the report of a run that is complete to `path`.
 
-    `plots` holds the PNG images `accuracy` and `partition`, `settings` what the run was told.
+    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, `settings` what the run was told.
     """
     html = page(
         TEMPLATE,

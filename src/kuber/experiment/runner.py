@@ -108,7 +108,8 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
 
     `wall` is the seconds at work.
     """
-    from kuber.experiment.plots import accuracy_plot, partition_plot  # a second that the start can do without
+    from kuber.experiment.lineage import lineage_plot  # a second that the start can do without
+    from kuber.experiment.plots import accuracy_plot, partition_plot
     from kuber.experiment.report import write_report
 
     settings = scene.settings
@@ -120,5 +121,6 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
     (folder / RESULT_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
+    plots["lineage"] = lineage_plot(view)  # in the report only
     write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
     return result

@@ -96,6 +96,7 @@ class EntityView:
     marks: list[Mark] = field(default_factory=list)
     deliveries: list[DeliveryView] = field(default_factory=list)
     published: int = 0
+    records: dict[str, int] = field(default_factory=dict)  # knowledge id -> the round it was published in
     absorbed: int = 0  # deliveries whose result was kept
     rejected: int = 0  # teachers found unsound, and deliveries whose result was not kept
     bytes_up: int = 0
@@ -129,6 +130,7 @@ class EntityView:
             case "published":
                 self.state = "sharing"
                 self.published += 1
+                self.records[detail["knowledge"]] = event.round
                 self.bytes_up += detail["bytes"]
                 self.marks.append(Mark(round=event.round, accuracy=self._now(), kind="share", publisher=None))
             case "sought":
