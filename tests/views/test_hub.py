@@ -77,7 +77,7 @@ def test_events_that_are_told_again_change_nothing() -> None:
     view = view_of(*JOINED, entry(3, "b", "publish", "k1"))
     view.apply(4, entry(3, "b", "publish", "k1"))
     view.apply(2, entry(1, "b", "enrol", "9"))
-    assert (view.entities["b"].published, len(view.events), view.last) == (1, 4, 4)
+    assert (len(view.entities), view.entities["b"].published, view.shelved, view.last) == (3, 1, 1, 4)
 
 
 def test_a_delivery_of_a_registry_that_tells_no_details_is_counted() -> None:

@@ -45,9 +45,8 @@ def watch(
 
     console = Console()
     view = HubView()
-    with open_registry(
-        registry, identity, admin_token, ca, patience=0
-    ) as records:  # we tell that it is away, and ask on
+    # Without patience: that the hub is away is told at once, and it is asked again.
+    with open_registry(registry, identity, admin_token, ca, patience=0) as records:
         if once:
             EventReader(records, view.apply).read()
             console.print(HubScreen(console, view, records.url).render(whole=True))
@@ -121,7 +120,7 @@ class HubScreen:
             self._away = None
 
     def lose(self, reason: str) -> None:
-        """Show that the hub is away, below what was known of it."""
+        """Show that the hub is away, above what was known of it."""
         with self._lock:
             self._away = reason
 

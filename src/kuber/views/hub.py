@@ -9,7 +9,7 @@ from kuber.domain.verification import Standing
 from kuber.views.wording import natural
 
 ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
-LATEST = 500  # deliveries and events that are remembered whole
+LATEST = 500  # deliveries that are remembered whole
 CURVE = 500  # accuracies of one entity that are remembered
 
 
@@ -57,11 +57,9 @@ class HubView:
 
     entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, first come first
     publishers: dict[str, str] = field(default_factory=dict)  # knowledge id -> entity id
-    accuracies: dict[str, float] = field(default_factory=dict)  # knowledge id -> claimed, where it was told
     withdrawn: set[str] = field(default_factory=set)
     standings: dict[str, Standing] = field(default_factory=dict)  # knowledge id -> what the hub found last
     deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
-    events: deque[AuditEntry] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
     taught: Counter[tuple[str, str]] = field(default_factory=Counter)  # (teacher, student) -> kept deliveries
     delivered: int = 0
     kept: int = 0
@@ -72,7 +70,6 @@ class HubView:
         if number <= self.last:
             return
         self.last = number
-        self.events.append(entry)
         if entry.act == "enrol":
             self.entities[entry.actor] = HubEntity(
                 id=entry.actor, name=entry.subject, joined=entry.time, seen=entry.time
@@ -95,8 +92,6 @@ class HubView:
 
     def _publish(self, entity: HubEntity | None, entry: AuditEntry) -> None:
         self.publishers[entry.subject] = entry.actor
-        if "accuracy" in entry.detail:
-            self.accuracies[entry.subject] = entry.detail["accuracy"]
         if entity is not None:
             entity.published += 1
             entity.round = max(entity.round, entry.detail.get("round", 0))
