@@ -178,7 +178,7 @@ def test_registry_and_vault_hold_what_the_log_says(complete):
 
 def test_the_run_folder_holds_pictures_and_a_report_that_is_one_file(complete):
     _, run, _ = complete
-    for name in ("partition.png", "accuracy.png"):
+    for name in ("partition.png", "accuracy.png", "lineage.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     report = (run / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", report), "nothing is loaded from elsewhere"

@@ -117,10 +117,13 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
     view = RunView.of(events, rounds=settings.num_rounds)
     result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall)
     counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
-    plots = {"accuracy": accuracy_plot(result, view), "partition": partition_plot(scene.task.labels, counts)}
+    plots = {
+        "accuracy": accuracy_plot(result, view),
+        "partition": partition_plot(scene.task.labels, counts),
+        "lineage": lineage_plot(view),
+    }
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
     (folder / RESULT_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
-    plots["lineage"] = lineage_plot(view)  # in the report only
     write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
     return result
