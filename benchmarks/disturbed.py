@@ -60,7 +60,8 @@ def others_accuracy(scene: Scenario, machine: Memo, disturb: Callable[[Simulatio
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/disturbed"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="these conditions; the first of all, `nothing`, is always run")
     parser.add_argument("--strategy", default="kuber")
     parser.add_argument("--preset", default="study")
     asked = parser.parse_args()
@@ -73,7 +74,7 @@ def main() -> None:
 
     with engine(available_cores()) as inner:
         machine = Memo(inner, asked.folder)
-        for seed in range(asked.seeds):
+        for seed in asked.seeds:
             scene = scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
             phase = scene.settings.local_epochs * len(scene.private[0]) / scene.speeds[0]  # virtual seconds
             half = phase * scene.settings.num_rounds / 2
@@ -91,6 +92,8 @@ def main() -> None:
             }
             plain = 0.0
             for name, (changed, disturb) in conditions.items():
+                if asked.only and name not in ("nothing", *asked.only):
+                    continue
                 accuracy = others_accuracy(changed, machine, disturb)
                 plain = accuracy if name == "nothing" else plain
                 told = {
