@@ -90,6 +90,8 @@ def main() -> None:
                 "absent": (replace(scene, leaves=tuple(-1.0 if o else inf for o in odd)), nothing),
                 "lying": (scene, turn),
             }
+            if unknown := set(asked.only or ()) - conditions.keys():
+                parser.error(f"there is no condition {', '.join(sorted(unknown))}; there are {', '.join(conditions)}")
             plain = 0.0
             for name, (changed, disturb) in conditions.items():
                 if asked.only and name not in ("nothing", *asked.only):
