@@ -12,7 +12,7 @@ from PIL import Image
 from kuber.domain.event import Event
 from kuber.experiment.plots import accuracy_plot, mean_by_round, partition_plot, spread
 from kuber.experiment.result import RunResult
-from kuber.views import RunView
+from kuber.views import Mark, RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]
@@ -48,6 +48,23 @@ def test_shares_and_retrievals_show(tell: Tell, end: End) -> None:
     result, view = end(events)
     _, unmarked = end([event for event in events if event.kind not in ("published", "absorbed")])
     assert accuracy_plot(result, view) != accuracy_plot(result, unmarked)
+
+
+def test_a_round_that_shared_and_retrieved_shows_both(sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    first, *others = view.entities.values()
+    for one in others:
+        one.marks = []
+    shared = [Mark(round=round, accuracy=0.5, kind="share", publisher=None) for round in (1, 2)]
+    retrieved = Mark(round=2, accuracy=0.5, kind="retrieve", publisher=None)
+
+    def inked(marks: list[Mark]) -> int:
+        first.marks = marks
+        image = opened(accuracy_plot(result, view)).convert("RGB")
+        return sum(count for count, colour in image.getcolors(1 << 24) or [] if colour == (0x00, 0x72, 0xB2))
+
+    alone = inked(shared) - inked(shared[:1])
+    assert inked([*shared, retrieved]) - inked([shared[0], retrieved]) > 0.9 * alone > 10
 
 
 def test_the_same_run_gives_the_same_bytes(sample: tuple[RunResult, RunView]) -> None:

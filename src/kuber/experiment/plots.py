@@ -20,6 +20,11 @@ DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
 PALE = "#9DB4C6"
 INK = "#333333"
 DOTS_PER_INCH = 150
+# What a round is marked with: sign, size in points, whether it is filled, meaning. A triangle fits into a ring.
+MARKS = {
+    "retrieve": ("o", 10.0, False, "absorbed another's model"),
+    "share": ("^", 5.0, True, "shared its model"),
+}
 MOST_NAMED_LINES = 10  # with more entities only the best, the worst and the mean are named
 LONGEST_NAME = 18  # of a class, in characters
 MOST_SLANTED_NAMES = 30  # with more classes, names that do not fit stand upright
@@ -34,7 +39,7 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     labels = _named_lines(axes, result) if named else _crowd(axes, result)
     for number, entity in enumerate(result.entities):
         colour = COLOURS[number % len(COLOURS)] if named else PALE
-        _mark(axes, entity, view, colour=colour, size=7.0 if named else 4.0)
+        _mark(axes, entity, view, colour=colour, scale=1.0 if named else 0.6)
     axes.set_title(f"Held-out accuracy: {result.strategy} on {_dataset(result)}", loc="left", color=INK)
     axes.set_xlabel("round of the entity (between the first and the last: on a part of the held-out samples)")
     axes.set_ylabel("held-out accuracy")
@@ -135,28 +140,27 @@ def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:
     return [fmean(value for value in values if value is not None) for values in rounds]
 
 
-def _mark(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, size: float) -> None:
+def _mark(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, scale: float) -> None:
     if entity.entity not in view.entities:
         return
-    for kind, sign, face in (("share", "^", colour), ("retrieve", "o", "white")):
+    for kind in MARKS:
         rounds = [mark.round for mark in view.entities[entity.entity].marks if mark.kind == kind]
         rounds = [round for round in rounds if 1 <= round <= len(entity.accuracies)]
-        heights = [entity.accuracies[round - 1] for round in rounds]
-        look = Line2D(rounds, heights, linestyle="none", marker=sign, color=colour, markerfacecolor=face)
-        look.set(markersize=size, zorder=5)
-        axes.add_line(look)
+        axes.add_line(_signs(kind, rounds, [entity.accuracies[round - 1] for round in rounds], colour, scale=scale))
 
 
 def _explain_marks(figure: Figure, view: RunView) -> None:
     kinds = {mark.kind for entity in view.entities.values() for mark in entity.marks}
-    signs = {"share": ("^", INK, "shared its model"), "retrieve": ("o", "white", "absorbed another's model")}
-    handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=INK, markerfacecolor=face, markersize=7, label=label)
-        for kind, (marker, face, label) in signs.items()
-        if kind in kinds
-    ]
+    handles = [_signs(kind, [], [], INK) for kind in MARKS if kind in kinds]
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
+
+
+def _signs(kind: str, x: Sequence[float], y: Sequence[float], colour: str, *, scale: float = 1.0) -> Line2D:
+    sign, size, filled, meaning = MARKS[kind]
+    look = Line2D(x, y, linestyle="none", marker=sign, color=colour, markerfacecolor=colour if filled else "white")
+    look.set(markersize=size * scale, label=meaning, zorder=5)
+    return look
 
 
 def _name_lines(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
