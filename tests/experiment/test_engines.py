@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import threading
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from kuber.experiment.engines import Engine, engine
 
 # Workers import what they are to do by name, so it is a module of its own.
 DEEDS = """
-import os, signal
+import os, signal, time
 from dataclasses import dataclass
 import torch
 from kuber.errors import CorruptKnowledgeError
@@ -31,6 +32,9 @@ def tell(weights, *, progress):
 
 def refuse(*, progress):
     raise CorruptKnowledgeError("It says infinity.")
+
+def dawdle(*, progress):
+    time.sleep(600)
 
 def die(*, progress):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,6 +94,17 @@ def test_workers_are_processes_that_end_with_the_engine(deeds):
         assert os.getpid() not in places
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in places if psutil.pid_exists(pid)], timeout=10)
     assert not alive
+
+
+def test_an_engine_that_is_left_at_work_ends_whole(deeds):
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), engine(2) as machine:
+        machine.submit(work(deeds.tell, weights={})).result()
+        futures = [machine.submit(work(deeds.dawdle)) for _ in range(20)]
+        raise KeyboardInterrupt
+    assert all(future.done() for future in futures)
+    # A thread of the pool that outlives it may be woken up while it closes its pipe: a traceback at the very end.
+    assert set(threading.enumerate()) == before
 
 
 def test_a_worker_that_is_killed_is_told_of(deeds):

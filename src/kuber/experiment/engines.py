@@ -74,8 +74,8 @@ class Processes:
         return outer
 
     def close(self) -> None:
-        """End the workers, whatever they are doing."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Wait for the end of the pool, whose workers were told to end."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -89,9 +89,9 @@ def engine(workers: int) -> Iterator[Engine]:
     try:
         yield pool
     finally:
-        pool.close()
         for process in set(active_children()) - before:
-            process.terminate()
+            process.terminate()  # whatever it is doing
+        pool.close()
 
 
 def _begin() -> None:
