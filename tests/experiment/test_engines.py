@@ -98,10 +98,16 @@ def test_workers_are_processes_that_end_with_the_engine(deeds):
 
 def test_an_engine_that_is_left_at_work_ends_whole(deeds):
     before = set(threading.enumerate())
-    with pytest.raises(KeyboardInterrupt), engine(2) as machine:
-        machine.submit(work(deeds.tell, weights={})).result()
-        futures = [machine.submit(work(deeds.dawdle)) for _ in range(20)]
-        raise KeyboardInterrupt
+    futures = []
+
+    def leave() -> None:
+        with engine(2) as machine:
+            machine.submit(work(deeds.tell, weights={})).result()
+            futures.extend(machine.submit(work(deeds.dawdle)) for _ in range(20))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
     assert all(future.done() for future in futures)
     # A thread of the pool that outlives it may be woken up while it closes its pipe: a traceback at the very end.
     assert set(threading.enumerate()) == before
