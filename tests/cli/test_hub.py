@@ -4,15 +4,19 @@ import contextlib
 import io
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from unittest import mock
 
 import pytest
 
 from kuber.cli import main
+from kuber.client.agreement import compare
 from kuber.client.credentials import Credentials
+from kuber.client.operator import Operator
 from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
+from kuber.domain.verification import Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 from ..conftest import Samples, SigningRegistry, running
@@ -43,6 +47,7 @@ class Hub:
         self.vault = self.stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.secret)))
         credentials = Credentials(token=hub.operator)
         self.registry = self.stack.enter_context(SigningRegistry(hub.registry, credentials=credentials))
+        self.operator = self.stack.enter_context(Operator(hub.registry, hub.operator))
         self.entity = self.registry.register(samples.name()).id
         self.data = ["--registry-data", folder / "registry", "--vault-data", folder / "vault"]
         token = ["--admin-token", folder / "registry" / "admin-token"]
@@ -52,6 +57,12 @@ class Hub:
     def publish(self):
         artifact = self.vault.put(self.samples.weights())
         return self.registry.publish(self.samples.draft(self.entity, artifact), key=f"act-{next(numbers)}")
+
+    def set_quarantine(self, id, wanted):
+        if wanted:
+            self.operator.quarantine(id, "It may carry a backdoor.")
+        else:
+            self.operator.release(id)
 
     def file(self, record):
         hex = record.artifacts["weights"].digest.hex
@@ -89,6 +100,63 @@ def test_collect_and_check_and_repair(hub):
     assert [pin.holder for pin in hub.vault.pins().items] == [record.id]
     kuber("collect", *hub.at_vault)
     assert hub.vault.size(record.artifacts["weights"].digest)
+
+
+def test_quarantine_and_release(hub):
+    record = hub.publish()
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    told = kuber("quarantine", record.id, "--reason", "It may carry a backdoor.", *operate)
+    assert told == (0, f"The record {record.id} is quarantined; `kuber hub release {record.id}` ends that.\n")
+    found = Verification(standing=Standing.QUARANTINED, reason="It may carry a backdoor.")
+    assert hub.registry.knowledge(record.id).verification == found
+    assert record.id not in {one.id for one in hub.registry.discover(Query(limit=1000)).items}
+    assert kuber("check", *hub.urls)[0] == 0  # its blobs are kept
+    told = kuber("release", record.id, *operate)
+    assert told == (0, f"The record {record.id} is quarantined no more.\n")
+    assert hub.registry.knowledge(record.id) == record
+    lines = kuber("audit", *operate)[1].splitlines()
+    acts = [line.split()[1:] for line in lines if line.endswith(record.id)]
+    assert acts[-2:] == [["admin", "quarantined", record.id], ["admin", "released", record.id]]
+
+
+@pytest.mark.parametrize("id", ["nothing", "no id", "../entities"])
+def test_a_record_that_is_not_there_is_one_sentence(hub, id):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    for command in (["quarantine", id, "--reason", "Because."], ["release", id]):
+        code, said = kuber(*command, *operate)
+        assert (code, said) == (1, f"error: The registry has no knowledge {id!r}.\n")
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "two\nlines", "x" * 201])
+def test_a_reason_is_one_printable_sentence(hub, reason):
+    record = hub.publish()
+    code, said = kuber("quarantine", record.id, "--reason", reason, "--registry", hub.urls[1], *hub.urls[4:])
+    assert (code, said.count("\n")) == (4, 1)
+    assert "The field reason is refused" in said
+    assert hub.registry.knowledge(record.id) == record
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_check_misses_no_record_that_is_released_or_quarantined_meanwhile(hub, before, turn):
+    record = hub.publish()
+    turns = []
+
+    class Restless:
+        """The registry, whose operator acts after so many questions."""
+
+        def discover(self, query):
+            page = hub.registry.discover(query)
+            turns.append(query)
+            if len(turns) == turn:
+                hub.set_quarantine(record.id, not before)
+            return page
+
+    hub.set_quarantine(record.id, before)
+    found = compare(Restless(), hub.vault, now=datetime.now(UTC), settled=timedelta(0))
+    assert (found.faults, found.records) == ((), len({pin.holder for pin in hub.vault.pins(limit=1000).items}))
+    assert len(turns) > turn
+    hub.set_quarantine(record.id, False)
 
 
 def test_scrub_sets_rot_aside_and_check_tells_of_it(hub):

@@ -1,5 +1,6 @@
 """What the hub finds out about a claim, with real models in real processes."""
 
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 
@@ -17,6 +18,8 @@ from kuber.domain.verification import Standing
 from kuber.learning.architectures import describe, initial_weights, make
 from kuber.learning.portable import export
 from kuber.learning.weights import dump
+from kuber.services.registry_store import RegistryStore
+from kuber.services.vault_store import VaultStore
 from kuber.verifier.examiner import Examiner, Yardstick
 from kuber.verifier.trial import Limits
 
@@ -94,6 +97,32 @@ def test_claims_are_measured(hub, yardstick, publish):
     assert "not finite" in found[broken.id].reason
     assert [record.id for record in registry.discover(Query()).items] == [stranger.id, modest.id]
     assert examiner.examine_pending() == 0
+
+
+def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardstick, publish):
+    record = publish(0.1)
+    vault = VaultStore(tmp_path / "vault")
+    registry = RegistryStore(tmp_path / "registry.sqlite", vault=vault)
+    with closing(vault), closing(registry):
+        vault.put(hub[1].get(record.artifacts[WEIGHTS].digest))
+        entity = registry.register("publisher").id
+        first, second = (registry.publish(replace(record.draft, entity=entity), key=key) for key in "ab")
+
+        class Meanwhile(Examiner):
+            def examine(self, knowledge):
+                if knowledge == first:
+                    registry.quarantine(first.id, "It may carry a backdoor.")
+                return super().examine(knowledge)
+
+        examiner = Meanwhile(yardstick, registry=registry, vault=vault, limits=Limits())
+        told = []
+        assert examiner.examine_pending(lambda knowledge, _: told.append(knowledge)) == 1
+        assert told == [second]
+        assert registry.knowledge(first.id).verification.reason == "It may carry a backdoor."
+        registry.release(first.id)
+        examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+        assert examiner.examine_pending() == 1
+        assert registry.knowledge(first.id).verification.standing is Standing.VERIFIED
 
 
 def test_a_model_gets_no_more_than_its_limits(hub, yardstick, publish):

@@ -74,6 +74,37 @@ def withdraw(
 
 
 @hub.command()
+def quarantine(
+    knowledge: Annotated[str, typer.Argument(help="Id of the record.")],
+    reason: Annotated[str, typer.Option(help="Why, in one sentence that everybody may read.")],
+    registry: RegistryUrl = REGISTRY_HERE,
+    admin_token: AdminToken = TOKEN,
+    ca: Ca = None,
+) -> None:
+    """Have a record found no more, whatever the verifier finds, until it is released."""
+    from kuber.client.operator import Operator
+
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+        operator.quarantine(knowledge, reason)
+    print(f"The record {knowledge} is quarantined; `kuber hub release {knowledge}` ends that.")
+
+
+@hub.command()
+def release(
+    knowledge: Annotated[str, typer.Argument(help="Id of the record.")],
+    registry: RegistryUrl = REGISTRY_HERE,
+    admin_token: AdminToken = TOKEN,
+    ca: Ca = None,
+) -> None:
+    """End the quarantine of a record, also one by the verifier, which then looks again."""
+    from kuber.client.operator import Operator
+
+    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+        operator.release(knowledge)
+    print(f"The record {knowledge} is quarantined no more.")
+
+
+@hub.command()
 def audit(registry: RegistryUrl = REGISTRY_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
     """Print every change of the hub, one a line: time, who, what, of what."""
     from kuber.client.operator import Operator

@@ -46,18 +46,21 @@ def compare(
     records without pins are held against the pins read after them.
     """
     before, _ = _pins(vault)
-    records = [
-        record
-        for standing in (None, Standing.QUARANTINED)  # those are found by no other question, and kept all the same
+    # What is quarantined is found by no other question, and kept all the same. It is asked for twice, so that what is
+    # quarantined or released meanwhile is not missed.
+    found = {
+        record.id: record
+        for standing in (Standing.QUARANTINED, None, Standing.QUARANTINED)
         for record in _every(partial(_found, registry, standing))
-    ]
+    }
+    records = list(found.values())
     pins, youngest = _pins(vault)
     blobs = _every(lambda cursor: vault.blobs(limit=MAX_LIMIT, cursor=cursor))
     sizes = {blob.digest.hex: blob.size for blob in blobs}
     faults: list[Fault] = []
     for record in records:
         faults += _faults(record, sizes, pins.get(record.id, set()), vault, repair)
-    for holder in sorted((before.keys() & pins.keys()) - {record.id for record in records}):
+    for holder in sorted((before.keys() & pins.keys()) - found.keys()):
         if youngest[holder] <= now - settled:
             if repair:
                 vault.unpin(holder)

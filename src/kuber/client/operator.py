@@ -2,11 +2,20 @@
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
+from kuber.client.registry import record_path
 from kuber.domain.access import AuditEntry, Invitation
 from kuber.domain.member import Member
 from kuber.domain.query import Page
 from kuber.errors import KnowledgeNotFoundError
-from kuber.wire import AuditBody, CodeBody, InvitationBody, InvitationRequest, MemberBody, PageBody
+from kuber.wire import (
+    AuditBody,
+    CodeBody,
+    InvitationBody,
+    InvitationRequest,
+    MemberBody,
+    PageBody,
+    QuarantineRequest,
+)
 
 
 class Operator(HttpService):
@@ -49,7 +58,24 @@ class Operator(HttpService):
 
     def withdraw(self, knowledge: str) -> None:
         """Take a record back, whoever published it."""
-        self.ask("DELETE", f"/v1/knowledge/{knowledge}", repeatable=True)
+        self.ask("DELETE", record_path(knowledge), repeatable=True)
+
+    def quarantine(self, knowledge: str, reason: str) -> None:
+        """Have a record found no more, whatever the verifier finds, until it is released.
+
+        Again: for the reason given last, one sentence. Raises KnowledgeNotFoundError when there is no such record,
+        RequestRejectedError for a reason that is too long or none.
+        """
+        body = self.message(QuarantineRequest, reason=reason)
+        self.ask("POST", f"{record_path(knowledge)}/quarantine", content=body, repeatable=True)
+
+    def release(self, knowledge: str) -> None:
+        """End the quarantine of a record, also one by the verifier. Again: nothing.
+
+        What the hub had found holds again; where that was the reason, or nothing was found, the verifier looks again.
+        Raises KnowledgeNotFoundError when there is no such record.
+        """
+        self.ask("DELETE", f"{record_path(knowledge)}/quarantine", repeatable=True)
 
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
         """Every change of the hub, first come first."""

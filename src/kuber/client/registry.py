@@ -34,6 +34,13 @@ from kuber.wire import (
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
+def record_path(id: str) -> str:
+    """Where the record with this id is; KnowledgeNotFoundError for what is no id."""
+    if not _ID.fullmatch(id):
+        raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")  # nor could a path name it
+    return f"/v1/knowledge/{id}"
+
+
 class HttpRegistry(HttpService):
     """The registry at `url`, as `kuber.domain.ports.Registry`.
 
@@ -131,21 +138,21 @@ class HttpRegistry(HttpService):
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
         content = EvaluationBody.of(evaluation).model_dump_json().encode()
-        self.ask("POST", f"{self._path(id)}/attestations", content=content, repeatable=True, acting=entity)
+        self.ask("POST", f"{record_path(id)}/attestations", content=content, repeatable=True, acting=entity)
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
         """What entities found about this knowledge, in order of their ids."""
-        answer = self.ask("GET", f"{self._path(id)}/attestations")
+        answer = self.ask("GET", f"{record_path(id)}/attestations")
         return self.parse(PageBody[AttestationBody].read, answer.data).value().items
 
     def verify(self, id: str, verification: Verification) -> None:
         """Say what the hub found out; again: what it found last."""
         content = VerificationBody.of(verification).model_dump_json().encode()
-        self.ask("PUT", f"{self._path(id)}/verification", content=content)
+        self.ask("PUT", f"{record_path(id)}/verification", content=content)
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
-        answer = self.ask("GET", self._path(id))
+        answer = self.ask("GET", record_path(id))
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 
     def record(self, delivery: Delivery, *, key: str) -> None:
@@ -157,11 +164,6 @@ class HttpRegistry(HttpService):
         """The recorded deliveries, first come first."""
         answer = self.ask("GET", "/v1/deliveries", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[DeliveryBody].read, answer.data, CorruptKnowledgeError).value()
-
-    def _path(self, id: str) -> str:
-        if not _ID.fullmatch(id):
-            raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")  # nor could a path name it
-        return f"/v1/knowledge/{id}"
 
     def _renew(self, name: str) -> None:
         self.register(name)

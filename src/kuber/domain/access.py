@@ -8,6 +8,7 @@ from typing import Any
 
 OPERATOR, VERIFIER = "admin", "verifier"  # as actors
 REPORT = "report"  # as an act: an entity tells that it lives
+RELEASED = "released"  # as an act: the operator ends a quarantine
 PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # for the operator only
 VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - the names of files, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file, in the registry's folder
@@ -17,7 +18,7 @@ class Scope(StrEnum):
     """What a token is good for."""
 
     ENTITY = "entity"  # publish, record and withdraw what is its own; read everything
-    ADMIN = "admin"  # the operator: invite, revoke, withdraw, read the audit log
+    ADMIN = "admin"  # the operator: invite, revoke, withdraw, quarantine, release, read the audit log
     VERIFIER = "verifier"  # says what it found out about records; reads everything
     SERVICE = "service"  # the other service of the hub
 
@@ -49,4 +50,4 @@ class AuditEntry:
     actor: str  # id of an entity, or admin
     act: str
     subject: str
-    detail: Mapping[str, Any] = field(default_factory=dict)  # numbers of a report
+    detail: Mapping[str, Any] = field(default_factory=dict)  # what a reader would ask for next

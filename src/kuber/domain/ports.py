@@ -71,7 +71,8 @@ class Registry(Protocol):
     def verify(self, id: str, verification: Verification) -> None:
         """Say what the hub found out; again: what it found last. Only its verifier may.
 
-        What is quarantined is found no more, and what is verified on the task's test set is ranked by that.
+        What is quarantined is found no more, and what is verified on the task's test set is ranked by that. Raises
+        KnowledgeNotFoundError when there is no such knowledge, ConflictError while the operator quarantines it.
         """
         ...
 

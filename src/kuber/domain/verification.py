@@ -11,11 +11,11 @@ Z = 2.326  # of the normal distribution: one side, 99 per cent
 
 
 class Standing(StrEnum):
-    """What the hub found out about a record."""
+    """What the hub found out about a record, or its operator decided."""
 
     VERIFIED = "verified"  # the claim may be true
     UNVERIFIABLE = "unverifiable"  # the hub cannot run it
-    QUARANTINED = "quarantined"  # the claim is not true, or the model harms who runs it; it is found no more
+    QUARANTINED = "quarantined"  # it claims too much, harms who runs it, or the operator says so; found no more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class Verification:
     """The hub's finding about one record."""
 
     standing: Standing
-    reason: str  # one sentence
+    reason: str  # one sentence; the operator's, where the operator quarantined
     evaluation: Evaluation | None = None  # what the hub found, on the task's test set or one of its own
 
     def __post_init__(self) -> None:

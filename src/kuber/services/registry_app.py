@@ -31,6 +31,7 @@ from kuber.wire import (
     EvaluationBody,
     KnowledgeBody,
     PageBody,
+    QuarantineRequest,
     VerificationBody,
 )
 
@@ -172,6 +173,16 @@ def registry_app(
     def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.admits(Scope.VERIFIER)]) -> None:
         """Say what the hub found out about a record."""
         store.verify(id, body.value())
+
+    @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
+    def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+        """Have a record found no more, whatever the verifier finds; again: for the reason given last."""
+        store.quarantine(id, body.reason)
+
+    @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
+    def release(id: Id, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+        """End a quarantine, also one by the verifier; without one, nothing."""
+        store.release(id)
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
     def withdraw(id: Id, caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)]) -> None:

@@ -13,7 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.task import Task
-from kuber.domain.verification import Verification
+from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError
 from kuber.services.registry_tables import (
     architectures,
@@ -21,6 +21,7 @@ from kuber.services.registry_tables import (
     knowledge,
     knowledge_artifacts,
     knowledge_parents,
+    quarantines,
     tasks,
     verifications,
 )
@@ -95,6 +96,8 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
     parents = _parts(connection, knowledge_parents, seqs)
     looked_at = [row.seq for row in found if row.standing is not None]
     findings = _parts(connection, verifications, looked_at) if looked_at else {}
+    barred = [row.seq for row in found if row.standing == Standing.QUARANTINED.value]
+    orders = _parts(connection, quarantines, barred) if barred else {}
     return [
         Knowledge(
             id=row.id,
@@ -117,7 +120,7 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
             sequence=row.sequence,
             signature=row.signature,
             published_at=row.published_at.replace(tzinfo=UTC),
-            verification=_finding(findings[row.seq][0].body) if row.seq in findings else None,
+            verification=_verification(findings.get(row.seq), orders.get(row.seq)),
         )
         for row in found
     ]
@@ -224,8 +227,13 @@ def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[in
     return parts
 
 
-def _finding(body: str) -> Verification:
-    return VerificationBody.model_validate_json(body).value()
+def _verification(findings: list[Row[Any]] | None, orders: list[Row[Any]] | None) -> Verification | None:
+    """What the verifier found; under the operator's quarantine only the evaluation is the verifier's."""
+    found = None if not findings else VerificationBody.model_validate_json(findings[0].body).value()
+    if not orders:
+        return found
+    evaluation = None if found is None else found.evaluation
+    return Verification(standing=Standing.QUARANTINED, reason=orders[0].reason, evaluation=evaluation)
 
 
 @lru_cache(maxsize=256)

@@ -34,7 +34,13 @@ from kuber.services.database import Database
 from kuber.services.registry_audit import note
 from kuber.services.registry_deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry_discovery import discovery
-from kuber.services.registry_findings import insert_attestation, insert_verification, read_attestations
+from kuber.services.registry_findings import (
+    insert_attestation,
+    insert_verification,
+    quarantine,
+    read_attestations,
+    release,
+)
 from kuber.services.registry_members import (
     count_record,
     find_member,
@@ -99,12 +105,12 @@ class RegistryStore:
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
-        # Nothing but a verification changes a record, and no other process writes to the database.
+        # Only what is found out about a record changes it, and no other process writes to the database.
         self._known: dict[str, Knowledge] = {}
         self._shared = SharedRows()
         self._publishers: dict[str, Member] = {}
         self._key_changes = 0  # what was read of a member before one is not remembered after it
-        self._verified = 0  # counts verifications: what was read before one is not remembered after it
+        self._judged = 0  # counts changes of records: what was read before one is not remembered after it
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -188,10 +194,10 @@ class RegistryStore:
         try:
             stored, new = self._insert(draft, id=id, key=key, digest=digest)
         except (RequestRejectedError, ConflictError):
-            self._release(id)
+            self._unpin(id)
             raise
         if not new:  # another request with this key was faster, and its record has pins of its own
-            self._release(id)
+            self._unpin(id)
         return stored, new
 
     def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
@@ -223,7 +229,7 @@ class RegistryStore:
 
         return self.database.write(work)
 
-    def _release(self, id: str) -> None:
+    def _unpin(self, id: str) -> None:
         """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
         stay, as the record may be stored: `kuber hub check` finds those without one."""
         try:
@@ -253,12 +259,12 @@ class RegistryStore:
         known = self._known.get(id)
         if known is not None:
             return known
-        verified = self._verified
+        judged = self._judged
         with self.database.read() as connection:
             found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
-        if verified == self._verified:
+        if judged == self._judged:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[id] = found[0]
@@ -277,16 +283,35 @@ class RegistryStore:
 
     def verify(self, id: str, verification: Verification) -> None:
         """Say what the hub found out; again: what it found last."""
-        record, now = self.knowledge(id), self._clock()
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection, record: Knowledge, now: datetime) -> None:
             insert_verification(connection, record, verification, now)
             found = verification.evaluation
             detail = {"accuracy": found.accuracy} if found is not None else {}
             note(connection, now, VERIFIER, verification.standing.value, id, detail)
 
-        self.database.write(work)
-        self._verified += 1
+        self._judge(id, work)
+
+    def quarantine(self, id: str, reason: str) -> None:
+        """As the operator, have a record found no more, whatever the verifier finds.
+
+        Again: for the reason given last. Raises KnowledgeNotFoundError when there is no such record.
+        """
+        check_text(reason, "The reason of a quarantine")
+        self._judge(id, lambda connection, record, now: quarantine(connection, record.id, reason, now))
+
+    def release(self, id: str) -> None:
+        """As the operator, end the quarantine of a record, also one by the verifier.
+
+        Again: nothing. Raises KnowledgeNotFoundError when there is no such record.
+        """
+        self._judge(id, release)
+
+    def _judge(self, id: str, work: Callable[[Connection, Knowledge, datetime], None]) -> None:
+        """Change what is found out about a record."""
+        record, now = self.knowledge(id), self._clock()
+        self.database.write(lambda connection: work(connection, record, now))
+        self._judged += 1
         self._known.pop(id, None)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
@@ -311,7 +336,7 @@ class RegistryStore:
                 note(connection, now, who, "withdraw", id)
 
         self.database.write(work)
-        self._release(id)
+        self._unpin(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""

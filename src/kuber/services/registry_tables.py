@@ -81,7 +81,7 @@ knowledge = Table(
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("signature", String(128)),
     Column("withdrawn_at", DateTime(timezone=True)),
-    Column("standing", String(16)),  # of its verification
+    Column("standing", String(16)),  # of its verification; quarantined while the operator's quarantine stands
     Column("draft", String(64), nullable=False),  # digest of the canonical draft
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
@@ -140,6 +140,14 @@ verifications = Table(
     tables,
     Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
     Column("body", Text, nullable=False),  # canonical JSON
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+
+quarantines = Table(
+    "quarantines",  # by the operator; what the verifier found stays in verifications
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("reason", String(200), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
 )
 

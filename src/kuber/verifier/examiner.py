@@ -12,7 +12,7 @@ from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification, verdict
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
+from kuber.errors import ConflictError, CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.forms import runnable_form
 from kuber.learning.portable import GraphLimits, Portable
@@ -43,7 +43,7 @@ class Examiner:
         self._limits = limits
 
     def examine_pending(self, tell: Callable[[Knowledge, Verification], None] = lambda *_: None) -> int:
-        """Examine all that nobody has looked at, oldest first; how many those were.
+        """Examine all that nobody has looked at, oldest first; how many were told of.
 
         Raises ServiceUnavailableError when registry or vault do not answer; what was told before stays told.
         """
@@ -53,7 +53,10 @@ class Examiner:
         while found := self._registry.discover(query).items:
             for knowledge in reversed(found):
                 verification = self.examine(knowledge)
-                self._registry.verify(knowledge.id, verification)
+                try:
+                    self._registry.verify(knowledge.id, verification)
+                except ConflictError:
+                    continue  # the operator quarantined it meanwhile; once released it is pending again
                 tell(knowledge, verification)
                 done += 1
         return done

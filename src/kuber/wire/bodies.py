@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -44,6 +45,12 @@ def _one_of_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         ) from None
 
 
+def _told_something(text: str) -> str:
+    if text.isspace():
+        raise ValueError("spaces alone say nothing")
+    return text
+
+
 Counts = Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES)]
 Shape = Annotated[tuple[Count, ...], Field(max_length=16)]
 _Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
@@ -78,6 +85,12 @@ class VerificationBody(Body[Verification]):
     def value(self) -> Verification:
         evaluation = None if self.evaluation is None else self.evaluation.value()
         return Verification(standing=self.standing, reason=self.reason, evaluation=evaluation)
+
+
+class QuarantineRequest(Message):
+    """Why the operator quarantines a record."""
+
+    reason: Annotated[Text, AfterValidator(_told_something)]
 
 
 class AttestationBody(Body[Attestation]):

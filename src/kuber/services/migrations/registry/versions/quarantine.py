@@ -1,0 +1,18 @@
+"""What the operator quarantined, beside what the hub's verifier found."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "quarantines",
+        sa.Column("knowledge", sa.Integer, sa.ForeignKey("knowledge.seq"), primary_key=True),
+        sa.Column("reason", sa.String(200), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    )
