@@ -122,7 +122,7 @@ def test_quarantine_and_release(hub):
 @pytest.mark.parametrize("id", ["nothing", "no id", "../entities"])
 def test_a_record_that_is_not_there_is_one_sentence(hub, id):
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]
-    for command in (["quarantine", id, "--reason", "Because."], ["release", id]):
+    for command in (["quarantine", id, "--reason", "Because."], ["release", id], ["withdraw", id]):
         code, said = kuber(*command, *operate)
         assert (code, said) == (1, f"error: The registry has no knowledge {id!r}.\n")
 

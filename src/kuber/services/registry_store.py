@@ -328,12 +328,12 @@ class RegistryStore:
 
         The row stays, as others may name it as a parent; the vault keeps its blobs for it no longer.
         """
-        who, now = actor or self.knowledge(id).entity, self._clock()
+        owner, now = self.knowledge(id).entity, self._clock()
 
         def work(connection: Connection) -> None:
             chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
             if connection.execute(update(knowledge).where(*chosen).values(withdrawn_at=now)).rowcount:
-                note(connection, now, who, "withdraw", id)
+                note(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)
         self._unpin(id)
