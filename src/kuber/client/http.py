@@ -42,6 +42,7 @@ MAX_ANSWER = 256 << 20  # bytes of JSON held in memory
 WAIT_FIRST, WAIT_MOST = 0.1, 2.0  # seconds between two tries
 
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
+_TOKEN = re.compile(r"[!-~]{1,200}")
 
 V = TypeVar("V")
 Trusted = Path | None  # a file of certificates to trust instead of the system's
@@ -157,7 +158,7 @@ class HttpService:
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
         added = {KEY_HEADER: key} if key is not None else {}
         token = self.credentials.token(acting)
-        if token is not None:
+        if token is not None and _TOKEN.fullmatch(token):  # what a header cannot carry is no token
             added["Authorization"] = f"Bearer {token}"
         if content is not None:
             added["Content-Type"] = "application/json"

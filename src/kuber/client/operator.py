@@ -3,10 +3,10 @@
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
 from kuber.client.registry import record_path
-from kuber.domain.access import AuditEntry, Invitation
+from kuber.domain.access import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
 from kuber.domain.query import Page
-from kuber.errors import KnowledgeNotFoundError
+from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError
 from kuber.wire import (
     AuditBody,
     CodeBody,
@@ -27,6 +27,15 @@ class Operator(HttpService):
 
     def __init__(self, url: str, token: str, *, patience: float = 10.0, ca: Trusted = None) -> None:
         super().__init__(url, service="registry", patience=patience, credentials=Credentials(token=token), ca=ca)
+
+    def check_token(self) -> None:
+        """Return when the token is the operator's; NotAuthorizedError when it is not."""
+        try:
+            self.audit(limit=1)  # a cheap one of the questions that nobody else may ask
+        except NotAuthorizedError:
+            raise NotAuthorizedError(
+                f"This token is not the operator's; that one is in {OPERATOR_TOKEN_FILE} in the registry's folder."
+            ) from None
 
     def invite(self, name: str, *, days: float = 7.0) -> str:
         """The code that an entity of this name may join with, once."""
