@@ -35,6 +35,7 @@ JOINED = [entry(0, "a", "enrol", "10"), entry(1, "b", "enrol", "9"), entry(2, "c
 def test_a_report_tells_round_and_accuracy() -> None:
     reports = [entry(10 * n, "a", "report", "a", round=n, correct=[n, 1], total=[10, 10]) for n in (1, 2)]
     one = view_of(*JOINED, *reports, entry(30, "a", "report", "a", round=3)).entities["a"]
+    assert (one.correct, one.total) == ((2, 1), (10, 10))
     assert (one.name, one.round, one.accuracy) == ("10", 3, pytest.approx(0.15))
     assert [(round, accuracy) for _, round, accuracy in one.curve] == [
         (1, pytest.approx(0.1)),
@@ -59,6 +60,8 @@ def test_what_a_kept_delivery_brought_is_shared_among_its_teachers() -> None:
     assert (view.delivered, view.kept, dict(view.taught)) == (2, 1, {("b", "a"): 1, ("c", "a"): 1})
     assert view.deliveries[0].publishers == ("b", "c")
     assert view.deliveries[0].teachers == ("kb", "kc", "unknown")
+    assert [one.number for one in view.deliveries] == [6, 7]
+    assert [(mark.kind, mark.accuracy) for mark in student.marks] == [("kept", 0.3), ("undone", 0.1)]
 
 
 def test_what_was_withdrawn_or_quarantined_is_not_on_the_shelf() -> None:
@@ -69,8 +72,33 @@ def test_what_was_withdrawn_or_quarantined_is_not_on_the_shelf() -> None:
     view.apply(8, entry(5, "verifier", "quarantined", "k2"))
     view.apply(9, entry(6, "verifier", "verified", "k3"))
     assert view.shelved == 1
-    view.apply(10, entry(7, "verifier", "verified", "k2"))  # looked at again
+    view.apply(10, entry(7, "verifier", "verified", "k2", accuracy=0.3))  # looked at again
     assert view.shelved == 2
+    assert (view.records["k2"].found, view.records["k2"].state) == (0.3, "verified")
+
+
+def test_what_the_operator_releases_is_as_it_was_before() -> None:
+    view = view_of(*JOINED, *(entry(3, "b", "publish", name) for name in ("k1", "k2")))
+    view.apply(6, entry(4, "verifier", "verified", "k1", accuracy=0.5))
+    for number, name in enumerate(("k1", "k2"), start=7):
+        view.apply(number, entry(5, "admin", "quarantined", name, reason="It is odd."))
+    assert view.shelved == 0
+    view.apply(9, entry(6, "admin", "released", "k1", standing="verified"))
+    view.apply(10, entry(6, "admin", "released", "k2"))
+    assert [one.state for one in view.records.values()] == ["verified", "pending"]
+    assert view.records["k1"].found == 0.5
+    view.apply(11, entry(7, "admin", "released", "unknown"))
+    assert view.shelved == 2
+
+
+def test_a_record_tells_what_its_publication_told() -> None:
+    told = {"round": 2, "accuracy": 0.25, "task": "ecg", "architecture": "cnn", "bytes": 1200}
+    view = view_of(*JOINED, entry(3, "b", "publish", "k1", **told), entry(4, "b", "publish", "k2", bytes=800))
+    one = view.records["k1"]
+    assert (one.publisher, one.name, one.round, one.claimed, one.task, one.bytes) == ("b", "9", 2, 0.25, "ecg", 1200)
+    assert (view.bytes, view.entities["b"].newest) == (2000, "k2")
+    marks = [(mark.kind, mark.accuracy) for mark in view.entities["b"].marks]
+    assert marks == [("published", 0.25)]
 
 
 def test_events_that_are_told_again_change_nothing() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from kuber import __version__
 from kuber.cli.compare import compare
+from kuber.cli.dashboard import dashboard
 from kuber.cli.entity import entity
 from kuber.cli.export import export
 from kuber.cli.hub import hub
@@ -32,6 +33,7 @@ app.command()(export)
 app.command()(registry)
 app.command()(vault)
 app.command()(watch)
+app.command()(dashboard)
 for command in (collect, scrub, check, backup, restore):
     hub.command()(command)
 app.add_typer(hub, name="hub")

@@ -12,6 +12,7 @@ from kuber.cli.options import Ca
 from kuber.errors import SettingsError
 
 if TYPE_CHECKING:
+    from kuber.client.credentials import Credentials
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
     from kuber.domain.knowledge import Knowledge
@@ -257,19 +258,24 @@ def open_registry(
     url: str, identity: Path | None, admin_token: Path, ca: Path | None, *, patience: float = 10.0
 ) -> Iterator["HttpRegistry"]:
     """The registry at `url`, asked as the operator, or as the entity whose folder `identity` is."""
-    from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
     from kuber.client.registry import HttpRegistry
-    from kuber.signing import Identity
 
-    if identity is None:
-        credentials = Credentials(token=token_in(admin_token))
-    else:
-        if not (identity / TOKEN_FILE).exists():
-            raise SettingsError(f"There is no token of an entity in {identity}; it gets one when it joins.")
-        credentials = Credentials(Identity.kept(identity / KEY_FILE), path=identity / TOKEN_FILE)
+    credentials = credentials_of(identity, admin_token)
     with HttpRegistry(url, credentials=credentials, patience=patience, ca=ca) as records:
         records.check()
         yield records
+
+
+def credentials_of(identity: Path | None, admin_token: Path) -> "Credentials":
+    """What to ask a hub with: the operator's token, or that of the entity whose folder `identity` is."""
+    from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
+    from kuber.signing import Identity
+
+    if identity is None:
+        return Credentials(token=token_in(admin_token))
+    if not (identity / TOKEN_FILE).exists():
+        raise SettingsError(f"There is no token of an entity in {identity}; it gets one when it joins.")
+    return Credentials(Identity.kept(identity / KEY_FILE), path=identity / TOKEN_FILE)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kuber.cli.dashboard import check_installed
 from kuber.cli.live import live_view, result_table, summary_lines
 from kuber.cli.options import with_settings
 from kuber.experiment.result import RunResult
@@ -15,13 +16,16 @@ from kuber.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]
+Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run as it goes on.")]
 
 
 @with_settings()
-def run(settings: Settings | None, json: Json = False, resume: Resume = None) -> None:
+def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
     """Start registry, vault and entities, run every round, and report."""
     from kuber.experiment import folders, forks
 
+    if dashboard:
+        check_installed()
     folder, settings = folders.open_run(settings, resume)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
@@ -30,7 +34,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None) ->
         from kuber.experiment import runner  # torch: while the fork server imports it too
 
         with live_view(settings, errors) as view:
-            result = runner.run(settings, folder, watcher=view, say=view.say)
+            result = runner.run(settings, folder, watcher=view, say=view.say, dashboard=dashboard)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise

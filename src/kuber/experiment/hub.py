@@ -3,7 +3,8 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,34 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
             _stop(process)
 
 
+@contextmanager
+def running_dashboard(
+    hub: Hub, *, token: Path, runs: Path, log: Path, host: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Serve the pages of this hub in a process of its own, and stop it on leaving.
+
+    `say` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.
+    """
+    options = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(token), "--runs-dir", str(runs)]
+    options += ["--host", host, "--port", "0"]
+    if not is_loopback(host):
+        options.append("--plain-http")
+    process = _process("dashboard", options, log)
+
+    def tell() -> None:
+        assert process.stdout is not None
+        address = _address(process)
+        say(f"The dashboard is at {address}." if address else f"The dashboard did not start; {log} says why.")
+
+    teller = threading.Thread(target=tell, name="dashboard", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        _stop(process)
+        teller.join(STOP_SECONDS)
+
+
 def _free_port(host: str, port: int) -> int:
     """The port, if it is free; any free one for 0."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -83,22 +112,32 @@ def _start(service: str, folder: Path, options: list[str], started: list[subproc
     """Start one service, add it to `started`, and return its address once it accepts connections."""
     log = folder / f"{service}.log"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "kuber", service, *options, "--data", str(folder / service), "--stop-with-stdin"]
+    process = _process(service, [*options, "--data", str(folder / service)], log)
+    started.append(process)
+    address = _address(process)
+    if address is None:
+        raise ServiceError(f"The {service} did not start; {log} says why.")
+    return address
+
+
+def _process(command: str, options: list[str], log: Path) -> subprocess.Popen[str]:
+    """A command of ours as a process that ends with us."""
     with log.open("a", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            command,
+        return subprocess.Popen(
+            [sys.executable, "-m", "kuber", command, *options, "--stop-with-stdin"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             start_new_session=True,  # Ctrl-C reaches us, and we stop the services last
         )
-    started.append(process)
+
+
+def _address(process: subprocess.Popen[str]) -> str | None:
+    """Where it accepts connections, once it does; None when it ends before."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    if " is up at " not in line:
-        raise ServiceError(f"The {service} did not start; {log} says why.")
-    return line.rsplit(maxsplit=1)[-1]
+    return line.rsplit(maxsplit=1)[-1] if " is up at " in line else None
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

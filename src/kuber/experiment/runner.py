@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from kuber import __version__
+from kuber.domain.access import OPERATOR_TOKEN_FILE
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME, EventLog, Tail, read_events, rewind, utc_now
 from kuber.errors import KUberError
 from kuber.experiment.crew import Crew, Watcher
 from kuber.experiment.entities import entity_folder
 from kuber.experiment.held_out import held_out_accuracies
-from kuber.experiment.hub import running_hub
+from kuber.experiment.hub import running_dashboard, running_hub
 from kuber.experiment.process import Assignment
 from kuber.experiment.result import RunResult, result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
@@ -25,8 +27,12 @@ RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
 
 
-def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[str], None]) -> RunResult:
+def run(
+    settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[str], None], dashboard: bool = False
+) -> RunResult:
     """Start the run in `folder`, or go on with it, to its end; its result, plots and report are written there.
+
+    With `dashboard`, web pages show it until the entities are done.
 
     Raises the KUberError that ended it early. Whatever ends it, no process of the run is left.
     """
@@ -40,7 +46,7 @@ def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[st
     ending: dict[str, str | None] = {"status": "failed", "message": None}
     try:
         runtime = runtime_for(folder, scene)
-        _live_together(scene, folder, runtime, watcher, say)
+        _live_together(scene, folder, runtime, watcher, say, dashboard=dashboard)
         say("Evaluating every round on the held-out test set.")
         held_out = held_out_accuracies(scene, folder, runtime)
         ending = {"status": "completed", "message": None}
@@ -57,11 +63,12 @@ def run(settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[st
 
 
 def _live_together(
-    scene: Scenario, folder: Path, runtime: Runtime, watcher: Watcher, say: Callable[[str], None]
+    scene: Scenario, folder: Path, runtime: Runtime, watcher: Watcher, say: Callable[[str], None], *, dashboard: bool
 ) -> None:
     settings = scene.settings
     ports = {"registry_port": settings.registry_port, "vault_port": settings.vault_port}
-    with running_hub(folder / "hub", host=settings.host, **ports) as hub:
+    with ExitStack() as stack:
+        hub = stack.enter_context(running_hub(folder / "hub", host=settings.host, **ports))
         say(f"The registry is at {hub.registry}, the vault at {hub.vault}; everything goes to {folder}.")
         assignments = [
             Assignment(
@@ -75,6 +82,10 @@ def _live_together(
             )
             for index in range(settings.num_entities)
         ]
+        if dashboard:
+            token, log = folder / "hub" / "registry" / OPERATOR_TOKEN_FILE, folder / "hub" / "dashboard.log"
+            pages = running_dashboard(hub, token=token, runs=folder.parent, log=log, host=settings.host, say=say)
+            stack.enter_context(pages)
         slots = max(1, available_cores() // runtime.threads)
         Crew(assignments, slots=slots, hub=hub, tail=Tail(folder / FILE_NAME), watcher=watcher).work()
 

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
 
 from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError, SettingsError
-from kuber.services.http import ServiceName
 
 STOP_SECONDS = 5  # that requests under way get when the service is told to stop
 
@@ -43,7 +42,7 @@ class JsonLines(logging.Formatter):
 
 
 def serve(
-    service: ServiceName,
+    service: str,
     build: Callable[[], contextlib.AbstractContextManager[FastAPI]],
     *,
     host: str,
@@ -52,11 +51,14 @@ def serve(
     private_key: Path | None = None,
     plain_http: bool = False,
     stop_with_stdin: bool = False,
+    lifespan: Literal["on", "off"] = "off",
 ) -> None:
     """Run a service until SIGTERM, SIGINT or, where asked, the end of standard input.
 
     With a certificate it speaks HTTPS; without one, an address that other machines reach is refused unless
     `plain_http` allows it.
+
+    `lifespan` says whether the application has something to do at its start and its end.
 
     Prints its address on standard output when it accepts requests. Raises ServiceError when the address cannot be
     had, before `build` opens any data.
@@ -73,18 +75,23 @@ def serve(
         if stop_with_stdin:
             threading.Thread(target=_await_end_of_input, args=(stop,), name="stdin", daemon=True).start()
         with build() as app:
-            _Server(app, service, stop, tls).run(sockets=[listener])
+            _Server(app, service, stop, tls, lifespan).run(sockets=[listener])
     log.info("stopped", extra={"told": {"service": service}})
 
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, app: FastAPI, service: ServiceName, stop: threading.Event, tls: tuple[Path, Path] | None
+        self,
+        app: FastAPI,
+        service: str,
+        stop: threading.Event,
+        tls: tuple[Path, Path] | None,
+        lifespan: Literal["on", "off"],
     ) -> None:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            lifespan="off",
+            lifespan=lifespan,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -114,7 +121,7 @@ class _Server(uvicorn.Server):
         yield  # `serve` holds the signals from before the data are opened until after they are closed
 
 
-def _bound(service: ServiceName, host: str, port: int) -> socket.socket:
+def _bound(service: str, host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=2048)

@@ -3,20 +3,23 @@
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
-from kuber.domain.access import AuditEntry
+from kuber.domain.access import RELEASED, AuditEntry
 from kuber.domain.verification import Standing
+from kuber.views.shelf import HubRecord
 from kuber.views.wording import natural
 
 ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
-LATEST = 500  # deliveries that are remembered whole
-CURVE = 500  # accuracies of one entity that are remembered
+LATEST = 20_000  # deliveries that are remembered whole
+CURVE = 500  # accuracies, and marks, of one entity that are remembered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubDelivery:
     """One absorption, as the student told the registry."""
 
+    number: int  # of its event
     time: datetime
     student: str  # entity ids
     publishers: tuple[str, ...]  # each once; without those that published before we began to read
@@ -26,6 +29,16 @@ class HubDelivery:
     before: float  # accuracies on the common test set, 0 to 1
     after: float
     kept: bool
+    reason: str | None = None  # why these teachers were chosen, in a sentence of the student's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubMark:
+    """A moment at which an entity published, or absorbed something."""
+
+    time: datetime
+    kind: Literal["published", "kept", "undone"]
+    accuracy: float  # claimed of what it published; after the absorption
 
 
 @dataclass
@@ -38,7 +51,11 @@ class HubEntity:
     seen: datetime  # when it last did something
     round: int = 0
     accuracy: float | None = None  # the latest that it told of, 0 to 1
+    correct: tuple[int, ...] = ()  # of that evaluation, a class each
+    total: tuple[int, ...] = ()
     curve: deque[tuple[datetime, int, float]] = field(default_factory=lambda: deque(maxlen=CURVE))
+    marks: deque[HubMark] = field(default_factory=lambda: deque(maxlen=CURVE))
+    newest: str | None = None  # id of the record that it published last
     published: int = 0
     absorbed: int = 0  # deliveries whose result it kept
     declined: int = 0  # deliveries whose result it did not keep
@@ -56,14 +73,13 @@ class HubView:
     """A hub after the events that were applied. Unknown acts and details that are missing are passed over."""
 
     entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, first come first
-    publishers: dict[str, str] = field(default_factory=dict)  # knowledge id -> entity id
-    withdrawn: set[str] = field(default_factory=set)
-    standings: dict[str, Standing] = field(default_factory=dict)  # knowledge id -> what the hub found last
+    records: dict[str, HubRecord] = field(default_factory=dict)  # knowledge id -> record, first come first
     deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
     taught: Counter[tuple[str, str]] = field(default_factory=Counter)  # (teacher, student) -> kept deliveries
     delivered: int = 0
     kept: int = 0
-    last: int = 0  # id of the last event
+    bytes: int = 0  # of all that was published
+    last: int = 0  # number of the last event
 
     def apply(self, number: int, entry: AuditEntry) -> None:
         """Take in the event with this number; one that was taken in before changes nothing."""
@@ -81,31 +97,59 @@ class HubView:
         match entry.act:
             case "publish":
                 self._publish(entity, entry)
-            case "withdraw":
-                self.withdrawn.add(entry.subject)
             case "deliver":
-                self._deliver(entity, entry)
+                self._deliver(number, entity, entry)
             case "report" if entity is not None:
                 _report(entity, entry)
-            case "verified" | "unverifiable" | "quarantined":
-                self.standings[entry.subject] = Standing(entry.act)
+            case "withdraw" | "verified" | "unverifiable" | "quarantined" | "released":
+                self._judge(entry)
 
     def _publish(self, entity: HubEntity | None, entry: AuditEntry) -> None:
-        self.publishers[entry.subject] = entry.actor
+        detail = entry.detail
+        record = HubRecord(
+            id=entry.subject,
+            publisher=entry.actor,
+            name=self.name_of(entry.actor),
+            time=entry.time,
+            round=detail.get("round", 0),
+            claimed=detail.get("accuracy"),
+            task=detail.get("task", ""),
+            architecture=detail.get("architecture", ""),
+            bytes=detail.get("bytes", 0),
+        )
+        self.records[record.id] = record
+        self.bytes += record.bytes
         if entity is not None:
             entity.published += 1
-            entity.round = max(entity.round, entry.detail.get("round", 0))
+            entity.newest = record.id
+            entity.round = max(entity.round, record.round)
+            if record.claimed is not None:
+                entity.marks.append(HubMark(time=entry.time, kind="published", accuracy=record.claimed))
 
-    def _deliver(self, entity: HubEntity | None, entry: AuditEntry) -> None:
+    def _judge(self, entry: AuditEntry) -> None:
+        record = self.records.get(entry.subject)
+        if record is None:
+            return
+        if entry.act == "withdraw":
+            record.withdrawn = True
+        elif entry.act == RELEASED:
+            told = entry.detail.get("standing")
+            record.standing = Standing(told) if told else None
+        else:
+            record.standing = Standing(entry.act)
+            record.found = entry.detail.get("accuracy", record.found)
+
+    def _deliver(self, number: int, entity: HubEntity | None, entry: AuditEntry) -> None:
         self.delivered += 1
         detail = entry.detail
         if "teachers" not in detail or entity is None:  # told by a registry of before there were details
             return
         told = HubDelivery(
+            number=number,
             time=entry.time,
             student=entity.id,
             publishers=tuple(
-                dict.fromkeys(self.publishers[one] for one in detail["teachers"] if one in self.publishers)
+                dict.fromkeys(self.records[one].publisher for one in detail["teachers"] if one in self.records)
             ),
             teachers=tuple(detail["teachers"]),
             method=detail["method"],
@@ -113,8 +157,10 @@ class HubView:
             before=detail["accuracy_before"],
             after=detail["accuracy_after"],
             kept=detail["kept"],
+            reason=detail.get("reason"),
         )
         self.deliveries.append(told)
+        entity.marks.append(HubMark(time=entry.time, kind="kept" if told.kept else "undone", accuracy=told.after))
         entity.round = max(entity.round, told.round)
         if not told.kept:
             entity.declined += 1
@@ -139,13 +185,13 @@ class HubView:
     @property
     def shelved(self) -> int:
         """How many records can be found: published, and neither withdrawn nor quarantined."""
-        bad = {id for id, standing in self.standings.items() if standing is Standing.QUARANTINED}
-        return len(self.publishers.keys() - self.withdrawn - bad)
+        return sum(one.found_by_others for one in self.records.values())
 
 
 def _report(entity: HubEntity, entry: AuditEntry) -> None:
     entity.round = entry.detail.get("round", entity.round)
     total = sum(entry.detail.get("total", ()))
     if total:
-        entity.accuracy = sum(entry.detail["correct"]) / total
+        entity.correct, entity.total = tuple(entry.detail["correct"]), tuple(entry.detail["total"])
+        entity.accuracy = sum(entity.correct) / total
         entity.curve.append((entry.time, entity.round, entity.accuracy))

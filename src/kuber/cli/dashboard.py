@@ -1,0 +1,61 @@
+"""`kuber dashboard`: a hub as web pages."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kuber.cli.hub import REGISTRY_HERE, TOKEN, VAULT_HERE, AdminToken, RegistryUrl, VaultUrl
+from kuber.cli.knowledge import IdentityFolder, credentials_of
+from kuber.cli.options import Ca
+from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
+from kuber.errors import SettingsError
+
+PORT = 5003
+
+
+def dashboard(
+    registry: RegistryUrl = REGISTRY_HERE,
+    vault: VaultUrl = VAULT_HERE,
+    identity: IdentityFolder = None,
+    admin_token: AdminToken = TOKEN,
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs to show.")] = Path("runs"),
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    ca: Ca = None,
+    plain_http: PlainHttp = False,
+    stop_with_stdin: StopWithStdin = False,
+) -> None:
+    """Serve web pages that show a hub as it goes on: who is there, what they know, who learnt from whom."""
+    check_installed()
+    from kuber.client.registry import HttpRegistry
+    from kuber.client.vault import HttpVault
+    from kuber.dashboard.app import open_dashboard
+    from kuber.services.serving import serve
+
+    credentials = credentials_of(identity, admin_token)
+    with (
+        # Without patience: that the hub is away is told at once, and it is asked again.
+        HttpRegistry(registry, credentials=credentials, patience=0, ca=ca) as records,
+        HttpVault(vault, credentials=credentials, ca=ca) as blobs,
+    ):
+        serve(
+            "dashboard",
+            lambda: open_dashboard(records, blobs, runs=runs_dir.expanduser(), host=host, ca=ca),
+            host=host,
+            port=port,
+            certificate=certificate,
+            private_key=private_key,
+            plain_http=plain_http,
+            stop_with_stdin=stop_with_stdin,
+            lifespan="on",
+        )
+
+
+def check_installed() -> None:
+    """SettingsError when what the dashboard is made with is not installed."""
+    if find_spec("nicegui") is None:
+        raise SettingsError("The dashboard needs NiceGUI; install it with: pip install 'kuber[dashboard]'")

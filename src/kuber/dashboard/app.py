@@ -1,0 +1,122 @@
+"""The dashboard as an application: its pages, its downloads, and what it lets browsers do."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from nicegui import ui
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.dashboard.feed import Feed
+from kuber.dashboard.frame import frame
+from kuber.dashboard.site import Site
+from kuber.dashboard.source import Source
+from kuber.domain.address import is_loopback
+from kuber.domain.knowledge import ONNX, WEIGHTS
+from kuber.errors import KnowledgeNotFoundError, KUberError
+from kuber.services.http import STATUSES
+from kuber.wire import problem_from
+
+STYLE = Path(__file__).parent / "style.css"
+RECONNECT_SECONDS = 30.0  # for which a tab that lost its connection finds itself as it was
+ENDINGS = {WEIGHTS: "safetensors", ONNX: "onnx"}
+# Vue compiles templates in the browser. Nothing is loaded from, or sent to, anywhere else.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; "
+    "form-action 'self'; object-src 'none'"
+)
+
+
+@contextlib.contextmanager
+def open_dashboard(
+    registry: HttpRegistry, vault: HttpVault, *, runs: Path, host: str, ca: Path | None = None
+) -> Iterator[FastAPI]:
+    """The application that shows this hub, and the runs of a folder; it reads for as long as this is open."""
+    site = Site(feed=Feed(registry), source=Source(registry, vault, ca=ca), runs=runs)
+    app = FastAPI(title="KUber dashboard", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Headers)
+    if is_loopback(host):  # else a page of anybody's could reach it under a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+    add_routes(app, site)
+    ui.add_css(STYLE, shared=True)
+    ui.run_with(
+        app,
+        root=lambda: frame(site),
+        title="KUber",
+        favicon=FAVICON,
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        reconnect_timeout=RECONNECT_SECONDS,
+        show_welcome_message=False,
+    )
+    site.feed.open()
+    try:
+        yield app
+    finally:
+        site.feed.close()
+
+
+def add_routes(app: FastAPI, site: Site) -> None:
+    """What is no page: downloads, and whether the dashboard is up."""
+
+    @app.get("/healthz")
+    def health() -> JSONResponse:
+        feed = site.feed
+        told = {"hub": feed.away is None, "events": feed.view.last}
+        return JSONResponse({"status": "ok", "service": "dashboard"} | told)
+
+    @app.get("/download/{id}/{kind}")
+    async def download(id: str, kind: str) -> Response:
+        """A file of a record, verified before its first byte is sent."""
+
+        def fetch() -> tuple[bytes, str]:
+            record = site.source.knowledge(id)
+            artifact = record.artifacts.get(kind)
+            if artifact is None:
+                raise KnowledgeNotFoundError(f"The record {id[:100]!r} has no file of the kind {kind[:100]!r}.")
+            return site.source.vault.get(artifact.digest), f"{record.id}.{ENDINGS.get(kind, kind)}"
+
+        data, name = await asyncio.to_thread(fetch)
+        named = f"attachment; filename*=UTF-8''{quote(name)}"
+        return Response(data, media_type="application/octet-stream", headers={"Content-Disposition": named})
+
+    @app.exception_handler(KUberError)
+    async def on_error(request: Request, error: KUberError) -> Response:
+        status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 502)
+        body = problem_from(error, status).model_dump_json()
+        return Response(body, status, media_type="application/problem+json")
+
+
+class _Headers:
+    """Tells browsers what the pages may do, on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "same-origin"
+            await send(message)
+
+        await self._app(scope, receive, named if scope["type"] == "http" else send)
+
+
+FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path fill="none" stroke="#0072B2" stroke-width="3" '
+    'd="M8 24 16 8l8 16"/><circle cx="8" cy="24" r="5" fill="#009E73"/><circle cx="24" cy="24" r="5" fill="#D55E00"/>'
+    '<circle cx="16" cy="8" r="5" fill="#0072B2"/></svg>'
+)

@@ -1,0 +1,82 @@
+"""What the pages draw: a view of the hub that a thread of its own keeps up to date."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kuber.client.events import EventReader
+from kuber.client.registry import HttpRegistry
+from kuber.domain.access import AuditEntry
+from kuber.errors import KUberError
+from kuber.views import HubView
+
+PAUSE = 1.0  # seconds between two tries to reach a hub that is away
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Away:
+    """That the hub gives no answer: why, and since when."""
+
+    reason: str
+    since: datetime
+
+
+class Feed:
+    """Reads the events of a registry from the first on, for as long as it is open; a hub that is away is asked again.
+
+    `view` is whole between two events: read it inside `reading`. `version` is another number whenever there is
+    something new to draw.
+    """
+
+    def __init__(self, registry: HttpRegistry) -> None:
+        self.view = HubView()
+        self.version = 0
+        self.caught_up = False  # whether all that had happened before has been read
+        self.away: Away | None = None
+        self._registry = registry
+        self._lock = threading.RLock()  # a page that draws may look again
+        self._closing = threading.Event()
+        self._reader = EventReader(registry, self._take, on_open=self._found)
+        self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
+
+    def open(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read no further. An answer that is awaited ends with its connection."""
+        self._closing.set()
+
+    @contextmanager
+    def reading(self) -> Iterator[HubView]:
+        """The view, which does not change while this is open."""
+        with self._lock:
+            yield self.view
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            try:
+                if not self.caught_up:
+                    self._reader.read()
+                    self.caught_up = True
+                    self.version += 1
+                self._reader.read(follow=True)
+                reason = f"The registry at {self._registry.url} ended the connection."
+            except KUberError as error:
+                reason = error.message
+            since = self.away.since if self.away else datetime.now(UTC)
+            self.away = Away(reason=reason, since=since)
+            self.version += 1
+            self._closing.wait(PAUSE)
+
+    def _found(self) -> None:
+        if self.away is not None:
+            self.away = None
+            self.version += 1
+
+    def _take(self, number: int, entry: AuditEntry) -> None:
+        with self._lock:
+            self.view.apply(number, entry)
+        self.version += 1

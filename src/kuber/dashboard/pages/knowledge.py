@@ -1,0 +1,133 @@
+"""Every record of the hub, to search, sort and filter."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.page_arguments import PageArguments
+
+from kuber.dashboard.elements.controls import Choice, Pager, Search
+from kuber.dashboard.elements.records import record_columns, record_row
+from kuber.dashboard.elements.table import DataTable
+from kuber.dashboard.elements.words import words
+from kuber.dashboard.visit import Visit, remember
+from kuber.views import HubView, natural
+from kuber.views.shelf import COLUMNS, WHICH, Wanted, shelf
+
+_WHICH = {
+    "shelved": "can be found",
+    "pending": "not looked at",
+    "verified": "verified",
+    "unverifiable": "unverifiable",
+    "quarantined": "quarantined",
+    "withdrawn": "withdrawn",
+    "all": "all",
+}
+
+
+class Records:
+    """The page as one reader sees it."""
+
+    def __init__(self, visit: Visit, arguments: PageArguments) -> None:
+        self.visit = visit
+        self._router = ui.context.client.sub_pages_router
+        self._arguments = arguments
+        self.wanted = wanted(arguments.query_parameters)
+
+    def build(self) -> None:
+        """The controls and the empty table."""
+        words("h1", "Knowledge")
+        with Element("div").classes("k-tools"):
+            Search(
+                "Search",
+                self.wanted.text,
+                lambda text: self._want(text=text, page=1),
+                hint="id, entity, task, architecture",
+            )
+            self._tasks = Choice(
+                "Task", {"": "all"}, self.wanted.task or "", lambda task: self._want(task=task or None, page=1)
+            )
+            self._publishers = Choice(
+                "Entity",
+                {"": "all"},
+                self.wanted.publisher or "",
+                lambda id: self._want(publisher=id or None, page=1),
+            )
+            Choice("Show", _WHICH, self.wanted.which, lambda which: self._want(which=which, page=1))
+        self._table = DataTable(
+            "Knowledge",
+            record_columns(sortable=True),
+            nothing="No record answers this search.",
+            on_sort=self._sort_by,
+        )
+        self._hint = words("p", "Nothing has been published yet.").classes("k-empty")
+        self._pager = Pager(lambda page: self._want(page=page))
+
+    def draw(self, view: HubView, now: datetime) -> None:
+        """Show the shelf as it is now."""
+        tasks = sorted({one.task for one in view.records.values()}, key=natural)
+        self._tasks.offer({"": "all"} | {task: task for task in tasks})
+        entities = sorted(view.entities.values(), key=lambda one: natural(one.name))
+        self._publishers.offer({"": "all"} | {one.id: one.name for one in entities})
+        found = shelf(view.records.values(), self.wanted)
+        self._hint.set_visibility(not view.records)
+        self._table.set_visibility(bool(view.records))
+        self._table.show(
+            [record_row(one) for one in found.rows], sort=self.wanted.sort, descending=self.wanted.descending
+        )
+        told = f"{found.total:,} of {len(view.records):,} records"
+        self._pager.show(page=found.page, pages=found.pages, told=told)
+
+    def _sort_by(self, column: str) -> None:
+        down = (
+            not self.wanted.descending
+            if column == self.wanted.sort
+            else column not in ("name", "task", "architecture")
+        )
+        self._want(sort=column, descending=down)
+
+    def _want(self, **changes: Any) -> None:
+        self.wanted = replace(self.wanted, **changes)
+        remember(self._router, self._arguments, query(self.wanted))
+        with self.visit.site.feed.reading() as view:
+            self.draw(view, datetime.now(UTC))
+
+
+def wanted(asked: Mapping[str, str]) -> Wanted:
+    """What an address asks for; what makes no sense is passed over."""
+    usual = Wanted()
+    page = asked.get("page", "")
+    return Wanted(
+        text=asked.get("q", ""),
+        task=asked.get("task") or None,
+        publisher=asked.get("entity") or None,
+        which=next((one for one in WHICH if one == asked.get("show")), usual.which),
+        sort=next((one for one in COLUMNS if one == asked.get("sort")), usual.sort),
+        descending=asked.get("up") != "1",
+        page=int(page) if page.isdecimal() and len(page) < 10 else 1,
+    )
+
+
+def query(one: Wanted) -> dict[str, str]:
+    """The address that asks for this."""
+    usual = Wanted()
+    return {
+        "q": one.text,
+        "task": one.task or "",
+        "entity": one.publisher or "",
+        "show": one.which if one.which != usual.which else "",
+        "sort": one.sort if one.sort != usual.sort else "",
+        "up": "" if one.descending else "1",
+        "page": str(one.page) if one.page > 1 else "",
+    }
+
+
+def page(visit: Visit, arguments: PageArguments) -> None:
+    """The table of knowledge."""
+    ui.page_title("Knowledge · KUber")
+    records = Records(visit, arguments)
+    records.build()
+    visit.follow(records.draw)

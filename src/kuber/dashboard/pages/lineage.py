@@ -1,0 +1,214 @@
+"""Who taught whom, over time; one delivery in detail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.page_arguments import PageArguments
+
+from kuber.dashboard.elements.controls import Choice, Pager
+from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
+from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.lineage_chart import lineage_chart
+from kuber.dashboard.visit import Visit, remember
+from kuber.views import HubDelivery, HubView, natural, percent, points
+
+DRAWN = 500  # latest deliveries in the picture
+ROWS = 40  # most entities in the picture
+SIZE = 25  # deliveries of one page of the table
+READ = (
+    "A line leads from the moment a teacher published to the moment a student absorbed. Choose a delivery, in the "
+    "picture or in the table, to see what it did and why it was made."
+)
+
+
+class Lineage:
+    """The page as one reader sees it."""
+
+    def __init__(self, visit: Visit, arguments: PageArguments) -> None:
+        self.visit = visit
+        self._router = ui.context.client.sub_pages_router
+        self._arguments = arguments
+        asked = arguments.query_parameters
+        self.entity = asked.get("entity", "")
+        self.kept = asked.get("kept", "")
+        number, place = asked.get("delivery", ""), asked.get("page", "")
+        self.chosen = int(number) if number.isdecimal() else None
+        self.page = int(place) if place.isdecimal() else 1
+        self.chart: ui.echart | None = None
+        self._told: int | None = None  # deliveries of the hub when the picture was drawn
+        self._shown: HubDelivery | None = None
+
+    def build(self) -> None:
+        """The controls, the places of picture and detail, and the empty table."""
+        words("h1", "Lineage")
+        words("p", READ).classes("k-soft")
+        with Element("div").classes("k-tools"):
+            self._entities = Choice("Entity", {"": "all"}, self.entity, self._of)
+            kept = {"": "all", "kept": "kept", "undone": "undone"}
+            Choice("Result", kept, self.kept, self._only)
+        self.detail = (
+            Element("section").classes("k-detail").props('aria-label="The chosen delivery" aria-live="polite"')
+        )
+        self.place = Element("div").classes("k-chart tall")
+        self._left_out = words("p", "").classes("k-soft")
+        with section("Deliveries"):
+            self._table = delivery_table("Deliveries")
+            self._pager = Pager(self._turn)
+
+    def draw(self, view: HubView, now: datetime) -> None:
+        """Show the deliveries as they are now."""
+        names = sorted(view.entities.values(), key=lambda one: natural(one.name))
+        self._entities.offer({"": "all"} | {one.id: one.name for one in names})
+        found = self._found(view)[::-1]
+        pages = max(1, -(-len(found) // SIZE))
+        page = min(max(1, self.page), pages)
+        rows = found[(page - 1) * SIZE : page * SIZE]
+        self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in rows])
+        self._pager.show(page=page, pages=pages, told=f"{len(found):,} deliveries")
+        self._show_chosen(view)
+        if self.chart is not None and self._told != view.delivered:
+            self._redraw(view)
+
+    def draw_chart(self) -> None:
+        """Draw the picture anew."""
+        with self.visit.site.feed.reading() as view:
+            self._redraw(view)
+
+    def _redraw(self, view: HubView) -> None:
+        drawn = picture(view, self._found(view), self.entity, self.chosen)
+        options = lineage_chart(view, drawn.deliveries, drawn.rows, self.visit.palette, self.chosen)
+        self._left_out.set_text(drawn.left_out)
+        self._told = view.delivered
+        self.place.style(f"height: {min(60, 12 + 2 * len(drawn.rows))}rem")
+        if self.chart is None:
+            with self.place:
+                self.chart = ui.echart(options, on_point_click=self._click)
+        else:
+            self.chart.run_chart_method("setOption", options, True)
+            self.chart.run_chart_method("resize")
+
+    def _found(self, view: HubView) -> list[HubDelivery]:
+        """The deliveries that are asked for, first come first."""
+        return [
+            one
+            for one in view.deliveries
+            if (not self.entity or self.entity == one.student or self.entity in one.publishers)
+            and (not self.kept or one.kept is (self.kept == "kept"))
+        ]
+
+    def _show_chosen(self, view: HubView) -> None:
+        one = next((one for one in view.deliveries if one.number == self.chosen), None)
+        if one == self._shown and (one is not None or self.chosen is None):
+            return
+        self._shown = one
+        self.detail.clear()
+        with self.detail:
+            if one is not None:
+                _detail(view, one)
+            elif self.visit.site.feed.caught_up:
+                words("p", f"The hub tells of no delivery {self.chosen}.").classes("k-empty")
+
+    def _click(self, event: Any) -> None:
+        value = event.data.get("value") if isinstance(event.data, dict) else None
+        if isinstance(value, list) and len(value) == 3:
+            self.chosen = int(value[2])
+            self._again()
+
+    def _of(self, id: str) -> None:
+        self.entity, self.page = id, 1
+        self._again()
+
+    def _only(self, kept: str) -> None:
+        self.kept, self.page = kept, 1
+        self._again()
+
+    def _turn(self, page: int) -> None:
+        self.page = page
+        self._again()
+
+    def _again(self) -> None:
+        query = {
+            "entity": self.entity,
+            "kept": self.kept,
+            "delivery": "" if self.chosen is None else str(self.chosen),
+            "page": str(self.page) if self.page > 1 else "",
+        }
+        remember(self._router, self._arguments, query)
+        self._told = None
+        with self.visit.site.feed.reading() as view:
+            self.draw(view, datetime.now(UTC))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """What fits into the picture, and a sentence about what does not."""
+
+    deliveries: list[HubDelivery]
+    rows: list[str]  # entity ids, from the top
+    left_out: str
+
+
+def picture(view: HubView, found: Sequence[HubDelivery], entity: str, chosen: int | None) -> Picture:
+    """The latest deliveries, or those around the chosen one, and the entities that took part in most of them.
+
+    The entity that is looked at is always there.
+    """
+    place = next((place for place, one in enumerate(found) if one.number == chosen), len(found) - 1)
+    end = max(DRAWN, min(len(found), place + DRAWN // 2))
+    shown = list(found[max(0, end - DRAWN) : end])
+    times: dict[str, int] = {}
+    for one in shown:
+        for id in {one.student, *one.publishers}:
+            times[id] = times.get(id, 0) + 1
+    busiest = sorted(times, key=lambda id: (id != entity, -times[id], natural(view.name_of(id))))[:ROWS]
+    rows = sorted(busiest, key=lambda id: natural(view.name_of(id)))
+    missing = []
+    if len(found) > len(shown):
+        missing.append(f"{len(shown)} of {len(found):,} deliveries")
+    if len(times) > len(rows):
+        missing.append(f"the {len(rows)} busiest of {len(times)} entities")
+    return Picture(
+        deliveries=shown,
+        rows=rows,
+        left_out=f"The picture shows {' and '.join(missing)}; the table has all." if missing else "",
+    )
+
+
+def _detail(view: HubView, one: HubDelivery) -> None:
+    """What one delivery did, and why it was made."""
+    words("h2", f"Delivery {one.number}")
+    with facts():
+        with fact("Student"):
+            anchor(view.name_of(one.student), f"/entity/{one.student}")
+            words("span", f", in its round {one.round}")
+        with fact("Teachers"):
+            for number, id in enumerate(one.teachers):
+                record = view.records.get(id)
+                words("span", ", " if number else "")
+                anchor(f"{record.name}, round {record.round}" if record else id[-12:], f"/knowledge/{id}")
+        with fact("When"):
+            Moment(one.time)
+        with fact("Method"):
+            words("span", one.method)
+        with fact("Accuracy"):
+            change = points(one.after - one.before)
+            words("span", f"{percent(one.before)} before, {percent(one.after)} after ({change} points)")
+        with fact("Result"):
+            words("span", "kept" if one.kept else "undone: the student went back to its model of before")
+        with fact("Why these"):
+            words("span", one.reason or "The student did not tell why it chose them.")
+
+
+async def page(visit: Visit, arguments: PageArguments) -> None:
+    """The picture of who taught whom."""
+    ui.page_title("Lineage · KUber")
+    lineage = Lineage(visit, arguments)
+    lineage.build()
+    visit.follow(lineage.draw)
+    await visit.drawn()
+    lineage.draw_chart()
+    visit.on_scheme.append(lineage.draw_chart)

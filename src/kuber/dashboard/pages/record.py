@@ -1,0 +1,239 @@
+"""One record: what is claimed, attested and verified of it, where it comes from, who signed it."""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.page_arguments import PageArguments
+
+from kuber.dashboard.charts import bars_chart
+from kuber.dashboard.elements.actions import record_actions
+from kuber.dashboard.elements.controls import Choice
+from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
+from kuber.dashboard.elements.records import TONES, WORDS
+from kuber.dashboard.elements.table import Column, DataTable, Row
+from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.source import Generation, Signature, Source
+from kuber.dashboard.visit import LOOK_SECONDS, Visit, remember
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.verification import Attestation
+from kuber.errors import KUberError
+from kuber.views import HubView, natural, percent, size
+from kuber.views.recalls import mean_recalls, recalls_of
+
+SIZE = 25  # deliveries
+SIGNED = {"valid": "good", "missing": "soft", "wrong": "bad"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What the hub tells of a record."""
+
+    record: Knowledge
+    attestations: tuple[Attestation, ...]
+    signature: Signature
+    generations: tuple[Generation, ...]
+
+
+def ask(source: Source, id: str) -> Told:
+    """Ask the hub for everything that the page shows. Blocks."""
+    record = source.knowledge(id, fresh=True)
+    return Told(
+        record=record,
+        attestations=source.attestations(id),
+        signature=source.signature(record),
+        generations=tuple(source.ancestors(record)),
+    )
+
+
+class Record:
+    """The page as one reader sees it."""
+
+    def __init__(self, visit: Visit, arguments: PageArguments, id: str) -> None:
+        self.visit = visit
+        self.id = id
+        self._router = ui.context.client.sub_pages_router
+        self._arguments = arguments
+        self.told: Told | None = None
+        self.state = ""  # as it was when the hub was asked
+        if arguments.query_parameters.get("entity"):
+            visit.beside = arguments.query_parameters["entity"]
+
+    async def load(self) -> None:
+        """Ask the hub, and show what it tells."""
+        with self.visit.site.feed.reading() as view:
+            known = view.records.get(self.id)
+            self.state = known.state if known else ""
+        try:
+            self.told = await asyncio.to_thread(ask, self.visit.site.source, self.id)
+        except KUberError as error:
+            self.body.clear()
+            with self.body:
+                words("p", error.message).classes("k-fault").props("role=alert")
+                anchor("All knowledge", "/knowledge")
+            return
+        self._show()
+
+    def build(self) -> None:
+        """The heading, and a place for what is asked for."""
+        words("h1", f"Record {self.id[-12:]}")
+        self.body = Element("div")
+        with self.body:
+            words("p", "Asking the hub …").classes("k-empty").props("role=status")
+
+    async def look(self) -> None:
+        """Ask again when the hub says that something happened to this record."""
+        with self.visit.site.feed.reading() as view:
+            known = view.records.get(self.id)
+            changed = known is not None and known.state != self.state
+            if hasattr(self, "_taught"):
+                self._deliveries(view)
+        if changed:
+            await self.load()
+
+    def draw_chart(self) -> None:
+        """Draw the picture anew."""
+        if self.told is None:
+            return
+        bars = self._bars()
+        labels = self.told.record.task.labels
+        self.place.clear()
+        with self.place:
+            told = "Accuracy on each class: " + ", ".join(bars)
+            ui.echart(bars_chart(labels, bars, self.visit.palette, told=told, percent=True))
+        rows = [
+            Row(
+                key=label,
+                cells=(
+                    label,
+                    *(None if value[place] is None else percent(value[place] or 0) for value in bars.values()),
+                ),
+            )
+            for place, label in enumerate(labels)
+        ]
+        self.numbers.clear()
+        with self.numbers:
+            columns = [
+                Column(name="class", label="Class"),
+                *(Column(name=name, label=name, kind="number") for name in bars),
+            ]
+            DataTable("Accuracy on each class", columns).show(rows)
+
+    def _show(self) -> None:
+        assert self.told is not None
+        record = self.told.record
+        self.body.clear()
+        with self.visit.site.feed.reading() as view, self.body:
+            publisher = view.name_of(record.entity)
+            _facts(self.told, publisher, self.state)
+            record_actions(self.visit, record, self.state)
+            with section("Accuracy on each class"):
+                with Element("div").classes("k-tools"):
+                    entities = sorted(view.entities.values(), key=lambda one: natural(one.name))
+                    offered = {"": "nobody"} | {one.id: one.name for one in entities if one.total}
+                    Choice("Beside", offered, self.visit.beside, self._beside)
+                self.place = Element("div").classes("k-chart")
+                self.numbers = Element("div")
+            with section("Comes from"):
+                _ancestors(view, self.told.generations)
+            with section("Taught"):
+                self._taught = delivery_table("Deliveries that it took part in")
+                self._deliveries(view)
+        if self.visit.dark is not None:
+            self.draw_chart()
+
+    def _deliveries(self, view: HubView) -> None:
+        mine = [one for one in view.deliveries if self.id in one.teachers][::-1][:SIZE]
+        self._taught.show([delivery_row(view, one) for one in mine])
+
+    def _bars(self) -> dict[str, list[float | None]]:
+        """What is said of each class, and by whom."""
+        assert self.told is not None
+        record, attestations = self.told.record, self.told.attestations
+        bars = {"claimed": list(record.evaluation.recalls)}
+        if attestations:
+            count = len(attestations)
+            name = "attested by 1 entity" if count == 1 else f"attested by {count} entities (mean)"
+            bars[name] = mean_recalls([one.evaluation for one in attestations])
+        if record.verification is not None and record.verification.evaluation is not None:
+            bars["verified"] = list(record.verification.evaluation.recalls)
+        with self.visit.site.feed.reading() as view:
+            beside = view.entities.get(self.visit.beside)
+            if beside is not None and len(beside.total) == record.task.classes:
+                bars[f"{beside.name} now"] = recalls_of(beside.correct, beside.total)
+        return bars
+
+    def _beside(self, id: str) -> None:
+        self.visit.beside = id
+        remember(self._router, self._arguments, {"entity": id})
+        self.draw_chart()
+
+
+def _facts(told: Told, publisher: str, state: str) -> None:
+    """What the record says of itself, and what became of it."""
+    record = told.record
+    with facts():
+        with fact("State"):
+            words("span", WORDS.get(state, state)).classes(f"k-state {TONES.get(state, 'soft')}")
+            if record.verification is not None:
+                words("span", f" {record.verification.reason}")
+        with fact("Publisher"):
+            anchor(publisher, f"/entity/{record.entity}")
+            words("span", ", before it was trained" if record.round == 0 else f", after its round {record.round}")
+        with fact("Published"):
+            Moment(record.published_at)
+        with fact("Accuracy"):
+            words("span", f"{percent(record.evaluation.accuracy)} claimed")
+            if record.verification is not None and record.verification.evaluation is not None:
+                words("span", f", {percent(record.verification.evaluation.accuracy)} verified")
+        with fact("Signature"):
+            words("span", told.signature.state).classes(f"k-state {SIGNED[told.signature.state]}")
+            words("span", f" {told.signature.sentence}")
+        shape = " × ".join(map(str, record.task.input_shape))
+        with fact("Task"):
+            words(
+                "span",
+                f"{record.task.name}: {record.task.classes} classes, samples of {shape}",
+            )
+        with fact("Architecture"):
+            arguments = ", ".join(f"{name}={value}" for name, value in record.architecture.arguments.items())
+            words("span", f"{record.architecture.name}({arguments})")
+        with fact("Training samples"):
+            told_count = record.sample_count
+            words("span", "not told" if told_count is None else f"{told_count:,}")
+        for kind, artifact in record.artifacts.items():
+            with fact(f"File: {kind}"):
+                words("span", f"{size(artifact.size)}, ")
+                anchor("download", f"/download/{quote(record.id)}/{quote(kind)}").props("download")
+                words("code", str(artifact.digest)).classes("k-block")
+        with fact("Id"):
+            words("code", record.id)
+
+
+def _ancestors(view: HubView, generations: tuple[Generation, ...]) -> None:
+    """What the record learnt from, generation by generation."""
+    if not generations:
+        words("p", "It learnt from nobody: it names no record as a parent.").classes("k-empty")
+        return
+    with Element("ol").classes("k-generations"):
+        for generation in generations:
+            with Element("li"):
+                words("span", "learnt from " if generation.depth == 1 else "these learnt from ")
+                for number, one in enumerate(generation.records):
+                    words("span", ", " if number else "")
+                    anchor(f"{view.name_of(one.entity)}, round {one.round}", f"/knowledge/{one.id}")
+                    words("span", f" ({percent(one.trusted.accuracy)})")
+
+
+async def page(visit: Visit, arguments: PageArguments, id: str) -> None:
+    """One record."""
+    ui.page_title(f"Record {id[-12:]} · KUber")
+    record = Record(visit, arguments, id)
+    record.build()
+    await visit.drawn()
+    await record.load()
+    visit.on_scheme.append(record.draw_chart)
+    visit.on_token.append(record._show)
+    ui.timer(LOOK_SECONDS, record.look, immediate=False)

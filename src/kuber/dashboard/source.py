@@ -1,0 +1,98 @@
+"""What the pages ask a hub for beside its events: records, attestations, blobs; and the operator's acts."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kuber.client.operator import Operator
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.verification import Attestation
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
+from kuber.signing import check_signature
+from kuber.wire import record_bytes, succession_bytes
+
+REMEMBERED = 1000  # records
+ANCESTORS, GENERATIONS = 20, 3  # most records of a family that are asked for, and how far back
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """What became of checking a record's signature: one sentence says more."""
+
+    state: Literal["valid", "missing", "wrong"]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """Records, and how many steps they lie before the one that was asked about."""
+
+    depth: int
+    records: tuple[Knowledge, ...]
+
+
+class Source:
+    """A hub's registry and vault, read with the dashboard's own credentials; calls block, so run them in a thread."""
+
+    def __init__(self, registry: HttpRegistry, vault: HttpVault, *, ca: Path | None = None) -> None:
+        self.registry = registry
+        self.vault = vault
+        self._ca = ca
+        self._drafts: OrderedDict[str, Knowledge] = OrderedDict()
+
+    def knowledge(self, id: str, *, fresh: bool = False) -> Knowledge:
+        """The record with this id. What the hub found out may be of a while ago, unless it is to be `fresh`."""
+        known = self._drafts.get(id)
+        if known is None or fresh:
+            known = self.registry.knowledge(id)
+            self._drafts[id] = known
+            while len(self._drafts) > REMEMBERED:
+                self._drafts.popitem(last=False)
+        return known
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found out about a record."""
+        return self.registry.attestations(id)
+
+    def signature(self, knowledge: Knowledge) -> Signature:
+        """Whether the record is signed with the key that the registry names for its publisher, and those before."""
+        try:
+            member = self.registry.member(knowledge.entity)
+            for before, key in zip(member.keys, member.keys[1:], strict=False):
+                message = succession_bytes(member.id, key)
+                check_signature(before.public_key, key.signature or "", message, f"The key of {member.name!r}")
+            key_then = member.key_for(knowledge.sequence)
+            if key_then is None or knowledge.signature is None:
+                return Signature(state="missing", sentence="Its publisher did not sign this record.")
+            check_signature(key_then.public_key, knowledge.signature, record_bytes(knowledge), "The record")
+        except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
+            return Signature(state="wrong", sentence=error.message)
+        key_text = f"{key_then.public_key[:8]}…{key_then.public_key[-8:]}"
+        return Signature(
+            state="valid", sentence=f"Signed by {member.name} with key {key_text} (Ed25519), and checked."
+        )
+
+    def ancestors(self, knowledge: Knowledge) -> list[Generation]:
+        """The records that it learnt from, those that these learnt from, and so on, each once; the nearest first."""
+        seen = {knowledge.id}
+        generations: list[Generation] = []
+        wave = knowledge.parents
+        while wave and len(seen) <= ANCESTORS and len(generations) < GENERATIONS:
+            fresh = [id for id in dict.fromkeys(wave) if id not in seen][: ANCESTORS + 1 - len(seen)]
+            records = tuple(self.knowledge(id) for id in fresh)
+            seen.update(fresh)
+            if records:
+                generations.append(Generation(depth=len(generations) + 1, records=records))
+            wave = tuple(parent for one in records for parent in one.parents)
+        return generations
+
+    @contextmanager
+    def operator(self, token: str) -> Iterator[Operator]:
+        """The registry, asked with the token of a visitor."""
+        with Operator(self.registry.url, token, ca=self._ca) as operator:
+            yield operator

@@ -1,0 +1,113 @@
+"""The records of a hub as a table: searched, filtered, sorted and cut into pages."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from kuber.domain.verification import Standing
+from kuber.views.wording import natural
+
+Column = Literal["time", "name", "task", "architecture", "round", "claimed", "found", "bytes"]
+Which = Literal["shelved", "pending", "verified", "unverifiable", "quarantined", "withdrawn", "all"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
+WHICH: tuple[Which, ...] = get_args(Which)
+
+
+@dataclass(kw_only=True, slots=True)
+class HubRecord:
+    """One record, as far as the registry's events tell of it."""
+
+    id: str
+    publisher: str  # entity id
+    name: str  # of the publisher
+    time: datetime
+    round: int
+    claimed: float | None  # accuracy, 0 to 1
+    task: str
+    architecture: str
+    bytes: int
+    found: float | None = None  # accuracy that the hub found
+    standing: Standing | None = None  # None: the hub has not looked
+    withdrawn: bool = False
+
+    @property
+    def found_by_others(self) -> bool:
+        """Whether discovery finds it: neither withdrawn nor quarantined."""
+        return not self.withdrawn and self.standing is not Standing.QUARANTINED
+
+    @property
+    def state(self) -> str:
+        """One word for what became of it."""
+        return "withdrawn" if self.withdrawn else "pending" if self.standing is None else self.standing.value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a reader wants to see of the table."""
+
+    text: str = ""  # every word of it is part of the id, or of a name
+    task: str | None = None
+    publisher: str | None = None  # entity id
+    which: Which = "shelved"
+    sort: Column = "time"
+    descending: bool = True
+    page: int = 1
+    size: int = 25  # rows of a page
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShelfPage:
+    """The rows of one page; `page` is the nearest one that exists."""
+
+    rows: tuple[HubRecord, ...]
+    total: int  # rows of all pages
+    page: int
+    pages: int
+
+
+def shelf(records: Iterable[HubRecord], wanted: Wanted) -> ShelfPage:
+    """One page of the records that are wanted. Those without a value in the sorted column come last."""
+    words = wanted.text.casefold().split()
+    kept = [
+        one
+        for one in records
+        if (wanted.task is None or one.task == wanted.task)
+        and (wanted.publisher is None or one.publisher == wanted.publisher)
+        and _is(one, wanted.which)
+        and (not words or _tells(one, words))
+    ]
+    value = _VALUES[wanted.sort]
+    told = [one for one in kept if value(one) is not None]
+    ordered = sorted(told, key=value, reverse=wanted.descending) + [one for one in kept if value(one) is None]
+    pages = max(1, -(-len(ordered) // wanted.size))
+    page = min(max(1, wanted.page), pages)
+    start = (page - 1) * wanted.size
+    return ShelfPage(rows=tuple(ordered[start : start + wanted.size]), total=len(ordered), page=page, pages=pages)
+
+
+_VALUES: dict[Column, Callable[[HubRecord], Any]] = {
+    "time": lambda one: one.time,
+    "name": lambda one: natural(one.name),
+    "task": lambda one: natural(one.task),
+    "architecture": lambda one: natural(one.architecture),
+    "round": lambda one: one.round,
+    "claimed": lambda one: one.claimed,
+    "found": lambda one: one.found,
+    "bytes": lambda one: one.bytes,
+}
+
+
+def _is(one: HubRecord, which: Which) -> bool:
+    match which:
+        case "all":
+            return True
+        case "shelved":
+            return one.found_by_others
+        case _:
+            return one.state == which
+
+
+def _tells(one: HubRecord, words: list[str]) -> bool:
+    text = f"{one.id} {one.name} {one.task} {one.architecture}".casefold()
+    return all(word in text for word in words)

@@ -1,0 +1,19 @@
+"""Accuracy on each class, from counts."""
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.views.recalls import mean_recalls, recalls_of
+
+SET = Digest.of(b"set")
+
+
+def test_a_class_without_samples_has_none() -> None:
+    assert recalls_of((1, 0), (4, 0)) == [0.25, None]
+
+
+def test_the_mean_is_over_those_that_had_samples() -> None:
+    found = [
+        Evaluation(test_set=SET, correct=(1, 0, 0), total=(4, 2, 0)),
+        Evaluation(test_set=SET, correct=(3, 0, 0), total=(4, 0, 0)),
+    ]
+    assert mean_recalls(found) == [0.5, 0.0, None]
