@@ -25,11 +25,11 @@ TEST_SET = Digest.of(b"common test set")
 TASK = Task(name="bench", labels=tuple("abcdefghij"), input_shape=(3, 32, 32), test_set=TEST_SET)
 
 
-def weights(size: int) -> bytes:
+def weights(size: int, numbers: Callable[[int], bytes] = os.urandom) -> bytes:
     """A sound safetensors file of about so many bytes, of numbers that no disk compresses."""
     count = size // 4
     header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
-    body = bytearray(os.urandom(4 * count))
+    body = bytearray(numbers(4 * count))
     body[3::4] = bytes(0x3F for _ in range(count))  # exponents of numbers near 1: all are finite
     return len(header).to_bytes(8, "little") + header + bytes(body)
 
@@ -39,22 +39,27 @@ ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kube
 
 
 @contextmanager
-def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber")) -> Iterator[tuple[str, str]]:
-    """A registry and a vault as processes; anybody may join, as often as they like."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber"), port: int = 0) -> Iterator[tuple[str, str]]:
+    """A registry and a vault as processes; anybody may join, as often as they like.
+
+    `port` is the registry's, 0 for any free one. Raises OSError when it is taken.
+    """
+    with socket.create_server(("127.0.0.1", port)) as probe:
+        port = probe.getsockname()[1]
     with ExitStack() as stack:
 
         def start(name: str, *options: str) -> str:
             command = [sys.executable, *program, name, "--data", str(folder / name), "--stop-with-stdin"]
             command += ["--secret", str(folder / "secret"), "--requests-per-minute", "0"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            process = stack.enter_context(subprocess.Popen([*command, *options], text=True, **pipes))
+            # In a session of its own: Ctrl-C is for whoever uses the hub, which ends after them.
+            process = subprocess.Popen([*command, *options], text=True, start_new_session=True, **pipes)
+            stack.enter_context(process)
             stack.callback(process.stdin.close)
             return process.stdout.readline().split()[-1]
 
         vault = start("vault", "--port", "0", "--registry", f"http://127.0.0.1:{port}", "--collect-every", "0")
-        registry = start("registry", "--port", port, "--vault", vault, "--open-enrolment")
+        registry = start("registry", "--port", str(port), "--vault", vault, "--open-enrolment")
         yield registry, vault
 
 
