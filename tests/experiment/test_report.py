@@ -12,9 +12,8 @@ from kuber.domain.event import Event
 from kuber.experiment.lineage import lineage_plot
 from kuber.experiment.plots import accuracy_plot, partition_plot
 from kuber.experiment.report import headline, write_report
-from kuber.experiment.result import RunResult
 from kuber.settings import Settings
-from kuber.views import RunView
+from kuber.views import RunResult, RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from kuber.cli.live import live_view, result_table, summary_lines
 from kuber.cli.options import with_settings
-from kuber.experiment.result import RunResult
 from kuber.settings import Settings
+from kuber.views import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from kuber.experiment.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
-from kuber.experiment.tally import Point, Row
+from kuber.views import Point, Row
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 

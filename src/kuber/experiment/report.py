@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kuber.experiment.page import page
-from kuber.experiment.result import RunResult
-from kuber.views import RunView, natural, percent
+from kuber.views import RunResult, RunView, natural, percent
 
 TEMPLATE = "report.html.j2"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

@@ -14,11 +14,11 @@ from kuber.experiment.entities import entity_folder
 from kuber.experiment.held_out import held_out_accuracies
 from kuber.experiment.hub import running_hub
 from kuber.experiment.process import Assignment
-from kuber.experiment.result import RunResult, result_of, wall_seconds
+from kuber.experiment.result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.learning.runtime import Runtime, available_cores, choose
 from kuber.settings import Settings
-from kuber.views import RunView
+from kuber.views import RunResult, RunView
 
 RUNTIME_FILE = "runtime.json"
 RESULT_FILE = "result.json"
