@@ -5,41 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kuber.views import EntityResult, RunResult, mean_by_round
+from kuber.views import RunResult, mean_by_round
 
-
-def entity(name: str, *accuracies: float) -> EntityResult:
-    return EntityResult(
-        entity=name,
-        final_accuracy=accuracies[-1],
-        start_accuracy=accuracies[0],
-        gain=accuracies[-1] - accuracies[0],
-        accuracies=accuracies,
-        samples=30,
-        published=2,
-        absorbed=1,
-        rejected=0,
-        bytes_up=1000,
-        bytes_down=500,
-    )
-
-
-RESULT = RunResult(
-    run_dir="runs/x",
-    strategy="kuber",
-    seed=3,
-    dataset="digits",
-    architecture="mlp",
-    rounds=2,
-    device="cpu",
-    precision="float32",
-    entities=(entity("0", 0.1, 0.3), entity("1", 0.3, 0.1 + 0.1)),
-    mean_accuracy=0.25,
-    worst_accuracy=0.2,
-    wall_seconds=1 / 3,
-    samples_trained=100,
-    samples_forward=40,
-)
+from .outcomes import RESULT, entity
 
 
 def test_json_holds_the_promised_fields() -> None:

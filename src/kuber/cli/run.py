@@ -26,11 +26,12 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None) ->
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
-        forks.warm_up()
-        from kuber.experiment import runner  # torch: while the fork server imports it too
+        with folders.at_work(folder):
+            forks.warm_up()
+            from kuber.experiment import runner  # torch: while the fork server imports it too
 
-        with live_view(settings, errors) as view:
-            result = runner.run(settings, folder, watcher=view, say=view.say)
+            with live_view(settings, errors) as view:
+                result = runner.run(settings, folder, watcher=view, say=view.say)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise

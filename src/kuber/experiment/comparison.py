@@ -15,16 +15,14 @@ from kuber.errors import SettingsError
 from kuber.experiment.comparison_report import write_comparison_report
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine
-from kuber.experiment.folders import new_folder, settings_of
+from kuber.experiment.folders import new_folder, settings_of, write_whole
 from kuber.experiment.memo import Memo
 from kuber.experiment.methods import BASELINES, perform
 from kuber.experiment.scenario import scenario
 from kuber.experiment.tally import flat, row, summaries
 from kuber.settings import Settings
-from kuber.views import FLOOR, PUBLIC, ComparisonResult, Row, parsed
+from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, Row, parsed
 
-PLAN_FILE = "comparison.json"
-RESULT_FILE = "result.json"
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"
 REPORT_FILE = "report.html"
@@ -86,7 +84,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
         assert plan is not None
         folder = new_folder(plan.settings, "compare")
         told = {"strategies": plan.strategies, "seeds": plan.seeds}
-        (folder / PLAN_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        write_whole(folder / PLAN_FILE, json.dumps(told) + "\n")
         return folder, plan
     settings = settings_of(resume)
     try:
@@ -125,7 +123,7 @@ def compare(
         rows=tuple(rows),
         summary=tuple(summaries(rows)),
     )
-    (folder / RESULT_FILE).write_text(done.to_json() + "\n", encoding="utf-8")
+    write_whole(folder / RESULT_FILE, done.to_json() + "\n")
     _write_csv(folder / ROWS_FILE, rows)
     plot = comparison_plot(rows)
     (folder / PLOT_FILE).write_bytes(plot)
@@ -169,9 +167,7 @@ class _Stage:
         else:
             found = self._perform(task)
             path.parent.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, json.dumps(asdict(found)) + "\n")
         self.audience.on_row(task, found)
         return found
 

@@ -101,6 +101,14 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonPlan:
+    """What a comparison compares: methods and seeds."""
+
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonResult:
     """A comparison that is complete."""
 
