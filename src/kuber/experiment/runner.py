@@ -125,5 +125,5 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
     write_whole(folder / RESULT_FILE, result.to_json() + "\n")
-    write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
+    write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"), scene.task.labels)
     return result

@@ -13,6 +13,7 @@ from kuber.views.comparison import (
     Summary,
 )
 from kuber.views.contrast import Contrast, Curve, contrast, curves
+from kuber.views.exchange import Exchange, exchanges
 from kuber.views.hub import HubDelivery, HubEntity, HubView
 from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
 from kuber.views.run import DeliveryView, EntityView, Mark, RunView, Stopwatch
@@ -45,6 +46,7 @@ __all__ = [
     "Difference",
     "EntityResult",
     "EntityView",
+    "Exchange",
     "HubDelivery",
     "HubEntity",
     "HubView",
@@ -62,6 +64,7 @@ __all__ = [
     "contrast",
     "curves",
     "duration",
+    "exchanges",
     "is_at_work",
     "mean_by_round",
     "natural",
