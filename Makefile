@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint docs soak clean
+.PHONY: setup run test lint browser docs soak clean
 
 setup: .venv/installed
 
@@ -20,14 +20,21 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The dashboard is tested in a real browser, Debian's Chromium, which is installed where none is.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
+	  chromium fonts-dejavu-core >/dev/null; }
+
+test: lint browser
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 docs: setup
 	$(BIN)/mkdocs build --quiet
 
 # Hours: every kill point, many lives, long histories.
-soak: setup
+soak: setup browser
 	$(BIN)/pytest --soak -m soak --timeout 7200
 
 clean:

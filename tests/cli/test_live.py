@@ -11,8 +11,8 @@ from rich.console import Console
 
 from kuber.cli.live import LiveTable, PlainLines, live_view, result_table, summary_lines
 from kuber.domain.event import Event, Kind
-from kuber.experiment.result import EntityResult, RunResult
 from kuber.settings import Settings
+from kuber.views import EntityResult, RunResult
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 K1 = "9c1f2d3a4b5c6d7e"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.experiment.result import RunResult, result_of, wall_seconds
+from kuber.experiment.result import result_of, wall_seconds
 from kuber.settings import Settings
-from kuber.views import RunView
+from kuber.views import RunResult, RunView
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CLASSES = 10

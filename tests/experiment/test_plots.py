@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kuber.domain.event import Event
-from kuber.experiment.plots import accuracy_plot, mean_by_round, partition_plot, spread
-from kuber.experiment.result import RunResult
-from kuber.views import Mark, RunView
+from kuber.experiment.plots import accuracy_plot, partition_plot, spread
+from kuber.views import Mark, RunResult, RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]
@@ -82,12 +81,6 @@ def test_the_partition_is_drawn_for_any_size(entities: int, classes: int) -> Non
 
 def test_a_partition_without_samples_is_an_empty_grid() -> None:
     assert opened(partition_plot(["no", "yes"], {"0": [0, 0]})).width > 300
-
-
-def test_the_mean_is_over_the_entities_that_did_the_round(sample: tuple[RunResult, RunView]) -> None:
-    means = mean_by_round(sample[0].entities)
-    assert means[-1] == pytest.approx(sample[0].mean_accuracy)
-    assert means[0] == pytest.approx(sample[0].start_accuracy)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.experiment.ledger import Account, Standing
-from kuber.experiment.tally import Row, absent_recalls, difference, flat, personal, row, spread, summaries
-from kuber.views import DeliveryView
+from kuber.experiment.tally import absent_recalls, difference, flat, personal, row, spread, summaries
+from kuber.views import DeliveryView, Row, parsed
 
 HELD_OUT = Digest.of(b"held out")
 
@@ -66,7 +66,7 @@ def test_a_row_tells_of_the_last_round_and_of_all_entities():
 
 def test_a_row_survives_its_file():
     found = made("local", 0, 3, 5)
-    assert Row.from_json(json.loads(json.dumps(asdict(found)))) == found
+    assert parsed(Row, json.dumps(asdict(found)), what="a row") == found
 
 
 def test_a_flat_row_has_one_value_a_column():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +109,54 @@ def test_a_delivery_counts_as_absorbed_only_when_kept(view: RunView, kept: bool,
     assert [(mark.round, mark.accuracy, mark.publisher) for mark in student.marks] == [(1, accuracy, "id-0")]
     assert view.taught == ({("0", "1"): 1} if kept else {})
     assert [delivery.kept for delivery in view.deliveries] == [kept]
+
+
+def test_recalls_are_those_of_the_model_that_the_round_ended_with(view: RunView) -> None:
+    view.apply(joined(0, "0"))
+    view.apply(evaluated(1, "0", 1, 20))
+    view.apply(evaluated(2, "0", 1, 30, stage="absorbed"))
+    assert view.entities["0"].recalls == ()
+    view.apply(ended(3, "0", 1, 0.2))  # what was absorbed did not stay
+    assert view.entities["0"].recalls == (0.4, 0.0)
+    view.apply(evaluated(4, "0", 2, 10))
+    view.apply(ended(5, "0", 2, 0.2))  # nor did what was trained
+    assert view.entities["0"].recalls == (0.4, 0.0)
+
+
+def test_models_of_others_and_what_travels_have_no_part_in_the_recalls(view: RunView) -> None:
+    view.apply(joined(0, "0"))
+    view.apply(evaluated(1, "0", 1, 20))
+    of_another = {"stage": "candidate", "knowledge": "k", "correct": [0, 20], "total": [50, 50], "accuracy": 0.2}
+    view.apply(at(2, "0", 1, "evaluated", **of_another, seconds=1.0))
+    sent = {"stage": "narrowed", "correct": [1, 19], "total": [50, 50], "accuracy": 0.2}
+    view.apply(at(2, "0", 1, "evaluated", **sent, seconds=1.0))
+    view.apply(ended(3, "0", 1, 0.2))
+    assert view.entities["0"].recalls == (0.4, 0.0)
+
+
+def test_a_class_without_samples_has_no_recall(view: RunView) -> None:
+    view.apply(joined(0, "0"))
+    told = {"stage": "trained", "correct": [5, 0], "total": [10, 0], "accuracy": 0.5}
+    view.apply(at(1, "0", 1, "evaluated", **told, seconds=1.0))
+    view.apply(ended(2, "0", 1, 0.5))
+    assert view.entities["0"].recalls == (0.5, None)
+
+
+def test_recalls_that_the_log_does_not_tell_are_left_out(view: RunView) -> None:
+    view.apply(joined(0, "0"))
+    view.apply(evaluated(1, "0", 1, 20))
+    view.apply(ended(2, "0", 1, 0.9))
+    assert view.entities["0"].recalls == ()
+
+
+def test_why_teachers_were_chosen_is_kept_where_it_is_told(view: RunView) -> None:
+    for event, _ in [*SHARE, *RETRIEVE]:
+        view.apply(event)
+    event = absorbed(13, "1", 1, kept=True)
+    view.apply(event)
+    view.apply(replace(event, detail={**event.detail, "reason": "It is better."}))
+    view.apply(replace(event, detail={**event.detail, "reason": None}))
+    assert [delivery.reason for delivery in view.deliveries] == [None, "It is better.", None]
 
 
 def test_an_entity_is_done_after_its_last_round(view: RunView) -> None:

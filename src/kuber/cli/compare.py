@@ -39,7 +39,7 @@ def compare(
 
     forks.warm_up()
     from kuber.cli.comparing import audience, comparison_lines, comparison_tables
-    from kuber.experiment import comparison  # torch: while the fork server imports it too
+    from kuber.experiment import comparison, folders  # torch: while the fork server imports it too
     from kuber.learning.runtime import available_cores
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -50,7 +50,7 @@ def compare(
     folder, plan = comparison.open_comparison(plan, resume)
     errors = Console(stderr=True)
     try:
-        with audience(errors) as shown:
+        with folders.at_work(folder), audience(errors) as shown:
             shown.say(f"Everything goes to {folder}.")
             count = available_cores() if workers is None else workers
             done = comparison.compare(plan, folder, workers=count, audience=shown, say=shown.say)

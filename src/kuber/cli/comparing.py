@@ -9,10 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kuber.experiment.comparison import Comparison, Task
-from kuber.experiment.tables import Section, sections
-from kuber.experiment.tally import Row
-from kuber.views import percent
+from kuber.experiment.comparison import Task
+from kuber.views import ComparisonResult, Row, Section, percent
 
 
 def audience(console: Console) -> "Audience":
@@ -98,15 +96,15 @@ class LiveBar(Audience):
         self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
 
 
-def comparison_tables(done: Comparison) -> list[Table]:
+def comparison_tables(done: ComparisonResult) -> list[Table]:
     """The figures for a terminal of 80 columns; methods that use public data stand in tables of their own."""
-    return [_table(section) for section in sections(done.plan.settings, done.summary)]
+    return [_table(section) for section in done.sections]
 
 
-def comparison_lines(done: Comparison) -> list[str]:
+def comparison_lines(done: ComparisonResult) -> list[str]:
     """The same as aligned plain lines."""
     lines: list[str] = []
-    for section in sections(done.plan.settings, done.summary):
+    for section in done.sections:
         cells = [section.header, *section.rows]
         widths = [max(len(row[column]) for row in cells) for column in range(len(section.header))]
         lines.append(section.title)

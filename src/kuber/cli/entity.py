@@ -64,7 +64,7 @@ def entity(
     from kuber.experiment import folders, lone
 
     folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
-    with PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+    with folders.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
         accuracy = lone.run(
             settings,
             index,

@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kuber.domain.event import Event
-from kuber.experiment.result import RunResult
 from kuber.settings import Settings
-from kuber.views import EntityView, RunView, duration, percent, points, printable, size
+from kuber.views import EntityView, RunResult, RunView, duration, percent, points, printable, size
 
 Clock = Callable[[], datetime]
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from kuber.cli.dashboard import check_installed
 from kuber.cli.live import live_view, result_table, summary_lines
 from kuber.cli.options import with_settings
-from kuber.experiment.result import RunResult
 from kuber.settings import Settings
+from kuber.views import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]
@@ -30,11 +30,12 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
-        forks.warm_up()
-        from kuber.experiment import runner  # torch: while the fork server imports it too
+        with folders.at_work(folder):
+            forks.warm_up()
+            from kuber.experiment import runner  # torch: while the fork server imports it too
 
-        with live_view(settings, errors) as view:
-            result = runner.run(settings, folder, watcher=view, say=view.say, dashboard=dashboard)
+            with live_view(settings, errors) as view:
+                result = runner.run(settings, folder, watcher=view, say=view.say, dashboard=dashboard)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise

@@ -23,6 +23,6 @@ def simulate(settings: Settings, workers: Workers = None, json: Json = False) ->
     signal.signal(signal.SIGTERM, interrupt)
     folder = folders.new_folder(settings, settings.strategy, f"seed{settings.seed}", "simulated")
     count = available_cores() if workers is None else workers
-    with live_view(settings, Console(stderr=True)) as view:
+    with folders.at_work(folder), live_view(settings, Console(stderr=True)) as view:
         result = simulated.run(settings, folder, workers=count, watcher=view, say=view.say)
     show_result(result, folder, json=json)

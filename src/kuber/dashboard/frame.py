@@ -64,17 +64,19 @@ def frame(site: Site) -> None:
     ui.add_head_html(SCHEME)
     ui.on("scheme", lambda event: visit.scheme(bool(event.args)))
     dark = ui.dark_mode(None)
-    with Element("header").classes("k-header"):
-        anchor("KUber", "/").classes("k-name")
-        with Element("nav").props('aria-label="Pages"'):
-            ways = {path: anchor(name, path) for path, name in PLACES.items()}
-        with Element("div").classes("k-tools"):
-            _operator(visit)
-            _scheme(dark)
-    _hub(site)
-    with Element("main").props("tabindex=-1") as main:
-        pages = Ways(ROUTES, data={"visit": visit})
-    ui.skip_link(target=main)
+    layout, content = ui.context.client.layout, ui.context.client.content
+    with layout, Element("div").classes("k-top") as top:
+        with Element("header").classes("k-header"):
+            anchor("KUber", "/").classes("k-name")
+            with Element("nav").props('aria-label="Pages"'):
+                ways = {path: anchor(name, path) for path, name in PLACES.items()}
+            with Element("div").classes("k-tools"):
+                _operator(visit)
+                _scheme(dark)
+        _hub(site)
+    top.move(target_index=0)
+    pages = Ways(ROUTES, data={"visit": visit})
+    ui.skip_link(target=content)
     router = ui.context.client.sub_pages_router
 
     def on_path(path: str) -> None:

@@ -15,15 +15,14 @@ from kuber.errors import SettingsError
 from kuber.experiment.comparison_report import write_comparison_report
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine
-from kuber.experiment.folders import new_folder, settings_of
+from kuber.experiment.folders import new_folder, settings_of, write_whole
 from kuber.experiment.memo import Memo
-from kuber.experiment.methods import BASELINES, PUBLIC, perform
+from kuber.experiment.methods import BASELINES, perform
 from kuber.experiment.scenario import scenario
-from kuber.experiment.tally import FLOOR, Row, Summary, flat, row, summaries
+from kuber.experiment.tally import flat, row, summaries
 from kuber.settings import Settings
+from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, Row, parsed
 
-PLAN_FILE = "comparison.json"
-RESULT_FILE = "result.json"
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"
 REPORT_FILE = "report.html"
@@ -50,26 +49,6 @@ class Task:
     method: str
     seed: int
     rounds: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """A comparison that is complete."""
-
-    folder: Path
-    plan: Plan
-    rows: tuple[Row, ...]
-    summary: tuple[Summary, ...]
-
-    def to_json(self) -> str:
-        """One JSON object: settings, rows, summary; docs/comparison.md describes every field."""
-        told = {
-            "settings": self.plan.settings.model_dump(mode="json")
-            | {"strategies": self.plan.strategies, "seeds": self.plan.seeds},
-            "rows": [asdict(one) for one in self.rows],
-            "summary": [asdict(one) for one in self.summary],
-        }
-        return json.dumps(told, indent=2, allow_nan=False)
 
 
 class Audience(Protocol):
@@ -105,7 +84,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
         assert plan is not None
         folder = new_folder(plan.settings, "compare")
         told = {"strategies": plan.strategies, "seeds": plan.seeds}
-        (folder / PLAN_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        write_whole(folder / PLAN_FILE, json.dumps(told) + "\n")
         return folder, plan
     settings = settings_of(resume)
     try:
@@ -115,7 +94,9 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
         raise SettingsError(f"{resume} is not the folder of a comparison: it has no readable {PLAN_FILE}.") from None
 
 
-def compare(plan: Plan, folder: Path, *, workers: int, audience: Audience, say: Callable[[str], None]) -> Comparison:
+def compare(
+    plan: Plan, folder: Path, *, workers: int, audience: Audience, say: Callable[[str], None]
+) -> ComparisonResult:
     """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
 
     However often it was killed, and with any number of workers, it ends with the same numbers.
@@ -134,12 +115,19 @@ def compare(plan: Plan, folder: Path, *, workers: int, audience: Audience, say: 
         rows += stage.play(_longer(rows, rounds))
     names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))
     rows.sort(key=lambda one: (names.index(one.strategy), one.seed))
-    done = Comparison(folder=folder, plan=plan, rows=tuple(rows), summary=tuple(summaries(rows)))
-    (folder / RESULT_FILE).write_text(done.to_json() + "\n", encoding="utf-8")
+    done = ComparisonResult(
+        settings=plan.settings.model_dump(mode="json"),
+        strategies=plan.strategies,
+        seeds=plan.seeds,
+        rounds=rounds,
+        rows=tuple(rows),
+        summary=tuple(summaries(rows)),
+    )
+    write_whole(folder / RESULT_FILE, done.to_json() + "\n")
     _write_csv(folder / ROWS_FILE, rows)
     plot = comparison_plot(rows)
     (folder / PLOT_FILE).write_bytes(plot)
-    write_comparison_report(folder / REPORT_FILE, settings=plan.settings, rows=rows, summary=done.summary, plot=plot)
+    write_comparison_report(folder / REPORT_FILE, done, plot)
     shutil.rmtree(folder / MEMO_FOLDER, ignore_errors=True)
     return done
 
@@ -175,13 +163,11 @@ class _Stage:
     def _row(self, task: Task) -> Row:
         path = self.folder / TASKS_FOLDER / f"{task.label}-seed{task.seed}.json"
         if path.exists():
-            found = Row.from_json(json.loads(path.read_text(encoding="utf-8")))
+            found = parsed(Row, path.read_bytes(), what="the row of a method")
         else:
             found = self._perform(task)
             path.parent.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, json.dumps(asdict(found)) + "\n")
         self.audience.on_row(task, found)
         return found
 

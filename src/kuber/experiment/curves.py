@@ -5,10 +5,10 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, SymmetricalLogLocator
 
 from kuber.experiment.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
-from kuber.experiment.tally import Point, Row
+from kuber.views import Point, Row
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -37,6 +37,10 @@ def comparison_plot(rows: Sequence[Row]) -> bytes:
         plain_frame(axes)
     right.set_xscale("symlog", linthresh=1.0)
     right.set_xlim(left=-0.1)
+    steps = (1, 2, 5) if right.get_xlim()[1] < 100 else (1,)  # over more decades they would run into each other
+    right.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=steps))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    left.xaxis.set_major_locator(MaxNLocator(6))
     seeds = len({row.seed for row in rows})
     left.set_ylabel("mean held-out accuracy")
     left.set_title(

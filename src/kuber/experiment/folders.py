@@ -1,13 +1,18 @@
-"""Run folders: made, named, and found again."""
+"""Run folders: made, named, held while somebody is at work, and found again."""
 
+import fcntl
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kuber.errors import SettingsError
 from kuber.settings import Settings
+from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
 
-SETTINGS_FILE = "settings.json"
+_GLANCE = 0.5  # seconds; whoever lists runs locks each of them for a moment
 
 
 def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") -> tuple[Path, Settings]:
@@ -24,7 +29,7 @@ def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") 
 
 def new_folder(settings: Settings, *words: str) -> Path:
     """A new folder named after the time, the data set and these words; it holds the settings that were given."""
-    stem = "-".join([f"{datetime.now(UTC):%Y%m%d-%H%M%S}", Path(settings.dataset).stem, *words])
+    stem = "-".join([f"{datetime.now(UTC):{NAMED}}", Path(settings.dataset).stem, *words])
     for number in range(1000):
         folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
         try:
@@ -36,7 +41,7 @@ def new_folder(settings: Settings, *words: str) -> Path:
         except OSError as error:
             raise SettingsError(f"The run folder {folder} cannot be made: {error.strerror}.") from None
         told = settings.model_dump_json(exclude_unset=True, indent=2)
-        (folder / SETTINGS_FILE).write_text(f"{told}\n", encoding="utf-8")
+        write_whole(folder / SETTINGS_FILE, f"{told}\n")
         return folder.resolve()
     raise SettingsError(f"There are too many runs named {stem} in {settings.runs_dir}.")
 
@@ -48,3 +53,37 @@ def settings_of(folder: Path) -> Settings:
         return Settings.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         raise SettingsError(f"{folder} is not the folder of a run: it has no readable {SETTINGS_FILE}.") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others see whole, or not yet."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold a run folder while we are at work in it; whoever lists runs sees it, and sees when we were killed.
+
+    Raises SettingsError when another is at work there.
+    """
+    try:
+        file = (folder / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise SettingsError(f"The run folder {folder} cannot be written: {error.strerror}.") from None
+    with file:
+        limit = time.monotonic() + _GLANCE
+        while not _locked(file.fileno()):
+            if time.monotonic() > limit:
+                raise SettingsError(f"Another process is at work in {folder}; wait for its end, or stop it.")
+            time.sleep(0.02)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -24,7 +24,6 @@ BASELINES: dict[str, Callable[[Parties], Rounds]] = {
     "central": central,
     "ensemble": ensemble,
 }
-PUBLIC = frozenset({"fedmd"})  # methods that need data of the task which everybody may see
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,13 @@ def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, A
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, size=size, duration=duration)
+    environment.filters.update(percent=percent, points=points, size=size, duration=duration, value=_value)
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
     return environment.get_template(template).render(images=encoded, settings=settings, **told)
+
+
+def _value(setting: Any) -> str:
+    """A setting as a settings file writes it."""
+    if setting is None:
+        return "not given"
+    return str(setting).lower() if isinstance(setting, bool) else str(setting)

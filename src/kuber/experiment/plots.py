@@ -1,9 +1,7 @@
 """Pictures of a run as PNG: accuracy over rounds, and the partition. The same values give the same bytes."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
-from statistics import fmean
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from kuber.experiment.result import EntityResult, RunResult
-from kuber.views import RunView
+from kuber.views import EntityResult, RunResult, RunView, mean_by_round
 
 # Okabe & Ito's colours (jfly.uni-koeln.de/color) that are dark enough on white; told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B35C8C", "#000000", "#4FA3D1", "#B8860B")
@@ -132,12 +129,6 @@ def _crowd(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
         marker = "." if len(accuracies) == 1 else None
         axes.plot(rounds, accuracies, color=colour, linestyle=dashes, linewidth=2.2, marker=marker, zorder=4)
     return [(values[-1], f"{name}  {values[-1]:.1%}", colour) for name, values, colour, _ in lines]
-
-
-def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:
-    """The mean accuracy at the end of each round, over the entities that did it."""
-    rounds = zip_longest(*(entity.accuracies for entity in entities))
-    return [fmean(value for value in values if value is not None) for values in rounds]
 
 
 def _mark(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, scale: float) -> None:

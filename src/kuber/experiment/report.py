@@ -1,23 +1,33 @@
 """The report of a run: one HTML page that needs nothing beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from kuber.experiment.page import page
-from kuber.experiment.result import RunResult
-from kuber.views import RunView, natural, percent
+from kuber.views import RunResult, RunView, exchanges, natural, percent
 
 TEMPLATE = "report.html.j2"
+MOST_CLASSES = 20  # with more, a table of them says nothing to the eye
+UPRIGHT = 70  # characters; class names that are longer together stand upright
+MOST_ENTITIES = 20  # with more, who taught whom is a list
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def write_report(
-    path: Path, result: RunResult, view: RunView, plots: Mapping[str, bytes], settings: Mapping[str, Any]
+    path: Path,
+    result: RunResult,
+    view: RunView,
+    plots: Mapping[str, bytes],
+    settings: Mapping[str, Any],
+    labels: Sequence[str],
 ) -> None:
     """Write the report of a run that is complete to `path`.
 
-    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, `settings` what the run was told.
+    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, `settings` what the run was told, and `labels`
+    names the classes.
     """
     html = page(
         TEMPLATE,
@@ -26,7 +36,17 @@ def write_report(
         result=result,
         headline=headline(result),
         deliveries=view.deliveries,
-        taught=sorted(view.taught.items(), key=lambda item: (natural(item[0][0]), natural(item[0][1]))),
+        reasons=any(delivery.reason for delivery in view.deliveries),
+        taught=view.taught,
+        pairs=sorted(view.taught, key=lambda pair: (natural(pair[0]), natural(pair[1]))),
+        teachers=sorted({*view.entities, *(teacher for teacher, _ in view.taught)}, key=natural),
+        as_list=len(view.entities) > MOST_ENTITIES,
+        exchanges=exchanges(view),
+        entities=view.entities.values(),
+        labels=labels,
+        upright=sum(map(len, labels)) > UPRIGHT,
+        most_classes=MOST_CLASSES,
+        means=_means([entity.recalls for entity in view.entities.values()]),
         name_of=view.name_of,
     )
     path.write_text(html, encoding="utf-8")
@@ -53,6 +73,12 @@ def headline(result: RunResult) -> str:
         return f"{done}; {accuracy} stayed at {after}."
     verb = "rose" if result.mean_accuracy > result.start_accuracy else "fell"
     return f"{done}; {accuracy} {verb} from {before} to {after}."
+
+
+def _means(recalls: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """The mean of each class over the entities of which it is known."""
+    known = [[value for value in values if value is not None] for values in zip_longest(*recalls)]
+    return [fmean(values) if values else None for values in known]
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -13,17 +13,17 @@ from kuber.entity.log import FILE_NAME, EventLog, Tail, read_events, rewind, utc
 from kuber.errors import KUberError
 from kuber.experiment.crew import Crew, Watcher
 from kuber.experiment.entities import entity_folder
+from kuber.experiment.folders import write_whole
 from kuber.experiment.held_out import held_out_accuracies
 from kuber.experiment.hub import running_dashboard, running_hub
 from kuber.experiment.process import Assignment
-from kuber.experiment.result import RunResult, result_of, wall_seconds
+from kuber.experiment.result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.learning.runtime import Runtime, available_cores, choose
 from kuber.settings import Settings
-from kuber.views import RunView
+from kuber.views import RESULT_FILE, RunResult, RunView
 
 RUNTIME_FILE = "runtime.json"
-RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
 
 
@@ -135,6 +135,6 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
     }
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
-    (folder / RESULT_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
-    write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"))
+    write_whole(folder / RESULT_FILE, result.to_json() + "\n")
+    write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"), scene.task.labels)
     return result

@@ -12,12 +12,12 @@ from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import engine
 from kuber.experiment.entities import entity_folder, make_learners
 from kuber.experiment.ledger import Ledger
-from kuber.experiment.result import RunResult
 from kuber.experiment.runner import RUNTIME_FILE, conclude
 from kuber.experiment.scenario import scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
+from kuber.views import RunResult
 
 
 def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say: Callable[[str], None]) -> RunResult:

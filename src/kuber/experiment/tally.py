@@ -1,16 +1,15 @@
 """The figures of a comparison: one row for each method and seed, and a summary over the seeds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import sqrt
 from statistics import fmean, stdev
-from typing import Any, Self
+from typing import Any
 
 from kuber.experiment.ledger import Account, Standing
-from kuber.views import DeliveryView
+from kuber.views import FLOOR, DeliveryView, Difference, Point, Row, Spread, Summary
 
 ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent there
-FLOOR = "local"  # what every method is compared with
 
 # Student's t, 97.5th percentile, for 1 to 30 degrees of freedom; beyond, that of the normal distribution is close.
 _T = (
@@ -19,45 +18,6 @@ _T = (
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
 _NORMAL = 1.960
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """A method at the end of one round: all entities at the end of that round of theirs."""
-
-    round: int
-    accuracy: float  # mean over entities, on the held-out test set or a part of it
-    compute: float  # samples trained and a third of those only run forward, of all entities
-    bytes: int  # up and down, of all entities
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One method on one seed, after its last round. Accuracies on the held-out test set, 0 to 1."""
-
-    strategy: str
-    seed: int
-    rounds: int
-    mean_accuracy: float
-    worst_accuracy: float
-    personal_accuracy: float  # on the test set reweighted to each entity's own label distribution; mean
-    absent_accuracy: float | None  # mean recall of the classes an entity lacks; None where none lacks any
-    samples_trained: int
-    samples_forward: int
-    compute: float
-    bytes_up: int
-    bytes_down: int
-    wall_seconds: float  # of computing, on one core
-    deliveries: int
-    deliveries_hurt: int  # kept, though accuracy on the common test set fell
-    accuracies: tuple[float, ...]  # of each entity
-    curve: tuple[Point, ...]
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self:
-        """What `asdict` made of a row."""
-        curve = tuple(Point(**point) for point in found["curve"])
-        return cls(**found | {"curve": curve, "accuracies": tuple(found["accuracies"])})
 
 
 def row(
@@ -106,45 +66,6 @@ def absent_recalls(recalls: Sequence[float | None], counts: Sequence[int]) -> li
     """The recalls of the classes that make up less than ABSENT of the samples."""
     few = ABSENT * sum(counts)
     return [recall for recall, count in zip(recalls, counts, strict=True) if count < few and recall is not None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """Mean and standard deviation over seeds; no deviation of a single one."""
-
-    mean: float
-    sd: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """A paired difference to `local`, seed by seed: its mean with a 95 % confidence interval (Student's t)."""
-
-    mean: float
-    low: float | None  # None of a single seed
-    high: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """One method over all seeds."""
-
-    strategy: str
-    seeds: int
-    mean_accuracy: Spread
-    worst_accuracy: Spread
-    personal_accuracy: Spread
-    absent_accuracy: Spread | None
-    compute: Spread
-    bytes_up: Spread
-    bytes_down: Spread
-    wall_seconds: Spread
-    mean_difference: Difference | None  # of mean_accuracy; None of `local` itself
-    worst_difference: Difference | None
-    entities: int  # over all seeds
-    entities_hurt: int  # that end lower than the same entity did with `local`
-    deliveries: int
-    deliveries_hurt: int
 
 
 def summaries(rows: Iterable[Row]) -> list[Summary]:

@@ -1,24 +1,79 @@
-"""What a run and a hub look like at one moment; the terminal, the plots and the report draw the same."""
+"""What a run, a comparison and a hub look like; the terminal, the plots and the report draw the same."""
 
+from kuber.views.comparison import (
+    FLOOR,
+    PUBLIC,
+    ComparisonPlan,
+    ComparisonResult,
+    Difference,
+    Point,
+    Row,
+    Section,
+    Spread,
+    Summary,
+)
+from kuber.views.contrast import Contrast, Curve, contrast, curves
+from kuber.views.exchange import Exchange, exchanges
 from kuber.views.hub import HubDelivery, HubEntity, HubView
+from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
 from kuber.views.run import DeliveryView, EntityView, Mark, RunView, Stopwatch
+from kuber.views.runs import (
+    LOCK_FILE,
+    NAMED,
+    PLAN_FILE,
+    RESULT_FILE,
+    SETTINGS_FILE,
+    StoredRun,
+    is_at_work,
+    read_run,
+    read_runs,
+)
 from kuber.views.wording import ago, duration, natural, percent, points, printable, size, sparkline
 
 __all__ = [
+    "FLOOR",
+    "LOCK_FILE",
+    "NAMED",
+    "PLAN_FILE",
+    "PUBLIC",
+    "RESULT_FILE",
+    "SETTINGS_FILE",
+    "ComparisonPlan",
+    "ComparisonResult",
+    "Contrast",
+    "Curve",
     "DeliveryView",
+    "Difference",
+    "EntityResult",
     "EntityView",
+    "Exchange",
     "HubDelivery",
     "HubEntity",
     "HubView",
     "Mark",
+    "Point",
+    "Row",
+    "RunResult",
     "RunView",
+    "Section",
+    "Spread",
     "Stopwatch",
+    "StoredRun",
+    "Summary",
     "ago",
+    "contrast",
+    "curves",
     "duration",
+    "exchanges",
+    "is_at_work",
+    "mean_by_round",
     "natural",
+    "parsed",
     "percent",
     "points",
     "printable",
+    "read_run",
+    "read_runs",
     "size",
     "sparkline",
 ]

@@ -46,6 +46,7 @@ class DeliveryView:
     before: float  # accuracies on the common test set, 0 to 1
     after: float
     kept: bool
+    reason: str | None = None  # why these teachers were chosen; logs made before it was told lack it
 
 
 @dataclass
@@ -93,6 +94,7 @@ class EntityView:
     precision: str | None = None
     accuracy: float | None = None  # the latest on the common test set, 0 to 1
     history: list[tuple[int, float]] = field(default_factory=list)  # (round, that accuracy at its end)
+    recalls: tuple[float | None, ...] = ()  # of each class on the common test set, at the end of its latest round
     marks: list[Mark] = field(default_factory=list)
     deliveries: list[DeliveryView] = field(default_factory=list)
     published: int = 0
@@ -106,6 +108,8 @@ class EntityView:
     changed: datetime | None = None  # time of the latest event
     began_at: float | None = None  # seconds at work of the run when the first round began
     ended_at: float | None = None  # ... and when the latest round ended
+    # Accuracy -> recalls, of the models that were its own since its latest round ended, and at that end.
+    _recalls: dict[float, tuple[float | None, ...]] = field(default_factory=dict)
 
     def apply(self, event: Event, at: float) -> None:
         """Take in one event of this entity, `at` so many seconds at work of the run."""
@@ -126,6 +130,9 @@ class EntityView:
                 self.state = "deciding"
                 if "knowledge" not in detail:  # else it is someone else's model
                     self.accuracy = detail["accuracy"]
+                    if detail["stage"] != "narrowed":  # else it is what others get of it
+                        told = zip(detail["correct"], detail["total"], strict=True)
+                        self._recalls[detail["accuracy"]] = tuple(c / t if t else None for c, t in told)
                 self.samples_forward += sum(detail["total"])
             case "published":
                 self.state = "sharing"
@@ -147,6 +154,9 @@ class EntityView:
                 self.state = "done" if event.round >= self.rounds else "waiting"
                 self.accuracy = detail["accuracy"]
                 self.history.append((event.round, self.accuracy))
+                # The model that stayed is one of those evaluated since the last round's end, or that of then.
+                self.recalls = self._recalls.get(self.accuracy, ())
+                self._recalls = {self.accuracy: self.recalls}
                 self.ended_at = at
 
     def _join(self, event: Event) -> None:
@@ -170,6 +180,7 @@ class EntityView:
             before=detail["before"],
             after=detail["after"],
             kept=detail["kept"],
+            reason=detail.get("reason"),
         )
         self.state = "deciding"
         self.deliveries.append(delivery)

@@ -24,6 +24,7 @@ NOBODY = "Nobody has joined yet. Start one with `kuber entity 0`, or give `kuber
 CURVE = 40  # accuracies of the small line in a row
 
 Sort = Literal["entity", "round", "accuracy", "shared", "kept", "gained", "taught", "gave", "seen"]
+SORTS: tuple[Sort, ...] = get_args(Sort)
 
 COLUMNS = (
     Column(name="entity", label="Entity", sortable=True),
@@ -60,7 +61,7 @@ class Overview:
         asked = arguments.query_parameters
         self.text = asked.get("q", "")
         self.drawn_out = asked.get("entity", "")
-        self.sort: Sort = asked["sort"] if asked.get("sort") in get_args(Sort) else "entity"
+        self.sort: Sort = next((one for one in SORTS if one == asked.get("sort")), "entity")
         self.descending = asked.get("down") == "1"
         self.number = int(asked["page"]) if asked.get("page", "").isdecimal() else 1
         self.chart: ui.echart | None = None

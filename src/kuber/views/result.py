@@ -1,0 +1,102 @@
+"""The outcome of a run, as `result.json` holds it. docs/runs.md describes every field."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import zip_longest
+from statistics import fmean
+from typing import Any, Self, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kuber.wire import sentence
+
+T = TypeVar("T")
+
+finite = with_config(ConfigDict(allow_inf_nan=False))  # no screen can draw what is not a number
+
+
+@finite
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntityResult:
+    """What became of one entity. Every accuracy is on the held-out test set, 0 to 1."""
+
+    entity: str
+    final_accuracy: float
+    start_accuracy: float  # at the end of its first round
+    gain: float  # final minus start
+    accuracies: tuple[float, ...]  # at the end of each round
+    samples: int  # private training samples
+    published: int
+    absorbed: int
+    rejected: int
+    bytes_up: int
+    bytes_down: int
+
+
+@finite
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What became of a run."""
+
+    run_dir: str
+    strategy: str
+    seed: int
+    dataset: str
+    architecture: str
+    rounds: int
+    device: str
+    precision: str
+    entities: tuple[EntityResult, ...]
+    mean_accuracy: float
+    worst_accuracy: float
+    wall_seconds: float
+    samples_trained: int
+    samples_forward: int
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The result that `to_json` wrote; fields of later versions are left out. ValueError when it is none."""
+        found = parsed(cls, text, what="the result of a run")
+        if not found.entities:
+            raise ValueError("This is not the result of a run: it lists no entities.")
+        return found
+
+    @property
+    def start_accuracy(self) -> float:
+        """The mean over entities at the end of their first round."""
+        return fmean(entity.start_accuracy for entity in self.entities)
+
+    @property
+    def worst(self) -> EntityResult:
+        """The entity that ended lowest."""
+        return min(self.entities, key=lambda entity: entity.final_accuracy)
+
+
+def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:
+    """The mean accuracy at the end of each round, over the entities that did it."""
+    rounds = zip_longest(*(entity.accuracies for entity in entities))
+    return [fmean(value for value in values if value is not None) for values in rounds]
+
+
+def parsed(kind: type[T], text: str | bytes, *, what: str) -> T:
+    """The dataclass that this JSON holds; fields that it does not know are left out.
+
+    ValueError with one sentence when it is none; `what` says in it what was expected.
+    """
+    try:
+        found: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]  # a class is hashable
+    except ValidationError as error:
+        reason = sentence(error)
+        raise ValueError(f"This is not {what}: {reason[0].lower()}{reason[1:]}") from None
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

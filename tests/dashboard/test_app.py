@@ -1,0 +1,99 @@
+"""What the dashboard answers beside its pages: downloads, headers, refusals; and how it starts and ends."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
+from kuber.domain.query import Query
+
+from .conftest import World
+
+
+def kuber(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kuber", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_download_is_the_file_that_the_record_names(world: World) -> None:
+    with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
+        record = registry.discover(Query(order="newest", limit=1)).items[0]
+    answer = httpx.get(f"{world.url}/download/{record.id}/weights")
+    assert answer.status_code == 200
+    artifact = record.artifacts["weights"]
+    assert f"sha256:{hashlib.sha256(answer.content).hexdigest()}" == str(artifact.digest)
+    assert f"{record.id}.safetensors" in answer.headers["Content-Disposition"]
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(("path", "word"), [("nothing/weights", "no knowledge"), ("{id}/pickle", "no file")])
+def test_a_file_that_is_not_there_is_a_problem(world: World, path: str, word: str) -> None:
+    with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
+        record = registry.discover(Query(order="newest", limit=1)).items[0]
+    answer = httpx.get(f"{world.url}/download/{path.format(id=record.id)}")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
+    assert word in answer.json()["detail"]
+
+
+def test_browsers_are_told_to_ask_nobody_else(world: World) -> None:
+    answer = httpx.get(world.url)
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "http" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_name_that_is_not_its_own_is_refused(world: World) -> None:
+    answer = httpx.get(world.url, headers={"Host": "evil.example"})
+    assert answer.status_code == 400
+
+
+def test_says_whether_it_is_up_and_sees_its_hub(world: World) -> None:
+    told = httpx.get(f"{world.url}/healthz").json()
+    assert (told["status"], told["service"], told["hub"]) == ("ok", "dashboard", True)
+    assert told["events"] > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--admin-token", "missing"), "The token cannot be read from missing"),
+        (("--identity", "missing"), "There is no token of an entity in missing"),
+        (("--host", "0.0.0.0"), "can be reached by other machines"),
+        (("--registry", "nonsense"), "'nonsense' is not the address of a registry"),
+        (("--certificate", "missing"), "--certificate and --private-key are given together"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    (tmp_path / "token").write_text("t" * 43)
+    if "--admin-token" not in words:
+        words = (*words, "--admin-token", "token")
+    done = kuber("dashboard", "--port", "0", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_occupied_port_is_told(world: World, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t" * 43)
+    port = world.url.rsplit(":", maxsplit=1)[-1]
+    done = kuber("dashboard", "--admin-token", "token", "--port", port, cwd=tmp_path)
+    assert done.returncode == 4
+    assert f"The dashboard cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("dashboard",), ("run", "--dashboard")])
+def test_without_nicegui_it_says_what_to_install(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "token").write_text("t" * 43)
+    code = "import sys; sys.modules['nicegui'] = None; from kuber.cli import main; main()"
+    command = [sys.executable, "-c", code, *words, *(("--admin-token", "token") if words == ("dashboard",) else ())]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "pip install 'kuber[dashboard]'" in done.stderr
+    assert list(tmp_path.glob("runs*")) == []

@@ -1,0 +1,120 @@
+"""The table of knowledge in a real browser: searched, filtered, sorted, turned, and sent to others as an address."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kuber.client.credentials import Credentials
+from kuber.client.vault import HttpVault
+from kuber.domain.knowledge import Knowledge
+
+from ..conftest import Samples, SigningRegistry, running
+from .conftest import Visit, dashboard, shows
+
+MANY = 30
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Knowledge]]]:
+    """A dashboard on a hub with so many records of two entities, and the records, oldest first."""
+    folder = tmp_path_factory.mktemp("shelf")
+    samples = Samples()
+    records = []
+    with running(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
+        for name in ("north", "south"):
+            me = Credentials()
+            with (
+                SigningRegistry(hub.registry, credentials=me) as registry,
+                HttpVault(hub.vault, credentials=me) as vault,
+            ):
+                member = registry.register(name)
+                for number in range(MANY // 2):
+                    evaluation = samples.evaluation(number, 40 if name == "north" else 80)
+                    draft = samples.draft(member.id, vault.put(samples.weights()), evaluation=evaluation)
+                    records.append(registry.publish(draft, key=f"{name}-{number}"))
+        yield url, records
+
+
+def rows(visit: Visit) -> list[str]:
+    """The ids that the table shows, shortened."""
+    return visit.page.locator("tbody th[data-column=id]").all_inner_texts()
+
+
+def short(records: list[Knowledge]) -> list[str]:
+    return [one.id[-12:] for one in records]
+
+
+def test_is_searched_filtered_sorted_and_turned(
+    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
+) -> None:
+    url, records = shelf
+    tab = visit(url)
+    page = tab.go("/knowledge")
+    page.get_by_text(f"{MANY} of {MANY} records, page 1 of 2").wait_for()
+    assert rows(tab) == short(records[::-1][:25])
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text("page 2 of 2").wait_for()
+    assert rows(tab) == short(records[::-1][25:])
+
+    page.get_by_role("combobox", name="Entity").select_option(label="north")
+    page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
+    page.get_by_role("columnheader", name="Claimed").get_by_role("button").click()
+    page.wait_for_selector("th[aria-sort=descending]:has-text('Claimed')")
+    north = records[: MANY // 2]
+    best = sorted(north, key=lambda one: one.evaluation.accuracy, reverse=True)
+    assert rows(tab) == short(best)
+
+    page.get_by_label("Search").fill(records[3].id[-12:])
+    page.get_by_text(f"1 of {MANY} records").wait_for()
+    assert rows(tab) == short([records[3]])
+    page.get_by_label("Search").fill("no such thing")
+    page.get_by_text("No record answers this search.").wait_for()
+
+
+def test_what_is_seen_can_be_sent_as_an_address(
+    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
+) -> None:
+    url, _ = shelf
+    first = visit(url)
+    page = first.go("/knowledge")
+    page.get_by_label("Search").fill("south")
+    page.get_by_role("columnheader", name="Claimed").get_by_role("button").click()
+    page.wait_for_url("**q=south*sort=claimed*")
+    page.wait_for_selector("th[aria-sort=descending]:has-text('Claimed')")
+    second = visit(url)
+    second.page.goto(page.url)
+    second.page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
+    assert rows(second) == rows(first)
+    assert second.page.get_by_label("Search").input_value() == "south"
+    second.page.locator("tbody a").first.click()
+    second.page.get_by_role("heading", name="Record").wait_for()
+    second.page.go_back()
+    second.page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
+    # The way at the top begins anew, whatever was chosen before.
+    second.page.get_by_role("link", name="Knowledge").click()
+    second.page.get_by_text(f"{MANY} of {MANY} records").wait_for()
+
+
+def test_a_senseless_address_is_read_as_far_as_it_makes_sense(
+    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
+) -> None:
+    url, _ = shelf
+    page = visit(url).go("/knowledge?page=-3&sort=<script>&show=nothing&up=7&task=%22%3E")
+    page.get_by_text("No record answers this search.").wait_for()
+
+
+def test_names_of_others_are_never_read_as_html(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    evil = "<img src=x onerror=alert(1)>${alert(1)}{{ 7 * 7 }}`"
+    me = Credentials()
+    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+        with SigningRegistry(hub.registry, credentials=me) as registry:
+            registry.register(evil)
+        page = visit(url).go("/")
+        page.get_by_role("link", name=evil).wait_for()
+        assert page.locator("img").count() == 0
+        page.get_by_role("link", name=evil).click()
+        page.get_by_role("heading", name=evil).wait_for()
+        page.go_back()
+        page.get_by_label("Draw out").wait_for(state="attached")
+        assert page.locator("img").count() == 0

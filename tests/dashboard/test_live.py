@@ -1,0 +1,128 @@
+"""What happens at the hub is seen without loading the page again; also after the hub was killed and is back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kuber.client.registry import HttpRegistry
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+
+from ..conftest import running, service
+from .conftest import Visit, World, dashboard, shows
+
+TEST_SET = Digest.of(b"live")
+
+
+def evaluation(correct: int) -> Evaluation:
+    return Evaluation(test_set=TEST_SET, correct=(correct, correct), total=(1000, 1000))
+
+
+def test_a_new_entity_and_its_reports_are_seen_within_a_second(world: World, visit: Callable[..., Visit]) -> None:
+    page = visit(world.url).go("/")
+    page.evaluate("window.same = true")  # gone if the page were loaded again
+    with HttpRegistry(world.hub.registry) as registry:
+        member = registry.register("late ward")
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="late ward"))
+        row.wait_for()
+        for correct in (123, 456, 789):
+            registry.report(member.id, round=1, evaluation=evaluation(correct))
+            told = time.monotonic()
+            row.get_by_text(f"{correct / 1000:.1%}").wait_for(timeout=5000)
+            assert time.monotonic() - told < 5  # how quick exactly: benchmarks/dashboard.py
+    assert page.evaluate("window.same") is True
+
+
+def test_focus_stays_while_the_table_changes(world: World, visit: Callable[..., Visit]) -> None:
+    page = visit(world.url).go("/")
+    with HttpRegistry(world.hub.registry) as registry:
+        member = registry.register("focused ward")
+        link = page.get_by_role("link", name="focused ward")
+        link.focus()
+        registry.report(member.id, round=7, evaluation=evaluation(333))
+        page.get_by_text("33.3%").first.wait_for()
+    assert page.evaluate("document.activeElement.innerText") == "focused ward"
+
+
+def test_an_empty_hub_says_how_to_begin_and_fills(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+        page = visit(url).go("/")
+        page.get_by_text("Start one with `kuber entity 0`").wait_for()
+        assert page.get_by_role("table", name="Entities").is_hidden()
+        with HttpRegistry(hub.registry) as registry:
+            registry.register("first")
+        page.get_by_role("table", name="Entities").get_by_role("link", name="first").wait_for()
+        page.get_by_role("link", name="Knowledge").click()
+        page.get_by_text("Nothing has been published yet.").wait_for()
+
+
+@contextmanager
+def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "kuber",
+        "registry",
+        "--port",
+        str(port),
+        "--vault",
+        vault,
+        "--secret",
+        str(secret),
+    ]
+    command += ["--data", str(folder / "registry"), "--open-enrolment"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        assert "is up at" in process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_hub_that_is_killed_is_told_and_found_again(
+    tmp_path: Path, free_port: int, visit: Callable[..., Visit]
+) -> None:
+    secret = tmp_path / "secret"
+    registry_url = f"http://127.0.0.1:{free_port}"
+    with (
+        service("vault", tmp_path, "--registry", registry_url, "--secret", str(secret)) as vault,
+        mortal_registry(tmp_path, free_port, vault, secret) as first,
+    ):
+        with HttpRegistry(registry_url) as registry:
+            registry.register("before")
+        token = str(tmp_path / "registry" / "admin-token")
+        options = ("--registry", registry_url, "--vault", vault, "--admin-token", token)
+        with dashboard(tmp_path, *options) as url:
+            page = visit(url).go("/")
+            page.get_by_role("link", name="before").wait_for()
+            os.kill(first.pid, signal.SIGKILL)
+            banner = page.get_by_role("status").filter(has_text="The hub is away.")
+            banner.wait_for()
+            assert page.get_by_role("link", name="before").is_visible()  # what was known stays
+            page.get_by_role("link", name="Knowledge").click()
+            page.get_by_role("heading", name="Knowledge").wait_for()
+            with mortal_registry(tmp_path, free_port, vault, secret):
+                banner.wait_for(state="hidden")
+                with HttpRegistry(registry_url) as registry:
+                    registry.register("after")
+                page.get_by_role("link", name="Overview").click()
+                page.get_by_role("link", name="after").wait_for()
+                assert page.get_by_role("link", name="before").is_visible()
+
+
+def test_a_hub_that_was_never_there_is_told_too(tmp_path: Path, free_port: int, visit: Callable[..., Visit]) -> None:
+    token = tmp_path / "token"
+    token.write_text("t" * 43)
+    with dashboard(tmp_path, "--registry", f"http://127.0.0.1:{free_port}", "--admin-token", str(token)) as url:
+        page = visit(url).go("/")
+        page.get_by_role("status").filter(has_text="The hub is away.").wait_for()
+        page.get_by_role("link", name="Runs").click()
+        page.get_by_role("heading", name="Runs", exact=True).wait_for()

@@ -1,0 +1,187 @@
+"""Each page in a real browser: it says what it should, to everybody, on every screen, and asks nobody else."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import Query
+
+from .conftest import Visit, World
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+PAGES = {
+    "overview": "/",
+    "knowledge": "/knowledge",
+    "record": "/knowledge/{record}",
+    "lineage": "/lineage?delivery={delivery}",
+    "entity": "/entity/{entity}",
+    "runs": "/runs",
+}
+
+
+@pytest.fixture(scope="module")
+def newest(world: World) -> Knowledge:
+    """The newest record of the hub."""
+    with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
+        return registry.discover(Query(order="newest", limit=1)).items[0]
+
+
+@pytest.fixture(scope="module")
+def delivery(world: World) -> int:
+    """The number of the last delivery's event."""
+    from kuber.client.events import EventReader
+
+    found: list[int] = []
+    with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
+        EventReader(registry, lambda number, entry: found.append(number) if entry.act == "deliver" else None).read()
+    return found[-1]
+
+
+def address(name: str, newest: Knowledge, delivery: int) -> str:
+    return PAGES[name].format(record=newest.id, entity=newest.entity, delivery=delivery)
+
+
+def faults(visit: Visit) -> list[str]:
+    """What axe-core finds serious, with the elements."""
+    visit.page.evaluate(AXE)
+    found: dict[str, Any] = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_is_usable_by_everybody(
+    world: World, visit: Callable[..., Visit], newest: Knowledge, delivery: int, name: str, look: str
+) -> None:
+    tab = visit(world.url, **(PHONE if look == "phone" else {"color_scheme": look}))
+    page = tab.go(address(name, newest, delivery))
+    if name in ("overview", "record", "lineage", "entity"):
+        page.wait_for_selector("main canvas")
+    assert faults(tab) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark is (look == "dark")
+
+
+def test_the_overview_says_who_is_there_and_how_good(world: World, visit: Callable[..., Visit]) -> None:
+    page = visit(world.url).go("/")
+    assert page.title() == "Overview · KUber"
+    row = (
+        page.get_by_role("table", name="Entities")
+        .get_by_role("row")
+        .filter(has=page.get_by_role("link", name="0", exact=True))
+    )
+    assert row.locator("[data-column=round]").inner_text() == "3"
+    assert row.locator("[data-column=accuracy]").inner_text().strip().endswith("%")
+    assert row.get_by_text("online").count() == 1
+    assert page.locator(".k-totals").get_by_text("2 of").count() == 1
+
+
+def test_a_record_tells_what_is_claimed_and_who_signed_it(
+    world: World, visit: Callable[..., Visit], newest: Knowledge
+) -> None:
+    page = visit(world.url).go(f"/knowledge/{newest.id}")
+    page.get_by_text("Ed25519").wait_for()
+    facts = page.locator(".k-facts").first
+    assert f"{newest.evaluation.accuracy:.1%} claimed" in facts.inner_text()
+    assert str(newest.artifacts["weights"].digest) in facts.inner_text()
+    table = page.get_by_role("table", name="Accuracy on each class")
+    told = table.get_by_role("row").nth(1).inner_text()
+    recall = newest.evaluation.recalls[0]
+    assert recall is not None
+    assert f"{recall:.1%}" in told
+
+
+def test_a_record_is_shown_beside_the_entity_that_the_reader_chooses(
+    world: World, visit: Callable[..., Visit], newest: Knowledge
+) -> None:
+    tab = visit(world.url)
+    page = tab.go(f"/knowledge/{newest.id}")
+    page.get_by_label("Beside").select_option(label="0")
+    page.get_by_role("columnheader", name="0 now").wait_for()
+    page.wait_for_url("**entity=*")
+    again = visit(world.url)
+    again.page.goto(page.url)
+    again.page.get_by_role("columnheader", name="0 now").wait_for()
+
+
+def test_an_entity_shows_what_it_holds_and_took(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
+    page = visit(world.url).go(f"/entity/{newest.entity}")
+    page.wait_for_function("document.querySelectorAll('main canvas').length === 3")
+    text = page.locator("main").inner_text()
+    assert "Net benefit" in text
+    assert page.get_by_role("table", name="What it gave and took").get_by_role("row").count() >= 2
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/entity/nobody", "The hub tells of no entity nobody."),
+        ("/knowledge/nothing", "The registry has no knowledge 'nothing'."),
+        ("/lineage?delivery=99999999", "The hub tells of no delivery 99999999."),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_sentence(
+    world: World, visit: Callable[..., Visit], path: str, sentence: str
+) -> None:
+    visit(world.url).go(path).get_by_text(sentence).wait_for()
+
+
+def test_an_unknown_address_is_404_and_leads_back(world: World, visit: Callable[..., Visit]) -> None:
+    tab = visit(world.url)
+    answer = tab.page.goto(f"{world.url}/nowhere")
+    assert answer is not None
+    assert answer.status == 404
+    tab.page.get_by_role("heading", name="There is no such page").wait_for()
+    tab.page.get_by_role("main").get_by_role("link", name="Overview").click()
+    tab.page.get_by_role("table", name="Entities").wait_for()
+    assert tab.faults  # the browser's own word about the 404
+    tab.faults.clear()
+
+
+def test_times_are_in_the_zone_of_the_reader(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
+    told = []
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        page = visit(world.url, timezone_id=zone, locale="en-GB").go(f"/knowledge/{newest.id}")
+        time = page.locator("main time").first
+        time.wait_for()
+        told.append((time.get_attribute("datetime"), time.inner_text()))
+    assert told[0][0] == told[1][0]
+    assert told[0][1].endswith("GMT+9")
+    assert told[1][1].endswith(("GMT-5", "GMT-4"))
+
+
+def test_colours_follow_the_reader(world: World, visit: Callable[..., Visit]) -> None:
+    page = visit(world.url).go("/")
+    page.wait_for_selector("main canvas")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.get_by_role("button", name="Colours: Auto").click()
+    page.get_by_role("button", name="Colours: Light").click()
+    page.get_by_role("button", name="Colours: Dark").wait_for()
+    page.wait_for_function(f"{background} !== 'rgb(255, 255, 255)'")
+
+
+def test_all_can_be_done_with_the_keyboard(world: World, visit: Callable[..., Visit]) -> None:
+    page = visit(world.url).go("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Skip to main content"
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.contains(document.querySelector('h1'))")
+    header = page.get_by_role("columnheader", name="Accuracy")
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('th[aria-sort=descending]')?.innerText.startsWith('Accuracy')")
+    assert (
+        page.evaluate("document.activeElement.tagName") == "BUTTON"
+    )  # where it was, also after the table has changed

@@ -1,0 +1,66 @@
+"""The outcome of a comparison: through JSON, and as the tables that every screen shows."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from kuber.views import ComparisonResult
+
+from .outcomes import COMPARISON
+
+
+def test_json_holds_settings_with_the_plan_rows_and_summary() -> None:
+    found = json.loads(COMPARISON.to_json())
+    assert list(found) == ["settings", "rows", "summary"]
+    assert (found["settings"]["strategies"], found["settings"]["seeds"]) == (["local", "kuber", "fedmd"], [0, 7])
+    assert found["settings"]["num_rounds"] == 8
+
+
+def test_json_goes_both_ways() -> None:
+    assert ComparisonResult.from_json(COMPARISON.to_json()) == COMPARISON
+    assert ComparisonResult.from_json(COMPARISON.to_json()).sections == COMPARISON.sections
+
+
+def test_fields_and_settings_of_later_versions_do_no_harm() -> None:
+    found = json.loads(COMPARISON.to_json()) | {"colour": "green"}
+    found["rows"][0]["mood"] = "good"
+    found["settings"]["colour"] = "blue"
+    read = ComparisonResult.from_json(json.dumps(found))
+    assert read == replace(COMPARISON, settings={**COMPARISON.settings, "colour": "blue"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"settings": {}, "rows": [], "summary": []}'),
+        COMPARISON.to_json()[:-1],
+        COMPARISON.to_json().replace("0.45", "Infinity", 1),
+        COMPARISON.to_json().replace('"num_rounds": 8', '"num_rounds": "many"'),
+        replace(COMPARISON, summary=COMPARISON.summary[1:]).to_json(),  # nothing to measure the others against
+    ],
+)
+def test_anything_else_is_no_comparison(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^This is not the result of a comparison: [^\n]+\.$"):
+        ComparisonResult.from_json(text)
+
+
+def test_methods_with_public_data_stand_in_tables_of_their_own() -> None:
+    quality, cost, public_quality, public_cost = COMPARISON.sections
+    assert quality.title == "Held-out accuracy after 8 rounds, 2 seeds: %, ±sd"
+    assert [cells[0] for cells in quality.rows] == [cells[0] for cells in cost.rows] == ["local", "kuber"]
+    assert [cells[0] for cells in public_quality.rows] == [cells[0] for cells in public_cost.rows] == ["fedmd"]
+    assert all(len(cells) == len(one.header) for one in COMPARISON.sections for cells in one.rows)
+
+
+def test_a_cell_says_no_more_than_is_known() -> None:
+    quality, cost, public, _ = COMPARISON.sections
+    assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-", "")
+    assert quality.rows[1][-1] == "+15.0 (+5.0, +25.0)"
+    assert public.rows[0][-1] == "-10.0"  # of one seed there is no interval
+    assert cost.rows[0] == ("local", "1.00 x", "0 B", "0 B", "1,234", "", "")
+    assert cost.rows[1] == ("kuber", "1.27 x", "2.0 MB", "0 B", "1,234", "1 of 4", "2 of 9")
+
+
+def test_one_round_is_one_round() -> None:
+    assert "after 1 round, 2 seeds" in replace(COMPARISON, rounds=1).sections[0].title
