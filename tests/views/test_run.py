@@ -183,6 +183,14 @@ def test_entities_stand_in_the_order_of_their_numbers(view: RunView) -> None:
         view.apply(joined(0, name))
     assert list(view.entities) == ["1", "2", "10", "lab"]
     assert sorted(["b", "10", "9"], key=natural) == ["9", "10", "b"]
+    assert sorted(["ward 10", "ward", "ward 9b", "9", "", "ward 9"], key=natural) == [
+        "",
+        "9",
+        "ward",
+        "ward 9",
+        "ward 9b",
+        "ward 10",
+    ]
 
 
 def test_a_publisher_that_is_not_in_the_log_keeps_its_id(view: RunView) -> None:

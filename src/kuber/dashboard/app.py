@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from nicegui import ui
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -17,6 +17,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.dashboard.feed import Feed
 from kuber.dashboard.frame import frame
+from kuber.dashboard.pages.runs import REPORT
 from kuber.dashboard.site import Site
 from kuber.dashboard.source import Source
 from kuber.domain.address import is_loopback
@@ -89,6 +90,15 @@ def add_routes(app: FastAPI, site: Site) -> None:
         data, name = await asyncio.to_thread(fetch)
         named = f"attachment; filename*=UTF-8''{quote(name)}"
         return Response(data, media_type="application/octet-stream", headers={"Content-Disposition": named})
+
+    @app.get("/report/{name}")
+    def report(name: str) -> Response:
+        """The report of a run in the folder of runs."""
+        runs = site.runs.resolve()
+        path = (runs / name / REPORT).resolve()
+        if path.parent.parent != runs or not path.is_file():
+            raise KnowledgeNotFoundError(f"There is no report of a run {name[:100]!r}.")
+        return FileResponse(path, media_type="text/html")
 
     @app.exception_handler(KUberError)
     async def on_error(request: Request, error: KUberError) -> Response:

@@ -9,7 +9,7 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.sub_pages import SubPages
 
-from kuber.dashboard.elements.controls import button
+from kuber.dashboard.elements.controls import SEND, button, form_field
 from kuber.dashboard.elements.words import Moment, anchor, words
 from kuber.dashboard.pages import entity, knowledge, lineage, overview, record, runs
 from kuber.dashboard.site import Site
@@ -148,14 +148,13 @@ def _operator(visit: Visit) -> None:
     with ui.dialog() as dialog, Element("form").classes("k-dialog").props('aria-labelledby="act-title"') as form:
         words("h2", "Act as the operator").props('id="act-title"')
         words("p", ACTING)
-        token = ui.input("Operator's token", password=True).props('outlined autocomplete="off"')
+        form_field("Operator's token", type="password")
         fault = words("p", "").classes("k-fault").props('role="alert"')
         with Element("div").classes("k-row"):
             send = words("button", "Act as the operator").classes("k-button").props("type=submit")
             button("Cancel", dialog.close, kind="quiet")
 
-    async def show_token() -> None:
-        told = str(token.value or "").strip()
+    async def show_token(told: str) -> None:
         send.props["disabled"] = True
         try:
             await asyncio.to_thread(_check, visit.site, told)
@@ -165,12 +164,12 @@ def _operator(visit: Visit) -> None:
         finally:
             send.props["disabled"] = False
         fault.set_text("")
-        token.value = ""
+        ui.run_javascript(f"getHtmlElement({form.id}).reset()")
         dialog.close()
         visit.authorize(told)
         show()
 
-    form.on("submit", show_token, js_handler="(e) => { e.preventDefault(); emit(); }")
+    form.on("submit", lambda event: show_token(str(event.args).strip()), js_handler=SEND)
 
     def press() -> None:
         if visit.token is None:

@@ -1,14 +1,17 @@
 """Numbers as people read them, the same on every screen."""
 
+import re
 from collections.abc import Sequence
 
+_DIGITS = re.compile(r"(\d+)")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def natural(name: str) -> tuple[int, int, str]:
-    """Sorts names as people do: 2 before 10, and numbers before words."""
-    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts names as people do: 2 before 10, ward 2 before ward 10, and numbers before words."""
+    parts = _DIGITS.split(name)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
 
 
 def percent(share: float) -> str:

@@ -7,7 +7,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from kuber.client.operator import Operator
-from kuber.dashboard.elements.controls import button
+from kuber.dashboard.elements.controls import SEND, button, form_field
 from kuber.dashboard.elements.words import words
 from kuber.dashboard.visit import Visit
 from kuber.domain.knowledge import Knowledge
@@ -37,14 +37,14 @@ def _act(visit: Visit, name: str, sentence: str, act: Act, *, asks: bool = False
         heading = words("h2", f"{name} this record?")
         form.props["aria-labelledby"] = heading.html_id
         words("p", sentence)
-        reason = ui.input("Why, in a sentence").props("outlined maxlength=200") if asks else None
+        if asks:
+            form_field("Why, in a sentence", maxlength="200")
         fault = words("p", "").classes("k-fault").props("role=alert")
         with Element("div").classes("k-row"):
             send = words("button", name).classes("k-button danger").props("type=submit")
             button("Cancel", dialog.close, kind="quiet")
 
-    async def send_it() -> None:
-        told = str(reason.value or "").strip() if reason is not None else ""
+    async def send_it(told: str) -> None:
         if asks and not told:
             fault.set_text("Say why: whoever published it is told.")
             return
@@ -58,7 +58,7 @@ def _act(visit: Visit, name: str, sentence: str, act: Act, *, asks: bool = False
             send.props["disabled"] = False
         dialog.close()
 
-    form.on("submit", send_it, js_handler="(e) => { e.preventDefault(); emit(); }")
+    form.on("submit", lambda event: send_it(str(event.args).strip()), js_handler=SEND)
     button(name, dialog.open, kind="danger").props('aria-haspopup="dialog"')
 
 

@@ -38,7 +38,7 @@ export default {
               <template v-else v-for="(part, number) in parts(row.cells[place])" :key="number">
                 <template v-if="number">, </template>
                 <span v-if="part.tone" class="k-dot" :class="part.tone"><span class="k-unseen">{{ part.told }}</span></span>
-                <a v-if="part.href" :href="part.href">{{ part.text }}</a>
+                <a v-if="part.href" :href="part.href" :target="part.target">{{ part.text }}</a>
                 <template v-else>{{ part.text }}</template>
               </template>
             </component>

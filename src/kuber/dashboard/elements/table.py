@@ -75,6 +75,11 @@ def link(text: str, href: str, *, tone: str | None = None, told: str = "") -> di
     return {"text": text, "href": href} | ({"tone": tone, "told": told} if tone else {})
 
 
+def document(text: str, href: str) -> dict[str, str]:
+    """A cell that leads to a document that is no page of the dashboard; it opens in a tab of its own."""
+    return {"text": text, "href": href, "target": "_blank"}
+
+
 def share(value: float | None, text: str) -> dict[str, Any] | None:
     """A cell of a share column."""
     return None if value is None else {"share": round(value, 4), "text": text}
