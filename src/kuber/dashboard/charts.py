@@ -11,7 +11,7 @@ from kuber.views.palette import Palette
 Options = dict[str, Any]
 
 DASHES = ("solid", [8, 3], [3, 2], [9, 3, 2, 3], [1, 1])  # told apart without colour
-SIGNS = {"published": "triangle", "kept": "emptyCircle", "undone": "diamond"}
+SIGNS = {"published": "triangle", "kept": "circle", "undone": "diamond"}
 MEANINGS = {"published": "published", "kept": "absorbed and kept", "undone": "absorbed and undone"}
 MEAN = "mean"
 MANY = 150  # marks from which on they are drawn small
@@ -91,13 +91,13 @@ def marks(view: HubView, shown: Crowd, palette: Palette) -> list[Options]:
             "symbol": sign,
             "symbolSize": (5 if small else 10) if kind == "kept" else (4 if small else 7),
             "z": 5,
-            "itemStyle": {"color": palette.pale if kind == "undone" else palette.ink},
+            "itemStyle": sign_style(kind, palette.pale if kind == "undone" else palette.ink, palette),
             "data": [
                 {
                     "value": [milliseconds(mark.time), hundredths(mark.accuracy)],
                     "name": one.name,
                     "entity": one.id,
-                    **({} if kind == "undone" else {"itemStyle": {"color": colour[one.id]}}),
+                    **({} if kind == "undone" else {"itemStyle": sign_style(kind, colour[one.id], palette)}),
                 }
                 for one in out
                 for mark in one.marks
@@ -106,6 +106,12 @@ def marks(view: HubView, shown: Crowd, palette: Palette) -> list[Options]:
         }
         for kind, sign in SIGNS.items()
     ]
+
+
+def sign_style(kind: str, colour: str, palette: Palette) -> Options:
+    """How a sign of this kind is filled: what was kept is a ring."""
+    ring = {"color": palette.paper, "borderColor": colour, "borderWidth": 1.5}
+    return ring if kind == "kept" else {"color": colour}
 
 
 def bars_chart(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kuber.dashboard.charts import MEANINGS, SIGNS, Options, axis, base, names
+from kuber.dashboard.charts import MEANINGS, SIGNS, Options, axis, base, names, sign_style
 from kuber.dashboard.elements.table import milliseconds
 from kuber.views import HubDelivery, HubView
 from kuber.views.palette import Palette
@@ -51,7 +51,7 @@ def lineage_chart(
                 "symbol": SIGNS[kind],
                 "symbolSize": 9 if thin else 12,
                 "cursor": "pointer",
-                "itemStyle": {"color": colour},
+                "itemStyle": sign_style(kind, colour, palette),
                 "data": [
                     {
                         "value": [milliseconds(one.time), place[one.student], one.number],

@@ -1,0 +1,48 @@
+"""`kuber run --dashboard`: pages beside a run, for as long as it goes on."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+TINY = (
+    "--dataset",
+    "digits",
+    "--architecture",
+    "mlp",
+    "--num-entities",
+    "2",
+    "--num-rounds",
+    "40",
+    "--local-epochs",
+    "1",
+)
+
+
+def test_a_run_tells_where_its_pages_are_and_ends_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kuber", "run", "--dashboard", *TINY]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        address, lines = None, []
+        for line in run.stderr:
+            lines.append(line)
+            found = re.search(r"The dashboard is at (http://\S+)\.", line)
+            if found:
+                address = found[1]
+                break
+        assert address is not None, "".join(lines)
+        told = httpx.get(f"{address}/healthz").json()
+        assert (told["service"], told["status"]) == ("dashboard", "ok")
+        until = time.monotonic() + 30
+        while httpx.get(f"{address}/healthz").json()["events"] < 4:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        run.terminate()
+        run.communicate(timeout=60)
+    assert run.returncode == 130
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or ())]
+    assert left == []

@@ -1,0 +1,103 @@
+"""Who taught whom in a real browser: chosen in the picture, in the table, with the keyboard, by address."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page
+
+from kuber.client.credentials import Credentials
+from kuber.client.events import EventReader
+from kuber.client.registry import HttpRegistry
+from kuber.domain.access import AuditEntry
+
+from .conftest import Visit, World
+
+
+@pytest.fixture(scope="module")
+def deliveries(world: World) -> dict[int, AuditEntry]:
+    """The hub's deliveries, by the numbers of their events."""
+    found: dict[int, AuditEntry] = {}
+
+    def take(number: int, entry: AuditEntry) -> None:
+        if entry.act == "deliver":
+            found[number] = entry
+
+    with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
+        EventReader(registry, take).read()
+    return found
+
+
+def told(page: Page) -> str:
+    return page.locator(".k-detail").inner_text()
+
+
+def test_a_delivery_is_told_in_full(
+    world: World, visit: Callable[..., Visit], deliveries: dict[int, AuditEntry]
+) -> None:
+    number, entry = list(deliveries.items())[-1]
+    page = visit(world.url).go(f"/lineage?delivery={number}")
+    page.get_by_role("heading", name=f"Delivery {number}").wait_for()
+    detail = entry.detail
+    text = told(page)
+    assert f"{detail['accuracy_before']:.1%} before, {detail['accuracy_after']:.1%} after" in text
+    assert detail["method"] in text
+    assert detail["reason"] in text
+    assert ("kept" in text) is detail["kept"] or "undone" in text
+    assert page.locator(".k-detail a").count() == 1 + len(detail["teachers"])
+
+
+def test_the_table_leads_to_each_delivery_with_the_keyboard(
+    world: World, visit: Callable[..., Visit], deliveries: dict[int, AuditEntry]
+) -> None:
+    page = visit(world.url).go("/lineage")
+    page.get_by_role("link", name="why").first.focus()
+    page.keyboard.press("Enter")
+    newest = max(deliveries)
+    page.get_by_role("heading", name=f"Delivery {newest}").wait_for()
+    page.wait_for_url(f"**delivery={newest}")
+    chosen = page.locator("tr.chosen")
+    assert chosen.get_attribute("data-key") == str(newest)
+
+
+def test_a_click_on_a_point_of_the_picture_chooses_its_delivery(
+    world: World, visit: Callable[..., Visit], deliveries: dict[int, AuditEntry]
+) -> None:
+    page = visit(world.url).go("/lineage")
+    page.wait_for_selector("main canvas")
+    number, entry = next(iter(deliveries.items()))
+    kind = "kept" if entry.detail["kept"] else "undone"
+    # Where the picture has drawn the delivery: asked of the picture itself.
+    place = page.evaluate(
+        """([kind, number]) => {
+            const box = document.querySelector(".nicegui-echart");
+            const chart = getElement(Number(box.id.slice(1))).chart;
+            const series = chart.getOption().series.findIndex((one) => one.id === kind);
+            const point = chart.getOption().series[series].data.find((one) => one.value[2] === number);
+            const [x, y] = chart.convertToPixel({ seriesIndex: series }, point.value.slice(0, 2));
+            const { left, top } = box.getBoundingClientRect();
+            return [left + x, top + y];
+        }""",
+        [kind, number],
+    )
+    page.mouse.click(*place)
+    page.get_by_role("heading", name=f"Delivery {number}").wait_for()
+    page.wait_for_url(f"**delivery={number}")
+
+
+def test_entity_and_result_narrow_what_is_shown(
+    world: World, visit: Callable[..., Visit], deliveries: dict[int, AuditEntry]
+) -> None:
+    page = visit(world.url).go("/lineage")
+    page.get_by_text(f"{len(deliveries)} deliveries").wait_for()
+    page.get_by_label("Result").select_option("undone")
+    undone = sum(not entry.detail["kept"] for entry in deliveries.values())
+    page.get_by_text(f"{undone} deliveries").wait_for()
+    page.get_by_label("Result").select_option("")
+    page.get_by_role("combobox", name="Entity").select_option(label="1")
+    page.wait_for_url("**entity=*")
+    again = visit(world.url)
+    again.page.goto(page.url)
+    again.page.wait_for_selector("tbody [data-column=student]")
+    rows = again.page.locator("tbody tr").all_inner_texts()
+    assert rows
+    assert all("1" in row for row in rows)

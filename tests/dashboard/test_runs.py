@@ -1,0 +1,118 @@
+"""The runs of a folder in a real browser, side by side; those that are damaged too."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kuber.views import ComparisonResult, RunResult, read_runs
+
+from .conftest import Visit, dashboard
+
+TINY = (
+    "--dataset",
+    "digits",
+    "--architecture",
+    "mlp",
+    "--num-entities",
+    "2",
+    "--num-rounds",
+    "2",
+    "--local-epochs",
+    "1",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A dashboard without a hub, on a folder with two simulations, a comparison and a damaged run."""
+    folder = tmp_path_factory.mktemp("runs")
+    for words in (
+        ("simulate", *TINY),
+        ("simulate", *TINY, "--seed", "1", "--strategy", "local"),
+        ("compare", *TINY, "--strategies", "local,kuber", "--seeds", "1"),
+    ):
+        command = [sys.executable, "-m", "kuber", *words, "--runs-dir", str(folder / "runs")]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    damaged = folder / "runs" / "20260101-000000-digits-kuber-seed7"
+    damaged.mkdir()
+    (damaged / "settings.json").write_text('{"seed": 7')
+    (folder / "token").write_text("t" * 43)
+    options = ("--registry", "http://127.0.0.1:9", "--admin-token", "token", "--runs-dir", "runs")
+    with dashboard(folder, *options) as url:
+        yield url, folder / "runs"
+
+
+def test_every_run_is_listed_as_what_it_is(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+    url, folder = place
+    page = visit(url).go("/runs")
+    page.get_by_role("link", name="20260101-000000-digits-kuber-seed7").wait_for()
+    rows = page.get_by_role("table", name="Runs", exact=True).locator("tbody tr")
+    assert rows.count() == 4
+    assert "unreadable: settings.json is not JSON" in rows.last.inner_text()
+    for run in read_runs(folder):
+        if isinstance(run.outcome, RunResult):
+            assert f"{run.outcome.mean_accuracy:.1%}" in page.locator(f"tr[data-key='{run.name}']").inner_text()
+
+
+def test_runs_are_put_side_by_side_and_sent_as_an_address(
+    place: tuple[str, Path], visit: Callable[..., Visit]
+) -> None:
+    url, folder = place
+    page = visit(url).go("/runs")
+    simulated = [run for run in read_runs(folder) if run.kind == "simulation"]
+    for run in simulated:
+        page.locator(f"tr[data-key='{run.name}']").get_by_role("link", name="add").click()
+        page.locator(f"tr.chosen[data-key='{run.name}']").wait_for()
+    table = page.get_by_role("table", name="Runs side by side")
+    table.wait_for()
+    page.wait_for_selector("main canvas")
+    strategies = table.locator("tr[data-key='setting strategy'] td").all_inner_texts()
+    assert sorted(strategies) == ["kuber", "local"]
+    assert table.locator("tr[data-key='setting num_rounds']").count() == 0  # the same in both
+    again = visit(url)
+    again.page.goto(page.url)
+    again.page.get_by_role("table", name="Runs side by side").wait_for()
+    page.locator("tr.chosen").first.get_by_role("link", name="take away").click()
+    page.wait_for_function("document.querySelectorAll('tr.chosen').length === 1")
+
+
+def test_a_comparison_shows_the_tables_of_the_terminal(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+    url, folder = place
+    run = next(run for run in read_runs(folder) if run.kind == "comparison")
+    assert isinstance(run.outcome, ComparisonResult)
+    page = visit(url).go(f"/runs?run={run.name}")
+    for section in run.outcome.sections:
+        table = page.get_by_role("table", name=section.title)
+        table.wait_for()
+        for number, row in enumerate(section.rows):
+            cells = table.locator("tbody tr").nth(number).locator("th, td").all_inner_texts()
+            assert tuple(cells) == row
+
+
+def test_a_report_opens_and_nothing_else_of_the_disk(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+    url, folder = place
+    run = next(run for run in read_runs(folder) if isinstance(run.outcome, RunResult))
+    tab = visit(url)
+    tab.page.goto(f"{url}/report/{run.name}")
+    tab.page.get_by_role("heading", name="Result").wait_for()
+    for name in ("nothing", "%2E%2E", "..%2F..", "%2Fetc%2Fpasswd", "..%2Fruns%2F" + run.name):
+        assert httpx.get(f"{url}/report/{name}").status_code == 404
+
+
+def test_a_new_run_is_seen_without_loading_again(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+    url, folder = place
+    page = visit(url).go("/runs")
+    page.get_by_role("link", name="20260101-000000-digits-kuber-seed7").wait_for()
+    late = folder / "20270101-000000-digits-kuber-seed9"
+    late.mkdir()
+    (late / "settings.json").write_text('{"seed": 9}')
+    try:
+        page.get_by_role("link", name=late.name).wait_for()
+    finally:
+        (late / "settings.json").unlink()
+        late.rmdir()
