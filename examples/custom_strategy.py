@@ -21,6 +21,10 @@ class Elitist(kuber.Exchange):
     ) -> Sequence[kuber.Knowledge]:
         return kuber.better(candidates, situation.own)[:2] if situation.own else []
 
+    def explain(self, choice: kuber.Choice) -> str:
+        found = " and ".join(f"{100 * one.evaluation.accuracy:.1f} %" for one in choice.absorbed)
+        return f"Chosen as the best of {len(choice.candidates)}, two at most; found {found}."
+
     def publishes(self, situation: kuber.Situation) -> bool:
         own, shared = situation.own, situation.shared
         return own is not None and (shared is None or own.accuracy > shared.accuracy)

@@ -59,6 +59,12 @@ def own_strategy():
 
 def no_strategy():
     return object()
+
+def silent():
+    class Silent:
+        name, common_start = "silent", False
+        local_phase = before = publishes = after = choose = shares = keep = lambda *arguments: None
+    return Silent()
 """
 POINTS = """
 [kuber.partitions]
@@ -170,6 +176,11 @@ def test_what_is_no_architecture_is_told_in_a_sentence(name, arguments, sentence
 def test_a_strategy_of_ones_own():
     assert strategy_named("quiet").name == "quiet"
     assert strategy_named("kuber_test_plugin:own_strategy").name == "quiet"
+
+
+def test_a_strategy_need_not_explain():
+    silent = strategy_named("kuber_test_plugin:silent")
+    assert (silent.name, hasattr(silent, "explain")) == ("silent", False)
 
 
 @pytest.mark.parametrize(

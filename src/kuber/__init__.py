@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kuber.domain.query import Page as Page
     from kuber.domain.query import Query as Query
     from kuber.domain.ranking import better as better
+    from kuber.domain.reason import reason_for as reason_for
     from kuber.domain.strategies import Exchange as Exchange
     from kuber.domain.strategies import Kuber as Kuber
     from kuber.domain.strategies import Local as Local
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from kuber.domain.strategies import Merge as Merge
     from kuber.domain.strategies import Vanilla as Vanilla
     from kuber.domain.strategy import Candidate as Candidate
+    from kuber.domain.strategy import Choice as Choice
     from kuber.domain.strategy import Guidance as Guidance
     from kuber.domain.strategy import LocalPhase as LocalPhase
     from kuber.domain.strategy import Method as Method
@@ -103,8 +105,18 @@ _PUBLIC = {
     "kuber.domain.knowledge": ("Architecture", "Artifact", "Draft", "Knowledge"),
     "kuber.domain.query": ("Page", "Query"),
     "kuber.domain.ranking": ("better",),
+    "kuber.domain.reason": ("reason_for",),
     "kuber.domain.strategies": ("Exchange", "Kuber", "Local", "LocalBalanced", "Merge", "Vanilla"),
-    "kuber.domain.strategy": ("Candidate", "Guidance", "LocalPhase", "Method", "Search", "Situation", "Strategy"),
+    "kuber.domain.strategy": (
+        "Candidate",
+        "Choice",
+        "Guidance",
+        "LocalPhase",
+        "Method",
+        "Search",
+        "Situation",
+        "Strategy",
+    ),
     "kuber.domain.task": ("Task",),
     "kuber.entity.bench": ("test_set_digest",),
     "kuber.entity.own_loop": ("Entity",),

@@ -99,7 +99,9 @@ class Settings(BaseModel):
     cache_mebibytes: int = Field(
         1024, ge=0, description="Of pulled models that `kuber entity` keeps on its disk; 0: none."
     )
-    reports: bool = Field(True, description="Tell the registry each round and its evaluation.")
+    reports: bool = Field(
+        True, description="Tell the registry each round and its evaluation, and why teachers were chosen."
+    )
 
     # the services
     host: str = Field("127.0.0.1", description="Address that registry and vault listen on.")

@@ -371,6 +371,14 @@ def test_records_a_delivery_once(registry, delivery, walk):
     assert [item for item in recorded if item.student == delivery.student] == [delivery, other]
 
 
+@pytest.mark.parametrize("reason", ["The newest of 3; größer als 50.0 %, 你好.", "x" * 500, None])
+def test_a_delivery_keeps_its_reason(registry, delivery, walk, reason):
+    told = replace(delivery, reason=reason)
+    registry.record(told, key="one")
+    recorded = walk(lambda cursor: registry.deliveries(cursor=cursor))
+    assert [item for item in recorded if item.student == delivery.student] == [told]
+
+
 def test_a_delivery_names_only_what_is_there(registry, delivery):
     with pytest.raises((RequestRejectedError, NotAuthorizedError)):
         registry.record(replace(delivery, student="nobody"), key="one")

@@ -54,6 +54,10 @@ DELIVERY = {
         (Draft, DRAFT, {"evaluation": Evaluation(**COUNTS | {"test_set": Digest.of(b"other")})}),
         (Delivery, DELIVERY, {"teachers": ()}),
         (Delivery, DELIVERY, {"accuracy_after": 1.1}),
+        (Delivery, DELIVERY, {"reason": ""}),
+        (Delivery, DELIVERY, {"reason": "x" * 501}),
+        (Delivery, DELIVERY, {"reason": "Two\nlines."}),
+        (Delivery, DELIVERY, {"reason": "A bell:\a."}),
         (Query, {}, {"limit": 0}),
         (Query, {}, {"limit": 1001}),
         (Query, {}, {"min_accuracy": 1.5}),
@@ -67,6 +71,11 @@ def test_impossible_values_are_refused(make, fields, wrong):
     make(**fields)
     with pytest.raises(ValueError):
         make(**fields | wrong)
+
+
+@pytest.mark.parametrize("reason", [None, "Né.", "x" * 500])
+def test_a_delivery_may_say_why(reason):
+    assert Delivery(**DELIVERY, reason=reason).reason == reason
 
 
 @pytest.mark.parametrize("text", ["", "sha256:", "md5:" + "0" * 64, "sha256:" + "A" * 64, "sha256:../../etc/passwd"])

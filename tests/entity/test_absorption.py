@@ -8,6 +8,7 @@ import torch
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
+from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import Method, Search
 from kuber.domain.verification import verdict
 from kuber.entity.checkpoint import Checkpoints, round_path
@@ -46,6 +47,10 @@ def test_a_merge_is_the_average_and_is_kept_halfway_or_undone(world):
         ("merge", 0.52, 0.71, True),
         ("merge", 0.60, 0.64, False),
     ]
+    assert [one["reason"] for one in absorbed] == [
+        f"The only relative (same architecture and initial checkpoint); found 60.0 %, weighed {share} beside our 1."
+        for share in ("1.00", "0.71", "0.58")
+    ]
     rounds = [load_round(world, "student", number) for number in (1, 2, 3)]
     origin = initial_weights(ARCHITECTURE, len("one"))
     for name, tensor in origin.items():
@@ -60,6 +65,67 @@ def test_a_merge_is_the_average_and_is_kept_halfway_or_undone(world):
 
 def load_round(world, name, number):
     return load(round_path(world.folder / name, number).read_bytes(), ARCHITECTURE)
+
+
+def test_why_a_teacher_is_distilled_is_logged_and_told_to_the_registry(world):
+    world.live("one", [60], rounds=1)
+    world.live("other", [55], rounds=1)
+    world.live("student", [50, 45, 48], rounds=2)
+    why = "Our accuracy fell from 50.0 % to 45.0 %; the best of 2 that claim more, with 60.0 %."
+    assert [one["reason"] for one in world.events("student", "absorbed")] == [why]
+    assert [one.reason for one in world.registry.deliveries().items] == [why]
+
+
+def test_who_does_not_report_tells_the_registry_no_reasons(world):
+    """They say how good the own model is, class by class."""
+    world.live("one", [60], rounds=1)
+    world.live("student", [50, 45, 48], rounds=2, reports=False)
+    (absorbed,) = world.events("student", "absorbed")
+    (delivery,) = world.registry.deliveries().items
+    assert absorbed["reason"].startswith("Our accuracy fell from 50.0 % to 45.0 %")
+    assert (delivery.accuracy_after, delivery.reason) == (0.48, None)
+
+
+def test_a_reason_counts_who_was_chosen_and_refused(world):
+    world.live("liar", [10, 90], rounds=1, strategy="merge")
+    world.live("sound", [10, 55, 55], rounds=1, strategy="merge")
+    world.live("student", [10, 50, 55, 55, 70], rounds=1, strategy="merge")
+    assert len(world.events("student", "rejected")) == 1
+    (absorbed,) = world.events("student", "absorbed")
+    assert absorbed["reason"] == (
+        "1 of 2 relatives (same architecture and initial checkpoint); found 55.0 %, weighed 1.00 beside our 1; "
+        "1 more was chosen but not used."
+    )
+
+
+class Silent:
+    """A strategy that is written against the protocol of before there were reasons."""
+
+    def __init__(self):
+        self._inner = STRATEGIES["vanilla"]
+
+    def __getattr__(self, name):
+        if name == "explain":
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+
+def test_a_strategy_that_cannot_explain_absorbs_without_a_reason(world):
+    world.live("one", [60], rounds=1)
+    silent = world.entity("student", rounds=2)
+    silent.strategy = Silent()
+    script = iter([50, 45, 48])
+
+    def do(work):
+        if work.function is evaluate_commonly:
+            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(silent.steps(), do)
+    (absorbed,) = world.events("student", "absorbed")
+    assert (absorbed["after"], absorbed["reason"]) == (0.48, None)
+    assert [one.reason for one in world.registry.deliveries().items] == [None]
 
 
 def test_a_claim_that_does_not_hold_is_refused(world):
@@ -92,6 +158,10 @@ def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
     assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
         ("guide", 0.3, 0.5, True),
         ("guide", 0.5, 0.4, False),
+    ]
+    assert [one["reason"] for one in absorbed] == [
+        "The only candidate, which claims 60.0 % on a; ours is not evaluated yet.",
+        "The only candidate, which claims what we lack: 60.0 % on a (ours 50.0 %).",
     ]
     first, second = (load_round(world, "student", number) for number in (1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)

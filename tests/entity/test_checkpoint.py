@@ -1,10 +1,12 @@
 """Checkpoints: what is saved comes back, whatever the moment of the kill."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -36,6 +38,7 @@ def state(**changes) -> State:
                 accuracy_before=0.1,
                 accuracy_after=0.2,
                 kept=True,
+                reason="The best of 5 that claim more, with 51.3 %.",
             ),
             publishers=("p",),
             samples=10,
@@ -112,6 +115,21 @@ def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
     )
     with pytest.raises(CorruptKnowledgeError, match="as one of another KUber would; start a new run"):
         Checkpoints(tmp_path).latest()
+
+
+def test_an_absorption_of_before_there_were_reasons_has_none(tmp_path):
+    saved = state()
+    Checkpoints(tmp_path).save(saved)
+    path = tmp_path / FILE_NAME
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["state"])
+    assert fields["absorption"]["delivery"].pop("reason")
+    path.write_bytes(save(load_file(path), metadata={"state": json.dumps(fields)}))
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.absorption is not None
+    assert found.absorption.delivery == replace(saved.absorption.delivery, reason=None)
+    assert found.absorption.detail["reason"] is None
 
 
 def test_the_weights_of_a_round_have_their_own_file(tmp_path):

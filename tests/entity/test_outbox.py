@@ -159,6 +159,9 @@ def test_what_was_found_out_and_absorbed_is_told_later(world, hub):
     world.live("student", [50, 60, 65, 66], rounds=2, strategy="merge", watch=watch)
     (delivery,) = world.registry.deliveries().items
     assert (delivery.student, delivery.round) == (world.id_of("student"), 1)
+    (absorbed,) = world.events("student", "absorbed")
+    assert delivery.reason == absorbed["reason"]
+    assert "found 60.0 %" in delivery.reason
     assert [one.entity for one in world.registry.attestations(delivery.teachers[0])] == [delivery.student]
     assert [one["sequence"] for one in world.events("student", "queued")] == [2]
 

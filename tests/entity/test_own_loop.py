@@ -1,6 +1,7 @@
 """An entity in its owner's hands, on a hub in memory."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -106,6 +107,8 @@ def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_p
     assert child.parents == (record.id,)
     (delivery,) = hub[0].deliveries().items
     assert (delivery.teachers, delivery.kept) == ((record.id,), True)
+    assert re.fullmatch(r"The only candidate, which claims what we lack: \d.* on [abc] .* %\)\.", delivery.reason)
+    assert [one["reason"] for one in events(tmp_path / "deep", "absorbed")] == [delivery.reason]
     (pulled,) = events(tmp_path / "deep", "pulled")
     assert pulled["bytes"] == record.artifacts["onnx"].size
 
@@ -206,6 +209,7 @@ def test_relatives_are_merged(enter, hub, tmp_path):
     assert not torch.equal(mine, two.model[0].weight)
     (absorbed,) = events(tmp_path / "two", "absorbed")
     assert (absorbed["method"], absorbed["kept"]) == ("merge", True)
+    assert absorbed["reason"].startswith("The only relative (same architecture and initial checkpoint); found ")
 
 
 def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
@@ -225,6 +229,11 @@ def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
     assert teachers[0].evaluation.test_set == student.evaluate().test_set
     assert len(events(tmp_path / "student", "pulled")) == 2
     assert not hub[0].attestations(first.id)
+    train(student.model, points(80, 9), teachers=teachers)
+    student.keep_if_better()
+    (delivery,) = hub[0].deliveries().items
+    why = r"(1 of 2|Both) candidates, which (is|are) found by us to have what we lack: .*"
+    assert re.fullmatch(why, delivery.reason)
 
 
 def test_who_knows_other_classes_teaches_those_that_both_know(enter, hub):

@@ -5,13 +5,17 @@ import sqlite3
 import threading
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from kuber.domain.delivery import Delivery
 from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
 from kuber.services import registry_tables, vault_tables
-from kuber.services.database import Database
+from kuber.services.database import MIGRATIONS, Database
+from kuber.services.registry_store import RegistryStore
 
 
 @pytest.fixture
@@ -40,6 +44,33 @@ def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables) == []
     database.close()
+
+
+def test_deliveries_of_before_there_were_reasons_have_none(tmp_path, vault_store):
+    path = tmp_path / "registry.sqlite"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS / "registry"))
+    config.set_main_option("path_separator", "os")
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        told = "student, method, round, accuracy_before, accuracy_after, kept, recorded_at, key"
+        values = "'s', 'merge', 2, 0.25, 0.5, 1, '2026-01-01 00:00:00', 'k'"
+        connection.execute(text(f"INSERT INTO deliveries ({told}) VALUES ({values})"))
+        connection.execute(text("INSERT INTO delivery_teachers VALUES (1, 0, 'r')"))
+    store = RegistryStore(path, vault=vault_store)
+    assert store.deliveries().items == (
+        Delivery(
+            student="s",
+            teachers=("r",),
+            method="merge",
+            round=2,
+            accuracy_before=0.25,
+            accuracy_after=0.5,
+            kept=True,
+        ),
+    )
+    store.close()
 
 
 def test_is_durable(database):

@@ -72,6 +72,10 @@ def test_a_publication_and_a_delivery_carry_what_a_reader_would_ask_for(
         "bytes": sum(artifact["size"] for artifact in draft["artifacts"].values()),
     }
     assert told["deliver"] == {name: value for name, value in delivery.items() if name != "student"}
+    before, explained = events()[-1][0], delivery | {"reason": "The newest of 3 relatives."}
+    client.post("/v1/deliveries", json=explained, headers=headers | {"Idempotency-Key": "b"}).raise_for_status()
+    ((_, _, data),) = events(before)
+    assert data["detail"] == told["deliver"] | {"reason": "The newest of 3 relatives."}
 
 
 def test_a_reader_that_comes_back_misses_none(events):

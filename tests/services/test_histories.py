@@ -116,8 +116,13 @@ class Hub(RuleBasedStateMachine):
     def withdraw(self, number):
         self.both(lambda registry, vault: registry.withdraw(self.one(number)))
 
-    @rule(student=st.sampled_from(ENTITIES), teacher=st.integers(0, 20), key=st.integers(0, 3))
-    def record(self, student, teacher, key):
+    @rule(
+        student=st.sampled_from(ENTITIES),
+        teacher=st.integers(0, 20),
+        key=st.integers(0, 3),
+        reason=st.sampled_from([None, "The newest of 3."]),
+    )
+    def record(self, student, teacher, key, reason):
         delivery = Delivery(
             student=student,
             teachers=(self.one(teacher),),
@@ -126,6 +131,7 @@ class Hub(RuleBasedStateMachine):
             accuracy_before=0.25,
             accuracy_after=0.5,
             kept=True,
+            reason=reason,
         )
         self.both(lambda registry, vault: registry.record(delivery, key=f"key {key}"))
 

@@ -79,7 +79,16 @@ def test_deliveries(client, publish, person, body):
         answer = client.post("/v1/deliveries", json=told, headers=person.headers | {"Idempotency-Key": "d"})
         assert (answer.status_code, answer.content) == (204, b"")
     listed = client.get("/v1/deliveries").json()["items"]
-    assert [item for item in listed if item["student"] == person.id] == [told]
+    assert [item for item in listed if item["student"] == person.id] == [told | {"reason": None}]
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 501, "two\nlines", 7])
+def test_a_reason_that_is_no_sentence_is_refused(client, publish, person, body, reason):
+    told = {"student": body["entity"], "teachers": [publish(body, "teacher").json()["id"]], "method": "distil"}
+    told |= {"round": 2, "accuracy_before": 0.5, "accuracy_after": 0.75, "kept": True, "reason": reason}
+    answer = client.post("/v1/deliveries", json=told, headers=person.headers | {"Idempotency-Key": "why"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "request-rejected")
+    assert "body.reason" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

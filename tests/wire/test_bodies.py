@@ -106,6 +106,7 @@ deliveries = st.builds(
     accuracy_before=shares,
     accuracy_after=shares,
     kept=st.booleans(),
+    reason=st.none() | texts,
 )
 VALUES = [
     (DraftBody, drafts()),
@@ -236,6 +237,24 @@ def test_a_truth_is_true_or_false(kept):
     with pytest.raises(ValidationError):
         DeliveryBody.model_validate(fields | {"accuracy_after": 1, "kept": kept})
     assert DeliveryBody.model_validate(fields | {"accuracy_after": 1, "kept": True}).value().accuracy_after == 1
+
+
+DELIVERY = {"student": "s", "teachers": ["t"], "method": "m", "round": 1, "kept": True}
+DELIVERY |= {"accuracy_before": 0.5, "accuracy_after": 0.6}
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 501, "a\nb", "\ud800", 7, ["why"]])
+def test_a_reason_is_a_printable_sentence(reason):
+    with pytest.raises(ValidationError) as caught:
+        DeliveryBody.model_validate(DELIVERY | {"reason": reason})
+    assert sentence(caught.value).startswith("The field reason is refused: ")
+
+
+def test_a_delivery_of_an_older_sender_has_no_reason():
+    assert DeliveryBody.model_validate(DELIVERY).value().reason is None
+    assert b"reason" not in canonical(DeliveryBody.model_validate(DELIVERY))
+    told = DeliveryBody.model_validate(DELIVERY | {"reason": "The best of 5."})
+    assert DeliveryBody.read(told.model_dump_json()).value().reason == "The best of 5."
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MAX_REASON = 500  # characters
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
@@ -14,9 +16,12 @@ class Delivery:
     accuracy_before: float
     accuracy_after: float
     kept: bool
+    reason: str | None = None  # why these teachers: one printable sentence, where the strategy says one
 
     def __post_init__(self) -> None:
         if not self.teachers:
             raise ValueError("a delivery has at least one teacher")
         if not (0 <= self.accuracy_before <= 1 and 0 <= self.accuracy_after <= 1):
             raise ValueError("an accuracy lies between 0 and 1")
+        if self.reason is not None and not (1 <= len(self.reason) <= MAX_REASON and self.reason.isprintable()):
+            raise ValueError(f"a reason is 1 to {MAX_REASON} printable characters")

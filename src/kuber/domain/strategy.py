@@ -80,6 +80,18 @@ class Candidate:
     evaluation: Evaluation
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What a strategy chose, from what, and what became of it."""
+
+    search: Search
+    situation: Situation
+    candidates: Sequence[Knowledge]  # that it chose from
+    chosen: Sequence[Knowledge]  # best first
+    absorbed: Sequence[Candidate] = ()  # who is left of the chosen: pulled, sound, and of some weight
+    shares: Sequence[float] = ()  # what each of these weighs in a merge, beside our own model's one
+
+
 class Strategy(Protocol):
     """Decisions only: nothing here trains, sends or stores."""
 
@@ -117,4 +129,8 @@ class Strategy(Protocol):
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
         """Whether what was absorbed stays."""
+        ...
+
+    def explain(self, choice: Choice) -> str:
+        """Why those who were absorbed: one sentence of facts. A strategy without this gives no reasons."""
         ...

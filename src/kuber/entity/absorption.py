@@ -1,12 +1,13 @@
 """Absorbing what was retrieved: distilled after the local phase, merged, or heard in it; and the gate behind it."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.strategy import Candidate, Method, Situation, Strategy
+from kuber.domain.reason import told
+from kuber.domain.strategy import Candidate, Choice, Method, Strategy
 from kuber.entity.checkpoint import Absorption, State
 from kuber.entity.learner import Learner, Teacher
 from kuber.entity.retrieval import Retrieval
@@ -29,6 +30,7 @@ class Outcome:
     kept: bool
     own: Evaluation  # of the weights that stay
     learnt: Learnt | None = None  # where epochs of their own were trained
+    reason: str | None = None  # why these candidates, where the strategy says it
 
     def absorption(self, student: str, round: int) -> Absorption:
         """What is to be recorded of it; `student` is an entity's id."""
@@ -40,6 +42,7 @@ class Outcome:
             accuracy_before=self.before.accuracy,
             accuracy_after=self.after.accuracy,
             kept=self.kept,
+            reason=self.reason,
         )
         return Absorption(
             delivery=delivery,
@@ -72,6 +75,7 @@ def gated(
 def guided(
     strategy: Strategy,
     retrieval: Retrieval,
+    choice: Choice,
     taught: Taught,
     *,
     start: Weights,
@@ -83,19 +87,26 @@ def guided(
     weights, own, kept = yield from gated(
         strategy, retrieval, start=start, before=before, weights=weights, after=after
     )
+    heard = tuple(one for one, _ in taught)
     return Outcome(
         method=Method.GUIDE,
-        candidates=tuple(one for one, _ in taught),
+        candidates=heard,
         weights=weights,
         before=before,
         after=own if kept else after,
         kept=kept,
         own=own,
+        reason=told(strategy, replace(choice, absorbed=heard)),
     )
 
 
 def distilled(
-    strategy: Strategy, retrieval: Retrieval, learner: Learner, state: State, taught: tuple[Candidate, Teacher]
+    strategy: Strategy,
+    retrieval: Retrieval,
+    learner: Learner,
+    state: State,
+    choice: Choice,
+    taught: tuple[Candidate, Teacher],
 ) -> Generator[Work, Any, Outcome]:
     """Distil a teacher in epochs of its own. Raises CorruptKnowledgeError when it speaks nonsense."""
     candidate, teacher = taught
@@ -112,11 +123,12 @@ def distilled(
         kept=kept,
         own=after if kept else state.own,
         learnt=learnt,
+        reason=told(strategy, replace(choice, absorbed=(candidate,))),
     )
 
 
 def merged(
-    strategy: Strategy, retrieval: Retrieval, situation: Situation, state: State, taught: Taught
+    strategy: Strategy, retrieval: Retrieval, choice: Choice, state: State, taught: Taught
 ) -> Generator[Work, Any, Outcome | None]:
     """Average with those that weigh something; None when none does.
 
@@ -125,12 +137,12 @@ def merged(
     own, start, previous = state.own, state.start, state.previous
     assert own is not None
     assert start is not None
-    shares = strategy.shares([one for one, _ in taught], situation)
+    shares = strategy.shares([one for one, _ in taught], choice.situation)
     used = [(*pair, share) for pair, share in zip(taught, shares, strict=True) if share > 0]
     if not used:
         return None
-    models = [state.weights, *(teacher.weights for _, teacher, _ in used)]
-    mixed = merge(models, [1.0, *(share for *_, share in used)])
+    candidates, shares = tuple(one for one, *_ in used), tuple(share for *_, share in used)
+    mixed = merge([state.weights, *(teacher.weights for _, teacher, _ in used)], [1.0, *shares])
     after = yield from retrieval.evaluated(mixed, stage="absorbed")
     if previous is None:  # the first round: nothing is known of what it began with
         start, previous = state.weights, own
@@ -141,10 +153,11 @@ def merged(
         weights, stays = state.weights, own
     return Outcome(
         method=Method.MERGE,
-        candidates=tuple(one for one, *_ in used),
+        candidates=candidates,
         weights=weights,
         before=own,
         after=stays if kept else after,
         kept=kept,
         own=stays,
+        reason=told(strategy, replace(choice, absorbed=candidates, shares=shares)),
     )

@@ -50,6 +50,7 @@ class Absorption:
             "before": self.delivery.accuracy_before,
             "after": self.delivery.accuracy_after,
             "kept": self.delivery.kept,
+            "reason": self.delivery.reason,
             "samples": self.samples,
             "forward": self.forward,
             "seconds": self.seconds,

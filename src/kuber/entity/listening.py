@@ -1,10 +1,11 @@
 """Whom an entity with its own loop listens to: found, examined on its own data, and heard in its phase."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Search, Situation, Strategy
 from kuber.entity.absorption import Taught
 from kuber.entity.bench import Bench
 from kuber.entity.journal import Journal
@@ -26,6 +27,7 @@ class Listening:
         self._journal = journal
         self._examined = examined
         self.teachers = Teachers(classes=bench.task.classes)
+        self.choice: Choice | None = None  # of these teachers
 
     def find(self, situation: Situation) -> Generator[Work, Any, Teachers]:
         """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
@@ -33,7 +35,7 @@ class Listening:
         search = self._strategy.before(situation) or self._strategy.after(situation)
         taught: Taught = ()
         if search is not None and search.method is not Method.MERGE:
-            taught = yield from self.chosen(search, situation)
+            self.choice, taught = yield from self.chosen(search, situation)
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
@@ -51,14 +53,15 @@ class Listening:
         )
         return self.teachers
 
-    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, Taught]:
+    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, tuple[Choice, Taught]]:
         """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
-        retrieval, choose = self._retrieval, self._choosing(search, situation)
+        retrieval = self._retrieval
         candidates = retrieval.candidates(search)
         self._journal.append("sought", {"candidates": len(candidates)})
         task = self._bench.task
         if task.test_set is not None:
-            return (yield from retrieval.tested(choose(candidates), search.method))
+            choice = self._choice(candidates, search, situation)
+            return choice, (yield from retrieval.tested(choice.chosen, search.method))
         found = yield from retrieval.tested(candidates[: self._examined], search.method)
         # As we see them: on our task, by what we found on our data.
         seen = [
@@ -66,7 +69,8 @@ class Listening:
             for one, _ in found
         ]
         by_id = {one.knowledge.id: (one, teacher) for one, teacher in found}
-        return [by_id[one.id] for one in choose(seen)]
+        choice = self._choice(seen, search, situation)
+        return choice, [by_id[one.id] for one in choice.chosen]
 
     def heard(self, *, forget: bool = True) -> tuple[Candidate, ...]:
         """Who has spoken since this was last asked, and forgotten."""
@@ -76,5 +80,6 @@ class Listening:
         found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
         return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
 
-    def _choosing(self, search: Search, situation: Situation) -> Callable[[Any], list[Any]]:
-        return lambda candidates: list(self._strategy.choose(candidates, search, situation))
+    def _choice(self, candidates: list[Knowledge], search: Search, situation: Situation) -> Choice:
+        chosen = self._strategy.choose(candidates, search, situation)
+        return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))

@@ -5,13 +5,13 @@ between two of them it decides, on its two ports. Whoever drives it chooses wher
 """
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
-from kuber.domain.strategy import Candidate, LocalPhase, Method, Search, Situation, Strategy
+from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
 from kuber.entity.blobs import Blobs
@@ -139,10 +139,12 @@ class Entity:
         journal.append("round-started", {})
         start, previous = journal.state.weights, journal.state.previous
         phase = self.strategy.local_phase()
+        choice: Choice | None = None
         taught: Taught = ()
         search = self.strategy.before(self._situation(previous))
         if search is not None:
-            taught = yield from retrieval.tested(self._found(search, previous), search.method)
+            choice = self._found(search, previous)
+            taught = yield from retrieval.tested(choice.chosen, search.method)
         if taught and previous is None:
             previous = yield from retrieval.evaluated(start, stage="initial")
         guides = self._guides(phase, taught, start, previous)
@@ -164,9 +166,9 @@ class Entity:
         journal.append("trained", detail)
         own = yield from retrieval.evaluated(learnt.weights, stage="trained")
         absorption, weights = None, learnt.weights
-        if taught and previous is not None:
+        if choice is not None and taught and previous is not None:
             outcome = yield from guided(
-                self.strategy, retrieval, taught, start=start, before=previous, weights=weights, after=own
+                self.strategy, retrieval, choice, taught, start=start, before=previous, weights=weights, after=own
             )
             absorption, weights, own = self._absorbed(outcome), outcome.weights, outcome.own
         journal.save(
@@ -214,30 +216,30 @@ class Entity:
 
     def _retrieve(self, search: Search, own: Evaluation) -> Generator[Work, Any, Outcome | None]:
         """Absorb what the search finds; None when there is nothing to absorb."""
-        chosen = self._found(search, own)
+        choice = self._found(search, own)
         if search.method is Method.DISTIL:
-            return (yield from self._distil(chosen))
-        taught = yield from self._retrieval.tested(chosen, search.method)
-        situation = self._situation(own)
-        return (yield from merged(self.strategy, self._retrieval, situation, self._journal.state, taught))
+            return (yield from self._distil(choice))
+        taught = yield from self._retrieval.tested(choice.chosen, search.method)
+        return (yield from merged(self.strategy, self._retrieval, choice, self._journal.state, taught))
 
-    def _found(self, search: Search, own: Evaluation | None) -> list[Knowledge]:
+    def _found(self, search: Search, own: Evaluation | None) -> Choice:
         """Whom the strategy chooses among what the search finds."""
         candidates = self._retrieval.candidates(search)
         self._journal.append("sought", {"candidates": len(candidates)})
-        return list(self.strategy.choose(candidates, search, self._situation(own)))
+        situation = self._situation(own)
+        chosen = self.strategy.choose(candidates, search, situation)
+        return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))
 
-    def _distil(self, chosen: list[Knowledge]) -> Generator[Work, Any, Outcome | None]:
+    def _distil(self, choice: Choice) -> Generator[Work, Any, Outcome | None]:
         """Distil the first sound one of the chosen; None when there is none."""
-        for knowledge in chosen:
+        for knowledge in choice.chosen:
             teacher = self._line.ask(partial(self._retrieval.pull, knowledge), None)
             if teacher is None:
                 continue
             taught = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher
             try:
-                return (
-                    yield from distilled(self.strategy, self._retrieval, self.learner, self._journal.state, taught)
-                )
+                state = self._journal.state
+                return (yield from distilled(self.strategy, self._retrieval, self.learner, state, choice, taught))
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self._retrieval.refuse(knowledge, error.message, 0)
                 return None
@@ -255,6 +257,8 @@ class Entity:
         absorption = self._journal.state.absorption
         assert absorption is not None
         delivery = absorption.delivery
+        if not self.reports:  # its figures say how good our model is, class by class
+            delivery = replace(delivery, reason=None)
         self._outbox.record(delivery, key=self._journal.key(delivery.method))
         self._journal.append("absorbed", absorption.detail)
 

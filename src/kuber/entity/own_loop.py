@@ -21,6 +21,7 @@ from kuber.domain.decisions import Keeping
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Argument
 from kuber.domain.ports import Registry, Vault
+from kuber.domain.reason import told
 from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
@@ -318,6 +319,8 @@ class Entity:
                 self._bench.restore(stays)
                 restore(optimizer, self._mark.optimizer)
             if heard:
+                choice = self._listening.choice
+                assert choice is not None, "who was heard was chosen"
                 outcome = Outcome(
                     method=Method.GUIDE,
                     candidates=heard,
@@ -326,6 +329,7 @@ class Entity:
                     after=own if kept else after,
                     kept=kept,
                     own=own,
+                    reason=told(self.strategy, replace(choice, absorbed=heard)),
                 )
                 self._record(outcome)
         self._mark = Mark(weights=self._bench.weights(), evaluation=own, optimizer=state_of(optimizer))
@@ -335,8 +339,8 @@ class Entity:
         """Average with relatives, where there are any."""
         journal = self._journal
         situation = self._situation(own, journal.state.previous)
-        taught = self._run(self._listening.chosen(search, situation))
-        outcome = self._run(merged(self.strategy, self._retrieval, situation, journal.state, taught))
+        choice, taught = self._run(self._listening.chosen(search, situation))
+        outcome = self._run(merged(self.strategy, self._retrieval, choice, journal.state, taught))
         if outcome is None:
             return own
         self._bench.restore(outcome.weights)

@@ -124,7 +124,7 @@ class Retrieval:
         return teacher
 
     def tested(
-        self, chosen: list[Knowledge], method: Method
+        self, chosen: Sequence[Knowledge], method: Method
     ) -> Generator[Work, Any, list[tuple[Candidate, Teacher]]]:
         """Pull what was chosen and evaluate it on the common test set; what claims more than we find is refused.
 

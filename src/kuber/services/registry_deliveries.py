@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, insert, select
 from kuber.domain.delivery import Delivery
 from kuber.services.registry_tables import deliveries, delivery_teachers
 
-_FIELDS = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept")
+_FIELDS = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept", "reason")
 
 
 def is_recorded(connection: Connection, student: str, key: str) -> bool:

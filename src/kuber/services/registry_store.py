@@ -349,7 +349,7 @@ class RegistryStore:
             _registered(connection, delivery.student)
             _check_named(connection, delivery.teachers)
             insert_delivery(connection, delivery, key=key, now=now)
-            body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"})
+            body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"}, exclude_none=True)
             note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
 
         self.database.write(work)

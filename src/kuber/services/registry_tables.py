@@ -170,6 +170,7 @@ deliveries = Table(
     Column("accuracy_before", Float(53), nullable=False),
     Column("accuracy_after", Float(53), nullable=False),
     Column("kept", Boolean, nullable=False),
+    Column("reason", String(500)),  # why these teachers
     Column("recorded_at", DateTime(timezone=True), nullable=False),
     Column("key", String(200), nullable=False),
     UniqueConstraint("student", "key"),

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from kuber.domain.access import AuditEntry, Caller, Invitation, Scope
-from kuber.domain.delivery import Delivery
+from kuber.domain.delivery import MAX_REASON, Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
@@ -22,7 +22,19 @@ from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
-from kuber.wire.message import Body, Count, DigestText, HexText, Message, Positive, RoundNumber, Share, Text, Time
+from kuber.wire.message import (
+    Body,
+    Count,
+    DigestText,
+    HexText,
+    Message,
+    Positive,
+    RoundNumber,
+    Sentence,
+    Share,
+    Text,
+    Time,
+)
 
 MAX_CLASSES = 100_000
 MAX_TENSORS = 20_000
@@ -320,6 +332,7 @@ class DeliveryBody(Body[Delivery]):
     accuracy_before: Share
     accuracy_after: Share
     kept: StrictBool
+    reason: Annotated[Sentence, Field(max_length=MAX_REASON)] | None = None
 
     def value(self) -> Delivery:
         return Delivery(**{name: getattr(self, name) for name in type(self).model_fields})

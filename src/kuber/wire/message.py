@@ -54,6 +54,7 @@ DigestText = Annotated[
     BeforeValidator(_digest_text),
 ]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Sentence = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64,128}$", description="Lower-case hex digits.")]
 Time = Annotated[AwareDatetime, BeforeValidator(_time), AfterValidator(_utc)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.strategy import Candidate, LocalPhase, Search, Situation
+from kuber.domain.reason import reason_for
+from kuber.domain.strategy import Candidate, Choice, LocalPhase, Search, Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Local:
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
         return True
+
+    def explain(self, choice: Choice) -> str:
+        return reason_for(choice)
 
 
 @dataclass(frozen=True, slots=True)
