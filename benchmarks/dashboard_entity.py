@@ -16,7 +16,6 @@ from kuber.domain.task import Task
 from kuber.wire import record_bytes
 
 TASK = Task(name="cifar10", labels=LABELS, input_shape=(3, 32, 32), test_set=TEST_SET)
-REASONED = "reason" in {one.name for one in fields(Delivery)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +93,7 @@ class Entity:
     def deliver(self, teachers: Sequence[Record], *, attests: bool, reason: str, **told: Any) -> Told:
         if attests:
             self.registry.attest(teachers[0].id, entity=self.id, evaluation=teachers[0].found)
-        told |= {"reason": reason} if REASONED else {}
+        told |= {"reason": reason}
         delivery = Delivery(student=self.id, teachers=tuple(one.id for one in teachers), **told)
         self.registry.record(delivery, key=f"{delivery.round}/{delivery.method}")
         return Told(act="deliver", entity=self.name, detail={"teachers": delivery.teachers, **told})

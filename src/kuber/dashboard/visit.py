@@ -12,9 +12,10 @@ from kuber.dashboard.site import Site
 from kuber.views import HubView
 from kuber.views.palette import DARK, LIGHT, Palette
 
-LOOK_SECONDS = 0.25  # between two looks at whether there is something new
+LOOK_SECONDS = 0.1  # between two looks at whether there is something new
+PICTURE_SECONDS = 1.0  # between two drawings of a picture: browsers take longer for one than for a table
 BROWSER_SECONDS = 60.0  # for which a busy browser is waited for
-IDLE_LOOKS = 20  # after so many without news a page is drawn all the same: who is silent goes offline
+IDLE_LOOKS = 50  # after so many without news a page is drawn all the same: who is silent goes offline
 
 
 class Visit:

@@ -11,7 +11,7 @@ from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.records import record_columns, record_row
 from kuber.dashboard.elements.table import Column, DataTable, Row, link
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.visit import Visit
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
 from kuber.views import HubEntity, HubView, ago, percent, points
@@ -206,4 +206,4 @@ async def page(visit: Visit, id: str) -> None:
     await visit.drawn()
     await entity.look()
     visit.on_scheme.append(lambda: entity.draw_charts(anew=True))
-    ui.timer(1.0, entity.look, immediate=False)
+    ui.timer(PICTURE_SECONDS, entity.look, immediate=False)

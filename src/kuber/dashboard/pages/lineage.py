@@ -13,7 +13,7 @@ from kuber.dashboard.elements.controls import Choice, Pager
 from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.lineage_chart import lineage_chart
-from kuber.dashboard.visit import Visit, remember
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
 from kuber.views import HubDelivery, HubView, natural, percent, points
 
 DRAWN = 500  # latest deliveries in the picture
@@ -70,8 +70,12 @@ class Lineage:
         self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in rows])
         self._pager.show(page=page, pages=pages, told=f"{len(found):,} deliveries")
         self._show_chosen(view)
-        if self.chart is not None and self._told != view.delivered:
-            self._redraw(view)
+
+    def look(self) -> None:
+        """Draw the picture anew when there are new deliveries."""
+        with self.visit.site.feed.reading() as view:
+            if self._told != view.delivered:
+                self._redraw(view)
 
     def draw_chart(self) -> None:
         """Draw the picture anew."""
@@ -138,9 +142,10 @@ class Lineage:
             "page": str(self.page) if self.page > 1 else "",
         }
         remember(self._router, self._arguments, query)
-        self._told = None
         with self.visit.site.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
+            if self.chart is not None:
+                self._redraw(view)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,3 +217,4 @@ async def page(visit: Visit, arguments: PageArguments) -> None:
     await visit.drawn()
     lineage.draw_chart()
     visit.on_scheme.append(lineage.draw_chart)
+    ui.timer(PICTURE_SECONDS, lineage.look, immediate=False)

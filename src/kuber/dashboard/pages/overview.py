@@ -14,7 +14,7 @@ from kuber.dashboard.elements.controls import Choice, Pager, Search
 from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.table import Column, DataTable, Row, link, milliseconds, share, spark
 from kuber.dashboard.elements.words import section, words
-from kuber.dashboard.visit import Visit, remember
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
 from kuber.views.crowd import Crowd, crowd
 
@@ -116,7 +116,10 @@ class Overview:
         self._latest.show([delivery_row(view, one) for one in latest])
         names = sorted(entities, key=lambda one: natural(one.name))
         self._out.offer({"": "nobody more"} | {one.id: one.name for one in names})
-        if self.chart is not None:
+
+    def look(self) -> None:
+        """Tell the picture what is new."""
+        with self.visit.site.feed.reading() as view:
             self._redraw(view)
 
     def draw_chart(self) -> None:
@@ -129,7 +132,6 @@ class Overview:
             self._lines = _states(view)
 
     def _redraw(self, view: HubView) -> None:
-        """Tell the picture what is new."""
         assert self.chart is not None
         states = _states(view)
         if states == self._lines:
@@ -203,6 +205,7 @@ async def page(visit: Visit, arguments: PageArguments) -> None:
     await visit.drawn()
     overview.draw_chart()
     visit.on_scheme.append(overview.draw_chart)
+    ui.timer(PICTURE_SECONDS, overview.look, immediate=False)
 
 
 def entity_row(one: HubEntity, now: datetime) -> Row:

@@ -16,7 +16,7 @@ from kuber.dashboard.elements.records import TONES, WORDS
 from kuber.dashboard.elements.table import Column, DataTable, Row
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.source import Generation, Signature, Source
-from kuber.dashboard.visit import LOOK_SECONDS, Visit, remember
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
@@ -236,4 +236,4 @@ async def page(visit: Visit, arguments: PageArguments, id: str) -> None:
     await record.load()
     visit.on_scheme.append(record.draw_chart)
     visit.on_token.append(record._show)
-    ui.timer(LOOK_SECONDS, record.look, immediate=False)
+    ui.timer(PICTURE_SECONDS, record.look, immediate=False)
