@@ -26,18 +26,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-LEARNING = (
-    "--dataset",
-    "digits",
-    "--architecture",
-    "mlp",
-    "--num-entities",
-    "3",
-    "--num-rounds",
-    "3",
-    "--local-epochs",
-    "1",
-)
+# Quick learners: nobody absorbs a model that is no better than chance.
+LEARNING = ("--dataset", "digits", "--architecture", "mlp", "--num-entities", "3", "--num-rounds", "3")
+LEARNING += ("--local-epochs", "2", "--learning-rate", "0.1", "--batch-size", "16")
 
 
 @dataclass(frozen=True)
@@ -132,9 +123,10 @@ class Visit:
         self.page.on("request", self._watch)
 
     def go(self, path: str) -> Page:
-        """Open a page of the dashboard, and wait for its heading."""
+        """Open a page of the dashboard, and wait for its heading, and until it hears what the reader does."""
         self.page.goto(f"{self.url}{path}")
         self.page.wait_for_selector("main h1")
+        self.page.wait_for_function("window.did_handshake")
         return self.page
 
     def check(self) -> None:

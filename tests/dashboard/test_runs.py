@@ -30,14 +30,23 @@ TINY = (
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A dashboard without a hub, on a folder with two simulations, a comparison and a damaged run."""
     folder = tmp_path_factory.mktemp("runs")
-    for words in (
-        ("simulate", *TINY),
-        ("simulate", *TINY, "--seed", "1", "--strategy", "local"),
-        ("compare", *TINY, "--strategies", "local,kuber", "--seeds", "1"),
-    ):
-        command = [sys.executable, "-m", "kuber", *words, "--runs-dir", str(folder / "runs")]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "kuber", *words, "--runs-dir", str(folder / "runs")],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for words in (
+            ("simulate", *TINY),
+            ("simulate", *TINY, "--seed", "1", "--strategy", "local"),
+            ("compare", *TINY, "--strategies", "local,kuber", "--seeds", "1"),
+        )
+    ]
+    for process in started:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     damaged = folder / "runs" / "20260101-000000-digits-kuber-seed7"
     damaged.mkdir()
     (damaged / "settings.json").write_text('{"seed": 7')
