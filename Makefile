@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint browser docs soak clean
+.PHONY: setup run test lint browser docs pictures soak clean
 
 setup: .venv/installed
 
@@ -32,6 +32,10 @@ test: lint browser
 
 docs: setup
 	$(BIN)/mkdocs build --quiet
+
+# The pictures of docs/dashboard.md, in minutes.
+pictures: setup browser
+	$(BIN)/python docs/pictures/take.py
 
 # Hours: every kill point, many lives, long histories.
 soak: setup browser

@@ -13,13 +13,14 @@ from kuber.experiment.baselines.parties import Parties, pooled
 from kuber.experiment.engines import Inline
 from kuber.experiment.entities import generator_state, make_learner, make_learners
 from kuber.experiment.ledger import Ledger
-from kuber.experiment.methods import BASELINES, PUBLIC, Performance, perform
+from kuber.experiment.methods import BASELINES, Performance, perform
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import simulated_runtime
 from kuber.learning.architectures import initial_weights
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
+from kuber.views import PUBLIC
 
 
 @pytest.fixture(scope="module")

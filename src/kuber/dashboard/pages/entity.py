@@ -11,7 +11,7 @@ from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.records import record_columns, record_row
 from kuber.dashboard.elements.table import Column, DataTable, Row, link
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit
+from kuber.dashboard.visit import LOOK_SECONDS, PICTURE_SECONDS, Visit
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
 from kuber.views import HubEntity, HubView, ago, percent, points
@@ -191,7 +191,16 @@ def _redraw(place: Element, options: dict[str, object] | None) -> None:
 
 async def page(visit: Visit, id: str) -> None:
     """One entity."""
-    with visit.site.feed.reading() as view:
+    feed = visit.site.feed
+    if id not in feed.view.entities and not feed.caught_up:
+        with Element("div") as waiting:
+            words("h1", "Entity")
+            words("p", "Reading what happened so far …").classes("k-empty").props("role=status")
+        await ui.context.client.connected()
+        while id not in feed.view.entities and not feed.caught_up:
+            await asyncio.sleep(LOOK_SECONDS)
+        waiting.delete()
+    with feed.reading() as view:
         known = view.entities.get(id)
     if known is None:
         ui.page_title("Nobody · KUber")

@@ -73,7 +73,7 @@ class Records:
         entities = sorted(view.entities.values(), key=lambda one: natural(one.name))
         self._publishers.offer({"": "all"} | {one.id: one.name for one in entities})
         found = shelf(view.records.values(), self.wanted)
-        self._hint.set_visibility(not view.records)
+        self._hint.set_visibility(not view.records and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(view.records))
         self._table.show(
             [record_row(one) for one in found.rows], sort=self.wanted.sort, descending=self.wanted.descending

@@ -104,7 +104,7 @@ class Overview:
         }
         for name, value in totals.items():
             self._totals[name].set_text(value)
-        self._hint.set_visibility(not entities)
+        self._hint.set_visibility(not entities and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(entities))
         found = self._found(entities)
         pages = max(1, -(-len(found) // SIZE))
