@@ -23,8 +23,8 @@ from kuber.views import HubView
 
 HERE = Path(__file__).parent
 ENTITIES = 6
-LEARNING = ("--dataset", "digits", "--num-entities", str(ENTITIES), "--num-rounds", "14", "--local-epochs", "2")
-LEARNING += ("--architecture", "mlp,lenet", "--alpha", "0.3", "--learning-rate", "0.05", "--batch-size", "16")
+LEARNING = ("--dataset", "digits", "--num-entities", str(ENTITIES), "--num-rounds", "10", "--local-epochs", "2")
+LEARNING += ("--architecture", "mlp,cnn", "--alpha", "0.3", "--learning-rate", "0.05", "--batch-size", "16")
 RUNS = (("kuber",), ("local",), ("kuber", "--seed", "1"))
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 SCREEN = {"width": 1200, "height": 860}
@@ -65,12 +65,13 @@ def world(folder: Path) -> Iterator[tuple[str, str]]:
             subprocess.Popen(
                 kuber("entity", str(index), *LEARNING, *hub, "--runs-dir", str(folder / "entities")),
                 cwd=folder,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
             for index in range(ENTITIES)
         ]
         for learner in learners:
-            assert learner.wait() == 0
+            _, errors = learner.communicate()
+            assert learner.returncode == 0, errors.decode()
         token = str(folder / "registry" / VERIFIER_TOKEN_FILE)
         subprocess.run(kuber("hub", "verifier", "--dataset", "digits", "--once", "--token", token, *hub), check=True)
         for strategy, *more in RUNS:

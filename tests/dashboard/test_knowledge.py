@@ -116,5 +116,5 @@ def test_names_of_others_are_never_read_as_html(tmp_path: Path, visit: Callable[
         page.get_by_role("link", name=evil).click()
         page.get_by_role("heading", name=evil).wait_for()
         page.go_back()
-        page.get_by_label("Draw out").wait_for(state="attached")
+        page.get_by_role("link", name=evil).wait_for()
         assert page.locator("img").count() == 0

@@ -103,6 +103,7 @@ def test_openapi_describes_every_route(service, name):
             "/v1/knowledge/{id}",
             "/v1/knowledge/{id}/attestations",
             "/v1/knowledge/{id}/verification",
+            "/v1/knowledge/{id}/quarantine",
             "/v1/deliveries",
         },
     }

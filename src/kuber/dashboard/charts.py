@@ -1,6 +1,6 @@
 """The pictures of the pages, as options for ECharts (echarts.apache.org): pure functions of view models."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuber.dashboard.elements.table import milliseconds
@@ -14,12 +14,12 @@ DASHES = ("solid", [8, 3], [3, 2], [9, 3, 2, 3], [1, 1])  # told apart without c
 SIGNS = {"published": "triangle", "kept": "circle", "undone": "diamond"}
 MEANINGS = {"published": "published", "kept": "absorbed and kept", "undone": "absorbed and undone"}
 MEAN = "mean"
-MANY = 150  # marks from which on they are drawn small
+MANY = 300  # marks from which on they are drawn small
 
 
 def accuracy_chart(view: HubView, shown: Crowd, palette: Palette) -> Options:
     """Accuracy over time of every entity, with what those that are drawn out published and absorbed."""
-    series = [line(one, shown, palette, place) for place, one in enumerate(_with_curve(view))]
+    series = [line(one, shown, palette) for one in view.entities.values() if one.curve]
     if not shown.few:
         series.append(mean_line(view, palette))
     series += marks(view, shown, palette)
@@ -37,10 +37,10 @@ def legend(shown: Crowd, palette: Palette) -> Options:
     return names(palette, [*shown.drawn_out.values(), *([] if shown.few else [MEAN]), *MEANINGS.values()])
 
 
-def line(one: HubEntity, shown: Crowd, palette: Palette, place: int) -> Options:
-    """The line of one entity; `place` counts those that have one."""
+def line(one: HubEntity, shown: Crowd, palette: Palette) -> Options:
+    """The line of one entity."""
     out = one.id in shown.drawn_out
-    number = place if shown.few else list(shown.drawn_out).index(one.id) if out else 0
+    number = list(shown.drawn_out).index(one.id) if out else 0
     colour = palette.colours[number % len(palette.colours)] if out else palette.pale
     points = list(one.curve) if out else thinned(one.curve, POINTS)
     return {
@@ -157,10 +157,6 @@ def rounds_chart(curves: Mapping[str, Sequence[float]], palette: Palette, *, tol
     }
 
 
-def _with_curve(view: HubView) -> Iterable[HubEntity]:
-    return (one for one in view.entities.values() if one.curve)
-
-
 def hundredths(share: float) -> float:
     """A share in per cent, as axes show it."""
     return round(100 * share, 2)
@@ -189,8 +185,8 @@ def names(palette: Palette, told: Sequence[str]) -> Options:
         "data": list(told),
         "type": "scroll",
         "top": 0,
-        "itemWidth": 22,
-        "itemHeight": 9,
+        "itemWidth": 14,
+        "itemHeight": 10,
         "textStyle": {"color": palette.ink},
         "pageTextStyle": {"color": palette.ink},
         "show": 1 < len(told) <= NAMED + len(MEANINGS) + 1,

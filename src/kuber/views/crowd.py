@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from kuber.views.hub import HubEntity, HubView
+from kuber.views.wording import natural
 
 NAMED = 10  # with more entities only some are drawn out
 POINTS = 60  # of one line of a crowd
@@ -26,7 +27,7 @@ class Crowd:
 
 def crowd(view: HubView, chosen: str | None = None) -> Crowd:
     """Everybody where they are few; else the best, the worst and the chosen entity."""
-    told = [one for one in view.entities.values() if one.accuracy is not None]
+    told = sorted((one for one in view.entities.values() if one.curve), key=lambda one: natural(one.name))
     if len(told) <= NAMED:
         return Crowd(drawn_out={one.id: one.name for one in told}, few=True)
     best = max(told, key=_accuracy)

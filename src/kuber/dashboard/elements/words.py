@@ -47,9 +47,9 @@ def facts() -> Iterator[None]:
 
 
 @contextmanager
-def fact(name: str) -> Iterator[Element]:
-    """One fact, whose value is made inside."""
-    with Element("div"):
+def fact(name: str, *, whole: bool = False) -> Iterator[Element]:
+    """One fact, whose value is made inside; with a `whole` line of its own, where it may be long."""
+    with Element("div").classes("whole" if whole else ""):
         words("dt", name)
         with Element("dd") as value:
             yield value

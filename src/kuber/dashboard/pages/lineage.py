@@ -204,7 +204,7 @@ def _detail(view: HubView, one: HubDelivery) -> None:
             words("span", f"{percent(one.before)} before, {percent(one.after)} after ({change} points)")
         with fact("Result"):
             words("span", "kept" if one.kept else "undone: the student went back to its model of before")
-        with fact("Why these"):
+        with fact("Why these", whole=True):
             words("span", one.reason or "The student did not tell why it chose them.")
 
 

@@ -16,7 +16,7 @@ from kuber.dashboard.elements.table import Column, DataTable, Row, link, millise
 from kuber.dashboard.elements.words import section, words
 from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
-from kuber.views.crowd import Crowd, crowd
+from kuber.views.crowd import NAMED, Crowd, crowd
 
 SIZE = 50  # entities of one page
 LATEST = 8  # deliveries
@@ -116,6 +116,7 @@ class Overview:
         self._latest.show([delivery_row(view, one) for one in latest])
         names = sorted(entities, key=lambda one: natural(one.name))
         self._out.offer({"": "nobody more"} | {one.id: one.name for one in names})
+        self._out.set_visibility(len(told) > NAMED)
 
     def look(self) -> None:
         """Tell the picture what is new."""
@@ -143,9 +144,9 @@ class Overview:
         same = shown == self._crowd
         palette = self.visit.palette
         series = [
-            line(one, shown, palette, place)
-            for place, one in enumerate(one for one in view.entities.values() if one.curve)
-            if not same or states[one.id] != self._lines.get(one.id)
+            line(one, shown, palette)
+            for one in view.entities.values()
+            if one.curve and (not same or states[one.id] != self._lines.get(one.id))
         ]
         if not shown.few:
             series.append(mean_line(view, palette))

@@ -208,7 +208,7 @@ def _facts(told: Told, publisher: str, state: str) -> None:
                 words("span", f"{size(artifact.size)}, ")
                 anchor("download", f"/download/{quote(record.id)}/{quote(kind)}").props("download")
                 words("code", str(artifact.digest)).classes("k-block")
-        with fact("Id"):
+        with fact("Id", whole=True):
             words("code", record.id)
 
 
