@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kuber.cli.live import LiveTable, PlainLines, live_view, result_table, summary_lines
+from kuber.cli.live import LiveTable, PlainLines, live_view
 from kuber.domain.event import Event, Kind
 from kuber.settings import Settings
-from kuber.views import EntityResult, RunResult
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 K1 = "9c1f2d3a4b5c6d7e"
@@ -72,8 +71,10 @@ class TestLiveTable:
         table.on_progress("0", 0.5)
         header, _, heads, first, second = screen(table, console)
         assert header == "KUber kuber on cifar10, 2 entities, seed 0   0:14"
-        assert heads.split() == ["entity", "round", "work", "accuracy", "shared", "absorbed", "ETA", "state"]
-        assert re.fullmatch(r"0 +2/8 +[━╸╺]+ +41\.2% +1 +0 +1:06 +training", first)
+        curve = ["over", "time"] if width == 120 else []
+        assert heads.split() == ["entity", "round", "work", "accuracy", *curve, "shared", "absorbed", "ETA", "state"]
+        drawn = "▄ +" if width == 120 else ""
+        assert re.fullmatch(rf"0 +2/8 +[━╸╺]+ +41\.2% +{drawn}1 +0 +1:06 +training", first)
         assert re.fullmatch(r"1 +0/8 +[━╸╺]+ +- +0 +0 +- +waiting", second)
         assert "…" not in header + heads + first + second
 
@@ -108,6 +109,22 @@ class TestLiveTable:
         assert {"3", "17"} <= set(names)
         assert names == sorted(names, key=int)
         assert lines[-1] == f"and {30 - len(names)} more: {30 - len(names)} deciding; mean accuracy of all 50.0%"
+
+    @pytest.mark.parametrize(("height", "told"), [(24, 5), (11, 2), (9, 0)])
+    def test_says_who_learnt_from_whom_where_there_is_room(self, height: int, told: int) -> None:
+        console = terminal(height=height)
+        table = LiveTable(console, Settings(num_entities=2, num_rounds=8), clock=at(1))
+        for one in [joined("0"), joined("1")]:
+            table.on_event(one)
+        for round in range(1, 8):
+            kept = round != 7
+            detail = {"teachers": [K1], "publishers": ["id-1"], "method": "merge", "before": 0.25, "after": 0.5}
+            figures = {"samples": 0, "forward": 0, "seconds": 0.0}
+            table.on_event(event(round, "0", round, "absorbed", **detail, **figures, kept=kept))
+        lines = screen(table, console)
+        assert len(lines) < height
+        assert lines[5:7] == (["", "0 <- 1: merge in round 7, 25.0% -> 50.0% (+25.0), not kept"] if told else [])
+        assert sum(" <- " in line for line in lines) == told
 
     def test_is_drawn_to_its_console_and_nowhere_else(self, capsys: pytest.CaptureFixture[str]) -> None:
         console = terminal()
@@ -185,61 +202,3 @@ class TestPlainLines:
         for told in [joined("0"), *one_round("0", 1), *one_round("0", 2)]:
             view.on_event(told)
         assert self.lines(console) == ["entity 0  round 2/8  accuracy 41.2%  published 4b5c6d7e"]
-
-
-@pytest.fixture
-def result() -> RunResult:
-    entities = [
-        EntityResult(
-            entity=str(number),
-            final_accuracy=final,
-            start_accuracy=0.25,
-            gain=final - 0.25,
-            accuracies=(0.25, final),
-            samples=2000,
-            published=5,
-            absorbed=2,
-            rejected=0,
-            bytes_up=2_000_000,
-            bytes_down=0,
-        )
-        for number, final in enumerate((0.384, 0.2))
-    ]
-    return RunResult(
-        run_dir="runs/x",
-        strategy="vanilla",
-        seed=0,
-        dataset="cifar10",
-        architecture="cnn",
-        rounds=2,
-        device="cpu",
-        precision="float32",
-        entities=tuple(entities),
-        mean_accuracy=0.292,
-        worst_accuracy=0.2,
-        wall_seconds=75.0,
-        samples_trained=8000,
-        samples_forward=4000,
-    )
-
-
-def test_the_result_table_fits_80_columns(result: RunResult) -> None:
-    console = terminal(80)
-    console.print(result_table(result))
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= 80
-    assert re.search(r"│ 0 +│ +38\.4% │ +\+13\.4 │ +5 │ +2 │ 2\.0 MB │ +0 B │", text)
-    assert re.search(r"│ mean +│ +29\.2% │ +\+4\.2 │", text)
-    assert re.search(r"│ worst +│ +20\.0% │", text)
-    assert "1:15 at work" in text
-
-
-def test_summary_lines_are_plain_and_aligned(result: RunResult) -> None:
-    assert summary_lines(result) == [
-        "entity  accuracy   gain  shared  absorbed    sent  received",
-        "0          38.4%  +13.4       5         2  2.0 MB       0 B",
-        "1          20.0%   -5.0       5         2  2.0 MB       0 B",
-        "mean       29.2%   +4.2",
-        "worst      20.0%",
-    ]
-    assert all(line.isascii() for line in summary_lines(result))

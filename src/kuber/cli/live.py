@@ -1,6 +1,6 @@
 """A run as it goes on, on the terminal: a live table, or plain lines where there is no terminal."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import fmean
@@ -16,12 +16,24 @@ from rich.text import Text
 
 from kuber.domain.event import Event
 from kuber.settings import Settings
-from kuber.views import EntityView, RunResult, RunView, duration, percent, points, printable, size
+from kuber.views import (
+    DeliveryView,
+    EntityView,
+    RunView,
+    absorption,
+    duration,
+    percent,
+    printable,
+    sparkline,
+)
 
 Clock = Callable[[], datetime]
 
 REFRESHES = 4  # a second
+WIDE = 100  # columns from which on a curve is drawn
 _WIDEST_BAR = 40
+_CURVE = 20  # rounds of it
+_FEED = 5  # most deliveries below the table
 _OTHER_ROWS = 6  # lines of the live table that are no entity
 _SHORT_ID = 8  # characters of a knowledge id that are shown: its last, as the first ones tell the time
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
@@ -47,6 +59,7 @@ class LiveTable:
         self._clock = clock
         self._view = RunView(rounds=settings.num_rounds)
         self._progress: dict[str, float] = {}  # of entities whose work step has begun
+        self._latest: deque[DeliveryView] = deque(maxlen=_FEED)
         self._lock = Lock()  # rich draws from a thread of its own
         self._live = Live(
             console=console, refresh_per_second=REFRESHES, redirect_stdout=False, get_renderable=self.render
@@ -72,6 +85,8 @@ class LiveTable:
                 self._progress.clear()
             else:
                 self._progress.pop(event.entity, None)
+                if event.kind == "absorbed":
+                    self._latest.append(self._view.entities[event.entity].deliveries[-1])
 
     def on_progress(self, entity: str, fraction: float) -> None:
         with self._lock:
@@ -87,6 +102,9 @@ class LiveTable:
             parts: list[RenderableType] = [self._header(now), "", self._table(shown, now)]
             if rest:
                 parts.append(self._summary(rest))
+            told = list(self._latest)[::-1][: max(0, room - len(shown) - 1 - bool(rest))]
+            if told:
+                parts += ["", *map(self._delivery, told)]
             return Group(*parts)
 
     def _header(self, now: datetime) -> Text:
@@ -107,6 +125,9 @@ class LiveTable:
         table.add_column("round", justify="right", no_wrap=True)
         table.add_column("work", max_width=_WIDEST_BAR)  # the one that gives way on narrow terminals
         table.add_column("accuracy", justify="right", no_wrap=True)
+        wide = self._console.width >= WIDE
+        if wide:
+            table.add_column("over time", no_wrap=True, min_width=_CURVE)
         table.add_column("shared", justify="right", no_wrap=True)
         table.add_column("absorbed", justify="right", no_wrap=True)
         table.add_column("ETA", justify="right", no_wrap=True, min_width=5)
@@ -119,12 +140,20 @@ class LiveTable:
                 f"{entity.round}/{entity.rounds}",
                 ProgressBar(total=1.0, completed=self._fraction(entity)),
                 "-" if entity.accuracy is None else percent(entity.accuracy),
+                *([self._curve(entity)] if wide else []),
                 str(entity.published),
                 str(entity.absorbed),
                 "" if state == "done" else "-" if eta is None else duration(eta),
                 Text(state, style=_STYLES.get(state, "")),
             )
         return table
+
+    def _curve(self, entity: EntityView) -> Text:
+        return Text(sparkline([accuracy for _, accuracy in entity.history], width=_CURVE), style="cyan")
+
+    def _delivery(self, one: DeliveryView) -> Text:
+        line = absorption(one, self._view.name_of)
+        return Text(line, style="" if one.kept else "dim", no_wrap=True, overflow="ellipsis")
 
     def _busiest(self, room: int) -> list[EntityView]:
         """The entities to show: all, or those at work and those that changed last; in their order."""
@@ -228,49 +257,3 @@ class PlainLines:
     def _accuracy(self, entity: str) -> str | None:
         """None before its first evaluation, which it may seek guides before."""
         return f"accuracy {percent(self._accuracies[entity])}" if entity in self._accuracies else None
-
-
-def result_table(result: RunResult) -> Table:
-    """The result for a terminal of 80 columns."""
-    title = f"Held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}"
-    caption = f"Gain: percentage points since the entity's first round. {duration(result.wall_seconds)} at work."
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
-    table.add_column("entity", no_wrap=True)
-    for column in _COLUMNS[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    *entities, mean, worst = _rows(result)
-    for number, row in enumerate(entities, start=1):
-        table.add_row(*row, end_section=number == len(entities))
-    table.add_row(*mean, style="bold")
-    table.add_row(*worst)
-    return table
-
-
-_COLUMNS = ("entity", "accuracy", "gain", "shared", "absorbed", "sent", "received")
-
-
-def summary_lines(result: RunResult) -> list[str]:
-    """The same as aligned plain lines."""
-    rows = [_COLUMNS, *_rows(result)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-
-
-def _rows(result: RunResult) -> list[tuple[str, ...]]:
-    """The cells of the result: each entity, the mean, the worst."""
-    rows: list[tuple[str, ...]] = [
-        (
-            printable(entity.entity),
-            percent(entity.final_accuracy),
-            points(entity.gain),
-            str(entity.published),
-            str(entity.absorbed),
-            size(entity.bytes_up),
-            size(entity.bytes_down),
-        )
-        for entity in result.entities
-    ]
-    gain = points(result.mean_accuracy - result.start_accuracy)
-    rows.append(("mean", percent(result.mean_accuracy), gain, "", "", "", ""))
-    rows.append(("worst", percent(result.worst_accuracy), "", "", "", "", ""))
-    return rows

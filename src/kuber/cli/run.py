@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from kuber.cli.dashboard import check_installed
-from kuber.cli.live import live_view, result_table, summary_lines
+from kuber.cli.live import live_view
 from kuber.cli.options import with_settings
+from kuber.cli.result import result_table, summary_lines
 from kuber.settings import Settings
 from kuber.views import RunResult
 

@@ -199,21 +199,11 @@ class HubScreen:
     def _delivery(self, one: "HubDelivery", now: datetime) -> "Text":
         from rich.text import Text
 
-        from kuber.views import ago
+        from kuber.views import absorption, ago
 
         text = Text(f"{ago((now - one.time).total_seconds()):>6}  ", style="dim", no_wrap=True, overflow="ellipsis")
-        text.append(_told(self._view, one), style="not dim" if one.kept else "dim")
+        text.append(absorption(one, self._view.name_of), style="not dim" if one.kept else "dim")
         return text
-
-
-def _told(view: "HubView", one: "HubDelivery") -> str:
-    """A delivery as one line."""
-    from kuber.views import percent, points, printable
-
-    teachers = ", ".join(view.name_of(id) for id in one.publishers) or "somebody"
-    change = f"{percent(one.before)} -> {percent(one.after)} ({points(one.after - one.before)})"
-    kept = "" if one.kept else ", not kept"
-    return printable(f"{view.name_of(one.student)} <- {teachers}: {one.method} in round {one.round}, {change}{kept}")
 
 
 class HubLines:
@@ -242,7 +232,7 @@ class HubLines:
         self._away = reason
 
     def _line(self, entry: "AuditEntry") -> str:
-        from kuber.views import percent
+        from kuber.views import absorption, percent
 
         who = self._view.name_of(entry.actor)
         match entry.act:
@@ -253,7 +243,7 @@ class HubLines:
                 told = f", accuracy {percent(sum(entry.detail['correct']) / total)}" if total else ""
                 return f"{who} ended round {entry.detail.get('round', '?')}{told}"
             case "deliver" if "teachers" in entry.detail and self._view.deliveries:
-                return _told(self._view, self._view.deliveries[-1])
+                return absorption(self._view.deliveries[-1], self._view.name_of)
         return f"{who} {entry.act} {entry.subject[-_SHORT_ID:]}"
 
     def _say(self, line: str) -> None:

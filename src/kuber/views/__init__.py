@@ -28,7 +28,7 @@ from kuber.views.runs import (
     read_run,
     read_runs,
 )
-from kuber.views.wording import ago, duration, natural, percent, points, printable, size, sparkline
+from kuber.views.wording import absorption, ago, duration, natural, percent, points, printable, size, sparkline
 
 __all__ = [
     "FLOOR",
@@ -60,6 +60,7 @@ __all__ = [
     "Stopwatch",
     "StoredRun",
     "Summary",
+    "absorption",
     "ago",
     "contrast",
     "curves",

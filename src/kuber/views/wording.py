@@ -1,7 +1,8 @@
 """Numbers as people read them, the same on every screen."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 _DIGITS = re.compile(r"(\d+)")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -61,6 +62,33 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     return "".join(
         _BARS[round(steps * (value - low) / (high - low)) if high > low else steps // 2] for value in shown
     )
+
+
+class Absorption(Protocol):
+    """What is told of a delivery in one line; accuracies 0 to 1."""
+
+    @property
+    def student(self) -> str: ...
+    @property
+    def publishers(self) -> tuple[str, ...]: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def before(self) -> float: ...
+    @property
+    def after(self) -> float: ...
+    @property
+    def kept(self) -> bool: ...
+
+
+def absorption(one: Absorption, name_of: Callable[[str], str]) -> str:
+    """A delivery as one line; `name_of` gives the name of an entity id."""
+    teachers = ", ".join(map(name_of, one.publishers)) or "somebody"
+    change = f"{percent(one.before)} -> {percent(one.after)} ({points(one.after - one.before)})"
+    told = f"{name_of(one.student)} <- {teachers}: {one.method} in round {one.round}, {change}"
+    return printable(told if one.kept else f"{told}, not kept")
 
 
 def printable(text: str) -> str:

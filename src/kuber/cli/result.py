@@ -1,0 +1,51 @@
+"""The result of a run, as a table or as plain lines."""
+
+from rich.table import Table
+
+from kuber.views import RunResult, duration, percent, points, printable, size
+
+
+def result_table(result: RunResult) -> Table:
+    """The result for a terminal of 80 columns."""
+    title = f"Held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}"
+    caption = f"Gain: percentage points since the entity's first round. {duration(result.wall_seconds)} at work."
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    table.add_column("entity", no_wrap=True)
+    for column in _COLUMNS[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    *entities, mean, worst = _rows(result)
+    for number, row in enumerate(entities, start=1):
+        table.add_row(*row, end_section=number == len(entities))
+    table.add_row(*mean, style="bold")
+    table.add_row(*worst)
+    return table
+
+
+_COLUMNS = ("entity", "accuracy", "gain", "shared", "absorbed", "sent", "received")
+
+
+def summary_lines(result: RunResult) -> list[str]:
+    """The same as aligned plain lines."""
+    rows = [_COLUMNS, *_rows(result)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def _rows(result: RunResult) -> list[tuple[str, ...]]:
+    """The cells of the result: each entity, the mean, the worst."""
+    rows: list[tuple[str, ...]] = [
+        (
+            printable(entity.entity),
+            percent(entity.final_accuracy),
+            points(entity.gain),
+            str(entity.published),
+            str(entity.absorbed),
+            size(entity.bytes_up),
+            size(entity.bytes_down),
+        )
+        for entity in result.entities
+    ]
+    gain = points(result.mean_accuracy - result.start_accuracy)
+    rows.append(("mean", percent(result.mean_accuracy), gain, "", "", "", ""))
+    rows.append(("worst", percent(result.worst_accuracy), "", "", "", "", ""))
+    return rows
