@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page
 
 from kuber.client.credentials import Credentials
+from kuber.client.operator import Operator
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
@@ -117,6 +118,23 @@ def test_the_operator_quarantines_releases_and_withdraws(desk: Desk, visit: Call
     page.get_by_role("link", name="Knowledge").click()
     page.get_by_label("Show").select_option("withdrawn")
     page.get_by_role("link", name=record.id[-12:]).wait_for()
+
+
+def test_what_others_decide_is_seen_on_the_open_page(desk: Desk, visit: Callable[..., Visit]) -> None:
+    record = desk.publish()
+    page = visit(desk.url).go(f"/knowledge/{record.id}")
+    page.get_by_text("not looked at").wait_for()
+    with Operator(desk.hub.registry, desk.hub.operator) as operator:
+        for reason in ("It was found odd.", "It was found worse."):
+            operator.quarantine(record.id, reason)
+            page.get_by_text(reason).wait_for()
+
+
+def test_the_header_says_who_acts_also_where_a_record_is_not_there(desk: Desk, visit: Callable[..., Visit]) -> None:
+    page = visit(desk.url).go("/knowledge/nothing")
+    page.get_by_text("The registry has no knowledge 'nothing'.").wait_for()
+    show_token(page, desk.hub.operator)
+    page.get_by_role("button", name="Operator: stop acting").wait_for()
 
 
 def test_the_token_is_forgotten_with_the_tab(desk: Desk, visit: Callable[..., Visit]) -> None:

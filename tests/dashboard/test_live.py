@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 
-from ..conftest import running, service
+from ..conftest import Samples, SigningRegistry, running, service
 from .conftest import Visit, World, dashboard, shows
 
 TEST_SET = Digest.of(b"live")
@@ -61,6 +64,20 @@ def test_an_empty_hub_says_how_to_begin_and_fills(tmp_path: Path, visit: Callabl
         page.get_by_text("Nothing has been published yet.").wait_for()
 
 
+def test_an_event_of_another_version_is_passed_over(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+        with HttpRegistry(hub.registry) as registry:
+            id = registry.register("first").id
+            base = sqlite3.connect(tmp_path / "registry" / "registry.sqlite", timeout=10)
+            line = "INSERT INTO audit (time, actor, act, subject, detail) VALUES (?, ?, ?, ?, ?)"
+            with base:
+                for act, detail in (("deliver", '{"teachers": ["k"]}'), ("report", '{"round": 1, "total": [5]}')):
+                    base.execute(line, ("2026-01-01 00:00:00.000000", id, act, id, detail))
+            base.close()
+            registry.register("second")
+        visit(url).go("/").get_by_role("link", name="second").wait_for()
+
+
 @contextmanager
 def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterator[subprocess.Popen[str]]:
     command = [
@@ -96,8 +113,10 @@ def test_a_hub_that_is_killed_is_told_and_found_again(
         service("vault", tmp_path, "--registry", registry_url, "--secret", str(secret)) as vault,
         mortal_registry(tmp_path, free_port, vault, secret) as first,
     ):
-        with HttpRegistry(registry_url) as registry:
-            registry.register("before")
+        samples, me = Samples(), Credentials()
+        with SigningRegistry(registry_url, credentials=me) as registry, HttpVault(vault, credentials=me) as blobs:
+            member = registry.register("before")
+            record = registry.publish(samples.draft(member.id, blobs.put(samples.weights())), key="one")
         token = str(tmp_path / "registry" / "admin-token")
         options = ("--registry", registry_url, "--vault", vault, "--admin-token", token)
         with dashboard(tmp_path, *options) as url:
@@ -108,9 +127,11 @@ def test_a_hub_that_is_killed_is_told_and_found_again(
             banner.wait_for()
             assert page.get_by_role("link", name="before").is_visible()  # what was known stays
             page.get_by_role("link", name="Knowledge").click()
-            page.get_by_role("heading", name="Knowledge").wait_for()
+            page.get_by_role("link", name=record.id[-12:]).click()
+            page.get_by_role("alert").filter(has_text="No answer from the registry").wait_for()
             with mortal_registry(tmp_path, free_port, vault, secret):
                 banner.wait_for(state="hidden")
+                page.get_by_text("Ed25519").wait_for()  # the record that was opened meanwhile
                 with HttpRegistry(registry_url) as registry:
                     registry.register("after")
                 page.get_by_role("link", name="Overview").click()

@@ -111,6 +111,10 @@ def test_a_report_opens_and_nothing_else_of_the_disk(place: tuple[str, Path], vi
     tab.page.get_by_role("heading", name="Result").wait_for()
     for name in ("nothing", "%2E%2E", "..%2F..", "%2Fetc%2Fpasswd", "..%2Fruns%2F" + run.name):
         assert httpx.get(f"{url}/report/{name}").status_code == 404
+    for name in ("%00", "x" * 300, run.name + "%00"):
+        answer = httpx.get(f"{url}/report/{name}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "knowledge-not-found")
+    assert httpx.get(f"{url}/report/{run.name}").headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
 def test_a_new_run_is_seen_without_loading_again(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:

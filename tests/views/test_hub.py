@@ -89,6 +89,9 @@ def test_what_the_operator_releases_is_as_it_was_before() -> None:
     assert view.records["k1"].found == 0.5
     view.apply(11, entry(7, "admin", "released", "unknown"))
     assert view.shelved == 2
+    view.apply(12, entry(8, "verifier", "quarantined", "k2", accuracy=0.1))
+    view.apply(13, entry(9, "admin", "released", "k2"))  # with its quarantine goes what the verifier had found
+    assert (view.records["k2"].state, view.records["k2"].found, view.records["k2"].judged) == ("pending", None, 4)
 
 
 def test_a_record_tells_what_its_publication_told() -> None:

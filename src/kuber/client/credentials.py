@@ -49,7 +49,8 @@ class Credentials:
     def renew(self) -> bool:
         """Ask for a new token; False when nothing was enrolled with these credentials."""
         if self._renewal is None:
-            return False
+            before, self._token = self._token, self._saved() or self._token
+            return self._token != before  # the entity may have joined anew elsewhere, and kept the new one
         renewal, self._renewal = self._renewal, None  # a renewal that is refused is not renewed
         renewal()
         return True

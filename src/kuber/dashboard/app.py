@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from nicegui import app as pages
 from nicegui import ui
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -36,6 +38,9 @@ POLICY = (
     "form-action 'self'; object-src 'none'"
 )
 
+# Of a report, which may come from somebody else: it shows, and does nothing.
+DOCUMENT = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
 
 @contextlib.contextmanager
 def open_dashboard(
@@ -60,6 +65,8 @@ def open_dashboard(
         reconnect_timeout=RECONNECT_SECONDS,
         show_welcome_message=False,
     )
+    # A bar at the top of the window that nobody can name: what goes on in the background is no news.
+    pages.config.quasar_config["loadingBar"]["skipHijack"] = True
     site.feed.open()
     try:
         yield app
@@ -94,11 +101,10 @@ def add_routes(app: FastAPI, site: Site) -> None:
     @app.get("/report/{name}")
     def report(name: str) -> Response:
         """The report of a run in the folder of runs."""
-        runs = site.runs.resolve()
-        path = (runs / name / REPORT).resolve()
-        if path.parent.parent != runs or not path.is_file():
+        path = os.path.join(site.runs, name, REPORT)
+        if name in ("", ".", "..") or "/" in name or "\0" in name or not os.path.isfile(path):
             raise KnowledgeNotFoundError(f"There is no report of a run {name[:100]!r}.")
-        return FileResponse(path, media_type="text/html")
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": DOCUMENT})
 
     @app.exception_handler(KUberError)
     async def on_error(request: Request, error: KUberError) -> Response:
@@ -117,7 +123,7 @@ class _Headers:
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
+                headers.setdefault("Content-Security-Policy", POLICY)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
             await send(message)

@@ -1,5 +1,6 @@
 """What the pages draw: a view of the hub that a thread of its own keeps up to date."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.access import AuditEntry
 from kuber.errors import KUberError
 from kuber.views import HubView
+
+log = logging.getLogger(__name__)
 
 PAUSE = 1.0  # seconds between two tries to reach a hub that is away
 
@@ -62,6 +65,8 @@ class Feed:
                     self._reader.read()
                     self.caught_up = True
                     self.version += 1
+                if self._closing.is_set():
+                    return
                 self._reader.read(follow=True)
                 reason = f"The registry at {self._registry.url} ended the connection."
             except KUberError as error:
@@ -78,5 +83,8 @@ class Feed:
 
     def _take(self, number: int, entry: AuditEntry) -> None:
         with self._lock:
-            self.view.apply(number, entry)
+            try:
+                self.view.apply(number, entry)
+            except (KeyError, TypeError, ValueError):  # told by a registry of another version
+                log.warning("passed over event %d: its details are not those of %r", number, entry.act)
         self.version += 1

@@ -1,6 +1,7 @@
 """What stands around every page: name, ways, the state of the hub, and who the reader acts for."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from kuber.dashboard.pages import entity, knowledge, lineage, overview, record, 
 from kuber.dashboard.site import Site
 from kuber.dashboard.visit import LOOK_SECONDS, Visit
 from kuber.errors import KUberError
+
+log = logging.getLogger(__name__)
 
 PLACES = {"/": "Overview", "/knowledge": "Knowledge", "/lineage": "Lineage", "/runs": "Runs"}
 ROUTES: dict[str, Callable[..., Any]] = {
@@ -54,6 +57,16 @@ class Ways(SubPages):
         anchor("Overview", "/")
 
     def _render_error(self, error: Exception) -> None:
+        log.error("a page failed", exc_info=error)
+        self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Say that the page cannot be shown, in its place."""
+        self.clear()
+        with self:
+            self._say(error)
+
+    def _say(self, error: Exception) -> None:
         words("h1", "This page cannot be shown")
         words("p", error.message if isinstance(error, KUberError) else "The dashboard failed; its log says why.")
 
@@ -65,7 +78,11 @@ def frame(site: Site) -> None:
     ui.on("scheme", lambda event: visit.scheme(bool(event.args)))
     dark = ui.dark_mode(None)
     layout, content = ui.context.client.layout, ui.context.client.content
+    content.props("tabindex=-1")
     with layout, Element("div").classes("k-top") as top:
+        # Not followed as an address: that would build the page anew.
+        skip = anchor("Skip to main content", f"#{content.html_id}").classes("k-skip")
+        skip.on("click", js_handler=f"(event) => {{ event.preventDefault(); getHtmlElement({content.id}).focus(); }}")
         with Element("header").classes("k-header"):
             anchor("KUber", "/").classes("k-name")
             with Element("nav").props('aria-label="Pages"'):
@@ -76,7 +93,7 @@ def frame(site: Site) -> None:
         _hub(site)
     top.move(target_index=0)
     pages = Ways(ROUTES, data={"visit": visit})
-    ui.skip_link(target=content)
+    ui.on_exception(pages.fail)  # of what goes on after a page was built
     router = ui.context.client.sub_pages_router
 
     def on_path(path: str) -> None:
@@ -166,8 +183,9 @@ def _operator(visit: Visit) -> None:
         fault.set_text("")
         ui.run_javascript(f"getHtmlElement({form.id}).reset()")
         dialog.close()
-        visit.authorize(told)
+        visit.token = told
         show()
+        visit.authorize(told)
 
     form.on("submit", lambda event: show_token(str(event.args).strip()), js_handler=SEND)
 

@@ -43,16 +43,16 @@ class Source:
         self.registry = registry
         self.vault = vault
         self._ca = ca
-        self._drafts: OrderedDict[str, Knowledge] = OrderedDict()
+        self._records: OrderedDict[str, Knowledge] = OrderedDict()
 
     def knowledge(self, id: str, *, fresh: bool = False) -> Knowledge:
         """The record with this id. What the hub found out may be of a while ago, unless it is to be `fresh`."""
-        known = self._drafts.get(id)
+        known = self._records.get(id)
         if known is None or fresh:
             known = self.registry.knowledge(id)
-            self._drafts[id] = known
-            while len(self._drafts) > REMEMBERED:
-                self._drafts.popitem(last=False)
+            self._records[id] = known
+            while len(self._records) > REMEMBERED:
+                self._records.popitem(last=False)
         return known
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
@@ -67,8 +67,16 @@ class Source:
                 message = succession_bytes(member.id, key)
                 check_signature(before.public_key, key.signature or "", message, f"The key of {member.name!r}")
             key_then = member.key_for(knowledge.sequence)
-            if key_then is None or knowledge.signature is None:
-                return Signature(state="missing", sentence="Its publisher did not sign this record.")
+            if not member.keys:
+                return Signature(
+                    state="missing", sentence="Its publisher has no key, so nobody can check who wrote it."
+                )
+            if knowledge.signature is None:
+                raise CorruptKnowledgeError("It is not signed, though its publisher has a key; do not use it.")
+            if key_then is None:
+                raise CorruptKnowledgeError(
+                    "None of its publisher's keys signs records of its sequence; do not use it."
+                )
             check_signature(key_then.public_key, knowledge.signature, record_bytes(knowledge), "The record")
         except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
             return Signature(state="wrong", sentence=error.message)

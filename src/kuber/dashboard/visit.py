@@ -81,6 +81,11 @@ class Visit:
         ui.timer(LOOK_SECONDS, look, immediate=False)
 
 
+def number(text: str, usual: int) -> int:
+    """The number in a part of an address; the usual one where there is none that makes sense."""
+    return int(text) if text.isdecimal() and len(text) < 10 else usual
+
+
 def remember(router: SubPagesRouter, arguments: PageArguments, query: Mapping[str, str]) -> None:
     """Put what the reader chose into the address, so that it can be sent to others; empty values are left out."""
     told = urlencode({name: value for name, value in query.items() if value})

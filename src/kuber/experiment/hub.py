@@ -68,17 +68,13 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
 
 
 @contextmanager
-def running_dashboard(
-    hub: Hub, *, token: Path, runs: Path, log: Path, host: str, say: Callable[[str], None]
-) -> Iterator[None]:
-    """Serve the pages of this hub in a process of its own, and stop it on leaving.
+def running_dashboard(hub: Hub, *, token: Path, runs: Path, log: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Serve the pages of this hub in a process of its own, to this machine alone, and stop it on leaving.
 
     `say` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.
     """
     options = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(token), "--runs-dir", str(runs)]
-    options += ["--host", host, "--port", "0"]
-    if not is_loopback(host):
-        options.append("--plain-http")
+    options += ["--port", "0"]
     process = _process("dashboard", options, log)
 
     def tell() -> None:

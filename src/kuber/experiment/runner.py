@@ -84,7 +84,7 @@ def _live_together(
         ]
         if dashboard:
             token, log = folder / "hub" / "registry" / OPERATOR_TOKEN_FILE, folder / "hub" / "dashboard.log"
-            pages = running_dashboard(hub, token=token, runs=folder.parent, log=log, host=settings.host, say=say)
+            pages = running_dashboard(hub, token=token, runs=folder.parent, log=log, say=say)
             stack.enter_context(pages)
         slots = max(1, available_cores() // runtime.threads)
         Crew(assignments, slots=slots, hub=hub, tail=Tail(folder / FILE_NAME), watcher=watcher).work()

@@ -13,10 +13,11 @@ from kuber.views.comparison import (
     Summary,
 )
 from kuber.views.contrast import Contrast, Curve, contrast, curves
+from kuber.views.delivery import DeliveryView, HubDelivery, absorption
 from kuber.views.exchange import Exchange, exchanges
-from kuber.views.hub import HubDelivery, HubEntity, HubView
+from kuber.views.hub import HubEntity, HubView
 from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
-from kuber.views.run import DeliveryView, EntityView, Mark, RunView, Stopwatch
+from kuber.views.run import EntityView, Mark, RunView, Stopwatch
 from kuber.views.runs import (
     LOCK_FILE,
     NAMED,
@@ -28,7 +29,7 @@ from kuber.views.runs import (
     read_run,
     read_runs,
 )
-from kuber.views.wording import absorption, ago, duration, natural, percent, points, printable, size, sparkline
+from kuber.views.wording import ago, duration, natural, percent, points, printable, size, sparkline
 
 __all__ = [
     "FLOOR",

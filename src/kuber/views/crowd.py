@@ -39,8 +39,12 @@ def crowd(view: HubView, chosen: str | None = None) -> Crowd:
 
 
 def mean_curve(entities: Sequence[HubEntity], *, most: int = MOMENTS) -> list[tuple[datetime, float]]:
-    """The mean over those that have told an accuracy by then, at up to `most` moments at which somebody told one."""
-    curves = [([time for time, _, _ in one.curve], [value for _, _, value in one.curve]) for one in entities]
+    """The mean over those that have told an accuracy by then, at up to `most` moments at which somebody told one.
+
+    Of an entity POINTS of its accuracies count at most: what a picture can show.
+    """
+    told = [thinned(one.curve, POINTS) for one in entities]
+    curves = [([time for time, _, _ in one], [value for _, _, value in one]) for one in told]
     moments = thinned(sorted({time for times, _ in curves for time in times}), most)
     points = []
     for moment in moments:

@@ -38,7 +38,7 @@ def exchanges(view: RunView) -> list[Exchange]:
         for name in map(view.name_of, publishers):
             if name in taught:
                 taught[name] += 1
-                gave[name] += (one.after - one.before) / len(publishers)
+                gave[name] += one.share
     return [
         Exchange(
             entity=name,

@@ -7,29 +7,13 @@ from typing import Literal
 
 from kuber.domain.access import RELEASED, AuditEntry
 from kuber.domain.verification import Standing
+from kuber.views.delivery import HubDelivery
 from kuber.views.shelf import HubRecord
 from kuber.views.wording import natural
 
 ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
 LATEST = 20_000  # deliveries that are remembered whole
 CURVE = 500  # accuracies, and marks, of one entity that are remembered
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HubDelivery:
-    """One absorption, as the student told the registry."""
-
-    number: int  # of its event
-    time: datetime
-    student: str  # entity ids
-    publishers: tuple[str, ...]  # each once; without those that published before we began to read
-    teachers: tuple[str, ...]  # knowledge ids
-    method: str
-    round: int  # the student's
-    before: float  # accuracies on the common test set, 0 to 1
-    after: float
-    kept: bool
-    reason: str | None = None  # why these teachers were chosen, in a sentence of the student's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,11 +114,14 @@ class HubView:
         record = self.records.get(entry.subject)
         if record is None:
             return
+        record.judged += 1
         if entry.act == "withdraw":
             record.withdrawn = True
         elif entry.act == RELEASED:
             told = entry.detail.get("standing")
             record.standing = Standing(told) if told else None
+            if record.standing is None:  # what the verifier had found is gone with its quarantine
+                record.found = None
         else:
             record.standing = Standing(entry.act)
             record.found = entry.detail.get("accuracy", record.found)
@@ -172,7 +159,7 @@ class HubView:
             self.taught[publisher, entity.id] += 1
             if publisher in self.entities:
                 self.entities[publisher].taught += 1
-                self.entities[publisher].gave += (told.after - told.before) / len(told.publishers)
+                self.entities[publisher].gave += told.share
 
     def name_of(self, id: str) -> str:
         """The name of the entity with this id; the id itself when it is not known."""

@@ -27,7 +27,6 @@ def partners(view: HubView, entity: str) -> list[Partner]:
         return found.setdefault(id, Partner(id=id, name=view.name_of(id)))
 
     for one in view.deliveries:
-        change = (one.after - one.before) / max(1, len(one.publishers))
         for publisher in one.publishers:
             if entity not in (one.student, publisher) or one.student == publisher:
                 continue
@@ -35,12 +34,12 @@ def partners(view: HubView, entity: str) -> list[Partner]:
                 with_them = partner(publisher)
                 if one.kept:
                     with_them.took += 1
-                    with_them.gained += change
+                    with_them.gained += one.share
             else:
                 with_them = partner(one.student)
                 if one.kept:
                     with_them.gave += 1
-                    with_them.helped += change
+                    with_them.helped += one.share
             if not one.kept:
                 with_them.undone += 1
     return sorted(found.values(), key=lambda one: natural(one.name))

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal, Self
 
 from kuber.domain.event import Event
+from kuber.views.delivery import DeliveryView
 from kuber.views.wording import natural
 
 State = Literal[
@@ -32,21 +33,6 @@ class Mark:
     accuracy: float  # on the common test set, after it; 0 to 1
     kind: Literal["share", "retrieve"]
     publisher: str | None  # entity id of the teacher's publisher; None for a share
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeliveryView:
-    """One absorption, as the student logged it."""
-
-    round: int
-    student: str  # entity name
-    publishers: tuple[str, ...]  # entity ids
-    teachers: tuple[str, ...]  # knowledge ids
-    method: str
-    before: float  # accuracies on the common test set, 0 to 1
-    after: float
-    kept: bool
-    reason: str | None = None  # why these teachers were chosen; logs made before it was told lack it
 
 
 @dataclass

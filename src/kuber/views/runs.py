@@ -58,7 +58,7 @@ def read_runs(folder: Path) -> list[StoredRun]:
     Raises SettingsError when the folder itself cannot be read.
     """
     try:
-        names = os.listdir(folder)
+        names = [name for name in os.listdir(folder) if name.isprintable()]  # else no page could name it
     except FileNotFoundError:
         return []
     except OSError as error:

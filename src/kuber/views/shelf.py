@@ -30,6 +30,7 @@ class HubRecord:
     found: float | None = None  # accuracy that the hub found
     standing: Standing | None = None  # None: the hub has not looked
     withdrawn: bool = False
+    judged: int = 0  # times that something was found out, or decided, about it
 
     @property
     def found_by_others(self) -> bool:

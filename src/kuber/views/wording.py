@@ -1,14 +1,15 @@
 """Numbers as people read them, the same on every screen."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from functools import lru_cache
 
 _DIGITS = re.compile(r"(\d+)")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+@lru_cache(maxsize=10_000)  # tables are sorted by few names, and often
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts names as people do: 2 before 10, ward 2 before ward 10, and numbers before words."""
     parts = _DIGITS.split(name)
@@ -62,33 +63,6 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     return "".join(
         _BARS[round(steps * (value - low) / (high - low)) if high > low else steps // 2] for value in shown
     )
-
-
-class Absorption(Protocol):
-    """What is told of a delivery in one line; accuracies 0 to 1."""
-
-    @property
-    def student(self) -> str: ...
-    @property
-    def publishers(self) -> tuple[str, ...]: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def round(self) -> int: ...
-    @property
-    def before(self) -> float: ...
-    @property
-    def after(self) -> float: ...
-    @property
-    def kept(self) -> bool: ...
-
-
-def absorption(one: Absorption, name_of: Callable[[str], str]) -> str:
-    """A delivery as one line; `name_of` gives the name of an entity id."""
-    teachers = ", ".join(map(name_of, one.publishers)) or "somebody"
-    change = f"{percent(one.before)} -> {percent(one.after)} ({points(one.after - one.before)})"
-    told = f"{name_of(one.student)} <- {teachers}: {one.method} in round {one.round}, {change}"
-    return printable(told if one.kept else f"{told}, not kept")
 
 
 def printable(text: str) -> str:

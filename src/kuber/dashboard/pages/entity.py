@@ -1,6 +1,7 @@
 """One entity: how good it became, what it holds, what it gave and took."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 
 from nicegui import ui
@@ -125,10 +126,9 @@ class EntityPage:
         with self.visit.site.feed.reading() as view:
             newest = view.entities[self.id].newest
         if newest is not None and (self.newest is None or self.newest.id != newest):
-            try:
+            # The frame says that the hub is away; what the events tell is drawn all the same
+            with suppress(KUberError):
                 self.newest = await asyncio.to_thread(self.visit.site.source.knowledge, newest)
-            except KUberError:  # the frame says that the hub is away; the pictures stay
-                return
         self.draw_charts()
 
     def draw_charts(self, *, anew: bool = False) -> None:

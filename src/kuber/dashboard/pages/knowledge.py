@@ -13,7 +13,7 @@ from kuber.dashboard.elements.controls import Choice, Pager, Search
 from kuber.dashboard.elements.records import record_columns, record_row
 from kuber.dashboard.elements.table import DataTable
 from kuber.dashboard.elements.words import words
-from kuber.dashboard.visit import Visit, remember
+from kuber.dashboard.visit import Visit, number, remember
 from kuber.views import HubView, natural
 from kuber.views.shelf import COLUMNS, WHICH, Wanted, shelf
 
@@ -99,7 +99,6 @@ class Records:
 def wanted(asked: Mapping[str, str]) -> Wanted:
     """What an address asks for; what makes no sense is passed over."""
     usual = Wanted()
-    page = asked.get("page", "")
     return Wanted(
         text=asked.get("q", ""),
         task=asked.get("task") or None,
@@ -107,7 +106,7 @@ def wanted(asked: Mapping[str, str]) -> Wanted:
         which=next((one for one in WHICH if one == asked.get("show")), usual.which),
         sort=next((one for one in COLUMNS if one == asked.get("sort")), usual.sort),
         descending=asked.get("up") != "1",
-        page=int(page) if page.isdecimal() and len(page) < 10 else 1,
+        page=number(asked.get("page", ""), 1),
     )
 
 

@@ -13,7 +13,7 @@ from kuber.dashboard.elements.controls import Choice, Pager
 from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.lineage_chart import lineage_chart
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubDelivery, HubView, natural, percent, points
 
 DRAWN = 500  # latest deliveries in the picture
@@ -35,12 +35,12 @@ class Lineage:
         asked = arguments.query_parameters
         self.entity = asked.get("entity", "")
         self.kept = asked.get("kept", "")
-        number, place = asked.get("delivery", ""), asked.get("page", "")
-        self.chosen = int(number) if number.isdecimal() else None
-        self.page = int(place) if place.isdecimal() else 1
+        self.chosen = number(asked.get("delivery", ""), 0) or None
+        self.page = number(asked.get("page", ""), 1)
         self.chart: ui.echart | None = None
         self._told: int | None = None  # deliveries of the hub when the picture was drawn
-        self._shown: HubDelivery | None = None
+        self._shown: tuple[int | None, HubDelivery | None] | None = None  # what was chosen, and what it is
+        self._window: tuple[object, ...] = ()  # what the picture's window was set for
 
     def build(self) -> None:
         """The controls, the places of picture and detail, and the empty table."""
@@ -85,6 +85,7 @@ class Lineage:
     def _redraw(self, view: HubView) -> None:
         drawn = picture(view, self._found(view), self.entity, self.chosen)
         options = lineage_chart(view, drawn.deliveries, drawn.rows, self.visit.palette, self.chosen)
+        window = (self.chosen, self.entity, self.kept, bool(options["dataZoom"]))
         self._left_out.set_text(drawn.left_out)
         self._told = view.delivered
         self.place.style(f"height: {min(60, 12 + 2 * len(drawn.rows))}rem")
@@ -92,8 +93,11 @@ class Lineage:
             with self.place:
                 self.chart = ui.echart(options, on_point_click=self._click)
         else:
-            self.chart.run_chart_method("setOption", options, True)
+            if window == self._window:  # the reader may have moved it since
+                del options["dataZoom"]
+            self.chart.run_chart_method("setOption", options, {"replaceMerge": ["series", "yAxis"]})
             self.chart.run_chart_method("resize")
+        self._window = window
 
     def _found(self, view: HubView) -> list[HubDelivery]:
         """The deliveries that are asked for, first come first."""
@@ -106,14 +110,15 @@ class Lineage:
 
     def _show_chosen(self, view: HubView) -> None:
         one = next((one for one in view.deliveries if one.number == self.chosen), None)
-        if one == self._shown and (one is not None or self.chosen is None):
+        caught_up = self.visit.site.feed.caught_up
+        if (self.chosen, one) == self._shown or (self.chosen is not None and one is None and not caught_up):
             return
-        self._shown = one
+        self._shown = (self.chosen, one)
         self.detail.clear()
         with self.detail:
             if one is not None:
                 _detail(view, one)
-            elif self.visit.site.feed.caught_up:
+            elif self.chosen is not None:
                 words("p", f"The hub tells of no delivery {self.chosen}.").classes("k-empty")
 
     def _click(self, event: Any) -> None:

@@ -14,7 +14,7 @@ from kuber.dashboard.elements.controls import Choice, Pager, Search
 from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
 from kuber.dashboard.elements.table import Column, DataTable, Row, link, milliseconds, share, spark
 from kuber.dashboard.elements.words import section, words
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
+from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
 from kuber.views.crowd import NAMED, Crowd, crowd
 
@@ -63,7 +63,7 @@ class Overview:
         self.drawn_out = asked.get("entity", "")
         self.sort: Sort = next((one for one in SORTS if one == asked.get("sort")), "entity")
         self.descending = asked.get("down") == "1"
-        self.number = int(asked["page"]) if asked.get("page", "").isdecimal() else 1
+        self.number = number(asked.get("page", ""), 1)
         self.chart: ui.echart | None = None
         self._lines: dict[str, tuple[int, datetime]] = {}  # entity id -> how its line was when it was drawn
         self._crowd: Crowd | None = None

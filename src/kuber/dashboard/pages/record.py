@@ -58,6 +58,8 @@ class Record:
         self._arguments = arguments
         self.told: Told | None = None
         self.state = ""  # as it was when the hub was asked
+        self.judged = 0
+        self._fault = ""  # what was said last of a record that could not be had
         if arguments.query_parameters.get("entity"):
             visit.beside = arguments.query_parameters["entity"]
 
@@ -65,15 +67,20 @@ class Record:
         """Ask the hub, and show what it tells."""
         with self.visit.site.feed.reading() as view:
             known = view.records.get(self.id)
-            self.state = known.state if known else ""
+            self.state, self.judged = (known.state, known.judged) if known else ("", 0)
         try:
             self.told = await asyncio.to_thread(ask, self.visit.site.source, self.id)
         except KUberError as error:
+            self.told = None
+            if error.message == self._fault:
+                return
+            self._fault = error.message
             self.body.clear()
             with self.body:
                 words("p", error.message).classes("k-fault").props("role=alert")
                 anchor("All knowledge", "/knowledge")
             return
+        self._fault = ""
         self._show()
 
     def build(self) -> None:
@@ -87,10 +94,11 @@ class Record:
         """Ask again when the hub says that something happened to this record."""
         with self.visit.site.feed.reading() as view:
             known = view.records.get(self.id)
-            changed = known is not None and known.state != self.state
+            changed = known is not None and known.judged != self.judged
             if hasattr(self, "_taught"):
                 self._deliveries(view)
-        if changed:
+        away = self.visit.site.feed.away
+        if changed or (self.told is None and away is None):
             await self.load()
 
     def draw_chart(self) -> None:
@@ -122,7 +130,8 @@ class Record:
             DataTable("Accuracy on each class", columns).show(rows)
 
     def _show(self) -> None:
-        assert self.told is not None
+        if self.told is None:
+            return
         record = self.told.record
         self.body.clear()
         with self.visit.site.feed.reading() as view, self.body:

@@ -1,6 +1,7 @@
 """Runs and comparisons of a folder, side by side."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
@@ -10,7 +11,7 @@ from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import rounds_chart
 from kuber.dashboard.elements.table import Column, DataTable, Row, document, link, milliseconds, share
-from kuber.dashboard.elements.words import anchor, section, words
+from kuber.dashboard.elements.words import anchor, fact, facts, section, words
 from kuber.dashboard.visit import Visit
 from kuber.errors import KUberError
 from kuber.views import (
@@ -94,6 +95,7 @@ class Runs:
                     *(Column(name=run.name, label=label(run)) for run in self._shown),
                 ]
                 DataTable("Runs side by side", columns).show(table)
+                _common(self._shown)
             lines = {_line(self._shown, one.run, one.method): one.means for one in curves(self._shown)}
             if lines:
                 with section("Held-out accuracy, mean over entities"), Element("div").classes("k-chart"):
@@ -126,7 +128,7 @@ class Runs:
                 str(methods),
                 str(settings["dataset"]).replace("\\", "/").rsplit("/", maxsplit=1)[-1],
                 None if mean is None else share(mean, percent(mean)),
-                document("report", f"/report/{quote(run.name)}") if (run.path / REPORT).exists() else None,
+                document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
                 link("take away" if among else "add", address),
             ),
         )
@@ -185,6 +187,16 @@ def _value(value: object) -> str | None:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _common(runs: Sequence[StoredRun]) -> None:
+    """The settings that are the same in all, folded away."""
+    with Element("details"):
+        words("summary", "Settings that they have in common" if len(runs) > 1 else "Settings")
+        with facts():
+            for name, value in contrast(runs).common.items():
+                with fact(name):
+                    words("span", _value(value) or "not given")
 
 
 def _line(runs: Sequence[StoredRun], name: str, method: str) -> str:

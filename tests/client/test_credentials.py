@@ -1,0 +1,26 @@
+"""What an entity proves itself with, shared by two processes of one entity."""
+
+from pathlib import Path
+
+import pytest
+
+from kuber.client.credentials import TOKEN_FILE, Credentials
+from kuber.client.registry import HttpRegistry
+from kuber.domain.query import Query
+from kuber.errors import NotAuthorizedError
+
+
+def test_a_reader_goes_on_when_the_entity_joined_anew(hub, samples, tmp_path: Path) -> None:
+    first = Credentials(path=tmp_path / TOKEN_FILE)
+    with HttpRegistry(hub.registry, credentials=first) as joined:
+        joined.register(samples.name())
+        reading = Credentials(path=tmp_path / TOKEN_FILE)
+        with HttpRegistry(hub.registry, credentials=reading, patience=0) as reader:
+            reader.discover(Query(limit=1))
+            joined.register(samples.name())  # which ends the token of before
+            reader.discover(Query(limit=1))
+            (tmp_path / TOKEN_FILE).write_text("t" * 43)
+            joined.register(samples.name())
+            (tmp_path / TOKEN_FILE).write_text("t" * 43)
+            with pytest.raises(NotAuthorizedError):
+                reader.discover(Query(limit=1))
