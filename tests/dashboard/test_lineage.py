@@ -109,8 +109,8 @@ def test_entity_and_result_narrow_what_is_shown(
 
 WINDOW = """() => {
     const box = document.querySelector(".nicegui-echart");
-    const { start, end } = getElement(Number(box.id.slice(1))).chart.getOption().dataZoom[0];
-    return [Math.round(start), Math.round(end)];
+    const zoom = getElement(Number(box.id.slice(1))).chart.getOption().dataZoom[0];
+    return zoom ? [Math.round(zoom.start), Math.round(zoom.end)] : [0, 0];
 }"""
 
 
