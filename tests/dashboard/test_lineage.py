@@ -104,7 +104,7 @@ def test_entity_and_result_narrow_what_is_shown(
     again = visit(world.url)
     again.page.goto(page.url)
     again.page.get_by_text("0 deliveries", exact=True).wait_for()
-    again.page.get_by_text("Nobody has absorbed anything yet.").wait_for()
+    again.page.get_by_text("No delivery here yet.").wait_for()
 
 
 WINDOW = """() => {

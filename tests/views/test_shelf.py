@@ -46,6 +46,8 @@ def test_every_word_of_a_search_is_somewhere_in_the_row() -> None:
     records = [record(number) for number in range(6)]
     assert ids(records, text="ECG ward") == ["id-005", "id-003", "id-001"]
     assert ids(records, text="id-004 x-ray") == ["id-004"]
+    assert ids(records, text="-004") == ["id-004"]
+    assert ids(records, text="ward 2") == ["id-005", "id-002"]  # not every id that holds a 2
     assert ids(records, text="nothing") == []
 
 

@@ -48,7 +48,7 @@ def line(one: HubEntity, shown: Crowd, palette: Palette) -> Options:
         "id": f"line {one.id}",
         "name": shown.drawn_out.get(one.id, one.name),
         "data": [[milliseconds(time), hundredths(accuracy)] for time, _, accuracy in points],
-        "symbol": "none",
+        "symbol": "none" if len(points) > 1 else "circle",
         "step": "end",
         "z": 3 if out else 2,
         "lineStyle": {

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from kuber.client.events import EventReader
 from kuber.client.registry import HttpRegistry
 from kuber.domain.access import AuditEntry
-from kuber.errors import KUberError
+from kuber.errors import KUberError, NotAuthorizedError
 from kuber.views import HubView
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ class Away:
 
     reason: str
     since: datetime
+    refused: bool = False  # it answers, and does not know the dashboard's token
 
 
 class Feed:
@@ -68,11 +69,11 @@ class Feed:
                 if self._closing.is_set():
                     return
                 self._reader.read(follow=True)
-                reason = f"The registry at {self._registry.url} ended the connection."
+                reason, refused = f"The registry at {self._registry.url} ended the connection.", False
             except KUberError as error:
-                reason = error.message
+                reason, refused = error.message, isinstance(error, NotAuthorizedError)
             since = self.away.since if self.away else datetime.now(UTC)
-            self.away = Away(reason=reason, since=since)
+            self.away = Away(reason=reason, since=since, refused=refused)
             self.version += 1
             self._closing.wait(PAUSE)
 

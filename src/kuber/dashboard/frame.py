@@ -52,6 +52,7 @@ class Ways(SubPages):
     """The pages, found by their addresses; what has none, or fails, is said in a sentence."""
 
     def _render_404(self) -> None:
+        ui.page_title("No such page · KUber")
         words("h1", "There is no such page")
         words("p", "The address leads nowhere. Begin at the overview.")
         anchor("Overview", "/")
@@ -133,7 +134,7 @@ def _hub(site: Site) -> None:
         place.classes(replace="k-hub" if feed.away is None else "k-hub away")
         with place:
             if feed.away is not None:
-                words("strong", "The hub is away.")
+                words("strong", "The hub refuses the dashboard." if feed.away.refused else "The hub is away.")
                 words("span", f"{feed.away.reason} What you see is of before; it is asked again every second. Since")
                 Moment(feed.away.since)
             elif not feed.caught_up:
@@ -162,7 +163,7 @@ def _scheme(dark: Any) -> None:
 
 def _operator(visit: Visit) -> None:
     """The way to show the operator's token, which withdrawing and quarantining need."""
-    with ui.dialog() as dialog, Element("form").classes("k-dialog").props('aria-labelledby="act-title"') as form:
+    with ui.dialog().props('aria-labelledby="act-title"') as dialog, Element("form").classes("k-dialog") as form:
         words("h2", "Act as the operator").props('id="act-title"')
         words("p", ACTING)
         form_field("Operator's token", type="password")
@@ -173,6 +174,7 @@ def _operator(visit: Visit) -> None:
 
     async def show_token(told: str) -> None:
         send.props["disabled"] = True
+        fault.set_text("Asking the registry …")
         try:
             await asyncio.to_thread(_check, visit.site, told)
         except KUberError as error:

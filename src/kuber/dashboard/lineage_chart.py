@@ -104,7 +104,5 @@ def _window(deliveries: Sequence[HubDelivery], palette: Palette, chosen: int | N
     shown = deliveries[max(0, last - AT_ONCE + 1) : last + 1]
     span = {"startValue": milliseconds(shown[0].time), "endValue": milliseconds(shown[-1].time)}
     told = {"textStyle": {"color": palette.ink}, "borderColor": palette.grid, "height": 20, "bottom": 8}
-    return [
-        {"type": "slider", "filterMode": "none", **span, **told},
-        {"type": "inside", "filterMode": "none", "zoomOnMouseWheel": "shift", "moveOnMouseWheel": False, **span},
-    ]
+    # Nothing inside the picture: that would take the wheel and the finger from the page.
+    return [{"type": "slider", "filterMode": "none", **span, **told}]

@@ -102,5 +102,5 @@ class Source:
     @contextmanager
     def operator(self, token: str) -> Iterator[Operator]:
         """The registry, asked with the token of a visitor."""
-        with Operator(self.registry.url, token, ca=self._ca) as operator:
+        with Operator(self.registry.url, token, patience=0, ca=self._ca) as operator:
             yield operator

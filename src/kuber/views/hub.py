@@ -71,9 +71,8 @@ class HubView:
             return
         self.last = number
         if entry.act == "enrol":
-            self.entities[entry.actor] = HubEntity(
-                id=entry.actor, name=entry.subject, joined=entry.time, seen=entry.time
-            )
+            name = entry.subject if entry.subject.strip() else entry.actor  # blanks could be seen by nobody
+            self.entities[entry.actor] = HubEntity(id=entry.actor, name=name, joined=entry.time, seen=entry.time)
             return
         entity = self.entities.get(entry.actor)
         if entity is not None:

@@ -1,5 +1,6 @@
 """The records of a hub as a table: searched, filtered, sorted and cut into pages."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,8 @@ from kuber.views.wording import natural
 
 Column = Literal["time", "name", "task", "architecture", "round", "claimed", "found", "bytes"]
 Which = Literal["shelved", "pending", "verified", "unverifiable", "quarantined", "withdrawn", "all"]
+_NUMBER = re.compile(r"\d+")
+SHORTEST_ID = 4  # characters of an id that are searched for
 COLUMNS: tuple[Column, ...] = get_args(Column)
 WHICH: tuple[Which, ...] = get_args(Which)
 
@@ -47,7 +50,7 @@ class HubRecord:
 class Wanted:
     """What a reader wants to see of the table."""
 
-    text: str = ""  # every word of it is part of the id, or of a name
+    text: str = ""  # every word of it is part of a name, or how the id begins or ends
     task: str | None = None
     publisher: str | None = None  # entity id
     which: Which = "shelved"
@@ -110,5 +113,11 @@ def _is(one: HubRecord, which: Which) -> bool:
 
 
 def _tells(one: HubRecord, words: list[str]) -> bool:
-    text = f"{one.id} {one.name} {one.task} {one.architecture}".casefold()
-    return all(word in text for word in words)
+    """Whether every word is part of a name; a number a whole one, and of the id how it begins or ends."""
+    text = f"{one.name} {one.task} {one.architecture}".casefold()
+    numbers = set(_NUMBER.findall(text))
+    return all(
+        (word in numbers if word.isdecimal() else word in text)
+        or (len(word) >= SHORTEST_ID and (one.id.startswith(word) or one.id.endswith(word)))
+        for word in words
+    )

@@ -16,26 +16,30 @@ from kuber.errors import KUberError
 Act = Callable[[Operator, str], None]  # with the reason that was given
 
 
-def record_actions(visit: Visit, record: Knowledge, state: str) -> None:
-    """The buttons that fit the record's state; none for a reader who does not act for the operator."""
+def record_actions(visit: Visit, record: Knowledge, state: str) -> list[ui.dialog]:
+    """The buttons that fit the record's state, and their dialogs; none for a reader who is not the operator."""
     if visit.token is None or state == "withdrawn":
-        return
+        return []
+    dialogs: list[ui.dialog] = []
     with Element("div").classes("k-row").props('role="group" aria-label="Acts of the operator"'):
         if state == "quarantined":
             sentence = "The record can be found again, and the verifier looks at it once more."
-            _act(visit, "Release", sentence, lambda operator, _: operator.release(record.id))
+            dialogs += _act(visit, "Release", sentence, lambda operator, _: operator.release(record.id))
         else:
             sentence = "Nobody finds the record any more until it is released."
-            _act(visit, "Quarantine", sentence, lambda operator, why: operator.quarantine(record.id, why), asks=True)
+            dialogs += _act(
+                visit, "Quarantine", sentence, lambda operator, why: operator.quarantine(record.id, why), asks=True
+            )
         sentence = "Nobody finds the record any more, and its files are no longer kept for it. This cannot be undone."
-        _act(visit, "Withdraw", sentence, lambda operator, _: operator.withdraw(record.id))
+        dialogs += _act(visit, "Withdraw", sentence, lambda operator, _: operator.withdraw(record.id))
+    return dialogs
 
 
-def _act(visit: Visit, name: str, sentence: str, act: Act, *, asks: bool = False) -> None:
+def _act(visit: Visit, name: str, sentence: str, act: Act, *, asks: bool = False) -> list[ui.dialog]:
     """A button, and the question behind it."""
     with ui.dialog() as dialog, Element("form").classes("k-dialog") as form:
         heading = words("h2", f"{name} this record?")
-        form.props["aria-labelledby"] = heading.html_id
+        dialog.props["aria-labelledby"] = heading.html_id
         words("p", sentence)
         if asks:
             form_field("Why, in a sentence", maxlength="200")
@@ -60,6 +64,7 @@ def _act(visit: Visit, name: str, sentence: str, act: Act, *, asks: bool = False
 
     form.on("submit", lambda event: send_it(str(event.args).strip()), js_handler=SEND)
     button(name, dialog.open, kind="danger").props('aria-haspopup="dialog"')
+    return [dialog]
 
 
 def _do(visit: Visit, act: Act, reason: str) -> None:

@@ -50,7 +50,7 @@ class Pager(Element):
         self.classes("k-pager").props('aria-label="Pages of the table"')
         with self:
             self._back = button("Previous", lambda: on_turn(self._page - 1))
-            self._told = words("span", "").props('role="status"')
+            self._told = words("span", "")
             self._forward = button("Next", lambda: on_turn(self._page + 1))
         self._page = 1
 
@@ -79,5 +79,5 @@ def form_field(label: str, **attributes: str) -> None:
     with Element("label").classes("k-field"):
         words("span", label)
         field = Element("input")
-        for name, value in {"name": "told", "autocomplete": "off", **attributes}.items():
+        for name, value in {"name": "told", "autocomplete": "off", "autofocus": "", **attributes}.items():
             field.props[name] = value

@@ -19,7 +19,7 @@ COLUMNS = (
 
 def delivery_table(caption: str) -> DataTable:
     """An empty table of deliveries."""
-    return DataTable(caption, COLUMNS, nothing="Nobody has absorbed anything yet.")
+    return DataTable(caption, COLUMNS, nothing="No delivery here yet.")
 
 
 def delivery_row(view: HubView, one: HubDelivery, *, chosen: bool = False) -> Row:

@@ -14,7 +14,7 @@ def record_columns(*, sortable: bool) -> tuple[Column, ...]:
     return (
         Column(name="id", label="Record"),
         Column(name="name", label="Entity", sortable=sortable),
-        Column(name="time", label="Published", kind="time", sortable=sortable),
+        Column(name="time", label="Published", kind="time", sortable=sortable, wide=True),
         Column(name="round", label="Round", kind="number", sortable=sortable, wide=True),
         Column(name="claimed", label="Claimed", kind="share", sortable=sortable),
         Column(name="found", label="Verified", kind="share", sortable=sortable, wide=True),

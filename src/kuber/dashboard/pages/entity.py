@@ -183,7 +183,7 @@ def _redraw(place: Element, options: dict[str, object] | None) -> None:
         return
     charts = [child for child in place.default_slot.children if isinstance(child, ui.echart)]
     if charts:
-        charts[0].run_chart_method("setOption", options, True)
+        charts[0].run_chart_method("setOption", options, {"replaceMerge": ["series", "xAxis"]})
     else:
         with place:
             ui.echart(options)

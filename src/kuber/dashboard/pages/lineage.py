@@ -126,6 +126,7 @@ class Lineage:
         if isinstance(value, list) and len(value) == 3:
             self.chosen = int(value[2])
             self._again()
+            ui.run_javascript(f"getHtmlElement({self.detail.id}).scrollIntoView({{block: 'nearest'}})")
 
     def _of(self, id: str) -> None:
         self.entity, self.page = id, 1

@@ -35,7 +35,7 @@ COLUMNS = (
     Column(name="kept", label="Kept", kind="number", sortable=True, wide=True),
     Column(name="gained", label="Gained", kind="number", sortable=True),
     Column(name="taught", label="Taught", kind="number", sortable=True, wide=True),
-    Column(name="gave", label="Gave", kind="number", sortable=True),
+    Column(name="gave", label="Gave", kind="number", sortable=True, wide=True),
     Column(name="seen", label="Seen", kind="time", sortable=True),
 )
 _VALUES: dict[Sort, Callable[[HubEntity], Any]] = {

@@ -59,6 +59,7 @@ class Record:
         self.told: Told | None = None
         self.state = ""  # as it was when the hub was asked
         self.judged = 0
+        self._dialogs: list[ui.dialog] = []
         self._fault = ""  # what was said last of a record that could not be had
         if arguments.query_parameters.get("entity"):
             visit.beside = arguments.query_parameters["entity"]
@@ -98,7 +99,8 @@ class Record:
             if hasattr(self, "_taught"):
                 self._deliveries(view)
         away = self.visit.site.feed.away
-        if changed or (self.told is None and away is None):
+        asked = any(dialog.value for dialog in self._dialogs)  # who is asked something is not interrupted
+        if (changed and not asked) or (self.told is None and away is None):
             await self.load()
 
     def draw_chart(self) -> None:
@@ -137,7 +139,7 @@ class Record:
         with self.visit.site.feed.reading() as view, self.body:
             publisher = view.name_of(record.entity)
             _facts(self.told, publisher, self.state)
-            record_actions(self.visit, record, self.state)
+            self._dialogs = record_actions(self.visit, record, self.state)
             with section("Accuracy on each class"):
                 with Element("div").classes("k-tools"):
                     entities = sorted(view.entities.values(), key=lambda one: natural(one.name))

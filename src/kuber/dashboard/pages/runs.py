@@ -36,7 +36,7 @@ _OF_THE_MACHINE = {"cache_dir", "data_dir", "runs_dir", "host", "registry_port",
 COLUMNS = (
     Column(name="name", label="Run"),
     Column(name="kind", label="Kind", wide=True),
-    Column(name="started", label="Started", kind="time"),
+    Column(name="started", label="Started", kind="time", wide=True),
     Column(name="status", label="Status", kind="state"),
     Column(name="strategy", label="Strategy", wide=True),
     Column(name="dataset", label="Data set", wide=True),
@@ -51,7 +51,9 @@ class Runs:
 
     def __init__(self, visit: Visit, chosen: Sequence[str]) -> None:
         self.visit = visit
-        self.chosen = list(dict.fromkeys(chosen))[:MOST]
+        wanted = list(dict.fromkeys(chosen))
+        self.chosen = wanted[:MOST]
+        self._refused = len(wanted) > MOST
         self._shown: list[StoredRun] = []
 
     def build(self) -> None:
@@ -73,7 +75,12 @@ class Runs:
         except KUberError as error:
             self._fault.set_text(error.message)
             return
-        self._fault.set_text("")
+        known = {run.name for run in runs}
+        gone = [name for name in self.chosen if name not in known]
+        told = [f"There is no run {name[:100]} in this folder." for name in gone]
+        if self._refused:
+            told.append(f"{MOST} runs stand side by side at most; take one away first.")
+        self._fault.set_text(" ".join(told))
         self._table.show([self._row(run) for run in runs])
         by_name = {run.name: run for run in runs}
         shown = [by_name[name] for name in self.chosen if name in by_name]
@@ -92,7 +99,7 @@ class Runs:
                 table = side_by_side(self._shown)
                 columns = [
                     Column(name="what", label=""),
-                    *(Column(name=run.name, label=label(run)) for run in self._shown),
+                    *(Column(name=run.name, label=labels(self._shown)[run.name]) for run in self._shown),
                 ]
                 DataTable("Runs side by side", columns).show(table)
                 _common(self._shown)
@@ -106,7 +113,10 @@ class Runs:
                     _comparison(run.name, run.outcome)
 
     def _row(self, run: StoredRun) -> Row:
-        settings = {"strategy": "kuber", "dataset": "cifar10"} | dict(run.settings)
+        readable = run.status != "unreadable"
+        settings = {"strategy": "kuber" if readable else "–", "dataset": "cifar10" if readable else "–"} | dict(
+            run.settings
+        )
         methods = settings["strategy"] if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
         among = run.name in self.chosen
@@ -134,9 +144,10 @@ class Runs:
         )
 
 
-def label(run: StoredRun) -> str:
-    """What a run is called at the top of its column: strategy and seed, which a name ends with."""
-    return run.name.partition("-")[2].partition("-")[2] or run.name
+def labels(runs: Sequence[StoredRun]) -> dict[str, str]:
+    """What each run is called beside the others: what its name ends with, where that tells them apart."""
+    ends = [run.name.partition("-")[2].partition("-")[2] or run.name for run in runs]
+    return {run.name: run.name if ends.count(end) > 1 else end for run, end in zip(runs, ends, strict=True)}
 
 
 def side_by_side(runs: Sequence[StoredRun]) -> list[Row]:
@@ -204,7 +215,8 @@ def _line(runs: Sequence[StoredRun], name: str, method: str) -> str:
     run = next(run for run in runs if run.name == name)
     if len(runs) == 1:
         return method
-    return label(run) if isinstance(run.outcome, RunResult) else f"{label(run)}: {method}"
+    called = labels(runs)[name]
+    return called if isinstance(run.outcome, RunResult) else f"{called}: {method}"
 
 
 def _comparison(name: str, outcome: ComparisonResult) -> None:
