@@ -33,7 +33,7 @@ LEARNING += ("--local-epochs", "2", "--learning-rate", "0.1", "--batch-size", "1
 
 @dataclass(frozen=True)
 class World:
-    """A hub in which two entities have learnt, and the dashboard that shows it."""
+    """A hub, and the dashboard that shows it."""
 
     hub: Hub
     url: str  # of the dashboard
@@ -88,6 +88,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         learn(hub, folder, 2)
         with dashboard(folder, *shows(hub, folder)) as url:
             yield World(hub=hub, url=url, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A hub in which nobody has learnt yet."""
+    folder = tmp_path_factory.mktemp("quiet")
+    with running(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
+        yield World(hub=hub, url=url, folder=folder)
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,10 @@ def evaluation(correct: int) -> Evaluation:
     return Evaluation(test_set=TEST_SET, correct=(correct, correct), total=(1000, 1000))
 
 
-def test_a_new_entity_and_its_reports_are_seen_within_a_second(world: World, visit: Callable[..., Visit]) -> None:
-    page = visit(world.url).go("/")
+def test_a_new_entity_and_its_reports_are_seen_within_a_second(quiet: World, visit: Callable[..., Visit]) -> None:
+    page = visit(quiet.url).go("/")
     page.evaluate("window.same = true")  # gone if the page were loaded again
-    with HttpRegistry(world.hub.registry) as registry:
+    with HttpRegistry(quiet.hub.registry) as registry:
         member = registry.register("late ward")
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name="late ward"))
         row.wait_for()
@@ -41,9 +41,9 @@ def test_a_new_entity_and_its_reports_are_seen_within_a_second(world: World, vis
     assert page.evaluate("window.same") is True
 
 
-def test_focus_stays_while_the_table_changes(world: World, visit: Callable[..., Visit]) -> None:
-    page = visit(world.url).go("/")
-    with HttpRegistry(world.hub.registry) as registry:
+def test_focus_stays_while_the_table_changes(quiet: World, visit: Callable[..., Visit]) -> None:
+    page = visit(quiet.url).go("/")
+    with HttpRegistry(quiet.hub.registry) as registry:
         member = registry.register("focused ward")
         link = page.get_by_role("link", name="focused ward")
         link.focus()

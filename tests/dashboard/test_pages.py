@@ -10,6 +10,7 @@ from playwright.sync_api import ViewportSize
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
+from kuber.dashboard.visit import number
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 
@@ -142,10 +143,14 @@ def test_what_is_not_there_is_said_in_a_sentence(
     visit(world.url).go(path).get_by_text(sentence).wait_for()
 
 
-@pytest.mark.parametrize("path", ["/?page=", "/lineage?page=", "/lineage?delivery=", "/knowledge?page="])
-@pytest.mark.parametrize("number", ["9" * 5000, "²", "-1", "x"])
-def test_a_senseless_number_is_passed_over(world: World, visit: Callable[..., Visit], path: str, number: str) -> None:
-    visit(world.url).go(f"{path}{number}").get_by_role("table").first.wait_for()
+@pytest.mark.parametrize("path", ["/?page=", "/lineage?delivery="])
+def test_a_senseless_number_is_passed_over(world: World, visit: Callable[..., Visit], path: str) -> None:
+    visit(world.url).go(f"{path}{'9' * 5000}").get_by_role("table").first.wait_for()
+
+
+@pytest.mark.parametrize(("text", "found"), [("7", 7), ("9" * 5000, 1), ("²", 1), ("-1", 1), ("x", 1), ("", 1)])
+def test_a_number_in_an_address_is_read_where_it_makes_sense(text: str, found: int) -> None:
+    assert number(text, 1) == found
 
 
 def test_an_unknown_address_is_404_and_leads_back(world: World, visit: Callable[..., Visit]) -> None:
