@@ -101,8 +101,9 @@ KINDS = {"median": statistics.median, "max": max}
 
 def delays(page: Page, entities: list[Entity], live: Live, times: int, rate: float) -> None:
     """From the registry's answer to the screen, of reports of one entity."""
-    name = page.locator("tbody tr[data-key]").first.get_attribute("data-key")
-    entity = next(one for one in entities if one.id == name)
+    shown = {row.get_attribute("data-key") for row in page.locator("tbody tr[data-key]").all()}
+    # One that has fallen silent: its own next report would take the place of ours before it is drawn.
+    entity = next(one for one in entities if one.id in shown and one.round >= one.last)
     waits = []
     for _ in range(times):
         # What is coming is known beforehand, so that nothing is missed.
