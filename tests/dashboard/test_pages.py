@@ -74,7 +74,7 @@ def test_is_usable_by_everybody(
     page.wait_for_selector("body.body--dark")
     assert faults(tab) == []
     page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert faults(tab) == []
 
 

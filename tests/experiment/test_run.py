@@ -133,7 +133,8 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
         network.load_state_dict(load(data, scene.architectures[0]))
         with torch.inference_mode():
             right = (network(x).argmax(1).numpy() == scene.held_out.labels).mean()
-        assert entity["final_accuracy"] == pytest.approx(right, abs=2e-3)
+        # Batches of another size round otherwise: one sample in doubt may tip over.
+        assert entity["final_accuracy"] == pytest.approx(right, abs=1.5 / len(scene.held_out))
 
 
 def test_every_decision_in_the_log_is_vanillas(complete):
