@@ -1,14 +1,10 @@
-"""Accuracy on each class, from counts."""
+"""What several evaluations say of each class."""
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.views.recalls import mean_recalls, recalls_of
+from kuber.views.recalls import mean_recalls
 
 SET = Digest.of(b"set")
-
-
-def test_a_class_without_samples_has_none() -> None:
-    assert recalls_of((1, 0), (4, 0)) == [0.25, None]
 
 
 def test_the_mean_is_over_those_that_had_samples() -> None:

@@ -1,5 +1,6 @@
 """How well a model did on one set of samples, as counts per class."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kuber.domain.digest import Digest
@@ -33,4 +34,9 @@ class Evaluation:
     @property
     def recalls(self) -> tuple[float | None, ...]:
         """The share of correct answers in each class; None for a class without samples."""
-        return tuple(c / t if t else None for c, t in zip(self.correct, self.total, strict=True))
+        return recalls_of(self.correct, self.total)
+
+
+def recalls_of(correct: Iterable[int], total: Iterable[int]) -> tuple[float | None, ...]:
+    """The share of correct answers in each class; None for a class without samples."""
+    return tuple(c / t if t else None for c, t in zip(correct, total, strict=True))

@@ -1,14 +1,9 @@
-"""Accuracy on each class, from counts."""
+"""What several evaluations say of each class."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
 from kuber.domain.evaluation import Evaluation
-
-
-def recalls_of(correct: Sequence[int], total: Sequence[int]) -> list[float | None]:
-    """The share of correct answers in each class; None for a class without samples."""
-    return [right / all_ if all_ else None for right, all_ in zip(correct, total, strict=True)]
 
 
 def mean_recalls(evaluations: Sequence[Evaluation]) -> list[float | None]:

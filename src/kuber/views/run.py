@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
 
+from kuber.domain.evaluation import recalls_of
 from kuber.domain.event import Event
 from kuber.views.delivery import DeliveryView
 from kuber.views.wording import natural
@@ -117,8 +118,7 @@ class EntityView:
                 if "knowledge" not in detail:  # else it is someone else's model
                     self.accuracy = detail["accuracy"]
                     if detail["stage"] != "narrowed":  # else it is what others get of it
-                        told = zip(detail["correct"], detail["total"], strict=True)
-                        self._recalls[detail["accuracy"]] = tuple(c / t if t else None for c, t in told)
+                        self._recalls[detail["accuracy"]] = recalls_of(detail["correct"], detail["total"])
                 self.samples_forward += sum(detail["total"])
             case "published":
                 self.state = "sharing"

@@ -1,7 +1,7 @@
 """Records of knowledge as a table."""
 
 from kuber.dashboard.elements.table import Column, Row, link, milliseconds, share
-from kuber.views import percent, size
+from kuber.views import size
 from kuber.views.shelf import HubRecord
 
 SHORT = 12  # characters of an id that are shown: its last, as the first ones tell the time
@@ -35,8 +35,8 @@ def record_row(one: HubRecord) -> Row:
             link(one.name, f"/entity/{one.publisher}"),
             milliseconds(one.time),
             "start" if one.round == 0 else str(one.round),
-            None if one.claimed is None else share(one.claimed, percent(one.claimed)),
-            None if one.found is None else share(one.found, percent(one.found)),
+            share(one.claimed),
+            share(one.found),
             one.task,
             one.architecture,
             size(one.bytes),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from nicegui.element import Element
 
+from kuber.views import percent
+
 # What the cells of a column hold: text, or a text with a link, or a list of those; a number as text; a time in
 # milliseconds; a share with its text; a line as points of a polyline, 100 x 24; a state with its tone. None: nothing.
 Kind = Literal["text", "number", "time", "share", "spark", "state"]
@@ -80,9 +82,9 @@ def document(text: str, href: str) -> dict[str, str]:
     return {"text": text, "href": href, "target": "_blank"}
 
 
-def share(value: float | None, text: str) -> dict[str, Any] | None:
-    """A cell of a share column."""
-    return None if value is None else {"share": round(value, 4), "text": text}
+def share(value: float | None) -> dict[str, Any] | None:
+    """A cell of a share column: nothing where there is no value."""
+    return None if value is None else {"share": round(value, 4), "text": percent(value)}
 
 
 def spark(values: Sequence[float]) -> str | None:

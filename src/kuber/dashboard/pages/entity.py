@@ -13,12 +13,12 @@ from kuber.dashboard.elements.records import record_columns, record_row
 from kuber.dashboard.elements.table import Column, DataTable, Row, link
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.visit import LOOK_SECONDS, PICTURE_SECONDS, Visit
+from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
 from kuber.views import HubEntity, HubView, ago, percent, points
 from kuber.views.crowd import Crowd
 from kuber.views.partners import partners
-from kuber.views.recalls import recalls_of
 from kuber.views.shelf import Wanted, shelf
 
 SIZE = 10  # deliveries and records

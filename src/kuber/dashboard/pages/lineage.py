@@ -53,7 +53,7 @@ class Lineage:
         self.detail = (
             Element("section").classes("k-detail").props('aria-label="The chosen delivery" aria-live="polite"')
         )
-        self.place = Element("div").classes("k-chart tall")
+        self.place = Element("div").classes("k-chart")
         self._left_out = words("p", "").classes("k-soft")
         with section("Deliveries"):
             self._table = delivery_table("Deliveries")

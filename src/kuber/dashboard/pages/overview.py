@@ -220,7 +220,7 @@ def entity_row(one: HubEntity, now: datetime) -> Row:
         cells=(
             link(one.name, f"/entity/{one.id}", tone=tone, told=told),
             str(one.round),
-            None if one.accuracy is None else share(one.accuracy, percent(one.accuracy)),
+            share(one.accuracy),
             spark(curve),
             str(one.published),
             f"{one.absorbed} of {one.absorbed + one.declined}",

@@ -17,11 +17,12 @@ from kuber.dashboard.elements.table import Column, DataTable, Row
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.source import Generation, Signature, Source
 from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
+from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
 from kuber.views import HubView, natural, percent, size
-from kuber.views.recalls import mean_recalls, recalls_of
+from kuber.views.recalls import mean_recalls
 
 SIZE = 25  # deliveries
 SIGNED = {"valid": "good", "missing": "soft", "wrong": "bad"}
@@ -173,7 +174,7 @@ class Record:
         with self.visit.site.feed.reading() as view:
             beside = view.entities.get(self.visit.beside)
             if beside is not None and len(beside.total) == record.task.classes:
-                bars[f"{beside.name} now"] = recalls_of(beside.correct, beside.total)
+                bars[f"{beside.name} now"] = list(recalls_of(beside.correct, beside.total))
         return bars
 
     def _beside(self, id: str) -> None:

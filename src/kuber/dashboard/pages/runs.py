@@ -137,7 +137,7 @@ class Runs:
                 },
                 str(methods),
                 str(settings["dataset"]).replace("\\", "/").rsplit("/", maxsplit=1)[-1],
-                None if mean is None else share(mean, percent(mean)),
+                share(mean),
                 document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
                 link("take away" if among else "add", address),
             ),
