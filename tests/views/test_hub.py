@@ -116,6 +116,10 @@ def test_a_delivery_of_a_registry_that_tells_no_details_is_counted() -> None:
     assert (view.delivered, view.kept, len(view.deliveries)) == (2, 0, 0)
 
 
+def test_names_are_in_their_order() -> None:
+    assert list(view_of(*JOINED).names.items()) == [("b", "9"), ("a", "10"), ("c", "x")]
+
+
 def test_who_is_silent_for_long_comes_last() -> None:
     view = view_of(*JOINED, entry(400, "a", "report", "a", round=1))
     now = START + timedelta(seconds=420)

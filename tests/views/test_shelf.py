@@ -82,19 +82,10 @@ def test_a_task_and_a_publisher_can_be_wanted() -> None:
     assert ids(records, task="ecg", publisher="entity-0") == ["id-003"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "page", "rows"),
-    [(1, 1, 25), (3, 3, 10), (99, 3, 10), (0, 1, 25)],
-    ids=["first", "last", "beyond", "0"],
-)
-def test_a_page_that_is_not_there_is_the_nearest_one(wanted: int, page: int, rows: int) -> None:
-    found = shelf([record(number) for number in range(60)], Wanted(page=wanted))
-    assert (found.page, found.pages, found.total, len(found.rows)) == (page, 3, 60, rows)
-
-
-def test_nothing_is_one_empty_page() -> None:
-    found = shelf([], Wanted())
-    assert (found.rows, found.page, found.pages, found.total) == ((), 1, 1, 0)
+def test_a_page_of_it_is_cut_out() -> None:
+    found = shelf([record(number) for number in range(60)], Wanted(page=3))
+    assert (found.page, found.pages, found.total) == (3, 3, 60)
+    assert [one.round for one in found.rows] == list(range(9, -1, -1))
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 from nicegui.page_arguments import PageArguments
-from nicegui.sub_pages_router import SubPagesRouter
 
 from kuber.dashboard.site import Site
 from kuber.views import HubView
@@ -86,9 +85,9 @@ def number(text: str, usual: int) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else usual
 
 
-def remember(router: SubPagesRouter, arguments: PageArguments, query: Mapping[str, str]) -> None:
+def remember(arguments: PageArguments, query: Mapping[str, str]) -> None:
     """Put what the reader chose into the address, so that it can be sent to others; empty values are left out."""
     told = urlencode({name: value for name, value in query.items() if value})
     address = f"{arguments.path}?{told}" if told else arguments.path
-    router.current_path = address
+    ui.context.client.sub_pages_router.current_path = address
     ui.navigate.history.replace(address)

@@ -164,6 +164,11 @@ class HubView:
         """The name of the entity with this id; the id itself when it is not known."""
         return self.entities[id].name if id in self.entities else id
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Entity id -> name, in the order of the names."""
+        return {one.id: one.name for one in sorted(self.entities.values(), key=lambda one: natural(one.name))}
+
     def ranked(self, now: datetime) -> list[HubEntity]:
         """Those that are online, then the others; in the order of their names."""
         return sorted(self.entities.values(), key=lambda one: (not one.online(now), natural(one.name)))

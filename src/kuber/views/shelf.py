@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from kuber.domain.verification import Standing
+from kuber.views.sheet import Sheet, sheet
 from kuber.views.wording import natural
 
 Column = Literal["time", "name", "task", "architecture", "round", "claimed", "found", "bytes"]
@@ -60,17 +61,7 @@ class Wanted:
     size: int = 25  # rows of a page
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShelfPage:
-    """The rows of one page; `page` is the nearest one that exists."""
-
-    rows: tuple[HubRecord, ...]
-    total: int  # rows of all pages
-    page: int
-    pages: int
-
-
-def shelf(records: Iterable[HubRecord], wanted: Wanted) -> ShelfPage:
+def shelf(records: Iterable[HubRecord], wanted: Wanted) -> Sheet[HubRecord]:
     """One page of the records that are wanted. Those without a value in the sorted column come last."""
     words = wanted.text.casefold().split()
     kept = [
@@ -84,10 +75,7 @@ def shelf(records: Iterable[HubRecord], wanted: Wanted) -> ShelfPage:
     value = _VALUES[wanted.sort]
     told = [one for one in kept if value(one) is not None]
     ordered = sorted(told, key=value, reverse=wanted.descending) + [one for one in kept if value(one) is None]
-    pages = max(1, -(-len(ordered) // wanted.size))
-    page = min(max(1, wanted.page), pages)
-    start = (page - 1) * wanted.size
-    return ShelfPage(rows=tuple(ordered[start : start + wanted.size]), total=len(ordered), page=page, pages=pages)
+    return sheet(ordered, page=wanted.page, size=wanted.size)
 
 
 _VALUES: dict[Column, Callable[[HubRecord], Any]] = {

@@ -1,11 +1,13 @@
 """Controls of the browser's own, with their labels: to search, to choose, to turn pages, to act."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
 from kuber.dashboard.elements.words import words
+from kuber.views.sheet import Sheet
 
 
 class Choice(Element, component="choice.js"):
@@ -54,12 +56,13 @@ class Pager(Element):
             self._forward = button("Next", lambda: on_turn(self._page + 1))
         self._page = 1
 
-    def show(self, *, page: int, pages: int, told: str) -> None:
-        """Show this place; `told` says what is counted."""
-        self._page = page
-        self._told.set_text(f"{told}, page {page} of {pages}" if pages > 1 else told)
-        for one, dead in ((self._back, page <= 1), (self._forward, page >= pages)):
-            one.set_visibility(pages > 1)
+    def show(self, shown: Sheet[Any], *, told: str) -> None:
+        """Show where this page is among the others; `told` says what is counted."""
+        self._page = shown.page
+        several = shown.pages > 1
+        self._told.set_text(f"{told}, page {shown.page} of {shown.pages}" if several else told)
+        for one, dead in ((self._back, shown.page <= 1), (self._forward, shown.page >= shown.pages)):
+            one.set_visibility(several)
             one.props["disabled"] = dead
 
 

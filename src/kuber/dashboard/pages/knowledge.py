@@ -33,7 +33,6 @@ class Records:
 
     def __init__(self, visit: Visit, arguments: PageArguments) -> None:
         self.visit = visit
-        self._router = ui.context.client.sub_pages_router
         self._arguments = arguments
         self.wanted = wanted(arguments.query_parameters)
 
@@ -70,16 +69,14 @@ class Records:
         """Show the shelf as it is now."""
         tasks = sorted({one.task for one in view.records.values()}, key=natural)
         self._tasks.offer({"": "all"} | {task: task for task in tasks})
-        entities = sorted(view.entities.values(), key=lambda one: natural(one.name))
-        self._publishers.offer({"": "all"} | {one.id: one.name for one in entities})
+        self._publishers.offer({"": "all"} | view.names)
         found = shelf(view.records.values(), self.wanted)
         self._hint.set_visibility(not view.records and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(view.records))
         self._table.show(
             [record_row(one) for one in found.rows], sort=self.wanted.sort, descending=self.wanted.descending
         )
-        told = f"{found.total:,} of {len(view.records):,} records"
-        self._pager.show(page=found.page, pages=found.pages, told=told)
+        self._pager.show(found, told=f"{found.total:,} of {len(view.records):,} records")
 
     def _sort_by(self, column: str) -> None:
         down = (
@@ -91,7 +88,7 @@ class Records:
 
     def _want(self, **changes: Any) -> None:
         self.wanted = replace(self.wanted, **changes)
-        remember(self._router, self._arguments, query(self.wanted))
+        remember(self._arguments, query(self.wanted))
         with self.visit.site.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
 

@@ -15,6 +15,7 @@ from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section,
 from kuber.dashboard.lineage_chart import lineage_chart
 from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubDelivery, HubView, natural, percent, points
+from kuber.views.sheet import sheet
 
 DRAWN = 500  # latest deliveries in the picture
 ROWS = 40  # most entities in the picture
@@ -30,7 +31,6 @@ class Lineage:
 
     def __init__(self, visit: Visit, arguments: PageArguments) -> None:
         self.visit = visit
-        self._router = ui.context.client.sub_pages_router
         self._arguments = arguments
         asked = arguments.query_parameters
         self.entity = asked.get("entity", "")
@@ -61,14 +61,10 @@ class Lineage:
 
     def draw(self, view: HubView, now: datetime) -> None:
         """Show the deliveries as they are now."""
-        names = sorted(view.entities.values(), key=lambda one: natural(one.name))
-        self._entities.offer({"": "all"} | {one.id: one.name for one in names})
-        found = self._found(view)[::-1]
-        pages = max(1, -(-len(found) // SIZE))
-        page = min(max(1, self.page), pages)
-        rows = found[(page - 1) * SIZE : page * SIZE]
-        self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in rows])
-        self._pager.show(page=page, pages=pages, told=f"{len(found):,} deliveries")
+        self._entities.offer({"": "all"} | view.names)
+        shown = sheet(self._found(view)[::-1], page=self.page, size=SIZE)
+        self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in shown.rows])
+        self._pager.show(shown, told=f"{shown.total:,} deliveries")
         self._show_chosen(view)
 
     def look(self) -> None:
@@ -147,7 +143,7 @@ class Lineage:
             "delivery": "" if self.chosen is None else str(self.chosen),
             "page": str(self.page) if self.page > 1 else "",
         }
-        remember(self._router, self._arguments, query)
+        remember(self._arguments, query)
         with self.visit.site.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
             if self.chart is not None:

@@ -17,6 +17,7 @@ from kuber.dashboard.elements.words import section, words
 from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
 from kuber.views.crowd import NAMED, Crowd, crowd
+from kuber.views.sheet import sheet
 
 SIZE = 50  # entities of one page
 LATEST = 8  # deliveries
@@ -56,7 +57,6 @@ class Overview:
 
     def __init__(self, visit: Visit, arguments: PageArguments) -> None:
         self.visit = visit
-        self._router = ui.context.client.sub_pages_router
         self._arguments = arguments
         asked = arguments.query_parameters
         self.text = asked.get("q", "")
@@ -107,15 +107,13 @@ class Overview:
         self._hint.set_visibility(not entities and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(entities))
         found = self._found(entities)
-        pages = max(1, -(-len(found) // SIZE))
-        page = min(max(1, self.number), pages)
-        rows = [entity_row(one, now) for one in found[(page - 1) * SIZE : page * SIZE]]
+        shown = sheet(found, page=self.number, size=SIZE)
+        rows = [entity_row(one, now) for one in shown.rows]
         self._table.show(rows, sort=self.sort, descending=self.descending)
-        self._pager.show(page=page, pages=pages, told=f"{len(found)} of {len(entities)} entities")
+        self._pager.show(shown, told=f"{shown.total} of {len(entities)} entities")
         latest = list(view.deliveries)[-LATEST:][::-1]
         self._latest.show([delivery_row(view, one) for one in latest])
-        names = sorted(entities, key=lambda one: natural(one.name))
-        self._out.offer({"": "nobody more"} | {one.id: one.name for one in names})
+        self._out.offer({"": "nobody more"} | view.names)
         self._out.set_visibility(len(told) > NAMED)
 
     def look(self) -> None:
@@ -192,7 +190,7 @@ class Overview:
             "down": "1" if self.descending else "",
             "page": str(self.number) if self.number > 1 else "",
         }
-        remember(self._router, self._arguments, query)
+        remember(self._arguments, query)
         with self.visit.site.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
 

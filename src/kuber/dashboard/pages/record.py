@@ -21,7 +21,7 @@ from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
-from kuber.views import HubView, natural, percent, size
+from kuber.views import HubView, percent, size
 from kuber.views.recalls import mean_recalls
 
 SIZE = 25  # deliveries
@@ -55,7 +55,6 @@ class Record:
     def __init__(self, visit: Visit, arguments: PageArguments, id: str) -> None:
         self.visit = visit
         self.id = id
-        self._router = ui.context.client.sub_pages_router
         self._arguments = arguments
         self.told: Told | None = None
         self.state = ""  # as it was when the hub was asked
@@ -143,8 +142,8 @@ class Record:
             self._dialogs = record_actions(self.visit, record, self.state)
             with section("Accuracy on each class"):
                 with Element("div").classes("k-tools"):
-                    entities = sorted(view.entities.values(), key=lambda one: natural(one.name))
-                    offered = {"": "nobody"} | {one.id: one.name for one in entities if one.total}
+                    told = {id: name for id, name in view.names.items() if view.entities[id].total}
+                    offered = {"": "nobody"} | told
                     Choice("Beside", offered, self.visit.beside, self._beside)
                 self.place = Element("div").classes("k-chart")
                 self.numbers = Element("div")
@@ -179,7 +178,7 @@ class Record:
 
     def _beside(self, id: str) -> None:
         self.visit.beside = id
-        remember(self._router, self._arguments, {"entity": id})
+        remember(self._arguments, {"entity": id})
         self.draw_chart()
 
 
