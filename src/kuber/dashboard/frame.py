@@ -1,6 +1,5 @@
 """What stands around every page: name, ways, the state of the hub, and who the reader acts for."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,8 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.sub_pages import SubPages
 
-from kuber.dashboard.elements.controls import SEND, button, form_field
+from kuber.dashboard.elements.controls import button
+from kuber.dashboard.elements.question import Question
 from kuber.dashboard.elements.words import Moment, anchor, words
 from kuber.dashboard.pages import entity, knowledge, lineage, overview, record, runs
 from kuber.dashboard.site import Site
@@ -163,48 +163,22 @@ def _scheme(dark: Any) -> None:
 
 def _operator(visit: Visit) -> None:
     """The way to show the operator's token, which withdrawing and quarantining need."""
-    with ui.dialog().props('aria-labelledby="act-title"') as dialog, Element("form").classes("k-dialog") as form:
-        words("h2", "Act as the operator").props('id="act-title"')
-        words("p", ACTING)
-        form_field("Operator's token", type="password")
-        fault = words("p", "").classes("k-fault").props('role="alert"')
-        with Element("div").classes("k-row"):
-            send = words("button", "Act as the operator").classes("k-button").props("type=submit")
-            button("Cancel", dialog.close, kind="quiet")
 
-    async def show_token(told: str) -> None:
-        send.props["disabled"] = True
-        fault.set_text("Asking the registry …")
-        try:
-            await asyncio.to_thread(_check, visit.site, told)
-        except KUberError as error:
-            fault.set_text(error.message)
-            return
-        finally:
-            send.props["disabled"] = False
-        fault.set_text("")
-        ui.run_javascript(f"getHtmlElement({form.id}).reset()")
-        dialog.close()
-        visit.token = told
-        show()
-        visit.authorize(told)
+    def check(token: str) -> None:
+        with visit.site.source.operator(token) as operator:
+            operator.check_token()
 
-    form.on("submit", lambda event: show_token(str(event.args).strip()), js_handler=SEND)
+    def act_for(token: str | None) -> None:
+        made.set_text("Read only" if token is None else "Operator: stop acting")
+        visit.authorize(token)
+
+    name = "Act as the operator"
+    question = Question(name, ACTING, does=name, act=check, done=act_for, field="Operator's token", type="password")
 
     def press() -> None:
         if visit.token is None:
-            dialog.open()
+            question.open()
         else:
-            visit.authorize(None)
-            show()
-
-    def show() -> None:
-        made.set_text("Read only" if visit.token is None else "Operator: stop acting")
+            act_for(None)
 
     made = button("Read only", press, kind="quiet").props('aria-haspopup="dialog"')
-    show()
-
-
-def _check(site: Site, token: str) -> None:
-    with site.source.operator(token) as operator:
-        operator.check_token()

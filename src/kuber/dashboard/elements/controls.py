@@ -71,16 +71,3 @@ def button(text: str, on_click: Callable[[], object], *, kind: str = "") -> Text
     made = words("button", text).classes(f"k-button {kind}").props("type=button")
     made.on("click", lambda: on_click())
     return made
-
-
-# Hands over what is in the field of a form, as whoever sends it does not wait for the fields to be told one by one.
-SEND = "(event) => { event.preventDefault(); emit(new FormData(event.target).get('told') ?? ''); }"
-
-
-def form_field(label: str, **attributes: str) -> None:
-    """The field of a form that is sent with SEND."""
-    with Element("label").classes("k-field"):
-        words("span", label)
-        field = Element("input")
-        for name, value in {"name": "told", "autocomplete": "off", "autofocus": "", **attributes}.items():
-            field.props[name] = value

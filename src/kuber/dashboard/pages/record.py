@@ -12,6 +12,7 @@ from kuber.dashboard.charts import bars_chart
 from kuber.dashboard.elements.actions import record_actions
 from kuber.dashboard.elements.controls import Choice
 from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
+from kuber.dashboard.elements.question import Question
 from kuber.dashboard.elements.records import TONES, WORDS
 from kuber.dashboard.elements.table import Column, DataTable, Row
 from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
@@ -59,7 +60,7 @@ class Record:
         self.told: Told | None = None
         self.state = ""  # as it was when the hub was asked
         self.judged = 0
-        self._dialogs: list[ui.dialog] = []
+        self._questions: list[Question] = []
         self._fault = ""  # what was said last of a record that could not be had
         if arguments.query_parameters.get("entity"):
             visit.beside = arguments.query_parameters["entity"]
@@ -99,7 +100,7 @@ class Record:
             if hasattr(self, "_taught"):
                 self._deliveries(view)
         away = self.visit.site.feed.away
-        asked = any(dialog.value for dialog in self._dialogs)  # who is asked something is not interrupted
+        asked = any(one.value for one in self._questions)  # nobody is interrupted
         if (changed and not asked) or (self.told is None and away is None):
             await self.load()
 
@@ -139,7 +140,7 @@ class Record:
         with self.visit.site.feed.reading() as view, self.body:
             publisher = view.name_of(record.entity)
             _facts(self.told, publisher, self.state)
-            self._dialogs = record_actions(self.visit, record, self.state)
+            self._questions = record_actions(self.visit, record, self.state)
             with section("Accuracy on each class"):
                 with Element("div").classes("k-tools"):
                     told = {id: name for id, name in view.names.items() if view.entities[id].total}
