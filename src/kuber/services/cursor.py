@@ -6,6 +6,9 @@ import json
 import math
 from typing import Any
 
+from sqlalchemy import Connection, Row, Select
+
+from kuber.domain.query import MAX_LIMIT
 from kuber.errors import RequestRejectedError
 
 
@@ -28,3 +31,17 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
     ):
         raise RequestRejectedError("The cursor is not one of this listing; start again without it.")
     return values[1:]
+
+
+def page_of(
+    connection: Connection, query: Select[Any], seq: Any, limit: int, cursor: str | None
+) -> tuple[list[Row[Any]], str | None]:
+    """The rows of one page of a listing in order of `seq`, and the cursor of the next."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
+    if cursor is not None:
+        query = query.where(seq > decode(cursor, seq.table.name, int)[0])
+    found = list(connection.execute(query.limit(limit + 1)).all())
+    if len(found) <= limit:
+        return found, None
+    return found[:limit], encode(seq.table.name, found[limit - 1].seq)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, insert, select, updat
 
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
-from kuber.errors import KnowledgeNotFoundError
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 from kuber.services.registry_tables import entities, entity_keys
 from kuber.signing import check_sequence
 
@@ -61,6 +61,14 @@ def member_named(connection: Connection, id: str) -> Member | None:
     """The entity with this id, if there is one."""
     found = read_members(connection, connection.execute(_BY_ID, {"entity": id}).all())
     return found[0] if found else None
+
+
+def registered_member(connection: Connection, id: str) -> Member:
+    """The entity with this id; RequestRejectedError when there is none."""
+    member = member_named(connection, id)
+    if member is None:
+        raise RequestRejectedError(f"No entity {id[:100]!r} is registered here; register first.")
+    return member
 
 
 def insert_member(connection: Connection, member: Member) -> None:

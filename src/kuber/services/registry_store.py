@@ -11,9 +11,6 @@ from typing import Any, Protocol
 
 from sqlalchemy import (
     Connection,
-    Row,
-    Select,
-    bindparam,
     select,
     update,
 )
@@ -25,7 +22,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
@@ -47,10 +44,11 @@ from kuber.services.registry_members import (
     insert_key,
     insert_member,
     last_sequence,
-    member_named,
     read_member,
     read_members,
+    registered_member,
 )
+from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
@@ -146,7 +144,7 @@ class RegistryStore:
         """The registered entities, first come first."""
         query = select(entities).order_by(entities.c.seq)
         with self.database.read() as connection:
-            found, after = _page(connection, query, entities.c.seq, limit, cursor)
+            found, after = cursors.page_of(connection, query, entities.c.seq, limit, cursor)
             return Page(items=read_members(connection, found), cursor=after)
 
     def member(self, id: str) -> Member:
@@ -182,11 +180,11 @@ class RegistryStore:
         digest = Digest.of(canonical(body)).hex
         changes = self._key_changes
         with self.database.read() as connection:
-            earlier = _earlier(connection, draft, key, digest)
+            earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
             publisher = self._publisher(connection, draft.entity, changes)
-            _check_named(connection, draft.parents)
+            check_named(connection, draft.parents)
             check_record(publisher, draft, body_bytes(body))
             self._shared.learn(connection, draft)
         id = self._ids()
@@ -207,7 +205,7 @@ class RegistryStore:
         """
         known = self._publishers.get(id)
         if known is None:
-            known = _registered(connection, id)
+            known = registered_member(connection, id)
             if len(self._publishers) >= REMEMBERED:
                 self._publishers.clear()
             if changes == self._key_changes:
@@ -219,12 +217,12 @@ class RegistryStore:
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
         def work(connection: Connection) -> tuple[Knowledge, bool]:
-            earlier = _earlier(connection, draft, key, digest)
+            earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
             count_record(connection, draft)
             insert_knowledge(connection, self._shared, record, key=key, draft=digest)
-            note(connection, record.published_at, draft.entity, "publish", id, _told(record))
+            note(connection, record.published_at, draft.entity, "publish", id, publication_detail(record))
             return record, True
 
         return self.database.write(work)
@@ -346,8 +344,8 @@ class RegistryStore:
         def work(connection: Connection) -> None:
             if is_recorded(connection, delivery.student, key):
                 return
-            _registered(connection, delivery.student)
-            _check_named(connection, delivery.teachers)
+            registered_member(connection, delivery.student)
+            check_named(connection, delivery.teachers)
             insert_delivery(connection, delivery, key=key, now=now)
             body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"}, exclude_none=True)
             note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
@@ -358,62 +356,5 @@ class RegistryStore:
         """The recorded deliveries, first come first."""
         query = select(deliveries).order_by(deliveries.c.seq)
         with self.database.read() as connection:
-            found, after = _page(connection, query, deliveries.c.seq, limit, cursor)
+            found, after = cursors.page_of(connection, query, deliveries.c.seq, limit, cursor)
             return Page(items=read_deliveries(connection, found), cursor=after)
-
-
-_USED = select(knowledge.c.seq, knowledge.c.draft).where(
-    knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
-)
-
-
-def _earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:
-    """What this publisher stored under this key before; ConflictError when that was another draft."""
-    row = connection.execute(_USED, {"entity": draft.entity, "key": key}).one_or_none()
-    if row is None:
-        return None
-    if row.draft != digest:
-        raise ConflictError("This key was used for another publication; choose a new key for each.")
-    return read_knowledge(connection, select(knowledge).where(knowledge.c.seq == row.seq))[0]
-
-
-def _registered(connection: Connection, id: str) -> Member:
-    """The entity with this id; RequestRejectedError when there is none."""
-    member = member_named(connection, id)
-    if member is None:
-        raise RequestRejectedError(f"No entity {id[:100]!r} is registered here; register first.")
-    return member
-
-
-def _check_named(connection: Connection, named: Iterable[str]) -> None:
-    """RequestRejectedError unless all the knowledge named is in the registry."""
-    if not (wanted := set(named)):
-        return
-    missing = wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted))))
-    if missing:
-        raise RequestRejectedError(f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has.")
-
-
-def _page(
-    connection: Connection, query: Select[Any], seq: Any, limit: int, cursor: str | None
-) -> tuple[list[Row[Any]], str | None]:
-    """The rows of one page of a listing in order of `seq`, and the cursor of the next."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
-    if cursor is not None:
-        query = query.where(seq > cursors.decode(cursor, seq.table.name, int)[0])
-    found = list(connection.execute(query.limit(limit + 1)).all())
-    if len(found) <= limit:
-        return found, None
-    return found[:limit], cursors.encode(seq.table.name, found[limit - 1].seq)
-
-
-def _told(record: Knowledge) -> dict[str, Any]:
-    """What the event of a publication carries, so that who follows the events need not ask for each record."""
-    return {
-        "round": record.round,
-        "accuracy": record.evaluation.accuracy,
-        "task": record.task.name,
-        "architecture": record.architecture.name,
-        "bytes": sum(artifact.size for artifact in record.artifacts.values()),
-    }
