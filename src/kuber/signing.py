@@ -5,6 +5,7 @@ lower-case hex digits.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -60,6 +61,16 @@ def check_signature(public_key: str, signature: str, message: bytes, what: str) 
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
         raise CorruptKnowledgeError(f"{what} is not signed with the key of its entity; do not use it.") from None
+
+
+def check_keys(member: Member, signed: Callable[[str, Key], bytes], *, start: int = 0) -> None:
+    """CorruptKnowledgeError unless each key after the one at `start` is vouched for by the one before it.
+
+    `signed(id, key)` is what was signed of a key of the entity with this id.
+    """
+    for before, key in zip(member.keys[start:], member.keys[start + 1 :], strict=False):
+        message = signed(member.id, key)
+        check_signature(before.public_key, key.signature or "", message, f"The new key of {member.name!r}")
 
 
 def check_record(member: Member, draft: Draft, message: bytes) -> None:

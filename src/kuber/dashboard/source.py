@@ -13,7 +13,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
-from kuber.signing import check_signature
+from kuber.signing import check_keys, check_signature
 from kuber.wire import record_bytes, succession_bytes
 
 REMEMBERED = 1000  # records
@@ -63,27 +63,23 @@ class Source:
         """Whether the record is signed with the key that the registry names for its publisher, and those before."""
         try:
             member = self.registry.member(knowledge.entity)
-            for before, key in zip(member.keys, member.keys[1:], strict=False):
-                message = succession_bytes(member.id, key)
-                check_signature(before.public_key, key.signature or "", message, f"The key of {member.name!r}")
-            key_then = member.key_for(knowledge.sequence)
+            check_keys(member, succession_bytes)
+            key = member.key_for(knowledge.sequence)
             if not member.keys:
                 return Signature(
                     state="missing", sentence="Its publisher has no key, so nobody can check who wrote it."
                 )
             if knowledge.signature is None:
                 raise CorruptKnowledgeError("It is not signed, though its publisher has a key; do not use it.")
-            if key_then is None:
+            if key is None:
                 raise CorruptKnowledgeError(
                     "None of its publisher's keys signs records of its sequence; do not use it."
                 )
-            check_signature(key_then.public_key, knowledge.signature, record_bytes(knowledge), "The record")
+            check_signature(key.public_key, knowledge.signature, record_bytes(knowledge), "The record")
         except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
             return Signature(state="wrong", sentence=error.message)
-        key_text = f"{key_then.public_key[:8]}…{key_then.public_key[-8:]}"
-        return Signature(
-            state="valid", sentence=f"Signed by {member.name} with key {key_text} (Ed25519), and checked."
-        )
+        told = f"{key.public_key[:8]}…{key.public_key[-8:]}"
+        return Signature(state="valid", sentence=f"Signed by {member.name} with key {told} (Ed25519), and checked.")
 
     def ancestors(self, knowledge: Knowledge) -> list[Generation]:
         """The records that it learnt from, those that these learnt from, and so on, each once; the nearest first."""

@@ -7,7 +7,7 @@ from kuber.domain.member import Member
 from kuber.domain.ports import Registry
 from kuber.entity.journal import Journal
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
-from kuber.signing import Identity, check_signature
+from kuber.signing import Identity, check_keys, check_signature
 from kuber.wire import record_bytes, succession_bytes
 
 
@@ -51,8 +51,6 @@ class Trust:
             raise CorruptKnowledgeError(
                 f"The registry names other keys of entity {member.name!r} than before; do not use what it publishes."
             )
-        for before, key in zip(member.keys[start:], member.keys[start + 1 :], strict=False):
-            message = succession_bytes(member.id, key)
-            check_signature(before.public_key, key.signature or "", message, f"The new key of {member.name!r}")
+        check_keys(member, succession_bytes, start=start)
         if held and held[-1] != pinned:
             self._journal.change(keys={**known, member.id: held[-1]})

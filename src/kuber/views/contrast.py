@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from kuber.settings import Settings
 from kuber.views.comparison import ComparisonResult
 from kuber.views.result import RunResult, mean_by_round
 from kuber.views.runs import StoredRun
@@ -64,8 +63,7 @@ def _curves(name: str, outcome: ComparisonResult) -> list[Curve]:
 
 
 def _told(run: StoredRun) -> dict[str, Any]:
-    settings = Settings.model_validate({}).model_dump(mode="json") | dict(run.settings)
     if run.plan is None:
-        return settings
+        return run.told
     plan = {"strategies": list(run.plan.strategies), "seeds": list(run.plan.seeds)}
-    return {name: value for name, value in settings.items() if name not in _OF_EACH} | plan
+    return {name: value for name, value in run.told.items() if name not in _OF_EACH} | plan

@@ -50,6 +50,13 @@ class StoredRun:
     wall_seconds: float | None  # at work; None of a comparison and of a simulation that has not ended
     outcome: RunResult | ComparisonResult | None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """Every setting, also those that are defaults; none of a run that cannot be read."""
+        if self.status == "unreadable":
+            return {}
+        return Settings.model_validate({}).model_dump(mode="json") | dict(self.settings)
+
 
 def read_runs(folder: Path) -> list[StoredRun]:
     """Every run in this folder, newest first; none where there is no such folder.

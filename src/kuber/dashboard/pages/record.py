@@ -61,9 +61,12 @@ class Record:
         self.state = ""  # as it was when the hub was asked
         self.judged = 0
         self._questions: list[Question] = []
+        self._taught: DataTable | None = None
         self._fault = ""  # what was said last of a record that could not be had
         if arguments.query_parameters.get("entity"):
             visit.beside = arguments.query_parameters["entity"]
+        elif visit.beside:
+            remember(arguments, {"entity": visit.beside})
 
     async def load(self) -> None:
         """Ask the hub, and show what it tells."""
@@ -73,7 +76,7 @@ class Record:
         try:
             self.told = await asyncio.to_thread(ask, self.visit.site.source, self.id)
         except KUberError as error:
-            self.told = None
+            self.told = self._taught = None
             if error.message == self._fault:
                 return
             self._fault = error.message
@@ -97,8 +100,7 @@ class Record:
         with self.visit.site.feed.reading() as view:
             known = view.records.get(self.id)
             changed = known is not None and known.judged != self.judged
-            if hasattr(self, "_taught"):
-                self._deliveries(view)
+            self._deliveries(view)
         away = self.visit.site.feed.away
         asked = any(one.value for one in self._questions)  # nobody is interrupted
         if (changed and not asked) or (self.told is None and away is None):
@@ -114,15 +116,10 @@ class Record:
         with self.place:
             told = "Accuracy on each class: " + ", ".join(bars)
             ui.echart(bars_chart(labels, bars, self.visit.palette, told=told, percent=True))
+        told_of = zip(labels, *bars.values(), strict=True)
         rows = [
-            Row(
-                key=label,
-                cells=(
-                    label,
-                    *(None if value[place] is None else percent(value[place] or 0) for value in bars.values()),
-                ),
-            )
-            for place, label in enumerate(labels)
+            Row(key=label, cells=(label, *(None if value is None else percent(value) for value in values)))
+            for label, *values in told_of
         ]
         self.numbers.clear()
         with self.numbers:
@@ -157,8 +154,9 @@ class Record:
             self.draw_chart()
 
     def _deliveries(self, view: HubView) -> None:
-        mine = [one for one in view.deliveries if self.id in one.teachers][::-1][:SIZE]
-        self._taught.show([delivery_row(view, one) for one in mine])
+        if self._taught is not None:
+            mine = [one for one in view.deliveries if self.id in one.teachers][::-1][:SIZE]
+            self._taught.show([delivery_row(view, one) for one in mine])
 
     def _bars(self) -> dict[str, list[float | None]]:
         """What is said of each class, and by whom."""

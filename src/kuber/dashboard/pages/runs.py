@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from nicegui import ui
@@ -113,11 +114,8 @@ class Runs:
                     _comparison(run.name, run.outcome)
 
     def _row(self, run: StoredRun) -> Row:
-        readable = run.status != "unreadable"
-        settings = {"strategy": "kuber" if readable else "–", "dataset": "cifar10" if readable else "–"} | dict(
-            run.settings
-        )
-        methods = settings["strategy"] if run.plan is None else ", ".join(run.plan.strategies)
+        told = run.told
+        methods = str(told.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
         among = run.name in self.chosen
         others = [name for name in self.chosen if name != run.name]
@@ -135,8 +133,8 @@ class Runs:
                     "text": run.status if run.message is None else f"{run.status}: {run.message}",
                     "tone": TONES[run.status],
                 },
-                str(methods),
-                str(settings["dataset"]).replace("\\", "/").rsplit("/", maxsplit=1)[-1],
+                methods,
+                Path(str(told["dataset"])).stem if told else "–",
                 share(mean),
                 document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
                 link("take away" if among else "add", address),
