@@ -8,14 +8,10 @@ nothing is wrong. Stopped and started again with the same --folder, it goes on.
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from kuber.domain.evaluation import Evaluation
-from kuber.entity.loop import Entity, Steps
 from kuber.experiment.engines import engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger
@@ -23,38 +19,27 @@ from kuber.experiment.memo import Memo
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.experiment.world import Absence, Conditions
 from kuber.learning.runtime import available_cores
 from kuber.settings import load
 
 
-class Liar:
-    """Publishes, under the claims of the sound model, one whose output layer answers the next class."""
-
-    def __init__(self, entity: Entity) -> None:
-        self._honest = entity._publisher
-        self._journal = entity._journal
-
-    def publish_start(self) -> Steps:
-        yield from self._honest.publish_start()
-
-    def publish(self, own: Evaluation) -> Steps:
-        sound = self._journal.state.weights
-        *_, last = [name.removesuffix(".bias") for name in sound if name.endswith(".bias")]
-        turned = {name: sound[name].roll(1, 0) for name in (f"{last}.weight", f"{last}.bias")}
-        self._journal.change(weights=sound | turned)
-        yield from self._honest.publish(own)
-        self._journal.change(weights=sound)
-
-
-def others_accuracy(scene: Scenario, machine: Memo, disturb: Callable[[Simulation], None]) -> float:
+def others_accuracy(scene: Scenario, machine: Memo) -> float:
     """The mean held-out accuracy of the entities with even numbers after their last round."""
     runtime = simulated_runtime(scene)
     ledger = Ledger(scene, machine, make_learners(scene, runtime))
-    simulation = Simulation(scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched())
-    disturb(simulation)
-    simulation.run()
+    Simulation(scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched()).run()
     last = scene.settings.num_rounds
     return fmean(one.evaluation.accuracy for one in ledger.standings() if one.round == last and one.entity % 2 == 0)
+
+
+def changed(scene: Scenario, odd: Conditions) -> Scenario:
+    """The scenario in which every second entity lives under other conditions, relative to its own speed."""
+    entities = [
+        replace(odd, speed=one.speed * odd.speed) if index % 2 else one
+        for index, one in enumerate(scene.world.entities)
+    ]
+    return replace(scene, world=replace(scene.world, entities=tuple(entities)))
 
 
 def main() -> None:
@@ -65,38 +50,27 @@ def main() -> None:
     parser.add_argument("--strategy", default="kuber")
     parser.add_argument("--preset", default="study")
     asked = parser.parse_args()
-
-    def nothing(simulation: Simulation) -> None: ...
-
-    def turn(simulation: Simulation) -> None:
-        for entity in simulation.entities[1::2]:
-            entity._publisher = Liar(entity)
-
     with engine(available_cores()) as inner:
         machine = Memo(inner, asked.folder)
         for seed in asked.seeds:
             scene = scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
-            phase = scene.settings.local_epochs * len(scene.private[0]) / scene.speeds[0]  # virtual seconds
-            half = phase * scene.settings.num_rounds / 2
-            odd = [index % 2 for index in range(len(scene.private))]
+            phase = scene.settings.local_epochs * len(scene.private[0]) / scene.world.entities[0].speed
+            half = phase * scene.settings.num_rounds / 2  # virtual seconds
             conditions = {
-                "nothing": (scene, nothing),
-                "slow": (
-                    replace(scene, speeds=tuple(s / 5 if o else s for s, o in zip(scene.speeds, odd, strict=True))),
-                    nothing,
-                ),
-                "late": (replace(scene, joins=tuple(half if o else 0.0 for o in odd)), nothing),
-                "gone": (replace(scene, leaves=tuple(half if o else inf for o in odd)), nothing),
-                "absent": (replace(scene, leaves=tuple(-1.0 if o else inf for o in odd)), nothing),
-                "lying": (scene, turn),
+                "nothing": Conditions(speed=1.0),
+                "slow": Conditions(speed=0.2),
+                "late": Conditions(speed=1.0, joins=half),
+                "gone": Conditions(speed=1.0, absences=(Absence(half),)),
+                "absent": Conditions(speed=1.0, absences=(Absence(-1.0),)),
+                "lying": Conditions(speed=1.0, poison="claims"),
             }
             if unknown := set(asked.only or ()) - conditions.keys():
                 parser.error(f"there is no condition {', '.join(sorted(unknown))}; there are {', '.join(conditions)}")
             plain = 0.0
-            for name, (changed, disturb) in conditions.items():
+            for name, odd in conditions.items():
                 if asked.only and name not in ("nothing", *asked.only):
                     continue
-                accuracy = others_accuracy(changed, machine, disturb)
+                accuracy = others_accuracy(changed(scene, odd), machine)
                 plain = accuracy if name == "nothing" else plain
                 told = {
                     "seed": seed,

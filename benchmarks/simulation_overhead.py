@@ -49,7 +49,7 @@ class Idle:
 
 
 class NoLedger(Ledger):
-    def end_round(self, entity: int, round: int, models: list[Weights], account: Account) -> None: ...
+    def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None: ...
 
 
 def main() -> None:

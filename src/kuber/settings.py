@@ -77,6 +77,11 @@ class Settings(BaseModel):
     pace: Literal["rounds", "samples"] = Field(
         "rounds", description="What takes simulated entities of one speed equally long: a local phase, or a sample."
     )
+    world: str | None = Field(
+        None,
+        description="What befalls simulated entities: stragglers, churn, crashes, late-joiners, flash-crowd, "
+        "partitioned, poisoned, or a path to a .toml.",
+    )
     public_dataset: str | None = Field(None, description="Data set that all entities know, without its labels.")
     public_size: int = Field(5000, ge=1, description="Samples of it to use, at most.")
 

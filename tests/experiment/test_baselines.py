@@ -16,6 +16,7 @@ from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import BASELINES, Performance, perform
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import simulated_runtime
+from kuber.experiment.world import World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump
@@ -48,9 +49,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weight
     found: dict[tuple[int, int], list[Weights]] = {}
     true = Ledger.end_round
 
-    def end_round(self, entity, round, models, account):
+    def end_round(self, entity, round, models, account, *, time):
         found[round, entity] = models
-        true(self, entity, round, models, account)
+        true(self, entity, round, models, account, time=time)
 
     monkeypatch.setattr(Ledger, "end_round", end_round)
     return found
@@ -62,7 +63,9 @@ def play(method: str, scene: Scenario) -> Performance:
 
 def alone(scene: Scenario) -> Scenario:
     settings = scene.settings.model_copy(update={"num_entities": 1})
-    return replace(scene, settings=settings, private=scene.private[:1], speeds=scene.speeds[:1])
+    return replace(
+        scene, settings=settings, private=scene.private[:1], world=World(entities=scene.world.entities[:1])
+    )
 
 
 def trained(scene: Scenario, index: int, start: Weights) -> Weights:

@@ -83,9 +83,10 @@ def test_a_partition_that_is_not_there_is_found_before_the_data_are_loaded(setti
 @pytest.mark.parametrize(("pace", "equal"), [("rounds", True), ("samples", False)])
 def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
     scene = scenario(settings(pace=pace))
-    seconds = [len(part) / speed for part, speed in zip(scene.private, scene.speeds, strict=True)]
+    speeds = [one.speed for one in scene.world.entities]
+    seconds = [len(part) / speed for part, speed in zip(scene.private, speeds, strict=True)]
     assert (max(seconds) - min(seconds) < 1e-9) is equal
-    assert (len(set(scene.speeds)) == 1) is not equal
+    assert (len(set(speeds)) == 1) is not equal
 
 
 def test_architectures_go_to_entities_in_turn(settings):

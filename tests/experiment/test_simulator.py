@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,14 @@ from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import FILE_NAME, EventLog, read_events, utc_now
 from kuber.entity.loop import drive
 from kuber.entity.work import common_evaluation, distil_locally, distillation, train_locally, training
+from kuber.experiment.agenda import BEGINNING
 from kuber.experiment.engines import Inline, engine
 from kuber.experiment.entities import generator_state, make_entity, make_learner, make_learners
 from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import Unwatched
 from kuber.experiment.scenario import Scenario, scenario
-from kuber.experiment.simulator import BEGINNING, Simulation, simulated_runtime
+from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.experiment.world import Absence, Conditions, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.portable import export
 from kuber.learning.weights import Weights, dump
@@ -94,6 +95,10 @@ def published(simulation: Simulation) -> list[str]:
     return [str(record.artifacts["weights"].digest) for record in reversed(records)]
 
 
+def at_speeds(scene: Scenario, *speeds: float) -> Scenario:
+    return replace(scene, world=World(entities=tuple(Conditions(speed=speed) for speed in speeds)))
+
+
 @pytest.mark.parametrize(
     ("changes", "methods"),
     [
@@ -121,7 +126,7 @@ def test_events_come_in_the_order_of_virtual_time(scene, tmp_path):
 
 
 def test_a_quicker_entity_is_done_earlier(scene):
-    simulation, _ = simulated(replace(scene, speeds=(1.0, 1000.0, 1.0, 1.0)))
+    simulation, _ = simulated(at_speeds(scene, 1.0, 1000.0, 1.0, 1.0))
     ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
     assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
 
@@ -129,7 +134,8 @@ def test_a_quicker_entity_is_done_earlier(scene):
 def test_entities_join_and_leave_at_their_virtual_times(scene, tmp_path):
     whole, _ = simulated(scene)
     half = [entity.ended_at / 2 for entity in whole.view.entities.values()]
-    simulated(replace(scene, joins=(0.0, 7.5, 0.0, 0.0), leaves=(half[0], inf, inf, inf)), log=tmp_path / FILE_NAME)
+    world = scene.world.change(0, absences=(Absence(half[0]),)).change(1, joins=7.5)
+    simulated(replace(scene, world=world), log=tmp_path / FILE_NAME)
     by_entity = {name: [e for e in read_events(tmp_path / FILE_NAME) if e.entity == name] for name in "0123"}
     assert by_entity["1"][0].time == BEGINNING + timedelta(seconds=7.5)
     assert by_entity["0"][-1].time <= BEGINNING + timedelta(seconds=half[0])
@@ -237,7 +243,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
         scene,
         strategy=Scripted(),
         private=(scene.private[3], scene.private[0]),
-        speeds=(1e12, 1.0),
+        world=World(entities=(Conditions(speed=1e12), Conditions(speed=1.0))),
         task=replace(scene.task, name=samples.token),  # of its own: other tests publish to the same registry
     )
     simulation, in_memory = simulated(both)

@@ -16,6 +16,7 @@ def standing(entity: int, round: int, *correct: int, trained: int = 0, forward: 
     return Standing(
         entity=entity,
         round=round,
+        time=0.0,
         account=Account(samples_trained=trained, samples_forward=forward, bytes_up=5, bytes_down=2, seconds=1.0),
         evaluation=Evaluation(test_set=HELD_OUT, correct=correct, total=(10,) * len(correct)),
     )

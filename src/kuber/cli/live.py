@@ -250,6 +250,10 @@ class PlainLines:
                 teachers = ", ".join(self._names.get(id, id) for id in detail["publishers"])
                 change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
                 return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
+            case "stopped":
+                return {"crashed": "crashed", "away": "went away", "left": "left"}[detail["reason"]]
+            case "resumed":
+                return "is back"
             case "round-ended" if self._told.get(entity, 0) < event.round:
                 return f"accuracy {percent(detail['accuracy'])}"
         return None

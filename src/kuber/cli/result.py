@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from kuber.views import RunResult, duration, percent, points, printable, size
+from kuber.views import RunResult, duration, groups_of, percent, points, printable, size
 
 
 def result_table(result: RunResult) -> Table:
@@ -21,14 +21,50 @@ def result_table(result: RunResult) -> Table:
     return table
 
 
+def groups_table(result: RunResult) -> Table | None:
+    """What became of each group of a world; None where none was named."""
+    rows = _group_rows(result)
+    if not rows:
+        return None
+    table = Table(title="By group", title_justify="left", title_style="bold")
+    table.add_column(_GROUP_COLUMNS[0], overflow="fold")
+    for column in _GROUP_COLUMNS[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 _COLUMNS = ("entity", "accuracy", "gain", "shared", "absorbed", "sent", "received")
+
+
+_GROUP_COLUMNS = ("group", "entities", "done", "rounds", "accuracy", "worst", "last end")
 
 
 def summary_lines(result: RunResult) -> list[str]:
     """The same as aligned plain lines."""
-    rows = [_COLUMNS, *_rows(result)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    groups = _group_rows(result)
+    return _aligned([_COLUMNS, *_rows(result)]) + (_aligned([_GROUP_COLUMNS, *groups]) if groups else [])
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def _group_rows(result: RunResult) -> list[tuple[str, ...]]:
+    return [
+        (
+            printable(group.name),
+            str(group.entities),
+            str(group.done),
+            f"{group.rounds:.1f}",
+            percent(group.accuracy),
+            percent(group.worst),
+            f"{group.end:,.1f} s",
+        )
+        for group in groups_of(result.entities, rounds=result.rounds)
+    ]
 
 
 def _rows(result: RunResult) -> list[tuple[str, ...]]:

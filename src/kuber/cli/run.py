@@ -11,7 +11,7 @@ from rich.console import Console
 from kuber.cli.dashboard import check_installed
 from kuber.cli.live import live_view
 from kuber.cli.options import with_settings
-from kuber.cli.result import result_table, summary_lines
+from kuber.cli.result import groups_table, result_table, summary_lines
 from kuber.settings import Settings
 from kuber.views import RunResult
 
@@ -20,7 +20,7 @@ Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run as it goes on.")]
 
 
-@with_settings()
+@with_settings(*(name for name in Settings.model_fields if name != "world"))
 def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
     """Start registry, vault and entities, run every round, and report."""
     from kuber.experiment import folders, forks
@@ -51,6 +51,9 @@ def show_result(result: RunResult, folder: Path, *, json: bool) -> None:
     output = Console()
     if output.is_terminal:
         output.print(result_table(result))
+        groups = groups_table(result)
+        if groups is not None:
+            output.print(groups)
     else:
         for line in summary_lines(result):
             print(line)

@@ -28,6 +28,7 @@ class Samples:
     path: Path
     part: str  # "train" or "test"
     rows: Rows | None = None  # of the part; None for all of them
+    labels_as: tuple[int, ...] | None = None  # what each class is told as; None: as what it is
 
     @cached_property
     def _all(self) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
@@ -35,7 +36,7 @@ class Samples:
         return tensors[f"{self.part}_x"], np.asarray(tensors[f"{self.part}_y"])
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "part": self.part, "rows": self.rows}
+        return {"path": self.path, "part": self.part, "rows": self.rows, "labels_as": self.labels_as}
 
     def __len__(self) -> int:
         return len(self._all[1]) if self.rows is None else len(self.rows)
@@ -49,7 +50,8 @@ class Samples:
     def labels(self) -> NDArray[np.int64]:
         """The class of each sample, shape (len,)."""
         labels = self._all[1]
-        return labels if self.rows is None else labels[self.rows]
+        chosen = labels if self.rows is None else labels[self.rows]
+        return chosen if self.labels_as is None else np.asarray(self.labels_as)[chosen]
 
     def images(self, positions: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.generic]:
         """The samples at these positions, shape (n, *shape), as stored: uint8, or float32."""
@@ -62,6 +64,10 @@ class Samples:
         """The samples at these positions, in this order."""
         chosen = np.asarray(positions, dtype=np.int64)
         return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
+
+    def told_as(self, classes: Sequence[int]) -> "Samples":
+        """The same samples, with another class told for each class."""
+        return replace(self, labels_as=tuple(classes))
 
     def digest(self) -> Digest:
         """Of shape, dtype, samples and labels, in order; the same samples have it wherever they lie."""

@@ -20,6 +20,8 @@ Kind = Literal[
     "rejected",
     "absorbed",
     "round-ended",
+    "stopped",
+    "resumed",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

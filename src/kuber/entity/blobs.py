@@ -3,9 +3,39 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 from kuber.domain.digest import Digest
 from kuber.errors import KUberError
+
+
+class Waiting(Protocol):
+    """Where blobs wait for the vault."""
+
+    def keep(self, digest: Digest, data: bytes) -> None: ...
+
+    def get(self, digest: Digest) -> bytes | None: ...
+
+    def retain(self, digests: Collection[Digest]) -> None: ...
+
+
+class MemoryBlobs:
+    """Blobs in memory, for simulated entities, whose lives share it."""
+
+    def __init__(self) -> None:
+        self._data: dict[Digest, bytes] = {}
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        """Keep these bytes."""
+        self._data[digest] = data
+
+    def get(self, digest: Digest) -> bytes | None:
+        """The bytes with this digest; None when they are not here."""
+        return self._data.get(digest)
+
+    def retain(self, digests: Collection[Digest]) -> None:
+        """Remove all others."""
+        self._data = {digest: self._data[digest] for digest in digests if digest in self._data}
 
 
 class Blobs:

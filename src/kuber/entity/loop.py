@@ -14,12 +14,12 @@ from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
-from kuber.entity.blobs import Blobs
+from kuber.entity.blobs import Blobs, Waiting
 from kuber.entity.checkpoint import Absorption, Keeper, State
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import Log
-from kuber.entity.publisher import Consents
+from kuber.entity.publisher import Consents, Forms, as_weights
 from kuber.entity.start import agree
 from kuber.entity.ties import tie
 from kuber.entity.work import Learnt, Work, common_evaluation, training
@@ -51,15 +51,16 @@ class Entity:
         verified_only: bool = False,
         consents: Consents = lambda evaluation, round: True,
         narrow: bool = False,
-        waiting: Blobs | None = None,
+        forms: Forms = as_weights,
+        waiting: Waiting | None = None,
         cache: Blobs | None = None,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists.
 
         `consents` is asked before each publication, with what would be claimed and the round; `narrow` weights are
-        published as bfloat16. Weights that the vault does not take now go to `waiting`: without it, that is an error.
-        What was pulled is kept in `cache`.
+        published as bfloat16, in the `forms` that are made of them. Weights that the vault does not take now go to
+        `waiting`: without it, that is an error. What was pulled is kept in `cache`.
         """
         self.name = name
         self.task = task
@@ -87,6 +88,7 @@ class Entity:
             verified_only=verified_only,
             consents=consents,
             narrow=narrow,
+            forms=forms,
         )
         self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
         self._retrieval, self._publisher = ties.retrieval, ties.publisher

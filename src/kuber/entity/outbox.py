@@ -7,7 +7,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
 from kuber.domain.ports import Registry, Vault
-from kuber.entity.blobs import Blobs
+from kuber.entity.blobs import Waiting
 from kuber.entity.errands import Absorbed, Errand, Finding, Publication
 from kuber.entity.journal import Journal
 from kuber.entity.line import Line
@@ -28,7 +28,7 @@ class Outbox:
     """
 
     def __init__(
-        self, *, registry: Registry, vault: Vault, journal: Journal, line: Line, waiting: Blobs | None
+        self, *, registry: Registry, vault: Vault, journal: Journal, line: Line, waiting: Waiting | None
     ) -> None:
         """Without a place for what waits, a publication that the hub does not take now is an error."""
         self._registry = registry

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kuber.domain.knowledge import Architecture
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.task import Task
-from kuber.entity.blobs import Blobs
+from kuber.entity.blobs import Blobs, Waiting
 from kuber.entity.journal import Journal
 from kuber.entity.line import Line
 from kuber.entity.membership import Membership
@@ -39,7 +39,7 @@ def tie(
     evaluating: Evaluating,
     sample_count: int | None,
     class_counts: tuple[int, ...] | None,
-    waiting: Blobs | None,
+    waiting: Waiting | None,
     cache: Blobs | None,
     knows: Knows = known_by_name,
     verified_only: bool = False,

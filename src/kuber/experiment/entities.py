@@ -9,12 +9,12 @@ import torch
 
 from kuber.data.augment import Normalisation
 from kuber.domain.ports import Registry, Vault
-from kuber.entity.blobs import Blobs
+from kuber.entity.blobs import Blobs, Waiting
 from kuber.entity.checkpoint import Keeper, initial_state
 from kuber.entity.learner import Learner
 from kuber.entity.log import Log
 from kuber.entity.loop import Entity
-from kuber.entity.publisher import Consents
+from kuber.entity.publisher import Consents, Forms, as_weights
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
@@ -80,14 +80,15 @@ def make_entity(
     log: Log,
     identity: Identity,
     ask: Consents | None = None,
-    waiting: Blobs | None = None,
+    waiting: Waiting | None = None,
     cache: Blobs | None = None,
+    forms: Forms = as_weights,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
 ) -> Entity:
     """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
 
     `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
-    `waiting` and `cache` are as those of an Entity.
+    `forms`, `waiting` and `cache` are as those of an Entity.
     """
     settings = scene.settings
     return Entity(
@@ -106,6 +107,7 @@ def make_entity(
         verified_only=settings.verified_only,
         consents=_consents(settings, ask),
         narrow=settings.transfer == "bfloat16",
+        forms=forms,
         waiting=waiting,
         cache=cache,
         initial=lambda: initial_state(

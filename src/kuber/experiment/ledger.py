@@ -51,6 +51,7 @@ class Standing:
 
     entity: int
     round: int
+    time: float  # virtual second at which it ended
     account: Account
     evaluation: Evaluation  # on the held-out test set, or between the first and the last round on a part of it
 
@@ -81,22 +82,25 @@ class Ledger:
             part = part.take(stratified(part.labels, BETWEEN, seed=0)[0])
         self._whole, self._part = scene.held_out, part
         self._digests = {samples.part + str(len(samples)): samples.digest() for samples in (self._whole, part)}
-        self._pending: list[tuple[int, int, Account, Future[Evaluated]]] = []
+        self._pending: list[tuple[int, int, float, Account, Future[Evaluated]]] = []
         self._latest: tuple[int, list[Weights], Future[Evaluated]] | None = None
 
-    def end_round(self, entity: int, round: int, models: list[Weights], account: Account) -> None:
-        """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round."""
+    def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None:
+        """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round.
+
+        `time` is the virtual second that it is.
+        """
         if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
             samples = self._whole if round in (1, self._rounds) else self._part
             self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
-        self._pending.append((entity, round, account, self._latest[2]))
+        self._pending.append((entity, round, time, account, self._latest[2]))
         self._on_round()
 
     def standings(self) -> list[Standing]:
         """Every round of every entity, by round; waits for the last evaluation."""
         found = [
-            Standing(entity=entity, round=round, account=account, evaluation=future.result().evaluation)
-            for entity, round, account, future in self._pending
+            Standing(entity=entity, round=round, time=time, account=account, evaluation=future.result().evaluation)
+            for entity, round, time, account, future in self._pending
         ]
         return sorted(found, key=lambda standing: (standing.round, standing.entity))
 

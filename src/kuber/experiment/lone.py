@@ -21,6 +21,7 @@ from kuber.experiment.crew import Watcher
 from kuber.experiment.entities import entity_folder, make_entity, waiting_blobs
 from kuber.experiment.runner import reached, runtime_for
 from kuber.experiment.scenario import scenario
+from kuber.experiment.world_file import check_real
 from kuber.learning.runtime import keep_freed_memory
 from kuber.settings import Settings
 from kuber.signing import Identity
@@ -48,6 +49,7 @@ def run(
     Raises SettingsError when there is no such entity, ServiceUnavailableError when the services do not answer before
     it has joined, or after its last round while something is still to be told.
     """
+    check_real(settings)
     if index >= settings.num_entities:
         raise SettingsError(
             f"There is no entity {index}: with num_entities {settings.num_entities} the last is "

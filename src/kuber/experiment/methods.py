@@ -44,7 +44,8 @@ def perform(
     runtime = simulated_runtime(scene)
     ledger = Ledger(scene, engine, make_learners(scene, runtime), on_round)
     if method in BASELINES:
-        conduct(BASELINES[method](Parties(scene, runtime, ledger)), engine)
+        parties = Parties(scene, runtime, ledger)
+        conduct(BASELINES[method](parties), parties, engine)
         return Performance(standings=ledger.standings(), deliveries=[])
     simulation = Simulation(scene, engine=engine, ledger=ledger, runtime=runtime, watcher=Unwatched())
     simulation.run()

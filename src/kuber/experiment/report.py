@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from kuber.experiment.page import page
-from kuber.views import RunResult, RunView, exchanges, natural, percent
+from kuber.views import RunResult, RunView, exchanges, groups_of, natural, percent
 
 TEMPLATE = "report.html.j2"
 MOST_CLASSES = 20  # with more, a table of them says nothing to the eye
@@ -26,8 +26,8 @@ def write_report(
 ) -> None:
     """Write the report of a run that is complete to `path`.
 
-    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, `settings` what the run was told, and `labels`
-    names the classes.
+    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, and `world` where one was named; `settings`
+    what the run was told, and `labels` names the classes.
     """
     html = page(
         TEMPLATE,
@@ -43,6 +43,7 @@ def write_report(
         as_list=len(view.entities) > MOST_ENTITIES,
         exchanges=exchanges(view),
         entities=view.entities.values(),
+        groups=groups_of(result.entities, rounds=result.rounds),
         labels=labels,
         upright=sum(map(len, labels)) > UPRIGHT,
         most_classes=MOST_CLASSES,

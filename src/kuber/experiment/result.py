@@ -9,20 +9,27 @@ from kuber.views import EntityResult, RunResult, RunView, Stopwatch
 
 
 def result_of(
-    view: RunView, held_out: Mapping[str, Sequence[float]], *, run_dir: str, settings: Settings, wall: float
+    view: RunView,
+    held_out: Mapping[str, Sequence[float]],
+    *,
+    run_dir: str,
+    settings: Settings,
+    wall: float,
+    groups: Mapping[str, str] | None = None,
 ) -> RunResult:
-    """The result of a run that is complete.
+    """The result of a run that is complete, of the entities that ended a round in it.
 
     `held_out` gives for each entity the held-out accuracy at the end of each of its rounds, `wall` the seconds at
-    work. Raises ValueError when an entity of the log has no such accuracies.
+    work, and `groups` those of a world. Raises ValueError when an entity of the log lacks such accuracies.
     """
-    missing = [name for name in view.entities if not held_out.get(name)]
-    if missing or not view.entities:
+    ended = {name: entity for name, entity in view.entities.items() if entity.history}
+    missing = [name for name, entity in ended.items() if len(held_out.get(name, ())) != len(entity.history)]
+    if missing or not ended:
         raise ValueError(
             f"a result needs held-out accuracies of every entity; missing: {', '.join(missing) or 'all'}"
         )
     entities = []
-    for name, entity in view.entities.items():
+    for name, entity in ended.items():
         accuracies = tuple(held_out[name])
         entities.append(
             EntityResult(
@@ -37,6 +44,8 @@ def result_of(
                 rejected=entity.rejected,
                 bytes_up=entity.bytes_up,
                 bytes_down=entity.bytes_down,
+                ends=tuple(entity.ends),
+                group=None if groups is None else groups[name],
             )
         )
     return RunResult(

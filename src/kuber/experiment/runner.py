@@ -19,6 +19,7 @@ from kuber.experiment.hub import running_dashboard, running_hub
 from kuber.experiment.process import Assignment
 from kuber.experiment.result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.world_file import check_real
 from kuber.learning.runtime import Runtime, available_cores, choose
 from kuber.settings import Settings
 from kuber.views import RESULT_FILE, RunResult, RunView
@@ -36,6 +37,7 @@ def run(
 
     Raises the KUberError that ended it early. Whatever ends it, no process of the run is left.
     """
+    check_real(settings)
     scene = scenario(settings, verify=True, say=say)
     log_path = folder / FILE_NAME
     earlier = [event for event in read_events(log_path) if event.entity is None]
@@ -122,17 +124,23 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
     from kuber.experiment.lineage import lineage_plot  # a second that the start can do without
     from kuber.experiment.plots import accuracy_plot, partition_plot
     from kuber.experiment.report import write_report
+    from kuber.experiment.world_plot import world_plot
 
     settings = scene.settings
     events = read_events(folder / FILE_NAME)
     view = RunView.of(events, rounds=settings.num_rounds)
-    result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall)
+    groups = None
+    if settings.world is not None:
+        groups = {str(index): one.group for index, one in enumerate(scene.world.entities)}
+    result = result_of(view, held_out, run_dir=str(folder), settings=settings, wall=wall, groups=groups)
     counts = {str(index): scene.class_counts(index) for index in range(len(scene.private))}
     plots = {
         "accuracy": accuracy_plot(result, view),
         "partition": partition_plot(scene.task.labels, counts),
         "lineage": lineage_plot(view),
     }
+    if groups is not None:
+        plots["world"] = world_plot(result)
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
     write_whole(folder / RESULT_FILE, result.to_json() + "\n")

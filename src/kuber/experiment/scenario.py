@@ -13,6 +13,9 @@ from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
 from kuber.entity.strategies import strategy_named
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
+from kuber.experiment.poison import turned_labels
+from kuber.experiment.world import Poison, World
+from kuber.experiment.world_file import draw, memberships, read_world
 from kuber.learning.architectures import check_architecture, describe
 from kuber.settings import Settings
 
@@ -34,9 +37,7 @@ class Scenario:
     private: tuple[Samples, ...]  # one for each entity
     common: Samples  # the common test set: decisions are made on it
     held_out: Samples  # no decision reads it
-    speeds: tuple[float, ...]  # samples that each entity trains in a second of a simulation's virtual time
-    joins: tuple[float, ...] = ()  # virtual second at which each entity begins; 0 where none is named
-    leaves: tuple[float, ...] = ()  # ... and after which it does nothing any more; never where none is named
+    world: World  # under which conditions they live in a simulation
     public: Samples | None = None  # without labels that anybody reads; only for methods that need such a set
 
     def class_counts(self, entity: int) -> tuple[int, ...]:
@@ -49,9 +50,11 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     """Load the data and split them as the settings say.
 
     `verify` hashes the cached data set before it is used. Raises DatasetError when the data cannot be had and
-    SettingsError when they cannot be split as asked.
+    SettingsError when they cannot be split as asked, or the world that is named is not possible.
     """
     check_partition(settings.partition)
+    told = read_world(settings.world)
+    groups = memberships(told, settings.num_entities, settings.seed)
     strategy = strategy_named(settings.strategy)
     for name in settings.architectures:
         check_architecture(name)
@@ -70,21 +73,36 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         minimum=MINIMUM_BATCHES * settings.batch_size,
     )
     parts = divide(settings.partition, train.labels, wanted)
+    parts = [
+        _kept(part, told.share_of(group), wanted, index)
+        for index, (part, group) in enumerate(zip(parts, groups, strict=True))
+    ]
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
         known = [describe(name, arguments) for name in settings.architectures]
     except IncompatibleKnowledgeError as error:
         raise SettingsError(error.message) from None
+    world = draw(
+        told,
+        groups,
+        speeds=_speeds(settings, [len(part) for part in parts]),
+        round=settings.local_epochs * sum(len(part) for part in parts) / len(parts) / SLOWEST,
+        rounds=settings.num_rounds,
+        seed=settings.seed,
+    )
     return Scenario(
         settings=settings,
         dataset=dataset,
         task=task,
         architectures=tuple(known[index % len(known)] for index in range(settings.num_entities)),
         strategy=strategy,
-        private=tuple(train.take(part) for part in parts),
+        private=tuple(
+            _labelled(train.take(part), one.poison, task.classes)
+            for part, one in zip(parts, world.entities, strict=True)
+        ),
         common=common,
         held_out=dataset.test.take(held_out_rows),
-        speeds=_speeds(settings, [len(part) for part in parts]),
+        world=world,
         public=_public(settings, common.shape, verify=verify, say=say),
     )
 
@@ -102,6 +120,23 @@ def common_task(
 def _test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
     """The rows of the common and of the held-out test set."""
     return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
+
+
+def _kept(part: Rows, share: float, wanted: Split, index: int) -> Rows:
+    """The share of its part that an entity has, in a seeded choice."""
+    if share == 1.0:
+        return part
+    size = round(share * len(part))
+    if size < wanted.minimum:
+        raise SettingsError(
+            f"In this world entity {index} has {size} samples, and needs at least {wanted.minimum}; "
+            "let it have more of its data, or use smaller batches."
+        )
+    return np.sort(np.random.default_rng([wanted.seed, 4, index]).permutation(part)[:size])
+
+
+def _labelled(samples: Samples, poison: Poison | None, classes: int) -> Samples:
+    return samples.told_as(turned_labels(classes)) if poison == "labels" else samples
 
 
 def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:

@@ -29,7 +29,8 @@ def row(
 ) -> Row:
     """The figures of one method on one seed; `class_counts` of each entity's private samples."""
     last = max(standing.round for standing in standings)
-    final = [standing for standing in standings if standing.round == last]
+    final = list({standing.entity: standing for standing in standings}.values())  # of who left: where it had come to
+    final.sort(key=lambda standing: standing.entity)
     accuracies = tuple(standing.evaluation.accuracy for standing in final)
     counts = [class_counts[standing.entity] for standing in final]
     recalls = [standing.evaluation.recalls for standing in final]

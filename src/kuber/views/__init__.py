@@ -15,6 +15,7 @@ from kuber.views.comparison import (
 from kuber.views.contrast import Contrast, Curve, contrast, curves
 from kuber.views.delivery import DeliveryView, HubDelivery, absorption
 from kuber.views.exchange import Exchange, exchanges
+from kuber.views.groups import GroupView, groups_of
 from kuber.views.hub import HubEntity, HubView
 from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
 from kuber.views.run import EntityView, Mark, RunView, Stopwatch
@@ -48,6 +49,7 @@ __all__ = [
     "EntityResult",
     "EntityView",
     "Exchange",
+    "GroupView",
     "HubDelivery",
     "HubEntity",
     "HubView",
@@ -67,6 +69,7 @@ __all__ = [
     "curves",
     "duration",
     "exchanges",
+    "groups_of",
     "is_at_work",
     "mean_by_round",
     "natural",

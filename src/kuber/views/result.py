@@ -33,6 +33,8 @@ class EntityResult:
     rejected: int
     bytes_up: int
     bytes_down: int
+    ends: tuple[float, ...] = ()  # seconds at work of the run when each round ended: virtual ones in a simulation
+    group: str | None = None  # of the world that it lived in; None where none was named
 
 
 @finite

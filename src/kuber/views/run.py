@@ -94,7 +94,7 @@ class EntityView:
     samples_forward: int = 0  # forward only: teachers and evaluations on the common test set
     changed: datetime | None = None  # time of the latest event
     began_at: float | None = None  # seconds at work of the run when the first round began
-    ended_at: float | None = None  # ... and when the latest round ended
+    ends: list[float] = field(default_factory=list)  # ... and when each round ended
     # Accuracy -> recalls, of the models that were its own since its latest round ended, and at that end.
     _recalls: dict[float, tuple[float | None, ...]] = field(default_factory=dict)
 
@@ -122,10 +122,11 @@ class EntityView:
                 self.samples_forward += sum(detail["total"])
             case "published":
                 self.state = "sharing"
-                self.published += 1
-                self.records[detail["knowledge"]] = event.round
                 self.bytes_up += detail["bytes"]
-                self.marks.append(Mark(round=event.round, accuracy=self._now(), kind="share", publisher=None))
+                if detail["knowledge"] not in self.records:  # else it was sent again after a crash
+                    self.published += 1
+                    self.records[detail["knowledge"]] = event.round
+                    self.marks.append(Mark(round=event.round, accuracy=self._now(), kind="share", publisher=None))
             case "sought":
                 self.state = "retrieving"
             case "pulled":
@@ -136,6 +137,10 @@ class EntityView:
                 self.bytes_down += detail["bytes"]
             case "absorbed":
                 self._absorb(event)
+            case "stopped":
+                self.state = "stopped"
+            case "resumed":
+                self.state = "waiting"
             case "round-ended":
                 self.state = "done" if event.round >= self.rounds else "waiting"
                 self.accuracy = detail["accuracy"]
@@ -143,7 +148,12 @@ class EntityView:
                 # The model that stayed is one of those evaluated since the last round's end, or that of then.
                 self.recalls = self._recalls.get(self.accuracy, ())
                 self._recalls = {self.accuracy: self.recalls}
-                self.ended_at = at
+                self.ends.append(at)
+
+    @property
+    def ended_at(self) -> float | None:
+        """When the latest round ended, in seconds at work of the run."""
+        return self.ends[-1] if self.ends else None
 
     def _join(self, event: Event) -> None:
         detail = event.detail
@@ -169,6 +179,8 @@ class EntityView:
             reason=detail.get("reason"),
         )
         self.state = "deciding"
+        if self.deliveries and self.deliveries[-1] == delivery:  # told again after a crash
+            return
         self.deliveries.append(delivery)
         self.absorbed += delivery.kept
         self.rejected += not delivery.kept

@@ -27,8 +27,15 @@ class Parties:
     """Every entity of a scenario, moved in step."""
 
     def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
-        """Raises SettingsError when the entities have several architectures: what is averaged must be alike."""
+        """Raises SettingsError when the entities have several architectures, as what is averaged must be alike, and
+        when not all of them are there, in reach and sound all the time, as they are moved in step.
+        """
         settings = scene.settings
+        if not all(one.steady for one in scene.world.entities):
+            raise SettingsError(
+                "This method moves all entities in step, and in this world some come and go, are cut off or publish "
+                "what is unsound; choose another world, or leave the method out."
+            )
         if len(set(settings.architectures)) > 1:
             raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
         self.scene = scene
@@ -40,6 +47,9 @@ class Parties:
         self._ledger = ledger
         self.generators = [generator_state(settings.seed, index) for index in range(len(scene.private))]
         self._accounts = [Account()] * len(self.learners)
+        self._told = list(self._accounts)  # at the end of the round before
+        self._world = scene.world
+        self._time = 0.0  # virtual seconds
 
     def train(
         self, starts: Sequence[Weights], phase: LocalPhase = PLAIN
@@ -63,10 +73,33 @@ class Parties:
         """Charge an entity."""
         self._accounts[entity] += cost
 
+    def compute(self, works: Sequence[Work]) -> None:
+        """Let the time go by until the slowest is done; work on the data of all is done by the quickest."""
+        speeds = [one.speed for one in self._world.entities]
+        if len(works) != len(speeds):
+            speeds = [max(speeds)] * len(works)
+        self._time += max(work.cost / speed for work, speed in zip(works, speeds, strict=True))
+
     def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
-        """Every entity ends the round with these models: one, or several whose logits are averaged."""
+        """Every entity ends the round with these models: one, or several whose logits are averaged.
+
+        All have waited until the last has sent and received what this round moved.
+        """
+        self._time += self._transfer()
         for index, model in enumerate(models):
-            self._ledger.end_round(index, round, model, self._accounts[index])
+            self._ledger.end_round(index, round, model, self._accounts[index], time=self._time)
+
+    def _transfer(self) -> float:
+        """The seconds that the messages of this round take; one each way."""
+        moved = [
+            (now.bytes_up - before.bytes_up, now.bytes_down - before.bytes_down)
+            for now, before in zip(self._accounts, self._told, strict=True)
+        ]
+        self._told = list(self._accounts)
+        links = [one.link for one in self._world.entities]
+        own = [up / link.up + down / link.down for (up, down), link in zip(moved, links, strict=True)]
+        all_of_it = sum(up + down for up, down in moved) / self._world.bandwidth
+        return max(*own, all_of_it) + 2 * max(link.latency for link in links)
 
 
 def pooled(parties: Parties) -> Learner:
@@ -77,11 +110,12 @@ def pooled(parties: Parties) -> Learner:
     return replace(first, private=replace(first.private, rows=rows))
 
 
-def conduct(rounds: Rounds, engine: Engine) -> None:
+def conduct(rounds: Rounds, parties: Parties, engine: Engine) -> None:
     """Do a baseline's work, each batch of it at once."""
     works = next(rounds, None)
     while works is not None:
         futures = [engine.submit(work) for work in works]
+        parties.compute(works)
         try:
             works = rounds.send([future.result() for future in futures])
         except StopIteration:

@@ -1,0 +1,40 @@
+"""Entities of a simulated world by the group they lived in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from kuber.views.result import EntityResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupView:
+    """What became of the entities of one group. Accuracies are held out, 0 to 1."""
+
+    name: str
+    entities: int
+    done: int  # of them, did every round
+    rounds: float  # done by an entity, on average
+    accuracy: float  # the mean over entities at the end of their last round
+    worst: float
+    end: float  # virtual second at which the last of their rounds ended
+
+
+def groups_of(entities: Iterable[EntityResult], *, rounds: int) -> list[GroupView]:
+    """The groups in the order of their first entity; none where no world was named. `rounds` were to be done."""
+    members: dict[str, list[EntityResult]] = {}
+    for entity in entities:
+        if entity.group is not None:
+            members.setdefault(entity.group, []).append(entity)
+    return [
+        GroupView(
+            name=name,
+            entities=len(group),
+            done=sum(len(entity.accuracies) == rounds for entity in group),
+            rounds=fmean(len(entity.accuracies) for entity in group),
+            accuracy=fmean(entity.final_accuracy for entity in group),
+            worst=min(entity.final_accuracy for entity in group),
+            end=max(entity.ends[-1] for entity in group),
+        )
+        for name, group in members.items()
+    ]
