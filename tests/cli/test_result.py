@@ -2,11 +2,12 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from kuber.cli.result import result_table, summary_lines
+from kuber.cli.result import groups_table, result_table, summary_lines
 from kuber.views import EntityResult, RunResult
 
 
@@ -55,6 +56,22 @@ def test_the_result_table_fits_80_columns(result: RunResult) -> None:
     assert re.search(r"│ mean +│ +29\.2% │ +\+4\.2 │", text)
     assert re.search(r"│ worst +│ +20\.0% │", text)
     assert "1:15 at work" in text
+
+
+def test_the_groups_of_a_world_fit_80_columns_and_have_lines(result: RunResult) -> None:
+    assert groups_table(result) is None
+    groups = ("usual", "a group of entities with a name that is longer than most names that anybody would give")
+    entities = [
+        replace(one, group=group, ends=(3.0, 1234.56)) for one, group in zip(result.entities, groups, strict=True)
+    ]
+    result = replace(result, entities=tuple(entities))
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, record=True)
+    console.print(groups_table(result))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"│ usual +│ +1 │ +1 │ +2\.0 │ +38\.4% │ 38\.4% │ 1,234\.6 s │", text)
+    lines = summary_lines(result)
+    assert lines[-2].split() == ["usual", "1", "1", "2.0", "38.4%", "38.4%", "1,234.6", "s"]
 
 
 def test_summary_lines_are_plain_and_aligned(result: RunResult) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import scenario
 from kuber.experiment.world import USUAL, Absence, Link, Span, World
-from kuber.experiment.world_file import PRESETS, draw, memberships, read_world
+from kuber.experiment.world_file import PRESETS, check_real, draw, memberships, read_world
 from kuber.settings import Settings
 
 
@@ -146,6 +146,12 @@ def test_a_world_that_does_not_fit_its_entities_is_one_sentence(text, words, wri
 def test_a_world_that_is_not_there_is_found_before_the_data_are_loaded(named):
     with pytest.raises(SettingsError, match=r"no world 'straglers'; choose from stragglers|cannot be read"):
         scenario(Settings(world=named, dataset="nowhere.npz"))
+
+
+def test_a_world_is_refused_where_time_is_real():
+    check_real(Settings())
+    with pytest.raises(SettingsError, match="for `kuber simulate`"):
+        check_real(Settings(world="churn"))
 
 
 def test_an_entity_without_enough_data_is_refused(write, tmp_path):

@@ -20,7 +20,7 @@ Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run as it goes on.")]
 
 
-@with_settings(*(name for name in Settings.model_fields if name != "world"))
+@with_settings()
 def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
     """Start registry, vault and entities, run every round, and report."""
     from kuber.experiment import folders, forks

@@ -49,4 +49,7 @@ def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say
     held_out: dict[str, list[float]] = {}
     for standing in standings:
         held_out.setdefault(str(standing.entity), []).append(standing.evaluation.accuracy)
+    for index in range(len(scene.private)):
+        if str(index) not in held_out:
+            say(f"Entity {index} ended no round, and is left out of the result.")
     return conclude(scene, folder, held_out, wall=time.perf_counter() - start)

@@ -1,0 +1,27 @@
+"""What became of the entities of each group of a world."""
+
+from dataclasses import replace
+
+from kuber.views import groups_of
+
+from .outcomes import entity
+
+
+def test_groups_come_in_the_order_of_their_first_entity_with_their_figures():
+    found = groups_of(
+        [
+            replace(entity("0", 0.1, 0.5), group="usual", ends=(1.0, 2.0)),
+            replace(entity("1", 0.2), group="slow", ends=(9.0,)),
+            replace(entity("2", 0.1, 0.3), group="usual", ends=(1.5, 4.0)),
+        ],
+        rounds=2,
+    )
+    assert [(one.name, one.entities, one.done, one.rounds) for one in found] == [
+        ("usual", 2, 2, 2.0),
+        ("slow", 1, 0, 1.0),
+    ]
+    assert [(one.accuracy, one.worst, one.end) for one in found] == [(0.4, 0.3, 4.0), (0.2, 0.2, 9.0)]
+
+
+def test_without_a_world_there_are_no_groups():
+    assert groups_of([entity("0", 0.1, 0.5)], rounds=2) == []
