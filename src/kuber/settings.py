@@ -45,7 +45,7 @@ class Settings(BaseModel):
         description="Samples of the common test set; by default a fifth of a test set smaller than 10,000.",
     )
     partition: str = Field(
-        "dirichlet", description="How it is split: dirichlet, shards, iid, quantity, or an installed one."
+        "dirichlet", description="How it is split: dirichlet, shards, iid, quantity, mixture, or an installed one."
     )
     classes_per_entity: int = Field(2, ge=1, description="Classes of each entity, in partition shards.")
     dirichlet_alpha: float = Field(

@@ -121,6 +121,18 @@ def test_iid_parts_are_equal_and_alike():
     assert min(np.bincount(TEN[part], minlength=10).min() for part in parts) > 5
 
 
+def test_mixtures_are_of_equal_size_and_as_unlike_as_alpha_says():
+    labels = np.tile(np.arange(10), 150)
+    biggest = {}
+    for alpha in (0.1, 100.0):
+        parts = divide("mixture", labels, split(100, alpha=alpha, minimum=15))
+        assert {len(part) for part in parts} == {15}
+        assert sorted(np.concatenate(parts)) == list(range(1500))
+        biggest[alpha] = np.mean([np.bincount(labels[part]).max() / len(part) for part in parts])
+    assert biggest[0.1] > 0.5  # the commonest class of an entity
+    assert biggest[100.0] < 0.3
+
+
 def test_quantity_parts_differ_in_size_and_not_in_classes():
     parts = divide("quantity", np.tile(np.arange(10), 5000), split(4, alpha=0.5))
     sizes = sorted(map(len, parts))
@@ -132,7 +144,7 @@ def test_quantity_parts_differ_in_size_and_not_in_classes():
 @pytest.mark.parametrize(
     ("name", "changes", "sentence"),
     [
-        ("nonsense", {}, "There is no partition 'nonsense'; choose from: dirichlet, shards, iid, quantity"),
+        ("nonsense", {}, "There is no partition 'nonsense'; choose from: dirichlet, shards, iid, quantity, mixture"),
         ("iid", {"minimum": 151}, "600 training samples cannot give 4 entities 151 each"),
         ("shards", {"classes": 11}, "lower classes_per_entity"),
         ("shards", {"entities": 20, "classes": 1, "minimum": 30 + 1}, "600 training samples cannot give"),

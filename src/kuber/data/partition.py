@@ -126,6 +126,31 @@ def quantity(labels: Rows, split: Split) -> list[Rows]:
     )
 
 
+def mixture(labels: Rows, split: Split) -> list[Rows]:
+    """Parts of equal size, each with a mixture of classes drawn from Dirichlet(alpha): Hsu et al., arXiv 1909.06335.
+
+    Samples are drawn one entity after the other, without replacement; of a class that has run out, the others are
+    drawn in proportion. Fits any number of entities, however small alpha is.
+    """
+    generator = np.random.default_rng(split.seed)
+    left = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    sizes = [len(part) for part in np.array_split(labels, split.entities)]
+    parts = []
+    for size in sizes:
+        share = generator.dirichlet(np.full(len(left), split.alpha))
+        taken: list[Rows] = []
+        while size:
+            there = np.array([len(rows) for rows in left])
+            weights = np.where(there > 0, share, 0.0)
+            weights = weights if weights.sum() > 0 else there.astype(float)
+            counts = np.minimum(generator.multinomial(size, weights / weights.sum()), there)
+            taken += [rows[:count] for rows, count in zip(left, counts, strict=True)]
+            left = [rows[count:] for rows, count in zip(left, counts, strict=True)]
+            size -= int(counts.sum())
+        parts.append(np.concatenate(taken))
+    return parts
+
+
 def shards(labels: Rows, split: Split) -> list[Rows]:
     """Every entity has samples of exactly `classes` classes: NIID-Bench's #C=k (arXiv 2102.02079, section 4.1).
 
@@ -194,7 +219,13 @@ def _dirichlet(labels: Rows, split: Split) -> list[Rows]:
     return dirichlet(labels, entities=split.entities, alpha=split.alpha, seed=split.seed, minimum=split.minimum)
 
 
-PARTITIONS: dict[str, Partition] = {"dirichlet": _dirichlet, "shards": shards, "iid": iid, "quantity": quantity}
+PARTITIONS: dict[str, Partition] = {
+    "dirichlet": _dirichlet,
+    "shards": shards,
+    "iid": iid,
+    "quantity": quantity,
+    "mixture": mixture,
+}
 
 
 def stratified(labels: Rows, size: int, seed: int) -> tuple[Rows, Rows]:
