@@ -1,6 +1,6 @@
 """What others say about records: verifications and quarantines of the hub, attestations of entities."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -96,7 +96,7 @@ def read_attestations(connection: Connection, id: str) -> tuple[Attestation, ...
         Attestation(
             entity=row.entity,
             evaluation=EvaluationBody.model_validate_json(row.body).value(),
-            at=row.at.replace(tzinfo=UTC),
+            at=row.at,
         )
         for row in connection.execute(wanted.where(knowledge.c.id == id).order_by(attestations.c.entity))
     )

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -119,7 +118,7 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
             class_counts=None if row.class_counts is None else tuple(row.class_counts),
             sequence=row.sequence,
             signature=row.signature,
-            published_at=row.published_at.replace(tzinfo=UTC),
+            published_at=row.published_at,
             verification=_verification(findings.get(row.seq), orders.get(row.seq)),
         )
         for row in found
