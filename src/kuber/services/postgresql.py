@@ -33,6 +33,7 @@ SET TimeZone = 'UTC';
 SET idle_in_transaction_session_timeout = '60s';
 SET lock_timeout = '30s';
 SET plan_cache_mode = force_custom_plan;
+SET jit = off;
 """
 
 

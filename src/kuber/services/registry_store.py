@@ -49,6 +49,7 @@ from kuber.services.registry_members import (
     read_members,
     registered_member,
 )
+from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
@@ -323,7 +324,10 @@ class RegistryStore:
 
         def work(connection: Connection) -> None:
             chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
-            if connection.execute(update(knowledge).where(*chosen).values(withdrawn_at=now)).rowcount:
+            seq = connection.scalar(select(knowledge.c.seq).where(*chosen))
+            if seq is not None:
+                connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
+                find_newest(connection, seq)
                 note(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)

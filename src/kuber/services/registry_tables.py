@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 
 from kuber.services.columns import SEQ, Moment, text
@@ -86,6 +87,7 @@ knowledge = Table(
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
+INITIAL = knowledge.c.round == literal_column("0")  # written out: an index on it is used only where it is seen
 Index(
     "knowledge_best",
     knowledge.c.task_name,
@@ -95,7 +97,7 @@ Index(
     knowledge.c.entity,  # the asker's own are skipped without reading their rows
 )
 Index(
-    "knowledge_latest",  # of each entity
+    "knowledge_latest",  # of each entity: where newest_knowledge is found anew
     knowledge.c.entity,
     knowledge.c.task_name,
     knowledge.c.test_set,
@@ -103,7 +105,27 @@ Index(
 )
 Index("knowledge_by_standing", knowledge.c.standing, knowledge.c.seq)
 Index("knowledge_newest", knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq)
+Index("knowledge_of_task", knowledge.c.task_name, knowledge.c.seq)
 Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)
+_of_task_and_set = knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq
+for _name, _columns, _told in (
+    ("knowledge_pending", _of_task_and_set, knowledge.c.standing.is_(None)),
+    ("knowledge_initial", _of_task_and_set, INITIAL),
+    ("knowledge_initial_of_task", (knowledge.c.task_name, knowledge.c.seq), INITIAL),
+):
+    Index(_name, *_columns, sqlite_where=_told, postgresql_where=_told)
+
+newest_knowledge = Table(
+    "newest_knowledge",  # in sight, of each entity on each task
+    tables,
+    Column("entity", ForeignKey("entities.id"), primary_key=True),
+    Column("task_name", text(200), primary_key=True),
+    Column("test_set", text(64), primary_key=True),
+    Column("trained", Boolean, primary_key=True),  # of what was trained; else of all, initial checkpoints too
+    Column("knowledge", ForeignKey("knowledge.seq"), nullable=False),
+    Column("origin", text(64)),  # the record's. Here too, so that one index answers
+    Index("newest_knowledge_of_task", "task_name", "trained", "knowledge", "test_set", "origin"),
+)
 
 knowledge_artifacts = Table(
     "knowledge_artifacts",
@@ -131,8 +153,9 @@ class_evaluations = Table(
     Column("label", Integer, primary_key=True),  # index into the task's labels
     Column("correct", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
-    Column("verified", BigInteger),  # correct, as the hub found
-    Index("class_evaluations_by_label", "label", "correct"),
+    # In whole millionths, verified or else claimed; 0 without samples. Not found in the question, whose numbers would
+    # not fit there.
+    Column("recall", Integer, nullable=False, server_default="0"),
 )
 
 verifications = Table(
