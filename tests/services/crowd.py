@@ -18,18 +18,19 @@ COMMON = Task(name="common", labels=("even", "odd"), input_shape=(1, 2, 2), test
 OWN = Task(name="own", labels=("even", "odd"), input_shape=(1, 2, 2))
 ORIGINS = [Digest.of(b"origin %d" % number) for number in range(2)]
 
-# Each entity publishes in turn, first its initial checkpoint; every other one claims on data of its own. The hub looked
-# at all but the last hundredth, of which some are quarantined, and a few were withdrawn.
+# Each entity publishes in turn, first its initial checkpoint; every other one claims on data of its own. The hub has
+# looked at all but the last hundredth, of which some are quarantined, and a few were withdrawn.
 FILL = """
 INSERT INTO tasks (seq, digest, name, body) VALUES (1, 'common', 'common', :common), (2, 'own', 'own', :own);
 INSERT INTO architectures (seq, name, arguments, pin, body) VALUES (1, 'line', '{}', 'line', :line);
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :entities)
 INSERT INTO entities (seq, id, name, registered_at, sequence) SELECT i + 1, 'e' || i, 'entity ' || i, :now, 0 FROM n;
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :entities * :each)
-INSERT INTO knowledge (seq, id, entity, task, task_name, test_set, architecture, accuracy, round, origin, published_at,
-    key, sequence, draft, standing, withdrawn_at)
+INSERT INTO knowledge (seq, id, entity, task, task_name, test_set, architecture, accuracy, round, origin,
+    published_at, key, sequence, draft, standing, withdrawn_at)
 SELECT i + 1, 'k' || i, 'e' || (i % :entities), 1 + i % 2, CASE i % 2 WHEN 0 THEN 'common' ELSE 'own' END,
-    CASE i % 2 WHEN 0 THEN :test_set ELSE :zeros || (1000000 + i % :entities) END, 1, (i * 7919 % 10007) / 10007.0, i / :entities,
+    CASE i % 2 WHEN 0 THEN :test_set ELSE :zeros || (1000000 + i % :entities) END, 1,
+    (i * 7919 % 10007) / 10007.0, i / :entities,
     CASE i % 5 WHEN 0 THEN :origin ELSE :other END, :now, 'key ' || i, 0, 'd',
     CASE WHEN i * 100 > :entities * :each * 99 THEN NULL WHEN i % 97 = 0 THEN 'quarantined'
         WHEN i % 3 = 0 THEN 'verified' ELSE 'unverifiable' END,

@@ -27,12 +27,15 @@ _UNLOCK = "SELECT pg_advisory_unlock_all()"
 # A machine that is gone without a word is noticed within half a minute.
 _CONNECT = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "tcp_user_timeout": "30000"}
 # A writer that stands still gives its lock back; who waits for one gets an answer. A plan is made for the values that
-# are asked for: one that is made for any value does not know how short a page is.
+# are asked for: one that is made for any value does not know how short a page is. Everything is found by looking up a
+# few rows; the other joins read whole tables where the planner guesses wrong.
 _SESSION = """
 SET TimeZone = 'UTC';
 SET idle_in_transaction_session_timeout = '60s';
 SET lock_timeout = '30s';
 SET plan_cache_mode = force_custom_plan;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
 SET jit = off;
 """
 
