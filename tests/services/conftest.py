@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -81,6 +82,39 @@ def draft(vault_store, entity):
         return dataclasses.replace(base, **changes)
 
     return make
+
+
+@pytest.fixture
+def draft_of(vault_store):
+    """Make a draft of an entity whose blobs are in the vault, for any store."""
+
+    def make(entity, correct, *, total=(10, 10), **changes):
+        return Draft(
+            entity=entity,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: vault_store.put(safetensors_file(ARCHITECTURE.manifest))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=total),
+            **{"round": 1} | changes,
+        )
+
+    return make
+
+
+@pytest.fixture
+def stores(registry_database, vault_store):
+    """Two stores on one database, as two processes would have them."""
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as one,
+        closing(RegistryStore(registry_database, vault=vault_store)) as other,
+    ):
+        yield one, other
+
+
+@pytest.fixture
+def signed_by():
+    """The draft, signed with the key of an identity."""
+    return lambda identity, draft: dataclasses.replace(draft, signature=identity.sign(record_bytes(draft)))
 
 
 class Service:

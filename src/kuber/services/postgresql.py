@@ -148,7 +148,8 @@ def _place(url: str) -> URL:
 
 def _shown(place: URL) -> str:
     """A URL without its password, wherever that stands."""
-    return place.set(password=None, query={}).render_as_string()
+    shown = URL.create(place.drivername, place.username, None, place.host, place.port, place.database)
+    return shown.render_as_string()
 
 
 def _engine(place: URL, connections: int, **options: Any) -> Engine:
