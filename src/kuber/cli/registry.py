@@ -19,6 +19,9 @@ def registry(
     database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
     open_enrolment: Annotated[bool, typer.Option(help="Let any entity of this machine join uninvited.")] = False,
+    keep_best: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Of an entity on a task, beside its newest, what is kept; 0: all.")
+    ] = 0,
     requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
@@ -41,6 +44,7 @@ def registry(
             secret=hub_secret(secret.expanduser()),
             database=database,
             open_enrolment=open_enrolment,
+            keep_best=keep_best,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

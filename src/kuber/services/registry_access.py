@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from kuber.domain.access import OPERATOR, AuditEntry, Caller, Invitation, Scope
 from kuber.domain.admission import check_owner, check_text
@@ -20,7 +20,7 @@ from kuber.services.database import Database
 from kuber.services.recollection import Recollection
 from kuber.services.registry_audit import note, read_audit
 from kuber.services.registry_members import find_member, insert_member, read_member
-from kuber.services.registry_tables import entities, invitations, tokens
+from kuber.services.registry_tables import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
 from kuber.wire import EnrolmentBody, enrolment_bytes
 
@@ -175,6 +175,11 @@ class RegistryAccess:
             found = read_audit(connection, after=after, limit=limit + 1, public=False)
         items = tuple(entry for _, entry in found[:limit])
         return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
+
+    def last_event(self) -> int:
+        """The number of the last event; 0 before the first."""
+        with self._database.read() as connection:
+            return connection.scalar(select(func.max(audit.c.seq))) or 0
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
         """What every entity may know of what was changed, after the event of this number, with its numbers."""

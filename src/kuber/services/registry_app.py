@@ -47,6 +47,7 @@ def open_registry(
     secret: str,
     database: str | None = None,
     open_enrolment: bool = False,
+    keep_best: int = 0,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
@@ -56,7 +57,7 @@ def open_registry(
     `ca` is a file of certificates to trust instead of the system's.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
-        store = RegistryStore(database or folder / "registry.sqlite", vault=link)
+        store = RegistryStore(database or folder / "registry.sqlite", vault=link, keep_best=keep_best)
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)

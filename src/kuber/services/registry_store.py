@@ -15,7 +15,7 @@ from sqlalchemy import (
     update,
 )
 
-from kuber.domain.access import REPORT, VERIFIER
+from kuber.domain.access import PUBLISH, REPORT, VERIFIER
 from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -51,6 +51,7 @@ from kuber.services.registry_members import (
 )
 from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
+from kuber.services.registry_retention import retire
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
@@ -101,10 +102,13 @@ class RegistryStore:
         vault: BlobSource,
         clock: Callable[[], datetime] = utc_now,
         ids: Callable[[], str] = sortable_id,
+        keep_best: int = 0,
     ) -> None:
+        """`keep_best` is how many records of an entity on a task are kept beside its newest; 0: all."""
         self._vault = vault
         self._clock = clock
         self._ids = ids
+        self._keep_best = keep_best
         self.database = Database(database, history="registry")
         self._shared = SharedRows()
         # What changes is remembered only where no other process changes it.
@@ -191,12 +195,15 @@ class RegistryStore:
         id = self._ids()
         self._vault.pin(id, draft.artifacts.items())
         try:
-            stored, new = self._insert(draft, id=id, key=key, digest=digest)
+            stored, new, retired = self._insert(draft, id=id, key=key, digest=digest)
         except (RequestRejectedError, ConflictError):
             self._unpin(id)
             raise
         if not new:  # another request with this key was faster, and its record has pins of its own
             self._unpin(id)
+        for old in retired:
+            self._known.forget(old)
+            self._unpin(old)
         return stored, new
 
     def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
@@ -210,18 +217,21 @@ class RegistryStore:
             self._publishers.keep(id, known, since=changes)
         return known
 
-    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
+    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool, list[str]]:
+        """The record, whether it is new, and the ids of those that are kept no longer beside it."""
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
-        def work(connection: Connection) -> tuple[Knowledge, bool]:
+        def work(connection: Connection) -> tuple[Knowledge, bool, list[str]]:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
-                return earlier, False
+                return earlier, False, []
             count_record(connection, draft)
             insert_knowledge(connection, self._shared, record, key=key, draft=digest)
-            note(connection, record.published_at, draft.entity, "publish", id, publication_detail(record))
-            return record, True
+            now = record.published_at
+            note(connection, now, draft.entity, PUBLISH, id, publication_detail(record))
+            retired = retire(connection, record, best=self._keep_best, now=now) if self._keep_best else []
+            return record, True, retired
 
         return self.database.write(work)
 

@@ -107,8 +107,10 @@ Index("knowledge_by_standing", knowledge.c.standing, knowledge.c.seq)
 Index("knowledge_newest", knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq)
 Index("knowledge_of_task", knowledge.c.task_name, knowledge.c.seq)
 Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)
+_kept = knowledge.c.entity, knowledge.c.task_name, knowledge.c.test_set, knowledge.c.accuracy.desc(), knowledge.c.seq
 _of_task_and_set = knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq
 for _name, _columns, _told in (
+    ("knowledge_kept", _kept, knowledge.c.withdrawn_at.is_(None)),
     ("knowledge_pending", _of_task_and_set, knowledge.c.standing.is_(None)),
     ("knowledge_initial", _of_task_and_set, INITIAL),
     ("knowledge_initial_of_task", (knowledge.c.task_name, knowledge.c.seq), INITIAL),
