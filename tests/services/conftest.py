@@ -53,10 +53,20 @@ def vault_store(tmp_path):
     store.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a registry keeps what it stores."""
+    return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")
+
+
+# For tests that look into the file.
+on_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def registry_store(tmp_path, vault_store):
+def registry_store(place, vault_store):
     times = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=n) for n in range(10**6))
-    store = RegistryStore(tmp_path / "registry.sqlite", vault=vault_store, clock=lambda: next(times))
+    store = RegistryStore(place, vault=vault_store, clock=lambda: next(times))
     yield store
     store.close()
 

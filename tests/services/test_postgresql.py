@@ -1,6 +1,7 @@
 """What is particular to a registry or vault on PostgreSQL: opening and losing the server, values, locks."""
 
 import asyncio
+import functools
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from kuber.services import registry_tables, vault_tables
 from kuber.services.database import Database
 from kuber.services.postgresql import PostgreSQL
 from kuber.services.registry_access import RegistryAccess
-from kuber.services.registry_app import registry_app
+from kuber.services.registry_app import open_registry, registry_app
 from kuber.services.registry_store import RegistryStore, sortable_id
 from kuber.services.vault_store import VaultStore
 
@@ -139,6 +140,25 @@ def test_a_database_of_a_newer_kuber_is_one_sentence(postgres):
         with pytest.raises(ServiceError, match="newer KUber") as refused:
             Database(url, history="vault")
     assert "postgresql+psycopg://postgres@" in refused.value.message
+
+
+@pytest.mark.parametrize("service", ["registry", "vault"])
+def test_a_folder_with_a_database_of_its_own_is_not_left_aside(service, tmp_path, registry_database, vault_database):
+    (tmp_path / f"{service}.sqlite").touch()
+    if service == "vault":
+        opened = functools.partial(VaultStore, tmp_path, database=vault_database)
+    else:
+        told = {"vault": "http://127.0.0.1:1", "secret": "s" * 40, "database": registry_database}
+        opened = open_registry(tmp_path, **told).__enter__
+    with pytest.raises(ServiceError, match=f"holds a SQLite database .{service}.sqlite.*--data"):
+        opened()
+
+
+def test_a_vault_holds_its_folder_also_when_its_index_is_elsewhere(tmp_path, vault_database):
+    first = VaultStore(tmp_path / "v", database=vault_database)
+    with closing(first), pytest.raises(ServiceError, match="in use by another service"):
+        VaultStore(tmp_path / "v", database=vault_database)
+    VaultStore(tmp_path / "v", database=vault_database).close()
 
 
 # Migrations
@@ -381,13 +401,6 @@ def test_a_lock_is_held_against_other_processes(vault_database):
             order.append("first")
         thread.join(10)
         assert order == ["first", "second"]
-
-
-def test_a_lock_is_let_go_after_a_failure(database):
-    with pytest.raises(RequestRejectedError, match=r"No\."), database.locked("blob", "a"):
-        raise RequestRejectedError("No.")
-    with database.locked("blob", "a"):
-        pass
 
 
 def test_a_lock_that_was_lost_is_told(postgres, database):

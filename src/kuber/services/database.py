@@ -71,6 +71,18 @@ class Backend(Protocol):
         ...
 
 
+def chosen(url: str | None, file: Path) -> Path | str:
+    """The database that is named, or this file. ServiceError when one is named and the file is there too: it would be
+    left aside unseen, with all that it holds.
+    """
+    if url is not None and file.exists():
+        raise ServiceError(
+            f"The folder {file.parent} holds a SQLite database ({file.name}), which --database would leave aside; "
+            "name another folder with --data, or move that file away."
+        )
+    return file if url is None else url
+
+
 class Database:
     """A SQLite file (a path) or a PostgreSQL database (a URL), and its writer thread.
 

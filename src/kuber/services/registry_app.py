@@ -16,6 +16,7 @@ from kuber.domain.query import MAX_LIMIT, Order
 from kuber.domain.verification import Standing
 from kuber.errors import RequestRejectedError
 from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
+from kuber.services.database import chosen
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.registry_access import RegistryAccess
@@ -57,7 +58,7 @@ def open_registry(
     `ca` is a file of certificates to trust instead of the system's.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
-        store = RegistryStore(database or folder / "registry.sqlite", vault=link, keep_best=keep_best)
+        store = RegistryStore(chosen(database, folder / "registry.sqlite"), vault=link, keep_best=keep_best)
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)

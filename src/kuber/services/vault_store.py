@@ -20,7 +20,7 @@ from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
-from kuber.services.database import Database
+from kuber.services.database import Database, chosen
 from kuber.services.sqlite import hold
 from kuber.services.vault_incoming import Incoming, make, sync, unwritable
 from kuber.services.vault_quota import check_room
@@ -65,8 +65,9 @@ class VaultStore:
         self._guards = [threading.Lock() for _ in range(_GUARDS)]
         self._receiving: set[str] = set()  # names of files in incoming/
         index = folder / "vault.sqlite"
-        self._held = hold(index) if database else None  # a file is held by its own database
-        self.database = Database(database or index, history="vault")
+        place = chosen(database, index)
+        self._held = None if place is index else hold(index)  # a file is held by its own database
+        self.database = Database(place, history="vault")
         try:
             self._blobs.mkdir(exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
