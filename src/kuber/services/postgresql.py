@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, TimeoutError
 
 from kuber.errors import (
     InsufficientStorageError,
@@ -121,7 +121,7 @@ class PostgreSQL:
                             connection.exec_driver_sql(_UNLOCK)
                         raise
                     connection.exec_driver_sql(_UNLOCK)
-            except DBAPIError as error:
+            except (DBAPIError, TimeoutError) as error:
                 raise ServiceUnavailableError(f"The lock of {', '.join(names)} is lost: {_reason(error)}.") from None
 
     def close(self) -> None:
@@ -185,5 +185,7 @@ def _number(name: str) -> int:
 
 def _reason(error: Exception) -> str:
     """The first line of what the server, or its driver, says."""
+    if isinstance(error, TimeoutError):
+        return "all connections to it are in use; try again"
     lines = str(getattr(error, "orig", None) or error).strip().splitlines() or ["no reason given"]
     return lines[0].rstrip(".")

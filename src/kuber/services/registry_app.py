@@ -95,7 +95,8 @@ def registry_app(
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
         """One record."""
-        # Written here, and once: the framework would check a record again that the store has checked.
+        # Written here, and once for as long as the store remembers the record: the framework would check again what
+        # the store has checked.
         record = await ask(store.knowledge, id)
         of, data = written.get(id, (None, b""))
         if of is not record:
