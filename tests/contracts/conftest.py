@@ -18,7 +18,7 @@ from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_store import VaultStore
 
 
-@pytest.fixture(params=["memory", "disk", "http"])
+@pytest.fixture(params=["memory", "disk", "postgresql", "http"])
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -29,6 +29,9 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
         yield MemoryVault()
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
+            yield store
+    elif place == "postgresql":
+        with closing(VaultStore(tmp_path / "vault", database=request.getfixturevalue("vault_database"))) as store:
             yield store
     else:
         hub = request.getfixturevalue("hub")
@@ -47,8 +50,9 @@ def registry(
 ) -> Iterator[Registry]:
     if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
-    elif place == "disk":
-        with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault, clock=clock, ids=ids)) as store:
+    elif place in ("disk", "postgresql"):
+        database = tmp_path / "registry.sqlite" if place == "disk" else request.getfixturevalue("registry_database")
+        with closing(RegistryStore(database, vault=vault, clock=clock, ids=ids)) as store:
             yield store
     else:
         hub = request.getfixturevalue("hub")

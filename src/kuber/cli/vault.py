@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+from kuber.cli.serving import Certificate, DatabaseUrl, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
 
 _YEAR = 366 * 86400
 
@@ -22,6 +22,7 @@ def vault(
     port: Port = 5002,
     registry: Annotated[str, typer.Option(help="Address of the registry.")] = "http://127.0.0.1:5001",
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
+    database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
     entity_quota: Annotated[
@@ -55,6 +56,7 @@ def vault(
             data.expanduser(),
             registry=registry,
             secret=hub_secret(secret.expanduser()),
+            database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
             keeping=keeping,

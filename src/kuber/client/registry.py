@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
+from kuber.domain.access import AuditEntry
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft, Knowledge
@@ -16,6 +17,7 @@ from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.wire import (
     AttestationBody,
+    AuditBody,
     DeliveryBody,
     DraftBody,
     EnrolledBody,
@@ -114,6 +116,16 @@ class HttpRegistry(HttpService):
         body = DraftBody.of(draft).model_dump_json().encode()
         answer = self.ask("POST", "/v1/knowledge", content=body, key=key, acting=draft.entity)
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
+
+    def watch(self, *, after: str | None = None, task: str | None = None, seconds: float = 20.0) -> Page[AuditEntry]:
+        """What was published, on this task or on any, since the page whose cursor `after` is.
+
+        Waits up to `seconds`, at most 20, for the first; without `after` it tells of what is yet to come. The
+        cursor is always there. Thousands may wait: the registry looks once for all of them.
+        """
+        params = {"after": after, "task": task, "seconds": seconds}
+        answer = self.ask("GET", "/v1/news", params=params)
+        return self.parse(PageBody[AuditBody].read, answer.data).value()
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""

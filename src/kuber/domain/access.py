@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-OPERATOR, VERIFIER = "admin", "verifier"  # as actors
+OPERATOR, VERIFIER, RETENTION = "admin", "verifier", "retention"  # as actors
+PUBLISH = "publish"  # as an act
 REPORT = "report"  # as an act: an entity tells that it lives
 RELEASED = "released"  # as an act: the operator ends a quarantine
 PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # for the operator only

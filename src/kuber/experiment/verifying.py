@@ -30,7 +30,9 @@ def verify_for_ever(
     ca: Path | None,
     say: Callable[[str], None],
 ) -> None:
-    """Examine what is new every `pause` seconds; without a pause, only what is there."""
+    """Examine what is new as soon as it is published, and look again every `pause` seconds, since what is released is
+    no news; without a pause, examine only what is there.
+    """
     yardstick = yardstick_of(settings, secret_set, say)
     credentials = Credentials(token=token)
 
@@ -48,12 +50,16 @@ def verify_for_ever(
             examiner.examine_pending(tell)
             return
         say(f"Examining what is published on {yardstick.task.name}.")
+        news: str | None = None
         while True:
             try:
+                if news is None:  # before the first look, so that nothing falls between the two
+                    news = registry_port.watch(seconds=0.0).cursor
                 examiner.examine_pending(tell)
+                news = registry_port.watch(after=news, task=yardstick.task.name, seconds=min(pause, 20.0)).cursor
             except ServiceUnavailableError as error:
                 say(error.message)
-            time.sleep(pause)
+                time.sleep(pause)
 
 
 def yardstick_of(settings: Settings, secret_set: Path | None, say: Callable[[str], None]) -> Yardstick:

@@ -1,6 +1,6 @@
 """The registry's routes about who takes part: enrolment, keys, tokens, invitations and the audit log."""
 
-import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -8,11 +8,12 @@ from fastapi import FastAPI, Header, Query, Response
 from fastapi import Path as InPath
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from kuber.domain.access import OPERATOR, Caller, Scope
+from kuber.domain.access import OPERATOR, PUBLISH, Caller, Scope
 from kuber.domain.query import MAX_LIMIT
 from kuber.errors import NotAuthorizedError
 from kuber.services.guard import Guard, check_acts_for
 from kuber.services.registry_access import RegistryAccess
+from kuber.services.registry_news import News
 from kuber.services.registry_store import RegistryStore
 from kuber.wire import (
     AuditBody,
@@ -29,7 +30,8 @@ from kuber.wire import (
     TokenBody,
 )
 
-POLL_SECONDS = 0.25  # between two looks at what is new, for whoever follows
+EVENTS = 100  # that a follower is sent at a time
+LONGEST_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
@@ -43,6 +45,8 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
 
 def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Guard) -> None:
     """Add the routes, on these stores."""
+    ask = store.database.ask
+    news = News(lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event))
     readers = guard.admits(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
@@ -57,12 +61,12 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[MemberBody]:
         """The registered entities, first come first."""
-        return PageBody[MemberBody].of(store.members(limit=limit, cursor=cursor))
+        return PageBody[MemberBody].of(await ask(store.members, limit=limit, cursor=cursor))
 
     @app.get("/v1/entities/{id}", operation_id="get_entity")
     async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
         """One entity, with its keys."""
-        return MemberBody.of(store.member(id))
+        return MemberBody.of(await ask(store.member, id))
 
     @app.post("/v1/entities/{id}/keys", operation_id="change_key")
     def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
@@ -84,15 +88,35 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     ) -> AsyncIterator[ServerSentEvent]:
         """What was changed, as server-sent events; their ids count up in the order of the commits."""
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+        if follow:
+            async for notice in news.follow(after, limit=EVENTS):
+                yield notice.event
+        while found := await news.after(after, limit=EVENTS):
+            for notice in found:
+                yield notice.event
+            after = found[-1].number
+
+    @app.get("/v1/news", operation_id="watch")
+    async def watch(
+        caller: Annotated[Caller, readers],
+        after: Annotated[
+            int | None, Query(ge=0, lt=2**63, description="Of the answer before; without it: what is yet to come.")
+        ] = None,
+        task: Annotated[str | None, Query(max_length=200, description="Name of the task; without one: any.")] = None,
+        seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="To wait for the first.")] = 0.0,
+    ) -> PageBody[AuditBody]:
+        """Publications since the answer before, as soon as there is one: its cursor is what to ask `after` next."""
+        number = await news.last() if after is None else after
+        end = time.monotonic() + seconds
         while True:
-            found = access.events(after=after)
-            for number, entry in found:
-                after = number
-                yield ServerSentEvent(id=str(number), event=entry.act, data=AuditBody.of(entry))
+            found = await news.after(number, limit=MAX_LIMIT)
+            told = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
+            number = found[-1].number if found else number
+            left = end - time.monotonic()
+            if told or (left <= 0 and not found):
+                return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in told), cursor=str(number))
             if not found:
-                if not follow:
-                    return
-                await asyncio.sleep(POLL_SECONDS)
+                await news.wait(number, left)
 
     @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
     def revoke(
@@ -110,7 +134,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     @app.post("/v1/tokens/check", operation_id="check_token")
     async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
         """Whom a token belongs to; 403 when it is none. For the vault."""
-        return CallerBody.of(access.caller(body.token))
+        return CallerBody.of(await ask(access.caller, body.token))
 
     @app.post("/v1/invitations", operation_id="invite", status_code=201)
     def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
@@ -120,7 +144,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     @app.get("/v1/invitations", operation_id="list_invitations")
     async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
         """The last invitations, without their codes."""
-        items = tuple(InvitationBody.of(one) for one in access.invitations())
+        items = tuple(InvitationBody.of(one) for one in await ask(access.invitations))
         return PageBody[InvitationBody](items=items)
 
     @app.get("/v1/audit", operation_id="list_audit")
@@ -128,4 +152,4 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[AuditBody]:
         """Every change of the hub, first come first."""
-        return PageBody[AuditBody].of(access.audit(limit=limit, cursor=cursor))
+        return PageBody[AuditBody].of(await ask(access.audit, limit=limit, cursor=cursor))

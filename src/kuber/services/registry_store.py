@@ -15,7 +15,7 @@ from sqlalchemy import (
     update,
 )
 
-from kuber.domain.access import REPORT, VERIFIER
+from kuber.domain.access import PUBLISH, REPORT, VERIFIER
 from kuber.domain.admission import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -28,6 +28,7 @@ from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
+from kuber.services.recollection import Recollection
 from kuber.services.registry_audit import note
 from kuber.services.registry_deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry_discovery import discovery
@@ -48,7 +49,9 @@ from kuber.services.registry_members import (
     read_members,
     registered_member,
 )
+from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
+from kuber.services.registry_retention import retire
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
@@ -86,29 +89,32 @@ def sortable_id() -> str:
 
 
 class RegistryStore:
-    """The Registry port on a SQLite file. Safe to use from several threads, closed by `close`.
+    """The Registry port on a database: a SQLite file (its path), or PostgreSQL (a URL), which others may share.
 
-    Raises ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
+    Safe to use from several threads, closed by `close`. Raises SettingsError for a URL of no database,
+    ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
     """
 
     def __init__(
         self,
-        database: Path,
+        database: Path | str,
         *,
         vault: BlobSource,
         clock: Callable[[], datetime] = utc_now,
         ids: Callable[[], str] = sortable_id,
+        keep_best: int = 0,
     ) -> None:
+        """`keep_best` is how many records of an entity on a task are kept beside its newest; 0: all."""
         self._vault = vault
         self._clock = clock
         self._ids = ids
+        self._keep_best = keep_best
         self.database = Database(database, history="registry")
-        # Only what is found out about a record changes it, and no other process writes to the database.
-        self._known: dict[str, Knowledge] = {}
         self._shared = SharedRows()
-        self._publishers: dict[str, Member] = {}
-        self._key_changes = 0  # what was read of a member before one is not remembered after it
-        self._judged = 0  # counts changes of records: what was read before one is not remembered after it
+        # What changes is remembered only where no other process changes it.
+        remembered = 0 if self.database.shared else REMEMBERED
+        self._known: Recollection[Knowledge] = Recollection(remembered)
+        self._publishers: Recollection[Member] = Recollection(remembered)
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -165,8 +171,7 @@ class RegistryStore:
             return replace(member, keys=(*member.keys, key))
 
         changed = self.database.write(work)
-        self._key_changes += 1
-        self._publishers.clear()
+        self._publishers.forget()
         return changed
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
@@ -178,7 +183,7 @@ class RegistryStore:
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
         digest = Digest.of(canonical(body)).hex
-        changes = self._key_changes
+        changes = self._publishers.changes
         with self.database.read() as connection:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
@@ -190,12 +195,15 @@ class RegistryStore:
         id = self._ids()
         self._vault.pin(id, draft.artifacts.items())
         try:
-            stored, new = self._insert(draft, id=id, key=key, digest=digest)
+            stored, new, retired = self._insert(draft, id=id, key=key, digest=digest)
         except (RequestRejectedError, ConflictError):
             self._unpin(id)
             raise
         if not new:  # another request with this key was faster, and its record has pins of its own
             self._unpin(id)
+        for old in retired:
+            self._known.forget(old)
+            self._unpin(old)
         return stored, new
 
     def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
@@ -206,24 +214,24 @@ class RegistryStore:
         known = self._publishers.get(id)
         if known is None:
             known = registered_member(connection, id)
-            if len(self._publishers) >= REMEMBERED:
-                self._publishers.clear()
-            if changes == self._key_changes:
-                self._publishers[id] = known
+            self._publishers.keep(id, known, since=changes)
         return known
 
-    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
+    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool, list[str]]:
+        """The record, whether it is new, and the ids of those that are kept no longer beside it."""
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
-        def work(connection: Connection) -> tuple[Knowledge, bool]:
+        def work(connection: Connection) -> tuple[Knowledge, bool, list[str]]:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
-                return earlier, False
+                return earlier, False, []
             count_record(connection, draft)
             insert_knowledge(connection, self._shared, record, key=key, draft=digest)
-            note(connection, record.published_at, draft.entity, "publish", id, publication_detail(record))
-            return record, True
+            now = record.published_at
+            note(connection, now, draft.entity, PUBLISH, id, publication_detail(record))
+            retired = retire(connection, record, best=self._keep_best, now=now) if self._keep_best else []
+            return record, True, retired
 
         return self.database.write(work)
 
@@ -257,15 +265,12 @@ class RegistryStore:
         known = self._known.get(id)
         if known is not None:
             return known
-        judged = self._judged
+        changes = self._known.changes
         with self.database.read() as connection:
             found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
-        if judged == self._judged:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[id] = found[0]
+        self._known.keep(id, found[0], since=changes)
         return found[0]
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
@@ -309,8 +314,7 @@ class RegistryStore:
         """Change what is found out about a record."""
         record, now = self.knowledge(id), self._clock()
         self.database.write(lambda connection: work(connection, record, now))
-        self._judged += 1
-        self._known.pop(id, None)
+        self._known.forget(id)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Tell that the entity lives, in which round it is, and how good its model is."""
@@ -330,7 +334,10 @@ class RegistryStore:
 
         def work(connection: Connection) -> None:
             chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
-            if connection.execute(update(knowledge).where(*chosen).values(withdrawn_at=now)).rowcount:
+            seq = connection.scalar(select(knowledge.c.seq).where(*chosen))
+            if seq is not None:
+                connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
+                find_newest(connection, seq)
                 note(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)

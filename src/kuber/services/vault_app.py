@@ -68,17 +68,21 @@ def open_vault(
     *,
     registry: str,
     secret: str,
+    database: str | None = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
     keeping: Keeping | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
-    """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve."""
+    """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve.
+
+    With `database`, the URL of a PostgreSQL database, the index is there and only files are in the folder.
+    """
     kept = keeping or Keeping()
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder, lease=kept.lease, quota=entity_quota)) as store,
+        contextlib.closing(VaultStore(folder, database=database, lease=kept.lease, quota=entity_quota)) as store,
     ):
         uploads = Uploads(store, expiry=kept.upload_expiry)
         with collecting(store, uploads, period=kept.period, grace=kept.grace):
@@ -102,6 +106,7 @@ def vault_app(
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """The routes of the vault, on this store."""
+    ask = store.database.ask
     guard = Guard(authenticate)
     readers = guard.admits(*Scope)
     app = application("vault", description="Blobs by digest.", requests_per_minute=requests_per_minute)
@@ -124,7 +129,8 @@ def vault_app(
             raise too_large(max_blob_bytes)
         named = Digest.parse(digest)
         if length.isdigit() and int(length):
-            store.check_room(Artifact(digest=named, size=int(length)), owner=caller.entity)
+            artifact = Artifact(digest=named, size=int(length))
+            await ask(store.check_room, artifact, owner=caller.entity)
         with store.receive(owner=caller.entity) as blob:
             await write_pieces(bounded(pieces_of(request), max_blob_bytes), blob.write)
             artifact, new = await run_in_threadpool(blob.keep, named)
@@ -144,7 +150,7 @@ def vault_app(
         """The bytes with this digest, or one range of them. The reader verifies them."""
         tag = f'"{digest}"'
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(store.open(Digest.parse(digest)))
+            file = stack.enter_context(await ask(store.open, Digest.parse(digest)))
             if if_none_match is not None and tag in if_none_match:
                 return Response(status_code=304, headers={"ETag": tag})
             size = file.seek(0, 2)
@@ -165,7 +171,7 @@ def vault_app(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[ArtifactBody]:
         """What is stored, in order of digest."""
-        return PageBody[ArtifactBody].of(store.blobs(limit=limit, cursor=cursor))
+        return PageBody[ArtifactBody].of(await ask(store.blobs, limit=limit, cursor=cursor))
 
     _add_uploads(app, uploads, guard, max_blob_bytes)
     _add_keeping(app, store, uploads, guard, grace)
@@ -220,6 +226,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
 
 
 def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta) -> None:
+    ask = store.database.ask
     keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
 
     @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
@@ -237,7 +244,7 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
         caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[PinBody]:
         """Every promise, in order of holder and digest."""
-        return PageBody[PinBody].of(store.pins(limit=limit, cursor=cursor))
+        return PageBody[PinBody].of(await ask(store.pins, limit=limit, cursor=cursor))
 
     @app.post("/v1/collections", operation_id="collect")
     def collect_now(caller: Annotated[Caller, keepers]) -> CollectionBody:
