@@ -13,6 +13,7 @@ from kuber.domain.query import Query
 from kuber.entity.log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.agenda import BEGINNING
+from kuber.experiment.comparison import compare, make_plan
 from kuber.experiment.engines import engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger, Standing
@@ -231,6 +232,19 @@ def test_a_straggler_holds_up_who_moves_in_step_and_nobody_else(cache, tmp_path,
     with engine(0) as machine:
         ends = [perform("fedavg", one, engine=machine).standings[-1].time for one in (scene, slow)]
     assert ends[1] == pytest.approx(10 * ends[0])
+
+
+class Nobody:
+    """An `Audience` of a comparison that must not begin."""
+
+    def on_tasks(self, tasks, entities):
+        raise AssertionError("a comparison began that cannot end")
+
+
+def test_a_comparison_with_a_method_in_step_is_refused_before_anything_is_played(cache, tmp_path):
+    plan = make_plan(made(cache, world="churn").settings, ["kuber", "fedavg"], [0])
+    with pytest.raises(SettingsError, match="moves all entities in step"):
+        compare(plan, tmp_path, workers=0, audience=Nobody(), say=lambda _: None)
 
 
 def test_methods_in_step_are_not_for_who_comes_and_goes(cache):

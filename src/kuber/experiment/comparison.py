@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kuber.entity.strategies import strategy_names
 from kuber.errors import SettingsError
+from kuber.experiment.baselines.parties import check_in_step
 from kuber.experiment.comparison_report import write_comparison_report
 from kuber.experiment.engines import Engine
 from kuber.experiment.engines import engine as running_engine
@@ -103,7 +104,9 @@ def compare(
     """
     from kuber.experiment.curves import comparison_plot  # a second that the start can do without
 
-    scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
+    scene = scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
+    if not BASELINES.keys().isdisjoint(plan.strategies):
+        check_in_step(scene)  # before anything is played
     rounds = plan.settings.num_rounds
     tasks = [
         Task(label=name, method=name, seed=seed, rounds=rounds) for seed in plan.seeds for name in plan.strategies

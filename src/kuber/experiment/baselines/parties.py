@@ -23,21 +23,27 @@ PLAIN = LocalPhase()
 Rounds = Generator[list[Work], list[Any], None]  # yields work that may be done at once; is sent the results
 
 
+def check_in_step(scene: Scenario) -> None:
+    """SettingsError unless all entities can be moved in step.
+
+    What is averaged must be of one architecture, and all of them there, in reach and sound all the time.
+    """
+    if len(set(scene.settings.architectures)) > 1:
+        raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
+    if not all(one.steady for one in scene.world.entities):
+        raise SettingsError(
+            "This method moves all entities in step, and in this world some come and go, are cut off or publish what "
+            "is unsound; choose another world, or leave the method out."
+        )
+
+
 class Parties:
     """Every entity of a scenario, moved in step."""
 
     def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
-        """Raises SettingsError when the entities have several architectures, as what is averaged must be alike, and
-        when not all of them are there, in reach and sound all the time, as they are moved in step.
-        """
+        """Raises as `check_in_step`."""
+        check_in_step(scene)
         settings = scene.settings
-        if not all(one.steady for one in scene.world.entities):
-            raise SettingsError(
-                "This method moves all entities in step, and in this world some come and go, are cut off or publish "
-                "what is unsound; choose another world, or leave the method out."
-            )
-        if len(set(settings.architectures)) > 1:
-            raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
         self.scene = scene
         self.learners = make_learners(scene, runtime)
         self.rounds = settings.num_rounds
