@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kuber import tracing
 from kuber.cli.live import PlainLines
 from kuber.cli.options import Ca, with_settings
 from kuber.domain.evaluation import Evaluation
@@ -64,7 +65,12 @@ def entity(
     from kuber.experiment import folders, lone
 
     folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
-    with folders.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+    console = Console(stderr=True)
+    with (
+        folders.at_work(folder),
+        tracing.traced("kuber-entity"),
+        PlainLines(console, rounds=settings.num_rounds) as view,
+    ):
         accuracy = lone.run(
             settings,
             index,

@@ -1,8 +1,10 @@
 """A service's SQLite database: migrated at start, read in place, written by one thread that groups commits."""
 
+import contextvars
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from kuber import tracing
 from kuber.errors import InsufficientStorageError, ServiceError, ServiceUnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -41,6 +44,7 @@ class Database:
         self._lock = _lock(path)
         self._engine = _engine(path)
         self._writing = self._engine.execution_options(kuber_begin="BEGIN IMMEDIATE")
+        self.on_group: Callable[[int, float, bool], None] = lambda writes, seconds, done: None  # after each commit
         self._closed = False
         self._gate = threading.Lock()  # nothing is queued after the end mark
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -86,6 +90,11 @@ class Database:
             raise ServiceUnavailableError(f"The database cannot be written: {cause}.") from None
         return result
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next commit."""
+        return self._waiting.qsize()
+
     def close(self) -> None:
         """Finish the writes that wait, then close; closing again does nothing."""
         with self._gate:
@@ -117,14 +126,17 @@ class Database:
         return group, False
 
     def _commit(self, group: list["_Write"]) -> None:
+        began = time.perf_counter()
         try:
             with self._writing.begin() as connection:
                 for task in group:
                     task.run(connection)
         except BaseException as error:  # noqa: BLE001  the threads that wait must learn of it, whatever it is
+            self.on_group(len(group), time.perf_counter() - began, False)
             for task in group:
                 task.future.set_exception(error)
         else:
+            self.on_group(len(group), time.perf_counter() - began, True)
             for task in group:
                 task.settle()
 
@@ -135,6 +147,7 @@ class _Write:
     def __init__(self, work: Callable[[Connection], Any]) -> None:
         self.future: Future[Any] = Future()
         self._work = work
+        self._context = contextvars.copy_context()  # statements belong to the trace of their request
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -145,7 +158,7 @@ class _Write:
         assert base is not None
         base.execute("SAVEPOINT write")
         try:
-            self._result = self._work(connection)
+            self._result = self._context.run(self._work, connection)
         except BaseException as error:
             if not base.in_transaction:  # SQLite gave it up, on a full disk for one
                 raise
@@ -194,6 +207,7 @@ def _engine(path: Path) -> Engine:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("kuber_begin", "BEGIN"))
 
+    tracing.follow_statements(engine)
     return engine
 
 
