@@ -79,7 +79,7 @@ def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples, signin
         registry.withdraw(records[2].id)
         assert vault.get(Digest.of(data)) == data
         httpx.get(f"{hub.registry}/v1/nowhere/{member.id}", trust_env=False)
-        httpx.request("BREW", f"{hub.vault}/coffee", trust_env=False)
+        httpx.request("OPTIONS", f"{hub.vault}/coffee", trust_env=False)
         counts, stored = scrape(hub.registry), scrape(hub.vault)
         operator = stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.operator)))
         operator.scrub()
