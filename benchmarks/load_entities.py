@@ -102,9 +102,7 @@ class Entity:
         )
         signed = wish.model_copy(update={"signature": self.identity.sign(enrolment_bytes(wish))})
         enrolled = json.loads(
-            await ask(
-                session, Call("POST", f"{self.registry}/v1/entities", JSON, signed.model_dump_json().encode())
-            )
+            await ask(session, Call("POST", f"{self.registry}/v1/entities", JSON, signed.model_dump_json().encode()))
         )
         self.id = enrolled["member"]["id"]
         self.headers = {"Authorization": f"Bearer {enrolled['token']}"}
@@ -169,9 +167,7 @@ class Entity:
         return Evaluation(test_set=self.task.test_set or Digest.of(b""), correct=correct, total=(200,) * len(LABELS))
 
 
-def entities(
-    numbers: range, *, run: str, hub: Hub, strategy: str, per_task: int, blob_bytes: int
-) -> list[Entity]:
+def entities(numbers: range, *, run: str, hub: Hub, strategy: str, per_task: int, blob_bytes: int) -> list[Entity]:
     """Those with these numbers."""
     decides = strategy_named(strategy)
     return [

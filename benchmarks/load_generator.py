@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -72,12 +73,14 @@ class Generator:
         self._queues = [asyncio.Lock() for _ in own]  # an entity publishes one record after the other
 
     async def join(self) -> None:
-        """Every entity joins."""
+        """Every entity joins, and publishes once: there is something to discover."""
         room = asyncio.Semaphore(JOINING)
 
         async def one(entity: Entity) -> None:
             async with room:
                 await entity.join(self._session)
+                for call in entity.publication():
+                    await ask(self._session, call)
 
         await asyncio.gather(*map(one, self._entities))
 
@@ -204,7 +207,7 @@ def crowd(count: int, *, processes: int, connections: int, made: dict[str, Any])
     context = multiprocessing.get_context("spawn")
     pipes, started = [], []
     bounds = [count * place // processes for place in range(processes + 1)]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         ours, theirs = context.Pipe()
         process = context.Process(
             target=serve, args=(theirs, range(first, last), max(1, connections // processes), made), daemon=True

@@ -11,11 +11,19 @@ from hub_site import service
 
 @dataclass(frozen=True)
 class Site:
-    """The addresses of a hub, and the processes of its services."""
+    """The addresses of a hub, the processes of its services, and its folder."""
 
     registries: tuple[str, ...]
     vault: str
     processes: dict[str, int]
+    folder: Path
+
+    def stored(self) -> dict[str, int]:
+        """Bytes of the databases' files."""
+        return {
+            file.parent.name: file.stat().st_size + file.with_name(f"{file.name}-wal").stat().st_size
+            for file in self.folder.glob("*/*.sqlite")
+        }
 
 
 @contextmanager
@@ -43,4 +51,4 @@ def site(folder: Path, database: str, registries: int) -> Iterator[Site]:
             url, id = stack.enter_context(service(folder, "registry", *told))
             urls.append(url)
             processes[f"registry {number}"] = id
-        yield Site(registries=tuple(urls), vault=vault, processes=processes)
+        yield Site(registries=tuple(urls), vault=vault, processes=processes, folder=folder)
