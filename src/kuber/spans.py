@@ -57,9 +57,8 @@ class Discreet(SpanExporter):
 
 
 def _of_nobody(span: ReadableSpan) -> bool:
-    """A statement outside of a request, or the taking of a connection from the pool."""
-    of_database = span.kind is SpanKind.CLIENT and any(name.startswith("db.") for name in span.attributes or ())
-    return of_database and (span.parent is None or span.name == "connect")
+    """A statement outside of a request, such as those of a collection."""
+    return span.parent is None and any(name.startswith("db.") for name in span.attributes or ())
 
 
 def _bare(span: ReadableSpan) -> ReadableSpan:
