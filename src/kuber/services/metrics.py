@@ -1,12 +1,16 @@
 """What a service counts of itself, for Prometheus: one set of metrics for each application."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -14,7 +18,7 @@ import kuber
 from kuber.services.database import Database
 from kuber.wire import PROTOCOL
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WINDOW = 300.0  # seconds; whoever asked within this and the part of the next that has gone by is online
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
@@ -24,18 +28,23 @@ UNMATCHED = "unmatched"  # in place of a path without a route: callers may send 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True, slots=True)
 class _Series:
-    """Where the requests of one method, route and status are counted."""
+    """The requests of one method, route and status."""
 
-    seconds: Histogram
-    received: Counter
-    sent: Counter
-    act: Counter | None
+    __slots__ = ("buckets", "received", "seconds", "sent")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(SECONDS) + 1)  # requests that took longer than the bound before
+        self.seconds = 0.0
+        self.received = self.sent = 0
 
 
-class Metrics:
-    """The metrics of one application, which other parts of it add theirs to. Safe to use from several threads."""
+class Metrics(Collector):
+    """The metrics of one application, which other parts of it add theirs to.
+
+    Requests are begun, ended and told by one thread, that of the event loop: so they are counted without the locks of
+    prometheus_client, which cost several times as much. All else is safe to use from several threads.
+    """
 
     def __init__(self, service: str) -> None:
         self._registry = CollectorRegistry()
@@ -43,23 +52,14 @@ class Metrics:
         told = {"service": service, "version": kuber.__version__, "protocol": str(PROTOCOL)}
         build = Gauge("kuber_build_info", "What runs here; always 1.", list(told), registry=self._registry)
         build.labels(**told).set(1)
-        labels = ("method", "route", "status")
-        self._seconds = Histogram(
-            "kuber_http_request_seconds",
-            "Requests, by the seconds from their head to the end of their answer.",
-            labels,
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self._received = self.counter("kuber_http_received_bytes", "Bytes of bodies that came in.", "route")
-        self._sent = self.counter("kuber_http_sent_bytes", "Bytes of bodies that were sent.", "route")
-        self._under_way = self.gauge("kuber_http_requests_under_way", "Requests whose answer has not ended.")
-        self._series: dict[tuple[str, str, int], _Series] = {}
-        self._acts: dict[tuple[str, str, int], Counter] = {}
+        self._under_way = 0
+        self._series: dict[tuple[str, str, int], _Series] = defaultdict(_Series)
+        self._acts: list[tuple[str, str, tuple[str, str, int]]] = []
+        self._registry.register(self)
 
-    def counter(self, name: str, told: str, *labels: str) -> Counter:
+    def counter(self, name: str, told: str) -> prometheus_client.Counter:
         """A new metric that only rises; its name is told with `_total` behind it."""
-        return Counter(name, told, labels, registry=self._registry)
+        return prometheus_client.Counter(name, told, registry=self._registry)
 
     def gauge(self, name: str, told: str, read: Callable[[], float] | None = None) -> Gauge:
         """A new metric that rises and falls; `read` tells it when it is asked for."""
@@ -68,9 +68,9 @@ class Metrics:
             made.set_function(read)
         return made
 
-    def count_answers(self, method: str, route: str, status: int, counted: Counter) -> None:
-        """Count a route's answers of this status in a metric of their own, too."""
-        self._acts[method, route, status] = counted
+    def count_answers(self, name: str, told: str, method: str, route: str, status: int) -> None:
+        """A new metric that counts a route's answers of this status."""
+        self._acts.append((name, told, (method, route, status)))
 
     def watch(self, database: Database) -> None:
         """Tell of a database's writes."""
@@ -93,26 +93,48 @@ class Metrics:
 
     def begun(self) -> None:
         """A request came."""
-        self._under_way.inc()
+        self._under_way += 1
 
     def ended(self, scope: Scope, status: int, *, seconds: float, received: int, sent: int) -> None:
         """Its answer ended, or nobody was left to hear it: status 0."""
-        self._under_way.dec()
+        self._under_way -= 1
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method = scope["method"] if scope["method"] in METHODS else "other"
-        series = self._series.get((method, route, status))
-        if series is None:
-            series = self._series[method, route, status] = _Series(
-                seconds=self._seconds.labels(method, route, str(status)),
-                received=self._received.labels(route),
-                sent=self._sent.labels(route),
-                act=self._acts.get((method, route, status)),
-            )
-        series.seconds.observe(seconds)
-        series.received.inc(received)
-        series.sent.inc(sent)
-        if series.act is not None:
-            series.act.inc()
+        series = self._series[method, route, status]
+        series.buckets[bisect_left(SECONDS, seconds)] += 1
+        series.seconds += seconds
+        series.received += received
+        series.sent += sent
+
+    def collect(self) -> Iterator[Metric]:
+        """What was counted of requests, for the registry of prometheus_client."""
+        yield GaugeMetricFamily(
+            "kuber_http_requests_under_way", "Requests whose answer has not ended.", self._under_way
+        )
+        times = HistogramMetricFamily(
+            "kuber_http_request_seconds",
+            "Requests, by the seconds from their head to the end of their answer.",
+            labels=("method", "route", "status"),
+        )
+        received, sent = Counter[str](), Counter[str]()
+        for (method, route, status), series in self._series.items():
+            bounds = [*map(str, SECONDS), "+Inf"]
+            below = list(zip(bounds, accumulate(series.buckets), strict=True))
+            times.add_metric((method, route, str(status)), below, series.seconds)
+            received[route] += series.received
+            sent[route] += series.sent
+        yield times
+        for name, told, counts in (
+            ("kuber_http_received_bytes", "Bytes of bodies that came in.", received),
+            ("kuber_http_sent_bytes", "Bytes of bodies that were sent.", sent),
+        ):
+            family = CounterMetricFamily(name, told, labels=("route",))
+            for route, count in counts.items():
+                family.add_metric((route,), count)
+            yield family
+        for name, told, place in self._acts:
+            count = sum(self._series[place].buckets) if place in self._series else 0
+            yield CounterMetricFamily(name, told, count)
 
     def told(self) -> Response:
         """All of it, in Prometheus's text format."""

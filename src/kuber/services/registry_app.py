@@ -224,5 +224,5 @@ def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
         ("kuber_reports", "Reports of entities that live.", "POST", "/v1/entities/{id}/reports", 204),
         ("kuber_withdrawals", "Withdrawals.", "DELETE", "/v1/knowledge/{id}", 204),
     ):
-        metrics.count_answers(method, route, status, metrics.counter(name, told))
+        metrics.count_answers(name, told, method, route, status)
     return metrics, presence
