@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint browser docs pictures soak clean
+.PHONY: setup run test lint browser nginx docs pictures soak clean
 
 setup: .venv/installed
 
@@ -27,7 +27,13 @@ browser:
 	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
 	  chromium fonts-dejavu-core >/dev/null; }
 
-test: lint browser
+# What deploy/ ships is tested with Debian's nginx, and with systemd's own check of unit files.
+nginx:
+	@{ PATH="$$PATH:/usr/sbin" command -v nginx && command -v systemd-analyze; } >/dev/null || \
+	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
+	  nginx-light systemd >/dev/null; }
+
+test: lint browser nginx
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 docs: setup
@@ -38,7 +44,7 @@ pictures: setup browser
 	$(BIN)/python docs/pictures/take.py
 
 # Hours: every kill point, many lives, long histories.
-soak: setup browser
+soak: setup browser nginx
 	$(BIN)/pytest --soak -m soak --timeout 7200
 
 clean:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from hub_records import discovery, publishes, publishes_over_http, reads
+from hub_records import counting, discovery, publishes, publishes_over_http, reads
 from hub_site import MIB, hub, pairs, tell, weights
 
 from kuber.client.credentials import Credentials
@@ -143,14 +143,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=7)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--only", default="download,pull,upload,memory,reads,publishes,http,discovery")
+    parser.add_argument("--only", default="download,pull,upload,memory,reads,metrics,publishes,http,discovery")
     asked = parser.parse_args()
     chosen = set(asked.only.split(","))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if chosen & {"download", "pull", "upload", "memory"}:
             transfers(folder / "transfers", asked.times, chosen.__contains__)
-        for line, measure in (("reads", reads), ("publishes", publishes), ("http", publishes_over_http)):
+        for line, measure in (
+            ("reads", reads),
+            ("metrics", counting),
+            ("publishes", publishes),
+            ("http", publishes_over_http),
+        ):
             if line in chosen:
                 (folder / line).mkdir()
                 measure(folder / line, asked.times)

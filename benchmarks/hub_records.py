@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from hub_site import ONE_BY_ONE, SMALL, TASK, TEST_SET, draft, hub, pairs, tell
+from hub_site import ONE_BY_ONE, SMALL, TASK, TEST_SET, UNCOUNTED, draft, hub, pairs, tell
 
 from kuber.client.credentials import Credentials
 from kuber.client.memory_vault import MemoryVault
@@ -75,6 +75,41 @@ def reads(folder: Path, times: int) -> None:
         tell("point reads a second / bare", ">= 0.4", ratio=ours / theirs, ours=ours, theirs=theirs)
 
 
+def counting(folder: Path, times: int) -> None:
+    """Point reads of a record by 32 connections, with and without the metrics."""
+    rates: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+
+        def site(name: str, program: tuple[str, ...]) -> Callable[[], None]:
+            registry_url, vault_url = stack.enter_context(hub(folder / name, program))
+            me = Credentials()
+            registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
+            vault = stack.enter_context(HttpVault(vault_url, credentials=me))
+            member = registry.register("bench")
+            record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity), key="one")
+            rates[name] = []
+
+            def load() -> None:
+                wrk = ["wrk", "-t1", "-c32", "-d3s", "-H", f"Authorization: Bearer {me.token()}"]
+                told = subprocess.run(
+                    [*wrk, f"{registry_url}/v1/knowledge/{record.id}"], capture_output=True, text=True, check=True
+                ).stdout
+                rates[name].append(float(told.partition("Requests/sec:")[2].split()[0]))
+
+            return load
+
+        pairs(site("counted", ("-m", "kuber")), site("uncounted", ("-c", UNCOUNTED)), times)
+    ratios = [ours / theirs for ours, theirs in zip(rates["counted"][1:], rates["uncounted"][1:], strict=True)]
+    ours, theirs = (statistics.median(rates[name][1:]) for name in ("counted", "uncounted"))
+    tell(
+        "point reads a second, counted / uncounted",
+        ">= 0.95",
+        ratio=statistics.median(ratios),
+        ours=ours,
+        theirs=theirs,
+    )
+
+
 def publishes(folder: Path, times: int) -> None:
     """Durable publishes of 32 writers at the store, with and without commits in groups."""
 
@@ -84,7 +119,7 @@ def publishes(folder: Path, times: int) -> None:
             place = Path(tempfile.mkdtemp(dir=folder))
             vault = MemoryVault()
             artifact = vault.put(SMALL)
-            store = RegistryStore(place / "registry.sqlite", vault=_Headed(vault))
+            store = RegistryStore(place / "registry.sqlite", vault=Headed(vault))
             entity = store.register("bench").id
             start = time.perf_counter()
             waits = _writers(lambda key: store.publish(draft(entity, artifact, 0), key=key))
@@ -161,7 +196,7 @@ def publishes_over_http(folder: Path, times: int) -> None:
 EACH = 20  # publications of each writer
 
 
-class _Headed:
+class Headed:
     """A vault in memory as the registry wants it."""
 
     def __init__(self, vault: MemoryVault) -> None:
@@ -196,7 +231,7 @@ def discovery(folder: Path, times: int, many: int) -> None:
     for count in (1000, many):
         vault = MemoryVault()
         artifact = vault.put(SMALL)
-        store = RegistryStore(folder / f"{count}.sqlite", vault=_Headed(vault))
+        store = RegistryStore(folder / f"{count}.sqlite", vault=Headed(vault))
         members = [store.register(f"entity-{number}").id for number in range(20)]
         _fill(store, members, artifact, count)
         stores[count] = store, members[0]

@@ -37,6 +37,12 @@ def weights(size: int, numbers: Callable[[int], bytes] = os.urandom) -> bytes:
 # The services with a commit for each write.
 ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kuber.cli import main; main()"
 
+# The services without what /metrics tells of requests.
+UNCOUNTED = (
+    "from kuber.services import metrics; metrics.Metrics.begun = metrics.Presence.note = lambda *_: None; "
+    "metrics.Metrics.ended = lambda *_, **__: None; from kuber.cli import main; main()"
+)
+
 
 @contextmanager
 def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber"), port: int = 0) -> Iterator[tuple[str, str]]:
@@ -49,18 +55,27 @@ def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber"), port: int = 0)
     with ExitStack() as stack:
 
         def start(name: str, *options: str) -> str:
-            command = [sys.executable, *program, name, "--data", str(folder / name), "--stop-with-stdin"]
-            command += ["--secret", str(folder / "secret"), "--requests-per-minute", "0"]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            # In a session of its own: Ctrl-C is for whoever uses the hub, which ends after them.
-            process = subprocess.Popen([*command, *options], text=True, start_new_session=True, **pipes)
-            stack.enter_context(process)
-            stack.callback(process.stdin.close)
-            return process.stdout.readline().split()[-1]
+            return stack.enter_context(service(folder, name, *options, program=program))[0]
 
         vault = start("vault", "--port", "0", "--registry", f"http://127.0.0.1:{port}", "--collect-every", "0")
         registry = start("registry", "--port", str(port), "--vault", vault, "--open-enrolment")
         yield registry, vault
+
+
+@contextmanager
+def service(
+    folder: Path, name: str, *options: str, program: tuple[str, ...] = ("-m", "kuber")
+) -> Iterator[tuple[str, int]]:
+    """A registry or a vault as a process: its address, and the id of the process."""
+    command = [sys.executable, *program, name, "--stop-with-stdin", "--requests-per-minute", "0"]
+    command += ["--data", str(folder / name), "--secret", str(folder / "secret")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    # In a session of its own: Ctrl-C is for whoever uses the hub, which ends after them.
+    with subprocess.Popen([*command, *options], text=True, start_new_session=True, **pipes) as process:
+        try:
+            yield process.stdout.readline().split()[-1], process.pid
+        finally:
+            process.stdin.close()
 
 
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -151,6 +151,12 @@ def service(name: str, folder: Path, *options: str) -> Iterator[str]:
         process.stdin.close()
         assert process.wait(20) == 0, log.read_text(encoding="utf-8")
         process.stdout.close()
+
+
+@pytest.fixture
+def launched() -> Callable[..., AbstractContextManager[str]]:
+    """Run one service, as `service` does."""
+    return service
 
 
 class SigningRegistry(HttpRegistry):

@@ -80,6 +80,7 @@ def test_openapi_describes_every_route(service, name):
     routes = {
         "vault": {
             "/healthz",
+            "/metrics",
             "/v1/blobs/{digest}",
             "/v1/blobs",
             "/v1/uploads",
@@ -90,6 +91,7 @@ def test_openapi_describes_every_route(service, name):
         },
         "registry": {
             "/healthz",
+            "/metrics",
             "/v1/entities",
             "/v1/entities/{id}",
             "/v1/entities/{id}/keys",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kuber import tracing
 from kuber.cli.live import PlainLines
 from kuber.cli.options import Ca, with_settings
 from kuber.domain.evaluation import Evaluation
@@ -61,24 +62,25 @@ def entity(
         print(f"Entity {index} signs with {member.keys[-1].public_key} from record {member.keys[-1].since} on.")
         return
 
-    from kuber.experiment import folders, lone
+    with tracing.traced("kuber-entity"):  # before torch is loaded: what is missing is told at once
+        from kuber.experiment import folders, lone
 
-    folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
-    with folders.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
-        accuracy = lone.run(
-            settings,
-            index,
-            folder,
-            registry=registry,
-            vault=vault,
-            identity=home,
-            invitation=invitation,
-            patience=patience,
-            ca=ca,
-            ask=_ask if sys.stdin.isatty() else None,
-            watcher=view,
-            say=view.say,
-        )
+        folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
+        with folders.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+            accuracy = lone.run(
+                settings,
+                index,
+                folder,
+                registry=registry,
+                vault=vault,
+                identity=home,
+                invitation=invitation,
+                patience=patience,
+                ca=ca,
+                ask=_ask if sys.stdin.isatty() else None,
+                watcher=view,
+                say=view.say,
+            )
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
 
 

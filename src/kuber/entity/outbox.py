@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+from kuber import tracing
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
@@ -119,8 +120,9 @@ class Outbox:
         match errand:
             case Publication(draft=draft, key=key):
                 # Again even if it was there: the lease that keeps it until there is a record may be over.
-                stored = [self._vault.put(data) for data in blobs]
-                knowledge = self._registry.publish(draft, key=key)
+                with tracing.span("publish"):
+                    stored = [self._vault.put(data) for data in blobs]
+                    knowledge = self._registry.publish(draft, key=key)
                 size = sum(artifact.size for artifact in stored)
                 detail = {"knowledge": knowledge.id, "digest": str(stored[0].digest), "bytes": size}
                 self._journal.append("published", detail)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from kuber import tracing
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.ports import Registry, Vault
@@ -66,11 +67,12 @@ class Publisher:
             return
         data = dump(journal.state.weights)
         artifact, sent = Artifact.of(data), 0
-        # Entities of one seed have one initial checkpoint: only the first sends it.
-        if self._vault.size(artifact.digest) is None:
-            self._vault.put(data)
-            sent = artifact.size
-        knowledge = self._registry.publish(self._draft(own, {WEIGHTS: artifact}), key=journal.key("initial"))
+        with tracing.span("publish"):
+            # Entities of one seed have one initial checkpoint: only the first sends it.
+            if self._vault.size(artifact.digest) is None:
+                self._vault.put(data)
+                sent = artifact.size
+            knowledge = self._registry.publish(self._draft(own, {WEIGHTS: artifact}), key=journal.key("initial"))
         detail = {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": sent}
         journal.append("published", detail)
         self._count(own)

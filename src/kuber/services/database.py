@@ -1,8 +1,10 @@
 """A service's database: migrated at start, read in place, written by one thread that groups commits."""
 
+import contextvars
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
@@ -93,6 +95,7 @@ class Database:
     def __init__(self, place: Path | str, *, history: str) -> None:
         self.path = place if isinstance(place, Path) else None
         self._backend: Backend = SQLite(place) if isinstance(place, Path) else PostgreSQL(place, history)
+        self.on_group: Callable[[int, float, bool], None] = lambda writes, seconds, done: None  # after each commit
         self._closed = False
         self._gate = threading.Lock()  # nothing is queued after the end mark
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -156,6 +159,11 @@ class Database:
         with self._backend.locked(sorted({f"{kind} {name}" for name in names})):
             yield
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next commit."""
+        return self._waiting.qsize()
+
     def close(self) -> None:
         """Finish the writes that wait, then close; closing again does nothing."""
         with self._gate:
@@ -186,14 +194,17 @@ class Database:
         return group, False
 
     def _commit(self, group: list["_Write"]) -> None:
+        began = time.perf_counter()
         try:
             with self._backend.writing.begin() as connection:
                 for task in group:
                     task.run(connection)
         except BaseException as error:  # noqa: BLE001  the threads that wait must learn of it, whatever it is
+            self.on_group(len(group), time.perf_counter() - began, False)
             for task in group:
                 task.future.set_exception(error)
         else:
+            self.on_group(len(group), time.perf_counter() - began, True)
             for task in group:
                 task.settle()
 
@@ -205,6 +216,7 @@ class _Write:
         self.future: Future[Any] = Future()
         self._backend = backend
         self._work = work
+        self._context = contextvars.copy_context()  # statements belong to the trace of their request
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -212,7 +224,7 @@ class _Write:
         """Do the work, or leave no trace of it. Raises only when the transaction itself is lost."""
         self._backend.save(connection)
         try:
-            self._result = self._work(connection)
+            self._result = self._context.run(self._work, connection)
         except BaseException as error:
             if not self._backend.undo(connection):
                 raise

@@ -12,10 +12,12 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import kuber
+from kuber import tracing
 from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
@@ -28,6 +30,7 @@ from kuber.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
+from kuber.services.metrics import Metrics
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, HealthBody, ProblemBody, problem_from
 
 ServiceName = Literal["registry", "vault"]
@@ -57,8 +60,10 @@ _problem: dict[str, Any] = {
 }
 
 
-def application(service: ServiceName, *, description: str, requests_per_minute: int = REQUESTS_PER_MINUTE) -> FastAPI:
-    """An application without routes but /healthz, that answers every error as a problem.
+def application(
+    service: ServiceName, *, description: str, metrics: Metrics, requests_per_minute: int = REQUESTS_PER_MINUTE
+) -> FastAPI:
+    """An application without routes but /healthz and /metrics, that answers every error as a problem.
 
     One address may send so many requests a minute; 0 sets no limit.
     """
@@ -76,12 +81,19 @@ def application(service: ServiceName, *, description: str, requests_per_minute: 
             HTTPException: _on_http,
         },
     )
-    app.add_middleware(Edge, service=service, requests_per_minute=requests_per_minute)
+    app.add_middleware(Edge, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
 
     @app.get("/healthz", operation_id="health")
     async def health() -> HealthBody:
         """Whether the service is up, and what it is."""
         return HealthBody(status="ok", service=service, protocol=PROTOCOL, version=kuber.__version__)
+
+    @app.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
+    async def told() -> Response:
+        """What the service counts, for Prometheus."""
+        return metrics.told()
+
+    tracing.follow_requests(app)
 
     return app
 
@@ -143,9 +155,10 @@ def _sentence(error: RequestValidationError) -> str:
 class Edge:
     """ASGI middleware: protocol header, bounds on JSON bodies and on the rate, request log, no leak of what broke."""
 
-    def __init__(self, app: ASGIApp, *, service: ServiceName, requests_per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, *, service: ServiceName, metrics: Metrics, requests_per_minute: int) -> None:
         self.app = app
         self.service = service
+        self._metrics = metrics
         self._rate = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
@@ -154,6 +167,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
+        self._metrics.begun()
         status = 0
         sent = 0
         body = _Intake(receive, None if _streamed(scope) else MAX_JSON_BYTES, self._too_large())
@@ -185,7 +199,9 @@ class Edge:
             mistake = ServiceError(f"The {self.service} made a mistake; its log says which.")
             await problem(mistake, 500)(scope, body, answer)
         finally:
-            milliseconds = round((time.perf_counter() - began) * 1000, 2)
+            seconds = time.perf_counter() - began
+            self._metrics.ended(scope, status, seconds=seconds, received=body.taken, sent=sent)
+            milliseconds = round(seconds * 1000, 2)
             told = {"service": self.service, "method": scope["method"], "path": scope["path"], "status": status}
             log.info("request", extra={"told": {**told, "bytes": sent, "milliseconds": milliseconds}})
 
@@ -215,22 +231,22 @@ class _Intake:
         self._receive = receive
         self._limit = limit
         self._refusal = refusal
-        self._taken = 0
+        self.taken = 0
         self._ended = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self._taken += len(message.get("body", b""))
+        self.taken += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
-        if self._limit is not None and self._taken > self._limit:
+        if self._limit is not None and self.taken > self._limit:
             raise HTTPException(413, self._refusal, {"connection": "close"})
         return message
 
     async def drain(self) -> None:
         """Take in a refused body, within reason: a caller still sending would lose the answer with the connection."""
         self._limit = None
-        bound = self._taken + DRAIN_BYTES
-        while not self._ended and self._taken < bound:
+        bound = self.taken + DRAIN_BYTES
+        while not self._ended and self.taken < bound:
             await self()
 
 

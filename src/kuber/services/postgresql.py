@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, TimeoutError
 
+from kuber import tracing
 from kuber.errors import (
     InsufficientStorageError,
     KUberError,
@@ -175,6 +176,7 @@ def _engine(place: URL, connections: int, **options: Any) -> Engine:
         connection.execute(_SESSION)
         connection.autocommit = before
 
+    tracing.follow_statements(engine)
     return engine
 
 

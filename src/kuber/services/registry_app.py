@@ -19,6 +19,7 @@ from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, c
 from kuber.services.database import chosen
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import REQUESTS_PER_MINUTE, application
+from kuber.services.metrics import Metrics, Presence
 from kuber.services.registry_access import RegistryAccess
 from kuber.services.registry_store import REMEMBERED, RegistryStore, sortable_id, utc_now
 from kuber.services.registry_vault import RegistryVault
@@ -83,12 +84,16 @@ def registry_app(
     async def authenticate(token: str) -> Caller:
         if same_secret(token, secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
-        return await ask(access.caller, token)
+        found = await ask(access.caller, token)
+        if found.entity is not None:
+            presence.note(found.entity)
+        return found
 
     guard = Guard(authenticate)
     readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
     description = "Who takes part, what was published, what became of it."
-    app = application("registry", description=description, requests_per_minute=requests_per_minute)
+    metrics, presence = _metrics(store)
+    app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
     written: dict[str, tuple[Knowledge, bytes]] = {}
 
     # The first of all routes, as the one that is asked most: each is compared with the path until one fits.
@@ -212,3 +217,19 @@ def registry_app(
         return PageBody[DeliveryBody].of(await ask(store.deliveries, limit=limit, cursor=cursor))
 
     return app
+
+
+def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
+    """What is counted of a registry, and who was seen."""
+    metrics, presence = Metrics("registry"), Presence()
+    metrics.watch(store.database)
+    metrics.gauge("kuber_entities_online", "Entities that asked in the last 5 to 10 minutes.", presence.count)
+    for name, told, method, route, status in (
+        ("kuber_publications", "New records.", "POST", "/v1/knowledge", 201),
+        ("kuber_discoveries", "Questions for knowledge.", "GET", "/v1/knowledge", 200),
+        ("kuber_deliveries", "Deliveries told.", "POST", "/v1/deliveries", 204),
+        ("kuber_reports", "Reports of entities that live.", "POST", "/v1/entities/{id}/reports", 204),
+        ("kuber_withdrawals", "Withdrawals.", "DELETE", "/v1/knowledge/{id}", 204),
+    ):
+        metrics.count_answers(name, told, method, route, status)
+    return metrics, presence

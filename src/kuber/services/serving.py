@@ -18,6 +18,7 @@ from typing import Any, Literal
 import uvicorn
 from fastapi import FastAPI
 
+from kuber import tracing
 from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError, SettingsError
 
@@ -74,7 +75,7 @@ def serve(
     with _bound(service, host, port) as listener, _told_to(stop):
         if stop_with_stdin:
             threading.Thread(target=_await_end_of_input, args=(stop,), name="stdin", daemon=True).start()
-        with build() as app:
+        with tracing.traced(f"kuber-{service}"), build() as app:
             _Server(app, service, stop, tls, lifespan).run(sockets=[listener])
     log.info("stopped", extra={"told": {"service": service}})
 

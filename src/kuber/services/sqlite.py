@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from kuber import tracing
 from kuber.errors import InsufficientStorageError, KUberError, ServiceError, ServiceUnavailableError
 from kuber.services.locks import Locks
 
@@ -115,4 +116,5 @@ def _engine(path: Path) -> Engine:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("kuber_begin", "BEGIN"))
 
+    tracing.follow_statements(engine)
     return engine

@@ -21,6 +21,7 @@ from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
 from kuber.services.vault_collection import GRACE, PERIOD, collect, collecting
+from kuber.services.vault_metrics import VaultMetrics
 from kuber.services.vault_scrub import scrub
 from kuber.services.vault_store import LEASE, VaultStore
 from kuber.services.vault_streams import bounded, pieces_from, pieces_of, span_of, too_large, write_pieces
@@ -85,11 +86,13 @@ def open_vault(
         contextlib.closing(VaultStore(folder, database=database, lease=kept.lease, quota=entity_quota)) as store,
     ):
         uploads = Uploads(store, expiry=kept.upload_expiry)
-        with collecting(store, uploads, period=kept.period, grace=kept.grace):
+        counted = VaultMetrics(store, uploads)
+        with collecting(store, uploads, period=kept.period, grace=kept.grace, tell=counted.collected):
             yield vault_app(
                 store,
                 uploads,
                 access.caller,
+                counted,
                 max_blob_bytes=max_blob_bytes,
                 grace=kept.grace,
                 requests_per_minute=requests_per_minute,
@@ -100,6 +103,7 @@ def vault_app(
     store: VaultStore,
     uploads: Uploads,
     authenticate: Authenticate,
+    counted: VaultMetrics,
     *,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     grace: timedelta = GRACE,
@@ -109,7 +113,12 @@ def vault_app(
     ask = store.database.ask
     guard = Guard(authenticate)
     readers = guard.admits(*Scope)
-    app = application("vault", description="Blobs by digest.", requests_per_minute=requests_per_minute)
+    app = application(
+        "vault",
+        description="Blobs by digest.",
+        metrics=counted.metrics,
+        requests_per_minute=requests_per_minute,
+    )
 
     @app.put(
         "/v1/blobs/{digest}",
@@ -174,7 +183,7 @@ def vault_app(
         return PageBody[ArtifactBody].of(await ask(store.blobs, limit=limit, cursor=cursor))
 
     _add_uploads(app, uploads, guard, max_blob_bytes)
-    _add_keeping(app, store, uploads, guard, grace)
+    _add_keeping(app, store, uploads, guard, grace, counted)
     return app
 
 
@@ -225,7 +234,9 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
         return UploadBody.of(Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size))
 
 
-def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta) -> None:
+def _add_keeping(
+    app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta, counted: VaultMetrics
+) -> None:
     ask = store.database.ask
     keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
 
@@ -249,9 +260,13 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
     @app.post("/v1/collections", operation_id="collect")
     def collect_now(caller: Annotated[Caller, keepers]) -> CollectionBody:
         """Remove what nobody has held for the grace period, now."""
-        return CollectionBody.of(collect(store, uploads, grace=grace))
+        done = collect(store, uploads, grace=grace)
+        counted.collected(done)
+        return CollectionBody.of(done)
 
     @app.post("/v1/scrubs", operation_id="scrub")
     def scrub_now(caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None) -> ScrubBody:
         """Hash the next stored blobs again and set the rotten aside."""
-        return ScrubBody.of(scrub(store, limit=limit, cursor=cursor))
+        done = scrub(store, limit=limit, cursor=cursor)
+        counted.scrubbed(done)
+        return ScrubBody.of(done)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -39,8 +39,15 @@ def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) ->
 
 
 @contextmanager
-def collecting(store: VaultStore, uploads: Uploads, *, period: timedelta, grace: timedelta) -> Iterator[None]:
-    """Collect every `period` in a thread of its own while this is open; a period of 0 never does."""
+def collecting(
+    store: VaultStore,
+    uploads: Uploads,
+    *,
+    period: timedelta,
+    grace: timedelta,
+    tell: Callable[[Collection], None] = lambda done: None,
+) -> Iterator[None]:
+    """Collect every `period` in a thread of its own while this is open, and tell; a period of 0 never does."""
     stop = threading.Event()
 
     def run() -> None:
@@ -50,6 +57,7 @@ def collecting(store: VaultStore, uploads: Uploads, *, period: timedelta, grace:
             except (KUberError, OSError) as error:  # a full disk, for one: the next time may be better
                 log.error("collection broke off: %s", error)
             else:
+                tell(done)
                 if done.blobs or done.leftovers:
                     log.info("collected", extra={"told": {"blobs": done.blobs, "bytes": done.size}})
 

@@ -73,6 +73,11 @@ class Uploads:
             raise
         return part.told()
 
+    @property
+    def under_way(self) -> int:
+        """How many there are."""
+        return len(self._parts)
+
     def upload(self, id: str) -> Upload:
         """How far an upload has come; KnowledgeNotFoundError when there is none."""
         return self._part(id).told()

@@ -1,0 +1,181 @@
+"""Entities for load.py: they join, publish signed records of sound weights, and ask what strategies ask."""
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from hub_site import weights
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
+from kuber.domain.strategy import Search, Situation, Strategy
+from kuber.domain.task import Task
+from kuber.entity.strategies import strategy_named
+from kuber.signing import Identity
+from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER, DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
+
+LABELS = tuple("abcdefghij")
+SPOKEN = {PROTOCOL_HEADER: str(PROTOCOL)}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a hub is: entities share its registries; `operator` is a token that invites, where joining needs one."""
+
+    registries: tuple[str, ...]
+    vault: str
+    operator: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, ready to be sent."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None = None
+    params: tuple[tuple[str, str], ...] = ()
+
+
+class HubError(Exception):
+    """The hub did not do what it was asked; named by the status, or by what broke."""
+
+
+async def ask(session: aiohttp.ClientSession, call: Call) -> bytes:
+    """The body of the answer. HubError for anything but a success."""
+    try:
+        async with session.request(
+            call.method, call.url, headers={**SPOKEN, **call.headers}, data=call.body, params=call.params
+        ) as answer:
+            body = await answer.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise HubError(type(error).__name__) from None
+    if answer.status >= 300:
+        raise HubError(f"{answer.status} {json.loads(body).get('code', '')}" if body else str(answer.status))
+    return body
+
+
+@dataclass
+class Entity:
+    """One of `many` entities, which share tasks: so many of them each."""
+
+    number: int
+    run: str  # names of one run are no other's
+    hub: Hub
+    strategy: Strategy
+    per_task: int
+    blob_bytes: int
+    identity: Identity = field(default_factory=Identity.new)
+    id: str = ""
+    sequence: int = 0
+    asked: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        name = f"load-{self.run}-{self.number // self.per_task}"
+        self.registry = self.hub.registries[self.number % len(self.hub.registries)]
+        self.task = Task(name=name, labels=LABELS, input_shape=(3, 32, 32), test_set=Digest.of(name.encode()))
+        self.origin = Digest.of(f"origin of {name}".encode())
+        spec = TensorSpec(dtype="F32", shape=(self.blob_bytes // 4,))
+        self.architecture = Architecture(name=f"load-{self.blob_bytes}", arguments={}, manifest={"w": spec})
+        self.own = self._evaluation()
+
+    async def join(self, session: aiohttp.ClientSession) -> None:
+        """Enrol, by an invitation where the hub wants one."""
+        name = f"{self.run}-{self.number}"
+        invitation = None
+        if self.hub.operator:
+            body = json.dumps({"name": name}).encode()
+            bearer = {"Authorization": f"Bearer {self.hub.operator}"}
+            made = await ask(session, Call("POST", f"{self.registry}/v1/invitations", {**bearer, **JSON}, body))
+            invitation = json.loads(made)["code"]
+        wish = EnrolmentBody(
+            name=name, public_key=self.identity.public_key, at=datetime.now(UTC), invitation=invitation
+        )
+        signed = wish.model_copy(update={"signature": self.identity.sign(enrolment_bytes(wish))})
+        enrolled = json.loads(
+            await ask(session, Call("POST", f"{self.registry}/v1/entities", JSON, signed.model_dump_json().encode()))
+        )
+        self.id = enrolled["member"]["id"]
+        self.headers = {"Authorization": f"Bearer {enrolled['token']}"}
+
+    def publication(self) -> tuple[Call, Call]:
+        """What the vault gets, then what the registry gets: new weights, and their record, signed."""
+        blob = weights(self.blob_bytes, os.urandom)
+        artifact = Artifact.of(blob)
+        self.sequence += 1
+        self.own = self._evaluation()
+        draft = Draft(
+            entity=self.id,
+            task=self.task,
+            architecture=self.architecture,
+            artifacts={WEIGHTS: artifact},
+            evaluation=self.own,
+            round=self.sequence,
+            origin=self.origin,
+            sequence=self.sequence,
+        )
+        draft = replace(draft, signature=self.identity.sign(record_bytes(draft)))
+        kept = {**self.headers, "Content-Type": "application/octet-stream"}
+        told = {**self.headers, **JSON, KEY_HEADER: f"{self.run} {self.sequence}"}
+        body = DraftBody.of(draft).model_dump_json().encode()
+        return (
+            Call("PUT", f"{self.hub.vault}/v1/blobs/{artifact.digest}", kept, blob),
+            Call("POST", f"{self.registry}/v1/knowledge", told, body),
+        )
+
+    def question(self) -> Call:
+        """What the strategy seeks, before a local phase and after one in turn, as `entity/retrieval.py` asks it."""
+        situation = Situation(
+            round=max(1, self.sequence),
+            classes=len(LABELS),
+            own=self.own,
+            previous=self.own,
+            architecture=self.architecture,
+            origin=self.origin,
+        )
+        sought = [one for one in (self.strategy.before(situation), self.strategy.after(situation)) if one]
+        self.asked += 1
+        return self._asks(sought[self.asked % len(sought)])
+
+    def _asks(self, search: Search) -> Call:
+        wanted: list[tuple[str, Any]] = [
+            ("task", self.task.name),
+            ("test_set", self.task.test_set),
+            ("min_accuracy", search.min_accuracy),
+            ("exclude_entity", self.id),
+            ("initial", "false"),
+            ("origin", search.origin),
+            ("latest", "true" if search.latest else None),
+            *(("classes", label) for label in search.classes),
+            ("order", search.order),
+            ("limit", search.limit),
+        ]
+        params = tuple((name, str(value)) for name, value in wanted if value is not None)
+        return Call("GET", f"{self.registry}/v1/knowledge", self.headers, None, params)
+
+    def _evaluation(self) -> Evaluation:
+        correct = tuple(secrets.randbelow(201) for _ in LABELS)
+        return Evaluation(test_set=self.task.test_set or Digest.of(b""), correct=correct, total=(200,) * len(LABELS))
+
+
+def entities(numbers: range, *, run: str, hub: Hub, strategy: str, per_task: int, blob_bytes: int) -> list[Entity]:
+    """Those with these numbers."""
+    decides = strategy_named(strategy)
+    return [
+        Entity(number=number, run=run, hub=hub, strategy=decides, per_task=per_task, blob_bytes=blob_bytes)
+        for number in numbers
+    ]
+
+
+def new_run() -> str:
+    """A name that no run has had."""
+    return f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"

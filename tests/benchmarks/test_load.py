@@ -1,0 +1,50 @@
+"""The load generator, in a tiny form: what it says it did is what the hub says was done."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+LOAD = Path(__file__).parents[2] / "benchmarks" / "load.py"
+
+
+def counted(url):
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+def load(*options):
+    command = [sys.executable, str(LOAD), "--entities", "6", "--per-task", "3", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_a_hub_that_runs_is_loaded_with_what_is_told(own_hub, tmp_path):
+    hub = own_hub()  # which wants invitations
+    (tmp_path / "token").write_text(hub.operator)
+    to = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(tmp_path / "token")]
+    done = load(*to, "--seconds", "2", "--discover", "20", "--publish", "4", "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["errors"] == {}
+    discover, publish = told["discover"], told["publish"]
+    assert discover["answered"] > 10
+    assert publish["answered"] > 0
+    for kind in (discover, publish):
+        assert kind["answered"] == round(kind["offered"] * 2)
+        assert 0 < kind["p50"] <= kind["p95"] <= kind["p99"] <= kind["max"]
+    counts = counted(hub.registry)
+    assert counts["kuber_discoveries_total"] == discover["answered"]
+    assert counts["kuber_publications_total"] == publish["answered"] + 6  # the first of each entity
+    assert counts["kuber_entities_online"] == 6
+    assert discover["bytes_received"] > publish["bytes_received"] > 500
+
+
+def test_a_hub_that_takes_nobody_is_one_sentence(own_hub):
+    hub = own_hub()
+    done = load("--registry", hub.registry, "--vault", hub.vault, "--seconds", "1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the hub does not let the entities in: 403 not-authorized"
+    assert load("--registry", hub.registry).returncode == 2

@@ -1,0 +1,148 @@
+"""The files of deploy/: what they say is what the command line, the systems they are for, and the pins know."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from kuber.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+# On their way: PostgreSQL and S3.
+COMING = {"--database", "--store", "--direct"}
+
+
+def flags(command: str) -> set[str]:
+    """Every flag of a command."""
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    return {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def compose() -> dict[str, list[str]]:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return {name: service["command"] for name, service in services.items() if "command" in service}
+
+
+def objects() -> list[dict]:
+    return [one for one in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()) if one]
+
+
+def pods() -> dict[str, dict]:
+    return {one["metadata"]["name"]: one["spec"]["template"] for one in objects() if one["kind"] == "Deployment"}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Where, and the words after `kuber`."""
+    found = list(compose().items())
+    found += [(name, pod["spec"]["containers"][0]["args"]) for name, pod in pods().items()]
+    for file in (DEPLOY / "systemd").glob("*.service"):
+        line = re.search(r"^ExecStart=/opt/kuber/bin/kuber (.*)$", file.read_text(), re.MULTILINE)
+        assert line
+        found.append((file.name, line[1].split()))
+    return found
+
+
+@pytest.mark.parametrize(("place", "words"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_flag_exists(place, words):
+    used = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
+    assert used - flags(words[0]) <= COMING
+    assert all(word.startswith("--") for word in words[1:])
+
+
+def test_there_is_something_of_each_kind():
+    services = {f"kuber-{name}{kind}" for name in ("registry", "vault") for kind in ("", ".service")}
+    assert {place for place, _ in commands()} == services | {"registry", "vault", "dashboard"}
+
+
+def test_what_kubernetes_is_told_belongs_together():
+    named = {(one["kind"], one["metadata"]["name"]) for one in objects()}
+    assert all(one["apiVersion"] for one in objects())
+    for name, pod in pods().items():
+        (container,) = pod["spec"]["containers"]
+        assert ("Service", name) in named
+        port = container["ports"][0]["containerPort"]
+        assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts.keys() == {volume["name"] for volume in pod["spec"]["volumes"]}
+        options = dict(word.lstrip("-").partition("=")[::2] for word in container["args"])
+        assert options["data"] == mounts["data"]
+        assert options["secret"] == f"{mounts['hub']}/secret"
+        other = "vault" if name == "kuber-registry" else "registry"
+        assert options[other] == f"http://kuber-{other}:{5002 if other == 'vault' else 5001}"
+        for volume in pod["spec"]["volumes"]:
+            if "secret" in volume:
+                assert ("Secret", volume["secret"]["secretName"]) in named
+            if "persistentVolumeClaim" in volume:
+                assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in named
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"]["path"] == "/healthz"
+    (ingress,) = [one for one in objects() if one["kind"] == "Ingress"]
+    paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+    assert {path["path"] for path in paths} == {"/v1", "/healthz"}
+    assert {("Service", path["backend"]["service"]["name"]) for path in paths} <= named
+
+
+def test_systemd_finds_nothing_wrong(tmp_path):
+    for file in (DEPLOY / "systemd").glob("*.service"):
+        text = file.read_text().replace("/opt/kuber/bin/kuber", str(Path(sys.executable).parent / "kuber"))
+        (tmp_path / file.name).write_text(text)
+    units = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def closure(*roots: str) -> set[str]:
+    """All that these packages need, themselves among them."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    left = [Requirement(root) for root in roots]
+    while left:
+        wanted = left.pop()
+        place = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if place in seen:
+            continue
+        seen.add(place)
+        for needed in map(Requirement, requires(wanted.name) or ()):
+            extras = ("", *wanted.extras)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                left.append(needed)
+    return {name for name, _ in seen}
+
+
+def test_the_requirements_of_a_hub_are_whole_and_pinned_as_everything_is():
+    """A new dependency of the services, or another pin, has to be told there too."""
+    pins = dict(
+        line.split("==")
+        for line in (DEPLOY / "requirements-hub.txt").read_text().split("\n")
+        if line[:1] not in ("", "#")
+    )
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    everything = (ROOT / "constraints.txt").read_text().split()
+    all_pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in everything)}
+    assert {name: version for name, version in pinned.items() if all_pins.get(name, version) != version} == {}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2"}
+    roots = [one for one in project["dependencies"] if canonicalize_name(Requirement(one).name) not in learns]
+    for extra in ("dashboard", "tracing"):
+        roots += project["optional-dependencies"][extra]
+    assert closure(*roots) <= pinned.keys()
+    assert not {"torch", "numpy"} & pinned.keys()
+
+
+def test_the_image_gets_all_files_that_it_copies():
+    """What the build is not shown is not there."""
+    shown = (ROOT / ".dockerignore").read_text().split()
+    copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    files = [name for line in copied for name in line.split()]
+    assert files
+    for name in files:
+        assert (ROOT / name).exists()
+        assert f"!{name}" in shown

@@ -1,0 +1,213 @@
+"""Traces of real processes, as a collector gets them over HTTP."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from kuber import tracing
+from kuber.client.credentials import Credentials
+from kuber.client.vault import HttpVault
+from kuber.domain.query import Query
+from kuber.errors import ServiceError, SettingsError
+
+
+@dataclass
+class Collector:
+    url: str = ""
+    raw: list[bytes] = field(default_factory=list)
+
+    def spans(self) -> list[tuple[str, Span]]:
+        """Each span with the name of its service."""
+        found = []
+        for body in self.raw:
+            for group in ExportTraceServiceRequest.FromString(body).resource_spans:
+                names = [one.value.string_value for one in group.resource.attributes if one.key == "service.name"]
+                found += [(names[0], span) for scope in group.scope_spans for span in scope.spans]
+        return found
+
+    def wait_for(self, *wanted: tuple[str, str]) -> list[tuple[str, Span]]:
+        """The spans of the first trace that has all of these: service and name of a span."""
+        given_up = time.monotonic() + 20
+        while True:
+            traces = defaultdict(list)
+            for service, span in self.spans():
+                traces[span.trace_id].append((service, span))
+            for spans in traces.values():
+                if set(wanted) <= {(service, span.name) for service, span in spans}:
+                    return spans
+            assert time.monotonic() < given_up, sorted((service, span.name) for service, span in self.spans())
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            made.raw.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_publication_is_one_trace_that_shows_no_name(
+    own_hub, collector, samples, signing_registry, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    hub = own_hub("--open-enrolment")
+    me = Credentials()
+    with tracing.traced("kuber-entity"), ExitStack() as stack:
+        registry = stack.enter_context(signing_registry(hub.registry, credentials=me))
+        vault = stack.enter_context(HttpVault(hub.vault, credentials=me))
+        member = registry.register(samples.name())
+        draft = samples.draft(member.id, vault.put(samples.weights()))
+        with tracing.span("publish"):
+            vault.put(samples.weights())
+            record = registry.publish(draft, key="a-key-of-mine")
+        registry.discover(Query(task=samples.task.name))
+        registry.withdraw(record.id)  # its id is in the path, and as a question at the vault
+        httpx.get(f"{hub.registry}/v1/nowhere/{member.id}?name={member.name}", trust_env=False)
+        with pytest.raises(ServiceError):
+            registry.report(samples.token, round=1)
+        for _ in range(3):
+            registry.check()  # /healthz
+
+    spans = collector.wait_for(
+        ("kuber-entity", "publish"),
+        ("kuber-vault", "PUT /v1/blobs/{digest}"),
+        ("kuber-registry", "POST /v1/knowledge"),
+        ("kuber-vault", "POST /v1/pins"),
+        ("kuber-vault", "GET /v1/blobs/{digest}"),
+        ("kuber-registry", "INSERT"),
+        ("kuber-vault", "INSERT"),
+    )
+    by_id = {span.span_id: span for _, span in spans}
+    roots = [span for _, span in spans if span.parent_span_id not in by_id]
+    assert [span.name for span in roots] == ["publish"]
+    shown = {one.key for _, span in spans for one in span.attributes}
+    assert "http.route" in shown or "http.status_code" in shown
+    assert any(one.key == "db.statement" for _, span in spans for one in span.attributes)
+
+    collector.wait_for(("kuber-registry", "DELETE /v1/knowledge/{id}"), ("kuber-vault", "DELETE /v1/pins"))
+    collector.wait_for(("kuber-registry", "POST /v1/entities/{id}/reports"))
+    told = b"".join(collector.raw)
+    for secret in (member.name, member.id, record.id, me.token(), hub.secret, samples.token, "a-key-of-mine"):
+        assert secret.encode() not in told
+    assert not any("healthz" in span.name for _, span in collector.spans())
+
+    collector.raw.clear()
+    entity(hub, tmp_path)
+    collector.wait_for(
+        ("kuber-entity", "publish"), ("kuber-registry", "POST /v1/knowledge"), ("kuber-vault", "POST /v1/pins")
+    )
+
+
+def entity(hub, folder):
+    """`kuber entity`, to its end."""
+    command = [sys.executable, "-m", "kuber", "entity", "0", "--registry", hub.registry, "--vault", hub.vault]
+    command += ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "1", "--num-entities", "2"]
+    done = subprocess.run([*command, "--local-epochs", "1"], cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("service", ["registry", "vault"])
+def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, launched, service):
+    """The registry's does not listen; the vault's takes the connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "20")
+        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+        if service == "registry":
+            silent.close()
+        with launched(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=5) as client:
+            for _ in range(100):  # an export is given up after 10 s only
+                assert client.get(f"{url}/v1/{'entities' if service == 'registry' else 'blobs'}").status_code == 401
+        # That it ends well, and in time, is looked at by `launched`.
+
+
+HIDES = """
+import sys
+class Hides:
+    def find_spec(name, path=None, target=None):
+        if name.startswith(("opentelemetry.sdk", "opentelemetry.instrumentation", "opentelemetry.exporter")):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hides)
+"""
+
+
+@pytest.fixture
+def without_opentelemetry(tmp_path, monkeypatch):
+    """For processes: what the extra brings cannot be imported. FastAPI itself needs OpenTelemetry's API."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDES)
+    before = [path for path in sys.path if path]
+    monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path / "hidden"), *before]))
+
+
+@pytest.mark.parametrize("command", [["registry"], ["vault"], ["entity", "0"]], ids=" ".join)
+def test_without_the_extra_it_is_one_sentence(without_opentelemetry, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    more = [] if command[0] == "entity" else ["--port", "0"]
+    run = [sys.executable, "-m", "kuber", *command, *more]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: The OTEL_ variables ask for traces and OpenTelemetry is not"
+    )
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),  # an empty one is as none, says the specification
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
+    ],
+)
+def test_the_variables_decide(environ, wanted):
+    assert tracing.wanted(environ) is wanted
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_is_not_spoken_is_told(more):
+    with pytest.raises(SettingsError, match=r"KUber (knows|speaks)"):
+        tracing.wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", **more})
