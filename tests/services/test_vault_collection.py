@@ -56,7 +56,7 @@ def test_keeps_a_blob_for_its_lease_and_grace(vault, uploads, clock, weights):
     for passed, kept in [(0, True), (60, True), (119, True), (120, False)]:
         clock.now = datetime(2026, 1, 1, tzinfo=UTC) + passed * MINUTE
         assert collect(vault, uploads, grace=HOUR).blobs == (not kept)
-        assert (vault.size(blob.digest) is not None) == vault.path(blob.digest).exists() == kept
+        assert (vault.size(blob.digest) is not None) == vault.shelves.path(blob.digest).exists() == kept
 
 
 def test_keeps_what_is_pinned_and_then_for_the_grace(vault, uploads, clock, weights):

@@ -17,7 +17,7 @@ def weights(safetensors):
 def test_sets_the_rotten_aside(vault_store, tmp_path, weights, fault):
     sound, rotten = vault_store.put(weights(1)), vault_store.put(weights(2))
     vault_store.pin("record", [("weights", rotten), ("weights", sound)])
-    path = vault_store.path(rotten.digest)
+    path = vault_store.shelves.path(rotten.digest)
     damaged = weights(3)
     path.write_bytes(damaged) if fault == "damaged" else path.unlink()
     found = scrub(vault_store)

@@ -9,7 +9,7 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
-from kuber.services.vault_incoming import CHUNK
+from kuber.services.vault_shelves import CHUNK
 from kuber.services.vault_store import VaultStore
 
 
@@ -104,7 +104,7 @@ def test_memory_stays_flat(vault):
 
 def test_storing_again_heals_a_damaged_file(vault):
     artifact = vault.put(b"weights")
-    vault.path(artifact.digest).write_bytes(b"WEIGHTS")
+    vault.shelves.path(artifact.digest).write_bytes(b"WEIGHTS")
     with pytest.raises(CorruptKnowledgeError, match="damaged"):
         vault.get(artifact.digest)
     vault.put(b"weights")
@@ -157,7 +157,7 @@ def test_leftovers_of_a_crash_are_swept(vault, reopen, tmp_path):
         blob.write(b"half")
         leftover = next((tmp_path / "incoming").iterdir()).read_bytes()
     again = reopen(lambda: (tmp_path / "incoming" / "0123").write_bytes(leftover))
-    assert files(tmp_path) == [again.path(kept.digest)]
+    assert files(tmp_path) == [again.shelves.path(kept.digest)]
 
 
 def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen):
@@ -166,20 +166,20 @@ def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen):
 
     def change():
         for digest in (sound, unsound):
-            vault.path(digest).parent.mkdir(parents=True)
-            vault.path(digest).write_bytes(b"sound")
+            vault.shelves.path(digest).parent.mkdir(parents=True)
+            vault.shelves.path(digest).write_bytes(b"sound")
 
     again = reopen(change)
     assert listed(again) == {sound}
     assert again.get(sound) == b"sound"
-    assert not again.path(unsound).exists()
+    assert not again.shelves.path(unsound).exists()
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
 def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, weights, damage):
     lost, kept = (vault.put(weights(fill)) for fill in (1, 2))
     vault.pin("record", kinds(lost, kept))
-    path = vault.path(lost.digest)
+    path = vault.shelves.path(lost.digest)
     again = reopen(path.unlink if damage == "gone" else lambda: path.write_bytes(b"lo"))
     assert listed(again) == {kept.digest}
     with pytest.raises(KnowledgeNotFoundError):
@@ -190,7 +190,7 @@ def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, weig
 
 def test_a_file_lost_while_in_use_is_not_found(vault):
     artifact = vault.put(b"lost")
-    vault.path(artifact.digest).unlink()
+    vault.shelves.path(artifact.digest).unlink()
     with pytest.raises(KnowledgeNotFoundError):
         vault.get(artifact.digest)
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from kuber.domain.blob import Collection
 from kuber.domain.digest import Digest
-from kuber.errors import KUberError
+from kuber.errors import KUberError, ServiceError
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import blob_rows, pin_rows, verdict_rows
 from kuber.services.vault_uploads import Uploads
@@ -31,11 +31,11 @@ def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) ->
             removed = _remove_rows(store, doomed, ended)
             for digest, length in removed.items():
                 try:
-                    store.path(digest).unlink(missing_ok=True)
-                except OSError as error:
-                    log.warning("the file of %s stays until the next start: %s", digest, error.strerror)
+                    store.shelves.remove(digest)
+                except ServiceError as error:
+                    log.warning("the bytes of %s stay until the next start: %s", digest, error)
                 blobs, size = blobs + 1, size + length
-    return Collection(blobs=blobs, size=size, leftovers=store.sweep() + uploads.sweep())
+    return Collection(blobs=blobs, size=size, leftovers=store.shelves.sweep() + uploads.sweep())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select
@@ -16,8 +17,10 @@ from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ConflictError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
-from kuber.services.vault_incoming import Piece, check_bytes, start_syncing, unwritable, write_hashed
+from kuber.services.vault_folder import start_syncing, unwritable, write_all
+from kuber.services.vault_incoming import check_bytes, write_hashed
 from kuber.services.vault_quota import check_room
+from kuber.services.vault_shelves import Piece
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import upload_rows
 
@@ -104,7 +107,8 @@ class Uploads:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise unwritable(error) from None
-            new = self._store.settle(part.path, part.artifact, upload=part.id, owner=part.owner)
+            arrival = self._store.shelves.arrived(part.path)
+            new = self._store.settle(arrival, part.artifact, upload=part.id, owner=part.owner)
             self._forget(part)
         return part.artifact, new
 
@@ -209,7 +213,7 @@ class Part:
             with self.path.open("ab", buffering=0) as file:
                 sha = self.sha.copy()
                 try:
-                    write_hashed(file, piece, sha)
+                    write_hashed(partial(write_all, file), piece, sha)
                 except OSError:
                     file.truncate(self.size)
                     raise
