@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kuber.client.registry import HttpRegistry
@@ -126,6 +128,54 @@ def walk() -> Callable[[Callable[[str | None], Page[Any]]], list[Any]]:
             cursor = found.cursor
 
     return every
+
+
+class S3:
+    """A server of buckets, as a process, with everything in its memory."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        told = iter(self.process.stderr.readline, "")
+        self.url = next(line for line in told if "Running on " in line).split()[-1]
+        # It tells of each request: somebody has to read that.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def bucket(self, name: str | None = None) -> str:
+        """Make a bucket; a new one when it has no name."""
+        name = name or f"bucket-{uuid.uuid4().hex[:12]}"
+        allowed = (
+            "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+        )
+        httpx.put(
+            f"{self.url}/{name}", headers={"Authorization": allowed}, trust_env=False, verify=False
+        ).raise_for_status()
+        return name
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A running server of buckets, which the AWS_* variables of this process name."""
+    server = S3()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket_url(s3: S3) -> str:
+    """A place in a new bucket, for `--store`."""
+    return f"s3://{s3.bucket()}/hub/vault"
 
 
 @contextmanager

@@ -22,6 +22,10 @@ def vault(
     port: Port = 5002,
     registry: Annotated[str, typer.Option(help="Address of the registry.")] = "http://127.0.0.1:5001",
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Bucket of the blobs, like s3://bucket/prefix, instead of --data."),
+    ] = None,
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
     entity_quota: Annotated[
@@ -58,6 +62,7 @@ def vault(
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
             keeping=keeping,
+            bucket=store,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

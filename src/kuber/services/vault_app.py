@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi import Path as InPath
@@ -17,6 +17,7 @@ from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT
+from kuber.errors import SettingsError
 from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
@@ -35,6 +36,9 @@ from kuber.wire import (
     ScrubBody,
     UploadBody,
 )
+
+if TYPE_CHECKING:
+    from kuber.services.vault_bucket import BucketShelves
 
 MAX_BLOB_BYTES = 2 << 30
 
@@ -71,14 +75,19 @@ def open_vault(
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
     keeping: Keeping | None = None,
+    bucket: str | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
-    """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve."""
+    """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve.
+
+    The bytes lie in `folder` too, or in the `bucket` of this URL.
+    """
     kept = keeping or Keeping()
+    shelves = bucket_shelves(bucket, folder, max_blob_bytes, kept) if bucket is not None else None
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder, lease=kept.lease, quota=entity_quota)) as store,
+        contextlib.closing(VaultStore(folder, shelves=shelves, lease=kept.lease, quota=entity_quota)) as store,
     ):
         uploads = Uploads(store, expiry=kept.upload_expiry)
         with collecting(store, uploads, period=kept.period, grace=kept.grace):
@@ -90,6 +99,20 @@ def open_vault(
                 grace=kept.grace,
                 requests_per_minute=requests_per_minute,
             )
+
+
+def bucket_shelves(url: str, folder: Path, max_blob_bytes: int, keeping: Keeping) -> "BucketShelves":
+    """Shelves in the bucket of this URL, for an index in `folder`. SettingsError when they are not possible."""
+    try:
+        from kuber.services.bucket import MAX_COPY, Bucket
+        from kuber.services.vault_bucket import BucketShelves
+    except ImportError:
+        raise SettingsError("A vault in a bucket needs obstore: pip install 'kuber[s3]'.") from None
+    if max_blob_bytes > MAX_COPY:
+        raise SettingsError(f"A bucket takes blobs of at most {MAX_COPY} bytes; give a smaller --max-blob-bytes.")
+    if (folder / "blobs").exists():
+        raise SettingsError(f"The blobs of this vault are in {folder / 'blobs'}; give --store a --data of its own.")
+    return BucketShelves(Bucket(url), expiry=keeping.upload_expiry)
 
 
 def vault_app(
