@@ -1,5 +1,6 @@
 """Samples of everything that is published, and both services as processes that all tests share."""
 
+import importlib.util
 import json
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -273,6 +274,24 @@ def vault_url(hub: Hub) -> str:
 def registry_url(hub: Hub) -> str:
     """The address of the shared registry."""
     return hub.registry
+
+
+@pytest.fixture(scope="session")
+def proxied() -> Callable[..., AbstractContextManager[Any]]:
+    """A proxy to a target that harms what passes through it: see proxy.py."""
+    spec = importlib.util.spec_from_file_location("kuber_tests_proxy", Path(__file__).with_name("proxy.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[..., AbstractContextManager[Any]] = module.proxy
+    return made
+
+
+@pytest.fixture(scope="session")
+def running_hub() -> Callable[..., AbstractContextManager[Hub]]:
+    """Start a hub in a folder, for tests of a module that share it."""
+    return running
 
 
 @pytest.fixture

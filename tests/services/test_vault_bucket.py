@@ -1,9 +1,7 @@
 """The vault on a bucket that is harmed, or away for a while."""
 
-import importlib.util
 import random
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +16,6 @@ from kuber.services.vault_shelves import CHUNK
 from kuber.services.vault_store import VaultStore
 
 from .places import S3Bucket, key
-
-spec = importlib.util.spec_from_file_location("kuber_tests_proxy", Path(__file__).parents[1] / "proxy.py")
-assert spec is not None
-assert spec.loader is not None
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-proxy = module.proxy
 
 
 @pytest.fixture
@@ -63,9 +54,9 @@ def test_objects_of_others_are_left_alone(place):
     assert len(place.names()) == 3
 
 
-def test_cuts_on_the_way_only_delay(place, s3, monkeypatch, tmp_path):
+def test_cuts_on_the_way_only_delay(place, s3, proxied, monkeypatch, tmp_path):
     """Each connection may be cut; the store tries again until all is there."""
-    with proxy(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
+    with proxied(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         with closing(VaultStore(tmp_path / "v", shelves=BucketShelves(Bucket(place.url)))) as store:
             for seed in range(4):

@@ -26,6 +26,12 @@ def vault(
         str | None,
         typer.Option(metavar="URL", help="Bucket of the blobs, like s3://bucket/prefix, instead of --data."),
     ] = None,
+    direct: Annotated[
+        bool, typer.Option(help="Let entities exchange bytes with the bucket itself, by signed URLs.")
+    ] = False,
+    direct_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Endpoint by which entities reach the bucket.")
+    ] = None,
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
     entity_quota: Annotated[
@@ -63,6 +69,8 @@ def vault(
             entity_quota=entity_quota,
             keeping=keeping,
             bucket=store,
+            direct=direct,
+            direct_url=direct_url,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

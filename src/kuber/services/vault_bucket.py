@@ -43,7 +43,7 @@ class BucketShelves:
 
     def arrival(self) -> "StagedBlob":
         """A new blob to write, to a key that nobody else knows."""
-        return StagedBlob(self.bucket, staged(secrets.token_hex(16)), self._staging)
+        return StagedBlob(self, staged(secrets.token_hex(16)), self._staging)
 
     def arrived(self, file: Path) -> "StagedBlob":
         """A whole blob that lies in a file of the vault's own folder: it is staged by this."""
@@ -70,6 +70,13 @@ class BucketShelves:
             blob.discard()
             raise
         return blob
+
+    def unstage(self, key: str) -> None:
+        """Remove a staged object that is not needed any more; where that fails, a sweep will."""
+        try:
+            self.bucket.delete(key)
+        except ServiceError as error:
+            log.warning("%s stays until it is swept: %s", key, error)
 
     def open(self, artifact: Artifact) -> "BucketReading":
         """The blob, to be read: what is there is seen when the first of its bytes is asked for."""
@@ -118,9 +125,10 @@ class BucketShelves:
 class StagedBlob:
     """A blob that is written, piece by piece, to an object in `staging/`; `staging` names it meanwhile."""
 
-    def __init__(self, bucket: Bucket, key: str, staging: set[str]) -> None:
+    def __init__(self, shelves: BucketShelves, key: str, staging: set[str]) -> None:
         self.key = key
-        self._bucket = bucket
+        self._shelves = shelves
+        self._bucket = shelves.bucket
         self._staging = staging
         self._first = b""  # a blob of one piece is sent in one request
         self._sender: Sender | None = None
@@ -167,10 +175,7 @@ class StagedBlob:
         if self._sender is not None:
             self._sender.cut()
         if self._stored:
-            try:
-                self._bucket.delete(self.key)
-            except ServiceError as error:
-                log.warning("%s stays until it is swept: %s", self.key, error)
+            self._shelves.unstage(self.key)
             self._stored = False
         self._staging.discard(self.key)
 

@@ -143,8 +143,7 @@ class FileArrival:
         self._shelves.path(digest).replace(self._path)
 
     def discard(self) -> None:
-        """Remove the file, unless it is in its place."""
-        self._path.unlink(missing_ok=True)
+        """Nothing: a file that found no place stays its owner's."""
 
 
 class IncomingFile(FileArrival):
@@ -181,7 +180,7 @@ class IncomingFile(FileArrival):
     def discard(self) -> None:
         """Remove what was written, unless it is in its place."""
         self._file.close()
-        super().discard()
+        self._path.unlink(missing_ok=True)
         self._receiving.discard(self._path.name)
 
 

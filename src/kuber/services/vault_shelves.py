@@ -25,7 +25,7 @@ class Shelves(Protocol):
         ...
 
     def arrived(self, file: Path) -> "Arrival":
-        """A whole blob that lies, safe on disk, in a file of the vault's own folder."""
+        """A whole blob that lies, safe on disk, in a file of the vault's own folder; the file stays its owner's."""
         ...
 
     def open(self, artifact: Artifact) -> "Reading":

@@ -7,22 +7,34 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, insert, select
 
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
-from kuber.errors import ConflictError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    KnowledgeNotFoundError,
+    KUberError,
+    RequestRejectedError,
+    ServiceError,
+)
 from kuber.services.vault_folder import start_syncing, unwritable, write_all
 from kuber.services.vault_incoming import check_bytes, write_hashed
 from kuber.services.vault_quota import check_room
 from kuber.services.vault_shelves import Piece
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import upload_rows
+
+if TYPE_CHECKING:
+    from kuber.services.vault_direct import Direct
 
 EXPIRY = timedelta(days=1)  # without a byte
 
@@ -36,8 +48,10 @@ class Uploads:
     file, is dropped.
     """
 
-    def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY) -> None:
+    def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "Direct | None" = None) -> None:
+        """`direct` lets the bytes go to the store's bucket beside the vault."""
         self._store = store
+        self._direct = direct
         self._expiry = expiry
         self._folder = store.folder / "uploads"
         self._gate = threading.Lock()
@@ -48,9 +62,11 @@ class Uploads:
         except OSError as error:
             raise ServiceError(f"The vault's folder {self._folder} cannot be used: {error.strerror}.") from None
 
-    def begin(self, artifact: Artifact, *, owner: str | None = None) -> Upload:
+    def begin(self, artifact: Artifact, *, owner: str | None = None, direct: bool = False) -> Upload:
         """Announce a blob of `owner`'s. Where the vault has it already, its lease is renewed and nothing is left to
         send. InsufficientStorageError when it would be more than the owner may hold.
+
+        With `direct` it is told where the bytes may be put instead, if this vault has such a place.
         """
         if self._store.renew(artifact):
             return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
@@ -74,7 +90,8 @@ class Uploads:
         except KUberError:
             self._forget(part)
             raise
-        return part.told()
+        told = part.told()
+        return replace(told, direct=self._direct.upload_url(id)) if direct and self._direct is not None else told
 
     def upload(self, id: str) -> Upload:
         """How far an upload has come; KnowledgeNotFoundError when there is none."""
@@ -108,8 +125,36 @@ class Uploads:
             except OSError as error:
                 raise unwritable(error) from None
             arrival = self._store.shelves.arrived(part.path)
-            new = self._store.settle(arrival, part.artifact, upload=part.id, owner=part.owner)
+            try:
+                new = self._store.settle(arrival, part.artifact, upload=part.id, owner=part.owner)
+            finally:
+                arrival.discard()
             self._forget(part)
+        return part.artifact, new
+
+    def fetch(self, id: str) -> tuple[Artifact, bool]:
+        """Store the blob that was put where `begin` told: the artifact, and whether it is new.
+
+        Raises ConflictError when nothing was put there, and CorruptKnowledgeError when it is not what was announced;
+        the upload is over then.
+        """
+        if self._direct is None:
+            raise RequestRejectedError("This vault fetches nothing; send it the bytes of the upload.")
+        part = self._part(id)
+        with part.lock:
+            part.check_going_on()
+            try:
+                arrival = self._direct.arrived(id, part.artifact)
+            except CorruptKnowledgeError:
+                self._drop(part)
+                self._direct.drop(id)
+                raise
+            try:
+                new = self._store.settle(arrival, part.artifact, upload=id, owner=part.owner)
+            finally:
+                arrival.discard()
+            self._forget(part)
+            self._direct.drop(id)
         return part.artifact, new
 
     def sweep(self) -> int:
@@ -175,7 +220,7 @@ class Part:
     def told(self) -> Upload:
         """How far it has come."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             return Upload(
                 id=self.id, digest=self.artifact.digest, size=self.artifact.size, offset=self.path.stat().st_size
             )
@@ -187,7 +232,7 @@ class Part:
     def enter(self, offset: int) -> "Turn":
         """As Uploads.enter."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             have = self.path.stat().st_size
             if offset != have:
                 raise ConflictError(f"The upload has {have} bytes: go on from there, not from {offset}.")
@@ -200,7 +245,7 @@ class Part:
     def writing(self, turn: "Turn") -> Iterator[None]:
         """Hold the part for one step of `turn`; ConflictError when another has come since."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             if self._turn is not turn:
                 raise ConflictError("A later request goes on with this upload; this one ends here.")
             yield
@@ -229,7 +274,7 @@ class Part:
             self.sha = hashlib.file_digest(file, "sha256")
             self.size = file.tell()
 
-    def _check_going_on(self) -> None:
+    def check_going_on(self) -> None:
         if self.over:
             raise _unknown(self.id)
 
