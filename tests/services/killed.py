@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 
 from kuber.services import (
+    bucket,
     database,
     registry_store,
     registry_vault,
+    vault_bucket,
     vault_collection,
+    vault_direct,
     vault_folder,
     vault_incoming,
     vault_store,
@@ -30,6 +33,13 @@ POINTS = {
     "answer": (vault_incoming.Incoming, "discard"),
     "append": (vault_uploads.Part, "append"),
     "completion": (vault_uploads.Uploads, "complete"),
+    "part sent": (bucket.Sender, "write"),
+    "staged": (vault_bucket.StagedBlob, "end"),
+    "copied": (vault_bucket.StagedBlob, "place"),
+    "staged object removed": (vault_bucket.BucketShelves, "unstage"),
+    "object removed": (vault_bucket.BucketShelves, "remove"),
+    "copied to be hashed": (vault_direct, "hashed"),
+    "fetched": (vault_uploads.Uploads, "fetch"),
     "rows removed": (vault_collection, "_remove_rows"),
     "file removed": (Path, "unlink"),
     "pin": (registry_vault.RegistryVault, "pin"),

@@ -3,6 +3,7 @@
 import random
 from contextlib import closing
 
+import psutil
 import pytest
 
 from kuber.domain.blob import Rot
@@ -96,3 +97,22 @@ def test_a_server_that_is_killed_and_comes_back(s3, tmp_path, monkeypatch):
         for data in (new, old):
             assert store.get(write(store, data)[0].digest) == data
     server.close()
+
+
+def test_memory_stays_flat_also_outside_of_python(place):
+    """What waits to be sent, or to be read, is bounded; the resident memory of this process tells."""
+    process, piece, count = psutil.Process(), bytes(CHUNK), 64
+    with closing(place.store()) as store:
+        store.get(write(store, bytes(9 * CHUNK))[0].digest)  # what is allocated once is there now
+        before, peak = process.memory_info().rss, 0
+        with store.receive() as blob:
+            for _ in range(count):
+                blob.write(piece)
+                peak = max(peak, process.memory_info().rss)
+            artifact, _ = blob.keep(Digest(blob.hex))
+        sent, peak = peak - before, 0
+        with store.open(artifact.digest) as reading:
+            while reading.read(CHUNK):
+                peak = max(peak, process.memory_info().rss)
+    assert artifact.size == count * CHUNK
+    assert max(sent, peak - before) < 32 * CHUNK

@@ -35,6 +35,10 @@ def backup(folder: Path, *, registry: Path, vault: Path, copy: bool = False) -> 
     asks for is written last.
     """
     _require_empty(folder)
+    if not (vault / "blobs").is_dir():
+        raise ServiceError(
+            f"{vault} holds no blobs; a vault with --store has them in its bucket: back that up by its own means."
+        )
     with _told(f"The backup in {folder} cannot be written"):
         make(folder.absolute())
         _copy_database(registry / REGISTRY, folder / REGISTRY)
