@@ -299,3 +299,26 @@ def own_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
     """Start a hub that nobody else uses, with these options of its registry."""
     with ExitStack() as stack:
         yield lambda *options, **more: stack.enter_context(running(tmp_path, *options, **more))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real PostgreSQL server."""
+    from .postgres import running as served  # loads the stores, which most tests of other parts do without
+
+    with served() as server:
+        yield server
+
+
+@pytest.fixture
+def registry_database(postgres: Any) -> Iterator[str]:
+    """The address of a new PostgreSQL database with the tables of the registry."""
+    with postgres.database("registry") as url:
+        yield url
+
+
+@pytest.fixture
+def vault_database(postgres: Any) -> Iterator[str]:
+    """The address of a new PostgreSQL database with the tables of the vault."""
+    with postgres.database("vault") as url:
+        yield url

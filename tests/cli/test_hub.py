@@ -215,6 +215,12 @@ def test_restore_leaves_out_what_rotted_and_tells(hub, tmp_path):
     )
 
 
+def test_what_is_on_postgresql_is_copied_with_its_own_tool(hub, tmp_path):
+    told = kuber("backup", tmp_path / "backup", "--registry-data", tmp_path, *hub.data[2:])
+    assert told[0] == 4
+    assert "One that is on PostgreSQL is copied with pg_dump." in told[1].replace("\n", " ")
+
+
 def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
     hub.publish()
     kuber("backup", tmp_path / "backup", *hub.data)

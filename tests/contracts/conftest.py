@@ -20,7 +20,7 @@ from kuber.services.vault_bucket import BucketShelves
 from kuber.services.vault_store import VaultStore
 
 
-@pytest.fixture(params=["memory", "disk", "http"])
+@pytest.fixture(params=["memory", "disk", "postgresql", "http"])
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -35,6 +35,9 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
     elif place == "s3":
         shelves = BucketShelves(Bucket(request.getfixturevalue("bucket_url")))
         with closing(VaultStore(tmp_path / "vault", shelves=shelves)) as store:
+            yield store
+    elif place == "postgresql":
+        with closing(VaultStore(tmp_path / "vault", database=request.getfixturevalue("vault_database"))) as store:
             yield store
     else:
         hub = request.getfixturevalue("hub")
@@ -53,8 +56,9 @@ def registry(
 ) -> Iterator[Registry]:
     if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
-    elif place == "disk":
-        with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault, clock=clock, ids=ids)) as store:
+    elif place in ("disk", "postgresql"):
+        database = tmp_path / "registry.sqlite" if place == "disk" else request.getfixturevalue("registry_database")
+        with closing(RegistryStore(database, vault=vault, clock=clock, ids=ids)) as store:
             yield store
     else:
         hub = request.getfixturevalue("hub")

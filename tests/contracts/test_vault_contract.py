@@ -10,7 +10,7 @@ from kuber.domain.knowledge import Artifact
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 
-@pytest.fixture(params=["memory", "disk", "http", "s3"])
+@pytest.fixture(params=["memory", "disk", "postgresql", "http", "s3"])
 def place(request):
     return request.param
 

@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -55,17 +56,27 @@ def vault_store(tmp_path):
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request, tmp_path):
+def vault_place(request, tmp_path):
     """Where a vault's bytes lie: each test runs on both."""
     if request.param == "folder":
         return Folder(tmp_path)
     return S3Bucket(tmp_path, request.getfixturevalue("bucket_url"), request.getfixturevalue("s3").url)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a registry keeps what it stores."""
+    return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")
+
+
+# For tests that look into the file.
+on_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def registry_store(tmp_path, vault_store):
+def registry_store(place, vault_store):
     times = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=n) for n in range(10**6))
-    store = RegistryStore(tmp_path / "registry.sqlite", vault=vault_store, clock=lambda: next(times))
+    store = RegistryStore(place, vault=vault_store, clock=lambda: next(times))
     yield store
     store.close()
 
@@ -91,6 +102,39 @@ def draft(vault_store, entity):
         return dataclasses.replace(base, **changes)
 
     return make
+
+
+@pytest.fixture
+def draft_of(vault_store):
+    """Make a draft of an entity whose blobs are in the vault, for any store."""
+
+    def make(entity, correct, *, total=(10, 10), **changes):
+        return Draft(
+            entity=entity,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: vault_store.put(safetensors_file(ARCHITECTURE.manifest))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=total),
+            **{"round": 1} | changes,
+        )
+
+    return make
+
+
+@pytest.fixture
+def stores(registry_database, vault_store):
+    """Two stores on one database, as two processes would have them."""
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as one,
+        closing(RegistryStore(registry_database, vault=vault_store)) as other,
+    ):
+        yield one, other
+
+
+@pytest.fixture
+def signed_by():
+    """The draft, signed with the key of an identity."""
+    return lambda identity, draft: dataclasses.replace(draft, signature=identity.sign(record_bytes(draft)))
 
 
 class Service:

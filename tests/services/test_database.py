@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 
 import pytest
 from alembic import command
@@ -17,10 +18,19 @@ from kuber.services import registry_tables, vault_tables
 from kuber.services.database import MIGRATIONS, Database
 from kuber.services.registry_store import RegistryStore
 
+from .conftest import on_sqlite
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    if request.param == "sqlite":
+        return tmp_path / "made here" / "db.sqlite"
+    return request.getfixturevalue("vault_database")
+
 
 @pytest.fixture
-def database(tmp_path):
-    made = Database(tmp_path / "made here" / "db.sqlite", history="vault")
+def database(place):
+    made = Database(place, history="vault")
     yield made
     made.close()
 
@@ -73,6 +83,7 @@ def test_deliveries_of_before_there_were_reasons_have_none(tmp_path, vault_store
     store.close()
 
 
+@on_sqlite
 def test_is_durable(database):
     with database.read() as connection:
         settings = [
@@ -137,6 +148,7 @@ def test_writes_that_wait_share_a_commit(database):
     assert len(holders(database)) == 20
 
 
+@on_sqlite
 def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
     # What SQLite does by itself on a full disk: nothing of the group is stored, also not what came before.
     busy, go_on = threading.Event(), threading.Event()
@@ -180,18 +192,19 @@ def test_a_read_sees_one_state(database):
     assert holders(database) == ["h"]
 
 
+@on_sqlite
 def test_a_second_service_cannot_open_it(database):
     with pytest.raises(ServiceError, match="in use by another service"):
         Database(database.path, history="vault")
 
 
-def test_opens_again_after_close_and_refuses_writes_meanwhile(database):
+def test_opens_again_after_close_and_refuses_writes_meanwhile(database, place):
     database.write(insert_pin("h"))
     database.close()
     database.close()
     with pytest.raises(ServiceUnavailableError, match="stopping"):
         database.write(insert_pin("late"))
-    again = Database(database.path, history="vault")
+    again = Database(place, history="vault")
     assert holders(again) == ["h"]
     again.close()
 
@@ -202,6 +215,7 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
         Database(tmp_path / "db.sqlite", history="vault")
 
 
+@on_sqlite
 def test_a_database_of_a_newer_kuber_is_one_sentence(database):
     database.close()
     with sqlite3.connect(database.path) as connection:
@@ -217,6 +231,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         Database(tmp_path / "file" / "db.sqlite", history="vault")
 
 
+@on_sqlite
 def test_a_database_lost_while_in_use_is_one_sentence(database):
     # The file is cut short under the open database: SQLite finds it malformed.
     database.write(insert_pin("h"))
@@ -226,3 +241,30 @@ def test_a_database_lost_while_in_use_is_one_sentence(database):
     os.truncate(database.path, 5000)
     with pytest.raises(ServiceUnavailableError, match="The database cannot be"):
         holders(database)
+
+
+def test_a_lock_by_name_is_held_by_one_thread(database):
+    inside, met = [], []
+
+    def enter(names):
+        with database.locked("blob", *names):
+            inside.append(names)
+            met.append([other for other in inside if set(other) & set(names)])
+            time.sleep(0.002)
+            inside.remove(names)
+
+    wanted = [("a",), ("a", "b"), ("b", "a"), ("c", "b"), ("c",)] * 4
+    threads = [threading.Thread(target=enter, args=(names,)) for names in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(met) == len(wanted)
+    assert all(len(others) == 1 for others in met)  # oneself
+
+
+def test_a_lock_by_name_ends_with_a_failure(database):
+    with pytest.raises(RequestRejectedError, match=r"No\."), database.locked("blob", "a"):
+        raise RequestRejectedError("No.")
+    with database.locked("blob", "a"), database.locked("another kind", "a"):
+        pass

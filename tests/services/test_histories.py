@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ NOTHING = timedelta(0)
 class Hub(RuleBasedStateMachine):
     """Every act is done to the stores and to the model; what both answer, and what both hold, is compared."""
 
+    server = None  # a PostgreSQL server for the registry; without one it is on a file
+
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
@@ -42,6 +45,8 @@ class Hub(RuleBasedStateMachine):
         self.next_id = ""
         self.records = []
         self.lives = 0
+        self.database = ExitStack()
+        self.url = self.database.enter_context(self.server.database("registry")) if self.server else None
         self.model_vault = MemoryVault()
         self.model = MemoryRegistry(vault=self.model_vault, clock=lambda: self.now, ids=lambda: self.next_id)
         self.open(self.folder / "0")
@@ -53,7 +58,7 @@ class Hub(RuleBasedStateMachine):
         self.vault = VaultStore(place, lease=NOTHING)
         self.uploads = Uploads(self.vault, expiry=NOTHING)
         self.registry = RegistryStore(
-            place / "registry.sqlite", vault=self.vault, clock=lambda: self.now, ids=lambda: self.next_id
+            self.url or place / "registry.sqlite", vault=self.vault, clock=lambda: self.now, ids=lambda: self.next_id
         )
 
     def close(self):
@@ -62,6 +67,7 @@ class Hub(RuleBasedStateMachine):
 
     def teardown(self):
         self.close()
+        self.database.close()
         shutil.rmtree(self.folder)
 
     def both(self, act):
@@ -192,7 +198,11 @@ def pages(registry, query):
 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])
-def test_any_history_leaves_what_the_model_holds(examples):
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_any_history_leaves_what_the_model_holds(examples, place, request, monkeypatch):
+    if place == "postgresql":
+        monkeypatch.setattr(Hub, "server", request.getfixturevalue("postgres"))
+        examples = examples // 3
     told = settings(
         max_examples=examples,
         stateful_step_count=25,

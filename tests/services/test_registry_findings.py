@@ -227,9 +227,9 @@ def test_what_is_no_reason_is_refused(hub, registry, publish, body):
     assert registry.knowledge(record.id) == record
 
 
-def test_a_quarantine_outlives_the_service(tmp_path, samples):
+def test_a_quarantine_outlives_the_service(place, tmp_path, samples):
     with closing(VaultStore(tmp_path / "vault")) as vault:
-        with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault)) as store:
+        with closing(RegistryStore(place, vault=vault)) as store:
             entity = store.register("entity").id
             record = store.publish(samples.draft(entity, vault.put(samples.weights())), key="k")
             with pytest.raises(RequestRejectedError, match="The reason of a quarantine"):
@@ -240,7 +240,7 @@ def test_a_quarantine_outlives_the_service(tmp_path, samples):
             held = store.knowledge(record.id)
             assert held.verification == refused()
             assert vault.pinned(record.artifacts[WEIGHTS].digest) == [record.id]
-        with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault)) as store:
+        with closing(RegistryStore(place, vault=vault)) as store:
             assert store.knowledge(record.id) == held
             store.release(record.id)
             assert store.knowledge(record.id) == record

@@ -2,7 +2,6 @@
 
 import dataclasses
 import random
-import sqlite3
 import threading
 from datetime import UTC, datetime
 
@@ -17,6 +16,8 @@ from kuber.domain.query import Query
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceUnavailableError
 from kuber.services.registry_discovery import discovery
 from kuber.services.registry_store import RegistryStore
+
+from .conftest import on_sqlite
 
 
 def publish_many(registry, draft, count, *, prefix="k"):
@@ -176,6 +177,7 @@ def test_discover_filters(registry_store, draft):
     assert registry_store.discover(dataclasses.replace(query, test_set=Digest.of(b"another"))).items == ()
 
 
+@on_sqlite
 @pytest.mark.parametrize("cursor", [None, "of a page before"])
 @pytest.mark.parametrize(
     ("changes", "index"),
@@ -203,22 +205,27 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
         assert plan[0].startswith("SEARCH")
 
 
+@on_sqlite
 def test_the_latest_are_told_by_an_index(registry_store, draft):
     publish_many(registry_store, draft, 12)
-    statement = discovery(Query(latest=True)).compile(
+    statement = discovery(Query(latest=True, task="parity", order="newest")).compile(
         dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
     )
     with registry_store.database.read() as connection:
         plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
-    assert any("SEARCH" in step and "INDEX knowledge_latest" in step for step in plan)
+    # The newest of each entity in their order, then each by its number: nothing is compared, nothing is sorted.
+    assert plan[0].startswith(
+        "SEARCH newest_knowledge USING COVERING INDEX newest_knowledge_of_task (task_name=? AND trained=?)"
+    )
+    assert plan[1:] == ["SEARCH knowledge USING INTEGER PRIMARY KEY (rowid=?)"]
 
 
-def test_evaluations_are_rows_of_counts(registry_store, draft, tmp_path):
+def test_evaluations_are_rows_of_counts(registry_store, draft):
     registry_store.publish(draft((3, 4)), key="k")
-    with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
-        rows = connection.execute("SELECT label, correct, total FROM class_evaluations ORDER BY label").fetchall()
-    connection.close()
-    assert rows == [(0, 3, 10), (1, 4, 10)]
+    with registry_store.database.read() as connection:
+        counts = text("SELECT label, correct, total, recall FROM class_evaluations ORDER BY label")
+        rows = [tuple(row) for row in connection.execute(counts)]
+    assert rows == [(0, 3, 10, 300_000), (1, 4, 10, 400_000)]
 
 
 def test_deliveries_are_recorded_once_and_in_order(registry_store, draft, entity):
@@ -275,16 +282,16 @@ def test_unknown_knowledge_is_not_found(registry_store):
         registry_store.knowledge("nothing")
 
 
-def test_everything_is_there_after_a_restart(registry_store, vault_store, draft, tmp_path):
+def test_everything_is_there_after_a_restart(place, registry_store, vault_store, draft):
     records = publish_many(registry_store, draft, 3)
     registry_store.close()
-    again = RegistryStore(tmp_path / "registry.sqlite", vault=vault_store)
+    again = RegistryStore(place, vault=vault_store)
     assert walk(again, Query(order="newest")) == records[::-1]
     assert again.register("entity-0").registered_at == datetime(2026, 1, 1, tzinfo=UTC)
     again.close()
 
 
-def test_without_its_vault_nothing_is_stored(tmp_path, registry_store, draft):
+def test_without_its_vault_nothing_is_stored(place, registry_store, draft):
     class Away:
         def pin(self, holder, artifacts):
             raise ServiceUnavailableError("The vault is away.")
@@ -294,7 +301,7 @@ def test_without_its_vault_nothing_is_stored(tmp_path, registry_store, draft):
 
     sent = draft()
     registry_store.close()
-    store = RegistryStore(tmp_path / "registry.sqlite", vault=Away())
+    store = RegistryStore(place, vault=Away())
     with pytest.raises(ServiceUnavailableError):
         store.publish(sent, key="k")
     assert store.discover(Query()).items == ()

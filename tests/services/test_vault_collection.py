@@ -33,8 +33,8 @@ def clock():
 
 
 @pytest.fixture
-def vault(place, clock):
-    with closing(place.store(lease=HOUR, clock=clock)) as store:
+def vault(vault_place, clock):
+    with closing(vault_place.store(lease=HOUR, clock=clock)) as store:
         yield store
 
 
@@ -52,12 +52,12 @@ def pin(vault, holder, *artifacts):
     vault.pin(holder, [("weights", artifact) for artifact in artifacts])
 
 
-def test_keeps_a_blob_for_its_lease_and_grace(vault, place, uploads, clock, weights):
+def test_keeps_a_blob_for_its_lease_and_grace(vault, vault_place, uploads, clock, weights):
     blob = vault.put(weights(1))
     for passed, kept in [(0, True), (60, True), (119, True), (120, False)]:
         clock.now = datetime(2026, 1, 1, tzinfo=UTC) + passed * MINUTE
         assert collect(vault, uploads, grace=HOUR).blobs == (not kept)
-        assert (vault.size(blob.digest) is not None) == (key(blob.digest) in place.names()) == kept
+        assert (vault.size(blob.digest) is not None) == (key(blob.digest) in vault_place.names()) == kept
 
 
 def test_keeps_what_is_pinned_and_then_for_the_grace(vault, uploads, clock, weights):
@@ -95,7 +95,7 @@ def test_a_blob_that_was_collected_is_not_pinned(vault, uploads, clock, weights)
         pin(vault, "late", blob)
 
 
-@pytest.mark.parametrize("place", ["folder"], indirect=True)
+@pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
 def test_collects_more_than_a_batch(vault, uploads, clock, weights):
     kept = [vault.put(weights(fill)) for fill in range(100)][::9]
     for artifact in kept:
@@ -106,25 +106,25 @@ def test_collects_more_than_a_batch(vault, uploads, clock, weights):
 
 
 def test_sweeps_leftovers_but_not_what_is_being_written(tmp_path):
-    place = Folder(tmp_path)
-    with closing(place.store()) as vault:
-        look_at_sweeping(place, vault)
+    vault_place = Folder(tmp_path)
+    with closing(vault_place.store()) as vault:
+        look_at_sweeping(vault_place, vault)
 
 
 def test_sweeps_what_was_staged_long_ago_but_not_what_is_being_written(tmp_path, bucket_url, s3):
-    place = S3Bucket(tmp_path, bucket_url, s3.url)
-    place.write("staging/young", b"half")
-    with closing(place.store()) as vault:  # which keeps it for a day
+    vault_place = S3Bucket(tmp_path, bucket_url, s3.url)
+    vault_place.write("staging/young", b"half")
+    with closing(vault_place.store()) as vault:  # which keeps it for a day
         assert collect(vault, Uploads(vault)).leftovers == 0
-        assert place.names() == ["staging/young"]
-    with closing(place.store(expiry=timedelta())) as vault:
-        place.remove("staging/young")
-        look_at_sweeping(place, vault)
+        assert vault_place.names() == ["staging/young"]
+    with closing(vault_place.store(expiry=timedelta())) as vault:
+        vault_place.remove("staging/young")
+        look_at_sweeping(vault_place, vault)
 
 
-def look_at_sweeping(place, vault):
+def look_at_sweeping(vault_place, vault):
     uploads = Uploads(vault)
-    place.write(f"{place.staging}/leftover", b"half")
+    vault_place.write(f"{vault_place.staging}/leftover", b"half")
     with vault.receive() as blob:
         blob.write(b"whole")
         assert collect(vault, uploads).leftovers == 1
@@ -132,22 +132,22 @@ def look_at_sweeping(place, vault):
     assert vault.get(Digest.of(b"whole")) == b"whole"
 
 
-def test_a_file_goes_back_when_its_row_cannot_be_written(vault, place, monkeypatch):
+def test_a_file_goes_back_when_its_row_cannot_be_written(vault, vault_place, monkeypatch):
     def full(_work):
         raise InsufficientStorageError("Full.")
 
     monkeypatch.setattr(vault.database, "write", full)
     with pytest.raises(InsufficientStorageError):
         vault.put(b"unlucky")
-    assert place.names() == []
+    assert vault_place.names() == []
 
 
 @pytest.mark.parametrize("acts", [25, pytest.param(20_000, marks=pytest.mark.soak)])
-def test_soak_of_putting_pinning_and_collecting(place, weights, acts):
+def test_soak_of_putting_pinning_and_collecting(vault_place, weights, acts):
     """With next to no grace, whoever has pinned finds the bytes, and whoever has not may put them again."""
-    bucket = isinstance(place, S3Bucket)
+    bucket = isinstance(vault_place, S3Bucket)
     acts = max(2, acts // 10) if bucket else acts  # each takes several requests
-    vault = place.store(lease=timedelta())
+    vault = vault_place.store(lease=timedelta())
     uploads = Uploads(vault)
     files = [weights(fill) for fill in range(6)]
     wrong = []
@@ -180,4 +180,4 @@ def test_soak_of_putting_pinning_and_collecting(place, weights, acts):
         collect(vault, uploads, grace=timedelta())
         assert wrong == []
         assert vault.blobs().items == ()
-        assert place.names() == []
+        assert vault_place.names() == []

@@ -18,25 +18,25 @@ def weights(safetensors):
 
 
 @pytest.fixture
-def vault_store(place):
-    with closing(place.store()) as store:
+def vault_store(vault_place):
+    with closing(vault_place.store()) as store:
         yield store
 
 
 @pytest.mark.parametrize("fault", ["damaged", "lost"])
-def test_sets_the_rotten_aside(vault_store, place, weights, fault):
+def test_sets_the_rotten_aside(vault_store, vault_place, weights, fault):
     sound, rotten = vault_store.put(weights(1)), vault_store.put(weights(2))
     vault_store.pin("record", [("weights", rotten), ("weights", sound)])
     damaged, name = weights(3), key(rotten.digest)
-    place.write(name, damaged) if fault == "damaged" else place.remove(name)
+    vault_place.write(name, damaged) if fault == "damaged" else vault_place.remove(name)
     found = scrub(vault_store)
     assert found.rotten == (Rot(digest=rotten.digest, fault=fault, holders=1),)
     assert (found.blobs, found.cursor) == (2, None)
     with pytest.raises(KnowledgeNotFoundError):
         vault_store.get(rotten.digest)
     aside = f"quarantine/{rotten.digest.hex}"
-    assert place.names() == sorted([key(sound.digest), *([aside] if fault == "damaged" else [])])
-    assert fault == "lost" or place.read(aside) == damaged
+    assert vault_place.names() == sorted([key(sound.digest), *([aside] if fault == "damaged" else [])])
+    assert fault == "lost" or vault_place.read(aside) == damaged
     vault_store.put(weights(2))
     assert vault_store.pinned(rotten.digest) == ["record"]
     assert scrub(vault_store).rotten == ()

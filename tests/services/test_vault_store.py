@@ -17,21 +17,21 @@ from .places import Folder, key
 
 
 @pytest.fixture
-def vault(place):
-    store = place.store()
+def vault(vault_place):
+    store = vault_place.store()
     yield store
     store.close()
 
 
 @pytest.fixture
-def reopen(vault, place):
+def reopen(vault, vault_place):
     """Close the vault, change where its bytes lie, open it again."""
     opened = []
 
     def again(change=lambda: None):
         vault.close()
         change()
-        opened.append(place.store())
+        opened.append(vault_place.store())
         return opened[-1]
 
     yield again
@@ -53,48 +53,48 @@ def listed(vault):
     return {artifact.digest for artifact in vault.blobs().items}
 
 
-def test_a_blob_lies_under_its_digest(vault, place):
+def test_a_blob_lies_under_its_digest(vault, vault_place):
     artifact = vault.put(b"weights")
     hex = hashlib.sha256(b"weights").hexdigest()
     assert artifact == Artifact(digest=Digest(hex), size=7)
-    assert place.names() == [f"blobs/{hex[:2]}/{hex[2:4]}/{hex}"]
-    assert place.read(f"blobs/{hex[:2]}/{hex[2:4]}/{hex}") == b"weights"
+    assert vault_place.names() == [f"blobs/{hex[:2]}/{hex[2:4]}/{hex}"]
+    assert vault_place.read(f"blobs/{hex[:2]}/{hex[2:4]}/{hex}") == b"weights"
     assert vault.get(artifact.digest) == b"weights"
 
 
-def test_other_bytes_than_named_leave_nothing(vault, place):
+def test_other_bytes_than_named_leave_nothing(vault, vault_place):
     with vault.receive() as blob:
         blob.write(b"other")
         with pytest.raises(CorruptKnowledgeError, match="send them again"):
             blob.keep(Digest.of(b"named"))
-    assert place.names() == []
+    assert vault_place.names() == []
     assert listed(vault) == set()
 
 
 @pytest.mark.parametrize("pieces", [1, 20])
-def test_a_sender_that_breaks_off_leaves_nothing(vault, place, pieces):
+def test_a_sender_that_breaks_off_leaves_nothing(vault, vault_place, pieces):
     def break_off():
         with vault.receive() as blob:
             for _ in range(pieces):
                 blob.write(bytes(CHUNK))
-            if isinstance(place, Folder) or pieces > 1:
-                while place.names() == []:  # a bucket's part is sent beside the next piece
+            if isinstance(vault_place, Folder) or pieces > 1:
+                while vault_place.names() == []:  # a bucket's part is sent beside the next piece
                     pass
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
         break_off()
-    assert place.names() == []
+    assert vault_place.names() == []
 
 
-def test_an_empty_blob_is_refused(vault, place):
+def test_an_empty_blob_is_refused(vault, vault_place):
     with pytest.raises(RequestRejectedError, match="empty"):
         vault.put(b"")
-    assert place.names() == []
+    assert vault_place.names() == []
 
 
-def test_memory_stays_flat(vault, place):
-    piece, count = bytes(CHUNK), 100 if isinstance(place, Folder) else 40
+def test_memory_stays_flat(vault, vault_place):
+    piece, count = bytes(CHUNK), 100 if isinstance(vault_place, Folder) else 40
     tracemalloc.start()
     with vault.receive() as blob:
         for _ in range(count):
@@ -106,9 +106,9 @@ def test_memory_stays_flat(vault, place):
     assert peak < 4 * CHUNK
 
 
-def test_storing_again_heals_a_damaged_file(vault, place):
+def test_storing_again_heals_a_damaged_file(vault, vault_place):
     artifact = vault.put(b"weights")
-    place.write(key(artifact.digest), b"WEIGHTS")
+    vault_place.write(key(artifact.digest), b"WEIGHTS")
     with pytest.raises(CorruptKnowledgeError, match="damaged"):
         vault.get(artifact.digest)
     vault.put(b"weights")
@@ -157,34 +157,34 @@ def test_many_writers(vault):
 
 def test_leftovers_of_a_crash_are_swept_at_the_start_of_a_folder(tmp_path):
     """Not of a bucket: another vault may be writing there."""
-    place = Folder(tmp_path)
-    with closing(place.store()) as vault:
+    vault_place = Folder(tmp_path)
+    with closing(vault_place.store()) as vault:
         kept = vault.put(b"kept")
-    place.write("incoming/0123", b"half")
-    with closing(place.store()):
-        assert place.names() == [key(kept.digest)]
+    vault_place.write("incoming/0123", b"half")
+    with closing(vault_place.store()):
+        assert vault_place.names() == [key(kept.digest)]
 
 
-def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen, place):
+def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen, vault_place):
     # The crash came between the rename, or the copy, and the commit.
     sound, unsound = Digest.of(b"sound"), Digest.of(b"unsound")
 
     def change():
         for digest in (sound, unsound):
-            place.write(key(digest), b"sound")
+            vault_place.write(key(digest), b"sound")
 
     again = reopen(change)
     assert listed(again) == {sound}
     assert again.get(sound) == b"sound"
-    assert place.names() == [key(sound)]
+    assert vault_place.names() == [key(sound)]
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
-def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, place, weights, damage):
+def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, vault_place, weights, damage):
     lost, kept = (vault.put(weights(fill)) for fill in (1, 2))
     vault.pin("record", kinds(lost, kept))
     name = key(lost.digest)
-    again = reopen(lambda: place.remove(name) if damage == "gone" else place.write(name, b"lo"))
+    again = reopen(lambda: vault_place.remove(name) if damage == "gone" else vault_place.write(name, b"lo"))
     assert listed(again) == {kept.digest}
     with pytest.raises(KnowledgeNotFoundError):
         again.get(lost.digest)
@@ -192,9 +192,9 @@ def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, plac
     assert again.pinned(lost.digest) == ["record"]
 
 
-def test_a_file_lost_while_in_use_is_not_found(vault, place):
+def test_a_file_lost_while_in_use_is_not_found(vault, vault_place):
     artifact = vault.put(b"lost")
-    place.remove(key(artifact.digest))
+    vault_place.remove(key(artifact.digest))
     with pytest.raises(KnowledgeNotFoundError):
         vault.get(artifact.digest)
 

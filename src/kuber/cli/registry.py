@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+from kuber.cli.serving import Certificate, DatabaseUrl, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
 from kuber.domain.address import is_loopback
 from kuber.errors import SettingsError
 
@@ -16,6 +16,7 @@ def registry(
     port: Port = 5001,
     vault: Annotated[str, typer.Option(help="Address of the vault.")] = "http://127.0.0.1:5002",
     data: Annotated[Path, typer.Option(help="Folder of the database.")] = Path("hub/registry"),
+    database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
     open_enrolment: Annotated[bool, typer.Option(help="Let any entity of this machine join uninvited.")] = False,
     requests_per_minute: Rate = 30_000,
@@ -38,6 +39,7 @@ def registry(
             data.expanduser(),
             vault=vault,
             secret=hub_secret(secret.expanduser()),
+            database=database,
             open_enrolment=open_enrolment,
             ca=ca,
             requests_per_minute=requests_per_minute,

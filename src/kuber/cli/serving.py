@@ -13,3 +13,7 @@ Certificate = Annotated[Path | None, typer.Option(metavar="FILE", help="Certific
 PrivateKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")]
 PlainHttp = Annotated[bool, typer.Option(help="Serve other machines without TLS: all can read along.")]
 StopWithStdin = Annotated[bool, typer.Option(help="Stop when standard input ends.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database", metavar="URL", help="PostgreSQL database, in place of a file in the folder."),
+]

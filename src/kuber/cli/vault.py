@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+from kuber.cli.serving import Certificate, DatabaseUrl, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
 
 _YEAR = 366 * 86400
 
@@ -32,6 +32,7 @@ def vault(
     direct_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Endpoint by which entities reach the bucket.")
     ] = None,
+    database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
     entity_quota: Annotated[
@@ -65,6 +66,7 @@ def vault(
             data.expanduser(),
             registry=registry,
             secret=hub_secret(secret.expanduser()),
+            database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
             keeping=keeping,

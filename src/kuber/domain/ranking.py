@@ -25,9 +25,13 @@ def without(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[K
     return [candidate for candidate in candidates if candidate.id not in refused]
 
 
+def recalls(evaluation: Evaluation) -> list[int]:
+    """The recall on each class, in whole millionths; 0 on a class without samples."""
+    counts = zip(evaluation.correct, evaluation.total, strict=True)
+    return [correct * RECALL_UNIT // total if total else 0 for correct, total in counts]
+
+
 def recall_rank(evaluation: Evaluation, classes: Sequence[int]) -> int:
     """The sum of the recalls on these classes, each in whole millionths; a class without samples adds nothing."""
-    counts = [
-        (evaluation.correct[label], evaluation.total[label]) for label in classes if label < len(evaluation.total)
-    ]
-    return sum(correct * RECALL_UNIT // total for correct, total in counts if total)
+    found = recalls(evaluation)
+    return sum(found[label] for label in classes if label < len(found))

@@ -43,6 +43,7 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
 
 def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Guard) -> None:
     """Add the routes, on these stores."""
+    ask = store.database.ask
     readers = guard.admits(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
@@ -57,12 +58,12 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[MemberBody]:
         """The registered entities, first come first."""
-        return PageBody[MemberBody].of(store.members(limit=limit, cursor=cursor))
+        return PageBody[MemberBody].of(await ask(store.members, limit=limit, cursor=cursor))
 
     @app.get("/v1/entities/{id}", operation_id="get_entity")
     async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
         """One entity, with its keys."""
-        return MemberBody.of(store.member(id))
+        return MemberBody.of(await ask(store.member, id))
 
     @app.post("/v1/entities/{id}/keys", operation_id="change_key")
     def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
@@ -85,7 +86,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         """What was changed, as server-sent events; their ids count up in the order of the commits."""
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
         while True:
-            found = access.events(after=after)
+            found = await ask(access.events, after=after)
             for number, entry in found:
                 after = number
                 yield ServerSentEvent(id=str(number), event=entry.act, data=AuditBody.of(entry))
@@ -110,7 +111,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     @app.post("/v1/tokens/check", operation_id="check_token")
     async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
         """Whom a token belongs to; 403 when it is none. For the vault."""
-        return CallerBody.of(access.caller(body.token))
+        return CallerBody.of(await ask(access.caller, body.token))
 
     @app.post("/v1/invitations", operation_id="invite", status_code=201)
     def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
@@ -120,7 +121,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     @app.get("/v1/invitations", operation_id="list_invitations")
     async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
         """The last invitations, without their codes."""
-        items = tuple(InvitationBody.of(one) for one in access.invitations())
+        items = tuple(InvitationBody.of(one) for one in await ask(access.invitations))
         return PageBody[InvitationBody](items=items)
 
     @app.get("/v1/audit", operation_id="list_audit")
@@ -128,4 +129,4 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[AuditBody]:
         """Every change of the hub, first come first."""
-        return PageBody[AuditBody].of(access.audit(limit=limit, cursor=cursor))
+        return PageBody[AuditBody].of(await ask(access.audit, limit=limit, cursor=cursor))

@@ -130,7 +130,9 @@ def _copy_database(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
-        raise ServiceError(f"There is no database {path}; check the folder.")
+        raise ServiceError(
+            f"There is no database {path}; check the folder. One that is on PostgreSQL is copied with pg_dump."
+        )
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
         yield connection
 

@@ -1,74 +1,139 @@
-"""A service's SQLite database: migrated at start, read in place, written by one thread that groups commits."""
+"""A service's database: migrated at start, read in place, written by one thread that groups commits."""
 
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
+from starlette.concurrency import run_in_threadpool
 
-from kuber.errors import InsufficientStorageError, ServiceError, ServiceUnavailableError
+from kuber.errors import KUberError, ServiceError, ServiceUnavailableError
+from kuber.services.postgresql import PostgreSQL
+from kuber.services.sqlite import SQLite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_SECONDS = 10
 GROUP = 256  # writes of one commit at most
-KEPT_OPEN = 40  # connections, as many as threads serve requests; opening one costs more than most reads
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+_FAILURES = (DBAPIError, TimeoutError, sqlite3.Error)
+
+
+class Backend(Protocol):
+    """What is particular to one kind of database."""
+
+    name: str  # in sentences; no password
+    version_table: str  # of its migrations
+    reading: Engine  # whose transactions see one state
+    writing: Engine  # whose transactions begin as the only writer
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write to it too."""
+        ...
+
+    def check(self, connection: Connection) -> None:
+        """ServiceError unless the database can be used."""
+        ...
+
+    def save(self, connection: Connection) -> None:
+        """Begin a piece of work that can be undone by itself."""
+        ...
+
+    def undo(self, connection: Connection) -> bool:
+        """Undo what was done since `save`: whether the transaction goes on."""
+        ...
+
+    def release(self, connection: Connection) -> None:
+        """End the piece of work."""
+        ...
+
+    def told(self, error: Exception, act: str) -> KUberError:
+        """The error as ours; `act` says what the database could not be: read, written."""
+        ...
+
+    def locked(self, names: Collection[str]) -> AbstractContextManager[None]:
+        """Hold these locks against everybody who uses the database."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+def chosen(url: str | None, file: Path) -> Path | str:
+    """The database that is named, or this file. ServiceError when one is named and the file is there too: it would be
+    left aside unseen, with all that it holds.
+    """
+    if url is not None and file.exists():
+        raise ServiceError(
+            f"The folder {file.parent} holds a SQLite database ({file.name}), which --database would leave aside; "
+            "name another folder with --data, or move that file away."
+        )
+    return file if url is None else url
 
 
 class Database:
-    """One SQLite file and its writer thread; a second process cannot open it meanwhile.
+    """A SQLite file (a path) or a PostgreSQL database (a URL), and its writer thread.
 
-    `history` names the folder of migrations. Raises ServiceError when the file cannot be opened, belongs to a newer
-    KUber or is in use.
+    `history` names the folder of migrations. Raises SettingsError for a URL of no database, ServiceError when the
+    database cannot be opened, belongs to a newer KUber or, where it is a file, is in use by another process.
     """
 
-    def __init__(self, path: Path, *, history: str) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ServiceError(f"The folder {path.parent} cannot be made: {error.strerror}.") from None
-        self._lock = _lock(path)
-        self._engine = _engine(path)
-        self._writing = self._engine.execution_options(kuber_begin="BEGIN IMMEDIATE")
+    def __init__(self, place: Path | str, *, history: str) -> None:
+        self.path = place if isinstance(place, Path) else None
+        self._backend: Backend = SQLite(place) if isinstance(place, Path) else PostgreSQL(place, history)
         self._closed = False
         self._gate = threading.Lock()  # nothing is queued after the end mark
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
-            _migrate(self._engine, path, history)
+            _migrate(self._backend, history)
         except BaseException:
-            self._engine.dispose()
-            self._lock.close()
+            self._backend.close()
             raise
         self._writer = threading.Thread(target=self._serve, name=f"{history}-writer", daemon=True)
         self._writer.start()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write here too: what can change is to be read anew each time."""
+        return self._backend.shared
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the database for as long as it is open."""
         try:
-            with self._engine.connect() as connection:
+            with self._backend.reading.connect() as connection:
                 yield connection
-        except DBAPIError as error:
-            raise ServiceUnavailableError(f"The database cannot be read: {error.orig}.") from None
+        except _FAILURES as error:
+            raise self._backend.told(error, "read") from None
+
+    async def ask(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `read` returns, which reads this database: in place where that is quicker than to change threads, in a
+        thread where a server is waited for.
+        """
+        if self._backend.shared:
+            return await run_in_threadpool(read, *args, **kwargs)
+        return read(*args, **kwargs)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, once its changes are safely on disk.
 
         Calls of several threads share a commit. When `work` raises, its own changes are undone and the error is
-        raised here.
+        raised here. ServiceUnavailableError when the database is lost, also where nobody can know whether its last
+        commit was made: the same write again must do no harm.
         """
-        task = _Write(work)
+        task = _Write(work, self._backend)
         with self._gate:
             if self._closed:
                 raise ServiceUnavailableError("The service is stopping; ask again when it is up.")
@@ -77,14 +142,19 @@ class Database:
             result: T = task.future.result()
         except IntegrityError:
             raise  # a mistake of ours: trying again does not help
-        except (DBAPIError, sqlite3.Error) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise InsufficientStorageError(
-                    "The database cannot be written: its disk is full; make space there and try again."
-                ) from None
-            raise ServiceUnavailableError(f"The database cannot be written: {cause}.") from None
+        except _FAILURES as error:
+            raise self._backend.told(error, "written") from None
         return result
+
+    @contextmanager
+    def locked(self, kind: str, *names: str) -> Iterator[None]:
+        """Hold the locks of these names of a kind against every thread and process that uses this database.
+
+        ServiceUnavailableError when they cannot be had, or were lost with the connection to the server. A thread
+        that holds some asks for no others.
+        """
+        with self._backend.locked(sorted({f"{kind} {name}" for name in names})):
+            yield
 
     def close(self) -> None:
         """Finish the writes that wait, then close; closing again does nothing."""
@@ -94,8 +164,7 @@ class Database:
             self._closed = True
             self._waiting.put(None)
         self._writer.join()
-        self._engine.dispose()
-        self._lock.close()
+        self._backend.close()
 
     def _serve(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -118,7 +187,7 @@ class Database:
 
     def _commit(self, group: list["_Write"]) -> None:
         try:
-            with self._writing.begin() as connection:
+            with self._backend.writing.begin() as connection:
                 for task in group:
                     task.run(connection)
         except BaseException as error:  # noqa: BLE001  the threads that wait must learn of it, whatever it is
@@ -132,26 +201,23 @@ class Database:
 class _Write:
     """A piece of work for the writer thread, and what came of it."""
 
-    def __init__(self, work: Callable[[Connection], Any]) -> None:
+    def __init__(self, work: Callable[[Connection], Any], backend: Backend) -> None:
         self.future: Future[Any] = Future()
+        self._backend = backend
         self._work = work
         self._result: Any = None
         self._error: BaseException | None = None
 
     def run(self, connection: Connection) -> None:
         """Do the work, or leave no trace of it. Raises only when the transaction itself is lost."""
-        # Straight to the driver: SQLAlchemy's own savepoints cost more than what a small write does.
-        base = connection.connection.driver_connection
-        assert base is not None
-        base.execute("SAVEPOINT write")
+        self._backend.save(connection)
         try:
             self._result = self._work(connection)
         except BaseException as error:
-            if not base.in_transaction:  # SQLite gave it up, on a full disk for one
+            if not self._backend.undo(connection):
                 raise
             self._error = error  # raised again in the thread that waits
-            base.execute("ROLLBACK TO write")
-        base.execute("RELEASE write")
+        self._backend.release(connection)
 
     def settle(self) -> None:
         if self._error is not None:
@@ -160,52 +226,19 @@ class _Write:
             self.future.set_result(self._result)
 
 
-def _lock(path: Path) -> sqlite3.Connection:
-    """An exclusive lock beside the database that ends with its process, however that ends."""
-    file = path.with_name(path.name + ".lock")
-    try:
-        connection = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise ServiceError(
-                f"The folder {path.parent} is in use by another service; stop that one first."
-            ) from None
-        raise ServiceError(f"The folder {path.parent} cannot be written: {error}.") from None
-    return connection
-
-
-def _engine(path: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        connect_args={"timeout": BUSY_SECONDS},
-        pool_size=KEPT_OPEN,
-        max_overflow=-1,
-        pool_use_lifo=True,
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN comes too late for savepoints and snapshots
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("kuber_begin", "BEGIN"))
-
-    return engine
-
-
-def _migrate(engine: Engine, path: Path, history: str) -> None:
+def _migrate(backend: Backend, history: str) -> None:
+    """Bring the database to this version, as its only writer."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS / history).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    config.attributes["version_table"] = backend.version_table
     try:
-        with engine.connect().execution_options(kuber_begin="BEGIN IMMEDIATE") as connection, connection.begin():
+        with backend.writing.begin() as connection:
+            backend.check(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError:
-        raise ServiceError(f"The database {path} was made by a newer KUber; upgrade this one.") from None
+        raise ServiceError(f"The database {backend.name} was made by a newer KUber; upgrade this one.") from None
     except DBAPIError as error:
-        raise ServiceError(f"The database {path} cannot be opened: {error.orig}.") from None
+        reason = str(error.orig).strip().splitlines()[0].rstrip(".")
+        raise ServiceError(f"The database {backend.name} cannot be opened: {reason}.") from None

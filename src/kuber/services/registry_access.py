@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kuber.domain.query import Page
 from kuber.errors import NotAuthorizedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
+from kuber.services.recollection import Recollection
 from kuber.services.registry_audit import note, read_audit
 from kuber.services.registry_members import find_member, insert_member, read_member
 from kuber.services.registry_tables import entities, invitations, tokens
@@ -47,8 +48,7 @@ class RegistryAccess:
         self._clock = clock
         self._ids = ids
         self._open = open_enrolment
-        self._known: dict[str, Caller] = {}  # by hash of the token
-        self._changes = 0  # of tokens: what was read before a change is not remembered after it
+        self._known: Recollection[Caller] = Recollection(0 if database.shared else REMEMBERED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
         """The code of a new invitation for the entity of this name; it can be used once."""
@@ -70,9 +70,9 @@ class RegistryAccess:
         return [
             Invitation(
                 name=row.name,
-                made_at=_utc(row.made_at),
-                expires_at=_utc(row.expires_at),
-                used_at=None if row.used_at is None else _utc(row.used_at),
+                made_at=row.made_at,
+                expires_at=row.expires_at,
+                used_at=row.used_at,
             )
             for row in rows
         ]
@@ -113,7 +113,7 @@ class RegistryAccess:
             return member, new
 
         member, new = self._database.write(work)
-        self._forget()
+        self._known.forget()
         return member, token, new
 
     def revoke(self, entity: str, *, actor: str, block: bool = False) -> None:
@@ -129,23 +129,20 @@ class RegistryAccess:
             note(connection, now, actor, "block" if block else "revoke", entity)
 
         self._database.write(work)
-        self._forget()
+        self._known.forget()
 
     def caller(self, token: str) -> Caller:
         """Whom the token belongs to; NotAuthorizedError when it is unknown, ended or revoked."""
         key = digest(token)
         known = self._known.get(key)
         if known is None:
-            changes = self._changes
+            changes = self._known.changes
             with self._database.read() as connection:
                 row = connection.execute(select(tokens).where(tokens.c.hash == key)).one_or_none()
             if row is None or row.revoked_at is not None:
                 raise NotAuthorizedError("The token is not one of this registry, or was revoked; enrol again.")
-            known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=_utc(row.expires_at))
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            if changes == self._changes:
-                self._known[key] = known
+            known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
+            self._known.keep(key, known, since=changes)
         if known.expires_at <= self._clock():
             raise NotAuthorizedError("The token has expired; enrol again.")
         return known
@@ -184,10 +181,6 @@ class RegistryAccess:
         with self._database.read() as connection:
             return read_audit(connection, after=after, limit=limit, public=True)
 
-    def _forget(self) -> None:
-        self._changes += 1
-        self._known.clear()
-
     def _use_invitation(self, connection: Connection, wish: EnrolmentBody, now: datetime) -> None:
         if wish.invitation is None:
             raise NotAuthorizedError(
@@ -198,7 +191,7 @@ class RegistryAccess:
         row = connection.execute(select(invitations).where(chosen)).one_or_none()
         if row is None or not hmac.compare_digest(row.name.encode(), wish.name.encode()):
             raise NotAuthorizedError(f"The invitation is not one for {wish.name!r}; ask the operator for one.")
-        if row.used_at is not None or _utc(row.expires_at) <= now:
+        if row.used_at is not None or row.expires_at <= now:
             raise NotAuthorizedError("The invitation was used already, or has expired; ask the operator for another.")
         connection.execute(update(invitations).where(chosen).values(used_at=now))
 
@@ -216,7 +209,3 @@ def _insert_token(connection: Connection, token: str, scope: Scope, entity: str 
 
 def _blocked(connection: Connection, entity: str) -> bool:
     return connection.scalar(select(entities.c.blocked_at).where(entities.c.id == entity)) is not None
-
-
-def _utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC)

@@ -16,6 +16,7 @@ from kuber.domain.query import MAX_LIMIT, Order
 from kuber.domain.verification import Standing
 from kuber.errors import RequestRejectedError
 from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
+from kuber.services.database import chosen
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.registry_access import RegistryAccess
@@ -45,16 +46,18 @@ def open_registry(
     *,
     vault: str,
     secret: str,
+    database: str | None = None,
     open_enrolment: bool = False,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, with the vault at this URL that knows the same secret.
 
+    With `database`, the URL of a PostgreSQL database, only tokens are in the folder.
     `ca` is a file of certificates to trust instead of the system's.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
-        store = RegistryStore(folder / "registry.sqlite", vault=link)
+        store = RegistryStore(chosen(database, folder / "registry.sqlite"), vault=link)
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
@@ -71,13 +74,15 @@ def registry_app(
 ) -> FastAPI:
     """The routes of the registry, on these stores; `secret` is what its vault shows.
 
-    Reads are short and run in the event loop; writes wait for the vault and the disk, so they run in threads.
+    Reads of a file are short and run in the event loop, those of a server in threads; so do writes, which wait for
+    the vault and the disk.
     """
+    ask = store.database.ask
 
     async def authenticate(token: str) -> Caller:
         if same_secret(token, secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
-        return access.caller(token)
+        return await ask(access.caller, token)
 
     guard = Guard(authenticate)
     readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
@@ -90,7 +95,7 @@ def registry_app(
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
         """One record."""
         # Written here, and once: the framework would check a record again that the store has checked.
-        record = store.knowledge(id)
+        record = await ask(store.knowledge, id)
         of, data = written.get(id, (None, b""))
         if of is not record:
             data = KnowledgeBody.of(record).model_dump_json().encode()
@@ -154,13 +159,13 @@ def registry_app(
             )
         except ValueError as error:
             raise RequestRejectedError(f"This question cannot be asked: {error}.") from None
-        return PageBody[KnowledgeBody].of(store.discover(question))
+        return PageBody[KnowledgeBody].of(await ask(store.discover, question))
 
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
     async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
         """What entities found when they evaluated this knowledge themselves."""
-        store.knowledge(id)
-        items = tuple(AttestationBody.of(one) for one in store.attestations(id))
+        await ask(store.knowledge, id)
+        items = tuple(AttestationBody.of(one) for one in await ask(store.attestations, id))
         return PageBody[AttestationBody](items=items)
 
     @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
@@ -202,6 +207,6 @@ def registry_app(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[DeliveryBody]:
         """The recorded deliveries, first come first."""
-        return PageBody[DeliveryBody].of(store.deliveries(limit=limit, cursor=cursor))
+        return PageBody[DeliveryBody].of(await ask(store.deliveries, limit=limit, cursor=cursor))
 
     return app

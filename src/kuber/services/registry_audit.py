@@ -1,7 +1,7 @@
 """The audit log: every change of the registry, in the transaction that makes it; its numbers are in commit order."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -34,7 +34,7 @@ def read_audit(connection: Connection, *, after: int, limit: int, public: bool) 
         (
             row.seq,
             AuditEntry(
-                time=row.time.replace(tzinfo=UTC),
+                time=row.time,
                 actor=row.actor,
                 act=row.act,
                 subject=row.subject,

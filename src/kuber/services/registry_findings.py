@@ -1,15 +1,17 @@
 """What others say about records: verifications and quarantines of the hub, attestations of entities."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from kuber.domain.access import OPERATOR, RELEASED
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.ranking import recalls
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError
 from kuber.services.registry_audit import note
+from kuber.services.registry_newest import find_newest
 from kuber.services.registry_tables import attestations, class_evaluations, knowledge, quarantines, verifications
 from kuber.wire import EvaluationBody, VerificationBody, canonical
 
@@ -38,6 +40,7 @@ def quarantine(connection: Connection, id: str, reason: str, now: datetime) -> N
     connection.execute(insert(quarantines), {"knowledge": seq, "reason": reason, "at": now})
     row = update(knowledge).where(knowledge.c.seq == seq)
     connection.execute(row.values(standing=Standing.QUARANTINED.value))
+    find_newest(connection, seq)
     note(connection, now, OPERATOR, Standing.QUARANTINED.value, id, {"reason": reason})
 
 
@@ -72,13 +75,13 @@ def _rank(connection: Connection, seq: int, record: Knowledge, found: Verificati
     accuracy = (ranked or record.evaluation).accuracy
     standing = None if found is None else found.standing.value
     connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(standing=standing, accuracy=accuracy))
-    counts = [
-        {"of": seq, "at": label, "found": correct}
-        for label, correct in enumerate(ranked.correct if ranked else (None,) * record.task.classes)
+    found_recalls = [
+        {"of": seq, "at": label, "found": recall} for label, recall in enumerate(recalls(ranked or record.evaluation))
     ]
     part = class_evaluations.c
     classes = update(class_evaluations).where(part.knowledge == bindparam("of"), part.label == bindparam("at"))
-    connection.execute(classes.values(verified=bindparam("found")), counts)
+    connection.execute(classes.values(recall=bindparam("found")), found_recalls)
+    find_newest(connection, seq)
 
 
 def insert_attestation(connection: Connection, id: str, entity: str, evaluation: Evaluation, now: datetime) -> None:
@@ -96,7 +99,7 @@ def read_attestations(connection: Connection, id: str) -> tuple[Attestation, ...
         Attestation(
             entity=row.entity,
             evaluation=EvaluationBody.model_validate_json(row.body).value(),
-            at=row.at.replace(tzinfo=UTC),
+            at=row.at,
         )
         for row in connection.execute(wanted.where(knowledge.c.id == id).order_by(attestations.c.entity))
     )

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
@@ -35,7 +34,7 @@ def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Memb
         Member(
             id=row.id,
             name=row.name,
-            registered_at=row.registered_at.replace(tzinfo=UTC),
+            registered_at=row.registered_at,
             sequence=row.sequence,
             keys=tuple(keys[row.id]),
         )

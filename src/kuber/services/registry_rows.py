@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,9 +11,11 @@ from sqlalchemy import Connection, Row, Select, Table, bindparam, insert, select
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.ranking import recalls
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError
+from kuber.services.registry_newest import add_newest
 from kuber.services.registry_tables import (
     architectures,
     class_evaluations,
@@ -63,11 +64,13 @@ def insert_knowledge(
         "draft": draft,
     }
     seq = _insert(connection, knowledge, row)
-    counts = zip(record.evaluation.correct, record.evaluation.total, strict=True)
+    add_newest(connection, seq, row)
+    evaluation = record.evaluation
+    counts = zip(evaluation.correct, evaluation.total, recalls(evaluation), strict=True)
     parts: dict[Table, list[dict[str, Any]]] = {
         class_evaluations: [
-            {"knowledge": seq, "label": label, "correct": correct, "total": total}
-            for label, (correct, total) in enumerate(counts)
+            {"knowledge": seq, "label": label, "correct": correct, "total": total, "recall": recall}
+            for label, (correct, total, recall) in enumerate(counts)
         ],
         knowledge_artifacts: [
             {"knowledge": seq, "kind": kind, "digest": artifact.digest.hex, "size": artifact.size}
@@ -119,7 +122,7 @@ def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledg
             class_counts=None if row.class_counts is None else tuple(row.class_counts),
             sequence=row.sequence,
             signature=row.signature,
-            published_at=row.published_at.replace(tzinfo=UTC),
+            published_at=row.published_at,
             verification=_verification(findings.get(row.seq), orders.get(row.seq)),
         )
         for row in found

@@ -28,6 +28,7 @@ from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
 from kuber.services.database import Database
+from kuber.services.recollection import Recollection
 from kuber.services.registry_audit import note
 from kuber.services.registry_deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry_discovery import discovery
@@ -48,6 +49,7 @@ from kuber.services.registry_members import (
     read_members,
     registered_member,
 )
+from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
 from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
@@ -86,14 +88,15 @@ def sortable_id() -> str:
 
 
 class RegistryStore:
-    """The Registry port on a SQLite file. Safe to use from several threads, closed by `close`.
+    """The Registry port on a database: a SQLite file (its path), or PostgreSQL (a URL), which others may share.
 
-    Raises ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
+    Safe to use from several threads, closed by `close`. Raises SettingsError for a URL of no database,
+    ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
     """
 
     def __init__(
         self,
-        database: Path,
+        database: Path | str,
         *,
         vault: BlobSource,
         clock: Callable[[], datetime] = utc_now,
@@ -103,12 +106,11 @@ class RegistryStore:
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
-        # Only what is found out about a record changes it, and no other process writes to the database.
-        self._known: dict[str, Knowledge] = {}
         self._shared = SharedRows()
-        self._publishers: dict[str, Member] = {}
-        self._key_changes = 0  # what was read of a member before one is not remembered after it
-        self._judged = 0  # counts changes of records: what was read before one is not remembered after it
+        # What changes is remembered only where no other process changes it.
+        remembered = 0 if self.database.shared else REMEMBERED
+        self._known: Recollection[Knowledge] = Recollection(remembered)
+        self._publishers: Recollection[Member] = Recollection(remembered)
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -165,8 +167,7 @@ class RegistryStore:
             return replace(member, keys=(*member.keys, key))
 
         changed = self.database.write(work)
-        self._key_changes += 1
-        self._publishers.clear()
+        self._publishers.forget()
         return changed
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
@@ -178,7 +179,7 @@ class RegistryStore:
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
         digest = Digest.of(canonical(body)).hex
-        changes = self._key_changes
+        changes = self._publishers.changes
         with self.database.read() as connection:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
@@ -206,10 +207,7 @@ class RegistryStore:
         known = self._publishers.get(id)
         if known is None:
             known = registered_member(connection, id)
-            if len(self._publishers) >= REMEMBERED:
-                self._publishers.clear()
-            if changes == self._key_changes:
-                self._publishers[id] = known
+            self._publishers.keep(id, known, since=changes)
         return known
 
     def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool]:
@@ -257,15 +255,12 @@ class RegistryStore:
         known = self._known.get(id)
         if known is not None:
             return known
-        judged = self._judged
+        changes = self._known.changes
         with self.database.read() as connection:
             found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
-        if judged == self._judged:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[id] = found[0]
+        self._known.keep(id, found[0], since=changes)
         return found[0]
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
@@ -309,8 +304,7 @@ class RegistryStore:
         """Change what is found out about a record."""
         record, now = self.knowledge(id), self._clock()
         self.database.write(lambda connection: work(connection, record, now))
-        self._judged += 1
-        self._known.pop(id, None)
+        self._known.forget(id)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Tell that the entity lives, in which round it is, and how good its model is."""
@@ -330,7 +324,10 @@ class RegistryStore:
 
         def work(connection: Connection) -> None:
             chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
-            if connection.execute(update(knowledge).where(*chosen).values(withdrawn_at=now)).rowcount:
+            seq = connection.scalar(select(knowledge.c.seq).where(*chosen))
+            if seq is not None:
+                connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
+                find_newest(connection, seq)
                 note(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)

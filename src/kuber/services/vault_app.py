@@ -76,6 +76,7 @@ def open_vault(
     *,
     registry: str,
     secret: str,
+    database: str | None = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
     keeping: Keeping | None = None,
@@ -87,6 +88,7 @@ def open_vault(
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve.
 
+    With `database`, the URL of a PostgreSQL database, the index is there and only files are in the folder.
     The bytes lie in `folder` too, or in the `bucket` of this URL; with `direct` callers may be sent there, to its
     endpoint `direct_url` where they reach it by another one.
     """
@@ -96,7 +98,9 @@ def open_vault(
     shelves = None if bucket is None else _bucket_shelves(bucket, direct_url, folder, max_blob_bytes, kept)
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder, shelves=shelves, lease=kept.lease, quota=entity_quota)) as store,
+        contextlib.closing(
+            VaultStore(folder, shelves=shelves, database=database, lease=kept.lease, quota=entity_quota)
+        ) as store,
     ):
         straight = _direct(shelves) if direct and shelves is not None else None
         uploads = Uploads(store, expiry=kept.upload_expiry, direct=straight)
@@ -145,6 +149,7 @@ def vault_app(
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """The routes of the vault, on this store."""
+    ask = store.database.ask
     guard = Guard(authenticate)
     readers = guard.admits(*Scope)
     app = application("vault", description="Blobs by digest.", requests_per_minute=requests_per_minute)
@@ -167,7 +172,8 @@ def vault_app(
             raise too_large(max_blob_bytes)
         named = Digest.parse(digest)
         if length.isdigit() and int(length):
-            store.check_room(Artifact(digest=named, size=int(length)), owner=caller.entity)
+            artifact = Artifact(digest=named, size=int(length))
+            await ask(store.check_room, artifact, owner=caller.entity)
         with store.receive(owner=caller.entity) as blob:
             await write_pieces(bounded(pieces_of(request), max_blob_bytes), blob.write)
             artifact, new = await run_in_threadpool(blob.keep, named)
@@ -191,7 +197,7 @@ def vault_app(
         """The bytes with this digest, or one range of them, or where to read them. The reader verifies them."""
         tag = f'"{digest}"'
         with contextlib.ExitStack() as stack:
-            blob = stack.enter_context(store.open(Digest.parse(digest)))
+            blob = stack.enter_context(await ask(store.open, Digest.parse(digest)))
             if if_none_match is not None and tag in if_none_match:
                 return Response(status_code=304, headers={"ETag": tag})
             if direct is not None and elsewhere is not None and request.method == "GET":
@@ -216,7 +222,7 @@ def vault_app(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[ArtifactBody]:
         """What is stored, in order of digest."""
-        return PageBody[ArtifactBody].of(store.blobs(limit=limit, cursor=cursor))
+        return PageBody[ArtifactBody].of(await ask(store.blobs, limit=limit, cursor=cursor))
 
     _add_uploads(app, uploads, guard, max_blob_bytes)
     _add_keeping(app, store, uploads, guard, grace)
@@ -280,6 +286,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
 
 
 def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta) -> None:
+    ask = store.database.ask
     keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
 
     @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
@@ -297,7 +304,7 @@ def _add_keeping(app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard
         caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[PinBody]:
         """Every promise, in order of holder and digest."""
-        return PageBody[PinBody].of(store.pins(limit=limit, cursor=cursor))
+        return PageBody[PinBody].of(await ask(store.pins, limit=limit, cursor=cursor))
 
     @app.post("/v1/collections", operation_id="collect")
     def collect_now(caller: Annotated[Caller, keepers]) -> CollectionBody:

@@ -17,7 +17,8 @@ from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services import cursor as cursors
-from kuber.services.database import Database
+from kuber.services.database import Database, chosen
+from kuber.services.sqlite import hold
 from kuber.services.vault_folder import FolderShelves
 from kuber.services.vault_incoming import Incoming
 from kuber.services.vault_quota import check_room
@@ -47,32 +48,39 @@ class VaultStore:
         folder: Path,
         *,
         shelves: Shelves | None = None,
+        database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """The bytes lie on `shelves`; without any, in `folder` too. `quota` is how many of them one owner may hold;
-        0: as many as there is space for.
+        """The bytes lie on `shelves`; without any, in `folder` too. `database` is the URL of a PostgreSQL database;
+        without one the index is a SQLite file in the folder. `quota` is how many bytes one owner may hold; 0: as many
+        as there is space for.
         """
         self.folder = folder
         self.quota = quota
         self.clock = clock
         self._lease = lease
         self._guards = [threading.Lock() for _ in range(_GUARDS)]
-        self.database = Database(folder / "vault.sqlite", history="vault")
+        index = folder / "vault.sqlite"
+        place = chosen(database, index)
+        self._held = None if place is index else hold(index)  # a file is held by its own database
+        self.database = Database(place, history="vault")
         try:
             self.shelves: Shelves = shelves or FolderShelves(folder)
             self._reconcile()
         except OSError as error:
-            self.database.close()
+            self.close()
             raise ServiceError(f"The vault's folder {folder} cannot be used: {error.strerror}.") from None
         except ServiceError:
-            self.database.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
         self.database.close()
+        if self._held is not None:
+            self._held.close()
 
     def put(self, data: bytes) -> Artifact:
         """Store these bytes; storing them again changes nothing."""
@@ -173,8 +181,7 @@ class VaultStore:
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         items = tuple(
-            Pin(holder=row.holder, digest=Digest(row.digest), pinned_at=row.pinned_at.replace(tzinfo=UTC))
-            for row in rows[:limit]
+            Pin(holder=row.holder, digest=Digest(row.digest), pinned_at=row.pinned_at) for row in rows[:limit]
         )
         more = len(rows) > limit
         return Page(items=items, cursor=cursors.encode("pins", *rows[limit - 1][:2]) if more else None)

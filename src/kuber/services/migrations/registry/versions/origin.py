@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import text
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("knowledge", sa.Column("origin", sa.String(64)))
+    op.add_column("knowledge", sa.Column("origin", text(64)))
     op.create_index("knowledge_latest", "knowledge", ["entity", "task_name", "test_set", "seq"])

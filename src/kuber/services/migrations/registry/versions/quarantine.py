@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import SEQ, text
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -12,7 +14,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "quarantines",
-        sa.Column("knowledge", sa.Integer, sa.ForeignKey("knowledge.seq"), primary_key=True),
-        sa.Column("reason", sa.String(200), nullable=False),
+        sa.Column("knowledge", SEQ, sa.ForeignKey("knowledge.seq"), primary_key=True),
+        sa.Column("reason", text(200), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     )

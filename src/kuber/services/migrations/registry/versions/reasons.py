@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import text
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -10,4 +12,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("deliveries", sa.Column("reason", sa.String(500)))
+    op.add_column("deliveries", sa.Column("reason", text(500)))

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import text
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -12,14 +14,14 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "blobs",
-        sa.Column("digest", sa.String(64), primary_key=True),
+        sa.Column("digest", text(64), primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("stored_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
         "pins",
-        sa.Column("holder", sa.String(200), primary_key=True),
-        sa.Column("digest", sa.String(64), primary_key=True),
+        sa.Column("holder", text(200), primary_key=True),
+        sa.Column("digest", text(64), primary_key=True),
         sa.Column("pinned_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("pins_by_digest", "pins", ["digest"])

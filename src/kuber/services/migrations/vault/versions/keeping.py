@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import text
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -18,14 +20,14 @@ def upgrade() -> None:
     op.create_index("blobs_by_lease", "blobs", ["leased_until"])
     op.create_table(
         "verdicts",
-        sa.Column("digest", sa.String(64), primary_key=True),
-        sa.Column("kind", sa.String(64), primary_key=True),
+        sa.Column("digest", text(64), primary_key=True),
+        sa.Column("kind", text(64), primary_key=True),
         sa.Column("fault", sa.Text),
     )
     op.create_table(
         "uploads",
-        sa.Column("id", sa.String(32), primary_key=True),
-        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("id", text(32), primary_key=True),
+        sa.Column("digest", text(64), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("begun_at", sa.DateTime(timezone=True), nullable=False),
     )

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from kuber.services.columns import text
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -12,5 +14,5 @@ depends_on = None
 def upgrade() -> None:
     # What was there before is nobody's, and counts for nobody.
     for table in ("blobs", "uploads"):
-        op.add_column(table, sa.Column("owner", sa.String(200)))
+        op.add_column(table, sa.Column("owner", text(200)))
     op.create_index("blobs_by_owner", "blobs", ["owner"])

@@ -1,0 +1,426 @@
+"""What is particular to a registry or vault on PostgreSQL: opening and losing the server, values, locks."""
+
+import asyncio
+import functools
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import MetaData, text
+from starlette.testclient import TestClient
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.query import Query
+from kuber.errors import (
+    RequestRejectedError,
+    ServiceError,
+    ServiceUnavailableError,
+    SettingsError,
+)
+from kuber.services import registry_tables, vault_tables
+from kuber.services.database import Database
+from kuber.services.postgresql import PostgreSQL
+from kuber.services.registry_access import RegistryAccess
+from kuber.services.registry_app import open_registry, registry_app
+from kuber.services.registry_store import RegistryStore, sortable_id
+from kuber.services.vault_store import VaultStore
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture
+def database(vault_database):
+    with closing(Database(vault_database, history="vault")) as made:
+        yield made
+
+
+@pytest.fixture
+def secured(postgres):
+    """A user with a password, and a database that asks for it."""
+    postgres.tell(f"CREATE ROLE asker LOGIN PASSWORD '{SECRET}'", "CREATE DATABASE secured OWNER asker")
+    yield lambda password: postgres.url("secured", "asker", password)
+    postgres.tell("DROP DATABASE secured WITH (FORCE)", "DROP ROLE asker")
+
+
+def insert_pin(holder):
+    statement = text("INSERT INTO pins (holder, digest, pinned_at) VALUES (:holder, 'd', '2026-01-01 00:00:00')")
+    return lambda connection: connection.execute(statement, {"holder": holder})
+
+
+def holders(database):
+    with database.read() as connection:
+        return sorted(connection.scalars(text("SELECT holder FROM pins")))
+
+
+# Opening
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "",
+        "sqlite:///somewhere",
+        "mysql://user:s3cr3t@host/name",
+        "postgresql://user:s3cr3t@ho:st@host/name",
+        "postgresql://user:s3cr3t@x@host/name",
+        "postgresql+asyncpg://user:s3cr3t@host/name",
+    ],
+)
+def test_what_is_no_address_is_one_sentence_without_the_password(url):
+    with pytest.raises(SettingsError, match=r"postgresql\+psycopg://USER@HOST/NAME") as refused:
+        Database(url, history="vault")
+    assert "s3cr3t" not in refused.value.message
+
+
+@pytest.mark.parametrize("query", ["", "?password=s3cr3t"])
+def test_an_unreachable_server_is_one_sentence_without_the_password(query):
+    with pytest.raises(ServiceError, match=r"cannot be opened: .*refused") as refused:
+        Database(f"postgresql://user:s3cr3t@127.0.0.1:1/name{query}", history="vault")
+    assert "\n" not in refused.value.message
+    assert "s3cr3t" not in refused.value.message
+
+
+def test_a_wrong_password_is_one_sentence_that_does_not_tell_it(secured):
+    with pytest.raises(ServiceError, match=r"cannot be opened: .*password authentication failed") as refused:
+        Database(secured("wr0ng"), history="vault")
+    assert "wr0ng" not in refused.value.message
+
+
+@pytest.mark.parametrize("where", ["address", "environment"])
+def test_the_password_may_stand_in_the_address_or_the_environment(secured, where, monkeypatch):
+    if where == "environment":
+        monkeypatch.setenv("PGPASSWORD", SECRET)
+    url = secured(SECRET if where == "address" else "")
+    with closing(Database(url, history="vault")) as database:
+        assert holders(database) == []
+
+
+def test_an_unknown_database_is_one_sentence(postgres):
+    with pytest.raises(ServiceError, match=r'cannot be opened: .*database "nowhere" does not exist'):
+        Database(postgres.url("nowhere"), history="vault")
+
+
+def test_a_database_of_another_encoding_is_one_sentence(postgres):
+    postgres.tell("CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(ServiceError, match="encoding LATIN1; create one with the encoding UTF8"):
+        Database(postgres.url("latin"), history="vault")
+    postgres.tell("DROP DATABASE latin")
+
+
+def test_a_missing_driver_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError, match=r"psycopg, which is not installed: pip install 'kuber\[postgresql\]'"):
+        PostgreSQL("postgresql://host/name", "vault")
+
+
+@pytest.mark.parametrize("service", ["registry", "vault"])
+def test_the_command_ends_with_one_sentence(service, tmp_path):
+    url = "postgresql+psycopg://user:s3cr3t@127.0.0.1:1/name"
+    command = [sys.executable, "-m", "kuber", service, "--port", "0", "--database", url]
+    command += ["--data", str(tmp_path / "data"), "--secret", str(tmp_path / "secret")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 4
+    assert "The database postgresql+psycopg://user@127.0.0.1:1/name cannot be opened" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "s3cr3t" not in ended.stdout + ended.stderr
+
+
+def test_a_database_of_a_newer_kuber_is_one_sentence(postgres):
+    newer = text("UPDATE vault_version SET version_num = '9999'")
+    with postgres.database() as url:
+        with closing(Database(url, history="vault")) as database:
+            database.write(lambda connection: connection.execute(newer))
+        with pytest.raises(ServiceError, match="newer KUber") as refused:
+            Database(url, history="vault")
+    assert "postgresql+psycopg://postgres@" in refused.value.message
+
+
+@pytest.mark.parametrize("service", ["registry", "vault"])
+def test_a_folder_with_a_database_of_its_own_is_not_left_aside(service, tmp_path, registry_database, vault_database):
+    (tmp_path / f"{service}.sqlite").touch()
+    if service == "vault":
+        opened = functools.partial(VaultStore, tmp_path, database=vault_database)
+    else:
+        told = {"vault": "http://127.0.0.1:1", "secret": "s" * 40, "database": registry_database}
+        opened = open_registry(tmp_path, **told).__enter__
+    with pytest.raises(ServiceError, match=f"holds a SQLite database .{service}.sqlite.*--data"):
+        opened()
+
+
+def test_a_vault_holds_its_folder_also_when_its_index_is_elsewhere(tmp_path, vault_database):
+    first = VaultStore(tmp_path / "v", database=vault_database)
+    with closing(first), pytest.raises(ServiceError, match="in use by another service"):
+        VaultStore(tmp_path / "v", database=vault_database)
+    VaultStore(tmp_path / "v", database=vault_database).close()
+
+
+# Migrations
+
+
+def test_migrations_make_the_tables_that_the_code_uses_also_for_both_in_one_database(postgres):
+    both = {"registry": registry_tables.tables, "vault": vault_tables.tables}
+    code = MetaData()
+    for tables in both.values():
+        for table in tables.tables.values():
+            table.to_metadata(code)
+    with postgres.database() as url:
+        for history in both:
+            Database(url, history=history).close()
+        with closing(Database(url, history="vault")) as database, database.read() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "include_object": lambda _, name, *__: "_version" not in name}
+            )
+            assert compare_metadata(context, code) == []
+
+
+def test_several_start_at_once_on_an_empty_database(postgres):
+    with postgres.database() as url:
+        opened, failed = [], []
+
+        def start():
+            try:
+                opened.append(Database(url, history="registry"))
+            except ServiceError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for database in opened:
+            database.close()
+        assert failed == []
+        assert len(opened) == 6
+
+
+# Losing the server
+
+
+def test_goes_on_when_the_server_is_back(postgres, database):
+    database.write(insert_pin("before"))
+    assert holders(database) == ["before"]
+    postgres.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(ServiceUnavailableError, match="The database cannot be read"):
+                holders(database)
+            with pytest.raises(ServiceUnavailableError, match="The database cannot be written"):
+                database.write(insert_pin("meanwhile"))
+            with pytest.raises(ServiceUnavailableError, match="is lost"), database.locked("blob", "a"):
+                pass
+    finally:
+        postgres.start()
+    database.write(insert_pin("after"))
+    assert holders(database) == ["after", "before"]
+    with database.locked("blob", "a"):
+        pass
+
+
+def test_a_write_that_the_server_did_not_live_to_see_is_not_told_as_done(postgres, database):
+    busy, go_on, told = threading.Event(), threading.Event(), {}
+
+    def slow(connection):
+        insert_pin("slow")(connection)
+        busy.set()
+        assert go_on.wait(10)
+
+    def write(name, work):
+        try:
+            database.write(work)
+        except ServiceError as error:
+            told[name] = error
+
+    threads = [threading.Thread(target=write, args=("slow", slow))]
+    threads[0].start()
+    assert busy.wait(10)
+    postgres.stop()
+    go_on.set()
+    threads[0].join()
+    postgres.start()
+    assert isinstance(told["slow"], ServiceUnavailableError)
+    assert holders(database) == []
+    database.write(insert_pin("again"))
+    assert holders(database) == ["again"]
+
+
+def test_a_commit_of_which_no_answer_came_is_not_told_as_done(database, monkeypatch):
+    # The answer to the commit is lost: nobody here can know that the write was made.
+    def cut(connection):
+        insert_pin("in doubt")(connection)
+        driver = connection.connection.driver_connection
+
+        def commit():
+            type(driver).commit(driver)
+            driver.close()
+            driver.cursor().execute("SELECT 1")  # as a driver says it
+
+        monkeypatch.setattr(driver, "commit", commit, raising=False)
+
+    with pytest.raises(ServiceUnavailableError, match="cannot be written"):
+        database.write(cut)
+    assert holders(database) == ["in doubt"]
+    database.write(insert_pin("later"))
+    assert holders(database) == ["in doubt", "later"]
+
+
+# What values mean
+
+
+def test_a_time_is_the_same_whatever_the_time_zone_of_the_server(postgres, registry_database, vault_store):
+    name = registry_database.partition("?")[0].rpartition("/")[2]
+    noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    postgres.tell(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")
+    with closing(RegistryStore(registry_database, vault=vault_store, clock=lambda: noon)) as store:
+        member = store.register("entity")
+        assert store.member(member.id).registered_at == noon
+        assert store.member(member.id).registered_at.utcoffset().total_seconds() == 0
+        with store.database.read() as connection:
+            stored = connection.scalar(text("SELECT extract(epoch FROM registered_at)::bigint FROM entities"))
+    assert stored == noon.timestamp()
+
+
+def test_text_with_a_nul_is_refused_in_one_sentence(stores, vault_database, tmp_path):
+    store = stores[0]
+    entity = store.register("entity").id
+    delivery = Delivery(
+        student=entity, teachers=("\0",), method="m", round=1, accuracy_before=0.5, accuracy_after=0.5, kept=True
+    )
+    with closing(VaultStore(tmp_path / "own vault", database=vault_database)) as vault:
+        for act in (
+            lambda: store.knowledge("a\0b"),
+            lambda: store.member("\0"),
+            lambda: store.discover(Query(task="a\0")),
+            lambda: store.discover(Query(exclude_entity="a\0")),
+            lambda: store.record(delivery, key="k"),
+            lambda: vault.unpin("a\0b"),
+        ):
+            with pytest.raises(RequestRejectedError, match=r"does not take a value of the request: .*NUL"):
+                act()
+    assert store.member(entity).name == "entity"
+
+
+def test_numbers_that_fit_a_message_fit_the_database(stores, draft_of):
+    store = stores[0]
+    most = 2**63 - 1
+    entity = store.register("entity").id
+    record = store.publish(draft_of(entity, (most, 1), total=(most, 2), round=2**31 - 1, sample_count=most), key="k")
+    assert store.knowledge(record.id) == record
+    page = store.discover(Query(order="classes", classes=(0, 1)))
+    assert page.items == (record,)
+    assert access_on(store).events(after=most) == []
+
+
+def access_on(store):
+    return RegistryAccess(store.database, clock=lambda: datetime.now(UTC), ids=sortable_id)
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_a_server_is_asked_in_threads_and_a_file_in_place(place, request, tmp_path, vault_store):
+    database = tmp_path / "r.sqlite" if place == "sqlite" else request.getfixturevalue("registry_database")
+    with closing(RegistryStore(database, vault=vault_store)) as store:
+        threads = set()
+
+        async def both():
+            for _ in range(2):
+                threads.add(await store.database.ask(threading.get_ident))
+            return threading.get_ident()
+
+        loop = asyncio.run(both())
+        assert (threads == {loop}) == (place == "sqlite")
+        assert (loop in threads) == (place == "sqlite")
+
+
+def test_what_the_database_does_not_take_is_a_problem_document(stores):
+    secret = "x" * 40
+    with TestClient(registry_app(stores[0], access_on(stores[0]), secret)) as client:
+        headers = {"Authorization": f"Bearer {secret}"}
+        for path in ("/v1/knowledge/a%00b", "/v1/entities/%00", "/v1/knowledge?task=%00"):
+            answer = client.get(path, headers=headers)
+            assert answer.status_code == 400
+            assert answer.json()["code"] == "request-rejected"
+            assert "NUL" in answer.json()["detail"]
+        assert client.get("/v1/knowledge/ab", headers=headers).status_code == 404
+        assert client.get("/v1/knowledge", headers={"Authorization": "Bearer nobody"}).status_code == 401
+
+
+# Writing and locking beside others
+
+
+def test_writers_of_two_processes_come_one_after_the_other(vault_database):
+    with (
+        closing(Database(vault_database, history="vault")) as one,
+        closing(Database(vault_database, history="vault")) as other,
+    ):
+        inside, met = [], []
+
+        def work(connection):
+            # Without the lock of the writers both would count the same.
+            before = connection.scalar(text("SELECT count(*) FROM pins"))
+            inside.append(1)
+            met.append(len(inside))
+            time.sleep(0.005)
+            inside.pop()
+            insert_pin(f"h{before}")(connection)
+
+        threads = [threading.Thread(target=base.write, args=(work,)) for base in (one, other) * 10]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(met) == {1}
+        assert holders(one) == sorted(f"h{number}" for number in range(20))
+
+
+def test_a_lock_is_held_against_other_processes(vault_database):
+    with (
+        closing(Database(vault_database, history="vault")) as one,
+        closing(Database(vault_database, history="vault")) as other,
+    ):
+        order = []
+        waiting = threading.Event()
+
+        def wait():
+            waiting.set()
+            with other.locked("blob", "b", "a"):
+                order.append("second")
+
+        with one.locked("blob", "a"):
+            thread = threading.Thread(target=wait)
+            thread.start()
+            assert waiting.wait(10)
+            with other.locked("blob", "c"), other.locked("another kind", "a"):  # nobody has these
+                time.sleep(0.1)
+            order.append("first")
+        thread.join(10)
+        assert order == ["first", "second"]
+
+
+def test_a_lock_that_was_lost_is_told(postgres, database):
+    with pytest.raises(ServiceUnavailableError, match="lock of blob a is lost"), database.locked("blob", "a"):
+        postgres.tell("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    with database.locked("blob", "a"):
+        pass
+
+
+def test_many_threads_hold_more_locks_than_there_are_connections(database):
+    done = []
+
+    def hold(number):
+        with database.locked("blob", str(number % 15)):
+            database.write(insert_pin(f"h{number}"))
+            done.append(number)
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(45)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(45))
