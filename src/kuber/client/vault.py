@@ -157,7 +157,8 @@ class HttpVault(HttpService):
             before = upload.offset
             try:
                 upload = self._append(upload, data)
-            except (ServiceUnavailableError, ConflictError):  # cut; or the vault had more, or less, than we knew
+            except (ServiceUnavailableError, ConflictError, KnowledgeNotFoundError):
+                # Cut; or the vault had more, or less, than we knew; or another vault answers, without that upload.
                 if not self._patience:
                     raise
                 upload = self._look_up(upload)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
 from kuber.services.bucket import Bucket, Object, Sender
-from kuber.services.vault_shelves import CHUNK, Hashed, Piece
+from kuber.services.vault_shelves import CHUNK, Hashed, Piece, Seen
 
 EXPIRY = timedelta(days=1)  # of what is staged and never gets its place
 
@@ -82,10 +82,10 @@ class BucketShelves:
         """The blob, to be read: what is there is seen when the first of its bytes is asked for."""
         return BucketReading(self.bucket, artifact)
 
-    def look(self, digest: Digest) -> Hashable | None:
-        """The tag and the time of the object."""
+    def look(self, digest: Digest) -> Seen | None:
+        """The size, the tag and the time of the object."""
         found = self.bucket.head(placed(digest))
-        return None if found is None else _mark(found)
+        return None if found is None else _seen(found)
 
     def hashed(self, digest: Digest) -> Hashed | None:
         """What lies under this digest, read to its end; None when nothing does."""
@@ -255,12 +255,10 @@ def hashed(bucket: Bucket, key: str) -> Hashed:
     """What an object is, read to its end; FileNotFoundError when it is not there."""
     found, pieces = bucket.get(key)
     sha = hashlib.sha256()
-    size = 0
     for piece in pieces:
         sha.update(piece)
-        size += len(piece)
-    return Hashed(sha.hexdigest(), size, _mark(found))
+    return Hashed(sha.hexdigest(), _seen(found))
 
 
-def _mark(found: Object) -> Hashable:
-    return found.tag, found.modified
+def _seen(found: Object) -> Seen:
+    return Seen(found.size, (found.tag, found.modified))

@@ -23,7 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) -> Collection:
-    """Remove the blobs that nobody has held since `grace` ago, rows first, and sweep what uploads left."""
+    """Remove the blobs that nobody has held since `grace` ago, rows first, and sweep what uploads left.
+
+    Of the vaults that share an index one collects at a time.
+    """
+    with store.database.locked("collection", "of the vault"):
+        return _collect(store, uploads, grace)
+
+
+def _collect(store: VaultStore, uploads: Uploads, grace: timedelta) -> Collection:
     ended = store.clock() - grace
     blobs = size = 0
     for doomed in _batches(store, ended):

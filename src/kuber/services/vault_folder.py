@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Hashable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -14,7 +13,7 @@ from typing import BinaryIO, Self
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault_shelves import Hashed, Piece
+from kuber.services.vault_shelves import Hashed, Piece, Seen
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
 _SYNC = 8 << 20  # bytes that are begun to be put on disk at a time
@@ -59,10 +58,10 @@ class FolderShelves:
         except OSError as error:
             raise _unreadable(artifact.digest, error) from None
 
-    def look(self, digest: Digest) -> Hashable | None:
-        """The number of the file: a blob that is put again is another file."""
+    def look(self, digest: Digest) -> Seen | None:
+        """The size and the number of the file: a blob that is put again is another file."""
         try:
-            return self.path(digest).stat().st_ino
+            return _seen(self.path(digest).stat())
         except FileNotFoundError:
             return None
 
@@ -70,9 +69,8 @@ class FolderShelves:
         """What lies under this digest, read to its end; None when nothing does."""
         try:
             with self.path(digest).open("rb") as file:
-                mark = os.fstat(file.fileno()).st_ino
-                hex = hashlib.file_digest(file, "sha256").hexdigest()
-                return Hashed(hex, file.tell(), mark)
+                seen = _seen(os.fstat(file.fileno()))
+                return Hashed(hashlib.file_digest(file, "sha256").hexdigest(), seen)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -256,6 +254,10 @@ def unwritable(error: OSError) -> ServiceError:
             f"The vault has no space for the blob ({error.strerror}); make space there and send it again."
         )
     return ServiceError(f"The vault cannot store the blob: {error.strerror}.")
+
+
+def _seen(file: os.stat_result) -> Seen:
+    return Seen(file.st_size, file.st_ino)
 
 
 def _unreadable(digest: Digest, error: OSError) -> ServiceError:

@@ -44,7 +44,7 @@ def _look_at(store: VaultStore, digest: Digest) -> Rot | None:
         return None
     with store.guard(digest):
         now = store.shelves.look(digest)
-        if now != (None if seen is None else seen.mark):
+        if now != (None if seen is None else seen.seen):
             return None  # put again, or collected, meanwhile
         return _set_aside(store, digest, "lost" if now is None else "damaged")
 

@@ -32,8 +32,8 @@ class Shelves(Protocol):
         """The blob, to be read; KnowledgeNotFoundError when it is not there."""
         ...
 
-    def look(self, digest: Digest) -> Hashable | None:
-        """A mark of the bytes that lie under this digest now; other bytes have another. None when there are none."""
+    def look(self, digest: Digest) -> "Seen | None":
+        """What lies under this digest now, without reading it; None when nothing does."""
         ...
 
     def hashed(self, digest: Digest) -> "Hashed | None":
@@ -106,9 +106,15 @@ class Reading(Protocol):
     ) -> None: ...
 
 
+class Seen(NamedTuple):
+    """What can be told of bytes without reading them."""
+
+    size: int
+    mark: Hashable  # what is put there again has another
+
+
 class Hashed(NamedTuple):
     """What the bytes under a digest are."""
 
     hex: str  # of their own digest
-    size: int
-    mark: Hashable  # as `Shelves.look` tells
+    seen: Seen

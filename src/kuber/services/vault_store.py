@@ -1,14 +1,13 @@
 """The store of the vault: blobs on their shelves, and a database that indexes and pins them."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from kuber.domain.admission import check_kind, check_text, unsound
 from kuber.domain.blob import Pin
@@ -27,7 +26,7 @@ from kuber.services.vault_soundness import find_fault, known_fault, remember
 from kuber.services.vault_tables import blob_rows, pin_rows, upload_rows
 
 LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
-_GUARDS = 256
+_BATCH = 64  # blobs that are guarded at a time
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,6 @@ class VaultStore:
         self.quota = quota
         self.clock = clock
         self._lease = lease
-        self._guards = [threading.Lock() for _ in range(_GUARDS)]
         index = folder / "vault.sqlite"
         place = chosen(database, index)
         self._held = None if place is index else hold(index)  # a file is held by its own database
@@ -194,14 +192,12 @@ class VaultStore:
 
     @contextmanager
     def guard(self, *digests: Digest) -> Iterator[None]:
-        """Keep others from giving these blobs their bytes, or taking them, meanwhile.
+        """Keep others from giving these blobs their bytes, or taking them, meanwhile; also other vaults on one index.
 
         A row is taken away before its bytes and given after them. Between the two steps of one hand no other may
         come: else a collection would remove the bytes of a blob that was just put again.
         """
-        with ExitStack() as stack:
-            for place in sorted({int(digest.hex[:2], 16) for digest in digests}):  # one order, so no deadlock
-                stack.enter_context(self._guards[place])
+        with self.database.locked("blob", *(digest.hex for digest in digests)):
             yield
 
     def settle(
@@ -270,32 +266,45 @@ class VaultStore:
         return stored
 
     def _reconcile(self) -> None:
-        """Make the index say what the shelves hold. Only blobs that the index does not know are read."""
+        """Make the index say what the shelves hold. Only blobs that the index does not know are read.
+
+        Another vault may be at work on both: what seems to be lost, or to have no row, is looked at again.
+        """
         with self.database.read() as connection:
             rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size))
             sizes = {Digest(row.digest): row.size for row in rows}
         found = self.shelves.stock()
         sound = {digest for digest, size in found.items() if sizes.get(digest) == size}
         lost = sorted(sizes.keys() - sound)
-        if lost:
-            log.warning("%d blobs are gone or damaged", len(lost))
-            doomed = [{"doomed": digest.hex} for digest in lost]
-            self.database.write(
-                lambda connection: connection.execute(
-                    delete(blob_rows).where(blob_rows.c.digest == bindparam("doomed")), doomed
-                )
-            )
+        dropped = sum(self._drop_lost(lost[start : start + _BATCH]) for start in range(0, len(lost), _BATCH))
+        if dropped:
+            log.warning("%d blobs are gone or damaged", dropped)
         for digest in sorted(found.keys() - sound):
             self._adopt(digest)
 
+    def _drop_lost(self, digests: list[Digest]) -> int:
+        """Drop the rows of those whose bytes are not there, or not as many: how many."""
+        with self.guard(*digests):
+            there = {digest.hex: seen.size for digest in digests if (seen := self.shelves.look(digest)) is not None}
+
+            def work(connection: Connection) -> int:
+                named = blob_rows.c.digest.in_([digest.hex for digest in digests])
+                rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size).where(named))
+                gone = [row.digest for row in rows if there.get(row.digest) != row.size]
+                connection.execute(delete(blob_rows).where(blob_rows.c.digest.in_(gone)))
+                return len(gone)
+
+            return self.database.write(work)
+
     def _adopt(self, digest: Digest) -> None:
         """Index a blob that has no row, if its bytes are what its name says; else remove them."""
-        found = self.shelves.hashed(digest)
-        if found is not None and found.size and found.hex == digest.hex:
-            self._index(Artifact(digest=digest, size=found.size))
-        elif found is not None:
-            log.warning("removed blob %s, which is not what its name says", digest)
-            self.shelves.remove(digest)
+        with self.guard(digest):
+            found = self.shelves.hashed(digest) if self.size(digest) is None else None
+            if found is not None and found.seen.size and found.hex == digest.hex:
+                self._index(Artifact(digest=digest, size=found.seen.size))
+            elif found is not None:
+                log.warning("removed blob %s, which is not what its name says", digest)
+                self.shelves.remove(digest)
 
 
 def _check_limit(limit: int) -> None:

@@ -45,7 +45,8 @@ class Uploads:
     """The uploads under way in a vault. Safe to use from several threads.
 
     What has come is in `uploads/<id>`, so its length is the offset to go on from. At start what has no row, or no
-    file, is dropped.
+    file, is dropped. Where other vaults share the index, a row without a file may be theirs: it stays, as long as
+    uploads are kept, and what was put into the bucket for it can be fetched here as well.
     """
 
     def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "Direct | None" = None) -> None:
@@ -140,7 +141,7 @@ class Uploads:
         """
         if self._direct is None:
             raise RequestRejectedError("This vault fetches nothing; send it the bytes of the upload.")
-        part = self._part(id)
+        part = self._parts.get(id) or self._of_others(id)
         with part.lock:
             part.check_going_on()
             try:
@@ -168,6 +169,8 @@ class Uploads:
                 if not part.over and part.touched() <= ended:
                     self._drop(part)
                     dropped += 1
+        if self._store.database.shared:
+            dropped += self._drop_old_rows(ended - self._expiry)  # bytes may have come for as long again
         return dropped
 
     def _part(self, id: str) -> "Part":
@@ -184,11 +187,25 @@ class Uploads:
             part = Part(row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
             if row.id in files:
                 self._parts[row.id] = part
-            else:
+            elif not self._store.database.shared:
                 self._drop(part)
         for name in sorted(files - self._parts.keys()):
             log.warning("removed %s, left by a crash", name)
             (self._folder / name).unlink(missing_ok=True)
+
+    def _of_others(self, id: str) -> "Part":
+        """An upload that another vault began; KnowledgeNotFoundError when there is none."""
+        with self._store.database.read() as connection:
+            row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
+        if row is None:
+            raise _unknown(id)
+        return Part(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
+
+    def _drop_old_rows(self, ended: datetime) -> int:
+        """Drop rows of vaults that did not come back: how many."""
+        mine = list(self._parts)
+        old = delete(upload_rows).where(upload_rows.c.begun_at <= ended, upload_rows.c.id.not_in(mine))
+        return self._store.database.write(lambda connection: connection.execute(old).rowcount)
 
     def _drop(self, part: "Part") -> None:
         """Row first, then the file: what is left of a crash between them is a file without a row."""
