@@ -1,9 +1,11 @@
 """Samples of everything that is published, and both services as processes that all tests share."""
 
+import importlib.util
 import json
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kuber.client.registry import HttpRegistry
@@ -128,6 +131,54 @@ def walk() -> Callable[[Callable[[str | None], Page[Any]]], list[Any]]:
     return every
 
 
+class S3:
+    """A server of buckets, as a process, with everything in its memory."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        told = iter(self.process.stderr.readline, "")
+        self.url = next(line for line in told if "Running on " in line).split()[-1]
+        # It tells of each request: somebody has to read that.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def bucket(self, name: str | None = None) -> str:
+        """Make a bucket; a new one when it has no name."""
+        name = name or f"bucket-{uuid.uuid4().hex[:12]}"
+        allowed = (
+            "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+        )
+        httpx.put(
+            f"{self.url}/{name}", headers={"Authorization": allowed}, trust_env=False, verify=False
+        ).raise_for_status()
+        return name
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A running server of buckets, which the AWS_* variables of this process name."""
+    server = S3()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket_url(s3: S3) -> str:
+    """A place in a new bucket, for `--store`."""
+    return f"s3://{s3.bucket()}/hub/vault"
+
+
 @contextmanager
 def service(name: str, folder: Path, *options: str) -> Iterator[str]:
     """The address of a service that runs, as a process, for as long as this is open."""
@@ -229,6 +280,24 @@ def vault_url(hub: Hub) -> str:
 def registry_url(hub: Hub) -> str:
     """The address of the shared registry."""
     return hub.registry
+
+
+@pytest.fixture(scope="session")
+def proxied() -> Callable[..., AbstractContextManager[Any]]:
+    """A proxy to a target that harms what passes through it: see proxy.py."""
+    spec = importlib.util.spec_from_file_location("kuber_tests_proxy", Path(__file__).with_name("proxy.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[..., AbstractContextManager[Any]] = module.proxy
+    return made
+
+
+@pytest.fixture(scope="session")
+def running_hub() -> Callable[..., AbstractContextManager[Hub]]:
+    """Start a hub in a folder, for tests of a module that share it."""
+    return running
 
 
 @pytest.fixture

@@ -231,6 +231,16 @@ def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
     assert (code, "no finished backup" in said) == (4, True)
 
 
+def test_the_folder_of_a_vault_in_a_bucket_is_no_backup(hub, tmp_path):
+    (tmp_path / "v").mkdir()
+    code, said = kuber(
+        "backup", tmp_path / "b", "--registry-data", hub.folder / "registry", "--vault-data", tmp_path / "v"
+    )
+    assert (code, said.count("\n")) == (4, 1)
+    assert "has them in its bucket" in said
+    assert not (tmp_path / "b").exists()
+
+
 def test_no_hub_is_one_sentence(tmp_path):
     code, said = kuber("backup", tmp_path / "b", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v")
     assert (code, said.count("\n")) == (4, 1)

@@ -14,7 +14,9 @@ from kuber.client.memory_vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
+from kuber.services.bucket import Bucket
 from kuber.services.registry_store import RegistryStore
+from kuber.services.vault_bucket import BucketShelves
 from kuber.services.vault_store import VaultStore
 
 
@@ -29,6 +31,10 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
         yield MemoryVault()
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
+            yield store
+    elif place == "s3":
+        shelves = BucketShelves(Bucket(request.getfixturevalue("bucket_url")))
+        with closing(VaultStore(tmp_path / "vault", shelves=shelves)) as store:
             yield store
     elif place == "postgresql":
         with closing(VaultStore(tmp_path / "vault", database=request.getfixturevalue("vault_database"))) as store:

@@ -10,6 +10,11 @@ from kuber.domain.knowledge import Artifact
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 
+@pytest.fixture(params=["memory", "disk", "postgresql", "http", "s3"])
+def place(request):
+    return request.param
+
+
 def weights(*artifacts):
     """Each with its kind."""
     return [("weights", artifact) for artifact in artifacts]

@@ -26,6 +26,8 @@ from kuber.services.vault_store import VaultStore
 from kuber.signing import Identity
 from kuber.wire import DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
 
+from .places import Folder, S3Bucket
+
 TEST_SET = Digest.of(b"common test set")
 TASK = Task(name="parity", labels=("even", "odd"), input_shape=(1, 2, 2), test_set=TEST_SET)
 ARCHITECTURE = Architecture(
@@ -56,6 +58,14 @@ def vault_store(tmp_path):
     store = VaultStore(tmp_path / "vault")
     yield store
     store.close()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def vault_place(request, tmp_path):
+    """Where a vault's bytes lie: each test runs on both."""
+    if request.param == "folder":
+        return Folder(tmp_path)
+    return S3Bucket(tmp_path, request.getfixturevalue("bucket_url"), request.getfixturevalue("s3").url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -12,6 +12,15 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 
 @pytest.fixture(scope="module")
+def direct_hub(running_hub, s3, tmp_path_factory):
+    """A hub whose vault is in a bucket, and offers the way beside it."""
+    free = ("--requests-per-minute", "0")
+    keeping = (*free, "--store", f"s3://{s3.bucket()}/hub", "--direct")
+    with running_hub(tmp_path_factory.mktemp("direct"), "--open-enrolment", *free, keeping=keeping) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
 def tokens(unlimited_hub):
     me = Credentials()
     with HttpRegistry(unlimited_hub.registry, credentials=me) as registry:
@@ -35,10 +44,19 @@ def tokens(unlimited_hub):
 def test_made_up_requests_get_the_answers_that_the_document_tells_of(
     unlimited_hub, tokens, tmp_path, service, who, examples
 ):
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{getattr(unlimited_hub, service)}/openapi.json"]
+    make_up(getattr(unlimited_hub, service), tokens[who], examples, tmp_path)
+
+
+@pytest.mark.soak
+def test_made_up_requests_get_such_answers_beside_the_vault_too(direct_hub, tmp_path):
+    make_up(direct_hub.vault, direct_hub.secret, 100, tmp_path, "--header", "KUber-Direct: yes")
+
+
+def make_up(url, token, examples, tmp_path, *more):
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *more]
     command += [
         "--header",
-        f"Authorization: Bearer {tokens[who]}",
+        f"Authorization: Bearer {token}",
         "--checks",
         CHECKS,
         "--max-examples",

@@ -36,7 +36,7 @@ def test_each_entity_has_a_quota_of_its_own_and_the_hub_none(store):
     with pytest.raises(InsufficientStorageError, match="1000 bytes of one entity and has 900 of yours, so 101 "):
         bring(store, b"b" * 101, "ann")
     assert store.size(Digest.of(b"b" * 101)) is None
-    assert not store.path(Digest.of(b"b" * 101)).exists()
+    assert not store.shelves.path(Digest.of(b"b" * 101)).exists()
     bring(store, b"b" * 100, "ann")
     bring(store, b"c" * 1000, "bob")
     bring(store, b"d" * 5000, None)

@@ -1,5 +1,7 @@
 """Rot is found and set aside; pins wait for the bytes to come back."""
 
+from contextlib import closing
+
 import pytest
 
 from kuber.domain.blob import Rot
@@ -7,27 +9,34 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.errors import KnowledgeNotFoundError
 from kuber.services.vault_scrub import scrub
 
+from .places import key
+
 
 @pytest.fixture
 def weights(safetensors):
     return lambda fill: safetensors({"w": TensorSpec(dtype="F32", shape=(8,))}, fill=fill)
 
 
+@pytest.fixture
+def vault_store(vault_place):
+    with closing(vault_place.store()) as store:
+        yield store
+
+
 @pytest.mark.parametrize("fault", ["damaged", "lost"])
-def test_sets_the_rotten_aside(vault_store, tmp_path, weights, fault):
+def test_sets_the_rotten_aside(vault_store, vault_place, weights, fault):
     sound, rotten = vault_store.put(weights(1)), vault_store.put(weights(2))
     vault_store.pin("record", [("weights", rotten), ("weights", sound)])
-    path = vault_store.path(rotten.digest)
-    damaged = weights(3)
-    path.write_bytes(damaged) if fault == "damaged" else path.unlink()
+    damaged, name = weights(3), key(rotten.digest)
+    vault_place.write(name, damaged) if fault == "damaged" else vault_place.remove(name)
     found = scrub(vault_store)
     assert found.rotten == (Rot(digest=rotten.digest, fault=fault, holders=1),)
     assert (found.blobs, found.cursor) == (2, None)
     with pytest.raises(KnowledgeNotFoundError):
         vault_store.get(rotten.digest)
-    aside = tmp_path / "vault" / "quarantine" / rotten.digest.hex
-    assert aside.exists() == (fault == "damaged")
-    assert not aside.exists() or aside.read_bytes() == damaged
+    aside = f"quarantine/{rotten.digest.hex}"
+    assert vault_place.names() == sorted([key(sound.digest), *([aside] if fault == "damaged" else [])])
+    assert fault == "lost" or vault_place.read(aside) == damaged
     vault_store.put(weights(2))
     assert vault_store.pinned(rotten.digest) == ["record"]
     assert scrub(vault_store).rotten == ()

@@ -22,6 +22,16 @@ def vault(
     port: Port = 5002,
     registry: Annotated[str, typer.Option(help="Address of the registry.")] = "http://127.0.0.1:5001",
     data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Bucket of the blobs, like s3://bucket/prefix, instead of --data."),
+    ] = None,
+    direct: Annotated[
+        bool, typer.Option(help="Let entities exchange bytes with the bucket itself, by signed URLs.")
+    ] = False,
+    direct_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Endpoint by which entities reach the bucket.")
+    ] = None,
     database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
     max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
@@ -60,6 +70,9 @@ def vault(
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
             keeping=keeping,
+            bucket=store,
+            direct=direct,
+            direct_url=direct_url,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

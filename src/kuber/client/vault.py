@@ -7,6 +7,7 @@ from dataclasses import replace
 import httpx
 
 from kuber.client.credentials import Credentials
+from kuber.client.direct import DirectWay
 from kuber.client.download import Download, announced
 from kuber.client.http import WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
@@ -14,7 +15,17 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import Page
 from kuber.errors import ConflictError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
-from kuber.wire import ArtifactBody, CollectionBody, PageBody, PinBody, PinsBody, ScrubBody, UploadBody
+from kuber.wire import (
+    DIRECT_HEADER,
+    AnnouncementBody,
+    ArtifactBody,
+    CollectionBody,
+    PageBody,
+    PinBody,
+    PinsBody,
+    ScrubBody,
+    UploadBody,
+)
 
 WHOLE = 8 << 20  # bytes that are sent in one request; more of them go on where they were cut
 PIECE = 1 << 20
@@ -36,12 +47,18 @@ class HttpVault(HttpService):
     ) -> None:
         """The credentials are those that the registry gave a token for."""
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
+        self._direct = DirectWay(secure=self.url.startswith("https://"), ca=ca)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._direct.close()
+        super().close()
 
     def put(self, data: bytes) -> Artifact:
         """Store these bytes; storing them again changes nothing.
 
-        Many bytes are sent so that they go on where the connection was cut, for as long as some of them arrive
-        within `patience`.
+        Many bytes are sent straight to the vault's bucket, where it offers that; else so that they go on where the
+        connection was cut, for as long as some of them arrive within `patience`.
         """
         artifact = Artifact(digest=Digest.of(data), size=len(data)) if data else None
         if artifact is not None and artifact.size > WHOLE:
@@ -58,19 +75,35 @@ class HttpVault(HttpService):
     def get(self, digest: Digest) -> bytes:
         """The bytes with this digest, verified while they arrive; a cut transfer goes on where it was.
 
+        They come from the vault's bucket, where it says so and that is reached.
+
         Raises KnowledgeNotFoundError when they are not there, CorruptKnowledgeError when others came, and
         IncompatibleKnowledgeError when there are more than MAX_BLOB_BYTES.
         """
         download = Download(digest, self.url)
+        straight = True
+
+        def headers() -> dict[str, str]:
+            return download.headers() | ({DIRECT_HEADER: "yes"} if straight and self._direct.open else {})
+
+        def take(response: httpx.Response) -> bytes:
+            return b"" if response.status_code == httpx.codes.TEMPORARY_REDIRECT else download.take(response)
+
         while True:
             before = download.furthest
             try:
-                self.ask("GET", f"/v1/blobs/{digest}", headers=download.headers, take=download.take)
+                answer = self.ask("GET", f"/v1/blobs/{digest}", headers=headers, take=take)
             except ServiceUnavailableError:
                 if self._patience and download.furthest > before:
                     continue  # patience is with a vault that sends nothing
                 raise
-            return download.verified()
+            if answer.status != httpx.codes.TEMPORARY_REDIRECT:
+                return download.verified()
+            if not straight:
+                raise ServiceError(f"The vault at {self.url} redirects who did not ask for it; do not trust it.")
+            if self._direct.get(answer.headers.get("Location", ""), download):
+                return download.verified()
+            straight = download.furthest > before  # else through the vault
 
     def size(self, digest: Digest) -> int | None:
         """How many bytes are stored under this digest; None when there are none."""
@@ -116,13 +149,16 @@ class HttpVault(HttpService):
 
     def _send(self, data: bytes, artifact: Artifact) -> None:
         """Upload in as many requests as it takes."""
-        upload = self._begin(artifact)
+        upload = self._begin(artifact, direct=self._direct.open)
+        if upload.direct is not None:
+            upload = self._send_straight(upload, data)
         wait, given_up = WAIT_FIRST, time.monotonic() + self._patience
         while upload.id is not None:
             before = upload.offset
             try:
                 upload = self._append(upload, data)
-            except (ServiceUnavailableError, ConflictError):  # cut; or the vault had more, or less, than we knew
+            except (ServiceUnavailableError, ConflictError, KnowledgeNotFoundError):
+                # Cut; or the vault had more, or less, than we knew; or another vault answers, without that upload.
                 if not self._patience:
                     raise
                 upload = self._look_up(upload)
@@ -134,8 +170,21 @@ class HttpVault(HttpService):
                     time.sleep(wait)
                     wait = min(2 * wait, WAIT_MOST)
 
-    def _begin(self, artifact: Artifact) -> Upload:
-        content = ArtifactBody.of(artifact).model_dump_json().encode()
+    def _send_straight(self, upload: Upload, data: bytes) -> Upload:
+        """Put the bytes into the vault's bucket and tell the vault; where that fails, the upload that is left."""
+        assert upload.direct is not None
+        if not self._direct.put(upload.direct, data):
+            return upload
+        try:
+            return self._told(self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True))
+        except ConflictError:  # what took the bytes was not the vault's bucket
+            return upload
+        except (KnowledgeNotFoundError, ServiceUnavailableError):  # the answer was lost: it may be stored
+            return self._begin(Artifact(digest=upload.digest, size=upload.size))
+
+    def _begin(self, artifact: Artifact, *, direct: bool = False) -> Upload:
+        told = AnnouncementBody(digest=str(artifact.digest), size=artifact.size, direct=direct)
+        content = told.model_dump_json().encode()
         upload = self._told(self.ask("POST", "/v1/uploads", content=content, repeatable=True))
         if (upload.digest, upload.size) != (artifact.digest, artifact.size):
             raise ServiceError(f"The vault at {self.url} begins an upload of another blob; do not trust it.")

@@ -17,6 +17,14 @@ class Pin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DirectUrl:
+    """Where bytes go straight to a vault's bucket, or come from it, until it expires. Whoever knows it may use it."""
+
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Upload:
     """A blob on its way in, of which `offset` bytes have come; `id` is None where the vault has it already."""
 
@@ -24,6 +32,7 @@ class Upload:
     digest: Digest
     size: int
     offset: int
+    direct: DirectUrl | None = None  # where its bytes may be put instead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kuber.errors import ServiceError
-from kuber.services.vault_incoming import CHUNK, make, sync
+from kuber.services.vault_folder import make, sync
+from kuber.services.vault_shelves import CHUNK
 
 REGISTRY, VAULT, MARK = "registry.sqlite", "vault.sqlite", "backup.json"
 _FORMAT = 1
@@ -34,6 +35,10 @@ def backup(folder: Path, *, registry: Path, vault: Path, copy: bool = False) -> 
     asks for is written last.
     """
     _require_empty(folder)
+    if not (vault / "blobs").is_dir():
+        raise ServiceError(
+            f"{vault} holds no blobs; a vault with --store has them in its bucket: back that up by its own means."
+        )
     with _told(f"The backup in {folder} cannot be written"):
         make(folder.absolute())
         _copy_database(registry / REGISTRY, folder / REGISTRY)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi import Path as InPath
@@ -17,6 +17,7 @@ from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT
+from kuber.errors import SettingsError
 from kuber.services.guard import Authenticate, Guard
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.vault_access import VaultAccess
@@ -27,6 +28,8 @@ from kuber.services.vault_store import LEASE, VaultStore
 from kuber.services.vault_streams import bounded, pieces_from, pieces_of, span_of, too_large, write_pieces
 from kuber.services.vault_uploads import EXPIRY, Uploads
 from kuber.wire import (
+    DIRECT_HEADER,
+    AnnouncementBody,
     ArtifactBody,
     CollectionBody,
     DigestText,
@@ -37,6 +40,10 @@ from kuber.wire import (
     UploadBody,
 )
 
+if TYPE_CHECKING:
+    from kuber.services.vault_bucket import BucketShelves
+    from kuber.services.vault_direct import Direct
+
 MAX_BLOB_BYTES = 2 << 30
 
 _BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -44,6 +51,7 @@ _SENT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The bytes.", "content": _BINARY},
     206: {"description": "The bytes of the range asked for.", "content": _BINARY},
     304: {"description": "The caller has them already."},
+    307: {"description": "Where the bytes are, for a while; only for a caller that said KUber-Direct."},
 }
 
 
@@ -73,19 +81,30 @@ def open_vault(
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
     keeping: Keeping | None = None,
+    bucket: str | None = None,
+    direct: bool = False,
+    direct_url: str | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """The application on the data in `folder`, which it holds meanwhile; the registry tells it whom to serve.
 
     With `database`, the URL of a PostgreSQL database, the index is there and only files are in the folder.
+    The bytes lie in `folder` too, or in the `bucket` of this URL; with `direct` callers may be sent there, to its
+    endpoint `direct_url` where they reach it by another one.
     """
     kept = keeping or Keeping()
+    if (direct and bucket is None) or (direct_url is not None and not direct):
+        raise SettingsError("--direct is for a vault with --store, and --direct-url for one with --direct.")
+    shelves = None if bucket is None else _bucket_shelves(bucket, direct_url, folder, max_blob_bytes, kept)
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
-        contextlib.closing(VaultStore(folder, database=database, lease=kept.lease, quota=entity_quota)) as store,
+        contextlib.closing(
+            VaultStore(folder, shelves=shelves, database=database, lease=kept.lease, quota=entity_quota)
+        ) as store,
     ):
-        uploads = Uploads(store, expiry=kept.upload_expiry)
+        straight = _direct(shelves) if direct and shelves is not None else None
+        uploads = Uploads(store, expiry=kept.upload_expiry, direct=straight)
         counted = VaultMetrics(store, uploads)
         with collecting(store, uploads, period=kept.period, grace=kept.grace, tell=counted.collected):
             yield vault_app(
@@ -93,10 +112,33 @@ def open_vault(
                 uploads,
                 access.caller,
                 counted,
+                direct=straight,
                 max_blob_bytes=max_blob_bytes,
                 grace=kept.grace,
                 requests_per_minute=requests_per_minute,
             )
+
+
+def _bucket_shelves(
+    url: str, clients: str | None, folder: Path, max_blob_bytes: int, keeping: Keeping
+) -> "BucketShelves":
+    """Shelves in the bucket of this URL, for an index in `folder`. SettingsError when they are not possible."""
+    try:
+        from kuber.services.bucket import MAX_COPY, Bucket
+        from kuber.services.vault_bucket import BucketShelves
+    except ImportError:
+        raise SettingsError("A vault in a bucket needs obstore: pip install 'kuber[s3]'.") from None
+    if max_blob_bytes > MAX_COPY:
+        raise SettingsError(f"A bucket takes blobs of at most {MAX_COPY} bytes; give a smaller --max-blob-bytes.")
+    if (folder / "blobs").exists():
+        raise SettingsError(f"The blobs of this vault are in {folder / 'blobs'}; give --store a --data of its own.")
+    return BucketShelves(Bucket(url, clients=clients), expiry=keeping.upload_expiry)
+
+
+def _direct(shelves: "BucketShelves") -> "Direct":
+    from kuber.services.vault_direct import Direct
+
+    return Direct(shelves)
 
 
 def vault_app(
@@ -105,6 +147,7 @@ def vault_app(
     authenticate: Authenticate,
     counted: VaultMetrics,
     *,
+    direct: "Direct | None" = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     grace: timedelta = GRACE,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
@@ -155,14 +198,21 @@ def vault_app(
         range_: Annotated[str | None, Header(alias="Range", description="One range, as bytes=first-last.")] = None,
         if_range: Annotated[str | None, Header(description="Send the range only of this ETag.")] = None,
         if_none_match: Annotated[str | None, Header()] = None,
+        elsewhere: Annotated[
+            str | None,
+            Header(alias=DIRECT_HEADER, description="With any value: a redirection to the bucket will do."),
+        ] = None,
     ) -> Response:
-        """The bytes with this digest, or one range of them. The reader verifies them."""
+        """The bytes with this digest, or one range of them, or where to read them. The reader verifies them."""
         tag = f'"{digest}"'
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(await ask(store.open, Digest.parse(digest)))
+            blob = stack.enter_context(await ask(store.open, Digest.parse(digest)))
             if if_none_match is not None and tag in if_none_match:
                 return Response(status_code=304, headers={"ETag": tag})
-            size = file.seek(0, 2)
+            if direct is not None and elsewhere is not None and request.method == "GET":
+                there = await run_in_threadpool(direct.download_url, Digest.parse(digest))
+                return Response(status_code=307, headers={"Location": there.url, "Cache-Control": "no-store"})
+            size = blob.size
             ranged = request.method == "GET" and if_range in (None, tag)  # RFC 9110, sections 13.1.5 and 14.2
             span = span_of(range_, size) if ranged else None
             first, last = span or (0, size - 1)
@@ -172,8 +222,9 @@ def vault_app(
             status, media = 206 if span else 200, "application/octet-stream"
             if request.method == "HEAD":
                 return Response(status_code=status, headers=headers, media_type=media)
-            stack.pop_all()  # the stream closes the file
-            return StreamingResponse(pieces_from(file, first, last), status, headers, media)
+            await run_in_threadpool(blob.span, first, last)
+            stack.pop_all()  # the stream closes the blob
+            return StreamingResponse(pieces_from(blob, last - first + 1), status, headers, media)
 
     @app.get("/v1/blobs", operation_id="list_blobs")
     async def blobs(
@@ -196,11 +247,14 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
         status_code=201,
         responses={200: {"model": UploadBody, "description": "The vault has the blob already."}},
     )
-    def begin(body: ArtifactBody, response: Response, caller: Annotated[Caller, senders]) -> UploadBody:
-        """Announce a blob that is sent in pieces: 201, or 200 without an id when there is nothing left to send."""
+    def begin(body: AnnouncementBody, response: Response, caller: Annotated[Caller, senders]) -> UploadBody:
+        """Announce a blob that is sent in pieces: 201, or 200 without an id when there is nothing left to send.
+
+        Asked for `direct`, a vault that can tells where to put the bytes instead; the upload is completed then.
+        """
         if body.size > max_blob_bytes:
             raise too_large(max_blob_bytes)
-        upload = uploads.begin(body.value(), owner=caller.entity)
+        upload = uploads.begin(body.value(), owner=caller.entity, direct=body.direct)
         response.status_code = 200 if upload.id is None else 201
         return UploadBody.of(upload)
 
@@ -209,6 +263,12 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
         """How much has come, as Upload-Offset, and how much will in the end, as Upload-Length."""
         upload = uploads.upload(id)
         return Response(headers={"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size)})
+
+    @app.post("/v1/uploads/{id}", operation_id="complete_upload", status_code=201)
+    def complete(id: UploadId, caller: Annotated[Caller, senders]) -> UploadBody:
+        """Store the blob that was put where the upload's `direct` tells. Nothing is there: 409; other bytes: 422."""
+        artifact, _ = uploads.fetch(id)
+        return UploadBody.of(Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size))
 
     @app.patch(
         "/v1/uploads/{id}",

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from kuber.domain.blob import Collection
 from kuber.domain.digest import Digest
-from kuber.errors import KUberError
+from kuber.errors import KUberError, ServiceError
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import blob_rows, pin_rows, verdict_rows
 from kuber.services.vault_uploads import Uploads
@@ -23,7 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) -> Collection:
-    """Remove the blobs that nobody has held since `grace` ago, rows first, and sweep what uploads left."""
+    """Remove the blobs that nobody has held since `grace` ago, rows first, and sweep what uploads left.
+
+    Of the vaults that share an index one collects at a time.
+    """
+    with store.database.locked("collection", "of the vault"):
+        return _collect(store, uploads, grace)
+
+
+def _collect(store: VaultStore, uploads: Uploads, grace: timedelta) -> Collection:
     ended = store.clock() - grace
     blobs = size = 0
     for doomed in _batches(store, ended):
@@ -31,11 +39,11 @@ def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) ->
             removed = _remove_rows(store, doomed, ended)
             for digest, length in removed.items():
                 try:
-                    store.path(digest).unlink(missing_ok=True)
-                except OSError as error:
-                    log.warning("the file of %s stays until the next start: %s", digest, error.strerror)
+                    store.shelves.remove(digest)
+                except ServiceError as error:
+                    log.warning("the bytes of %s stay until the next start: %s", digest, error)
                 blobs, size = blobs + 1, size + length
-    return Collection(blobs=blobs, size=size, leftovers=store.sweep() + uploads.sweep())
+    return Collection(blobs=blobs, size=size, leftovers=store.shelves.sweep() + uploads.sweep())
 
 
 @contextmanager

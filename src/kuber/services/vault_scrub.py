@@ -1,16 +1,12 @@
 """Hashing stored blobs again, and setting aside those that rotted."""
 
-import hashlib
 import logging
-import os
 from typing import Literal
 
 from sqlalchemy import Connection, delete, func, select
 
 from kuber.domain.blob import Rot, Scrub
 from kuber.domain.digest import Digest
-from kuber.errors import ServiceError
-from kuber.services.vault_incoming import make
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import blob_rows, pin_rows, verdict_rows
 
@@ -22,8 +18,8 @@ log = logging.getLogger(__name__)
 def scrub(store: VaultStore, *, limit: int = 100, cursor: str | None = None, stretch: int = STRETCH) -> Scrub:
     """Hash the next blobs in order of digest, at most `limit` and about `stretch` bytes.
 
-    The file of a damaged one is moved to `quarantine/` and its row removed; its pins stay, and hold again when the
-    bytes are put again. So with a row whose file is gone.
+    A damaged one is moved to `quarantine/` and its row removed; its pins stay, and hold again when the bytes are put
+    again. So with a row whose bytes are gone.
     """
     page = store.blobs(limit=limit, cursor=cursor)
     rotten: list[Rot] = []
@@ -43,28 +39,18 @@ def scrub(store: VaultStore, *, limit: int = 100, cursor: str | None = None, str
 
 
 def _look_at(store: VaultStore, digest: Digest) -> Rot | None:
-    path = store.path(digest)
-    try:
-        with path.open("rb") as file:
-            seen = os.fstat(file.fileno())
-            if hashlib.file_digest(file, "sha256").hexdigest() == digest.hex:
-                return None
-    except FileNotFoundError:
-        seen = None
-    except OSError as error:
-        raise ServiceError(f"The vault cannot read blob {digest}: {error.strerror}.") from None
+    seen = store.shelves.hashed(digest)
+    if seen is not None and seen.hex == digest.hex:
+        return None
     with store.guard(digest):
-        try:
-            now: os.stat_result | None = path.stat()
-        except FileNotFoundError:
-            now = None
-        if (seen is None) != (now is None) or (seen and now and seen.st_ino != now.st_ino):
+        now = store.shelves.look(digest)
+        if now != (None if seen is None else seen.seen):
             return None  # put again, or collected, meanwhile
         return _set_aside(store, digest, "lost" if now is None else "damaged")
 
 
 def _set_aside(store: VaultStore, digest: Digest, fault: Literal["damaged", "lost"]) -> Rot | None:
-    """Remove the row, then move the file; None when there was no row any more."""
+    """Remove the row, then move the bytes; None when there was no row any more."""
 
     def work(connection: Connection) -> int | None:
         gone = connection.execute(delete(blob_rows).where(blob_rows.c.digest == digest.hex)).rowcount
@@ -76,10 +62,5 @@ def _set_aside(store: VaultStore, digest: Digest, fault: Literal["damaged", "los
     if holders is None:
         return None
     if fault == "damaged":
-        aside = store.folder / "quarantine"
-        try:
-            make(aside)
-            store.path(digest).replace(aside / digest.hex)
-        except OSError as error:
-            raise ServiceError(f"The vault cannot set blob {digest} aside: {error.strerror}.") from None
+        store.shelves.set_aside(digest)
     return Rot(digest=digest, fault=fault, holders=holders)

@@ -1,7 +1,6 @@
 """Whether a stored blob is a sound artifact of its kind: read once, then remembered by its digest."""
 
 import hashlib
-from typing import BinaryIO
 
 from sqlalchemy import Connection, insert, select
 
@@ -10,7 +9,7 @@ from kuber.domain.kinds import check_artifact
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError
 from kuber.services.database import Database
-from kuber.services.vault_incoming import CHUNK
+from kuber.services.vault_shelves import CHUNK, Reading
 from kuber.services.vault_tables import blob_rows, verdict_rows
 
 
@@ -22,7 +21,7 @@ def known_fault(database: Database, kind: str, digest: Digest) -> tuple[str | No
     return None if found is None else (found.fault,)
 
 
-def find_fault(file: BinaryIO, kind: str, artifact: Artifact) -> str | None:
+def find_fault(file: Reading, kind: str, artifact: Artifact) -> str | None:
     """Read a blob and say what is wrong with it as an artifact of this kind; None when it is sound.
 
     The bytes are compared with their digest at the same time: CorruptKnowledgeError when they are others.

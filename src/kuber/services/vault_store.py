@@ -1,17 +1,13 @@
-"""The vault on a folder: blobs as files named by digest, and a database that indexes and pins them."""
+"""The store of the vault: blobs on their shelves, and a database that indexes and pins them."""
 
-import hashlib
 import logging
-import secrets
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from kuber.domain.admission import check_kind, check_text, unsound
 from kuber.domain.blob import Pin
@@ -22,13 +18,15 @@ from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestR
 from kuber.services import cursor as cursors
 from kuber.services.database import Database, chosen
 from kuber.services.sqlite import hold
-from kuber.services.vault_incoming import Incoming, make, sync, unwritable
+from kuber.services.vault_folder import FolderShelves
+from kuber.services.vault_incoming import Incoming
 from kuber.services.vault_quota import check_room
+from kuber.services.vault_shelves import Arrival, Reading, Shelves
 from kuber.services.vault_soundness import find_fault, known_fault, remember
 from kuber.services.vault_tables import blob_rows, pin_rows, upload_rows
 
 LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
-_GUARDS = 256
+_BATCH = 64  # blobs that are guarded at a time
 
 log = logging.getLogger(__name__)
 
@@ -38,44 +36,43 @@ def utc_now() -> datetime:
 
 
 class VaultStore:
-    """The Vault port on the files under `folder`. Safe to use from several threads, closed by `close`.
+    """The Vault port on an index in `folder`, and on shelves. Safe to use from several threads, closed by `close`.
 
-    At start leftovers of a crash are swept and the index is reconciled with the files. Raises ServiceError when the
-    folder cannot be used.
+    At start the index is reconciled with what lies on the shelves. Raises ServiceError when the folder cannot be
+    used.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
+        shelves: Shelves | None = None,
         database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`database` is the URL of a PostgreSQL database; without one the index is a SQLite file in the folder.
-        `quota` is how many bytes one owner may hold; 0: as many as there is space for.
+        """The bytes lie on `shelves`; without any, in `folder` too. `database` is the URL of a PostgreSQL database;
+        without one the index is a SQLite file in the folder. `quota` is how many bytes one owner may hold; 0: as many
+        as there is space for.
         """
         self.folder = folder
         self.quota = quota
         self.clock = clock
-        self._blobs = folder / "blobs"
-        self._incoming = folder / "incoming"
         self._lease = lease
-        self._guards = [threading.Lock() for _ in range(_GUARDS)]
-        self._receiving: set[str] = set()  # names of files in incoming/
         index = folder / "vault.sqlite"
         place = chosen(database, index)
         self._held = None if place is index else hold(index)  # a file is held by its own database
         self.database = Database(place, history="vault")
         try:
-            self._blobs.mkdir(exist_ok=True)
-            self._incoming.mkdir(exist_ok=True)
-            self.sweep()
+            self.shelves: Shelves = shelves or FolderShelves(folder)
             self._reconcile()
         except OSError as error:
             self.close()
             raise ServiceError(f"The vault's folder {folder} cannot be used: {error.strerror}.") from None
+        except ServiceError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
@@ -93,16 +90,11 @@ class VaultStore:
     @contextmanager
     def receive(self, *, owner: str | None = None) -> Iterator["Incoming"]:
         """A blob of `owner`'s to write piece by piece; unless it is kept, nothing of it stays."""
-        name = secrets.token_hex(16)
-        self._receiving.add(name)
+        blob = Incoming(self.shelves.arrival(), partial(self.settle, owner=owner))
         try:
-            blob = Incoming(self._incoming / name, partial(self.settle, owner=owner))
-            try:
-                yield blob
-            finally:
-                blob.discard()
+            yield blob
         finally:
-            self._receiving.discard(name)
+            blob.discard()
 
     def get(self, digest: Digest) -> bytes:
         """The bytes with this digest, verified."""
@@ -112,16 +104,12 @@ class VaultStore:
             raise CorruptKnowledgeError(f"The file of blob {digest} is damaged in the vault; publish it again.")
         return data
 
-    def open(self, digest: Digest) -> BinaryIO:
-        """The blob's file, for reading; the reader verifies what it reads."""
-        if self.size(digest) is None:
-            raise _missing(digest)
-        try:
-            return self.path(digest).open("rb")
-        except FileNotFoundError:
-            raise _missing(digest) from None
-        except OSError as error:
-            raise ServiceError(f"The vault cannot read blob {digest}: {error.strerror}.") from None
+    def open(self, digest: Digest) -> Reading:
+        """The blob, to be read; the reader verifies what it reads."""
+        size = self.size(digest)
+        if size is None:
+            raise KnowledgeNotFoundError(f"The vault has no blob {digest}.")
+        return self.shelves.open(Artifact(digest=digest, size=size))
 
     def head(self, digest: Digest, length: int) -> bytes:
         """The first `length` bytes of a blob, or all of a shorter one."""
@@ -202,41 +190,31 @@ class VaultStore:
         with self.database.read() as connection:
             return list(connection.scalars(query))
 
-    def path(self, digest: Digest) -> Path:
-        """Where the file of this blob is, or would be."""
-        return self._blobs / digest.hex[:2] / digest.hex[2:4] / digest.hex
-
     @contextmanager
     def guard(self, *digests: Digest) -> Iterator[None]:
-        """Keep others from giving these blobs their files, or taking them, meanwhile.
+        """Keep others from giving these blobs their bytes, or taking them, meanwhile; also other vaults on one index.
 
-        A row is taken away before its file and given after it. Between the two steps of one hand no other may come:
-        else a collection would remove the file of a blob that was just put again.
+        A row is taken away before its bytes and given after them. Between the two steps of one hand no other may
+        come: else a collection would remove the bytes of a blob that was just put again.
         """
-        with ExitStack() as stack:
-            for place in sorted({int(digest.hex[:2], 16) for digest in digests}):  # one order, so no deadlock
-                stack.enter_context(self._guards[place])
+        with self.database.locked("blob", *(digest.hex for digest in digests)):
             yield
 
-    def settle(self, part: Path, artifact: Artifact, *, upload: str | None = None, owner: str | None = None) -> bool:
-        """Give a complete, synced file its name and index it: whether the blob is new.
+    def settle(
+        self, arrival: Arrival, artifact: Artifact, *, upload: str | None = None, owner: str | None = None
+    ) -> bool:
+        """Give a whole blob its place and index it: whether it is new.
 
         Its lease begins; a new one is `owner`'s. `upload` is the row that has come to its end with it. When the index
-        cannot be written, or the owner holds too much, the file is where it was.
+        cannot be written, or the owner holds too much, it has no place, as before.
         """
-        target = self.path(artifact.digest)
         with self.guard(artifact.digest):
-            try:
-                make(target.parent)
-                part.replace(target)
-                sync(target.parent)
-            except OSError as error:
-                raise unwritable(error) from None
+            arrival.place(artifact.digest)
             try:
                 return self._index(artifact, upload, owner)
             except ServiceError:
                 if self.size(artifact.digest) is None:
-                    target.replace(part)
+                    arrival.take_back(artifact.digest)
                 raise
 
     def renew(self, artifact: Artifact) -> bool:
@@ -246,14 +224,6 @@ class VaultStore:
             return False
         _check_stored(artifact, size)
         return self.database.write(lambda connection: self._lease_again(connection, artifact.digest))
-
-    def sweep(self) -> int:
-        """Remove files on their way in that nobody writes: how many."""
-        leftovers = [file for file in self._incoming.iterdir() if file.name not in self._receiving]
-        for leftover in leftovers:
-            log.warning("removed %s, left by a crash", leftover.name)
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
 
     def _check_sound(self, kind: str, artifact: Artifact) -> None:
         """RequestRejectedError unless the blob is stored and is a sound artifact of this kind."""
@@ -296,35 +266,45 @@ class VaultStore:
         return stored
 
     def _reconcile(self) -> None:
-        """Make the index say what the folder holds. Only files that the index does not know are read."""
+        """Make the index say what the shelves hold. Only blobs that the index does not know are read.
+
+        Another vault may be at work on both: what seems to be lost, or to have no row, is looked at again.
+        """
         with self.database.read() as connection:
-            sizes = {row.digest: row.size for row in connection.execute(select(blob_rows.c.digest, blob_rows.c.size))}
-        found = {file.name: file for file in self._blobs.glob("*/*/*")}
-        sound = {name for name, file in found.items() if sizes.get(name) == file.stat().st_size}
+            rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size))
+            sizes = {Digest(row.digest): row.size for row in rows}
+        found = self.shelves.stock()
+        sound = {digest for digest, size in found.items() if sizes.get(digest) == size}
         lost = sorted(sizes.keys() - sound)
-        if lost:
-            log.warning("%d blobs are gone or damaged on disk", len(lost))
-            doomed = [{"doomed": name} for name in lost]
-            self.database.write(
-                lambda connection: connection.execute(
-                    delete(blob_rows).where(blob_rows.c.digest == bindparam("doomed")), doomed
-                )
-            )
-        for name in sorted(found.keys() - sound):
-            artifact = _artifact(found[name])
-            if artifact is None:
-                log.warning("removed %s, which is not what its name says", found[name])
-                found[name].unlink()
-            else:
-                self._index(artifact)
+        dropped = sum(self._drop_lost(lost[start : start + _BATCH]) for start in range(0, len(lost), _BATCH))
+        if dropped:
+            log.warning("%d blobs are gone or damaged", dropped)
+        for digest in sorted(found.keys() - sound):
+            self._adopt(digest)
 
+    def _drop_lost(self, digests: list[Digest]) -> int:
+        """Drop the rows of those whose bytes are not there, or not as many: how many."""
+        with self.guard(*digests):
+            there = {digest.hex: seen.size for digest in digests if (seen := self.shelves.look(digest)) is not None}
 
-def _artifact(file: Path) -> Artifact | None:
-    """What the file is if its bytes are what its name says, else None."""
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    size = file.stat().st_size
-    return Artifact(digest=Digest(found), size=size) if found == file.name and size else None
+            def work(connection: Connection) -> int:
+                named = blob_rows.c.digest.in_([digest.hex for digest in digests])
+                rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size).where(named))
+                gone = [row.digest for row in rows if there.get(row.digest) != row.size]
+                connection.execute(delete(blob_rows).where(blob_rows.c.digest.in_(gone)))
+                return len(gone)
+
+            return self.database.write(work)
+
+    def _adopt(self, digest: Digest) -> None:
+        """Index a blob that has no row, if its bytes are what its name says; else remove them."""
+        with self.guard(digest):
+            found = self.shelves.hashed(digest) if self.size(digest) is None else None
+            if found is not None and found.seen.size and found.hex == digest.hex:
+                self._index(Artifact(digest=digest, size=found.seen.size))
+            elif found is not None:
+                log.warning("removed blob %s, which is not what its name says", digest)
+                self.shelves.remove(digest)
 
 
 def _check_limit(limit: int) -> None:
@@ -337,7 +317,3 @@ def _check_stored(artifact: Artifact, size: int | None) -> None:
         raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
     if size != artifact.size:
         raise RequestRejectedError(f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told.")
-
-
-def _missing(digest: Digest) -> KnowledgeNotFoundError:
-    return KnowledgeNotFoundError(f"The vault has no blob {digest}.")

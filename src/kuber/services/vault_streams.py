@@ -3,14 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from kuber.services.vault_incoming import CHUNK
+from kuber.services.vault_shelves import CHUNK, Reading
 
 _RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
@@ -90,10 +89,10 @@ def span_of(header: str | None, size: int) -> tuple[int, int] | None:
     return span
 
 
-async def pieces_from(file: BinaryIO, first: int, last: int) -> AsyncIterator[bytes]:
-    with file:
-        file.seek(first)
-        left = last - first + 1
-        while left and (piece := await run_in_threadpool(file.read, min(CHUNK, left))):
+async def pieces_from(blob: Reading, length: int) -> AsyncIterator[bytes]:
+    """The next `length` bytes of a blob, which is closed after them."""
+    with blob:
+        left = length
+        while left and (piece := await run_in_threadpool(blob.read, min(CHUNK, left))):
             left -= len(piece)
             yield piece

@@ -7,19 +7,34 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, insert, select
 
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
-from kuber.errors import ConflictError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
-from kuber.services.vault_incoming import Piece, check_bytes, start_syncing, unwritable, write_hashed
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    KnowledgeNotFoundError,
+    KUberError,
+    RequestRejectedError,
+    ServiceError,
+)
+from kuber.services.vault_folder import start_syncing, unwritable, write_all
+from kuber.services.vault_incoming import check_bytes, write_hashed
 from kuber.services.vault_quota import check_room
+from kuber.services.vault_shelves import Piece
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import upload_rows
+
+if TYPE_CHECKING:
+    from kuber.services.vault_direct import Direct
 
 EXPIRY = timedelta(days=1)  # without a byte
 
@@ -30,11 +45,14 @@ class Uploads:
     """The uploads under way in a vault. Safe to use from several threads.
 
     What has come is in `uploads/<id>`, so its length is the offset to go on from. At start what has no row, or no
-    file, is dropped.
+    file, is dropped. Where other vaults share the index, a row without a file may be theirs: it stays, as long as
+    uploads are kept, and what was put into the bucket for it can be fetched here as well.
     """
 
-    def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY) -> None:
+    def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "Direct | None" = None) -> None:
+        """`direct` lets the bytes go to the store's bucket beside the vault."""
         self._store = store
+        self._direct = direct
         self._expiry = expiry
         self._folder = store.folder / "uploads"
         self._gate = threading.Lock()
@@ -45,9 +63,11 @@ class Uploads:
         except OSError as error:
             raise ServiceError(f"The vault's folder {self._folder} cannot be used: {error.strerror}.") from None
 
-    def begin(self, artifact: Artifact, *, owner: str | None = None) -> Upload:
+    def begin(self, artifact: Artifact, *, owner: str | None = None, direct: bool = False) -> Upload:
         """Announce a blob of `owner`'s. Where the vault has it already, its lease is renewed and nothing is left to
         send. InsufficientStorageError when it would be more than the owner may hold.
+
+        With `direct` it is told where the bytes may be put instead, if this vault has such a place.
         """
         if self._store.renew(artifact):
             return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
@@ -71,7 +91,8 @@ class Uploads:
         except KUberError:
             self._forget(part)
             raise
-        return part.told()
+        told = part.told()
+        return replace(told, direct=self._direct.upload_url(id)) if direct and self._direct is not None else told
 
     @property
     def under_way(self) -> int:
@@ -109,8 +130,37 @@ class Uploads:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise unwritable(error) from None
-            new = self._store.settle(part.path, part.artifact, upload=part.id, owner=part.owner)
+            arrival = self._store.shelves.arrived(part.path)
+            try:
+                new = self._store.settle(arrival, part.artifact, upload=part.id, owner=part.owner)
+            finally:
+                arrival.discard()
             self._forget(part)
+        return part.artifact, new
+
+    def fetch(self, id: str) -> tuple[Artifact, bool]:
+        """Store the blob that was put where `begin` told: the artifact, and whether it is new.
+
+        Raises ConflictError when nothing was put there, and CorruptKnowledgeError when it is not what was announced;
+        the upload is over then.
+        """
+        if self._direct is None:
+            raise RequestRejectedError("This vault fetches nothing; send it the bytes of the upload.")
+        part = self._parts.get(id) or self._of_others(id)
+        with part.lock:
+            part.check_going_on()
+            try:
+                arrival = self._direct.arrived(id, part.artifact)
+            except CorruptKnowledgeError:
+                self._drop(part)
+                self._direct.drop(id)
+                raise
+            try:
+                new = self._store.settle(arrival, part.artifact, upload=id, owner=part.owner)
+            finally:
+                arrival.discard()
+            self._forget(part)
+            self._direct.drop(id)
         return part.artifact, new
 
     def sweep(self) -> int:
@@ -124,6 +174,8 @@ class Uploads:
                 if not part.over and part.touched() <= ended:
                     self._drop(part)
                     dropped += 1
+        if self._store.database.shared:
+            dropped += self._drop_old_rows(ended - self._expiry)  # bytes may have come for as long again
         return dropped
 
     def _part(self, id: str) -> "Part":
@@ -140,11 +192,25 @@ class Uploads:
             part = Part(row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
             if row.id in files:
                 self._parts[row.id] = part
-            else:
+            elif not self._store.database.shared:
                 self._drop(part)
         for name in sorted(files - self._parts.keys()):
             log.warning("removed %s, left by a crash", name)
             (self._folder / name).unlink(missing_ok=True)
+
+    def _of_others(self, id: str) -> "Part":
+        """An upload that another vault began; KnowledgeNotFoundError when there is none."""
+        with self._store.database.read() as connection:
+            row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
+        if row is None:
+            raise _unknown(id)
+        return Part(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
+
+    def _drop_old_rows(self, ended: datetime) -> int:
+        """Drop rows of vaults that did not come back: how many."""
+        mine = list(self._parts)
+        old = delete(upload_rows).where(upload_rows.c.begun_at <= ended, upload_rows.c.id.not_in(mine))
+        return self._store.database.write(lambda connection: connection.execute(old).rowcount)
 
     def _drop(self, part: "Part") -> None:
         """Row first, then the file: what is left of a crash between them is a file without a row."""
@@ -176,7 +242,7 @@ class Part:
     def told(self) -> Upload:
         """How far it has come."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             return Upload(
                 id=self.id, digest=self.artifact.digest, size=self.artifact.size, offset=self.path.stat().st_size
             )
@@ -188,7 +254,7 @@ class Part:
     def enter(self, offset: int) -> "Turn":
         """As Uploads.enter."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             have = self.path.stat().st_size
             if offset != have:
                 raise ConflictError(f"The upload has {have} bytes: go on from there, not from {offset}.")
@@ -201,7 +267,7 @@ class Part:
     def writing(self, turn: "Turn") -> Iterator[None]:
         """Hold the part for one step of `turn`; ConflictError when another has come since."""
         with self.lock:
-            self._check_going_on()
+            self.check_going_on()
             if self._turn is not turn:
                 raise ConflictError("A later request goes on with this upload; this one ends here.")
             yield
@@ -214,7 +280,7 @@ class Part:
             with self.path.open("ab", buffering=0) as file:
                 sha = self.sha.copy()
                 try:
-                    write_hashed(file, piece, sha)
+                    write_hashed(partial(write_all, file), piece, sha)
                 except OSError:
                     file.truncate(self.size)
                     raise
@@ -230,7 +296,7 @@ class Part:
             self.sha = hashlib.file_digest(file, "sha256")
             self.size = file.tell()
 
-    def _check_going_on(self) -> None:
+    def check_going_on(self) -> None:
         if self.over:
             raise _unknown(self.id)
 

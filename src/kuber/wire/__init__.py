@@ -3,7 +3,7 @@
 A message refuses unknown fields; its `read` ignores them, so that an older caller understands a newer service.
 """
 
-from kuber.wire.blobs import CollectionBody, KindBody, PinBody, PinsBody, ScrubBody, UploadBody
+from kuber.wire.blobs import AnnouncementBody, CollectionBody, KindBody, PinBody, PinsBody, ScrubBody, UploadBody
 from kuber.wire.bodies import (
     MAX_CLASSES,
     ArchitectureBody,
@@ -39,12 +39,15 @@ from kuber.wire.signed import body_bytes, enrolment_bytes, record_bytes, success
 PROTOCOL = 1
 PROTOCOL_HEADER = "KUber-Protocol"
 KEY_HEADER = "Idempotency-Key"
+DIRECT_HEADER = "KUber-Direct"
 
 __all__ = [
+    "DIRECT_HEADER",
     "KEY_HEADER",
     "MAX_CLASSES",
     "PROTOCOL",
     "PROTOCOL_HEADER",
+    "AnnouncementBody",
     "ArchitectureBody",
     "ArtifactBody",
     "AttestationBody",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from kuber.domain.blob import Collection, Pin, Rot, Scrub, Upload
+from kuber.domain.blob import Collection, DirectUrl, Pin, Rot, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import RequestRejectedError
@@ -52,6 +52,22 @@ class PinBody(Body[Pin]):
         return Pin(holder=self.holder, digest=Digest.parse(self.digest), pinned_at=self.pinned_at)
 
 
+class AnnouncementBody(ArtifactBody):
+    """A blob that is going to be sent."""
+
+    direct: bool = Field(False, description="Ask for a URL of the vault's bucket to put the bytes to.")
+
+
+class DirectUrlBody(Body[DirectUrl]):
+    """A URL of a vault's bucket, for as long as it holds."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
+    expires_at: Time
+
+    def value(self) -> DirectUrl:
+        return DirectUrl(url=self.url, expires_at=self.expires_at)
+
+
 class UploadBody(Body[Upload]):
     """A blob on its way in."""
 
@@ -59,9 +75,11 @@ class UploadBody(Body[Upload]):
     digest: DigestText
     size: Positive
     offset: Count
+    direct: DirectUrlBody | None = None
 
     def value(self) -> Upload:
-        return Upload(id=self.id, digest=Digest.parse(self.digest), size=self.size, offset=self.offset)
+        direct = self.direct.value() if self.direct is not None else None
+        return Upload(id=self.id, digest=Digest.parse(self.digest), size=self.size, offset=self.offset, direct=direct)
 
 
 class CollectionBody(Body[Collection]):

@@ -1,0 +1,120 @@
+"""Where the bytes of a vault lie: what the store asks of a folder, and of a bucket, alike."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+
+CHUNK = 1 << 20  # bytes read or written at a time
+
+Piece = bytes | bytearray | memoryview
+
+
+class Shelves(Protocol):
+    """The bytes of blobs, under their digests. Safe to use from several threads.
+
+    It knows nothing of who holds a blob: the index does, and keeps two hands from the same blob at a time. What fails
+    is a ServiceError.
+    """
+
+    def arrival(self) -> "Arrival":
+        """A new blob to write, which has no name yet."""
+        ...
+
+    def arrived(self, file: Path) -> "Arrival":
+        """A whole blob that lies, safe on disk, in a file of the vault's own folder; the file stays its owner's."""
+        ...
+
+    def open(self, artifact: Artifact) -> "Reading":
+        """The blob, to be read; KnowledgeNotFoundError when it is not there."""
+        ...
+
+    def look(self, digest: Digest) -> "Seen | None":
+        """What lies under this digest now, without reading it; None when nothing does."""
+        ...
+
+    def hashed(self, digest: Digest) -> "Hashed | None":
+        """What lies under this digest, read to its end; None when nothing does."""
+        ...
+
+    def remove(self, digest: Digest) -> None:
+        """Take away what lies under this digest, if anything does."""
+        ...
+
+    def set_aside(self, digest: Digest) -> None:
+        """Move a damaged blob out of the way, for a person to look at."""
+        ...
+
+    def stock(self) -> dict[Digest, int]:
+        """What is there, with its size in bytes; nothing of it is read."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what was on its way in and will not arrive: how many."""
+        ...
+
+
+class Arrival(Protocol):
+    """A blob that comes in, piece by piece, and is then given its place."""
+
+    def write(self, piece: Piece) -> None:
+        """Append these bytes, which may be overwritten afterwards."""
+        ...
+
+    def end(self) -> None:
+        """All has come: from now on it survives a power cut."""
+        ...
+
+    def place(self, digest: Digest) -> None:
+        """Put it under its digest, instead of what was there."""
+        ...
+
+    def take_back(self, digest: Digest) -> None:
+        """Undo `place`: it has no name again."""
+        ...
+
+    def discard(self) -> None:
+        """Remove what is not in its place; at any time, and also again."""
+        ...
+
+
+class Reading(Protocol):
+    """A blob that is being read from its beginning, or the part of it that was asked for."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole blob."""
+        ...
+
+    def span(self, first: int, last: int) -> None:
+        """Go on with the byte `first`, and end after the byte `last`."""
+        ...
+
+    def read(self, length: int = -1, /) -> bytes:
+        """The next bytes, at most `length` of them; all that are left when it is negative, none at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Seen(NamedTuple):
+    """What can be told of bytes without reading them."""
+
+    size: int
+    mark: Hashable  # what is put there again has another
+
+
+class Hashed(NamedTuple):
+    """What the bytes under a digest are."""
+
+    hex: str  # of their own digest
+    seen: Seen
