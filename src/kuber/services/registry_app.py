@@ -1,6 +1,7 @@
 """The registry over HTTP."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.metrics import Metrics, Presence
 from kuber.services.registry_access import RegistryAccess
-from kuber.services.registry_store import REMEMBERED, RegistryStore, sortable_id, utc_now
+from kuber.services.registry_store import RegistryStore, sortable_id, utc_now
 from kuber.services.registry_vault import RegistryVault
 from kuber.wire import (
     KEY_HEADER,
@@ -36,6 +37,8 @@ from kuber.wire import (
     QuarantineRequest,
     VerificationBody,
 )
+
+MAX_WRITTEN = 64 << 20  # bytes of JSON that are kept
 
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
 Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
@@ -94,22 +97,13 @@ def registry_app(
     description = "Who takes part, what was published, what became of it."
     metrics, presence = _metrics(store)
     app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
-    written: dict[str, tuple[Knowledge, bytes]] = {}
+    written = Written()
 
     # The first of all routes, as the one that is asked most: each is compared with the path until one fits.
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
         """One record."""
-        # Written here, and once for as long as the store remembers the record: the framework would check again what
-        # the store has checked.
-        record = await ask(store.knowledge, id)
-        of, data = written.get(id, (None, b""))
-        if of is not record:
-            data = KnowledgeBody.of(record).model_dump_json().encode()
-            if len(written) >= REMEMBERED:
-                written.clear()
-            written[id] = record, data
-        return Response(data, media_type="application/json")
+        return Response(written(await ask(store.knowledge, id)), media_type="application/json")
 
     add_access_routes(app, store, access, guard)
 
@@ -121,7 +115,7 @@ def registry_app(
         response.status_code = 201 if new else 200
         return KnowledgeBody.of(record)
 
-    @app.get("/v1/knowledge", operation_id="discover")
+    @app.get("/v1/knowledge", operation_id="discover", response_model=PageBody[KnowledgeBody])
     async def discover(
         caller: Annotated[Caller, readers],
         task: Annotated[str | None, Query(max_length=200, description="Name of the task.")] = None,
@@ -146,7 +140,7 @@ def registry_app(
         ] = "accuracy",
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> PageBody[KnowledgeBody]:
+    ) -> Response:
         """The knowledge that matches, in the order asked for."""
         try:
             question = domain.Query(
@@ -166,7 +160,10 @@ def registry_app(
             )
         except ValueError as error:
             raise RequestRejectedError(f"This question cannot be asked: {error}.") from None
-        return PageBody[KnowledgeBody].of(await ask(store.discover, question))
+        page = await ask(store.discover, question)
+        items = b",".join(map(written, page.items))
+        told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
+        return Response(told, media_type="application/json")
 
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
     async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
@@ -217,6 +214,28 @@ def registry_app(
         return PageBody[DeliveryBody].of(await ask(store.deliveries, limit=limit, cursor=cursor))
 
     return app
+
+
+class Written:
+    """Records as JSON, each written once for as long as the store tells the same value of it.
+
+    The framework would check again what the store has checked, at each answer.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Knowledge, bytes]] = {}  # by id
+        self._size = 0  # bytes
+
+    def __call__(self, record: Knowledge) -> bytes:
+        """This record."""
+        of, data = self._known.get(record.id, (None, b""))
+        if of is not record:
+            data = KnowledgeBody.of(record).model_dump_json().encode()
+            self._size += len(data)
+            if self._size > MAX_WRITTEN:
+                self._known, self._size = {}, len(data)
+            self._known[record.id] = record, data
+        return data
 
 
 def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.errors import ConflictError, RequestRejectedError
-from kuber.services.registry_rows import read_knowledge
+from kuber.services.registry_records import read_knowledge
 from kuber.services.registry_tables import knowledge
 
 _USED = select(knowledge.c.seq, knowledge.c.draft).where(

@@ -1,19 +1,16 @@
-"""Knowledge to rows and back."""
+"""Knowledge to rows."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, bindparam, insert, select
+from sqlalchemy import Connection, Table, bindparam, insert, select
 
 from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.knowledge import Architecture, Draft, Knowledge, TensorSpec
 from kuber.domain.ranking import recalls
 from kuber.domain.task import Task
-from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError
 from kuber.services.registry_newest import add_newest
 from kuber.services.registry_tables import (
@@ -22,11 +19,9 @@ from kuber.services.registry_tables import (
     knowledge,
     knowledge_artifacts,
     knowledge_parents,
-    quarantines,
     tasks,
-    verifications,
 )
-from kuber.wire import ArchitectureBody, TaskBody, VerificationBody, canonical
+from kuber.wire import ArchitectureBody, TaskBody, canonical
 
 REMEMBERED = 1000  # tasks, and architectures
 
@@ -86,49 +81,6 @@ def insert_knowledge(
             connection.execute(_INSERT[table], values)
 
 
-def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledge]:
-    """The records of the knowledge rows that `chosen` selects, in its order."""
-    found = connection.execute(chosen).all()
-    seqs = [row.seq for row in found]
-    bodies = {
-        "task": _bodies(connection, tasks, {row.task for row in found}),
-        "architecture": _bodies(connection, architectures, {row.architecture for row in found}),
-    }
-    counts = _parts(connection, class_evaluations, seqs)
-    artifacts = _parts(connection, knowledge_artifacts, seqs)
-    parents = _parts(connection, knowledge_parents, seqs)
-    looked_at = [row.seq for row in found if row.standing is not None]
-    findings = _parts(connection, verifications, looked_at) if looked_at else {}
-    barred = [row.seq for row in found if row.standing == Standing.QUARANTINED.value]
-    orders = _parts(connection, quarantines, barred) if barred else {}
-    return [
-        Knowledge(
-            id=row.id,
-            entity=row.entity,
-            task=_task(bodies["task"][row.task]),
-            architecture=_architecture(bodies["architecture"][row.architecture]),
-            artifacts={
-                part.kind: Artifact(digest=Digest(part.digest), size=part.size) for part in artifacts[row.seq]
-            },
-            evaluation=Evaluation(
-                test_set=Digest(row.test_set),
-                correct=tuple(part.correct for part in counts[row.seq]),
-                total=tuple(part.total for part in counts[row.seq]),
-            ),
-            round=row.round,
-            origin=None if row.origin is None else Digest(row.origin),
-            parents=tuple(part.parent for part in parents[row.seq]),
-            sample_count=row.sample_count,
-            class_counts=None if row.class_counts is None else tuple(row.class_counts),
-            sequence=row.sequence,
-            signature=row.signature,
-            published_at=row.published_at,
-            verification=_verification(findings.get(row.seq), orders.get(row.seq)),
-        )
-        for row in found
-    ]
-
-
 class SharedRows:
     """Tasks and architectures by their rows, which many records name and which never change once they are committed.
 
@@ -182,7 +134,7 @@ def _keep(known: dict[str, V], key: str, value: V) -> None:
 
 def _pinned(connection: Connection, pin: str) -> tuple[int, Mapping[str, TensorSpec]] | None:
     row = connection.execute(_PINNED, {"pin": pin}).one_or_none()
-    return None if row is None else (row.seq, _architecture(row.body).manifest)
+    return None if row is None else (row.seq, read_architecture(row.body).manifest)
 
 
 def _check_manifest(architecture: Architecture, manifest: Mapping[str, TensorSpec]) -> None:
@@ -217,33 +169,6 @@ def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:
     return seq
 
 
-def _bodies(connection: Connection, table: Table, seqs: set[int]) -> dict[int, str]:
-    query = select(table.c.seq, table.c.body).where(table.c.seq.in_(seqs))
-    return {row.seq: row.body for row in connection.execute(query)}
-
-
-def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[int, list[Row[Any]]]:
-    """The rows of a part of knowledge, in order of its key."""
-    parts = defaultdict(list)
-    for row in connection.execute(select(table).where(table.c.knowledge.in_(seqs)).order_by(*table.primary_key)):
-        parts[row.knowledge].append(row)
-    return parts
-
-
-def _verification(findings: list[Row[Any]] | None, orders: list[Row[Any]] | None) -> Verification | None:
-    """What the verifier found; under the operator's quarantine only the evaluation is the verifier's."""
-    found = None if not findings else VerificationBody.model_validate_json(findings[0].body).value()
-    if not orders:
-        return found
-    evaluation = None if found is None else found.evaluation
-    return Verification(standing=Standing.QUARANTINED, reason=orders[0].reason, evaluation=evaluation)
-
-
 @lru_cache(maxsize=256)
-def _task(body: str) -> Task:
-    return TaskBody.model_validate_json(body).value()
-
-
-@lru_cache(maxsize=256)
-def _architecture(body: str) -> Architecture:
+def read_architecture(body: str) -> Architecture:
     return ArchitectureBody.model_validate_json(body).value()

@@ -51,8 +51,9 @@ from kuber.services.registry_members import (
 )
 from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
+from kuber.services.registry_records import Records
 from kuber.services.registry_retention import retire
-from kuber.services.registry_rows import SharedRows, insert_knowledge, read_knowledge
+from kuber.services.registry_rows import SharedRows, insert_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
 from kuber.signing import check_record, check_succession
 from kuber.wire import DeliveryBody, DraftBody, body_bytes, canonical, succession_bytes
@@ -111,6 +112,7 @@ class RegistryStore:
         self._keep_best = keep_best
         self.database = Database(database, history="registry")
         self._shared = SharedRows()
+        self._records = Records()
         # What changes is remembered only where no other process changes it.
         remembered = 0 if self.database.shared else REMEMBERED
         self._known: Recollection[Knowledge] = Recollection(remembered)
@@ -246,13 +248,11 @@ class RegistryStore:
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
         with self.database.read() as connection:
-            found = read_knowledge(connection, discovery(query))
-        items = tuple(found[: query.limit])
+            found = self._records.read(connection, discovery(query))
+        items = tuple(record for _, record in found[: query.limit])
         if len(found) <= query.limit:
             return Page(items=items, cursor=None)
-        with self.database.read() as connection:
-            seq: int = connection.execute(select(knowledge.c.seq).where(knowledge.c.id == items[-1].id)).scalar_one()
-        last = items[-1].trusted
+        seq, last = found[query.limit - 1][0], items[-1].trusted
         positions = {
             "accuracy": (last.accuracy, seq),
             "newest": (seq,),
@@ -267,11 +267,12 @@ class RegistryStore:
             return known
         changes = self._known.changes
         with self.database.read() as connection:
-            found = read_knowledge(connection, select(knowledge).where(knowledge.c.id == id))
+            found = self._records.read(connection, select(knowledge).where(knowledge.c.id == id))
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
-        self._known.keep(id, found[0], since=changes)
-        return found[0]
+        record = found[0][1]
+        self._known.keep(id, record, since=changes)
+        return record
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
