@@ -127,9 +127,9 @@ def test_the_requirements_of_a_hub_are_whole_and_pinned_as_everything_is():
     all_pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in everything)}
     assert {name: version for name, version in pinned.items() if all_pins.get(name, version) != version} == {}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2"}
+    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2", "greenlet"}
     roots = [one for one in project["dependencies"] if canonicalize_name(Requirement(one).name) not in learns]
-    for extra in ("dashboard", "tracing"):
+    for extra in ("dashboard", "postgresql", "s3", "tracing"):
         roots += project["optional-dependencies"][extra]
     assert closure(*roots) <= pinned.keys()
     assert not {"torch", "numpy"} & pinned.keys()

@@ -99,6 +99,7 @@ def test_openapi_describes_every_route(service, name):
             "/v1/entities/{id}/reports",
             "/v1/tokens/check",
             "/v1/events",
+            "/v1/news",
             "/v1/invitations",
             "/v1/audit",
             "/v1/knowledge",
