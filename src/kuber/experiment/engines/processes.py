@@ -1,51 +1,24 @@
-"""Engines: where the work steps of a simulation are done. The results are the same bits on every one."""
+"""The engine `processes`: work steps shared among worker processes of this machine."""
 
 import io
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import active_children, parent_process
+from multiprocessing import parent_process
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from kuber.entity.work import Work
 from kuber.errors import TrainingError
+from kuber.experiment.engines.protocol import THREADS, unheard
 from kuber.experiment.forks import CONTEXT, warm_up
 from kuber.learning.runtime import keep_freed_memory
-
-THREADS = 1  # of each worker: a sum over several threads would be rounded in another order
-
-
-class Engine(Protocol):
-    """Does work steps; several may be under way. `submit` may be called from any thread."""
-
-    def submit(self, work: Work) -> Future[Any]:
-        """The result to be, or the error that the work raised."""
-        ...
-
-
-class Inline:
-    """Does each work step at once, in the calling process."""
-
-    def submit(self, work: Work) -> Future[Any]:
-        future: Future[Any] = Future()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(THREADS)
-        try:
-            future.set_result(work.do(_unheard))
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-            future.set_exception(error)
-        finally:
-            torch.set_num_threads(threads)
-        return future
 
 
 class Processes:
@@ -78,22 +51,6 @@ class Processes:
         self._pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def engine(workers: int) -> Iterator[Engine]:
-    """The engine for so many workers: `inline` for none, else that many processes, ended with the context."""
-    if workers == 0:
-        yield Inline()
-        return
-    before = set(active_children())
-    pool = Processes(workers)
-    try:
-        yield pool
-    finally:
-        for process in set(active_children()) - before:
-            process.terminate()  # whatever it is doing
-        pool.close()
-
-
 def _begin() -> None:
     """What a worker does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
@@ -112,11 +69,7 @@ def _end_with_parent() -> None:
 
 def _do(packed: bytes) -> bytes:
     work: Work = pickle.loads(packed)  # noqa: S301 - our own parent wrote it
-    return _packed(work.do(_unheard))
-
-
-def _unheard(share: float) -> None:
-    """Takes a report of progress that nobody reads."""
+    return _packed(work.do(unheard))
 
 
 class _Packer(pickle.Pickler):
