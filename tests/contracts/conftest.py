@@ -14,11 +14,13 @@ from kuber.client.memory_vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
+from kuber.experiment.arena import Writer
+from kuber.experiment.stock import ArenaBlobs
 from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_store import VaultStore
 
 
-@pytest.fixture(params=["memory", "disk", "http"])
+@pytest.fixture(params=["memory", "arena", "disk", "http"])
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -27,6 +29,8 @@ def place(request: pytest.FixtureRequest) -> str:
 def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Vault]:
     if place == "memory":
         yield MemoryVault()
+    elif place == "arena":
+        yield MemoryVault(ArenaBlobs(Writer()))
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
             yield store
@@ -45,7 +49,7 @@ def registry(
     clock: Callable[[], datetime],
     ids: Callable[[], str],
 ) -> Iterator[Registry]:
-    if place == "memory":
+    if place in ("memory", "arena"):
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
     elif place == "disk":
         with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault, clock=clock, ids=ids)) as store:

@@ -14,6 +14,7 @@ from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.entity.blobs import Blobs
+from kuber.entity.housing import Housing, InMemory
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Teacher
 from kuber.entity.line import Line
@@ -22,7 +23,7 @@ from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Work
 from kuber.errors import KnowledgeError
 from kuber.learning.forms import Knows, known_by_name, runnable_form
-from kuber.learning.weights import Weights, load
+from kuber.learning.weights import Weights
 
 REMEMBERED = 1000  # candidates whose first sight we remember
 Evaluating = Callable[[Weights, Teacher | None], Work]
@@ -46,8 +47,10 @@ class Retrieval:
         cache: Blobs | None = None,
         verified_only: bool = False,
         knows: Knows = known_by_name,
+        housing: Housing | None = None,
     ) -> None:
         """`evaluating` makes the work of evaluating our own model, or a teacher's."""
+        self.housing = housing or InMemory()
         self._task = task
         self._evaluating = evaluating
         self._knows = knows
@@ -107,7 +110,7 @@ class Retrieval:
                 if self._cache is not None:
                     self._cache.keep(artifact.digest, data)
             if form == WEIGHTS:
-                weights, graph = load(data, knowledge.architecture), None
+                weights, graph = self.housing.load(artifact.digest, data, knowledge.architecture), None
             else:
                 weights, graph = {}, data
             teacher = Teacher(architecture=knowledge.architecture, weights=weights, graph=graph, task=knowledge.task)

@@ -18,15 +18,19 @@ from kuber import __version__
 from kuber.client.memory_registry import MemoryRegistry
 from kuber.client.memory_vault import MemoryVault
 from kuber.domain.event import Event, Kind
+from kuber.domain.knowledge import Architecture
 from kuber.entity.checkpoint import State
 from kuber.entity.loop import Entity, Steps
 from kuber.entity.work import Evaluated, Learnt, Work
 from kuber.errors import KnowledgeError
+from kuber.experiment.arena import Writer
 from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import THREADS, Engine
 from kuber.experiment.entities import derived_identity, make_entity
 from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.scenario import Scenario
+from kuber.experiment.stock import ArenaBlobs, ArenaHousing
+from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose
 from kuber.learning.weights import Weights
 from kuber.views import RunView
@@ -51,7 +55,10 @@ class Simulation:
     ) -> None:
         """Events go to the file `log`, when one is named; `keep_round` may store a round's model under a name."""
         self.view = RunView(rounds=scene.settings.num_rounds)
-        self.vault = MemoryVault()
+        self.arena = Writer()
+        self.vault = MemoryVault(ArenaBlobs(self.arena))
+        self._housing = ArenaHousing(self.arena)
+        self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
         self.registry = MemoryRegistry(vault=self.vault, clock=self._now, ids=self._next_id)
         self._engine = engine
         self._ledger = ledger
@@ -110,7 +117,16 @@ class Simulation:
             log=self,
             identity=derived_identity(scene.settings.seed, index),
             life=lambda: f"{index}",
+            housing=self._housing,
+            start=self._start,
         )
+
+    def _start(self, architecture: Architecture, seed: int) -> Weights:
+        """Initial weights, in memory once for all who begin with them."""
+        key = id(architecture), seed
+        if key not in self._starts:
+            self._starts[key] = self._housing.keep(initial_weights(architecture, seed))
+        return self._starts[key]
 
     def _begin(self, index: int, work: Work | None) -> None:
         """Put an entity's next work step under way; None when it has no more."""

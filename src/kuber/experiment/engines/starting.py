@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children
 
 from kuber.experiment.engines.inline import Inline
 from kuber.experiment.engines.processes import Processes
@@ -15,11 +14,8 @@ def engine(workers: int) -> Iterator[Engine]:
     if workers == 0:
         yield Inline()
         return
-    before = set(active_children())
     pool = Processes(workers)
     try:
         yield pool
     finally:
-        for process in set(active_children()) - before:
-            process.terminate()  # whatever it is doing
         pool.close()
