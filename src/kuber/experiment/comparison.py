@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kuber.entity.strategies import strategy_names
 from kuber.errors import SettingsError
 from kuber.experiment.comparison_report import write_comparison_report
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines import Choice, Engine
 from kuber.experiment.engines import engine as running_engine
 from kuber.experiment.folders import new_folder, settings_of, write_whole
 from kuber.experiment.memo import Memo
@@ -95,7 +95,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
 
 
 def compare(
-    plan: Plan, folder: Path, *, workers: int, audience: Audience, say: Callable[[str], None]
+    plan: Plan, folder: Path, *, machinery: Choice, audience: Audience, say: Callable[[str], None]
 ) -> ComparisonResult:
     """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
 
@@ -103,14 +103,14 @@ def compare(
     """
     from kuber.experiment.curves import comparison_plot  # a second that the start can do without
 
-    scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
     rounds = plan.settings.num_rounds
     tasks = [
         Task(label=name, method=name, seed=seed, rounds=rounds) for seed in plan.seeds for name in plan.strategies
     ]
-    with running_engine(workers) as machine:
+    with running_engine(machinery) as machine:  # before data are loaded: it can be refused
+        scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
         memo = Memo(machine, folder / MEMO_FOLDER)
-        stage = _Stage(plan, folder, memo, audience, workers)
+        stage = _Stage(plan, folder, memo, audience, machinery.at_a_time)
         rows = stage.play(tasks)
         rows += stage.play(_longer(rows, rounds))
     names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))

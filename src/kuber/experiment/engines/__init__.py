@@ -2,6 +2,6 @@
 
 from kuber.experiment.engines.inline import Inline
 from kuber.experiment.engines.protocol import THREADS, Engine
-from kuber.experiment.engines.starting import engine
+from kuber.experiment.engines.starting import Choice, chosen, engine
 
-__all__ = ["THREADS", "Engine", "Inline", "engine"]
+__all__ = ["THREADS", "Choice", "Engine", "Inline", "chosen", "engine"]

@@ -28,8 +28,8 @@ class Parcel(NamedTuple):
     parts: list[Part]
 
 
-def pack(value: Any) -> Parcel:
-    """The parcel of a value; nothing big is copied."""
+def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) -> Parcel:
+    """The parcel of a value; nothing big is copied. `context` is for a packer that needs one."""
     parts: list[Part] = []
     tensors: dict[int, torch.Tensor] = {}
 
@@ -42,7 +42,7 @@ def pack(value: Any) -> Parcel:
         return False
 
     message = io.BytesIO()
-    _Packer(message, tensors, beside).dump(value)
+    (packer or Packer)(message, tensors, beside, context).dump(value)
     return Parcel(message.getvalue(), parts)
 
 
@@ -51,12 +51,13 @@ def unpack(message: bytes | memoryview, parts: Sequence[Any]) -> Any:
     return pickle.loads(message, buffers=parts)  # noqa: S301 - our own parent or worker wrote it
 
 
-class _Packer(pickle.Pickler):
+class Packer(pickle.Pickler):
     """Tensors as plain bytes: torch's own way would open a shared memory file for each."""
 
-    def __init__(self, file: io.BytesIO, tensors: dict[int, torch.Tensor], beside: Any) -> None:
+    def __init__(self, file: io.BytesIO, tensors: dict[int, torch.Tensor], beside: Any, context: Any) -> None:
         super().__init__(file, protocol=5, buffer_callback=beside)
         self._tensors = tensors
+        self.context = context
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
