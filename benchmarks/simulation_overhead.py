@@ -1,9 +1,11 @@
 """What the simulator itself costs: entities that do not train, so that all that is left is moving and deciding.
 
-Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge of
-others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the weights.
-A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of its own; the
-clock starts when workers have imported torch and the entities are made. Prints a JSON line for each, then their ratio.
+Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge
+of others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the
+weights. A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of
+its own; the clock starts when workers have imported torch and the entities are made. Prints a JSON line for each,
+then the ratio of the largest to the smallest: of time, and of processor time of the process that decides, which other
+work on the machine disturbs less.
 """
 
 import argparse
@@ -180,7 +182,7 @@ def main() -> None:
         asked.entities = sizes[0]
         one(asked)
         return
-    found: dict[int, list[float]] = {size: [] for size in sizes}
+    found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     for _ in range(asked.turns):
         for size in sizes:
             # Few entities get more rounds: a run of a tenth of a second tells nothing.
@@ -193,9 +195,12 @@ def main() -> None:
                 raise SystemExit(done.stderr[-2000:])
             line = done.stdout.strip().splitlines()[-1]
             print(line, flush=True)
-            found[size].append(json.loads(line)["ms_per_task"])
-    best = {size: min(times) for size, times in found.items()}
-    print(json.dumps({"growth": round(best[max(sizes)] / best[min(sizes)], 3), "ms_per_task": best}))
+            found[size].append(json.loads(line))
+    growth = {}
+    for name in ("ms_per_task", "cpu_ms_per_task"):
+        best = {size: min(line[name] for line in lines) for size, lines in found.items()}
+        growth[name] = best | {"growth": round(best[max(sizes)] / best[min(sizes)], 3)}
+    print(json.dumps(growth))
 
 
 if __name__ == "__main__":

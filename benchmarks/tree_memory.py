@@ -46,9 +46,7 @@ def look(pid: int) -> tuple[float, float]:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:  # it ended meanwhile
             continue
-        told = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines()[1:])}
-        whole += told["Pss"] / 1024
-        anonymous += told["Pss_Anon"] / 1024
+        told = dict(line.split()[:2] for line in text.splitlines()[1:])
+        whole += int(told["Pss:"]) / 1024
+        anonymous += int(told["Pss_Anon:"]) / 1024
     return whole, anonymous
-
-

@@ -15,6 +15,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.experiment.arena import Writer
+from kuber.experiment.recalls import ColumnRecalls
 from kuber.experiment.stock import ArenaBlobs
 from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_store import VaultStore
@@ -49,8 +50,10 @@ def registry(
     clock: Callable[[], datetime],
     ids: Callable[[], str],
 ) -> Iterator[Registry]:
-    if place in ("memory", "arena"):
+    if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
+    elif place == "arena":
+        yield MemoryRegistry(vault=vault, clock=clock, ids=ids, recalls=ColumnRecalls)
     elif place == "disk":
         with closing(RegistryStore(tmp_path / "registry.sqlite", vault=vault, clock=clock, ids=ids)) as store:
             yield store

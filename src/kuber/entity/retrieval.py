@@ -90,11 +90,18 @@ class Retrieval:
         self._journal.change(seen=dict([*earlier.items(), *now.items()][-REMEMBERED:]))  # the latest seen are last
         return found
 
-    def initial_checkpoints(self, architecture: Architecture) -> list[Knowledge]:
+    def has_published(self) -> bool:
+        """Whether the registry has something of ours already."""
+        member = self._journal.state.member
+        assert member is not None
+        return self._registry.member(member).sequence > 0
+
+    def initial_checkpoints(self, architecture: Architecture) -> Iterator[Knowledge]:
         """The initial checkpoints of our task for this architecture, that we have not refused; oldest first."""
-        query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="newest")
-        found = [one for one in self._pages(query) if one.architecture == architecture and WEIGHTS in one.artifacts]
-        return without(reversed(found), self._journal.state.refused)
+        query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="oldest")
+        for one in self._pages(query):
+            if one.architecture == architecture and WEIGHTS in one.artifacts:
+                yield from without([one], self._journal.state.refused)
 
     def pull(self, knowledge: Knowledge) -> Teacher | None:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""

@@ -28,6 +28,7 @@ from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import THREADS, Engine
 from kuber.experiment.entities import derived_identity, make_entity
 from kuber.experiment.ledger import Account, Ledger
+from kuber.experiment.recalls import ColumnRecalls
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.stock import ArenaBlobs, ArenaHousing
 from kuber.learning.architectures import initial_weights
@@ -59,7 +60,7 @@ class Simulation:
         self.vault = MemoryVault(ArenaBlobs(self.arena))
         self._housing = ArenaHousing(self.arena)
         self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
-        self.registry = MemoryRegistry(vault=self.vault, clock=self._now, ids=self._next_id)
+        self.registry = MemoryRegistry(vault=self.vault, clock=self._now, ids=self._next_id, recalls=ColumnRecalls)
         self._engine = engine
         self._ledger = ledger
         self._watcher = watcher

@@ -49,6 +49,11 @@ def discovery(query: Query) -> Select[Any]:
             (seq,) = cursors.decode(query.cursor, "newest", int)
             told = told.where(row.seq < seq)
         return told.order_by(row.seq.desc())
+    if query.order == "oldest":
+        if query.cursor is not None:
+            (seq,) = cursors.decode(query.cursor, "oldest", int)
+            told = told.where(row.seq > seq)
+        return told.order_by(row.seq)
     if query.cursor is not None:
         accuracy, seq = cursors.decode(query.cursor, "accuracy", float, int)
         # The first condition bounds the walk over the index, the second leaves out what was on the page before.

@@ -5,12 +5,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
+
 from kuber.errors import SettingsError
 from kuber.experiment.engines.inline import Inline
 from kuber.experiment.engines.processes import Processes
-from kuber.experiment.engines.protocol import Engine
+from kuber.experiment.engines.protocol import THREADS, Engine
 from kuber.experiment.engines.ray import Ray, check_ray
-from kuber.learning.runtime import available_cores
+from kuber.learning.runtime import available_cores, keep_freed_memory
 
 Kind = Literal["inline", "processes", "ray"]
 
@@ -69,7 +71,18 @@ def engine(workers: int | Choice) -> Iterator[Engine]:
     choice = workers if isinstance(workers, Choice) else chosen(workers=workers)
     if choice.kind == "inline":
         yield Inline()
-    elif choice.kind == "processes":
+        return
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)  # the cores are for the workers
+    try:
+        yield from _shared(choice)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _shared(choice: Choice) -> Iterator[Engine]:
+    if choice.kind == "processes":
         with closing(Processes(choice.workers or available_cores())) as processes:
             yield processes
     else:
