@@ -11,7 +11,9 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,18 @@ HERE = Path(__file__).parent
 def lines_of(command: list[object]) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """The JSON lines of a program as they come, with its process."""
     parts = [str(part) for part in command]
-    with subprocess.Popen(parts, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(parts, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{"):
                 yield process, json.loads(line)
-    if process.returncode:
-        raise SystemExit(f"{parts[1]} ended with {process.returncode}")
+        process.wait()
+        errors.seek(0)
+        if process.returncode:
+            raise SystemExit(errors.read()[-2000:])
 
 
 def flower(asked: argparse.Namespace) -> dict[str, Any]:
@@ -66,16 +73,17 @@ def main() -> None:
     asked = parser.parse_args()
     make_venv(asked.venv)
     for turn in range(asked.turns):
-        mine = ours(asked, "processes", "fedavg")
-        rows = {
-            "processes, fedavg": mine,
-            "processes, kuber": ours(asked, "processes", "kuber"),
-            "ray, fedavg": ours(asked, "ray", "fedavg"),
-            "Flower, fedavg": (theirs := flower(asked)),
-        }
-        for name, row in rows.items():
+        rows: dict[str, dict[str, Any]] = {}
+        for name, measure in (
+            ("processes, fedavg", partial(ours, asked, "processes", "fedavg")),
+            ("Flower, fedavg", partial(flower, asked)),
+            ("ray, fedavg", partial(ours, asked, "ray", "fedavg")),
+            ("processes, kuber", partial(ours, asked, "processes", "kuber")),
+        ):
+            row = rows[name] = measure()
             kept = {key: round(value, 2) for key, value in row.items() if key.startswith(("ms", "cpu", "mb", "anon"))}
             print(json.dumps({"turn": turn, "row": name} | kept), flush=True)
+        theirs, mine = rows["Flower, fedavg"], rows["processes, fedavg"]
         ratio = {"time": theirs["ms_per_task"] / mine["ms_per_task"]}
         ratio |= {"memory": theirs["mb_at_most"] / mine["mb_at_most"]}
         print(json.dumps({"turn": turn, "Flower against processes, fedavg": ratio}), flush=True)

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from idle_work import idle
 from tree_memory import TreeMemory, look
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Search, Situation
-from kuber.entity.work import Evaluated, Learnt, Work, distil_locally, train_locally
+from kuber.entity.work import Evaluated, Work, distil_locally, train_locally
 from kuber.experiment.baselines.parties import Parties, conduct
 from kuber.experiment.engines import Engine, chosen, engine
 from kuber.experiment.entities import make_learners
@@ -50,15 +51,6 @@ class Idle(torch.nn.Module):
     def __init__(self, **_: object) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(self.size // 4))
-
-
-def idle(weights: Weights, generator: torch.Tensor, *, progress: Any) -> Learnt:
-    """Other weights of the same size, which a draw makes unlike all others."""
-    draws = torch.Generator()
-    draws.set_state(generator)
-    changed = {name: tensor.clone() for name, tensor in weights.items()}
-    next(iter(changed.values())).reshape(-1)[0] = torch.rand(1, generator=draws)[0]
-    return Learnt(weights=changed, generator=draws.get_state(), samples=1, forward=0, loss=0.0, seconds=0.0)
 
 
 class IdleEngine:

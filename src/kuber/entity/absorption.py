@@ -65,7 +65,7 @@ def gated(
     """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
     if strategy.keep(before, after):
         return weights, after, True
-    halfway = average([start, weights], [1.0, 1.0])
+    halfway = retrieval.housing.keep(average([start, weights], [1.0, 1.0]))
     evaluation = yield from retrieval.evaluated(halfway, stage="halfway")
     if strategy.keep(before, evaluation):
         return halfway, evaluation, True

@@ -37,10 +37,12 @@ class ArenaHousing:
             there = {name: tensor() for name, tensor in held.items()}
             weights = {name: tensor for name, tensor in there.items() if tensor is not None}
             if len(weights) == len(there):
+                self._arena.looked_at(len(data))  # by whoever merges it
                 return weights
         weights = self.keep(load(data, architecture))
         self._loaded[digest] = architecture, {name: weakref.ref(tensor) for name, tensor in weights.items()}
         return weights
 
     def keep(self, weights: Weights) -> Weights:
+        self._arena.looked_at(sum(tensor.nbytes for tensor in weights.values()))
         return self._arena.keep(weights)

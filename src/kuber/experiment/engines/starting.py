@@ -12,7 +12,7 @@ from kuber.experiment.engines.inline import Inline
 from kuber.experiment.engines.processes import Processes
 from kuber.experiment.engines.protocol import THREADS, Engine
 from kuber.experiment.engines.ray import Ray, check_ray
-from kuber.learning.runtime import available_cores, keep_freed_memory
+from kuber.learning.runtime import available_cores
 
 Kind = Literal["inline", "processes", "ray"]
 
@@ -72,7 +72,6 @@ def engine(workers: int | Choice) -> Iterator[Engine]:
     if choice.kind == "inline":
         yield Inline()
         return
-    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)  # the cores are for the workers
     try:
