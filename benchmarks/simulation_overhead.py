@@ -1,97 +1,198 @@
 """What the simulator itself costs: entities that do not train, so that all that is left is moving and deciding.
 
-Every work step goes to a worker and back with the weights it would have had; a task is one local phase of one entity
-with its evaluation and its decision. Prints one JSON line.
+Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge
+of others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the
+weights. A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of
+its own; the clock starts when workers have imported torch and the entities are made. Prints a JSON line for each,
+then the ratio of the largest to the smallest: of time, and of processor time of the process that decides, which other
+work on the machine disturbs less.
 """
 
 import argparse
 import json
-import resource
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from idle_work import idle
+from tree_memory import TreeMemory, look
 
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.work import Evaluated, Learnt, Work, train_locally
-from kuber.experiment.engines import Engine, engine
+from kuber.domain.strategies import Vanilla
+from kuber.domain.strategy import Method, Search, Situation
+from kuber.entity.work import Evaluated, Work, distil_locally, train_locally
+from kuber.experiment.baselines.parties import Parties, conduct
+from kuber.experiment.engines import Engine, chosen, engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Account, Ledger
-from kuber.experiment.methods import Unwatched
-from kuber.experiment.scenario import scenario
+from kuber.experiment.methods import BASELINES, Unwatched
+from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.learning.architectures import ARCHITECTURES
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
 
-
-def idle(weights: Weights, generator: Any, *, progress: Any) -> Learnt:
-    return Learnt(weights=weights, generator=generator, samples=1, forward=0, loss=0.0, seconds=0.0)
+CLASSES, SAMPLES = 10, 50  # of the made-up evaluations: labels, and samples of each
 
 
-class Idle:
-    """Sends weights to the workers and back, and evaluates nothing."""
+class Idle(torch.nn.Module):
+    """A network that is nothing but its bytes."""
 
-    def __init__(self, engine: Engine, evaluation: Evaluation) -> None:
+    size = 0
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(self.size // 4))
+
+
+class IdleEngine:
+    """Sends weights to the workers and back, and makes evaluations up."""
+
+    def __init__(self, engine: Engine, scene: Scenario) -> None:
         self._engine = engine
-        self._evaluation = evaluation
+        self._test_set = scene.task.test_set
 
     def submit(self, work: Work) -> Future[Any]:
-        if work.function is train_locally:
+        if work.function in (train_locally, distil_locally):
             arguments = {name: work.arguments[name] for name in ("weights", "generator")}
             return self._engine.submit(Work(function=idle, arguments=arguments, cost=1.0))
         future: Future[Any] = Future()
-        future.set_result(Evaluated(evaluation=self._evaluation, seconds=0.0))
+        first = next(iter(work.arguments["weights"].values())).reshape(-1)[0].item()
+        draws = np.random.default_rng(int(abs(first) * (1 << 31)))
+        correct = tuple(draws.integers(SAMPLES // 2, SAMPLES, CLASSES).tolist())
+        evaluation = Evaluation(test_set=self._test_set, correct=correct, total=(SAMPLES,) * CLASSES)
+        future.set_result(Evaluated(evaluation=evaluation, seconds=0.0))
         return future
 
 
 class NoLedger(Ledger):
+    """Evaluates nothing: what a method is worth is not asked."""
+
     def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Busy(Vanilla):
+    """`vanilla` that publishes in every round, and looks for somebody better in every round."""
+
+    def publishes(self, situation: Situation) -> bool:
+        return True
+
+    def after(self, situation: Situation) -> Search | None:
+        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy if situation.own else None)
+
+
+def made(asked: argparse.Namespace, cache: Path) -> Scenario:
+    """As many entities as asked for, each with some of the same samples."""
+    Idle.size = asked.bytes
+    ARCHITECTURES["idle"] = Idle
+    settings = Settings(
+        dataset="digits",
+        architecture="idle" if asked.bytes else "mlp",
+        strategy="local" if asked.strategy in BASELINES else asked.strategy,
+        partition="iid",
+        batch_size=2,
+        num_entities=10,
+        num_rounds=asked.rounds,
+        cache_dir=cache,
+    )
+    scene = scenario(settings)
+    count = asked.entities
+    return replace(
+        scene,
+        settings=settings.model_copy(update={"num_entities": count}),
+        strategy=Busy() if asked.strategy == "vanilla" else scene.strategy,
+        private=tuple(scene.private[index % 10].take(np.arange(4)) for index in range(count)),
+        architectures=scene.architectures[:1] * count,
+        speeds=tuple(np.random.default_rng(0).uniform(900, 1100, count).tolist()),
+    )
+
+
+def one(asked: argparse.Namespace) -> None:
+    """Simulate one size, in this process."""
+    choice = chosen(asked.engine, workers=asked.workers, ray_address=None)
+    with tempfile.TemporaryDirectory() as cache, engine(choice) as machine:
+        scene = made(asked, Path(cache))
+        runtime = simulated_runtime(scene)
+        warm = Work(function=idle, arguments={"weights": {"w": torch.zeros(1)}, "generator": _state()}, cost=1.0)
+        for future in [machine.submit(warm) for _ in range(4 * choice.at_a_time)]:
+            future.result()
+        ledger = NoLedger(scene, machine, make_learners(scene, runtime))
+        idle_engine = IdleEngine(machine, scene)
+        began = time.perf_counter()
+        if asked.strategy in BASELINES:
+            rounds = BASELINES[asked.strategy](Parties(scene, runtime, ledger))
+        else:
+            log = Path(cache) / "events.jsonl"
+            told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": Unwatched(), "log": log}
+            simulation = Simulation(scene, **told)
+        made_in = time.perf_counter() - began
+        before = look(os.getpid())
+        with TreeMemory(os.getpid()) as memory:
+            start, cpu = time.perf_counter(), time.process_time()
+            if asked.strategy in BASELINES:
+                conduct(rounds, idle_engine)
+            else:
+                simulation.run()
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        tasks = asked.entities * asked.rounds
+        told = {"entities": asked.entities, "strategy": asked.strategy, "engine": choice.kind}
+        told |= {"ms_per_task": 1000 * seconds / tasks, "cpu_ms_per_task": 1000 * cpu / tasks}
+        told |= {"ms_to_make_an_entity": 1000 * made_in / asked.entities, "tasks": tasks}
+        told |= {"mb_at_start": before[0], "mb_at_most": memory.peak}
+        told |= {"anonymous_mb_at_start": before[1], "anonymous_mb_at_most": memory.peak_anonymous}
+        if asked.strategy not in BASELINES:
+            told["mb_of_files"] = simulation.arena.size / 2**20
+    print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in told.items()}), flush=True)
+
+
+def _state() -> torch.Tensor:
+    return torch.Generator().get_state()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--entities", default="100", help="numbers of entities, with commas between")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--strategy", default="vanilla", help="vanilla shares after the first round; local never")
+    parser.add_argument("--engine", choices=("inline", "processes", "ray"))
+    parser.add_argument("--strategy", default="vanilla", help="kuber, vanilla (made to seek in every round), fedavg")
+    parser.add_argument("--bytes", type=int, default=0, help="of weights; else those of the mlp, 204 kB")
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache:
-        settings = Settings(
-            dataset="digits",
-            architecture="mlp",
-            strategy=asked.strategy,
-            partition="iid",
-            batch_size=2,
-            num_entities=asked.entities,
-            num_rounds=asked.rounds,
-            cache_dir=Path(cache),
-        )
-        scene = scenario(settings)
-        scene = replace(scene, common=scene.common.take(np.arange(20)))
-        evaluation = Evaluation(test_set=scene.task.test_set, correct=(1,) * 10, total=(10,) * 10)
-        runtime = simulated_runtime(scene)
-        with engine(asked.workers) as machine:
-            if asked.workers:
-                machine.submit(Work(function=idle, arguments={"weights": {}, "generator": None}, cost=1.0)).result()
-            simulation = Simulation(
-                scene,
-                engine=Idle(machine, evaluation),
-                ledger=NoLedger(scene, machine, make_learners(scene, runtime)),
-                runtime=runtime,
-                watcher=Unwatched(),
-                log=Path(cache) / "events.jsonl",
-            )
-            start = time.perf_counter()
-            simulation.run()
-            seconds = time.perf_counter() - start
-    tasks = asked.entities * asked.rounds
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"tasks": tasks, "seconds": round(seconds, 3), "ms_per_task": round(1000 * seconds / tasks, 3)}
-    print(json.dumps(told | {"workers": asked.workers, "peak_rss_mb": round(peak)}))
+    sizes = [int(text) for text in str(asked.entities).split(",")]
+    if asked.one:
+        asked.entities = sizes[0]
+        one(asked)
+        return
+    found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    for _ in range(asked.turns):
+        for size in sizes:
+            # Few entities get more rounds: a run of a tenth of a second tells nothing.
+            rounds = max(asked.rounds, min(100, -(-1000 // size)))
+            told = {"--entities": size, "--rounds": rounds, "--workers": asked.workers, "--bytes": asked.bytes}
+            told |= {"--strategy": asked.strategy} | ({"--engine": asked.engine} if asked.engine else {})
+            command = [sys.executable, __file__, "--one", *(str(part) for pair in told.items() for part in pair)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr[-2000:])
+            line = done.stdout.strip().splitlines()[-1]
+            print(line, flush=True)
+            found[size].append(json.loads(line))
+    growth = {}
+    for name in ("ms_per_task", "cpu_ms_per_task"):
+        best = {size: min(line[name] for line in lines) for size, lines in found.items()}
+        growth[name] = best | {"growth": round(best[max(sizes)] / best[min(sizes)], 3)}
+    print(json.dumps(growth))
 
 
 if __name__ == "__main__":

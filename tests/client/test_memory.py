@@ -32,7 +32,7 @@ def publish(claims, samples, weights=None):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     claims=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), max_size=12),
-    order=st.sampled_from(["accuracy", "newest"]),
+    order=st.sampled_from(["accuracy", "newest", "oldest"]),
     limit=st.integers(1, 4),
     least=st.none() | st.integers(0, 6),
     exclude=st.none() | st.integers(0, 2),
@@ -48,7 +48,7 @@ def test_discovers_what_a_plain_search_finds(samples, walk, claims, order, limit
     ]
     if order == "accuracy":
         expected.sort(key=lambda record: -record.evaluation.accuracy)  # stable: older first among equals
-    else:
+    elif order == "newest":
         expected.reverse()
     question = {"order": order, "limit": limit, "min_accuracy": minimum, "exclude_entity": excluded}
     assert walk(lambda cursor: registry.discover(Query(**question, cursor=cursor))) == expected

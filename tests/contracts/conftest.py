@@ -14,13 +14,16 @@ from kuber.client.memory_vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry, Vault
+from kuber.experiment.arena import Writer
+from kuber.experiment.recalls import ColumnRecalls
+from kuber.experiment.stock import ArenaBlobs
 from kuber.services.bucket import Bucket
 from kuber.services.registry_store import RegistryStore
 from kuber.services.vault_bucket import BucketShelves
 from kuber.services.vault_store import VaultStore
 
 
-@pytest.fixture(params=["memory", "disk", "postgresql", "http"])
+@pytest.fixture(params=["memory", "arena", "disk", "postgresql", "http"])
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -29,6 +32,8 @@ def place(request: pytest.FixtureRequest) -> str:
 def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Vault]:
     if place == "memory":
         yield MemoryVault()
+    elif place == "arena":
+        yield MemoryVault(ArenaBlobs(Writer()))
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
             yield store
@@ -56,6 +61,8 @@ def registry(
 ) -> Iterator[Registry]:
     if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
+    elif place == "arena":
+        yield MemoryRegistry(vault=vault, clock=clock, ids=ids, recalls=ColumnRecalls)
     elif place in ("disk", "postgresql"):
         database = tmp_path / "registry.sqlite" if place == "disk" else request.getfixturevalue("registry_database")
         with closing(RegistryStore(database, vault=vault, clock=clock, ids=ids)) as store:

@@ -229,6 +229,7 @@ def test_discovers_the_best_first_and_older_first_among_equals(publish, entity, 
 def test_discovers_the_newest_first(publish, entity, discovered):
     records = [publish(entity, *correct) for correct in ((50, 50), (70, 10), (90, 90))]
     assert discovered(order="newest") == records[::-1]
+    assert discovered(order="oldest") == records
 
 
 def test_filters(publish, registry, samples, entity, discovered):
@@ -300,7 +301,7 @@ def test_pages_by_classes_hold_each_record_once(publish, samples, entity, discov
 def test_a_new_initial_checkpoint_hides_no_trained_knowledge(publish, entity, discovered):
     trained = publish(entity, 50, 50)
     initial = publish(entity, 10, 10, round=0)
-    for order in ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)}):
+    for order in ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)}):
         assert discovered(latest=True, initial=False, **order) == [trained]
         assert discovered(latest=True, **order) == [initial]
 
@@ -390,7 +391,7 @@ def test_a_withdrawn_record_is_found_no_more(publish, registry, entity, discover
     older, newer = publish(entity, 50, 50), publish(entity, 60, 60)
     registry.withdraw(newer.id)
     registry.withdraw(newer.id)
-    for order in ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)}):
+    for order in ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)}):
         assert discovered(**order) == [older]
         assert discovered(latest=True, **order) == [older]
         assert discovered(latest=True, initial=False, **order) == [older]
@@ -519,7 +520,7 @@ def test_what_is_quarantined_is_found_no_more(publish, registry, verifier, sampl
         standing=Standing.QUARANTINED, reason="It claims too much.", evaluation=samples.evaluation(1, 1)
     )
     verifier.verify(liar.id, refused)
-    for order in ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)}):
+    for order in ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)}):
         assert discovered(**order) == discovered(latest=True, **order) == [sound]
     assert [record.id for record in discovered(standing=Standing.QUARANTINED)] == [liar.id]
     assert registry.knowledge(liar.id).verification == refused
@@ -545,6 +546,7 @@ def test_claims_on_data_of_the_publishers_own_stand_beside_one_another(
     assert [one.task.test_set for one in records] == [None, None]
     assert [registry.knowledge(one.id) for one in records] == records
     assert discovered(order="newest", latest=True) == records[::-1]
+    assert discovered(order="oldest", latest=True) == records
     assert discovered(test_set=sets[0]) == records[:1]
     with pytest.raises(RequestRejectedError, match="common test set"):
         registry.attest(records[1].id, entity=entity, evaluation=records[1].evaluation)

@@ -14,7 +14,7 @@ from kuber.entity.log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.agenda import BEGINNING
 from kuber.experiment.comparison import compare, make_plan
-from kuber.experiment.engines import engine
+from kuber.experiment.engines import Choice, engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger, Standing
 from kuber.experiment.methods import Unwatched, perform
@@ -244,7 +244,7 @@ class Nobody:
 def test_a_comparison_with_a_method_in_step_is_refused_before_anything_is_played(cache, tmp_path):
     plan = make_plan(made(cache, world="churn").settings, ["kuber", "fedavg"], [0])
     with pytest.raises(SettingsError, match="moves all entities in step"):
-        compare(plan, tmp_path, workers=0, audience=Nobody(), say=lambda _: None)
+        compare(plan, tmp_path, machinery=Choice(kind="inline"), audience=Nobody(), say=lambda _: None)
 
 
 def test_methods_in_step_are_not_for_who_comes_and_goes(cache):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kuber.cli.machinery import Engine, GpusPerWorker, RayAddress, Workers, machinery
 from kuber.cli.options import with_settings
 from kuber.cli.run import Json, interrupt
 from kuber.errors import SettingsError
@@ -16,10 +17,6 @@ Strategies = Annotated[
     str, typer.Option("--strategies", help="Methods to compare, separated by commas; local is always one.")
 ]
 Seeds = Annotated[str, typer.Option("--seeds", help="How many seeds (3: 0, 1, 2), or which (11,12).", metavar="N")]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=0, help="Worker processes; 0: none but this one (default: one a core)."),
-]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="FOLDER", help="Go on with an earlier comparison.")]
 SERVICES = {"host", "registry_port", "vault_port"}
 NOT_OURS = {"strategy", "seed", "threads", *SERVICES}
@@ -30,17 +27,17 @@ def compare(
     settings: Settings | None,
     strategies: Strategies = "local,kuber,fedavg,central",
     seeds: Seeds = "3",
+    engine: Engine = None,
     workers: Workers = None,
+    ray_address: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
     json: Json = False,
     resume: Resume = None,
 ) -> None:
     """Compare strategies and baselines on the same partitions, seeds and initial weights."""
-    from kuber.experiment import forks
-
-    forks.warm_up()
+    choice = machinery(engine, workers, ray_address, gpus_per_worker)
     from kuber.cli.comparing import audience, comparison_lines, comparison_tables
-    from kuber.experiment import comparison, folders  # torch: while the fork server imports it too
-    from kuber.learning.runtime import available_cores
+    from kuber.experiment import comparison, folders
 
     signal.signal(signal.SIGTERM, interrupt)
     plan = None
@@ -52,8 +49,7 @@ def compare(
     try:
         with folders.at_work(folder), audience(errors) as shown:
             shown.say(f"Everything goes to {folder}.")
-            count = available_cores() if workers is None else workers
-            done = comparison.compare(plan, folder, workers=count, audience=shown, say=shown.say)
+            done = comparison.compare(plan, folder, machinery=choice, audience=shown, say=shown.say)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
         raise

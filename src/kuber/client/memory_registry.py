@@ -7,6 +7,7 @@ from datetime import datetime
 from threading import RLock
 from typing import TypeVar
 
+from kuber.client.memory_latest import Latest, Recalls, SortedRecalls, Subject
 from kuber.client.memory_vault import check_limit, foreign_cursor
 from kuber.domain.admission import (
     check_attestation,
@@ -42,7 +43,15 @@ T = TypeVar("T")
 class MemoryRegistry:
     """The Registry port in memory. Safe to use from several threads; the caller gives the clock and the ids."""
 
-    def __init__(self, *, vault: Vault, clock: Callable[[], datetime], ids: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        clock: Callable[[], datetime],
+        ids: Callable[[], str],
+        recalls: Callable[[], Recalls] = SortedRecalls,
+    ) -> None:
+        """`recalls` makes what ranks by classes."""
         self._vault = vault
         self._clock = clock
         self._ids = ids
@@ -53,8 +62,9 @@ class MemoryRegistry:
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
-        self._latest: dict[tuple[str, str, Digest], int] = {}  # (entity, task name, test set) -> index
-        self._latest_trained: dict[tuple[str, str, Digest], int] = {}  # the same without initial checkpoints
+        self._latest = Latest(recalls)
+        self._latest_trained = Latest(recalls)  # the same without initial checkpoints
+        self._of_subject: dict[Subject, list[int]] = {}  # indices, oldest first
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
         self._attested: dict[str, dict[str, Attestation]] = {}  # id -> entity -> what it found
@@ -134,9 +144,11 @@ class MemoryRegistry:
                 self._sequences[told.entity] = told.sequence
             self._published[told.entity, key] = digest, len(self._records)
             insort(self._best, (-record.evaluation.accuracy, len(self._records)))
-            self._latest[_subject(record)] = len(self._records)
+            subject = _subject(record)
+            self._of_subject.setdefault(subject, []).append(len(self._records))
+            self._latest.set(subject, len(self._records), record)
             if record.round > 0:
-                self._latest_trained[_subject(record)] = len(self._records)
+                self._latest_trained.set(subject, len(self._records), record)
             self._places[id] = len(self._records)
             self._records.append(record)
             return record
@@ -194,7 +206,7 @@ class MemoryRegistry:
         told = VerificationBody.of(verification).value()
         with self._lock:
             record, place = self.knowledge(id), self._places[id]
-            self._best.remove((-record.trusted.accuracy, place))
+            del self._best[bisect_left(self._best, (-record.trusted.accuracy, place))]
             self._records[place] = replace(record, verification=told)
             insort(self._best, (-self._records[place].trusted.accuracy, place))
             self._recount(record)
@@ -217,25 +229,30 @@ class MemoryRegistry:
     def _order(self, query: Query) -> Iterable[int]:
         """Indices of records in the order of the query, from after its cursor on."""
         after = None if query.cursor is None else _place(query.cursor, query.order, len(self._records))
+        latest = self._latest_of(query) if query.latest else None
+        count = len(self._records)
         if query.order == "newest":
-            places = sorted(self._latest_of(query).values()) if query.latest else range(len(self._records))
-            return reversed(places if after is None else places[: bisect_left(places, after)])
+            return latest.newest(after) if latest else range(count if after is None else after)[::-1]
+        if query.order == "oldest":
+            return latest.oldest(after) if latest else range(0 if after is None else after + 1, count)
         if query.order == "classes":
-            looked_at = self._latest_of(query).values() if query.latest else range(len(self._records))
-            ranked = sorted(self._ranked(place, query) for place in looked_at)
-            start = 0 if after is None else bisect_right(ranked, self._ranked(after, query))
-            return (place for _, place in ranked[start:])
-        if after is None:
-            return (place for _, place in self._best)
-        start = bisect_left(self._best, (-self._records[after].trusted.accuracy, after)) + 1
-        return (place for _, place in self._best[start:])
+            beyond = None if after is None else self._ranked(after, query)
+            if latest:
+                return latest.recalls.ranked(query.classes, beyond)
+            ranked = sorted(self._ranked(place, query) for place in range(count))
+            return (place for _, place in ranked[0 if beyond is None else bisect_right(ranked, beyond) :])
+        reached = None if after is None else (-self._records[after].trusted.accuracy, after)
+        if latest:
+            return latest.best(reached)
+        start = 0 if reached is None else bisect_right(self._best, reached)
+        return (self._best[at][1] for at in range(start, len(self._best)))
 
-    def _latest_of(self, query: Query) -> dict[tuple[str, str, Digest], int]:
+    def _latest_of(self, query: Query) -> Latest:
         """Where only trained knowledge is asked for, a new initial checkpoint does not hide it."""
         return self._latest_trained if query.initial is False else self._latest
 
     def _is_latest(self, place: int, query: Query) -> bool:
-        return self._latest_of(query).get(_subject(self._records[place])) == place
+        return self._latest_of(query).of(_subject(self._records[place])) == place
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].trusted, query.classes), place
@@ -245,14 +262,14 @@ class MemoryRegistry:
         subject = _subject(record)
         left = [
             place
-            for place, other in enumerate(self._records)
-            if _subject(other) == subject and place not in self._withdrawn and _in_sight(other, Query())
+            for place in self._of_subject[subject]
+            if place not in self._withdrawn and _in_sight(self._records[place], Query())
         ]
         trained = [place for place in left if self._records[place].round > 0]
         for latest, places in ((self._latest, left), (self._latest_trained, trained)):
-            latest.pop(subject, None)
+            latest.clear(subject)
             if places:
-                latest[subject] = places[-1]
+                latest.set(subject, places[-1], self._records[places[-1]])
 
     def _member(self, name: str) -> Member:
         member = self._members[name]
@@ -261,7 +278,7 @@ class MemoryRegistry:
     def _check_named(self, entity: str, named: Iterable[str]) -> None:
         if entity not in self._names:
             raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
-        missing = set(named) - self._places.keys()
+        missing = [id for id in named if id not in self._places]
         if missing:
             raise RequestRejectedError(
                 f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has."
@@ -288,7 +305,7 @@ def _in_sight(record: Knowledge, query: Query) -> bool:
     return standing is query.standing if query.standing else standing is not Standing.QUARANTINED
 
 
-def _subject(record: Knowledge) -> tuple[str, str, Digest]:
+def _subject(record: Knowledge) -> Subject:
     """Whose it is, and on which task."""
     return record.entity, record.task.name, record.evaluation.test_set
 

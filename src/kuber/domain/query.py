@@ -9,7 +9,7 @@ from kuber.domain.verification import Standing
 MAX_LIMIT = 1000
 
 T = TypeVar("T")
-Order = Literal["accuracy", "newest", "classes"]
+Order = Literal["accuracy", "newest", "oldest", "classes"]
 RECALL_UNIT = 1_000_000  # recalls are ranked as whole millionths, so that every database ranks them alike
 
 
@@ -27,7 +27,7 @@ class Query:
     pending: bool = False  # only what the hub has not looked at
     latest: bool = False  # only the newest of each entity on each task
     classes: tuple[int, ...] = ()  # indices of labels, for order "classes"
-    order: Order = "accuracy"  # best first; newest first; or best mean recall on `classes`. Older first among equals
+    order: Order = "accuracy"  # best first; by age; or best mean recall on `classes`. Older first among equals
     limit: int = 100  # of one page, 1 to MAX_LIMIT
     cursor: str | None = None  # from the page before
 

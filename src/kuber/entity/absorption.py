@@ -65,7 +65,7 @@ def gated(
     """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
     if strategy.keep(before, after):
         return weights, after, True
-    halfway = average([start, weights], [1.0, 1.0])
+    halfway = retrieval.housing.keep(average([start, weights], [1.0, 1.0]))
     evaluation = yield from retrieval.evaluated(halfway, stage="halfway")
     if strategy.keep(before, evaluation):
         return halfway, evaluation, True
@@ -142,7 +142,9 @@ def merged(
     if not used:
         return None
     candidates, shares = tuple(one for one, *_ in used), tuple(share for *_, share in used)
-    mixed = merge([state.weights, *(teacher.weights for _, teacher, _ in used)], [1.0, *shares])
+    mixed = retrieval.housing.keep(
+        merge([state.weights, *(teacher.weights for _, teacher, _ in used)], [1.0, *shares])
+    )
     after = yield from retrieval.evaluated(mixed, stage="absorbed")
     if previous is None:  # the first round: nothing is known of what it began with
         start, previous = state.weights, own

@@ -16,6 +16,7 @@ from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
 from kuber.entity.blobs import Blobs, Waiting
 from kuber.entity.checkpoint import Absorption, Keeper, State
+from kuber.entity.housing import Housing
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Guide, Learner, Teacher
 from kuber.entity.log import Log
@@ -54,13 +55,15 @@ class Entity:
         forms: Forms = as_weights,
         waiting: Waiting | None = None,
         cache: Blobs | None = None,
+        housing: Housing | None = None,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists.
 
         `consents` is asked before each publication, with what would be claimed and the round; `narrow` weights are
         published as bfloat16, in the `forms` that are made of them. Weights that the vault does not take now go to
-        `waiting`: without it, that is an error. What was pulled is kept in `cache`.
+        `waiting`: without it, that is an error. What was pulled is kept in `cache`, and weights at rest lie where
+        `housing` puts them.
         """
         self.name = name
         self.task = task
@@ -89,6 +92,7 @@ class Entity:
             consents=consents,
             narrow=narrow,
             forms=forms,
+            housing=housing,
         )
         self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
         self._retrieval, self._publisher = ties.retrieval, ties.publisher

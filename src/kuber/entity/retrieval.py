@@ -14,6 +14,7 @@ from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.entity.blobs import Blobs
+from kuber.entity.housing import Housing, InMemory
 from kuber.entity.journal import Journal
 from kuber.entity.learner import Teacher
 from kuber.entity.line import Line
@@ -22,7 +23,7 @@ from kuber.entity.trust import Trust
 from kuber.entity.work import Evaluated, Work
 from kuber.errors import KnowledgeError
 from kuber.learning.forms import Knows, known_by_name, runnable_form
-from kuber.learning.weights import Weights, load
+from kuber.learning.weights import Weights
 
 REMEMBERED = 1000  # candidates whose first sight we remember
 Evaluating = Callable[[Weights, Teacher | None], Work]
@@ -46,8 +47,10 @@ class Retrieval:
         cache: Blobs | None = None,
         verified_only: bool = False,
         knows: Knows = known_by_name,
+        housing: Housing | None = None,
     ) -> None:
         """`evaluating` makes the work of evaluating our own model, or a teacher's."""
+        self.housing = housing or InMemory()
         self._task = task
         self._evaluating = evaluating
         self._knows = knows
@@ -87,11 +90,18 @@ class Retrieval:
         self._journal.change(seen=dict([*earlier.items(), *now.items()][-REMEMBERED:]))  # the latest seen are last
         return found
 
-    def initial_checkpoints(self, architecture: Architecture) -> list[Knowledge]:
+    def has_published(self) -> bool:
+        """Whether the registry has something of ours already."""
+        member = self._journal.state.member
+        assert member is not None
+        return self._registry.member(member).sequence > 0
+
+    def initial_checkpoints(self, architecture: Architecture) -> Iterator[Knowledge]:
         """The initial checkpoints of our task for this architecture, that we have not refused; oldest first."""
-        query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="newest")
-        found = [one for one in self._pages(query) if one.architecture == architecture and WEIGHTS in one.artifacts]
-        return without(reversed(found), self._journal.state.refused)
+        query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="oldest")
+        for one in self._pages(query):
+            if one.architecture == architecture and WEIGHTS in one.artifacts:
+                yield from without([one], self._journal.state.refused)
 
     def pull(self, knowledge: Knowledge) -> Teacher | None:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
@@ -107,7 +117,7 @@ class Retrieval:
                 if self._cache is not None:
                     self._cache.keep(artifact.digest, data)
             if form == WEIGHTS:
-                weights, graph = load(data, knowledge.architecture), None
+                weights, graph = self.housing.load(artifact.digest, data, knowledge.architecture), None
             else:
                 weights, graph = {}, data
             teacher = Teacher(architecture=knowledge.architecture, weights=weights, graph=graph, task=knowledge.task)

@@ -17,9 +17,9 @@ Steps = Generator[Work, Any, None]
 
 def agree(journal: Journal, architecture: Architecture, retrieval: Retrieval, publisher: Publisher) -> Steps:
     """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
-    there = retrieval.initial_checkpoints(architecture)
+    there = next(retrieval.initial_checkpoints(architecture), None) is not None
     # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
-    if not there or any(knowledge.entity == journal.state.member for knowledge in there):
+    if not there or retrieval.has_published():
         yield from publisher.publish_start()
     # Asked again even so: of several that published at once, all begin from the oldest.
     if not (yield from _adopt(journal, architecture, retrieval)):

@@ -6,6 +6,7 @@ from kuber.domain.knowledge import Architecture
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.task import Task
 from kuber.entity.blobs import Blobs, Waiting
+from kuber.entity.housing import Housing
 from kuber.entity.journal import Journal
 from kuber.entity.line import Line
 from kuber.entity.membership import Membership
@@ -46,6 +47,7 @@ def tie(
     consents: Consents = lambda evaluation, round: True,
     narrow: bool = False,
     forms: Forms = as_weights,
+    housing: Housing | None = None,
 ) -> Ties:
     """The ties of the entity whose journal this is; each argument is told of where it is used."""
     line = Line(journal)
@@ -63,6 +65,7 @@ def tie(
         cache=cache,
         verified_only=verified_only,
         knows=knows,
+        housing=housing,
     )
     publisher = Publisher(
         task=task,

@@ -14,7 +14,7 @@ from kuber.entity.strategies import strategy_names
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.parties import check_in_step
 from kuber.experiment.comparison_report import write_comparison_report
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines import Choice, Engine
 from kuber.experiment.engines import engine as running_engine
 from kuber.experiment.folders import new_folder, settings_of, write_whole
 from kuber.experiment.memo import Memo
@@ -96,7 +96,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
 
 
 def compare(
-    plan: Plan, folder: Path, *, workers: int, audience: Audience, say: Callable[[str], None]
+    plan: Plan, folder: Path, *, machinery: Choice, audience: Audience, say: Callable[[str], None]
 ) -> ComparisonResult:
     """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
 
@@ -104,16 +104,16 @@ def compare(
     """
     from kuber.experiment.curves import comparison_plot  # a second that the start can do without
 
-    scene = scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
-    if not BASELINES.keys().isdisjoint(plan.strategies):
-        check_in_step(scene)  # before anything is played
     rounds = plan.settings.num_rounds
     tasks = [
         Task(label=name, method=name, seed=seed, rounds=rounds) for seed in plan.seeds for name in plan.strategies
     ]
-    with running_engine(workers) as machine:
+    with running_engine(machinery) as machine:  # before data are loaded: it can be refused
+        scene = scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
+        if not BASELINES.keys().isdisjoint(plan.strategies):
+            check_in_step(scene)  # before anything is played
         memo = Memo(machine, folder / MEMO_FOLDER)
-        stage = _Stage(plan, folder, memo, audience, workers)
+        stage = _Stage(plan, folder, memo, audience, machinery.at_a_time)
         rows = stage.play(tasks)
         rows += stage.play(_longer(rows, rounds))
     names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from kuber.data.augment import Normalisation
+from kuber.domain.knowledge import Architecture
 from kuber.domain.ports import Registry, Vault
 from kuber.entity.blobs import Blobs, Waiting
 from kuber.entity.checkpoint import Keeper, initial_state
+from kuber.entity.housing import Housing
 from kuber.entity.learner import Learner
 from kuber.entity.log import Log
 from kuber.entity.loop import Entity
@@ -21,6 +23,7 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.distillation import Distillation
 from kuber.learning.runtime import Runtime
 from kuber.learning.training import Training
+from kuber.learning.weights import Weights
 from kuber.settings import Settings
 from kuber.signing import Identity
 
@@ -84,11 +87,14 @@ def make_entity(
     cache: Blobs | None = None,
     forms: Forms = as_weights,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
+    housing: Housing | None = None,
+    start: Callable[[Architecture, int], Weights] = initial_weights,
 ) -> Entity:
     """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
 
     `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
-    `forms`, `waiting` and `cache` are as those of an Entity.
+    `forms`, `waiting`, `cache` and `housing` are as those of an Entity; `start` gives the weights before the first
+    round, of an architecture and a seed.
     """
     settings = scene.settings
     return Entity(
@@ -110,9 +116,10 @@ def make_entity(
         forms=forms,
         waiting=waiting,
         cache=cache,
+        housing=housing,
         initial=lambda: initial_state(
             life=life(),
-            weights=initial_weights(scene.architectures[index], settings.seed),
+            weights=start(scene.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
         ),
     )

@@ -9,20 +9,36 @@ from pathlib import Path
 from kuber.entity.checkpoint import Checkpoints
 from kuber.entity.log import FILE_NAME
 from kuber.experiment.crew import Watcher
-from kuber.experiment.engines import engine
+from kuber.experiment.engines import Choice, Engine, engine
 from kuber.experiment.entities import entity_folder, make_learners
-from kuber.experiment.ledger import Ledger
+from kuber.experiment.ledger import Ledger, Standing
 from kuber.experiment.runner import RUNTIME_FILE, conclude
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
 from kuber.views import RunResult
 
 
-def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say: Callable[[str], None]) -> RunResult:
+def run(
+    settings: Settings, folder: Path, *, machinery: Choice, watcher: Watcher, say: Callable[[str], None]
+) -> RunResult:
     """Simulate to the end; result, plots and report are written to `folder`, and the last model of each entity."""
     start = time.perf_counter()
+    with engine(machinery) as machine:  # before data are loaded: it can be refused
+        scene, standings = _simulate(settings, folder, machine, watcher, say)
+    held_out: dict[str, list[float]] = {}
+    for standing in standings:
+        held_out.setdefault(str(standing.entity), []).append(standing.evaluation.accuracy)
+    for index in range(len(scene.private)):
+        if str(index) not in held_out:
+            say(f"Entity {index} ended no round, and is left out of the result.")
+    return conclude(scene, folder, held_out, wall=time.perf_counter() - start)
+
+
+def _simulate(
+    settings: Settings, folder: Path, machine: Engine, watcher: Watcher, say: Callable[[str], None]
+) -> tuple[Scenario, list[Standing]]:
     scene = scenario(settings, verify=True, say=say)
     runtime = simulated_runtime(scene)
     (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
@@ -33,23 +49,15 @@ def run(settings: Settings, folder: Path, *, workers: int, watcher: Watcher, say
         return Checkpoints(entity_folder(folder, entity)).save_round(round, weights)
 
     say(f"Everything goes to {folder}.")
-    with engine(workers) as machine:
-        ledger = Ledger(scene, machine, make_learners(scene, runtime))
-        simulation = Simulation(
-            scene,
-            engine=machine,
-            ledger=ledger,
-            runtime=runtime,
-            watcher=watcher,
-            log=folder / FILE_NAME,
-            keep_round=keep_round,
-        )
-        simulation.run()
-        standings = ledger.standings()
-    held_out: dict[str, list[float]] = {}
-    for standing in standings:
-        held_out.setdefault(str(standing.entity), []).append(standing.evaluation.accuracy)
-    for index in range(len(scene.private)):
-        if str(index) not in held_out:
-            say(f"Entity {index} ended no round, and is left out of the result.")
-    return conclude(scene, folder, held_out, wall=time.perf_counter() - start)
+    ledger = Ledger(scene, machine, make_learners(scene, runtime))
+    simulation = Simulation(
+        scene,
+        engine=machine,
+        ledger=ledger,
+        runtime=runtime,
+        watcher=watcher,
+        log=folder / FILE_NAME,
+        keep_round=keep_round,
+    )
+    simulation.run()
+    return scene, ledger.standings()

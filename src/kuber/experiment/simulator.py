@@ -12,16 +12,21 @@ from kuber import __version__
 from kuber.client.memory_registry import MemoryRegistry
 from kuber.client.memory_vault import MemoryVault
 from kuber.domain.event import Event, Kind
+from kuber.domain.knowledge import Architecture
 from kuber.entity.loop import Entity
 from kuber.experiment.agenda import Agenda
+from kuber.experiment.arena import Writer
 from kuber.experiment.crew import Watcher
 from kuber.experiment.engines import THREADS, Engine
 from kuber.experiment.entities import derived_identity, make_entity
 from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.poison import forms_of
+from kuber.experiment.recalls import ColumnRecalls
 from kuber.experiment.resident import Resident
 from kuber.experiment.road import DistantRegistry, DistantVault, Gate, Road
 from kuber.experiment.scenario import Scenario
+from kuber.experiment.stock import ArenaBlobs, ArenaHousing
+from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose
 from kuber.learning.weights import Weights
 from kuber.views import RunView
@@ -44,9 +49,14 @@ class Simulation:
     ) -> None:
         """Events go to the file `log`, when one is named; `keep_round` may store a round's model under a name."""
         self.view = RunView(rounds=scene.settings.num_rounds)
-        self.vault = MemoryVault()
+        self.arena = Writer()
+        self.vault = MemoryVault(ArenaBlobs(self.arena))
+        self._housing = ArenaHousing(self.arena)
+        self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
         self._agenda = Agenda()
-        self.registry = MemoryRegistry(vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id)
+        self.registry = MemoryRegistry(
+            vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id, recalls=ColumnRecalls
+        )
         self._scene = scene
         self._runtime = runtime
         self._ledger = ledger
@@ -122,7 +132,16 @@ class Simulation:
             waiting=resident.waiting,
             forms=forms_of(resident.conditions.poison, classes=scene.task.classes, seed=index),
             life=lambda: f"{index}",
+            housing=self._housing,
+            start=self._start,
         )
+
+    def _start(self, architecture: Architecture, seed: int) -> Weights:
+        """Initial weights, in memory once for all who begin with them."""
+        key = id(architecture), seed
+        if key not in self._starts:
+            self._starts[key] = self._housing.keep(initial_weights(architecture, seed))
+        return self._starts[key]
 
     def _next_id(self) -> str:
         self._ids += 1

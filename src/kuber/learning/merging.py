@@ -17,9 +17,9 @@ def average(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
     merged: Weights = {}
     for name, tensor in first.items():
         base = tensor.double()
-        change = torch.zeros_like(base)
+        change, difference = torch.zeros_like(base), torch.empty_like(base)
         for model, size in zip(models[1:], sizes[1:], strict=True):
-            change += (model[name].double() - base) * (size / total)
+            change += torch.sub(model[name], base, out=difference).mul_(size / total)
         mean = torch.where(change == 0, base, base + change)  # -0.0 + 0.0 would be 0.0
         merged[name] = (mean if tensor.is_floating_point() else mean.round()).to(tensor.dtype)
     return merged

@@ -36,6 +36,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
+def give_back_freed_memory() -> None:
+    """Return what this process has freed to the system; where the C library is not glibc, nothing is done."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
     """How every work step of a run computes. Weights are float32 whatever the precision of the forward pass."""

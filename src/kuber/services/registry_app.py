@@ -136,7 +136,7 @@ def registry_app(
             Query(max_length=MAX_LIMIT, description="Indices of labels; with order classes, and only then."),
         ] = None,
         order: Annotated[
-            Order, Query(description="Best first, newest first, or best mean recall on `classes` first.")
+            Order, Query(description="Best, newest or oldest first, or best mean recall on `classes` first.")
         ] = "accuracy",
         limit: Limit = 100,
         cursor: Cursor = None,

@@ -45,6 +45,11 @@ def discovery(query: Query) -> Select[Any]:
             (place,) = cursors.decode(query.cursor, "newest", int)
             told = told.where(seq < place)
         return told.order_by(seq.desc())
+    if query.order == "oldest":
+        if query.cursor is not None:
+            (place,) = cursors.decode(query.cursor, "oldest", int)
+            told = told.where(seq > place)
+        return told.order_by(seq)
     if query.cursor is not None:
         accuracy, place = cursors.decode(query.cursor, "accuracy", float, int)
         # The first condition bounds the walk over the index, the second leaves out what was on the page before.

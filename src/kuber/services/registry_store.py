@@ -256,6 +256,7 @@ class RegistryStore:
         positions = {
             "accuracy": (last.accuracy, seq),
             "newest": (seq,),
+            "oldest": (seq,),
             "classes": (recall_rank(last, query.classes), seq),
         }
         return Page(items=items, cursor=cursors.encode(query.order, *positions[query.order]))

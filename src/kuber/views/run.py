@@ -222,8 +222,10 @@ class RunView:
             self._apply_run(event)
             return
         if event.entity not in self.entities:
+            last = next(reversed(self.entities), None)
             self.entities[event.entity] = EntityView(name=event.entity, rounds=self.rounds)
-            self.entities = dict(sorted(self.entities.items(), key=lambda item: natural(item[0])))
+            if last is not None and natural(event.entity) < natural(last):
+                self.entities = dict(sorted(self.entities.items(), key=lambda item: natural(item[0])))
         self.entities[event.entity].apply(event, self.stopwatch.seconds(event.time))
 
     def _apply_run(self, event: Event) -> None:

@@ -13,7 +13,7 @@ def fedavg(parties: Parties, phase: LocalPhase = PLAIN) -> Rounds:
     for round in range(1, parties.rounds + 1):
         models = yield from parties.train([shared] * len(parties.learners), phase)
         shared = average(models, parties.sizes)
-        received = len(dump(shared))
-        for entity, model in enumerate(models):
-            parties.spend(entity, Account(bytes_up=len(dump(model)), bytes_down=received))
+        size = len(dump(shared))  # files of the same tensors are equally long
+        for entity in range(len(models)):
+            parties.spend(entity, Account(bytes_up=size, bytes_down=size))
         parties.end_round(round, [[shared]] * len(models))

@@ -1,0 +1,17 @@
+"""A work step that does nothing, in a module that workers of every engine can import."""
+
+from typing import Any
+
+import torch
+
+from kuber.entity.work import Learnt
+from kuber.learning.weights import Weights
+
+
+def idle(weights: Weights, generator: torch.Tensor, *, progress: Any) -> Learnt:
+    """Other weights of the same size, which a draw makes unlike all others."""
+    draws = torch.Generator()
+    draws.set_state(generator)
+    changed = {name: tensor.clone() for name, tensor in weights.items()}
+    next(iter(changed.values())).reshape(-1)[0] = torch.rand(1, generator=draws)[0]
+    return Learnt(weights=changed, generator=draws.get_state(), samples=1, forward=0, loss=0.0, seconds=0.0)

@@ -1,0 +1,25 @@
+"""The engine `inline`: no process but this one."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+
+from kuber.entity.work import Work
+from kuber.experiment.engines.protocol import THREADS, unheard
+
+
+class Inline:
+    """Does each work step at once, in the calling process."""
+
+    def submit(self, work: Work) -> Future[Any]:
+        future: Future[Any] = Future()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(THREADS)
+        try:
+            future.set_result(work.do(unheard))
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+            future.set_exception(error)
+        finally:
+            torch.set_num_threads(threads)
+        return future

@@ -1,0 +1,67 @@
+"""Work and results as they travel: a small message, and beside it the big tensors and arrays."""
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from kuber.experiment.arena import Bytes, raw, shaped
+
+SMALL = 8192  # bytes that travel in the message
+MESSAGE = 1 << 15  # bytes of one that surely find room in a pipe; a longer one lies beside an empty one
+
+
+class Part(NamedTuple):
+    """Bytes beside a message, and the tensor that they are of, where they are of one."""
+
+    array: Bytes
+    tensor: torch.Tensor | None
+
+
+class Parcel(NamedTuple):
+    """What became of a value: `pickle.loads(message, buffers=parts)` would be it again."""
+
+    message: bytes
+    parts: list[Part]
+
+
+def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) -> Parcel:
+    """The parcel of a value; nothing big is copied. `context` is for a packer that needs one."""
+    parts: list[Part] = []
+    tensors: dict[int, torch.Tensor] = {}
+
+    def beside(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes <= SMALL:
+            return True  # to stay in the message
+        array = np.frombuffer(view, np.uint8)
+        parts.append(Part(array, tensors.get(array.ctypes.data)))
+        return False
+
+    message = io.BytesIO()
+    (packer or Packer)(message, tensors, beside, context).dump(value)
+    return Parcel(message.getvalue(), parts)
+
+
+def unpack(message: bytes | memoryview, parts: Sequence[Any]) -> Any:
+    """The value of a parcel; its tensors share the memory of the parts."""
+    return pickle.loads(message, buffers=parts)  # noqa: S301 - our own parent or worker wrote it
+
+
+class Packer(pickle.Pickler):
+    """Tensors as plain bytes: torch's own way would open a shared memory file for each."""
+
+    def __init__(self, file: io.BytesIO, tensors: dict[int, torch.Tensor], beside: Any, context: Any) -> None:
+        super().__init__(file, protocol=5, buffer_callback=beside)
+        self._tensors = tensors
+        self.context = context
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            array = raw(value)
+            self._tensors[array.ctypes.data] = value
+            return shaped, (array, value.dtype, tuple(value.shape))
+        return NotImplemented
