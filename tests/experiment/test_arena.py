@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,13 +135,17 @@ HOLD = """
 """
 
 
-def test_nothing_is_left_after_a_kill(tmp_path: Path):
+def in_shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureRequest):
     """Neither a process nor a file, nor shared memory, when the parent is killed while workers are at work."""
     (tmp_path / "kuber_test_hold.py").write_text(textwrap.dedent(HOLD), encoding="utf-8")
     (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT), encoding="utf-8")
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    shared = set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
+    temporary = Path(tempfile.mkdtemp(prefix="kuber-"))  # short: the address of a socket is one of its paths
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
+    before = in_shared_memory()
     environ = os.environ | {"TMPDIR": str(temporary)}
     with subprocess.Popen(
         [sys.executable, "parent.py"], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
@@ -156,5 +161,4 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path):
     assert not alive
     assert not [path for path in temporary.rglob("*") if path.is_file()]
     time.sleep(0.1)
-    left = set(os.listdir("/dev/shm")) - shared if shared else set()
-    assert not [name for name in left if "torch" in name or "kuber" in name]
+    assert not [name for name in in_shared_memory() - before if "torch" in name or "kuber" in name]
