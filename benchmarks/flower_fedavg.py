@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--entities", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--no-op", action="store_true")
     asked = parser.parse_args()
     path = os.path.abspath(asked.arrays)
@@ -67,7 +68,7 @@ def main() -> None:
             model.load_state_dict(arrays.to_torch_state_dict())
             optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
             for _ in range(asked.epochs):
-                for rows in torch.randperm(len(x)).split(64):
+                for rows in torch.randperm(len(x)).split(asked.batch_size):
                     optimizer.zero_grad()
                     F.cross_entropy(model(x[rows]), y[rows]).backward()
                     optimizer.step()

@@ -116,7 +116,7 @@ def test_a_partition_of_ones_own():
         ("floats", "must give row numbers"),
         ("number", "of kuber_test_plugin is no function"),
         ("gone", "of kuber_test_plugin cannot be imported: AttributeError"),
-        ("nobody's", "choose from: dirichlet, shards, iid, quantity, floats, gone, halves"),
+        ("nobody's", "choose from: dirichlet, shards, iid, quantity, mixture, floats, gone, halves"),
     ],
 )
 def test_what_is_no_partition_is_told_in_a_sentence(name, sentence):

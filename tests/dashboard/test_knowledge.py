@@ -83,12 +83,13 @@ def test_what_is_seen_can_be_sent_as_an_address(
     page.wait_for_url("**q=south*sort=claimed*")
     page.wait_for_selector("th[aria-sort=descending]:has-text('Claimed')")
     second = visit(url)
-    second.page.goto(page.url)
+    second.go(page.url.removeprefix(url))
     second.page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
     assert rows(second) == rows(first)
     assert second.page.get_by_label("Search").input_value() == "south"
     second.page.locator("tbody a").first.click()
     second.page.get_by_role("heading", name="Record").wait_for()
+    second.page.wait_for_url("**/knowledge/*")  # which the browser is told after it was drawn
     second.page.go_back()
     second.page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
     # The way at the top begins anew, whatever was chosen before.

@@ -149,10 +149,10 @@ class Hub(RuleBasedStateMachine):
     @rule()
     def collect(self):
         collect(self.vault, self.uploads, grace=NOTHING)
-        for digest in list(self.model_vault._data):
+        for digest in list(self.model_vault._sizes):
             if not self.model_vault._holders.get(digest):
-                del self.model_vault._data[digest]
-                self.model_vault._sorted.remove(digest)
+                del self.model_vault._sizes[digest]
+        self.model_vault._sorted = None
 
     @rule()
     def crash(self):

@@ -93,7 +93,7 @@ def told(query):
 
 def test_entities_of_all_strategies_ask_in_many_ways():
     asked = asked_by_entities()
-    assert {query.order for query in asked} == {"accuracy", "newest", "classes"}
+    assert {query.order for query in asked} == {"accuracy", "newest", "oldest", "classes"}
     assert {(query.latest, query.initial) for query in asked} == {(True, False), (False, False), (False, True)}
     assert {query.origin is None for query in asked} == {query.test_set is None for query in asked} == {True, False}
 

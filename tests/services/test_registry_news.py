@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -40,6 +41,12 @@ class Shelf:
         return News(self.read, self.last)
 
 
+def run(coroutine):
+    """In a thread of its own: where a browser was tested before, this one has a loop that runs."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
+
+
 async def take(news, number, count):
     found = []
     async for notice in news.follow(number, limit=7):
@@ -66,7 +73,7 @@ def test_many_who_wait_cost_one_look_at_a_time():
         # Some looks for half a second of waiting, and not some for each of three hundred.
         assert shelf.looks - before < 30
 
-    asyncio.run(act())
+    run(act())
 
 
 def test_whoever_lags_behind_what_is_kept_misses_nothing(monkeypatch):
@@ -87,7 +94,7 @@ def test_whoever_lags_behind_what_is_kept_misses_nothing(monkeypatch):
             seen.append((await asyncio.wait_for(anext(slow), 5)).number)
         assert seen == list(range(1, 101))
 
-    asyncio.run(act())
+    run(act())
 
 
 def test_a_database_that_was_away_is_looked_into_again_and_nobody_looks_for_nobody():
@@ -109,7 +116,7 @@ def test_a_database_that_was_away_is_looked_into_again_and_nobody_looks_for_nobo
         shelf.add()
         assert await asyncio.wait_for(take(news, 1, 1), 5) == [2]  # whoever comes later is told too
 
-    asyncio.run(act())
+    run(act())
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_what_the_vault_does_not_hold_is_quarantined(hub, yardstick, publish):
     registry, vault = hub
     record = publish(0.1)
     lost = replace(record, artifacts={WEIGHTS: Artifact(digest=vault.put(b"x").digest, size=1)})
-    vault._data.clear()
+    vault._sizes.clear()
     found = Examiner(yardstick, registry=registry, vault=vault, limits=Limits()).examine(lost)
     assert found.standing is Standing.QUARANTINED
     assert "vault has no blob" in found.reason

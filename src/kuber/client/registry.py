@@ -117,12 +117,17 @@ class HttpRegistry(HttpService):
         answer = self.ask("POST", "/v1/knowledge", content=body, key=key, acting=draft.entity)
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 
-    def watch(self, *, after: str | None = None, task: str | None = None, seconds: float = 20.0) -> Page[AuditEntry]:
+    def watch(
+        self, *, after: str | None = None, task: str | None = None, seconds: float | None = None
+    ) -> Page[AuditEntry]:
         """What was published, on this task or on any, since the page whose cursor `after` is.
 
-        Waits up to `seconds`, at most 20, for the first; without `after` it tells of what is yet to come. The
-        cursor is always there. Thousands may wait: the registry looks once for all of them.
+        Waits up to `seconds`, at most and usually 20, for the first. Without `after` it says at once where one is, or
+        waits the seconds that are given for what is yet to come. The cursor is always there. Thousands may wait: the
+        registry looks once for all of them.
         """
+        if seconds is None:
+            seconds = 0.0 if after is None else 20.0
         params = {"after": after, "task": task, "seconds": seconds}
         answer = self.ask("GET", "/v1/news", params=params)
         return self.parse(PageBody[AuditBody].read, answer.data).value()

@@ -54,7 +54,7 @@ def verify_for_ever(
         while True:
             try:
                 if news is None:  # before the first look, so that nothing falls between the two
-                    news = registry_port.watch(seconds=0.0).cursor
+                    news = registry_port.watch().cursor
                 examiner.examine_pending(tell)
                 news = registry_port.watch(after=news, task=yardstick.task.name, seconds=min(pause, 20.0)).cursor
             except ServiceUnavailableError as error:
