@@ -1,6 +1,7 @@
 """What befalls simulated entities: the real loop of an entity, in memory, on digits."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from kuber.entity.log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.agenda import BEGINNING
 from kuber.experiment.comparison import compare, make_plan
-from kuber.experiment.engines import Choice, engine
+from kuber.experiment.engines import Choice, Engine, Inline, engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger, Standing
 from kuber.experiment.methods import Unwatched, perform
@@ -50,16 +51,16 @@ def made(cache: Path, **changes: Any) -> Scenario:
 class Lived:
     """A simulation that is over, with its events and standings."""
 
-    def __init__(self, scene: Scenario, folder: Path, *, workers: int = 0) -> None:
+    def __init__(self, scene: Scenario, folder: Path, machine: Engine | None = None) -> None:
         runtime = simulated_runtime(scene)
         log = folder / FILE_NAME
-        with engine(workers) as machine:
-            ledger = Ledger(scene, machine, make_learners(scene, runtime))
-            self.simulation = Simulation(
-                scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched(), log=log
-            )
-            self.simulation.run()
-            self.standings: list[Standing] = ledger.standings()
+        machine = machine or Inline()
+        ledger = Ledger(scene, machine, make_learners(scene, runtime))
+        self.simulation = Simulation(
+            scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched(), log=log
+        )
+        self.simulation.run()
+        self.standings: list[Standing] = ledger.standings()
         self.events = read_events(log)
         self.log = log.read_bytes()
 
@@ -83,11 +84,17 @@ def plain(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
     return Lived(made(cache), tmp_path_factory.mktemp("plain"))
 
 
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Engine]:
+    with engine(2) as machine:
+        yield machine
+
+
 @pytest.mark.parametrize("world", PRESETS)
-def test_each_preset_is_the_same_on_any_number_of_workers(world, cache, tmp_path):
+def test_each_preset_is_the_same_on_any_number_of_workers(world, cache, tmp_path, two_workers):
     scene = made(cache, world=world, num_entities=8)
     (tmp_path / "some").mkdir()
-    alone, shared = Lived(scene, tmp_path), Lived(scene, tmp_path / "some", workers=2)
+    alone, shared = Lived(scene, tmp_path), Lived(scene, tmp_path / "some", two_workers)
     assert alone.log == shared.log
     pairs = zip(alone.standings, shared.standings, strict=True)
     assert all(one.evaluation == other.evaluation and one.time == other.time for one, other in pairs)
@@ -124,8 +131,8 @@ def test_a_crash_at_any_moment_publishes_and_ends_each_round_once(cache, tmp_pat
     scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.01, up=1e6, down=1e6)))
     usual = Lived(scene, tmp_path)
     last = usual.at(usual.of(2)[-1])
-    for step in range(12):
-        time = last * (step + 0.5) / 12
+    for step in range(8):
+        time = last * (step + 0.5) / 8
         world = scene.world.change(2, absences=(Absence(time, time + 0.5, crash=True),))
         lived = Lived(replace(scene, world=world), tmp_path)
         assert lived.rounds(2) == [1, 2, 3, 4]
