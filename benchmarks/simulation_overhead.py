@@ -3,9 +3,9 @@
 Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge
 of others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the
 weights. A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of
-its own; the clock starts when workers have imported torch and the entities are made. Prints a JSON line for each,
-then the ratio of the largest to the smallest: of time, and of processor time of the process that decides, which other
-work on the machine disturbs less.
+its own; the clock starts when workers have imported torch, and entities are made as they join. Prints a JSON line for
+each, then the ratio of the largest to the smallest: of time, and of processor time of the process that decides, which
+other work on the machine disturbs less.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from kuber.experiment.ledger import Account, Ledger
 from kuber.experiment.methods import BASELINES, Unwatched
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
+from kuber.experiment.world import Conditions, World
 from kuber.learning.architectures import ARCHITECTURES
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
@@ -112,7 +113,9 @@ def made(asked: argparse.Namespace, cache: Path) -> Scenario:
         strategy=Busy() if asked.strategy == "vanilla" else scene.strategy,
         private=tuple(scene.private[index % 10].take(np.arange(4)) for index in range(count)),
         architectures=scene.architectures[:1] * count,
-        speeds=tuple(np.random.default_rng(0).uniform(900, 1100, count).tolist()),
+        world=World(
+            entities=tuple(Conditions(speed=one) for one in np.random.default_rng(0).uniform(900, 1100, count))
+        ),
     )
 
 
@@ -129,7 +132,8 @@ def one(asked: argparse.Namespace) -> None:
         idle_engine = IdleEngine(machine, scene)
         began = time.perf_counter()
         if asked.strategy in BASELINES:
-            rounds = BASELINES[asked.strategy](Parties(scene, runtime, ledger))
+            parties = Parties(scene, runtime, ledger)
+            rounds = BASELINES[asked.strategy](parties)
         else:
             log = Path(cache) / "events.jsonl"
             told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": Unwatched(), "log": log}
@@ -139,7 +143,7 @@ def one(asked: argparse.Namespace) -> None:
         with TreeMemory(os.getpid()) as memory:
             start, cpu = time.perf_counter(), time.process_time()
             if asked.strategy in BASELINES:
-                conduct(rounds, idle_engine)
+                conduct(rounds, parties, idle_engine)
             else:
                 simulation.run()
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
