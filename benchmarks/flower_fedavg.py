@@ -20,23 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from torch import nn
-
-
-class Mlp(nn.Module):
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(features, 256),
-            nn.ReLU(),
-            nn.Linear(256, 128),
-            nn.ReLU(),
-            nn.Linear(128, classes),
-        )
-
-    def forward(self, x):
-        return self.layers(x)
+from peer_network import Mlp
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 import io
 import pickle
+import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from kuber.errors import KUberError, TrainingError
 from kuber.experiment.arena import Bytes, raw, shaped
 
 SMALL = 8192  # bytes that travel in the message
@@ -49,6 +51,17 @@ def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) 
 def unpack(message: bytes | memoryview, parts: Sequence[Any]) -> Any:
     """The value of a parcel; its tensors share the memory of the parts."""
     return pickle.loads(message, buffers=parts)  # noqa: S301 - our own parent or worker wrote it
+
+
+def carried(error: Exception) -> Exception:
+    """The error of a work step as it can travel: a traceback cannot, its text can."""
+    if not isinstance(error, KUberError):
+        error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever its class does
+        return TrainingError(f"A work step failed: {type(error).__name__}: {error}.")
+    return error
 
 
 class Packer(pickle.Pickler):

@@ -8,14 +8,12 @@ import hashlib
 import importlib
 import logging
 import os
-import pickle
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -33,9 +31,9 @@ from kuber import __version__
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.entity.work import Work
-from kuber.errors import DatasetError, KUberError, ServiceUnavailableError, SettingsError, TrainingError
+from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError
 from kuber.experiment.arena import Bytes, Writer
-from kuber.experiment.engines.parcel import Packer, pack, unpack
+from kuber.experiment.engines.parcel import Packer, carried, pack, unpack
 from kuber.experiment.engines.protocol import THREADS, unheard
 from kuber.learning.runtime import keep_freed_memory
 
@@ -261,7 +259,7 @@ def do_step(versions: str, message: bytes, arrays: Sequence[Bytes], file: Bytes 
             return "missing", missing.args[0], []
         value, kind = work.do(unheard), "done"
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-        value, kind = _told(error), "failed"
+        value, kind = carried(error), "failed"
     packed = pack(value)
     return kind, packed.message, [part.array for part in packed.parts]
 
@@ -271,16 +269,6 @@ def _begin() -> None:
     keep_freed_memory()
     # Tensors in the object store can only be read, and steps only read them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-
-
-def _told(error: Exception) -> Exception:
-    if not isinstance(error, KUberError):
-        error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever its class does
-        return TrainingError(f"A work step failed: {type(error).__name__}: {error}.")
-    return error
 
 
 _here: dict[tuple[str, str], Path] = {}  # path and digest that a task was told -> where this process found the file

@@ -6,7 +6,6 @@ import pickle
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process, reduction
@@ -16,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from kuber.entity.work import Work
-from kuber.errors import KUberError, TrainingError
 from kuber.experiment.arena import Block, Writer
-from kuber.experiment.engines.parcel import MESSAGE, pack, unpack
+from kuber.experiment.engines.parcel import MESSAGE, carried, pack, unpack
 from kuber.experiment.engines.protocol import THREADS, unheard
 from kuber.learning.runtime import keep_freed_memory
 
@@ -93,12 +91,12 @@ def _answer(order: Order, known: dict[int, int], arena: Writer) -> Answer:
         work: Work = unpack(order.message or parts.pop(), parts)
         value = work.do(unheard)
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-        failed, value = True, _told(error)
+        failed, value = True, carried(error)
     seconds = time.perf_counter() - start
     try:
         return _packed(value, arena, failed=failed, seconds=seconds)
     except Exception as error:  # noqa: BLE001 - a result that cannot travel, or no room for it
-        return _packed(_told(error), arena, failed=True, seconds=seconds)
+        return _packed(carried(error), arena, failed=True, seconds=seconds)
 
 
 def _packed(value: Any, arena: Writer, *, failed: bool, seconds: float) -> Answer:
@@ -108,17 +106,6 @@ def _packed(value: Any, arena: Writer, *, failed: bool, seconds: float) -> Answe
         beside, message = [*beside, memoryview(message)], b""
     block, places = arena.write(beside) if beside else (None, [])
     return Answer(failed=failed, message=message, block=block, places=places, seconds=seconds)
-
-
-def _told(error: Exception) -> Exception:
-    """The error as it can travel: a traceback cannot, its text can."""
-    if not isinstance(error, KUberError):
-        error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever its class does
-        return TrainingError(f"A work step failed: {type(error).__name__}: {error}.")
-    return error
 
 
 def _mapped(spans: Sequence[Span], known: dict[int, int]) -> list[memoryview]:
