@@ -119,6 +119,45 @@ def test_a_database_that_was_away_is_looked_into_again_and_nobody_looks_for_nobo
     run(act())
 
 
+def test_a_number_that_was_never_given_stops_nobody():
+    """As of a hub that was restored from an older backup, or of somebody who means ill."""
+
+    async def act():
+        shelf = Shelf()
+        for _ in range(5):
+            shelf.add()
+        news = shelf.news()
+        ahead = asyncio.create_task(news.wait(10**17, 20))
+        await asyncio.sleep(0.05)
+        assert await news.last() == 5
+        follower = asyncio.create_task(take(news, 5, 1))
+        before = shelf.looks
+        await asyncio.sleep(0.6)
+        assert shelf.looks - before < 10  # it waits, and does not go round and round
+        shelf.add()
+        assert await asyncio.wait_for(follower, 5) == [6]
+        ahead.cancel()
+
+    run(act())
+
+
+def test_whoever_waits_survives_a_look_that_breaks():
+    async def act():
+        shelf = Shelf()
+        news = shelf.news()
+        follower = asyncio.create_task(take(news, 0, 1))
+        await asyncio.sleep(0.05)
+        read, shelf.entries = shelf.entries, None  # no error of ours
+        await asyncio.sleep(0.4)
+        shelf.entries = read
+        shelf.add()
+        with pytest.raises(TypeError):  # told to whoever looked next
+            await asyncio.wait_for(follower, 5)
+        assert await asyncio.wait_for(take(news, 0, 1), 5) == [1]
+
+    run(act())
+
+
 @pytest.fixture
 def watcher(registry_service, enrolled):
     credentials = Credentials(token=enrolled("watcher").headers["Authorization"].split()[1])

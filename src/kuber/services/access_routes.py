@@ -106,7 +106,8 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="To wait for the first.")] = 0.0,
     ) -> PageBody[AuditBody]:
         """Publications since the answer before, as soon as there is one: its cursor is what to ask `after` next."""
-        number = await news.last() if after is None else after
+        last = await news.last()
+        number = last if after is None else min(after, last)
         end = time.monotonic() + seconds
         while True:
             found = await news.after(number, limit=MAX_LIMIT)

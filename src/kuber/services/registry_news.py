@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from fastapi.sse import ServerSentEvent
 
@@ -55,11 +56,13 @@ class News:
     async def after(self, number: int, *, limit: int) -> list[Notice]:
         """What came after this number, first come first; nothing when nothing did."""
         if self._watch is not None and number >= self._from:
-            return [notice for notice in self._kept if notice.number > number][:limit]
+            newer = list(takewhile(lambda notice: notice.number > number, reversed(self._kept)))
+            return newer[::-1][:limit]
         return [_notice(number, entry) for number, entry in await self._read(number, limit)]
 
     async def follow(self, number: int, *, limit: int) -> AsyncIterator[Notice]:
         """What came after this number and what is yet to come, without an end."""
+        number = min(number, await self.last())
         while True:
             for notice in await self.after(number, limit=limit):
                 number = notice.number
@@ -67,14 +70,16 @@ class News:
             await self.wait(number)
 
     async def wait(self, number: int, seconds: float | None = None) -> None:
-        """Return when something came after this number, or so many seconds are over."""
+        """Return when something came after this number, or so many seconds are over; perhaps earlier."""
         self._waiting += 1
         try:
             async with asyncio.timeout(seconds):
+                last = await self._last() if self._watch is None else self._until
                 if self._watch is None:
-                    self._from = self._until = number
+                    # Not from a number that was never given: a hub from a backup has fewer events than it told.
+                    self._from = self._until = min(number, last)
                     self._watch = asyncio.create_task(self._look())
-                while self._until <= number:
+                if self._until <= number:
                     await self._changed.wait()
         except TimeoutError:
             pass
@@ -96,13 +101,17 @@ class News:
                     self._until = found[-1][0]
                     while len(self._kept) > KEPT:
                         self._from = self._kept.popleft().number
-                    self._changed.set()
-                    self._changed = asyncio.Event()
+                    self._tell()
                 await asyncio.sleep(POLL_SECONDS)
                 idle = 0 if self._waiting else idle + 1
         finally:
             self._watch = None
             self._kept.clear()
+            self._tell()  # whoever waits still begins another watch
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def _notice(number: int, entry: AuditEntry) -> Notice:

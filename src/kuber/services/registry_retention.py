@@ -10,6 +10,8 @@ from kuber.domain.verification import Standing
 from kuber.services.registry_audit import note
 from kuber.services.registry_tables import knowledge
 
+AT_ONCE = 64  # records withdrawn with one publication: what there is more goes with the next ones
+
 
 def retire(connection: Connection, record: Knowledge, *, best: int, now: datetime) -> list[str]:
     """Withdraw what is worse than the `best` best of the publisher's on the task of its newest record: their ids.
@@ -32,6 +34,7 @@ def retire(connection: Connection, record: Knowledge, *, best: int, now: datetim
         )
         .order_by(row.accuracy.desc(), row.seq.desc())
         .offset(best)
+        .limit(AT_ONCE)
     )
     ended = connection.execute(older).all()
     for seq, id in ended:
