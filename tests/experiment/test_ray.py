@@ -125,6 +125,9 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
         # Where the file has the samples that were meant, it is used.
         same = Samples(path=tmp_path / "ours.safetensors", part="train")
         assert machine.submit(work(deeds.read, samples=same)).result() == (labels.sum(), str(same.path))
+        # Labels that are told otherwise are told so there too.
+        few = Samples(path=same.path, part="train", rows=np.array([0, 1])).told_as([5, 7])
+        assert machine.submit(work(deeds.read, samples=few)).result()[0] == 12
 
     # Neither a kept file that was damaged nor another one of that name is taken for what was meant.
     _kept(digest).write_bytes(b"something else")

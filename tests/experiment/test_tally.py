@@ -97,3 +97,13 @@ def test_an_entity_is_hurt_when_it_ends_lower_than_alone():
     rows = [made("local", 0, 5, 5, 5), made("other", 0, 4, 5, 6)]
     other = summaries(rows)[1]
     assert (other.entities_hurt, other.entities) == (1, 3)
+
+
+def test_entities_that_ended_no_round_are_paired_with_nobody():
+    def some(strategy: str, corrects: dict[int, int]) -> Row:
+        return row(strategy, 0, [standing(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
+
+    alone, together = some("local", {0: 5, 2: 5}), some("kuber", {1: 1, 2: 4})
+    assert alone.accuracies == (0.25, None, 0.25)
+    (_, found) = summaries([alone, together])
+    assert (found.entities, found.entities_hurt) == (2, 1)

@@ -19,9 +19,10 @@ from kuber.experiment.engines import Choice, Engine, Inline, engine
 from kuber.experiment.entities import make_learners
 from kuber.experiment.ledger import Ledger, Standing
 from kuber.experiment.methods import Unwatched, perform
+from kuber.experiment.road import Gate, Road
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import Simulation, simulated_runtime
-from kuber.experiment.world import Absence, Link, Span
+from kuber.experiment.world import Absence, Conditions, Link, Span
 from kuber.experiment.world_file import PRESETS
 from kuber.settings import Settings
 
@@ -143,6 +144,20 @@ def test_a_crash_at_any_moment_publishes_and_ends_each_round_once(cache, tmp_pat
         assert [record.sequence for record in records] == list(range(1, len(records) + 1))
 
 
+@pytest.mark.parametrize("end", [float("inf"), 60.0])
+def test_an_absence_in_the_last_call_of_a_round_leaves_log_and_ledger_at_one(end, cache, tmp_path):
+    """While it tells the hub of its round, the round has not ended."""
+    scene = made(cache)
+    scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.5)))
+    usual = Lived(scene, tmp_path)
+    reporting = usual.at(usual.of(2, "round-ended")[1]) - 0.25
+    lived = Lived(replace(scene, world=scene.world.change(2, absences=(Absence(reporting, end),))), tmp_path)
+    ended = lived.of(2, "round-ended")
+    assert [event.round for event in ended] == lived.rounds(2) == ([1] if end > 60 else [1, 2, 3, 4])
+    times = [one.time for one in lived.standings if one.entity == 2]
+    assert times == pytest.approx([lived.at(event) for event in ended], abs=1e-5)
+
+
 def test_who_leaves_does_nothing_more(cache, tmp_path, plain):
     scene = made(cache)
     time = plain.at(plain.of(3, "round-ended")[1]) + 0.001
@@ -182,6 +197,27 @@ def test_calls_and_bytes_take_their_time(cache, tmp_path):
         trained, published = far.of(2, "evaluated")[0], far.of(2, "published")[0]
         assert far.at(published) - far.at(trained) >= least
         assert far.rounds(2) == [1, 2, 3, 4]
+
+
+def test_cuts_that_touch_are_one():
+    passed = [0.0]
+    road = Road(
+        Conditions(speed=1.0, cuts=(Span(1.0, 2.0), Span(2.0, 5.0), Span(5.0, 5.5))),
+        Gate(10.0),
+        patience=4.0,
+        clock=lambda: passed[-1],
+        pause=lambda seconds: passed.append(passed[-1] + seconds),
+    )
+    passed.append(1.5)
+    road.travel()
+    assert passed[-1] == 5.5
+
+
+def test_a_call_without_weights_waits_for_nobody():
+    gate = Gate(10.0)
+    assert gate.serve(0.0, 100) == 10.0
+    assert gate.serve(1.0, 0) == 0.0
+    assert gate.serve(1.0, 10) == 10.0
 
 
 def test_others_find_nothing_before_it_has_arrived(cache, tmp_path):

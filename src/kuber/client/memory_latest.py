@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.query import RECALL_UNIT
+from kuber.domain.ranking import recalls
 
 Subject = tuple[str, str, Digest]  # entity, task name, test set
 
@@ -57,10 +57,6 @@ class Latest:
         self._best: list[tuple[float, int]] = []  # (-accuracy, place)
         self._keys: dict[int, tuple[float, int]] = {}  # place -> its entry there
 
-    def of(self, subject: Subject) -> int | None:
-        """The place of the latest record of this subject."""
-        return self._places.get(subject)
-
     def set(self, subject: Subject, place: int, record: Knowledge) -> None:
         """Let this record be the latest of its subject."""
         self.clear(subject)
@@ -69,8 +65,7 @@ class Latest:
         insort(self._ordered, place)
         self._keys[place] = key = (-trusted.accuracy, place)
         insort(self._best, key)
-        counts = zip(trusted.correct, trusted.total, strict=True)
-        self.recalls.put(place, [correct * RECALL_UNIT // total if total else 0 for correct, total in counts])
+        self.recalls.put(place, recalls(trusted))
 
     def clear(self, subject: Subject) -> None:
         """Let the subject have none."""

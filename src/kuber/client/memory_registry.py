@@ -164,7 +164,7 @@ class MemoryRegistry:
                     break
                 if place in self._withdrawn:
                     continue
-                if _matches(record, query) and (not query.latest or self._is_latest(place, query)):
+                if _matches(record, query):
                     found.append(record)
                 if len(found) > query.limit:
                     break
@@ -250,9 +250,6 @@ class MemoryRegistry:
     def _latest_of(self, query: Query) -> Latest:
         """Where only trained knowledge is asked for, a new initial checkpoint does not hide it."""
         return self._latest_trained if query.initial is False else self._latest
-
-    def _is_latest(self, place: int, query: Query) -> bool:
-        return self._latest_of(query).of(_subject(self._records[place])) == place
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].trusted, query.classes), place

@@ -270,10 +270,10 @@ class Entity:
 
     def _end_round(self) -> None:
         journal, state = self._journal, self._journal.state
-        name = self.checkpoints.save_round(state.round, state.weights)
         if self.reports:
             report = partial(self.registry.report, self._membership.id, round=state.round, evaluation=self._own)
             self._line.ask(report, None)
+        name = self.checkpoints.save_round(state.round, state.weights)
         journal.append("round-ended", {"accuracy": self._own.accuracy, "checkpoint": name})
         journal.save(stage="ended", previous=self._own, own=None, start=None, absorption=None)
 

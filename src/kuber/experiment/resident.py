@@ -64,7 +64,6 @@ class Resident:
         self._absences = deque(conditions.absences)
         self._life: greenlet | None = None
         self._state: State | None = None  # at its last checkpoint
-        self._saved: tuple[int, str | None] = 0, None  # the last round that was handed on, and its file
         self._busy = 0.0  # real seconds of computing
         self._round = 0
         self._seq = 0
@@ -100,10 +99,8 @@ class Resident:
         return self._state
 
     def save_round(self, round: int, weights: Weights) -> str | None:
-        """Hand on the model of a round, once: a life that ended before its checkpoint ends the round again."""
-        if self._saved[0] != round:
-            self._saved = round, self._home.end_round(self.index, round, weights, self._busy)
-        return self._saved[1]
+        """Hand on the model of a round. No time goes by from here to the checkpoint, so no round ends twice."""
+        return self._home.end_round(self.index, round, weights, self._busy)
 
     def _plan_return(self, when: float, act: Callable[[], None]) -> None:
         """Plan to be there at this time, or when the absence is over that it lies in."""
@@ -136,8 +133,8 @@ class Resident:
             drive(self._make(self).steps(), self._do)
         except ServiceUnavailableError:  # away before the first round, or with something still to be told
             now = self._agenda.now
-            cut = next(cut for cut in self.conditions.cuts if now in cut)
-            self._plan_return(cut.end, self._begin)
+            over = next((cut.end for cut in self.conditions.cuts if now in cut), now)
+            self._plan_return(over, self._begin)
 
     def _do(self, work: Work) -> Any:
         duration = work.cost / self.conditions.speed

@@ -23,7 +23,9 @@ class Gate:
     _free: float = 0.0
 
     def serve(self, now: float, size: int) -> float:
-        """The seconds from now until `size` bytes are through."""
+        """The seconds from now until `size` bytes are through; a call without weights passes by."""
+        if size == 0:
+            return 0.0
         self._free = max(self._free, now) + size / self.bandwidth
         return self._free - now
 
@@ -65,8 +67,8 @@ class Road:
             self._pause(cut.start - now)
 
     def _await_hub(self) -> None:
-        now = self._clock()
         for cut in self._conditions.cuts:
+            now = self._clock()
             if now in cut:
                 if cut.end - now > self._patience:
                     self._pause(self._patience)

@@ -31,7 +31,7 @@ def row(
     last = max(standing.round for standing in standings)
     final = list({standing.entity: standing for standing in standings}.values())  # of who left: where it had come to
     final.sort(key=lambda standing: standing.entity)
-    accuracies = tuple(standing.evaluation.accuracy for standing in final)
+    by_entity = {standing.entity: standing.evaluation.accuracy for standing in final}
     counts = [class_counts[standing.entity] for standing in final]
     recalls = [standing.evaluation.recalls for standing in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
@@ -40,8 +40,8 @@ def row(
         strategy=strategy,
         seed=seed,
         rounds=last,
-        mean_accuracy=fmean(accuracies),
-        worst_accuracy=min(accuracies),
+        mean_accuracy=fmean(by_entity.values()),
+        worst_accuracy=min(by_entity.values()),
         personal_accuracy=fmean(map(personal, recalls, counts)),
         absent_accuracy=fmean(absent) if absent else None,
         samples_trained=total.samples_trained,
@@ -52,7 +52,7 @@ def row(
         wall_seconds=total.seconds,
         deliveries=len(deliveries),
         deliveries_hurt=sum(delivery.kept and delivery.after < delivery.before for delivery in deliveries),
-        accuracies=accuracies,
+        accuracies=tuple(by_entity.get(entity) for entity in range(len(class_counts))),
         curve=tuple(_point(number, standings) for number in range(1, last + 1)),
     )
 
@@ -98,11 +98,12 @@ def _summary(name: str, rows: list[Row], floor: dict[int, Row]) -> Summary:
         worst_difference=None
         if name == FLOOR
         else difference([mine.worst_accuracy - base.worst_accuracy for mine, base in pairs]),
-        entities=sum(len(one.accuracies) for one in rows),
+        entities=sum(accuracy is not None for one in rows for accuracy in one.accuracies),
         entities_hurt=sum(
             after < alone
             for mine, base in pairs
             for after, alone in zip(mine.accuracies, base.accuracies, strict=True)
+            if after is not None and alone is not None
         ),
         deliveries=sum(one.deliveries for one in rows),
         deliveries_hurt=sum(one.deliveries_hurt for one in rows),

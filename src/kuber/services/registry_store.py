@@ -204,7 +204,6 @@ class RegistryStore:
         if not new:  # another request with this key was faster, and its record has pins of its own
             self._unpin(id)
         for old in retired:
-            self._known.forget(old)
             self._unpin(old)
         return stored, new
 

@@ -42,7 +42,8 @@ def _collect(store: VaultStore, uploads: Uploads, grace: timedelta) -> Collectio
                     store.shelves.remove(digest)
                 except ServiceError as error:
                     log.warning("the bytes of %s stay until the next start: %s", digest, error)
-                blobs, size = blobs + 1, size + length
+                else:
+                    blobs, size = blobs + 1, size + length
     return Collection(blobs=blobs, size=size, leftovers=store.shelves.sweep() + uploads.sweep())
 
 

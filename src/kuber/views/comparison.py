@@ -45,7 +45,7 @@ class Row:
     wall_seconds: float  # of computing, on one core
     deliveries: int
     deliveries_hurt: int  # kept, though accuracy on the common test set fell
-    accuracies: tuple[float, ...]  # of each entity
+    accuracies: tuple[float | None, ...]  # of each entity; None of one that ended no round
     curve: tuple[Point, ...]
 
 

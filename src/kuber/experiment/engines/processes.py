@@ -104,6 +104,7 @@ class Processes:
         try:
             found = worker.opened(answer)
         except (EOFError, OSError):
+            task.tell(None, TrainingError("What a worker answered cannot be read: it ended, or memory is short."))
             raise
         except Exception as error:  # noqa: BLE001 - what was raised there may not be raised here
             found = None, error
@@ -126,6 +127,9 @@ class Processes:
                 parts.append(Part(np.frombuffer(message, np.uint8), None))
                 message = b""
             spans = self._spans(parts, task, worker)
+        except BrokenPipeError:
+            worker.under_way.append(task)  # it is gone; its pipe says so to who listens, who tells all that wait
+            return
         except Exception as error:  # noqa: BLE001 - a step that cannot travel, or no room: whoever asks is told
             task.tell(None, error)
             return

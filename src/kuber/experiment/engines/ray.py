@@ -233,7 +233,7 @@ class _SamplesPacker(Packer):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Samples):
             path = Path(os.path.abspath(value.path))
-            return _samples, (str(path), self.context(path).digest.hex, value.part, value.rows)
+            return _samples, (str(path), self.context(path).digest.hex, value.part, value.rows, value.labels_as)
         return super().reducer_override(value)
 
 
@@ -274,7 +274,7 @@ def _begin() -> None:
 _here: dict[tuple[str, str], Path] = {}  # path and digest that a task was told -> where this process found the file
 
 
-def _samples(path: str, digest: str, part: str, rows: Any) -> Samples:
+def _samples(path: str, digest: str, part: str, rows: Any, labels_as: tuple[int, ...] | None) -> Samples:
     """The samples that a task was told of, from a file that surely has them."""
     key = path, digest
     if key not in _here:
@@ -284,7 +284,7 @@ def _samples(path: str, digest: str, part: str, rows: Any) -> Samples:
                 break
         else:
             raise _MissingError(path)
-    return Samples(path=_here[key], part=part, rows=rows)
+    return Samples(path=_here[key], part=part, rows=rows, labels_as=labels_as)
 
 
 def _kept(digest: str) -> Path:
