@@ -208,6 +208,17 @@ def test_a_url_that_is_over_is_asked_for_again_or_left(vault):
     assert len(vault.beside) == 1  # what is refused once is no outage
 
 
+def test_who_answers_in_place_of_the_bucket_does_not_keep_the_blob_from_anybody(vault, monkeypatch, script, reply):
+    """A portal that wants a login, for one: its page is no blob, and the vault has the right one."""
+    data = random.Random(7).randbytes(400_000)
+    digest = vault.put(data).digest
+    portal = script(*[reply(body=b"<html>Log in first.</html>")] * 3)
+    direct = vault._direct.get
+    monkeypatch.setattr(vault._direct, "get", lambda url, download: direct(f"{portal.url}/login", download))
+    assert vault.get(digest) == data
+    assert len(portal.requests) == 1
+
+
 def test_nothing_is_sent_in_the_clear_by_who_uses_tls(script, reply):
     service = script(reply(body=b"bytes"))
     there = DirectUrl(url=f"{service.url}/x", expires_at=None)

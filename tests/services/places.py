@@ -7,6 +7,7 @@ import httpx
 
 from kuber.services.bucket import Bucket
 from kuber.services.vault_bucket import BucketShelves
+from kuber.services.vault_shelves import MARK
 from kuber.services.vault_store import VaultStore
 
 
@@ -57,14 +58,14 @@ class S3Bucket:
         return VaultStore(self.folder, shelves=BucketShelves(Bucket(self.url), **given), **options)
 
     def names(self):
-        """All that lies there, and what was begun to be sent and is hidden."""
+        """All that lies there but the mark, and what was begun to be sent and is hidden."""
         allowed = (
             "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
         )
         begun = httpx.get(self._uploads, headers={"Authorization": allowed}, trust_env=False, verify=False)
         begun.raise_for_status()
         hidden = [f"unfinished {name}" for name in re.findall("<Key>(.*?)</Key>", begun.text)]
-        return sorted([*hidden, *(each.key for each in self._bucket.objects(""))])
+        return sorted([*hidden, *(each.key for each in self._bucket.objects("") if each.key != MARK)])
 
     def read(self, name):
         return b"".join(self._bucket.get(name)[1])

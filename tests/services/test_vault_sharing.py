@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 import signal
 import threading
 from contextlib import ExitStack, closing
@@ -12,7 +13,7 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
-from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.bucket import Bucket
 from kuber.services.vault_bucket import BucketShelves
 from kuber.services.vault_collection import collect, collecting
@@ -67,6 +68,36 @@ def test_what_one_stores_another_serves_keeps_and_collects(opened, place, weight
     with pytest.raises(KnowledgeNotFoundError):
         one.get(artifact.digest)
     assert place.names() == []
+
+
+def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, bucket_url):
+    """A slip of the pen in --data or --store would drop the rows of all that lies elsewhere."""
+
+    def vault(name, url=None):
+        shelves = BucketShelves(Bucket(url)) if url else None
+        return closing(VaultStore(tmp_path / name, shelves=shelves, database=vault_database))
+
+    with vault("one") as store:
+        kept = store.put(b"a blob")
+    for name, url in (("other", None), ("third", bucket_url)):
+        with pytest.raises(ServiceError, match="blobs in another place"), vault(name, url):
+            pass
+    with vault("one") as store:
+        assert store.get(kept.digest) == b"a blob"
+    shutil.copytree(tmp_path / "one" / "blobs", tmp_path / "moved" / "blobs")
+    shutil.copy(tmp_path / "one" / "mark", tmp_path / "moved" / "mark")
+    with vault("moved") as store:
+        assert store.get(kept.digest) == b"a blob"
+
+
+def test_a_bucket_keeps_the_mark_of_its_index(opened, place, vault_database, tmp_path, s3):
+    with closing(VaultStore(tmp_path / "own", shelves=BucketShelves(Bucket(place.url)))) as store:
+        kept = store.put(b"a blob")
+    # An index that is lost finds the blobs again; and they are those of one index from then on.
+    again = opened()
+    assert again.get(kept.digest) == b"a blob"
+    with pytest.raises(ServiceError, match="here it is none"):
+        VaultStore(tmp_path / "own", shelves=BucketShelves(Bucket(f"{place.url}-misspelt")))
 
 
 def test_an_upload_that_one_announced_is_fetched_by_another(opened, place):

@@ -83,7 +83,6 @@ class HttpService:
         self._client = httpx.Client(
             base_url=self.url,
             headers={PROTOCOL_HEADER: str(PROTOCOL), "User-Agent": f"kuber/protocol-{PROTOCOL}"},
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             # Loading the certificates takes longer than a request.
             verify=_trusted(ca) if address.scheme == "https" else False,
             trust_env=not is_loopback(address.host),  # no proxy between two processes of one machine
@@ -122,15 +121,27 @@ class HttpService:
         repeatable: bool = False,
         acting: str | None = None,
         take: Callable[[httpx.Response], bytes] | None = None,
+        seconds: float | None = None,
     ) -> Answer:
         """The service's answer to one request, made with the token of the entity `acting`; an error is raised.
 
         The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
         `repeatable`. `headers` that depend on what an earlier try brought are asked for at each. `take` reads the
-        body of a success; without it all is read, as JSON.
+        body of a success; without it all is read, as JSON. `seconds` are waited for a byte, when not
+        the usual ones.
         """
         attempt = partial(
-            self._ask, method, path, content, params, headers, key, repeatable=repeatable, acting=acting, take=take
+            self._ask,
+            method,
+            path,
+            content,
+            params,
+            headers,
+            key,
+            repeatable=repeatable,
+            acting=acting,
+            take=take,
+            seconds=seconds,
         )
         try:
             return attempt()
@@ -154,6 +165,7 @@ class HttpService:
         repeatable: bool,
         acting: str | None,
         take: Callable[[httpx.Response], bytes] | None,
+        seconds: float | None,
     ) -> Answer:
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
         added = {KEY_HEADER: key} if key is not None else {}
@@ -173,7 +185,10 @@ class HttpService:
         ):
             with attempt, self._answering():
                 sent = {**added, **((headers() if callable(headers) else headers) or {})}
-                request = self._client.build_request(method, path, content=content, params=asked, headers=sent)
+                timeout = httpx.Timeout(seconds or ANSWER_SECONDS, connect=CONNECT_SECONDS)
+                request = self._client.build_request(
+                    method, path, content=content, params=asked, headers=sent, timeout=timeout
+                )
                 response = self._client.send(request, stream=True)
                 try:
                     self._check_protocol(response)

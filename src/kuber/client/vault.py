@@ -9,12 +9,18 @@ import httpx
 from kuber.client.credentials import Credentials
 from kuber.client.direct import DirectWay
 from kuber.client.download import Download, announced
-from kuber.client.http import WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
+from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import Page
-from kuber.errors import ConflictError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
+from kuber.errors import (
+    ConflictError,
+    KnowledgeError,
+    KnowledgeNotFoundError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from kuber.wire import (
     DIRECT_HEADER,
     AnnouncementBody,
@@ -29,6 +35,7 @@ from kuber.wire import (
 
 WHOLE = 8 << 20  # bytes that are sent in one request; more of them go on where they were cut
 PIECE = 1 << 20
+LOOKED_AT = 10 << 20  # bytes a second that a vault reads and copies in its bucket, at the slowest
 
 
 class HttpVault(HttpService):
@@ -101,8 +108,15 @@ class HttpVault(HttpService):
                 return download.verified()
             if not straight:
                 raise ServiceError(f"The vault at {self.url} redirects who did not ask for it; do not trust it.")
-            if self._direct.get(answer.headers.get("Location", ""), download):
-                return download.verified()
+            try:
+                if self._direct.get(answer.headers.get("Location", ""), download):
+                    return download.verified()
+            except (
+                KnowledgeError,
+                ServiceError,
+            ):  # not the blob: the vault has it, or says why
+                download, straight = Download(digest, self.url), False
+                continue
             straight = download.furthest > before  # else through the vault
 
     def size(self, digest: Digest) -> int | None:
@@ -176,7 +190,9 @@ class HttpVault(HttpService):
         if not self._direct.put(upload.direct, data):
             return upload
         try:
-            return self._told(self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True))
+            # Before it answers the vault reads all of it, and has it copied.
+            seconds = ANSWER_SECONDS + upload.size / LOOKED_AT
+            return self._told(self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True, seconds=seconds))
         except ConflictError:  # what took the bytes was not the vault's bucket
             return upload
         except (KnowledgeNotFoundError, ServiceUnavailableError):  # the answer was lost: it may be stored

@@ -14,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
 from kuber.services.bucket import Bucket, Object, Sender
-from kuber.services.vault_shelves import CHUNK, Hashed, Piece, Seen
+from kuber.services.vault_shelves import CHUNK, MARK, Hashed, Piece, Seen
 
 EXPIRY = timedelta(days=1)  # of what is staged and never gets its place
 
@@ -40,6 +40,16 @@ class BucketShelves:
         probe = staged(secrets.token_hex(16))
         bucket.put(probe, b"Whether a vault may write here.")
         bucket.delete(probe)
+
+    def mark(self) -> str | None:
+        """The name that was given to this prefix of the bucket, if any."""
+        if self.bucket.head(MARK) is None:
+            return None
+        return b"".join(self.bucket.get(MARK)[1]).decode("utf-8", "replace").strip()
+
+    def give_mark(self, mark: str) -> None:
+        """Put its name under the prefix."""
+        self.bucket.put(MARK, mark.encode())
 
     def arrival(self) -> "StagedBlob":
         """A new blob to write, to a key that nobody else knows."""

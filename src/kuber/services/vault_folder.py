@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault_shelves import Hashed, Piece, Seen
+from kuber.services.vault_shelves import MARK, Hashed, Piece, Seen
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
 _SYNC = 8 << 20  # bytes that are begun to be put on disk at a time
@@ -40,6 +40,16 @@ class FolderShelves:
     def path(self, digest: Digest) -> Path:
         """Where the file of this blob is, or would be."""
         return self._blobs / digest.hex[:2] / digest.hex[2:4] / digest.hex
+
+    def mark(self) -> str | None:
+        """The name that was given to this folder, if any."""
+        file = self.folder / MARK
+        return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
+    def give_mark(self, mark: str) -> None:
+        """Write its name into the folder."""
+        (self.folder / MARK).write_text(f"{mark}\n", encoding="utf-8")
+        sync(self.folder)
 
     def arrival(self) -> "FileArrival":
         """A new blob to write, to a file without a name."""

@@ -9,6 +9,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 
 CHUNK = 1 << 20  # bytes read or written at a time
+MARK = "mark"  # where shelves keep their name
 
 Piece = bytes | bytearray | memoryview
 
@@ -19,6 +20,14 @@ class Shelves(Protocol):
     It knows nothing of who holds a blob: the index does, and keeps two hands from the same blob at a time. What fails
     is a ServiceError.
     """
+
+    def mark(self) -> str | None:
+        """The name that these shelves were given, if any."""
+        ...
+
+    def give_mark(self, mark: str) -> None:
+        """Give them a name, which stays with them."""
+        ...
 
     def arrival(self) -> "Arrival":
         """A new blob to write, which has no name yet."""

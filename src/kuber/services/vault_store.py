@@ -1,6 +1,7 @@
 """The store of the vault: blobs on their shelves, and a database that indexes and pins them."""
 
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,9 +22,9 @@ from kuber.services.sqlite import hold
 from kuber.services.vault_folder import FolderShelves
 from kuber.services.vault_incoming import Incoming
 from kuber.services.vault_quota import check_room
-from kuber.services.vault_shelves import Arrival, Reading, Shelves
+from kuber.services.vault_shelves import MARK, Arrival, Reading, Shelves
 from kuber.services.vault_soundness import find_fault, known_fault, remember
-from kuber.services.vault_tables import blob_rows, pin_rows, upload_rows
+from kuber.services.vault_tables import blob_rows, pin_rows, shelf_rows, upload_rows
 
 LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
 _BATCH = 64  # blobs that are guarded at a time
@@ -66,6 +67,8 @@ class VaultStore:
         self.database = Database(place, history="vault")
         try:
             self.shelves: Shelves = shelves or FolderShelves(folder)
+            if shelves is not None or self.database.shared:
+                self._check_mark()
             self._reconcile()
         except OSError as error:
             self.close()
@@ -264,6 +267,23 @@ class VaultStore:
         later = (blob_rows.c.digest == digest.hex) & (blob_rows.c.leased_until < until)
         connection.execute(update(blob_rows).where(later).values(leased_until=until))
         return stored
+
+    def _check_mark(self) -> None:
+        """ServiceError when the index is of other shelves: with these it would lose every row of theirs."""
+        with self.database.locked("mark", "of the shelves"):
+            with self.database.read() as connection:
+                known: str | None = connection.scalar(select(shelf_rows.c.mark))
+            mark = self.shelves.mark()
+            if known is None:
+                if mark is None:
+                    mark = secrets.token_hex(16)
+                    self.shelves.give_mark(mark)
+                self.database.write(lambda connection: connection.execute(insert(shelf_rows), {"mark": mark}))
+            elif mark != known:
+                raise ServiceError(
+                    f"The index is of blobs in another place: its mark is {known}, and here it is {mark or 'none'}. "
+                    f"Name that place, or another database; where the blobs were moved here, write it into {MARK!r}."
+                )
 
     def _reconcile(self) -> None:
         """Make the index say what the shelves hold. Only blobs that the index does not know are read.

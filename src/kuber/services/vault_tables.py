@@ -34,6 +34,8 @@ verdict_rows = Table(
     Column("kind", text(64), primary_key=True),
     Column("fault", Text),  # none where it is sound
 )
+# Which shelves the index is of, where it does not lie beside them: one row.
+shelf_rows = Table("shelves", tables, Column("mark", text(64), primary_key=True))
 upload_rows = Table(
     "uploads",
     tables,

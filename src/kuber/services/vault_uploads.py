@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
@@ -207,10 +207,16 @@ class Uploads:
         return Part(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
 
     def _drop_old_rows(self, ended: datetime) -> int:
-        """Drop rows of vaults that did not come back: how many."""
-        mine = list(self._parts)
+        """Drop rows of vaults that did not come back: how many. Ours are told to be under way still."""
+        mine, now = list(self._parts), self._store.clock()
         old = delete(upload_rows).where(upload_rows.c.begun_at <= ended, upload_rows.c.id.not_in(mine))
-        return self._store.database.write(lambda connection: connection.execute(old).rowcount)
+        fresh = update(upload_rows).where(upload_rows.c.id.in_(mine)).values(begun_at=now)
+
+        def work(connection: Connection) -> int:
+            connection.execute(fresh)
+            return connection.execute(old).rowcount
+
+        return self._store.database.write(work)
 
     def _drop(self, part: "Part") -> None:
         """Row first, then the file: what is left of a crash between them is a file without a row."""
