@@ -16,8 +16,12 @@ import psutil
 import pytest
 import torch
 
+from kuber.domain.digest import Digest
 from kuber.errors import TrainingError
 from kuber.experiment.arena import EXTENT, Writer, located, raw
+from kuber.experiment.stock import ArenaHousing
+from kuber.learning.architectures import describe, initial_weights
+from kuber.learning.weights import dump
 
 
 def bytes_of(*values: int, size: int = 10_000) -> list[memoryview]:
@@ -162,3 +166,17 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureReq
     assert not [path for path in temporary.rglob("*") if path.is_file()]
     time.sleep(0.1)
     assert not [name for name in in_shared_memory() - before if "torch" in name or "kuber" in name]
+
+
+def test_what_nobody_has_any_more_is_forgotten():
+    housing = ArenaHousing(Writer())
+    architecture = describe("mlp", {"input_shape": (4,), "classes": 2})
+    data = dump(initial_weights(architecture, 0))
+    digest = Digest.of(data)
+    weights = housing.load(digest, data, architecture)
+    again = housing.load(digest, data, architecture)
+    assert all(again[name] is weights[name] for name in weights)  # once in memory for all who pulled it
+    del weights, again
+    gc.collect()
+    assert housing._loaded == {}
+    assert housing.load(digest, data, architecture)

@@ -29,6 +29,7 @@ def write_report(
     `plots` holds the PNG images `accuracy`, `partition` and `lineage`, and `world` where one was named; `settings`
     what the run was told, and `labels` names the classes.
     """
+    taught = view.taught
     html = page(
         TEMPLATE,
         images=plots,
@@ -37,9 +38,9 @@ def write_report(
         headline=headline(result),
         deliveries=view.deliveries,
         reasons=any(delivery.reason for delivery in view.deliveries),
-        taught=view.taught,
-        pairs=sorted(view.taught, key=lambda pair: (natural(pair[0]), natural(pair[1]))),
-        teachers=sorted({*view.entities, *(teacher for teacher, _ in view.taught)}, key=natural),
+        taught=taught,
+        pairs=sorted(taught, key=lambda pair: (natural(pair[0]), natural(pair[1]))),
+        teachers=sorted({*view.entities, *(teacher for teacher, _ in taught)}, key=natural),
         as_list=len(view.entities) > MOST_ENTITIES,
         exchanges=exchanges(view),
         entities=view.entities.values(),

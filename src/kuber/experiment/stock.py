@@ -40,8 +40,16 @@ class ArenaHousing:
                 self._arena.looked_at(len(data))  # by whoever merges it
                 return weights
         weights = self.keep(load(data, architecture))
-        self._loaded[digest] = architecture, {name: weakref.ref(tensor) for name, tensor in weights.items()}
+        held = {name: weakref.ref(tensor) for name, tensor in weights.items()}
+        self._loaded[digest] = architecture, held
+        first = next(iter(weights.values()), None)
+        if first is not None:  # without it nobody can be given these weights again
+            weakref.finalize(first, self._forget, digest, held).atexit = False
         return weights
+
+    def _forget(self, digest: Digest, held: dict[str, weakref.ref[Tensor]]) -> None:
+        if self._loaded.get(digest, (None, None))[1] is held:
+            del self._loaded[digest]
 
     def keep(self, weights: Weights) -> Weights:
         self._arena.looked_at(sum(tensor.nbytes for tensor in weights.values()))

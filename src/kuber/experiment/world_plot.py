@@ -1,8 +1,6 @@
 """Accuracy over virtual time, by group of a world: what a straggler, a crowd or a cut does, and to whom; PNG."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from statistics import fmean
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -23,8 +21,7 @@ def world_plot(result: RunResult) -> bytes:
         if len(members) <= FAINT:
             for entity in members:
                 axes.step(entity.ends, entity.accuracies, where="post", color=colour, linewidth=0.7, alpha=0.35)
-        times = sorted({time for entity in members for time in entity.ends})
-        means = [_mean(members, time) for time in times]
+        times, means = _mean_over_time(members)
         label = f"{group.name} ({group.entities})"
         axes.step(times, means, where="post", color=colour, linestyle=dashes, linewidth=2.2, label=label)
     axes.set_title("Held-out accuracy over virtual time: the mean of each group", loc="left", color=INK)
@@ -37,6 +34,18 @@ def world_plot(result: RunResult) -> bytes:
     return as_png(figure)
 
 
-def _mean(members: Sequence[EntityResult], time: float) -> float:
-    known = [(entity, bisect_right(entity.ends, time)) for entity in members]
-    return fmean(entity.accuracies[count - 1] for entity, count in known if count)
+def _mean_over_time(members: Sequence[EntityResult]) -> tuple[list[float], list[float]]:
+    """The times at which a round ended, and from each on the mean of the latest accuracies."""
+    ends = sorted(
+        (time, number, accuracy)
+        for number, entity in enumerate(members)
+        for time, accuracy in zip(entity.ends, entity.accuracies, strict=True)
+    )
+    latest: dict[int, float] = {}
+    sum_of_latest, times, means = 0.0, [], []
+    for time, number, accuracy in ends:
+        sum_of_latest += accuracy - latest.get(number, 0.0)
+        latest[number] = accuracy
+        times.append(time)
+        means.append(sum_of_latest / len(latest))
+    return times, means

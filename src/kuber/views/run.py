@@ -246,8 +246,9 @@ class RunView:
     @property
     def taught(self) -> Counter[tuple[str, str]]:
         """How often (teacher, student), by name, ended in an absorption that was kept."""
+        names = {entity.id: entity.name for entity in self.entities.values()}
         return Counter(
-            (self.name_of(publisher), delivery.student)
+            (names.get(publisher, publisher), delivery.student)
             for delivery in self.deliveries
             if delivery.kept
             for publisher in delivery.publishers
