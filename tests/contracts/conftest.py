@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -12,8 +13,9 @@ from kuber.client.credentials import Credentials
 from kuber.client.memory_registry import MemoryRegistry
 from kuber.client.memory_vault import MemoryVault
 from kuber.client.vault import HttpVault
-from kuber.domain.knowledge import Knowledge
+from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.ports import Registry, Vault
+from kuber.domain.query import Query
 from kuber.experiment.arena import Writer
 from kuber.experiment.recalls import ColumnRecalls
 from kuber.experiment.stock import ArenaBlobs
@@ -87,3 +89,26 @@ def publish(registry: Registry, vault: Vault, samples: Any) -> Callable[..., Kno
         return registry.publish(draft, key=f"act-{next(keys)}")
 
     return act
+
+
+@pytest.fixture
+def entity(registry: Registry, samples: Any) -> str:
+    """The id of somebody who has joined."""
+    return registry.register(samples.name()).id
+
+
+@pytest.fixture
+def discovered(registry: Registry, samples: Any, walk: Any) -> Callable[..., list[Knowledge]]:
+    """Every record of this test's task, in pages of two."""
+
+    def every(**changes: Any) -> list[Knowledge]:
+        query = Query(task=samples.task.name, limit=2, **changes)
+        return walk(lambda cursor: registry.discover(replace(query, cursor=cursor)))
+
+    return every
+
+
+@pytest.fixture
+def stored(vault: Vault, samples: Any) -> Artifact:
+    """Weights that are in the vault."""
+    return vault.put(samples.weights())

@@ -11,39 +11,13 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
-from kuber.domain.member import Key
-from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import (
     ConflictError,
-    CorruptKnowledgeError,
     KnowledgeNotFoundError,
     NotAuthorizedError,
     RequestRejectedError,
 )
-from kuber.signing import Identity
-from kuber.wire import record_bytes, succession_bytes
-
-
-@pytest.fixture
-def entity(registry, samples):
-    return registry.register(samples.name()).id
-
-
-@pytest.fixture
-def stored(vault, samples):
-    return vault.put(samples.weights())
-
-
-@pytest.fixture
-def discovered(registry, samples, walk):
-    """Every record of this test's task, in pages of two."""
-
-    def every(**changes):
-        query = Query(task=samples.task.name, limit=2, **changes)
-        return walk(lambda cursor: registry.discover(replace(query, cursor=cursor)))
-
-    return every
 
 
 @pytest.fixture
@@ -220,143 +194,6 @@ def test_refuses_what_is_too_long_to_send(registry, samples, entity, stored):
         registry.publish(samples.draft(entity, stored, task=task), key="one")
 
 
-def test_discovers_the_best_first_and_older_first_among_equals(publish, entity, discovered):
-    records = [publish(entity, *correct) for correct in ((50, 50), (70, 10), (20, 80), (90, 90), (60, 40))]
-    best = [records[3], records[0], records[2], records[4], records[1]]
-    assert discovered() == best
-
-
-def test_discovers_the_newest_first(publish, entity, discovered):
-    records = [publish(entity, *correct) for correct in ((50, 50), (70, 10), (90, 90))]
-    assert discovered(order="newest") == records[::-1]
-    assert discovered(order="oldest") == records
-
-
-def test_filters(publish, registry, samples, entity, discovered):
-    other = registry.register(samples.name("other")).id
-    mine, better, worse = publish(entity, 50, 50), publish(other, 60, 60), publish(other, 10, 10)
-    elsewhere = replace(samples.task, test_set=Digest.of(b"elsewhere", samples.token.encode()))
-    moved = replace(samples.evaluation(55, 55), test_set=elsewhere.test_set)
-    strange = publish(other, task=elsewhere, evaluation=moved)
-    assert discovered() == [better, strange, mine, worse]
-    assert discovered(test_set=samples.test_set) == [better, mine, worse]
-    assert discovered(test_set=samples.test_set, exclude_entity=entity) == [better, worse]
-    assert discovered(min_accuracy=0.5) == [better, strange, mine]
-    assert discovered(min_accuracy=0.5, order="newest") == [strange, better, mine]
-    assert discovered(min_accuracy=0.61) == []
-    assert registry.discover(Query(task=samples.name("no task"))).items == ()
-
-
-def test_keeps_the_origin(publish, entity):
-    origin = Digest.of(b"initial checkpoint")
-    assert publish(entity, origin=origin, round=0).origin == origin
-    assert publish(entity).origin is None
-
-
-def test_finds_what_descends_from_an_initial_checkpoint(publish, registry, samples, entity, discovered):
-    origin, other = Digest.of(b"initial checkpoint"), registry.register(samples.name("other")).id
-    old, new = publish(entity, 90, 90, origin=origin), publish(entity, 10, 10, origin=origin)
-    theirs = publish(other, 50, 50, origin=origin)
-    publish(other, 80, 80, task=replace(samples.task, name=samples.name("another task")), origin=Digest.of(b"b"))
-    publish(registry.register(samples.name("stranger")).id, 95, 95)
-    assert discovered(origin=origin) == [old, theirs, new]
-    assert discovered(origin=origin, latest=True, order="newest") == [theirs, new]
-    assert discovered(origin=Digest.of(b"none")) == []
-
-
-def test_tells_initial_checkpoints_from_what_was_trained(publish, entity, discovered):
-    initial, trained = publish(entity, round=0), publish(entity, round=1)
-    assert discovered(initial=True) == [initial]
-    assert discovered(initial=False) == [trained]
-
-
-def test_the_latest_of_each_entity_on_each_task(publish, registry, samples, entity, discovered):
-    other = registry.register(samples.name("other")).id
-    publish(entity, 90, 90)
-    theirs = [publish(other, 10 * number, 10) for number in (1, 2, 3)][-1]
-    mine = publish(entity, 50, 50)
-    publish(entity, 80, 80, task=replace(samples.task, name=samples.name("another task")))
-    assert discovered(latest=True) == [mine, theirs]
-    assert discovered(latest=True, order="newest") == [mine, theirs]
-    assert discovered(latest=True, order="classes", classes=(0,)) == [mine, theirs]
-    assert discovered(latest=True, exclude_entity=entity) == [theirs]
-
-
-def test_ranks_by_the_classes_asked_for(publish, entity, discovered):
-    records = [publish(entity, *correct) for correct in ((50, 33), (70, 10), (20, 33), (90, 90), (60, 34))]
-    assert discovered(order="classes", classes=(1,)) == [records[n] for n in (3, 4, 0, 2, 1)]
-    assert discovered(order="classes", classes=(0, 1)) == [records[n] for n in (3, 4, 0, 1, 2)]
-    assert discovered(order="classes", classes=(7,)) == records
-
-
-def test_pages_by_classes_hold_each_record_once(publish, samples, entity, discovered):
-    """Thirds are no whole millionths: both sides of a page must round them alike."""
-    counts = [(1, 0, 1), (1, 0, 2), (1, 0, 1), (2, 3, 1), (0, 3, 3)]
-    task = replace(samples.task, labels=("a", "b", "c"))
-    records = [publish(entity, task=task, evaluation=samples.evaluation(*correct, total=3)) for correct in counts]
-    assert discovered(order="classes", classes=(0,)) == [records[n] for n in (3, 0, 1, 2, 4)]
-    assert discovered(order="classes", classes=(0, 2)) == [records[n] for n in (4, 1, 3, 0, 2)]
-
-
-def test_a_new_initial_checkpoint_hides_no_trained_knowledge(publish, entity, discovered):
-    trained = publish(entity, 50, 50)
-    initial = publish(entity, 10, 10, round=0)
-    for order in ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)}):
-        assert discovered(latest=True, initial=False, **order) == [trained]
-        assert discovered(latest=True, **order) == [initial]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"order": "classes", "classes": (1, 1)},
-        {"order": "classes"},
-        {"classes": (1,)},
-        {"order": "classes", "classes": (-1,)},
-    ],
-)
-def test_classes_go_with_their_order(changes):
-    with pytest.raises(ValueError, match="classes"):
-        Query(**changes)
-
-
-def test_pages_hold_still_while_others_publish(publish, registry, samples, entity):
-    first, second, third = publish(entity, 90, 90), publish(entity, 50, 50), publish(entity, 50, 50)
-    page = registry.discover(Query(task=samples.task.name, limit=2))
-    assert page.items == (first, second)
-    publish(entity, 95, 95)
-    late = publish(entity, 50, 50)
-    rest = registry.discover(Query(task=samples.task.name, limit=2, cursor=page.cursor))
-    assert rest.items == (third, late)
-    assert rest.cursor is None
-
-
-@pytest.mark.parametrize("cursor", ["nonsense", "", "accuracy:", "accuracy:-1", "newest:99999999999999999999"])
-def test_refuses_cursors_that_it_did_not_give(registry, cursor):
-    with pytest.raises(RequestRejectedError):
-        registry.discover(Query(cursor=cursor))
-    with pytest.raises(RequestRejectedError):
-        registry.members(cursor=cursor)
-    with pytest.raises(RequestRejectedError):
-        registry.deliveries(cursor=cursor)
-
-
-def test_refuses_cursors_of_another_order(publish, registry, samples, entity):
-    for _ in range(2):
-        publish(entity)
-    cursor = registry.discover(Query(task=samples.task.name, limit=1)).cursor
-    with pytest.raises(RequestRejectedError):
-        registry.discover(Query(task=samples.task.name, limit=1, cursor=cursor, order="newest"))
-
-
-@pytest.mark.parametrize("limit", [0, -1, 1001])
-def test_refuses_pages_of_impossible_size(registry, limit):
-    with pytest.raises(RequestRejectedError):
-        registry.members(limit=limit)
-    with pytest.raises(RequestRejectedError):
-        registry.deliveries(limit=limit)
-
-
 @pytest.mark.parametrize("id", ["nothing", "", ".", "..", "a/b", "../entities", "a?b", "ü", "x" * 300])
 def test_knows_what_it_has_not(registry, id):
     with pytest.raises(KnowledgeNotFoundError):
@@ -400,74 +237,6 @@ def test_a_withdrawn_record_is_found_no_more(publish, registry, entity, discover
     assert discovered() == discovered(latest=True) == []
     with pytest.raises(KnowledgeNotFoundError):
         registry.withdraw("nothing")
-
-
-def test_a_member_is_told_by_its_id(registry, entity):
-    (member,) = [one for one in registry.members(limit=1000).items if one.id == entity]
-    assert registry.member(entity) == member
-    with pytest.raises(KnowledgeNotFoundError):
-        registry.member("nobody")
-
-
-def as_signed(registry, draft, *, key):
-    """Publish a draft as it is: the registry of these tests would sign it itself."""
-    plain = HttpRegistry if isinstance(registry, HttpRegistry) else type(registry)
-    return plain.publish(registry, draft, key=key)
-
-
-@pytest.fixture
-def signer(registry, samples):
-    """An entity with a key, and the key."""
-    identity = registry.credentials.identity if isinstance(registry, HttpRegistry) else Identity.new()
-    return registry.register(samples.name("signer"), public_key=identity.public_key), identity
-
-
-def test_a_name_belongs_to_a_key(registry, signer):
-    member, identity = signer
-    assert registry.register(member.name, public_key=identity.public_key) == member
-    with pytest.raises(ConflictError):
-        registry.register(member.name, public_key=Identity.new().public_key)
-
-
-def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
-    member, identity = signer
-    draft = replace(samples.draft(member.id, stored), sequence=7)
-    signed = replace(draft, signature=identity.sign(record_bytes(draft)))
-    record = as_signed(registry, signed, key="one")
-    assert (record.sequence, record.signature) == (7, signed.signature)
-    assert as_signed(registry, signed, key="one") == record
-    assert registry.member(member.id).sequence == 7
-    for sequence in (6, 7):
-        late = replace(draft, sequence=sequence)
-        late = replace(late, signature=identity.sign(record_bytes(late)))
-        with pytest.raises(ConflictError, match="sent once"):
-            as_signed(registry, late, key=f"late {sequence}")
-
-
-@pytest.mark.parametrize("change", [{"round": 3}, {"signature": "0" * 128}, {"sequence": 8}])
-def test_what_was_changed_is_refused(registry, signer, samples, stored, change):
-    member, identity = signer
-    draft = replace(samples.draft(member.id, stored), sequence=7)
-    signed = replace(draft, signature=identity.sign(record_bytes(draft)))
-    with pytest.raises(CorruptKnowledgeError):
-        as_signed(registry, replace(signed, **change), key="one")
-    with pytest.raises(RequestRejectedError, match="sign it"):
-        as_signed(registry, draft, key="two")
-
-
-def test_a_key_follows_another(registry, signer):
-    member, identity = signer
-    key = Key(public_key=Identity.new().public_key, since=5)
-    with pytest.raises(RequestRejectedError):
-        registry.change_key(member.id, key)
-    with pytest.raises(CorruptKnowledgeError):
-        registry.change_key(member.id, replace(key, signature="0" * 128))
-    vouched = replace(key, signature=identity.sign(succession_bytes(member.id, key)))
-    changed = registry.change_key(member.id, vouched)
-    assert changed.keys == (*member.keys, vouched)
-    assert registry.change_key(member.id, vouched) == changed
-    assert registry.member(member.id).key_for(4) == member.keys[0]
-    assert registry.member(member.id).key_for(5) == vouched
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+"""What every registry holds of the keys of its members, and of what they sign."""
+
+from dataclasses import replace
+
+import pytest
+
+from kuber.client.registry import HttpRegistry
+from kuber.domain.member import Key
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+)
+from kuber.signing import Identity
+from kuber.wire import record_bytes, succession_bytes
+
+
+def test_a_member_is_told_by_its_id(registry, entity):
+    (member,) = [one for one in registry.members(limit=1000).items if one.id == entity]
+    assert registry.member(entity) == member
+    with pytest.raises(KnowledgeNotFoundError):
+        registry.member("nobody")
+
+
+def as_signed(registry, draft, *, key):
+    """Publish a draft as it is: the registry of these tests would sign it itself."""
+    plain = HttpRegistry if isinstance(registry, HttpRegistry) else type(registry)
+    return plain.publish(registry, draft, key=key)
+
+
+@pytest.fixture
+def signer(registry, samples):
+    """An entity with a key, and the key."""
+    identity = registry.credentials.identity if isinstance(registry, HttpRegistry) else Identity.new()
+    return registry.register(samples.name("signer"), public_key=identity.public_key), identity
+
+
+def test_a_name_belongs_to_a_key(registry, signer):
+    member, identity = signer
+    assert registry.register(member.name, public_key=identity.public_key) == member
+    with pytest.raises(ConflictError):
+        registry.register(member.name, public_key=Identity.new().public_key)
+
+
+def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
+    member, identity = signer
+    draft = replace(samples.draft(member.id, stored), sequence=7)
+    signed = replace(draft, signature=identity.sign(record_bytes(draft)))
+    record = as_signed(registry, signed, key="one")
+    assert (record.sequence, record.signature) == (7, signed.signature)
+    assert as_signed(registry, signed, key="one") == record
+    assert registry.member(member.id).sequence == 7
+    for sequence in (6, 7):
+        late = replace(draft, sequence=sequence)
+        late = replace(late, signature=identity.sign(record_bytes(late)))
+        with pytest.raises(ConflictError, match="sent once"):
+            as_signed(registry, late, key=f"late {sequence}")
+
+
+@pytest.mark.parametrize("change", [{"round": 3}, {"signature": "0" * 128}, {"sequence": 8}])
+def test_what_was_changed_is_refused(registry, signer, samples, stored, change):
+    member, identity = signer
+    draft = replace(samples.draft(member.id, stored), sequence=7)
+    signed = replace(draft, signature=identity.sign(record_bytes(draft)))
+    with pytest.raises(CorruptKnowledgeError):
+        as_signed(registry, replace(signed, **change), key="one")
+    with pytest.raises(RequestRejectedError, match="sign it"):
+        as_signed(registry, draft, key="two")
+
+
+def test_a_key_follows_another(registry, signer):
+    member, identity = signer
+    key = Key(public_key=Identity.new().public_key, since=5)
+    with pytest.raises(RequestRejectedError):
+        registry.change_key(member.id, key)
+    with pytest.raises(CorruptKnowledgeError):
+        registry.change_key(member.id, replace(key, signature="0" * 128))
+    vouched = replace(key, signature=identity.sign(succession_bytes(member.id, key)))
+    changed = registry.change_key(member.id, vouched)
+    assert changed.keys == (*member.keys, vouched)
+    assert registry.change_key(member.id, vouched) == changed
+    assert registry.member(member.id).key_for(4) == member.keys[0]
+    assert registry.member(member.id).key_for(5) == vouched
