@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, create_engine, text
 from starlette.testclient import TestClient
 
 from kuber.domain.delivery import Delivery
@@ -204,20 +204,39 @@ def access_on(store):
     return RegistryAccess(store.database, clock=lambda: datetime.now(UTC), ids=sortable_id)
 
 
-@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
-def test_a_server_is_asked_in_threads_and_a_file_in_place(place, request, tmp_path, vault_store):
-    database = tmp_path / "r.sqlite" if place == "sqlite" else request.getfixturevalue("registry_database")
-    with closing(RegistryStore(database, vault=vault_store)) as store:
-        threads = set()
+def test_while_a_server_is_waited_for_the_event_loop_goes_on(registry_database, vault_store):
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as store,
+        create_engine(registry_database).connect() as other,
+    ):
+        other.execute(text("SELECT pg_advisory_lock(7)"))
+
+        def look(statement):
+            with store.database.look() as connection:
+                return threading.get_ident(), connection.scalar(text(statement))
 
         async def both():
-            for _ in range(2):
-                threads.add(await store.database.ask(threading.get_ident))
-            return threading.get_ident()
+            waiting = asyncio.create_task(store.database.ask(look, "SELECT 1 FROM pg_advisory_xact_lock(7)"))
+            quick = await store.database.ask(look, "SELECT 2")
+            assert not waiting.done()
+            other.execute(text("SELECT pg_advisory_unlock(7)"))
+            return await waiting, quick
 
-        loop = asyncio.run(both())
-        assert (threads == {loop}) == (place == "sqlite")
-        assert (loop in threads) == (place == "sqlite")
+        here = threading.get_ident()
+        assert asyncio.run(both()) == ((here, 1), (here, 2))
+
+
+def test_readers_of_both_kinds_cannot_write(registry_database, vault_store):
+    with closing(RegistryStore(registry_database, vault=vault_store)) as store:
+
+        def write():
+            for begin in (store.database.read, store.database.look):
+                with pytest.raises(ServiceUnavailableError, match="read-only transaction"), begin() as connection:
+                    connection.execute(text("DELETE FROM knowledge"))
+            return True
+
+        assert write()
+        assert asyncio.run(store.database.ask(write))
 
 
 def test_what_the_database_does_not_take_is_a_problem_document(stores):

@@ -101,7 +101,8 @@ def test_entities_of_all_strategies_ask_in_many_ways():
 @pytest.mark.parametrize("query", [*asked_by_entities(), *asked_by_the_hub()], ids=told)
 def test_no_question_reads_or_sorts_all_records(crowd, query):
     with crowd.read() as connection:
-        made = discovery(query).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        asked, values = discovery(query)
+        made = asked.params(values).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         statement = str(made).replace("%%", "%")
         if crowd.shared:
             explain = "EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) "
@@ -140,7 +141,11 @@ def check_postgresql(plan, query):
             rows = (node["Actual Rows"] + removed) * node["Actual Loops"]
             read[node["Relation Name"]] = read.get(node["Relation Name"], 0) + rows
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "knowledge"]
-    assert read["knowledge"] <= max(ENTITIES, 2 * query.limit), plan
+    # Without statistics, as in the first minute of a hub, a join of the two may read one for each row of the other.
+    alone = query.latest and query.order != "accuracy" and query.standing is None
+    assert alone == ("knowledge" not in read), plan
+    assert read.get("knowledge", 0) <= max(ENTITIES, 2 * query.limit), plan
+    assert read.get("newest_knowledge", 0) <= 2 * ENTITIES, plan
     for node in nodes:
         if node["Node Type"] in ("Sort", "Incremental Sort"):
             assert sorts_the_newest(query) or node["Plans"][0]["Actual Rows"] <= ENTITIES, plan

@@ -196,10 +196,8 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
     if cursor:
         full = registry_store.discover(Query(order=query.order, limit=5)).cursor
         query = dataclasses.replace(query, cursor=full)
-    statement = discovery(query).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
-    with registry_store.database.read() as connection:
-        plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
-    assert len(plan) == 1  # no second step: nothing is sorted
+    plan = plan_of(registry_store, query)
+    assert plan[1:] == FINDINGS  # no other step: nothing is sorted
     assert f"USING INDEX {index}" in plan[0]
     if query.task or cursor or query.min_accuracy:
         assert plan[0].startswith("SEARCH")
@@ -208,16 +206,28 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
 @on_sqlite
 def test_the_latest_are_told_by_an_index(registry_store, draft):
     publish_many(registry_store, draft, 12)
-    statement = discovery(Query(latest=True, task="parity", order="newest")).compile(
-        dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
-    )
-    with registry_store.database.read() as connection:
-        plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))]
-    # The newest of each entity in their order, then each by its number: nothing is compared, nothing is sorted.
+    plan = plan_of(registry_store, Query(latest=True, task="parity", order="newest"))
+    # The newest of each entity in their order, and no record is read: nothing is compared, nothing is sorted.
     assert plan[0].startswith(
         "SEARCH newest_knowledge USING COVERING INDEX newest_knowledge_of_task (task_name=? AND trained=?)"
     )
-    assert plan[1:] == ["SEARCH knowledge USING INTEGER PRIMARY KEY (rowid=?)"]
+    assert plan[1:] == FINDINGS
+
+
+# What the hub and the operator found out about each record of the page, by its number.
+FINDINGS = [
+    "CORRELATED SCALAR SUBQUERY 1",
+    "SEARCH verifications USING INTEGER PRIMARY KEY (rowid=?)",
+    "CORRELATED SCALAR SUBQUERY 2",
+    "SEARCH quarantines USING INTEGER PRIMARY KEY (rowid=?)",
+]
+
+
+def plan_of(store, query):
+    statement, values = discovery(query)
+    made = statement.params(values).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    with store.database.read() as connection:
+        return [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {made}"))]
 
 
 def test_evaluations_are_rows_of_counts(registry_store, draft):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from kuber.errors import KUberError, ServiceError, ServiceUnavailableError
 from kuber.services.postgresql import PostgreSQL
@@ -36,12 +37,21 @@ class Backend(Protocol):
 
     name: str  # in sentences; no password
     version_table: str  # of its migrations
-    reading: Engine  # whose transactions see one state
     writing: Engine  # whose transactions begin as the only writer
 
     @property
     def shared(self) -> bool:
         """Whether other processes write to it too."""
+        ...
+
+    @property
+    def reading(self) -> Engine:
+        """Whose transactions see one state."""
+        ...
+
+    @property
+    def looking(self) -> Engine:
+        """Whose statements each see the state of their moment, where that is quicker."""
         ...
 
     def check(self, connection: Connection) -> None:
@@ -121,12 +131,21 @@ class Database:
         except _FAILURES as error:
             raise self._backend.told(error, "read") from None
 
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """A connection for what one statement tells: a second may see a later state."""
+        try:
+            with self._backend.looking.connect() as connection:
+                yield connection
+        except _FAILURES as error:
+            raise self._backend.told(error, "read") from None
+
     async def ask(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `read` returns, which reads this database: in place where that is quicker than to change threads, in a
-        thread where a server is waited for.
+        """What `read` returns, which reads this database, without a change of threads: a file in place, and while a
+        server is waited for the event loop goes on.
         """
         if self._backend.shared:
-            return await run_in_threadpool(read, *args, **kwargs)
+            return await greenlet_spawn(partial(read, *args, **kwargs))
         return read(*args, **kwargs)
 
     def write(self, work: Callable[[Connection], T]) -> T:

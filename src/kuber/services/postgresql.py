@@ -1,12 +1,16 @@
 """What is particular to PostgreSQL: a server that several processes write to, one after the other."""
 
+import asyncio
 import hashlib
+import select
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InvalidatePoolError, TimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import in_greenlet
 
 from kuber import tracing
 from kuber.errors import (
@@ -20,7 +24,8 @@ from kuber.errors import (
 from kuber.services.locks import Locks
 
 EXAMPLE = "postgresql+psycopg://USER@HOST/NAME"
-READERS, LOCKERS = 12, 8  # connections of one process at most; one more writes
+# Connections of one process at most: of its threads, and of its event loop, to read; to hold locks. One more writes.
+READERS, LOCKERS = 8, 8
 _DISK_FULL = "53100"
 _LOCK = "SELECT pg_advisory_lock(%s)"
 _LOCK_OF_TRANSACTION = "SELECT pg_advisory_xact_lock(%s)"
@@ -55,7 +60,9 @@ class PostgreSQL:
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
         self._locks = Locks()
         writer = _number(f"write {history}")
-        self.reading = _engine(place, READERS, isolation_level="REPEATABLE READ")
+        self._threads = _Readers(_engine(place, READERS, isolation_level="REPEATABLE READ"))
+        # For the event loop. Threads alone would be handed each question, which takes longer than to answer it.
+        self._loop = _Readers(_engine(place, READERS, waiting=False, isolation_level="REPEATABLE READ"))
         # Each statement sees what was committed before it: a state from before the lock was had is of no use.
         self.writing = _engine(place, 1, isolation_level="READ COMMITTED")
         self._locking = _engine(place, LOCKERS, isolation_level="AUTOCOMMIT")
@@ -66,9 +73,15 @@ class PostgreSQL:
         def begin(connection: Connection) -> None:
             connection.exec_driver_sql(_LOCK_OF_TRANSACTION, (writer,))
 
-        @event.listens_for(self.reading, "connect")
-        def only_read(connection: Any, _record: Any) -> None:
-            connection.read_only = True
+    @property
+    def reading(self) -> Engine:
+        """Whose transactions see one state."""
+        return (self._loop if in_greenlet() else self._threads).whole
+
+    @property
+    def looking(self) -> Engine:
+        """Whose statements each see the state of their moment: nothing is sent to begin and end a transaction."""
+        return (self._loop if in_greenlet() else self._threads).single
 
     def check(self, connection: Connection) -> None:
         """ServiceError unless the database can hold any text."""
@@ -127,8 +140,21 @@ class PostgreSQL:
 
     def close(self) -> None:
         """Let go of the server."""
-        for engine in (self.reading, self.writing, self._locking):
+        for engine in (self._threads.whole, self.writing, self._locking):
             engine.dispose()
+        asyncio.run(AsyncEngine(self._loop.whole).dispose())
+
+
+class _Readers:
+    """The connections of an engine, which only read."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.whole = engine
+        self.single: Engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+        @event.listens_for(engine, "connect")
+        def only_read(connection: Any, _record: Any) -> None:
+            _execute(connection, "SET default_transaction_read_only = on")
 
 
 def _place(url: str) -> URL:
@@ -153,16 +179,17 @@ def _shown(place: URL) -> str:
     return shown.render_as_string()
 
 
-def _engine(place: URL, connections: int, **options: Any) -> Engine:
+def _engine(place: URL, connections: int, *, waiting: bool = True, **options: Any) -> Engine:
+    """So many connections at most. Threads wait on them for the server; without `waiting`, an event loop goes on."""
+    make = create_engine if waiting else _engine_of_a_loop
     try:
-        engine = create_engine(
+        engine = make(
             place,
             connect_args={name: value for name, value in _CONNECT.items() if name not in place.query},
             pool_size=connections,
             max_overflow=0,
             pool_timeout=10,
             pool_use_lifo=True,
-            pool_pre_ping=True,  # a connection of before the server's restart is replaced
             **options,
         )
     except ImportError:
@@ -172,12 +199,39 @@ def _engine(place: URL, connections: int, **options: Any) -> Engine:
 
     @event.listens_for(engine, "connect", insert=True)
     def configure(connection: Any, _record: Any) -> None:
-        before, connection.autocommit = connection.autocommit, True
-        connection.execute(_SESSION)
-        connection.autocommit = before
+        _execute(connection, _SESSION)
+
+    @event.listens_for(engine, "checkout")
+    def still_there(connection: Any, _record: Any, _proxy: Any) -> None:
+        if _is_ended(connection):  # and so are those from before the server's restart
+            raise InvalidatePoolError
 
     tracing.follow_statements(engine)
     return engine
+
+
+def _engine_of_a_loop(place: URL, **options: Any) -> Engine:
+    return create_async_engine(place, **options).sync_engine
+
+
+def _execute(connection: Any, statements: str) -> None:
+    """For the whole session."""
+    before, connection.autocommit = connection.autocommit, True
+    connection.cursor().execute(statements)
+    connection.autocommit = before
+
+
+def _is_ended(connection: Any) -> bool:
+    """Whether the server let go of a connection that nobody uses: then there is something to read from it.
+
+    To ask the server would take as long as most of what it is asked then.
+    """
+    driver = getattr(connection, "driver_connection", connection)
+    if driver.closed:
+        return True
+    watch = select.poll()
+    watch.register(driver.fileno(), select.POLLIN)
+    return bool(watch.poll(0))
 
 
 def _number(name: str) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from kuber.domain.access import OPERATOR, AuditEntry, Caller, Invitation, Scope
 from kuber.domain.admission import check_owner, check_text
@@ -28,6 +28,8 @@ TOKEN_DAYS = 30
 INVITATION_DAYS = 7
 SKEW = timedelta(minutes=10)  # by which the clock of an entity may differ from ours
 REMEMBERED = 10_000  # tokens that are not looked up again
+
+_OF_TOKEN = select(tokens).where(tokens.c.hash == bindparam("key"))
 
 
 class RegistryAccess:
@@ -137,8 +139,8 @@ class RegistryAccess:
         known = self._known.get(key)
         if known is None:
             changes = self._known.changes
-            with self._database.read() as connection:
-                row = connection.execute(select(tokens).where(tokens.c.hash == key)).one_or_none()
+            with self._database.look() as connection:
+                row = connection.execute(_OF_TOKEN, {"key": key}).one_or_none()
             if row is None or row.revoked_at is not None:
                 raise NotAuthorizedError("The token is not one of this registry, or was revoked; enrol again.")
             known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
@@ -178,12 +180,12 @@ class RegistryAccess:
 
     def last_event(self) -> int:
         """The number of the last event; 0 before the first."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return connection.scalar(select(func.max(audit.c.seq))) or 0
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
         """What every entity may know of what was changed, after the event of this number, with its numbers."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return read_audit(connection, after=after, limit=limit, public=True)
 
     def _use_invitation(self, connection: Connection, wish: EnrolmentBody, now: datetime) -> None:

@@ -1,74 +1,130 @@
 """The one statement that answers a question for knowledge."""
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, false, func, or_, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    false,
+    func,
+    or_,
+    select,
+    true,
+)
 
-from kuber.domain.query import Query
+from kuber.domain.digest import Digest
+from kuber.domain.query import Order, Query
 from kuber.domain.verification import Standing
 from kuber.services import cursor as cursors
+from kuber.services.registry_records import with_findings
 from kuber.services.registry_tables import INITIAL, class_evaluations, knowledge, newest_knowledge
 
 
-def discovery(query: Query) -> Select[Any]:
-    """The statement that answers a query: the rows of knowledge of one page and one more."""
-    row = knowledge.c
-    told = select(knowledge).where(row.withdrawn_at.is_(None), _in_sight(query)).limit(query.limit + 1)
-    subject: Any = row
-    seq: ColumnElement[int] = row.seq
-    if query.latest:
-        subject = newest_knowledge.c
-        seq = subject.knowledge
-        # A new initial checkpoint hides nothing that was trained.
-        trained = subject.trained == (true() if query.initial is False else false())
-        told = told.join(newest_knowledge, subject.knowledge == row.seq).where(trained)
-    if query.task is not None:
-        told = told.where(subject.task_name == query.task)
-    if query.test_set is not None:
-        told = told.where(subject.test_set == query.test_set.hex)
-    if query.min_accuracy is not None:
-        told = told.where(row.accuracy >= query.min_accuracy)
-    if query.exclude_entity is not None:
-        told = told.where(subject.entity != query.exclude_entity)
-    if query.initial is not None:
-        told = told.where(INITIAL if query.initial else row.round > 0)
-    if query.origin is not None:
-        told = told.where(subject.origin == query.origin.hex)
-    if query.order == "classes":
-        rank = _recall_rank(query)
-        if query.cursor is not None:
-            last, place = cursors.decode(query.cursor, "classes", int, int)
-            told = told.where(or_(rank < last, and_(rank == last, row.seq > place)))
-        return told.order_by(rank.desc(), row.seq)
-    if query.order == "newest":
-        if query.cursor is not None:
-            (place,) = cursors.decode(query.cursor, "newest", int)
-            told = told.where(seq < place)
-        return told.order_by(seq.desc())
-    if query.order == "oldest":
-        if query.cursor is not None:
-            (place,) = cursors.decode(query.cursor, "oldest", int)
-            told = told.where(seq > place)
-        return told.order_by(seq)
+def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
+    """The statement that answers a query, for `Records.read`, and its values: those of one page and one more."""
+    values = {name: getattr(query, name) for name in ("task", "min_accuracy", "exclude_entity")}
+    values |= {name: getattr(query, name) and getattr(query, name).hex for name in ("test_set", "origin")}
+    values |= {"classes": list(query.classes) or None, "limit": query.limit + 1}
     if query.cursor is not None:
-        accuracy, place = cursors.decode(query.cursor, "accuracy", float, int)
-        # The first condition bounds the walk over the index, the second leaves out what was on the page before.
-        told = told.where(and_(row.accuracy <= accuracy, or_(row.accuracy < accuracy, row.seq > place)))
-    return told.order_by(row.accuracy.desc(), row.seq)
+        *last, values["place"] = cursors.decode(query.cursor, query.order, *_POSITIONS[query.order])
+        if last:
+            (values["last"],) = last
+    # What a statement looks like depends on what is asked about, and not on which values of it are asked for.
+    asked = {name: _MARKS[name] for name, value in values.items() if name in _MARKS and value is not None}
+    shape = replace(query, limit=1, cursor=query.cursor and "", **asked)
+    return _statement(shape), {name: value for name, value in values.items() if value is not None}
 
 
-def _in_sight(query: Query) -> ColumnElement[bool]:
-    """What the hub quarantined is found only by those who ask for it."""
-    standing = knowledge.c.standing
+_POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
+    "accuracy": (float, int),
+    "classes": (int, int),
+    "newest": (int,),
+    "oldest": (int,),
+}
+_NOTHING = Digest("0" * 64)
+_MARKS: dict[str, Any] = {
+    "task": "",
+    "min_accuracy": 0.0,
+    "exclude_entity": "",
+    "test_set": _NOTHING,
+    "origin": _NOTHING,
+    "classes": (0,),
+}
+
+
+@lru_cache(maxsize=1024)  # to build one takes longer than to answer it
+def _statement(query: Query) -> Select[Any]:
+    """For all queries that differ from this one in the values of what they ask about."""
+    row = knowledge.c
+    subject: Any = newest_knowledge.c if query.latest else row
+    seq: ColumnElement[int] = subject.knowledge if query.latest else row.seq
+    told = select(seq.label("seq")).limit(bindparam("limit", type_=Integer))
+    if query.latest:
+        # A new initial checkpoint hides nothing that was trained.
+        told = told.where(subject.trained == (true() if query.initial is False else false()))
+        if _needs_records(query):
+            told = told.join(knowledge, row.seq == seq)
+    else:
+        told = told.where(row.withdrawn_at.is_(None))
+    # Beside what is newest a record is found by its number, and never by an index on the standing of all.
+    standing = func.coalesce(row.standing, "") if query.latest else row.standing
     if query.pending:
-        return standing.is_(None)
-    if query.standing is not None:
-        return standing == query.standing.value
-    return or_(standing.is_(None), standing != Standing.QUARANTINED.value)
+        told = told.where(row.standing.is_(None))
+    elif query.standing is not None:
+        told = told.where(standing == query.standing.value)
+    elif not query.latest:  # what the hub quarantined is found only by those who ask for it
+        told = told.where(or_(row.standing.is_(None), row.standing != Standing.QUARANTINED.value))
+    if query.task is not None:
+        told = told.where(subject.task_name == bindparam("task"))
+    if query.test_set is not None:
+        told = told.where(subject.test_set == bindparam("test_set"))
+    if query.min_accuracy is not None:
+        told = told.where(row.accuracy >= bindparam("min_accuracy"))
+    if query.exclude_entity is not None:
+        told = told.where(subject.entity != bindparam("exclude_entity"))
+    if query.initial:
+        told = told.where(INITIAL)
+    elif query.initial is False and not query.latest:
+        told = told.where(row.round > 0)
+    if query.origin is not None:
+        told = told.where(subject.origin == bindparam("origin"))
+    return with_findings(_in_order(told, query, seq))
 
 
-def _recall_rank(query: Query) -> ScalarSelect[int]:
-    """As `kuber.domain.ranking.recall_rank`, of a row of knowledge."""
+def _in_order(told: Select[Any], query: Query, seq: ColumnElement[int]) -> Select[Any]:
+    """Best, newest or oldest first, from the place on that the cursor names."""
+    last: BindParameter[Any] = bindparam("last")
+    place: BindParameter[Any] = bindparam("place")
+    if query.order == "newest":
+        return (told if query.cursor is None else told.where(seq < place)).order_by(seq.desc())
+    if query.order == "oldest":
+        return (told if query.cursor is None else told.where(seq > place)).order_by(seq)
+    rank: ColumnElement[Any] = knowledge.c.accuracy if query.order == "accuracy" else _recall_rank(seq)
+    if query.cursor is not None:
+        # The first condition bounds the walk over an index, the second leaves out what was on the page before.
+        told = told.where(and_(rank <= last, or_(rank < last, seq > place)))
+    return told.order_by(rank.desc(), seq)
+
+
+def _needs_records(query: Query) -> bool:
+    """Whether it asks for more than what is kept of the newest, all of which is in sight.
+
+    A join costs, and where a database knows little of its tables yet, it may read one of them for each row of the
+    other.
+    """
+    looked_at = query.pending or query.standing is not None
+    return looked_at or query.min_accuracy is not None or bool(query.initial) or query.order == "accuracy"
+
+
+def _recall_rank(seq: ColumnElement[int]) -> ScalarSelect[int]:
+    """As `kuber.domain.ranking.recall_rank`, of the record with this number."""
     part = class_evaluations.c
     summed = select(func.coalesce(func.sum(part.recall), 0))
-    return summed.where(part.knowledge == knowledge.c.seq, part.label.in_(query.classes)).scalar_subquery()
+    return summed.where(part.knowledge == seq, part.label.in_(bindparam("classes", expanding=True))).scalar_subquery()

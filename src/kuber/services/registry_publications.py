@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.errors import ConflictError, RequestRejectedError
-from kuber.services.registry_records import read_knowledge
+from kuber.services.registry_records import read_record
 from kuber.services.registry_tables import knowledge
 
 _USED = select(knowledge.c.seq, knowledge.c.draft).where(
@@ -22,7 +22,7 @@ def earlier_publication(connection: Connection, draft: Draft, key: str, digest: 
         return None
     if row.draft != digest:
         raise ConflictError("This key was used for another publication; choose a new key for each.")
-    return read_knowledge(connection, select(knowledge).where(knowledge.c.seq == row.seq))[0]
+    return read_record(connection, row.seq)
 
 
 def check_named(connection: Connection, named: Iterable[str]) -> None:

@@ -1,11 +1,11 @@
 """Rows to knowledge, and what of it need not be read again."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, select
+from sqlalchemy import Connection, Row, Select, Table, bindparam, select
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
@@ -16,6 +16,7 @@ from kuber.services.registry_rows import read_architecture
 from kuber.services.registry_tables import (
     architectures,
     class_evaluations,
+    knowledge,
     knowledge_artifacts,
     knowledge_parents,
     quarantines,
@@ -32,52 +33,72 @@ Judgement = tuple[str | None, str | None]  # what the verifier found, as JSON, a
 class Records:
     """Reads records. Nothing of one ever changes but what was found out about it, and that is read anew each time.
 
-    Remembered is only what a reader saw, as what a writer sees may be undone: then it holds in every process. Safe
-    to use from several threads.
+    Remembered is only what is committed, as what a writer sees may be undone: then it holds in every process. Safe to
+    use from several threads.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Judgement, Knowledge]] = {}  # by row
 
-    def read(self, connection: Connection, chosen: Select[Any]) -> list[tuple[int, Knowledge]]:
-        """The rows that `chosen` selects, with their numbers, in its order; the same value for the same record."""
-        found = connection.execute(chosen).all()
-        judged = _judgements(connection, found)
-        known = {row.seq: self._known.get(row.seq) for row in found}
-        there = {seq: one[1] for seq, one in known.items() if one is not None and one[0] == judged[seq]}
-        lacking = [row for row in found if row.seq not in there]
-        read = dict(zip([row.seq for row in lacking], _records(connection, lacking, judged), strict=True))
+    def keep(self, seq: int, record: Knowledge) -> None:
+        """Remember a new record, which is committed and of which nothing was found out yet."""
+        self._remember({seq: ((None, None), record)})
+
+    def read(
+        self, connection: Connection, chosen: Select[Any], values: Mapping[str, Any]
+    ) -> list[tuple[int, Knowledge]]:
+        """The records that `chosen`, made by `with_findings`, selects with these values, in its order and with their
+        numbers; the same value for the same record.
+        """
+        found = _judgements(connection, chosen, values)
+        there = {}
+        for seq, judgement in found.items():
+            known = self._known.get(seq)
+            if known is not None and known[0] == judgement:
+                there[seq] = known[1]
+        lacking = {seq: judgement for seq, judgement in found.items() if seq not in there}
+        read = _records(connection, lacking)
+        self._remember({seq: (lacking[seq], record) for seq, record in read.items()})
+        there |= read
+        return [(seq, there[seq]) for seq in found]
+
+    def _remember(self, read: dict[int, tuple[Judgement, Knowledge]]) -> None:
         if len(self._known) + len(read) > REMEMBERED:
             self._known = {}
-        self._known |= {seq: (judged[seq], record) for seq, record in read.items()}
-        return [(row.seq, there.get(row.seq) or read[row.seq]) for row in found]
+        self._known |= read
 
 
-def read_knowledge(connection: Connection, chosen: Select[Any]) -> list[Knowledge]:
-    """The records of the knowledge rows that `chosen` selects, in its order."""
-    found = connection.execute(chosen).all()
-    return _records(connection, found, _judgements(connection, found))
+def with_findings(chosen: Select[Any]) -> Select[Any]:
+    """The statement that also tells what was found out about the records whose numbers `chosen` selects as `seq`.
+
+    All that can change comes from one statement: those that follow may see a later state.
+    """
+    seq = chosen.selected_columns["seq"]
+    finding = select(verifications.c.body).where(verifications.c.knowledge == seq).scalar_subquery()
+    reason = select(quarantines.c.reason).where(quarantines.c.knowledge == seq).scalar_subquery()
+    return chosen.add_columns(finding.label("finding"), reason.label("reason"))
 
 
-def _judgements(connection: Connection, found: Sequence[Row[Any]]) -> dict[int, Judgement]:
-    """What was found out about each of these rows."""
-    looked_at = [row.seq for row in found if row.standing is not None]
-    findings = _parts(connection, verifications, looked_at) if looked_at else {}
-    barred = [row.seq for row in found if row.standing == Standing.QUARANTINED.value]
-    orders = _parts(connection, quarantines, barred) if barred else {}
-    return {
-        row.seq: (
-            findings[row.seq][0].body if findings.get(row.seq) else None,
-            orders[row.seq][0].reason if orders.get(row.seq) else None,
-        )
-        for row in found
-    }
+BY_ID = with_findings(select(knowledge.c.seq).where(knowledge.c.id == bindparam("id")))
+_BY_SEQ = with_findings(select(knowledge.c.seq).where(knowledge.c.seq == bindparam("seq")))
 
 
-def _records(connection: Connection, found: Sequence[Row[Any]], judged: dict[int, Judgement]) -> list[Knowledge]:
-    if not found:
-        return []
-    seqs = [row.seq for row in found]
+def read_record(connection: Connection, seq: int) -> Knowledge:
+    """The record with this number."""
+    return _records(connection, _judgements(connection, _BY_SEQ, {"seq": seq}))[seq]
+
+
+def _judgements(connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> dict[int, Judgement]:
+    """What was found out about each of these records, by number, in the order of `chosen`."""
+    return {seq: (finding, reason) for seq, finding, reason in connection.execute(chosen, values)}
+
+
+def _records(connection: Connection, judged: dict[int, Judgement]) -> dict[int, Knowledge]:
+    """The records with these numbers."""
+    if not judged:
+        return {}
+    seqs = list(judged)
+    found = connection.execute(select(knowledge).where(knowledge.c.seq.in_(seqs))).all()
     bodies = {
         "task": _bodies(connection, tasks, {row.task for row in found}),
         "architecture": _bodies(connection, architectures, {row.architecture for row in found}),
@@ -85,8 +106,8 @@ def _records(connection: Connection, found: Sequence[Row[Any]], judged: dict[int
     counts = _parts(connection, class_evaluations, seqs)
     artifacts = _parts(connection, knowledge_artifacts, seqs)
     parents = _parts(connection, knowledge_parents, seqs)
-    return [
-        Knowledge(
+    return {
+        row.seq: Knowledge(
             id=row.id,
             entity=row.entity,
             task=_task(bodies["task"][row.task]),
@@ -110,7 +131,7 @@ def _records(connection: Connection, found: Sequence[Row[Any]], judged: dict[int
             verification=_verification(judged[row.seq]),
         )
         for row in found
-    ]
+    }
 
 
 def _bodies(connection: Connection, table: Table, seqs: set[int]) -> dict[int, str]:

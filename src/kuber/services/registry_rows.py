@@ -36,10 +36,8 @@ _INSERT = {
 }
 
 
-def insert_knowledge(
-    connection: Connection, shared: "SharedRows", record: Knowledge, *, key: str, draft: str
-) -> None:
-    """Store a record and its parts. ConflictError when its architecture is pinned to another manifest."""
+def insert_knowledge(connection: Connection, shared: "SharedRows", record: Knowledge, *, key: str, draft: str) -> int:
+    """Store a record and its parts; its number. ConflictError when its architecture is pinned to another manifest."""
     row = {
         "id": record.id,
         "entity": record.entity,
@@ -79,6 +77,7 @@ def insert_knowledge(
     for table, values in parts.items():
         if values:
             connection.execute(_INSERT[table], values)
+    return seq
 
 
 class SharedRows:

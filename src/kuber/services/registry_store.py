@@ -51,7 +51,7 @@ from kuber.services.registry_members import (
 )
 from kuber.services.registry_newest import find_newest
 from kuber.services.registry_publications import check_named, earlier_publication, publication_detail
-from kuber.services.registry_records import Records
+from kuber.services.registry_records import BY_ID, Records
 from kuber.services.registry_retention import retire
 from kuber.services.registry_rows import SharedRows, insert_knowledge
 from kuber.services.registry_tables import deliveries, entities, knowledge
@@ -223,18 +223,21 @@ class RegistryStore:
         check_weights(draft, self._vault.head)
         record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
 
-        def work(connection: Connection) -> tuple[Knowledge, bool, list[str]]:
+        def work(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
-                return earlier, False, []
+                return earlier, None, []
             count_record(connection, draft)
-            insert_knowledge(connection, self._shared, record, key=key, draft=digest)
+            seq = insert_knowledge(connection, self._shared, record, key=key, draft=digest)
             now = record.published_at
             note(connection, now, draft.entity, PUBLISH, id, publication_detail(record))
             retired = retire(connection, record, best=self._keep_best, now=now) if self._keep_best else []
-            return record, True, retired
+            return record, seq, retired
 
-        return self.database.write(work)
+        stored, seq, retired = self.database.write(work)
+        if seq is not None:
+            self._records.keep(seq, stored)
+        return stored, seq is not None, retired
 
     def _unpin(self, id: str) -> None:
         """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
@@ -246,8 +249,8 @@ class RegistryStore:
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
-        with self.database.read() as connection:
-            found = self._records.read(connection, discovery(query))
+        with self.database.look() as connection:
+            found = self._records.read(connection, *discovery(query))
         items = tuple(record for _, record in found[: query.limit])
         if len(found) <= query.limit:
             return Page(items=items, cursor=None)
@@ -266,8 +269,8 @@ class RegistryStore:
         if known is not None:
             return known
         changes = self._known.changes
-        with self.database.read() as connection:
-            found = self._records.read(connection, select(knowledge).where(knowledge.c.id == id))
+        with self.database.look() as connection:
+            found = self._records.read(connection, BY_ID, {"id": id})
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         record = found[0][1]

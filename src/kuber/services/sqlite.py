@@ -30,7 +30,7 @@ class SQLite:
         self.name = str(path)
         self._lock = hold(path)
         self._locks = Locks()
-        self.reading = _engine(path)
+        self.reading = self.looking = _engine(path)
         self.writing: Engine = self.reading.execution_options(kuber_begin="BEGIN IMMEDIATE")
 
     def check(self, connection: Connection) -> None:
