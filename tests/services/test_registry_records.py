@@ -10,7 +10,7 @@ from kuber.services import registry_records
 def statements(store):
     """Every statement that a store's readers send from now on."""
     sent = []
-    event.listen(store.database._backend.reading, "before_cursor_execute", lambda *told: sent.append(told[2]))
+    event.listen(store.database._backend.looking, "before_cursor_execute", lambda *told: sent.append(told[2]))
     return sent
 
 
@@ -24,6 +24,15 @@ def test_a_page_of_what_was_read_before_is_one_statement(registry_store, draft):
     assert all(one is other for one, other in zip(first.items, again.items, strict=True))
     paged = registry_store.discover(Query(order="newest", limit=2))
     assert registry_store.discover(Query(order="newest", limit=2, cursor=paged.cursor)).items == again.items[2:4]
+
+
+def test_a_new_record_is_not_read_at_all(registry_store, draft):
+    sent = statements(registry_store)
+    stored = registry_store.publish(draft((3, 4)), key="k")
+    sent.clear()
+    (found,) = registry_store.discover(Query()).items
+    assert found is stored
+    assert len([one for one in sent if one.startswith("SELECT")]) == 1
 
 
 def test_what_another_process_finds_out_is_told_at_once(stores, draft_of):
@@ -45,9 +54,9 @@ def test_what_another_process_finds_out_is_told_at_once(stores, draft_of):
 
 
 def test_no_more_is_remembered_than_there_is_room_for(registry_store, draft, monkeypatch):
-    monkeypatch.setattr(registry_records, "REMEMBERED", 3)
-    for number in range(8):
-        registry_store.publish(draft((number, 0), fill=number), key=f"{number}")
+    monkeypatch.setattr(registry_records, "REMEMBERED", 8)
+    for number in range(20):
+        registry_store.publish(draft((number % 8, 0), fill=number), key=f"{number}")
         assert len(registry_store.discover(Query(order="newest", limit=2)).items) == min(2, number + 1)
-        assert len(registry_store._records._known) <= 3
-    assert len(registry_store.discover(Query()).items) == 8
+        assert len(registry_store._records._known | registry_store._records._before) <= 8
+    assert len(registry_store.discover(Query()).items) == 20

@@ -24,8 +24,8 @@ from kuber.errors import (
 from kuber.services.locks import Locks
 
 EXAMPLE = "postgresql+psycopg://USER@HOST/NAME"
-# Connections of one process at most: of its threads, and of its event loop, to read; to hold locks. One more writes.
-READERS, LOCKERS = 8, 8
+# Connections of one process at most: for each of four ways to read; to hold locks. One more writes.
+READERS, LOCKERS = 6, 8
 _DISK_FULL = "53100"
 _LOCK = "SELECT pg_advisory_lock(%s)"
 _LOCK_OF_TRANSACTION = "SELECT pg_advisory_xact_lock(%s)"
@@ -60,9 +60,9 @@ class PostgreSQL:
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
         self._locks = Locks()
         writer = _number(f"write {history}")
-        self._threads = _Readers(_engine(place, READERS, isolation_level="REPEATABLE READ"))
-        # For the event loop. Threads alone would be handed each question, which takes longer than to answer it.
-        self._loop = _Readers(_engine(place, READERS, waiting=False, isolation_level="REPEATABLE READ"))
+        self._threads = _Readers(place, waiting=True)
+        # For the event loop: to hand a question to a thread and back takes longer than to answer it.
+        self._loop = _Readers(place, waiting=False)
         # Each statement sees what was committed before it: a state from before the lock was had is of no use.
         self.writing = _engine(place, 1, isolation_level="READ COMMITTED")
         self._locking = _engine(place, LOCKERS, isolation_level="AUTOCOMMIT")
@@ -140,21 +140,32 @@ class PostgreSQL:
 
     def close(self) -> None:
         """Let go of the server."""
-        for engine in (self._threads.whole, self.writing, self._locking):
+        for engine in (*self._threads, self.writing, self._locking):
             engine.dispose()
-        asyncio.run(AsyncEngine(self._loop.whole).dispose())
+
+        async def leave() -> None:
+            for engine in self._loop:
+                await AsyncEngine(engine).dispose()
+
+        asyncio.run(leave())
 
 
 class _Readers:
-    """The connections of an engine, which only read."""
+    """Connections that only read, of threads that wait for the server, or of an event loop that does not."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.whole = engine
-        self.single: Engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, place: URL, *, waiting: bool) -> None:
+        self.whole = _engine(place, READERS, waiting=waiting, isolation_level="REPEATABLE READ")
+        options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+        self.single = _engine(place, READERS, waiting=waiting, **options)
+        for engine in self:
+            event.listen(engine, "connect", _only_read)
 
-        @event.listens_for(engine, "connect")
-        def only_read(connection: Any, _record: Any) -> None:
-            _execute(connection, "SET default_transaction_read_only = on")
+    def __iter__(self) -> Iterator[Engine]:
+        return iter((self.whole, self.single))
+
+
+def _only_read(connection: Any, _record: Any) -> None:
+    _execute(connection, "SET default_transaction_read_only = on")
 
 
 def _place(url: str) -> URL:

@@ -25,7 +25,7 @@ from kuber.services.registry_tables import (
 )
 from kuber.wire import TaskBody, VerificationBody
 
-REMEMBERED = 10_000  # records
+REMEMBERED = 40_000  # records; some 5 KB each
 
 Judgement = tuple[str | None, str | None]  # what the verifier found, as JSON, and the operator's reason
 
@@ -38,7 +38,8 @@ class Records:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Judgement, Knowledge]] = {}  # by row
+        self._known: dict[int, tuple[Judgement, Knowledge]] = {}  # by number, since the last turn
+        self._before: dict[int, tuple[Judgement, Knowledge]] = {}  # from one turn to the next
 
     def keep(self, seq: int, record: Knowledge) -> None:
         """Remember a new record, which is committed and of which nothing was found out yet."""
@@ -53,18 +54,19 @@ class Records:
         found = _judgements(connection, chosen, values)
         there = {}
         for seq, judgement in found.items():
-            known = self._known.get(seq)
+            known = self._known.get(seq) or self._before.get(seq)
             if known is not None and known[0] == judgement:
                 there[seq] = known[1]
         lacking = {seq: judgement for seq, judgement in found.items() if seq not in there}
         read = _records(connection, lacking)
-        self._remember({seq: (lacking[seq], record) for seq, record in read.items()})
         there |= read
+        self._remember({seq: (found[seq], record) for seq, record in there.items()})
         return [(seq, there[seq]) for seq in found]
 
     def _remember(self, read: dict[int, tuple[Judgement, Knowledge]]) -> None:
-        if len(self._known) + len(read) > REMEMBERED:
-            self._known = {}
+        """What nobody asks for from one turn to the next is forgotten."""
+        if len(self._known) + len(read) > REMEMBERED // 2:
+            self._before, self._known = self._known, {}
         self._known |= read
 
 
