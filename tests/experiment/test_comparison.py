@@ -30,7 +30,7 @@ def kuber(*arguments: str, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "kuber", *arguments],
         cwd=cwd,
-        env=environ | {"KUBER_CACHE_DIR": str(cwd / "cache")},
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

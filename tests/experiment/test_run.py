@@ -27,7 +27,7 @@ def kuber(*arguments: str, folder: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "kuber", *arguments],
         cwd=folder,
-        env=environ | {"KUBER_CACHE_DIR": str(folder / "cache")} | options.pop("environ", {}),
+        env=environ | options.pop("environ", {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -124,7 +124,7 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     result, run, _ = complete
     runtime = Runtime(**json.loads((run / "runtime.json").read_text(encoding="utf-8")))
     folder, settings = open_run(None, run)
-    scene = scenario(settings.model_copy(update={"cache_dir": run.parent.parent / "cache"}))
+    scene = scenario(settings)
     assert not set(scene.common.rows.tolist()) & set(scene.held_out.rows.tolist())
     assert len(scene.common) + len(scene.held_out) == len(scene.dataset.test)
     mean, std = scene.dataset.mean[0], scene.dataset.std[0]
@@ -294,7 +294,11 @@ def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(tm
         (["run", "--dataset", "cifar10", "--data-dir", "missing"], 3, ["missing", "does not exist"]),
         (["run", "--dataset", "mnist"], 3, ["no data set 'mnist'"]),
         (["entity", "4", *QUICK], 2, ["no entity 4"]),
-        (["entity", "0", *QUICK, "--registry", "http://127.0.0.1:9"], 4, ["registry", "http://127.0.0.1:9"]),
+        (
+            ["entity", "0", *QUICK, "--registry", "http://127.0.0.1:9", "--patience", "0.5"],
+            4,
+            ["registry", "http://127.0.0.1:9"],
+        ),
     ],
 )
 def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, arguments, code, words):
