@@ -16,7 +16,7 @@ from kuber.experiment.ledger import Ledger
 from kuber.experiment.methods import BASELINES, Performance, perform
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulator import simulated_runtime
-from kuber.experiment.world import World
+from kuber.experiment.world import Link, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump
@@ -144,6 +144,14 @@ def test_central_has_everybodys_samples(scene):
     parties = Parties(scene, runtime, Ledger(scene, Inline(), make_learners(scene, runtime)))
     rows = pooled(parties).private.rows
     assert sorted(rows.tolist()) == sorted(row for private in scene.private for row in private.rows.tolist())
+
+
+@pytest.mark.parametrize(("method", "rounds"), [("central", 1), ("fedavg", 2)])
+def test_latency_is_paid_in_rounds_in_which_something_moves(scene, method, rounds):
+    # The data are moved once, models in every round; each there and back.
+    far = replace(scene, world=scene.world.change(1, link=Link(latency=3.0)))
+    near, late = (max(one.time for one in play(method, world).standings) for world in (scene, far))
+    assert late - near == pytest.approx(2 * 3.0 * rounds)
 
 
 def test_fedmd_moves_logits_and_no_weights(scene):

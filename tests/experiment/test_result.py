@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from kuber.domain.event import Event
+from kuber.errors import SettingsError
 from kuber.experiment.result import result_of, wall_seconds
 from kuber.settings import Settings
 from kuber.views import RunResult, RunView
@@ -37,6 +38,14 @@ def test_a_result_needs_held_out_accuracies_of_every_entity(tell: Tell) -> None:
     view = RunView.of(tell(entities=2, rounds=1), rounds=1)
     with pytest.raises(ValueError, match="missing: 1"):
         result_of(view, {"0": [0.5]}, run_dir="runs/x", settings=Settings(), wall=1.0)
+
+
+def test_where_nobody_ended_a_round_one_sentence_says_so(tell: Tell) -> None:
+    joined = [event for event in tell(entities=2, rounds=1) if event.kind in ("run-started", "joined")]
+    view = RunView.of(joined, rounds=1)
+    assert len(view.entities) == 2
+    with pytest.raises(SettingsError, match="No entity ended a round"):
+        result_of(view, {}, run_dir="runs/x", settings=Settings(), wall=1.0)
 
 
 def test_local_runs_share_nothing(tell: Tell, end: End) -> None:

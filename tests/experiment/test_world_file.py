@@ -133,6 +133,8 @@ def test_an_impossible_file_is_one_sentence(text, words, write):
         ("[groups.a]\nentities = [1]\n[groups.b]\nentities = [1]", "in the groups 'a' and 'b'"),
         ("[groups.a]\nshare = 0.7\n[groups.b]\nshare = 0.7", "'b' is to have 6 of 8 entities, and 2 are left"),
         ("[groups.a]\nshare = 0.5\njoins = [5, 4]", "second is before the first"),
+        ("[groups.a]\nshare = 0.5\njoins = [1, 5]\nleaves = 4", "leaves when it may not have joined yet"),
+        ("[groups.a]\nshare = 0.5\nleaves = 0", "leaves when it may not have joined yet"),
         ("[groups.a]\nshare = 0.5\ncut = [[5, 4]]", "ends later than it begins"),
         ("[groups.a]\nshare = 0.5\naway = [[1, 4], [3, 5]]", "before the next"),
     ],

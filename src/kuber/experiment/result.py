@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from kuber.domain.event import Event
+from kuber.errors import SettingsError
 from kuber.settings import Settings
 from kuber.views import EntityResult, RunResult, RunView, Stopwatch
 
@@ -20,14 +21,15 @@ def result_of(
     """The result of a run that is complete, of the entities that ended a round in it.
 
     `held_out` gives for each entity the held-out accuracy at the end of each of its rounds, `wall` the seconds at
-    work, and `groups` those of a world. Raises ValueError when an entity of the log lacks such accuracies.
+    work, and `groups` those of a world. Raises ValueError when an entity of the log lacks such accuracies,
+    SettingsError when there is nothing to tell of.
     """
     ended = {name: entity for name, entity in view.entities.items() if entity.history}
+    if not ended:
+        raise SettingsError("No entity ended a round, so there is no result; let them stay longer in this world.")
     missing = [name for name, entity in ended.items() if len(held_out.get(name, ())) != len(entity.history)]
-    if missing or not ended:
-        raise ValueError(
-            f"a result needs held-out accuracies of every entity; missing: {', '.join(missing) or 'all'}"
-        )
+    if missing:
+        raise ValueError(f"a result needs held-out accuracies of every entity; missing: {', '.join(missing)}")
     entities = []
     for name, entity in ended.items():
         accuracies = tuple(held_out[name])

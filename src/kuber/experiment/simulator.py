@@ -102,7 +102,7 @@ class Simulation:
 
     def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
         """Take the model of an entity at the end of a round."""
-        entity = self.view.entities[str(index)]
+        entity = self.view.entity(str(index))
         account = Account(
             samples_trained=entity.samples_trained,
             samples_forward=entity.samples_forward,

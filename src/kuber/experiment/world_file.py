@@ -219,6 +219,8 @@ def _conditions(
     first, last = (time.seconds(round) for time in group.joins)
     if last < first:
         raise SettingsError(f"The group {name!r} joins between two times, of which the second is before the first.")
+    if group.leaves is not None and group.leaves.seconds(round) <= last:
+        raise SettingsError(f"The group {name!r} leaves when it may not have joined yet; let it leave later.")
     joins = float(random.uniform(first, last))
     horizon = joins + SPELLS * rounds * round / min(1.0, group.speed)
     absences = [Absence(span.start, span.end) for span in _spans(name, group.away, round)]

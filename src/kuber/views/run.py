@@ -202,10 +202,11 @@ class RunView:
     """Every entity of a run, by name and in the order of their names."""
 
     rounds: int  # of each entity
-    entities: dict[str, EntityView] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     status: Literal["running", "completed", "interrupted", "failed"] = "running"
     message: str | None = None  # why it failed
+    _found: dict[str, EntityView] = field(default_factory=dict)
+    _in_order: bool = True  # are those found
 
     @classmethod
     def of(cls, events: Iterable[Event], *, rounds: int) -> Self:
@@ -215,25 +216,35 @@ class RunView:
             view.apply(event)
         return view
 
+    @property
+    def entities(self) -> dict[str, EntityView]:
+        """Those that have joined, by name. Sorted when they are asked for: thousands may join in any order."""
+        if not self._in_order:
+            self._found = dict(sorted(self._found.items(), key=lambda item: natural(item[0])))
+            self._in_order = True
+        return self._found
+
+    def entity(self, name: str) -> EntityView:
+        """The one of this name. KeyError when it has not joined."""
+        return self._found[name]
+
     def apply(self, event: Event) -> None:
         """Take in the next event of the log."""
         self.stopwatch.apply(event)
         if event.entity is None:
             self._apply_run(event)
             return
-        if event.entity not in self.entities:
-            last = next(reversed(self.entities), None)
-            self.entities[event.entity] = EntityView(name=event.entity, rounds=self.rounds)
-            if last is not None and natural(event.entity) < natural(last):
-                self.entities = dict(sorted(self.entities.items(), key=lambda item: natural(item[0])))
-        self.entities[event.entity].apply(event, self.stopwatch.seconds(event.time))
+        if event.entity not in self._found:
+            self._found[event.entity] = EntityView(name=event.entity, rounds=self.rounds)
+            self._in_order = False
+        self._found[event.entity].apply(event, self.stopwatch.seconds(event.time))
 
     def _apply_run(self, event: Event) -> None:
         started = event.kind == "run-started"
         self.status = "running" if started else event.detail["status"]
         self.message = None if started else event.detail["message"]
         state: State = "waiting" if started else "failed" if self.status == "failed" else "stopped"
-        for entity in self.entities.values():
+        for entity in self._found.values():
             if entity.state != "done":
                 entity.state = state
 

@@ -105,7 +105,8 @@ class Parties:
         links = [one.link for one in self._world.entities]
         own = [up / link.up + down / link.down for (up, down), link in zip(moved, links, strict=True)]
         all_of_it = sum(up + down for up, down in moved) / self._world.bandwidth
-        return max(*own, all_of_it) + 2 * max(link.latency for link in links)
+        latencies = [link.latency for sizes, link in zip(moved, links, strict=True) if any(sizes)]
+        return max(*own, all_of_it) + 2 * max(latencies, default=0.0)
 
 
 def pooled(parties: Parties) -> Learner:
