@@ -226,6 +226,15 @@ def test_while_a_server_is_waited_for_the_event_loop_goes_on(registry_database, 
         assert asyncio.run(both()) == ((here, 1), (here, 2))
 
 
+def test_is_closed_also_where_an_event_loop_runs(registry_database, vault_store):
+    async def life():
+        store = RegistryStore(registry_database, vault=vault_store)
+        assert (await store.database.ask(store.discover, Query())).items == ()
+        store.close()
+
+    asyncio.run(life())
+
+
 def test_readers_of_both_kinds_cannot_write(registry_database, vault_store):
     with closing(RegistryStore(registry_database, vault=vault_store)) as store:
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import select
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -147,7 +148,8 @@ class PostgreSQL:
             for engine in self._loop:
                 await AsyncEngine(engine).dispose()
 
-        asyncio.run(leave())
+        with ThreadPoolExecutor(1) as elsewhere:  # here a loop may run already
+            elsewhere.submit(asyncio.run, leave()).result()
 
 
 class _Readers:
