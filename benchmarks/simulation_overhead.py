@@ -140,7 +140,7 @@ def one(asked: argparse.Namespace) -> None:
             simulation = Simulation(scene, **told)
         made_in = time.perf_counter() - began
         before = look(os.getpid())
-        with TreeMemory(os.getpid()) as memory:
+        with TreeMemory(os.getpid(), seconds=1.0) as memory:  # a look takes longer the more there is
             start, cpu = time.perf_counter(), time.process_time()
             if asked.strategy in BASELINES:
                 conduct(rounds, parties, idle_engine)
