@@ -231,9 +231,10 @@ def discovery(folder: Path, times: int, many: int) -> None:
     for count in (1000, many):
         vault = MemoryVault()
         artifact = vault.put(SMALL)
-        store = RegistryStore(folder / f"{count}.sqlite", vault=Headed(vault))
+        path = folder / f"{count}.sqlite"
+        store = RegistryStore(path, vault=Headed(vault))
         members = [store.register(f"entity-{number}").id for number in range(20)]
-        _fill(store, members, artifact, count)
+        _fill(store, path, members, artifact, count)
         stores[count] = store, members[0]
 
     waits: dict[int, list[float]] = {1000: [], many: []}
@@ -251,10 +252,9 @@ def discovery(folder: Path, times: int, many: int) -> None:
         store.close()
 
 
-def _fill(store: RegistryStore, members: list[str], artifact: Artifact, count: int) -> None:
+def _fill(store: RegistryStore, path: Path, members: list[str], artifact: Artifact, count: int) -> None:
     """One record by the front door; the rest as copies of its rows, for time's sake."""
     first = store.publish(draft(members[0], artifact, 0), key="first")
-    path = store.database.path
     base = sqlite3.connect(path, timeout=60)
     base.row_factory = sqlite3.Row
     row = dict(base.execute("SELECT * FROM knowledge").fetchone())

@@ -44,8 +44,8 @@ def main() -> None:
         folder = Path(name)
         blobs, me = MemoryVault(), Identity.new()
         artifact = blobs.put(SMALL)
-        registry = RegistryStore(folder / "registry.sqlite", vault=Headed(blobs))
-        path = registry.database.path
+        path = folder / "registry.sqlite"
+        registry = RegistryStore(path, vault=Headed(blobs))
         told = {
             "entity": grown(path, times, lambda n: registry.register(f"{n}", public_key=Identity.new().public_key))
         }
@@ -76,7 +76,7 @@ def main() -> None:
             data[-4:-1] = number.to_bytes(3, "little")
             vault.pin(f"{number:032x}", [(WEIGHTS, vault.put(bytes(data)))])
 
-        told["blob and its pin"] = grown(vault.database.path, min(times, 2000), keep)
+        told["blob and its pin"] = grown(folder / "vault" / "vault.sqlite", min(times, 2000), keep)
         vault.close()
     print(json.dumps({"bytes": told}))
 

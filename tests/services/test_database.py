@@ -193,9 +193,9 @@ def test_a_read_sees_one_state(database):
 
 
 @on_sqlite
-def test_a_second_service_cannot_open_it(database):
+def test_a_second_service_cannot_open_it(database, place):
     with pytest.raises(ServiceError, match="in use by another service"):
-        Database(database.path, history="vault")
+        Database(place, history="vault")
 
 
 def test_opens_again_after_close_and_refuses_writes_meanwhile(database, place):
@@ -216,13 +216,13 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
 
 
 @on_sqlite
-def test_a_database_of_a_newer_kuber_is_one_sentence(database):
+def test_a_database_of_a_newer_kuber_is_one_sentence(database, place):
     database.close()
-    with sqlite3.connect(database.path) as connection:
+    with sqlite3.connect(place) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(ServiceError, match="newer KUber"):
-        Database(database.path, history="vault")
+        Database(place, history="vault")
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
@@ -232,13 +232,13 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 
 @on_sqlite
-def test_a_database_lost_while_in_use_is_one_sentence(database):
+def test_a_database_lost_while_in_use_is_one_sentence(database, place):
     # The file is cut short under the open database: SQLite finds it malformed.
     database.write(insert_pin("h"))
-    with sqlite3.connect(database.path) as other:
+    with sqlite3.connect(place) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     other.close()
-    os.truncate(database.path, 5000)
+    os.truncate(place, 5000)
     with pytest.raises(ServiceUnavailableError, match="The database cannot be"):
         holders(database)
 

@@ -10,7 +10,12 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import TensorSpec
-from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import (
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceUnavailableError,
+)
 from kuber.services.vault_collection import collect, collecting
 from kuber.services.vault_uploads import Uploads
 
@@ -140,6 +145,37 @@ def test_a_file_goes_back_when_its_row_cannot_be_written(vault, vault_place, mon
     with pytest.raises(InsufficientStorageError):
         vault.put(b"unlucky")
     assert vault_place.names() == []
+
+
+@pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
+@pytest.mark.parametrize(
+    ("error", "level", "words"),
+    [
+        (ServiceUnavailableError("Another vault collects."), "WARNING", "no collection this time"),
+        (OSError(28, "No space left on device"), "ERROR", "collection broke off"),
+    ],
+)
+def test_a_collection_that_cannot_be_is_told_and_comes_again(
+    vault, uploads, clock, weights, monkeypatch, caplog, error, level, words
+):
+    vault.put(weights(1))
+    clock.now += timedelta(days=2)
+    done = threading.Event()
+    sweep = vault.shelves.sweep
+    faults = [error]
+
+    def sweep_at_the_second_time():
+        if faults:
+            raise faults.pop()
+        return sweep()
+
+    monkeypatch.setattr(vault.shelves, "sweep", sweep_at_the_second_time)
+    period = timedelta(milliseconds=1)
+    with collecting(vault, uploads, period=period, grace=timedelta(), tell=lambda _: done.set()):
+        assert done.wait(10)
+    (told,) = [record for record in caplog.records if record.levelname == level]
+    assert words in told.getMessage()
+    assert vault.blobs().items == ()
 
 
 @pytest.mark.parametrize("acts", [25, pytest.param(20_000, marks=pytest.mark.soak)])

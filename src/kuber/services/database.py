@@ -103,7 +103,6 @@ class Database:
     """
 
     def __init__(self, place: Path | str, *, history: str) -> None:
-        self.path = place if isinstance(place, Path) else None
         self._backend: Backend = SQLite(place) if isinstance(place, Path) else PostgreSQL(place, history)
         self.on_group: Callable[[int, float, bool], None] = lambda writes, seconds, done: None  # after each commit
         self._closed = False
@@ -172,8 +171,8 @@ class Database:
     def locked(self, kind: str, *names: str) -> Iterator[None]:
         """Hold the locks of these names of a kind against every thread and process that uses this database.
 
-        ServiceUnavailableError when they cannot be had, or were lost with the connection to the server. A thread
-        that holds some asks for no others.
+        ServiceUnavailableError when they cannot be had, or were lost with the connection to the server. Only who
+        holds the lock of a collection asks for others beside it.
         """
         with self._backend.locked(sorted({f"{kind} {name}" for name in names})):
             yield

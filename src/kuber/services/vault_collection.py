@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from kuber.domain.blob import Collection
 from kuber.domain.digest import Digest
-from kuber.errors import KUberError, ServiceError
+from kuber.errors import KUberError, ServiceError, ServiceUnavailableError
 from kuber.services.vault_store import VaultStore
 from kuber.services.vault_tables import blob_rows, pin_rows, verdict_rows
 from kuber.services.vault_uploads import Uploads
@@ -63,6 +63,8 @@ def collecting(
         while not stop.wait(period.total_seconds()):
             try:
                 done = collect(store, uploads, grace=grace)
+            except ServiceUnavailableError as error:  # another vault collects, for one
+                log.warning("no collection this time: %s", error)
             except (KUberError, OSError) as error:  # a full disk, for one: the next time may be better
                 log.error("collection broke off: %s", error)
             else:
