@@ -226,6 +226,32 @@ def test_while_a_server_is_waited_for_the_event_loop_goes_on(registry_database, 
         assert asyncio.run(both()) == ((here, 1), (here, 2))
 
 
+def test_a_connection_is_kept_through_news_and_replaced_after_its_end(registry_database, vault_store):
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as store,
+        create_engine(registry_database, isolation_level="AUTOCOMMIT").connect() as other,
+    ):
+
+        def number(statement="SELECT 1"):
+            with store.database.look() as connection:
+                connection.execute(text(statement))
+                return connection.scalar(text("SELECT pg_backend_pid()"))
+
+        async def life():
+            first = await store.database.ask(number, "LISTEN news")
+            other.execute(text("NOTIFY news"))
+            assert await store.database.ask(number) == first
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+            assert await store.database.ask(number) != first
+
+        asyncio.run(life())
+        first = number("LISTEN news")
+        other.execute(text("NOTIFY news"))
+        assert number() == first
+        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+        assert number() != first
+
+
 def test_is_closed_also_where_an_event_loop_runs(registry_database, vault_store):
     async def life():
         store = RegistryStore(registry_database, vault=vault_store)

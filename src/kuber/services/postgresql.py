@@ -61,9 +61,9 @@ class PostgreSQL:
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
         self._locks = Locks()
         writer = _number(f"write {history}")
-        self._threads = _Readers(place, waiting=True)
+        self._threads = _Readers(place, asynchronous=False)
         # For the event loop: to hand a question to a thread and back takes longer than to answer it.
-        self._loop = _Readers(place, waiting=False)
+        self._loop = _Readers(place, asynchronous=True)
         # Each statement sees what was committed before it: a state from before the lock was had is of no use.
         self.writing = _engine(place, 1, isolation_level="READ COMMITTED")
         self._locking = _engine(place, LOCKERS, isolation_level="AUTOCOMMIT")
@@ -155,10 +155,10 @@ class PostgreSQL:
 class _Readers:
     """Connections that only read, of threads that wait for the server, or of an event loop that does not."""
 
-    def __init__(self, place: URL, *, waiting: bool) -> None:
-        self.whole = _engine(place, READERS, waiting=waiting, isolation_level="REPEATABLE READ")
+    def __init__(self, place: URL, *, asynchronous: bool) -> None:
+        self.whole = _engine(place, READERS, asynchronous, isolation_level="REPEATABLE READ")
         options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-        self.single = _engine(place, READERS, waiting=waiting, **options)
+        self.single = _engine(place, READERS, asynchronous, **options)
         for engine in self:
             event.listen(engine, "connect", _only_read)
 
@@ -192,9 +192,9 @@ def _shown(place: URL) -> str:
     return shown.render_as_string()
 
 
-def _engine(place: URL, connections: int, *, waiting: bool = True, **options: Any) -> Engine:
-    """So many connections at most. Threads wait on them for the server; without `waiting`, an event loop goes on."""
-    make = create_engine if waiting else _engine_of_a_loop
+def _engine(place: URL, connections: int, asynchronous: bool = False, **options: Any) -> Engine:
+    """So many connections at most. Threads wait on them for the server; `asynchronous`, an event loop goes on."""
+    make = _asynchronous if asynchronous else create_engine
     try:
         engine = make(
             place,
@@ -223,7 +223,7 @@ def _engine(place: URL, connections: int, *, waiting: bool = True, **options: An
     return engine
 
 
-def _engine_of_a_loop(place: URL, **options: Any) -> Engine:
+def _asynchronous(place: URL, **options: Any) -> Engine:
     return create_async_engine(place, **options).sync_engine
 
 
@@ -235,16 +235,21 @@ def _execute(connection: Any, statements: str) -> None:
 
 
 def _is_ended(connection: Any) -> bool:
-    """Whether the server let go of a connection that nobody uses: then there is something to read from it.
+    """Whether the server let go of a connection that nobody uses: then there is its farewell to read, and the end.
 
     To ask the server would take as long as most of what it is asked then.
     """
+    from psycopg import OperationalError
+
     driver = getattr(connection, "driver_connection", connection)
-    if driver.closed:
+    try:
+        watch = select.poll()
+        watch.register(driver.fileno(), select.POLLIN)
+        while watch.poll(0):  # it may also be news that we did not ask for
+            driver.pgconn.consume_input()
+    except OperationalError:
         return True
-    watch = select.poll()
-    watch.register(driver.fileno(), select.POLLIN)
-    return bool(watch.poll(0))
+    return bool(driver.closed)
 
 
 def _number(name: str) -> int:
