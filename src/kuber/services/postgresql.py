@@ -25,8 +25,9 @@ from kuber.errors import (
 from kuber.services.locks import Locks
 
 EXAMPLE = "postgresql+psycopg://USER@HOST/NAME"
-# Connections of one process at most: for each of four ways to read; to hold locks. One more writes.
-READERS, LOCKERS = 6, 8
+# Connections of one process at most: of its event loop and of its threads, for each of two ways to read; to hold
+# locks, which only a vault does. One more writes.
+LOOP_READERS, THREAD_READERS, LOCKERS = 6, 4, 8
 _DISK_FULL = "53100"
 _LOCK = "SELECT pg_advisory_lock(%s)"
 _LOCK_OF_TRANSACTION = "SELECT pg_advisory_xact_lock(%s)"
@@ -156,9 +157,10 @@ class _Readers:
     """Connections that only read, of threads that wait for the server, or of an event loop that does not."""
 
     def __init__(self, place: URL, *, asynchronous: bool) -> None:
-        self.whole = _engine(place, READERS, asynchronous, isolation_level="REPEATABLE READ")
+        most = LOOP_READERS if asynchronous else THREAD_READERS
+        self.whole = _engine(place, most, asynchronous, isolation_level="REPEATABLE READ")
         options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-        self.single = _engine(place, READERS, asynchronous, **options)
+        self.single = _engine(place, most, asynchronous, **options)
         for engine in self:
             event.listen(engine, "connect", _only_read)
 
