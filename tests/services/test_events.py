@@ -1,7 +1,10 @@
 """What was changed, as server-sent events."""
 
 import json
+import threading
+from contextlib import ExitStack
 
+import httpx
 import pytest
 
 
@@ -103,3 +106,28 @@ def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
         registry_service.client.post(path, json={"round": 1}, headers=person.headers).raise_for_status()
         ((_, kind, data),) = read(stream.iter_lines(), most=1)
     assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
+
+
+def test_a_registry_that_stops_ends_what_it_tells_and_answers_who_waits(running_hub, tmp_path):
+    answers = {}
+
+    def wait(hub, bearer):
+        answers["news"] = httpx.get(f"{hub.registry}/v1/news?seconds=20", headers=bearer, timeout=30)
+
+    with ExitStack() as stack:
+        hub = stack.enter_context(running_hub(tmp_path))
+        bearer = {"Authorization": f"Bearer {hub.operator}"}
+        httpx.post(f"{hub.registry}/v1/invitations", json={"name": "ward"}, headers=bearer).raise_for_status()
+        waiting = threading.Thread(target=wait, args=(hub, bearer))
+        waiting.start()
+        with httpx.stream("GET", f"{hub.registry}/v1/events", params={"follow": True}, headers=bearer) as stream:
+            lines = stream.iter_lines()
+            assert stream.status_code == 200
+            while httpx.get(f"{hub.registry}/metrics").text.count("kuber_http_requests_under_way 3.0") == 0:
+                pass  # this one, the follower and the one who waits
+            stack.close()
+            assert read(lines) == []  # to its end, which is no cut
+    waiting.join(30)
+    assert answers["news"].status_code == 200
+    assert answers["news"].json()["items"] == []
+    assert "Cancel" not in (tmp_path / "registry.log").read_text(encoding="utf-8")

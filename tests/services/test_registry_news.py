@@ -32,7 +32,7 @@ class Shelf:
         self.looks += 1
         if self.away:
             raise ServiceUnavailableError("The database is away.")
-        return [one for one in self.entries if one[0] > after][:limit]
+        return [one for one in self.entries if one[0] > after and one[1].act != "invite"][:limit]
 
     async def last(self):
         return len(self.entries)
@@ -53,6 +53,49 @@ async def take(news, number, count):
         found.append(notice.number)
         if len(found) == count:
             return found
+
+
+def test_events_that_are_not_for_all_keep_nobody_turning():
+    async def act():
+        shelf = Shelf()
+        for _ in range(3):
+            shelf.add("invite")
+        news = shelf.news()
+        waiting = asyncio.create_task(news.wait(3, 20))  # the watch begins with the last number
+        await asyncio.sleep(0)
+        early = asyncio.create_task(take(news, 0, 1))  # and this one behind it
+        await asyncio.sleep(0.6)
+        looks = shelf.looks
+        assert looks < 10
+        assert await news.after(0, limit=7) == ([], 3)
+        shelf.add()
+        assert await asyncio.wait_for(early, 10) == [4]
+        await waiting
+
+    run(act())
+
+
+def test_who_follows_and_who_waits_is_let_go_when_the_service_stops():
+    async def act():
+        shelf = Shelf()
+        shelf.add()
+        news = shelf.news()
+        heard = []
+
+        async def follow():
+            async for notice in news.follow(0, limit=7):
+                heard.append(notice.number)
+
+        following, waiting = asyncio.create_task(follow()), asyncio.create_task(news.wait(1))
+        while not heard:
+            await asyncio.sleep(0.01)
+        assert not following.done()
+        assert not waiting.done()
+        news.end()
+        await asyncio.wait_for(asyncio.gather(following, waiting, news.wait(1)), 10)
+        assert heard == [1]
+
+    run(act())
 
 
 def test_many_who_wait_cost_one_look_at_a_time():

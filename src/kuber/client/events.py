@@ -27,9 +27,9 @@ class EventReader:
         self._on_open = on_open
 
     def read(self, *, follow: bool = False) -> None:
-        """Take in what is there; with `follow` go on until the connection ends.
+        """Take in what is there; with `follow` go on until the registry ends the connection, as one that stops does.
 
-        Raises ServiceUnavailableError when it ended, or none was to be had for as long as the registry's client has
+        Raises ServiceUnavailableError when it was cut, or none was to be had for as long as the registry's client has
         patience: calling it again goes on with the next event. ServiceError when what was read is no event.
         """
         self._registry.ask(

@@ -47,6 +47,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     """Add the routes, on these stores."""
     ask = store.database.ask
     news = News(lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event))
+    app.state.ends.append(news.end)
     readers = guard.admits(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
@@ -91,10 +92,12 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         if follow:
             async for notice in news.follow(after, limit=EVENTS):
                 yield notice.event
-        while found := await news.after(after, limit=EVENTS):
+            return
+        found, after = await news.after(after, limit=EVENTS)
+        while found:
             for notice in found:
                 yield notice.event
-            after = found[-1].number
+            found, after = await news.after(after, limit=EVENTS)
 
     @app.get("/v1/news", operation_id="watch")
     async def watch(
@@ -110,11 +113,10 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         number = last if after is None else min(after, last)
         end = time.monotonic() + seconds
         while True:
-            found = await news.after(number, limit=MAX_LIMIT)
+            found, number = await news.after(number, limit=MAX_LIMIT)
             told = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
-            number = found[-1].number if found else number
             left = end - time.monotonic()
-            if told or (left <= 0 and not found):
+            if told or ((left <= 0 or news.ended) and not found):
                 return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in told), cursor=str(number))
             if not found:
                 await news.wait(number, left)

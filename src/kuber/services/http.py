@@ -81,6 +81,7 @@ def application(
             HTTPException: _on_http,
         },
     )
+    app.state.ends = []  # called when the service is told to stop: what waits for others is to wait no longer
     app.add_middleware(Edge, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
 
     @app.get("/healthz", operation_id="health")

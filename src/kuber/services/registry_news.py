@@ -46,31 +46,45 @@ class News:
         self._from = 0  # what came after this number is kept
         self._until = 0  # the number of the last event that was seen
         self._waiting = 0
+        self.ended = False
         self._changed = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """The service stops: who follows is told no more, and who waits waits no longer."""
+        self.ended = True
+        self._tell()
 
     async def last(self) -> int:
         """The number of the last event."""
         return self._until if self._watch is not None else await self._last()
 
-    async def after(self, number: int, *, limit: int) -> list[Notice]:
-        """What came after this number, first come first; nothing when nothing did."""
+    async def after(self, number: int, *, limit: int) -> tuple[list[Notice], int]:
+        """What came after this number, first come first, and the number up to which all is told by it.
+
+        Nothing may be told and the number rise: not every event is for all.
+        """
         if self._watch is not None and number >= self._from:
             newer = list(takewhile(lambda notice: notice.number > number, reversed(self._kept)))
-            return newer[::-1][:limit]
-        return [_notice(number, entry) for number, entry in await self._read(number, limit)]
+            found = newer[::-1][:limit]
+            return found, found[-1].number if found else number
+        before = self._from if self._watch is not None else number  # numbers that were given before we read
+        found = [_notice(of, entry) for of, entry in await self._read(number, limit)]
+        return found, found[-1].number if found else max(number, before)
 
     async def follow(self, number: int, *, limit: int) -> AsyncIterator[Notice]:
-        """What came after this number and what is yet to come, without an end."""
+        """What came after this number and what is yet to come, until the service stops."""
         number = min(number, await self.last())
-        while True:
-            for notice in await self.after(number, limit=limit):
-                number = notice.number
+        while not self.ended:
+            found, number = await self.after(number, limit=limit)
+            for notice in found:
                 yield notice
             await self.wait(number)
 
     async def wait(self, number: int, seconds: float | None = None) -> None:
         """Return when something came after this number, or so many seconds are over; perhaps earlier."""
+        if self.ended:
+            return
         self._waiting += 1
         try:
             async with asyncio.timeout(seconds):

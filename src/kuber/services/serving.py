@@ -106,6 +106,7 @@ class _Server(uvicorn.Server):
             ssl_keyfile=tls and tls[1],
         )
         super().__init__(config)
+        self._ends: list[Callable[[], None]] = getattr(app.state, "ends", [])
         self._service = service
         self._stop = stop
         self._scheme = "https" if tls else "http"
@@ -117,6 +118,11 @@ class _Server(uvicorn.Server):
         address = url_of(host, port, scheme=self._scheme)
         log.info("up", extra={"told": {"service": self._service, "address": address}})
         print(f"KUber {self._service} is up at {address}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for end in self._ends:
+            end()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._stop.is_set()
