@@ -1,5 +1,6 @@
 """The files of deploy/: what they say is what the command line, the systems they are for, and the pins know."""
 
+import json
 import re
 import subprocess
 import sys
@@ -115,24 +116,56 @@ def closure(*roots: str) -> set[str]:
     return {name for name, _ in seen}
 
 
+def pins() -> dict[str, str]:
+    """What a hub is made of, and of which version."""
+    lines = (DEPLOY / "requirements-hub.txt").read_text().split("\n")
+    told = (line.split("==") for line in lines if line[:1] not in ("", "#"))
+    return {canonicalize_name(name): version for name, version in told}
+
+
 def test_the_requirements_of_a_hub_are_whole_and_pinned_as_everything_is():
     """A new dependency of the services, or another pin, has to be told there too."""
-    pins = dict(
-        line.split("==")
-        for line in (DEPLOY / "requirements-hub.txt").read_text().split("\n")
-        if line[:1] not in ("", "#")
-    )
-    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    pinned = pins()
     everything = (ROOT / "constraints.txt").read_text().split()
     all_pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in everything)}
     assert {name: version for name, version in pinned.items() if all_pins.get(name, version) != version} == {}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2", "greenlet"}
+    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2"}
     roots = [one for one in project["dependencies"] if canonicalize_name(Requirement(one).name) not in learns]
     for extra in ("dashboard", "postgresql", "s3", "tracing"):
         roots += project["optional-dependencies"][extra]
     assert closure(*roots) <= pinned.keys()
     assert not {"torch", "numpy"} & pinned.keys()
+
+
+ONLY_PINNED = """
+import importlib.abc, json, sys
+from importlib.metadata import packages_distributions
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        owners = found.get(name.partition(".")[0])
+        if owners and not {one.lower().replace("_", "-").replace(".", "-") for one in owners} & pinned:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+found, pinned = packages_distributions(), {*json.loads(sys.argv.pop(1)), "kuber"}
+sys.meta_path.insert(0, Absent())
+from kuber.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", [["registry"], ["vault", "--registry", "http://127.0.0.1:9"]])
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_a_service_starts_with_what_is_pinned_and_nothing_else(command, place, tmp_path, request):
+    """What is imported only on the way shows here, and else on the operator's machine."""
+    options = ["--data", str(tmp_path), "--secret", str(tmp_path / "secret"), "--port", "0", "--stop-with-stdin"]
+    if place == "postgresql":
+        options += ["--database", request.getfixturevalue(f"{command[0]}_database")]
+    program = [sys.executable, "-c", ONLY_PINNED, json.dumps(sorted(pins())), *command, *options]
+    done = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is up at" in done.stdout
 
 
 def test_the_image_gets_all_files_that_it_copies():
