@@ -26,37 +26,42 @@ from kuber.services import cursor as cursors
 from kuber.services.registry_records import with_findings
 from kuber.services.registry_tables import INITIAL, class_evaluations, knowledge, newest_knowledge
 
-
-def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
-    """The statement that answers a query, for `Records.read`, and its values: those of one page and one more."""
-    values = {name: getattr(query, name) for name in ("task", "min_accuracy", "exclude_entity")}
-    values |= {name: getattr(query, name) and getattr(query, name).hex for name in ("test_set", "origin")}
-    values |= {"classes": list(query.classes) or None, "limit": query.limit + 1}
-    if query.cursor is not None:
-        *last, values["place"] = cursors.decode(query.cursor, query.order, *_POSITIONS[query.order])
-        if last:
-            (values["last"],) = last
-    # What a statement looks like depends on what is asked about, and not on which values of it are asked for.
-    asked = {name: _MARKS[name] for name, value in values.items() if name in _MARKS and value is not None}
-    shape = replace(query, limit=1, cursor=query.cursor and "", **asked)
-    return _statement(shape), {name: value for name, value in values.items() if value is not None}
-
-
+_NOTHING = Digest("0" * 64)
+# In place of what is asked for, in a query that stands for all of its shape.
+_MARKS: dict[str, Any] = {
+    "task": "",
+    "test_set": _NOTHING,
+    "min_accuracy": 0.0,
+    "exclude_entity": "",
+    "origin": _NOTHING,
+    "classes": (0,),
+}
+# What a cursor holds, by order: the rank of the last record of the page before, where there is one, and its number.
 _POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
     "accuracy": (float, int),
     "classes": (int, int),
     "newest": (int,),
     "oldest": (int,),
 }
-_NOTHING = Digest("0" * 64)
-_MARKS: dict[str, Any] = {
-    "task": "",
-    "min_accuracy": 0.0,
-    "exclude_entity": "",
-    "test_set": _NOTHING,
-    "origin": _NOTHING,
-    "classes": (0,),
-}
+
+
+def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
+    """The statement that answers a query, for `Records.read`, and its values: those of one page and one more."""
+    asked: dict[str, Any] = {
+        "task": query.task,
+        "test_set": query.test_set and query.test_set.hex,
+        "min_accuracy": query.min_accuracy,
+        "exclude_entity": query.exclude_entity,
+        "origin": query.origin and query.origin.hex,
+        "classes": query.classes or None,
+    }
+    values = {name: value for name, value in asked.items() if value is not None} | {"limit": query.limit + 1}
+    shape = replace(query, limit=1, **{name: _MARKS[name] for name in values.keys() & _MARKS.keys()})
+    if query.cursor is not None:
+        position = cursors.decode(query.cursor, query.order, *_POSITIONS[query.order])
+        values |= zip(("place", "last"), reversed(position), strict=False)
+        shape = replace(shape, cursor="")
+    return _statement(shape), values
 
 
 @lru_cache(maxsize=1024)  # to build one takes longer than to answer it
@@ -73,12 +78,12 @@ def _statement(query: Query) -> Select[Any]:
             told = told.join(knowledge, row.seq == seq)
     else:
         told = told.where(row.withdrawn_at.is_(None))
-    # Beside what is newest a record is found by its number, and never by an index on the standing of all.
-    standing = func.coalesce(row.standing, "") if query.latest else row.standing
-    if query.pending:
-        told = told.where(row.standing.is_(None))
-    elif query.standing is not None:
-        told = told.where(standing == query.standing.value)
+    wanted = "" if query.pending else query.standing and query.standing.value
+    if query.latest and wanted is not None:
+        # Beside what is newest a record is found by its number, and never by an index on the standing of all.
+        told = told.where(func.coalesce(row.standing, "") == wanted)
+    elif wanted is not None:
+        told = told.where(row.standing == wanted if wanted else row.standing.is_(None))
     elif not query.latest:  # what the hub quarantined is found only by those who ask for it
         told = told.where(or_(row.standing.is_(None), row.standing != Standing.QUARANTINED.value))
     if query.task is not None:
