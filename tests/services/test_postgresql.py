@@ -22,6 +22,7 @@ from kuber.errors import (
 )
 from kuber.services import registry_tables, vault_tables
 from kuber.services.database import Database
+from kuber.services.postgresql import LOOP_READERS
 from kuber.services.registry_access import RegistryAccess
 from kuber.services.registry_app import registry_app
 from kuber.services.registry_store import RegistryStore, sortable_id
@@ -231,6 +232,36 @@ def test_while_a_server_is_waited_for_the_event_loop_goes_on(registry_database, 
 
         here, *answers = in_a_loop(both())
         assert answers == [(here, 1), (here, 2)]
+
+
+def test_questions_that_are_given_up_leave_their_connections_to_others(registry_database, vault_store):
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as store,
+        create_engine(registry_database).connect() as other,
+    ):
+        other.execute(text("SELECT pg_advisory_lock(7)"))
+
+        def look(statement):
+            with store.database.look() as connection:
+                return connection.scalar(text(statement))
+
+        async def life():
+            for _ in range(3):
+                waiting = [
+                    asyncio.create_task(store.database.ask(look, "SELECT 1 FROM pg_advisory_xact_lock(7)"))
+                    for _ in range(2 * LOOP_READERS)  # half of them have no connection yet
+                ]
+                await asyncio.sleep(0.1)
+                for task in waiting:
+                    task.cancel()
+                assert all(isinstance(one, asyncio.CancelledError) for one in await _ends(waiting))
+            return await asyncio.gather(*[store.database.ask(look, "SELECT 2") for _ in range(LOOP_READERS)])
+
+        assert in_a_loop(life()) == [2] * LOOP_READERS
+
+
+def _ends(tasks):
+    return asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_a_connection_is_kept_through_news_and_replaced_after_its_end(registry_database, vault_store):

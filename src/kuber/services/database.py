@@ -121,23 +121,13 @@ class Database:
         """Whether other processes write here too: what can change is to be read anew each time."""
         return self._backend.shared
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """A connection that sees one state of the database for as long as it is open."""
-        try:
-            with self._backend.reading.connect() as connection:
-                yield connection
-        except _FAILURES as error:
-            raise self._backend.told(error, "read") from None
+        return self._connected(self._backend.reading)
 
-    @contextmanager
-    def look(self) -> Iterator[Connection]:
+    def look(self) -> AbstractContextManager[Connection]:
         """A connection for what one statement tells: a second may see a later state."""
-        try:
-            with self._backend.looking.connect() as connection:
-                yield connection
-        except _FAILURES as error:
-            raise self._backend.told(error, "read") from None
+        return self._connected(self._backend.looking)
 
     async def ask(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `read` returns, which reads this database, without a change of threads: a file in place, and while a
@@ -191,6 +181,14 @@ class Database:
             self._waiting.put(None)
         self._writer.join()
         self._backend.close()
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except _FAILURES as error:
+            raise self._backend.told(error, "read") from None
 
     def _serve(self) -> None:
         while (first := self._waiting.get()) is not None:

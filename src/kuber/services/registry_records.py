@@ -67,7 +67,7 @@ class Records:
         """What nobody asks for from one turn to the next is forgotten."""
         if len(self._known) + len(read) > REMEMBERED // 2:
             self._before, self._known = self._known, {}
-        self._known |= read
+        self._known.update(read)  # in place: another thread may have turned meanwhile
 
 
 def with_findings(chosen: Select[Any]) -> Select[Any]:
