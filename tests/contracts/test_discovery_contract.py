@@ -6,9 +6,7 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.query import Query
-from kuber.errors import (
-    RequestRejectedError,
-)
+from kuber.errors import RequestRejectedError
 
 
 def test_discovers_the_best_first_and_older_first_among_equals(publish, entity, discovered):

@@ -86,7 +86,7 @@ class LiveTable:
             else:
                 self._progress.pop(event.entity, None)
                 if event.kind == "absorbed":
-                    self._latest.append(self._view.entities[event.entity].deliveries[-1])
+                    self._latest.append(self._view.entity(event.entity).deliveries[-1])
 
     def on_progress(self, entity: str, fraction: float) -> None:
         with self._lock:

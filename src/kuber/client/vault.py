@@ -111,10 +111,7 @@ class HttpVault(HttpService):
             try:
                 if self._direct.get(answer.headers.get("Location", ""), download):
                     return download.verified()
-            except (
-                KnowledgeError,
-                ServiceError,
-            ):  # not the blob: the vault has it, or says why
+            except (KnowledgeError, ServiceError):  # it is not the blob: the vault has that, or says why
                 download, straight = Download(digest, self.url), False
                 continue
             straight = download.furthest > before  # else through the vault

@@ -79,8 +79,8 @@ def registry_app(
 ) -> FastAPI:
     """The routes of the registry, on these stores; `secret` is what its vault shows.
 
-    Reads of a file are short and run in the event loop, those of a server in threads; so do writes, which wait for
-    the vault and the disk.
+    Reads run in the event loop, which goes on while a database server is waited for; writes, which wait for the vault
+    and the disk, run in threads.
     """
     ask = store.database.ask
 

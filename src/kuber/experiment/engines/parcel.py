@@ -57,9 +57,9 @@ def carried(error: Exception) -> Exception:
     """The error of a work step as it can travel: a traceback cannot, its text can."""
     if not isinstance(error, KUberError):
         error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever its class does
+    try:  # a class that asks for other arguments than it keeps cannot be made again where the error arrives
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - written here, in the same line
+    except Exception:  # noqa: BLE001 - the class may be anybody's, and raise anything
         return TrainingError(f"A work step failed: {type(error).__name__}: {error}.")
     return error
 
