@@ -45,6 +45,30 @@ def test_a_second_one_stays_out_until_the_first_has_ended(tmp_path: Path) -> Non
         assert is_at_work(tmp_path)
 
 
+def refused(folder: Path, file: str | None = None) -> None:
+    """A run that is refused, after it wrote a file or before."""
+    with at_work(folder):
+        if file is not None:
+            (folder / file).touch()
+        raise SettingsError("There are too many entities.")
+
+
+def test_a_new_folder_goes_with_what_was_refused_before_anything_was_done(tmp_path: Path) -> None:
+    settings = Settings(runs_dir=tmp_path)
+    folder = new_folder(settings, "local")
+    with pytest.raises(SettingsError, match="too many"):
+        refused(folder)
+    assert not folder.exists()
+    begun = new_folder(settings, "local")
+    with pytest.raises(SettingsError, match="too many"):
+        refused(begun, "events.jsonl")
+    assert begun.exists()
+    (begun / "events.jsonl").unlink()
+    with pytest.raises(SettingsError, match="too many"):
+        refused(begun)  # gone on with, and refused: it is not ours to take away
+    assert (begun / "settings.json").exists()
+
+
 def test_who_was_killed_is_no_longer_at_work(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
     try:

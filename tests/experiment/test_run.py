@@ -308,6 +308,7 @@ def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, argume
     assert last.startswith("error: ")
     assert all(word in last for word in words), last
     assert "Traceback" not in err
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_an_occupied_port_is_an_error(tmp_path):

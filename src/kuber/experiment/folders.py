@@ -2,13 +2,14 @@
 
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kuber.errors import SettingsError
+from kuber.errors import KUberError, SettingsError
 from kuber.settings import Settings
 from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
 
@@ -66,8 +67,10 @@ def write_whole(path: Path, text: str) -> None:
 def at_work(folder: Path) -> Iterator[None]:
     """Hold a run folder while we are at work in it; whoever lists runs sees it, and sees when we were killed.
 
-    Raises SettingsError when another is at work there.
+    A new one is taken away again when what was to be done in it is refused before anything was. Raises SettingsError
+    when another is at work there.
     """
+    made_with = _names(folder)
     try:
         file = (folder / LOCK_FILE).open("ab")
     except OSError as error:
@@ -78,7 +81,16 @@ def at_work(folder: Path) -> Iterator[None]:
             if time.monotonic() > limit:
                 raise SettingsError(f"Another process is at work in {folder}; wait for its end, or stop it.")
             time.sleep(0.02)
-        yield
+        try:
+            yield
+        except KUberError:
+            if LOCK_FILE not in made_with and _names(folder) == made_with | {LOCK_FILE}:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _locked(descriptor: int) -> bool:
