@@ -18,9 +18,12 @@ def test_the_mean_is_over_those_that_have_ended_a_round(sample):
 
 def test_groups_are_drawn_the_same_way_twice(sample):
     result, _ = sample
-    groups = ("usual", "slow", "usual", "slow")
-    entities = tuple(replace(one, group=group) for one, group in zip(result.entities, groups, strict=True))
-    drawn = world_plot(replace(result, entities=entities))
-    assert drawn.startswith(b"\x89PNG")
-    assert drawn == world_plot(replace(result, entities=entities))
-    assert drawn != world_plot(result)
+
+    def drawn(*groups):
+        entities = tuple(replace(one, group=group) for one, group in zip(result.entities, groups, strict=True))
+        return world_plot(replace(result, entities=entities))
+
+    once = drawn("usual", "slow", "usual", "slow")
+    assert once.startswith(b"\x89PNG")
+    assert once == drawn("usual", "slow", "usual", "slow")
+    assert once != drawn("usual", "usual", "slow", "slow")
