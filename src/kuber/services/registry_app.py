@@ -6,30 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Query, Response
-from pydantic import Field
+from fastapi import FastAPI, Header, Response
 
-from kuber.domain import query as domain
 from kuber.domain.access import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
-from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.query import MAX_LIMIT, Order
-from kuber.domain.verification import Standing
-from kuber.errors import RequestRejectedError
 from kuber.services.access_routes import Cursor, Id, Limit, add_access_routes, created
 from kuber.services.database import chosen
 from kuber.services.guard import FOREVER, Guard, check_acts_for, same_secret
 from kuber.services.http import REQUESTS_PER_MINUTE, application
 from kuber.services.metrics import Metrics, Presence
 from kuber.services.registry_access import RegistryAccess
+from kuber.services.registry_question import Question, documented
 from kuber.services.registry_store import RegistryStore, sortable_id, utc_now
 from kuber.services.registry_vault import RegistryVault
 from kuber.wire import (
     KEY_HEADER,
-    MAX_CLASSES,
     AttestationBody,
     DeliveryBody,
-    DigestText,
     DraftBody,
     EvaluationBody,
     KnowledgeBody,
@@ -40,7 +33,6 @@ from kuber.wire import (
 
 MAX_WRITTEN = 64 << 20  # bytes of JSON that are kept
 
-Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
 Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
 
 
@@ -115,51 +107,14 @@ def registry_app(
         response.status_code = 201 if new else 200
         return KnowledgeBody.of(record)
 
-    @app.get("/v1/knowledge", operation_id="discover", response_model=PageBody[KnowledgeBody])
-    async def discover(
-        caller: Annotated[Caller, readers],
-        task: Annotated[str | None, Query(max_length=200, description="Name of the task.")] = None,
-        test_set: Annotated[DigestText | None, Query(description="Digest of the common test set.")] = None,
-        min_accuracy: Annotated[float | None, Query(ge=0, le=1, description="Claimed, at least this.")] = None,
-        exclude_entity: Annotated[str | None, Query(max_length=200, description="Id of an entity.")] = None,
-        initial: Annotated[
-            bool | None, Query(description="Only initial checkpoints; or, when false, only what was trained.")
-        ] = None,
-        standing: Annotated[Standing | None, Query(description="Only what the hub found to be so.")] = None,
-        pending: Annotated[bool, Query(description="Only what the hub has not looked at.")] = False,
-        origin: Annotated[
-            DigestText | None, Query(description="Digest of the initial checkpoint that it descends from.")
-        ] = None,
-        latest: Annotated[bool, Query(description="Only the newest of each entity on each task.")] = False,
-        classes: Annotated[
-            list[Label] | None,
-            Query(max_length=MAX_LIMIT, description="Indices of labels; with order classes, and only then."),
-        ] = None,
-        order: Annotated[
-            Order, Query(description="Best, newest or oldest first, or best mean recall on `classes` first.")
-        ] = "accuracy",
-        limit: Limit = 100,
-        cursor: Cursor = None,
-    ) -> Response:
+    @app.get(
+        "/v1/knowledge",
+        operation_id="discover",
+        response_model=PageBody[KnowledgeBody],
+        openapi_extra=documented(),
+    )
+    async def discover(caller: Annotated[Caller, readers], question: Question) -> Response:
         """The knowledge that matches, in the order asked for."""
-        try:
-            question = domain.Query(
-                task=task,
-                test_set=Digest.parse(test_set) if test_set is not None else None,
-                min_accuracy=min_accuracy,
-                exclude_entity=exclude_entity,
-                initial=initial,
-                standing=standing,
-                pending=pending,
-                origin=Digest.parse(origin) if origin is not None else None,
-                latest=latest,
-                classes=tuple(classes or ()),
-                order=order,
-                limit=limit,
-                cursor=cursor,
-            )
-        except ValueError as error:
-            raise RequestRejectedError(f"This question cannot be asked: {error}.") from None
         page = await ask(store.discover, question)
         items = b",".join(map(written, page.items))
         told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())

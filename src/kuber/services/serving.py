@@ -24,6 +24,9 @@ from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError, SettingsError
 
 STOP_SECONDS = 5  # that requests under way get when the service is told to stop
+# After which a thread hands the interpreter to one that waits for it. The event loop waits for it after each look at
+# its sockets: at Python's 5 ms a question comes late whenever something is published.
+SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ def serve(
         )
     tls = _tls(certificate, private_key)
     _log_to_stderr()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = threading.Event()
     with _bound(service, host, port) as listener, _told_to(stop):
         if stop_with_stdin:
