@@ -3,9 +3,9 @@
 Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge
 of others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the
 weights. A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of
-its own; the clock starts when workers have imported torch, and entities are made as they join. Prints a JSON line for
-each, then the ratio of the largest to the smallest: of time, and of processor time of the process that decides, which
-other work on the machine disturbs less.
+its own, few entities in several simulations one after the other; the clock starts when workers have imported torch,
+and entities are made as they join. Prints a JSON line for each, then the ratio of the largest to the smallest: of
+time, and of processor time of the process that decides, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -120,37 +120,40 @@ def made(asked: argparse.Namespace, cache: Path) -> Scenario:
 
 
 def one(asked: argparse.Namespace) -> None:
-    """Simulate one size, in this process."""
+    """Simulate one size, in this process, as often as asked for."""
     choice = chosen(asked.engine, workers=asked.workers, ray_address=None)
+    seconds = cpu = made_in = 0.0
     with tempfile.TemporaryDirectory() as cache, engine(choice) as machine:
-        scene = made(asked, Path(cache))
-        runtime = simulated_runtime(scene)
         warm = Work(function=idle, arguments={"weights": {"w": torch.zeros(1)}, "generator": _state()}, cost=1.0)
         for future in [machine.submit(warm) for _ in range(4 * choice.at_a_time)]:
             future.result()
-        ledger = NoLedger(scene, machine, make_learners(scene, runtime))
-        idle_engine = IdleEngine(machine, scene)
-        began = time.perf_counter()
-        if asked.strategy in BASELINES:
-            parties = Parties(scene, runtime, ledger)
-            rounds = BASELINES[asked.strategy](parties)
-        else:
-            log = Path(cache) / "events.jsonl"
-            told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": Unwatched(), "log": log}
-            simulation = Simulation(scene, **told)
-        made_in = time.perf_counter() - began
         before = look(os.getpid())
         with TreeMemory(os.getpid(), seconds=1.0) as memory:  # a look takes longer the more there is
-            start, cpu = time.perf_counter(), time.process_time()
-            if asked.strategy in BASELINES:
-                conduct(rounds, parties, idle_engine)
-            else:
-                simulation.run()
-            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        tasks = asked.entities * asked.rounds
+            for _ in range(asked.simulations):
+                scene = made(asked, Path(cache))
+                runtime = simulated_runtime(scene)
+                ledger = NoLedger(scene, machine, make_learners(scene, runtime))
+                idle_engine = IdleEngine(machine, scene)
+                began = time.perf_counter()
+                if asked.strategy in BASELINES:
+                    parties = Parties(scene, runtime, ledger)
+                    rounds = BASELINES[asked.strategy](parties)
+                else:
+                    told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": Unwatched()}
+                    told["log"] = Path(tempfile.mkdtemp(dir=cache)) / "events.jsonl"
+                    simulation = Simulation(scene, **told)
+                made_in += time.perf_counter() - began
+                start, cpu_start = time.perf_counter(), time.process_time()
+                if asked.strategy in BASELINES:
+                    conduct(rounds, parties, idle_engine)
+                else:
+                    simulation.run()
+                seconds += time.perf_counter() - start
+                cpu += time.process_time() - cpu_start
+        tasks = asked.entities * asked.rounds * asked.simulations
         told = {"entities": asked.entities, "strategy": asked.strategy, "engine": choice.kind}
         told |= {"ms_per_task": 1000 * seconds / tasks, "cpu_ms_per_task": 1000 * cpu / tasks}
-        told |= {"ms_to_make_an_entity": 1000 * made_in / asked.entities, "tasks": tasks}
+        told |= {"ms_to_make_an_entity": 1000 * made_in / asked.entities / asked.simulations, "tasks": tasks}
         told |= {"mb_at_start": before[0], "mb_at_most": memory.peak}
         told |= {"anonymous_mb_at_start": before[1], "anonymous_mb_at_most": memory.peak_anonymous}
         if asked.strategy not in BASELINES:
@@ -171,21 +174,23 @@ def main() -> None:
     parser.add_argument("--strategy", default="vanilla", help="kuber, vanilla (made to seek in every round), fedavg")
     parser.add_argument("--bytes", type=int, default=0, help="of weights; else those of the mlp, 204 kB")
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--simulations", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     sizes = [int(text) for text in str(asked.entities).split(",")]
-    if asked.one:
+    if asked.simulations:
         asked.entities = sizes[0]
         one(asked)
         return
     found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     for _ in range(asked.turns):
         for size in sizes:
-            # Few entities get more rounds: a run of a tenth of a second tells nothing.
-            rounds = max(asked.rounds, min(100, -(-1000 // size)))
-            told = {"--entities": size, "--rounds": rounds, "--workers": asked.workers, "--bytes": asked.bytes}
+            # Few entities are simulated several times, as a run of a tenth of a second tells nothing. Not for more
+            # rounds: joining would weigh less than for many entities, and what each remembers would be more.
+            again = max(1, 1000 // (size * asked.rounds))
+            told = {"--entities": size, "--rounds": asked.rounds, "--workers": asked.workers, "--bytes": asked.bytes}
+            told |= {"--simulations": again}
             told |= {"--strategy": asked.strategy} | ({"--engine": asked.engine} if asked.engine else {})
-            command = [sys.executable, __file__, "--one", *(str(part) for pair in told.items() for part in pair)]
+            command = [sys.executable, __file__, *(str(part) for pair in told.items() for part in pair)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
