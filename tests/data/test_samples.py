@@ -1,3 +1,5 @@
+import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -51,8 +53,30 @@ def test_a_reopened_pickle_maps_the_same_file_and_copies_nothing(samples):
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
     assert isinstance(owner, np.memmap)
-    assert owner.filename == samples.path
+    assert owner.filename == str(samples.path)
     np.testing.assert_array_equal(images, samples.images(np.arange(3, 9)))
+
+
+def test_a_file_is_mapped_once_for_as_long_as_somebody_holds_it(samples):
+    def open_files():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    held = [pickle.loads(pickle.dumps(samples.take([number]))).images() for number in range(N)]
+    views = [pickle.loads(pickle.dumps(samples)) for _ in range(N)]
+    assert [len(view.images(slice(0, 2))) for view in views] == [2] * N
+    assert open_files() <= before + 1
+    del held, views
+    gc.collect()
+    assert open_files() == before
+
+
+def test_a_file_that_took_another_s_place_is_mapped_anew(samples):
+    old = map_tensors(samples.path)
+    save_file({"train_x": np.ones(3, np.uint8), "train_y": np.arange(3)}, samples.path.with_name("b"))
+    samples.path.with_name("b").replace(samples.path)
+    assert map_tensors(samples.path)["train_x"].tolist() == [1, 1, 1]
+    assert old["train_x"].shape == (N, 3, 8, 8)
 
 
 def test_pickles_without_its_samples(tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -12,6 +13,10 @@ import torch
 from kuber.entity.work import Work
 from kuber.errors import CorruptKnowledgeError, TrainingError
 from kuber.experiment.engines import Engine, engine
+from kuber.experiment.entities import make_learners
+from kuber.experiment.scenario import scenario
+from kuber.experiment.simulator import simulated_runtime
+from kuber.settings import Settings
 
 # Workers import what they are to do by name, so it is a module of its own.
 DEEDS = """
@@ -36,6 +41,9 @@ def refuse(*, progress):
 def dawdle(*, progress):
     time.sleep(600)
 
+def look(learner, *, progress):
+    return id(learner), len(learner.private), learner.private.labels.tolist()
+
 def die(*, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -59,6 +67,15 @@ def machine(request, deeds):
         yield found
 
 
+@pytest.fixture
+def learners(tmp_path):
+    """Of two entities, in one file of samples."""
+    scene = scenario(
+        Settings(dataset="digits", num_entities=2, partition="iid", common_test_size=20, cache_dir=tmp_path / "cache")
+    )
+    return make_learners(scene, simulated_runtime(scene))
+
+
 WEIGHTS = {
     "w": torch.tensor([[0.5, -0.0], [float("nan"), 1e-40]]),
     "steps": torch.tensor(7),
@@ -73,6 +90,23 @@ def test_tensors_go_and_come_back_as_they_are(machine: Engine, deeds):
         assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
         assert back.numpy().tobytes() == (tensor + 1).numpy().tobytes()
         back += 1  # they can be written to
+
+
+def test_a_learner_is_read_once_by_a_worker(learners, deeds):
+    first, second = learners
+    with engine(1) as machine:
+        seen = [machine.submit(work(deeds.look, learner=one)).result() for one in (first, second, first, first)]
+    assert [labels for _, _, labels in seen] == [one.private.labels.tolist() for one in (first, second, first, first)]
+    assert len({place for place, _, _ in seen}) == 2
+
+
+def test_learners_of_one_after_the_other_are_told_apart(learners, deeds):
+    with engine(1) as machine:
+        for number in range(20):  # what is gone leaves its id to what comes
+            one = replace(learners[0], private=learners[0].private.take([number % 4]))
+            _, count, labels = machine.submit(work(deeds.look, learner=one)).result()
+            assert (count, labels) == (1, one.private.labels.tolist())
+            del one
 
 
 def test_work_is_done_on_one_thread(machine: Engine, deeds):

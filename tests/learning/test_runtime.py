@@ -196,3 +196,29 @@ def test_precision_is_that_of_the_forward_pass(precision, dtype, runtime):
 
 def test_a_runtime_travels_to_other_processes(runtime):
     assert pickle.loads(pickle.dumps(runtime)) == runtime
+
+
+class Initialised(torch.nn.Module):
+    """Initialises in each of the ways that torch offers, and does something with what comes back."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.w = torch.nn.init.normal_(tensor=torch.nn.Parameter(torch.empty(classes, 4)))
+        self.b = torch.nn.Parameter(torch.nn.init.zeros_(torch.empty(classes)))
+        torch.nn.init.orthogonal_(self.w, gain=2.0)
+        torch.nn.init.trunc_normal_(self.w, std=0.1)
+
+    def forward(self, x):
+        return x @ self.w.T + self.b
+
+
+def test_a_network_that_initialises_itself_gets_the_weights_it_is_given(monkeypatch, runtime):
+    monkeypatch.setattr(module, "make", lambda name, arguments: Initialised(**arguments))
+    weights = {"w": torch.arange(12.0).reshape(3, 4), "b": torch.ones(3)}
+    network = build(replace(MLP, name="its-own", arguments={"classes": 3}), weights, runtime)
+    assert {name: tensor.tolist() for name, tensor in network.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in weights.items()
+    }
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    plain = Initialised(3)  # elsewhere torch initialises as ever
+    assert plain.w.abs().sum() > 0

@@ -6,6 +6,7 @@ transform for each sample costs ten times that.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,12 +29,19 @@ class Normalisation:
     def __call__(self, samples: NDArray[np.generic]) -> Tensor:
         """Normalised float32 tensors of the same shape; image batches come out channels last in memory."""
         batch = torch.from_numpy(samples)
-        shape = (1, len(self.mean), *(1 for _ in samples.shape[2:]))
-        unit = 255.0 if batch.dtype == torch.uint8 else 1.0
-        scale = torch.tensor([1 / (unit * std) for std in self.std], dtype=torch.float32).view(shape)
-        offset = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(shape)
+        scale, offset = _line(self, 255.0 if batch.dtype == torch.uint8 else 1.0, batch.dim())
         normalised = torch.mul(batch, scale).add_(offset)
         return normalised.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else normalised
+
+
+@lru_cache(maxsize=64)  # to make them takes longer than to apply them to a small batch
+def _line(normalisation: Normalisation, unit: float, dimensions: int) -> tuple[Tensor, Tensor]:
+    """What batches of so many dimensions are multiplied by, and what is added then."""
+    shape = (1, len(normalisation.mean), *(1,) * (dimensions - 2))
+    with torch.inference_mode(False):  # whoever asks first, training uses them too
+        scale = torch.tensor([1 / (unit * std) for std in normalisation.std], dtype=torch.float32)
+        offset = torch.tensor([-m / s for m, s in zip(normalisation.mean, normalisation.std, strict=True)])
+        return scale.view(shape), offset.view(shape)
 
 
 def training_batches(

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,8 @@ from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
 
 Rows = NDArray[np.int64]
 _CHUNK = 4096  # rows hashed at a time
+# By what tells files apart. Each map keeps a file open, and a process may hold the samples of a thousand entities.
+_maps: "WeakValueDictionary[tuple[int, ...], np.memmap[Any, np.dtype[np.uint8]]]" = WeakValueDictionary()
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
 
 
@@ -80,15 +85,19 @@ class Samples:
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The tensors of a safetensors file as read-only views of one memory map.
+    """The tensors of a safetensors file as read-only views of one memory map, the same for all who hold any.
 
     Raises ValueError when it is not such a file, or not a whole one.
     """
     with path.open("rb") as file:
         length = header_length(file.read(PREFIX_LENGTH))
         header = file.read(length)
-    manifest = read_manifest(header, size=path.stat().st_size)
-    memory = np.memmap(path, mode="r")
+        state = os.fstat(file.fileno())
+        manifest = read_manifest(header, size=state.st_size)
+        key = state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+        memory = _maps.get(key)
+        if memory is None:
+            memory = _maps[key] = np.memmap(file, mode="r")
     start = PREFIX_LENGTH + length
     entries = json.loads(header)
     tensors: dict[str, NDArray[np.generic]] = {}

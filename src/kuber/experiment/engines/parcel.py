@@ -4,16 +4,19 @@ import io
 import pickle
 import traceback
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from kuber.entity.learner import Learner
 from kuber.errors import KUberError, TrainingError
 from kuber.experiment.arena import Bytes, raw, shaped
 
 SMALL = 8192  # bytes that travel in the message
 MESSAGE = 1 << 15  # bytes of one that surely find room in a pipe; a longer one lies beside an empty one
+LEARNERS = 2048  # that are remembered, on either side
 
 
 class Part(NamedTuple):
@@ -78,3 +81,35 @@ class Packer(pickle.Pickler):
             self._tensors[array.ctypes.data] = value
             return shaped, (array, value.dtype, tuple(value.shape))
         return NotImplemented
+
+
+class Learners:
+    """Learners as bytes, written once: an entity's is the same in each of its steps."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[Learner, bytes]] = {}  # by id of the learner, which lives as long
+
+    def __call__(self, learner: Learner) -> bytes:
+        of, written = self._written.get(id(learner), (None, b""))
+        if of is not learner:
+            written = pickle.dumps(learner, protocol=5)
+            if len(self._written) >= LEARNERS:
+                self._written.clear()
+            self._written[id(learner)] = learner, written
+        return written
+
+
+class LearnerPacker(Packer):
+    """Learners as `Learners` has them; the other side reads each once, and maps its samples once."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Learner):
+            return learner_in, (self.context(value),)
+        return super().reducer_override(value)
+
+
+@lru_cache(maxsize=LEARNERS)
+def learner_in(written: bytes) -> Learner:
+    """The learner in these bytes, the same one each time."""
+    learner: Learner = pickle.loads(written)  # noqa: S301 - our own parent wrote it
+    return learner

@@ -23,7 +23,7 @@ import torch
 from kuber.entity.work import Work
 from kuber.errors import TrainingError
 from kuber.experiment.arena import Arena, Block, Bytes, Writer, located
-from kuber.experiment.engines.parcel import MESSAGE, Part, pack, unpack
+from kuber.experiment.engines.parcel import MESSAGE, LearnerPacker, Learners, Part, pack, unpack
 from kuber.experiment.engines.worker import Answer, Order, Span, serve
 from kuber.experiment.forks import CONTEXT, warm_up
 
@@ -38,6 +38,7 @@ class Processes:
         warm_up()
         self._arena = Writer()
         self._sent: dict[int, _Sent] = {}  # id of a tensor -> where it lies
+        self._learners = Learners()
         self._lock = threading.RLock()
         self._waiting: deque[_Task] = deque()
         self._crew: list[_Worker] = []
@@ -122,7 +123,7 @@ class Processes:
 
     def _send(self, task: "_Task", worker: "_Worker") -> None:
         try:
-            message, parts = pack(task.work)
+            message, parts = pack(task.work, LearnerPacker, self._learners)
             if len(message) > MESSAGE:
                 parts.append(Part(np.frombuffer(message, np.uint8), None))
                 message = b""
