@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import random
 import socket
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -179,6 +180,20 @@ def bucket_url(s3: S3) -> str:
     return f"s3://{s3.bucket()}/hub/vault"
 
 
+def unused_port() -> int:
+    """A port that nobody listens on, below those that the system gives to connections meanwhile."""
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("a hundred ports in a row are taken")
+
+
+@pytest.fixture(scope="session")
+def new_port() -> Callable[[], int]:
+    """Finds a port for a service that another has to be told of before it starts."""
+    return unused_port
+
+
 @contextmanager
 def service(name: str, folder: Path, *options: str) -> Iterator[str]:
     """The address of a service that runs, as a process, for as long as this is open."""
@@ -244,8 +259,7 @@ class Hub:
 def running(folder: Path, *options: str, tls: tuple[str, ...] = (), keeping: tuple[str, ...] = ()) -> Iterator[Hub]:
     """A hub of one's own; `options` are the registry's, `keeping` the vault's, `tls` those of both."""
     secret = folder / "secret"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = unused_port()
     address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     with service("vault", folder, "--registry", address, "--secret", str(secret), *tls, *keeping) as vault:
         told = ("--port", str(port), "--vault", vault, "--secret", str(secret), *tls)

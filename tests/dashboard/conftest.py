@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,11 +109,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def free_port() -> int:
+def free_port(new_port: Callable[[], int]) -> int:
     """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    return new_port()
 
 
 class Visit:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -150,9 +149,8 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
         assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == digest
 
 
-def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [str(probe.getsockname()[1]) for probe in (one, other)]
+def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path, new_port):
+    ports = [str(new_port()) for _ in range(2)]
     registry, vault = (f"http://127.0.0.1:{port}" for port in ports)
     operator = ["--data", str(tmp_path / "registry"), "--port", ports[0], "--vault", vault, "--open-enrolment"]
     keeper = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]

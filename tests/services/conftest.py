@@ -3,7 +3,6 @@
 import dataclasses
 import ipaddress
 import json
-import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -169,11 +168,10 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def hub_services(tmp_path_factory):
+def hub_services(tmp_path_factory, new_port):
     """A vault and a registry that anybody may join; their clients show the secret of the hub."""
     folder = tmp_path_factory.mktemp("hub")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(new_port())
     address = f"http://127.0.0.1:{port}"
     told = ["--data", str(folder / "vault"), "--max-blob-bytes", "3000000", "--registry", address]
     vault = Service(folder, "vault", *told)

@@ -33,13 +33,12 @@ http {{
 
 
 @pytest.fixture
-def site(own_hub, tmp_path, certificate):
+def site(own_hub, tmp_path, certificate, new_port):
     """The hub, and its port behind nginx, where localhost is the registry and 127.0.0.1 the vault."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing; `make nginx` installs it"
     hub = own_hub("--open-enrolment")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = new_port()
     folder = tmp_path / "nginx"
     folder.mkdir()
     text = (DEPLOY / "kuber.conf").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import random
 import signal
-import socket
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -39,10 +38,8 @@ class Sites:
 
 
 @pytest.fixture
-def sites(start, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    registry = f"http://127.0.0.1:{port}"
+def sites(start, tmp_path, new_port):
+    registry = f"http://127.0.0.1:{new_port()}"
     vault = start("vault", "--data", str(tmp_path / "vault"), "--registry", registry, "--collect-every", "0")
     return Sites(registry=registry, vault=vault.url, folder=tmp_path)
 

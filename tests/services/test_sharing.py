@@ -1,6 +1,5 @@
 """Several registries on one PostgreSQL database, as stores and as processes that are killed."""
 
-import socket
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -77,10 +76,9 @@ def test_an_architecture_that_another_process_stored_first_is_pinned_here_too(st
 
 
 @pytest.fixture
-def side_by_side(start, tmp_path, registry_database):
+def side_by_side(start, tmp_path, registry_database, new_port):
     """A vault and two registries on one database: the one to be killed, and the site of the one that stays."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(new_port())
     vault = start("vault", "--data", str(tmp_path / "vault"), "--registry", f"http://127.0.0.1:{port}")
     options = ["--vault", vault.url, "--database", registry_database, "--open-enrolment"]
     stays = start("registry", "--data", str(tmp_path / "stays"), "--port", port, *options)
