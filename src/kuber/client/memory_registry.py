@@ -18,11 +18,12 @@ from kuber.domain.admission import (
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Draft, Knowledge, TensorSpec
+from kuber.domain.knowledge import Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import Vault
 from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
+from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import check_record, check_sequence, check_succession
@@ -68,7 +69,9 @@ class MemoryRegistry:
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
         self._attested: dict[str, dict[str, Attestation]] = {}  # id -> entity -> what it found
-        self._pins: dict[bytes, dict[str, TensorSpec]] = {}  # architecture and arguments -> manifest
+        # Records share the tasks and architectures that they tell of: less to hold, and quick to compare.
+        self._tasks: dict[Task, Task] = {}
+        self._architectures: dict[bytes, Architecture] = {}  # by name and arguments: the one that is pinned
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
@@ -125,8 +128,8 @@ class MemoryRegistry:
             if told.signature is not None:
                 check_sequence(told, self._sequences.get(told.entity, 0))
             pin = _pin(told.architecture)
-            manifest = dict(told.architecture.manifest)
-            if self._pins.get(pin, manifest) != manifest:
+            pinned = self._architectures.get(pin, draft.architecture)
+            if dict(pinned.manifest) != dict(told.architecture.manifest):
                 raise ConflictError(
                     f"The architecture {told.architecture.name!r} with these arguments is pinned to other tensors by "
                     "its first publisher; publish yours under another name."
@@ -138,8 +141,9 @@ class MemoryRegistry:
             except RequestRejectedError:
                 self._vault.unpin(id)
                 raise
+            self._architectures[pin] = pinned
+            told = replace(told, task=self._tasks.setdefault(told.task, draft.task), architecture=pinned)
             record = Knowledge.from_draft(told, id=id, published_at=self._clock())
-            self._pins[pin] = manifest
             if told.signature is not None:
                 self._sequences[told.entity] = told.sequence
             self._published[told.entity, key] = digest, len(self._records)
