@@ -16,7 +16,8 @@ from kuber.experiment.arena import Bytes, raw, shaped
 
 SMALL = 8192  # bytes that travel in the message
 MESSAGE = 1 << 15  # bytes of one that surely find room in a pipe; a longer one lies beside an empty one
-LEARNERS = 2048  # that are remembered, on either side
+WRITTEN = 16 << 20  # bytes of learners that are kept
+READ = 2048  # learners
 
 
 class Part(NamedTuple):
@@ -88,13 +89,15 @@ class Learners:
 
     def __init__(self) -> None:
         self._written: dict[int, tuple[Learner, bytes]] = {}  # by id of the learner, which lives as long
+        self._size = 0
 
     def __call__(self, learner: Learner) -> bytes:
         of, written = self._written.get(id(learner), (None, b""))
         if of is not learner:
             written = pickle.dumps(learner, protocol=5)
-            if len(self._written) >= LEARNERS:
-                self._written.clear()
+            self._size += len(written)
+            if self._size > WRITTEN:
+                self._written, self._size = {}, len(written)
             self._written[id(learner)] = learner, written
         return written
 
@@ -108,7 +111,7 @@ class LearnerPacker(Packer):
         return super().reducer_override(value)
 
 
-@lru_cache(maxsize=LEARNERS)
+@lru_cache(maxsize=READ)
 def learner_in(written: bytes) -> Learner:
     """The learner in these bytes, the same one each time."""
     learner: Learner = pickle.loads(written)  # noqa: S301 - our own parent wrote it
