@@ -13,6 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Order, Query
 from kuber.domain.verification import Standing
 from kuber.errors import RequestRejectedError
+from kuber.services.access_routes import Cursor, Limit
 from kuber.wire import MAX_CLASSES, DigestText
 
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
@@ -43,8 +44,8 @@ class Parameters(BaseModel):
     order: Annotated[
         Order, Field(description="Best, newest or oldest first, or best mean recall on `classes` first.")
     ] = "accuracy"
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Entries of one page.")] = 100
-    cursor: Annotated[str | None, Field(max_length=200, description="From the page before.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
 
     def query(self) -> Query:
         """The question. RequestRejectedError when its parts do not go together."""
