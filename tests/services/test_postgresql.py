@@ -1,16 +1,14 @@
 """What is particular to a registry or vault on PostgreSQL: migrations, losing the server, values, locks."""
 
-import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy import MetaData, text
 from starlette.testclient import TestClient
 
 from kuber.domain.delivery import Delivery
@@ -22,7 +20,6 @@ from kuber.errors import (
 )
 from kuber.services import registry_tables, vault_tables
 from kuber.services.database import Database
-from kuber.services.postgresql import LOOP_READERS
 from kuber.services.registry_access import RegistryAccess
 from kuber.services.registry_app import registry_app
 from kuber.services.registry_store import RegistryStore, sortable_id
@@ -202,114 +199,8 @@ def test_numbers_that_fit_a_message_fit_the_database(stores, draft_of):
     assert access_on(store).events(after=most) == []
 
 
-def in_a_loop(coroutine):
-    """In a thread of its own: where a browser was tested before, this one has a loop that runs."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
-
-
 def access_on(store):
     return RegistryAccess(store.database, clock=lambda: datetime.now(UTC), ids=sortable_id)
-
-
-def test_while_a_server_is_waited_for_the_event_loop_goes_on(registry_database, vault_store):
-    with (
-        closing(RegistryStore(registry_database, vault=vault_store)) as store,
-        create_engine(registry_database).connect() as other,
-    ):
-        other.execute(text("SELECT pg_advisory_lock(7)"))
-
-        def look(statement):
-            with store.database.look() as connection:
-                return threading.get_ident(), connection.scalar(text(statement))
-
-        async def both():
-            waiting = asyncio.create_task(store.database.ask(look, "SELECT 1 FROM pg_advisory_xact_lock(7)"))
-            quick = await store.database.ask(look, "SELECT 2")
-            assert not waiting.done()
-            other.execute(text("SELECT pg_advisory_unlock(7)"))
-            return threading.get_ident(), await waiting, quick
-
-        here, *answers = in_a_loop(both())
-        assert answers == [(here, 1), (here, 2)]
-
-
-def test_questions_that_are_given_up_leave_their_connections_to_others(registry_database, vault_store):
-    with (
-        closing(RegistryStore(registry_database, vault=vault_store)) as store,
-        create_engine(registry_database).connect() as other,
-    ):
-        other.execute(text("SELECT pg_advisory_lock(7)"))
-
-        def look(statement):
-            with store.database.look() as connection:
-                return connection.scalar(text(statement))
-
-        async def life():
-            for _ in range(3):
-                waiting = [
-                    asyncio.create_task(store.database.ask(look, "SELECT 1 FROM pg_advisory_xact_lock(7)"))
-                    for _ in range(2 * LOOP_READERS)  # half of them have no connection yet
-                ]
-                await asyncio.sleep(0.1)
-                for task in waiting:
-                    task.cancel()
-                assert all(isinstance(one, asyncio.CancelledError) for one in await _ends(waiting))
-            return await asyncio.gather(*[store.database.ask(look, "SELECT 2") for _ in range(LOOP_READERS)])
-
-        assert in_a_loop(life()) == [2] * LOOP_READERS
-
-
-def _ends(tasks):
-    return asyncio.gather(*tasks, return_exceptions=True)
-
-
-def test_a_connection_is_kept_through_news_and_replaced_after_its_end(registry_database, vault_store):
-    with (
-        closing(RegistryStore(registry_database, vault=vault_store)) as store,
-        create_engine(registry_database, isolation_level="AUTOCOMMIT").connect() as other,
-    ):
-
-        def number(statement="SELECT 1"):
-            with store.database.look() as connection:
-                connection.execute(text(statement))
-                return connection.scalar(text("SELECT pg_backend_pid()"))
-
-        async def life():
-            first = await store.database.ask(number, "LISTEN news")
-            other.execute(text("NOTIFY news"))
-            assert await store.database.ask(number) == first
-            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
-            assert await store.database.ask(number) != first
-
-        in_a_loop(life())
-        first = number("LISTEN news")
-        other.execute(text("NOTIFY news"))
-        assert number() == first
-        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
-        assert number() != first
-
-
-def test_is_closed_also_where_an_event_loop_runs(registry_database, vault_store):
-    async def life():
-        store = RegistryStore(registry_database, vault=vault_store)
-        assert (await store.database.ask(store.discover, Query())).items == ()
-        store.close()
-
-    in_a_loop(life())
-
-
-def test_readers_of_both_kinds_cannot_write(registry_database, vault_store):
-    with closing(RegistryStore(registry_database, vault=vault_store)) as store:
-
-        def write():
-            for begin in (store.database.read, store.database.look):
-                with pytest.raises(ServiceUnavailableError, match="read-only transaction"), begin() as connection:
-                    connection.execute(text("DELETE FROM knowledge"))
-            return True
-
-        assert write()
-        assert in_a_loop(store.database.ask(write))
 
 
 def test_what_the_database_does_not_take_is_a_problem_document(stores):
