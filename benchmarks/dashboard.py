@@ -24,7 +24,7 @@ from dashboard_hub import Live, fill
 from hub_site import hub, tell
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 
 FLAGS = (
     "--no-sandbox",

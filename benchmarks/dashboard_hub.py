@@ -21,7 +21,7 @@ from dashboard_entity import TASK, Entity, Told
 from dashboard_world import ACTS, EACH, World
 from hub_site import TEST_SET, hub
 
-from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.evaluation import Evaluation
 
 

@@ -15,13 +15,13 @@ from typing import Self
 from dashboard_entity import TASK, Act, Entity, Record, Told
 from hub_site import TEST_SET, weights
 
+from kuber.client.admin import Operator
 from kuber.client.credentials import Credentials
-from kuber.client.operator import Operator
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
-from kuber.domain.decisions import Keeping, no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, TensorSpec
+from kuber.domain.policies import Keeping, no_worse
 from kuber.domain.strategy import Method
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.signing import Identity

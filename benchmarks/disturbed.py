@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from kuber.experiment.comparison.methods import Unwatched
 from kuber.experiment.engines import engine
-from kuber.experiment.entities import make_learners
-from kuber.experiment.ledger import Ledger
-from kuber.experiment.memo import Memo
-from kuber.experiment.methods import Unwatched
+from kuber.experiment.engines.result_cache import Memo
+from kuber.experiment.entity_factory import make_learners
+from kuber.experiment.metrics import Ledger
 from kuber.experiment.scenario import Scenario, scenario
-from kuber.experiment.simulator import Simulation, simulated_runtime
-from kuber.experiment.world import Absence, Conditions
+from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.world.conditions import Absence, Conditions
 from kuber.learning.runtime import available_cores
 from kuber.settings import load
 

@@ -18,14 +18,14 @@ import httpx
 from hub_site import ONE_BY_ONE, SMALL, TASK, TEST_SET, UNCOUNTED, draft, hub, pairs, tell
 
 from kuber.client.credentials import Credentials
-from kuber.client.memory_vault import MemoryVault
+from kuber.client.memory.vault import MemoryVault
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import Query
-from kuber.services import database
-from kuber.services.registry_store import RegistryStore
+from kuber.services.db import database
+from kuber.services.registry.store import RegistryStore
 
 BARE = """
 import sqlite3, sys, json

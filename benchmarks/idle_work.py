@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from kuber.entity.work import Learnt
+from kuber.entity.work.steps import Learnt
 from kuber.learning.weights import Weights
 
 

@@ -16,7 +16,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.domain.strategy import Search, Situation, Strategy
 from kuber.domain.task import Task
-from kuber.entity.strategies import strategy_named
+from kuber.entity.strategy_loader import strategy_named
 from kuber.signing import Identity
 from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER, DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
 
@@ -133,7 +133,7 @@ class Entity:
         )
 
     def question(self) -> Call:
-        """What the strategy seeks, before a local phase and after one in turn, as `entity/retrieval.py` asks it."""
+        """What the strategy seeks, before a local phase and after one in turn, as `Retrieval` asks it."""
         situation = Situation(
             round=max(1, self.sequence),
             classes=len(LABELS),

@@ -13,9 +13,9 @@ import json
 import time
 from pathlib import Path
 
+from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import engine
-from kuber.experiment.memo import Memo
-from kuber.experiment.methods import perform
+from kuber.experiment.engines.result_cache import Memo
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import available_cores
 from kuber.settings import Settings

@@ -13,11 +13,11 @@ from pathlib import Path
 from hub_records import Headed
 from hub_site import SMALL, draft
 
-from kuber.client.memory_vault import MemoryVault
+from kuber.client.memory.vault import MemoryVault
 from kuber.domain.delivery import Delivery
 from kuber.domain.knowledge import WEIGHTS
-from kuber.services.registry_store import RegistryStore
-from kuber.services.vault_store import VaultStore
+from kuber.services.registry.store import RegistryStore
+from kuber.services.vault.store import VaultStore
 from kuber.signing import Identity
 
 

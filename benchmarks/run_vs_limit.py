@@ -22,8 +22,8 @@ from statistics import mean
 import torch
 import torch.nn.functional as F
 
-from kuber.entity.log import read_events
-from kuber.experiment.runner import runtime_for
+from kuber.entity.state.event_log import read_events
+from kuber.experiment.run.runner import runtime_for
 from kuber.experiment.scenario import scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import EVALUATION_BATCH

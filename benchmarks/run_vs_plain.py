@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from kuber.entity.log import read_events
+from kuber.entity.state.event_log import read_events
 from kuber.experiment.scenario import scenario
 from kuber.settings import load
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from kuber.data.augment import Normalisation
+from kuber.data.batches import Normalisation
+from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import engine
-from kuber.experiment.methods import perform
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.learning.architectures import initial_weights
 from kuber.settings import Settings

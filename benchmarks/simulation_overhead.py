@@ -28,15 +28,15 @@ from tree_memory import TreeMemory, look
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Search, Situation
-from kuber.entity.work import Evaluated, Work, distil_locally, train_locally
-from kuber.experiment.baselines.parties import Parties, conduct
+from kuber.entity.work.steps import Evaluated, Work, distil_locally, train_locally
+from kuber.experiment.baselines.synchronous import Parties, conduct
+from kuber.experiment.comparison.methods import BASELINES, Unwatched
 from kuber.experiment.engines import Engine, chosen, engine
-from kuber.experiment.entities import make_learners
-from kuber.experiment.ledger import Account, Ledger
-from kuber.experiment.methods import BASELINES, Unwatched
+from kuber.experiment.entity_factory import make_learners
+from kuber.experiment.metrics import Account, Ledger
 from kuber.experiment.scenario import Scenario, scenario
-from kuber.experiment.simulator import Simulation, simulated_runtime
-from kuber.experiment.world import Conditions, World
+from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.world.conditions import Conditions, World
 from kuber.learning.architectures import ARCHITECTURES
 from kuber.learning.weights import Weights
 from kuber.settings import Settings

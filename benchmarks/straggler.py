@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import engine
-from kuber.experiment.ledger import Standing
-from kuber.experiment.methods import perform
+from kuber.experiment.metrics import Standing
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import available_cores
 from kuber.settings import Settings

@@ -22,7 +22,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Knowledge
 from kuber.domain.task import Task
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.portable import Portable, export
+from kuber.learning.onnx_model import Portable, export
 from kuber.learning.runtime import Runtime, build, keep_freed_memory
 from kuber.learning.teachers import Teacher, Teachers
 

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from kuber.client.registry import HttpRegistry
-from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, Knowledge, TensorSpec

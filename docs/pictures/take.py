@@ -16,9 +16,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from kuber.client.credentials import Credentials
-from kuber.client.events import EventReader
+from kuber.client.event_stream import EventReader
 from kuber.client.registry import HttpRegistry
-from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.views import HubView
 
 HERE = Path(__file__).parent

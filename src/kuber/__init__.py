@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kuber.client.credentials import Credentials as Credentials
-    from kuber.client.memory_hub import memory_hub as memory_hub
+    from kuber.client.memory import memory_hub as memory_hub
     from kuber.client.registry import HttpRegistry as HttpRegistry
     from kuber.client.vault import HttpVault as HttpVault
     from kuber.data.tensors import Tensors as Tensors
     from kuber.data.tensors import load_tensors as load_tensors
-    from kuber.domain.decisions import Choosing as Choosing
-    from kuber.domain.decisions import Keeping as Keeping
-    from kuber.domain.decisions import Merging as Merging
-    from kuber.domain.decisions import Publishing as Publishing
-    from kuber.domain.decisions import adds_something as adds_something
-    from kuber.domain.decisions import complementary as complementary
-    from kuber.domain.decisions import freshest as freshest
-    from kuber.domain.decisions import lacking as lacking
-    from kuber.domain.decisions import merge_shares as merge_shares
-    from kuber.domain.decisions import no_worse as no_worse
-    from kuber.domain.decisions import related as related
     from kuber.domain.digest import Digest as Digest
     from kuber.domain.evaluation import Evaluation as Evaluation
+    from kuber.domain.explanation import reason_for as reason_for
     from kuber.domain.knowledge import Architecture as Architecture
     from kuber.domain.knowledge import Artifact as Artifact
     from kuber.domain.knowledge import Draft as Draft
     from kuber.domain.knowledge import Knowledge as Knowledge
+    from kuber.domain.policies import Choosing as Choosing
+    from kuber.domain.policies import Keeping as Keeping
+    from kuber.domain.policies import Merging as Merging
+    from kuber.domain.policies import Publishing as Publishing
+    from kuber.domain.policies import adds_something as adds_something
+    from kuber.domain.policies import complementary as complementary
+    from kuber.domain.policies import freshest as freshest
+    from kuber.domain.policies import lacking as lacking
+    from kuber.domain.policies import merge_shares as merge_shares
+    from kuber.domain.policies import no_worse as no_worse
+    from kuber.domain.policies import related as related
     from kuber.domain.query import Page as Page
     from kuber.domain.query import Query as Query
     from kuber.domain.ranking import better as better
-    from kuber.domain.reason import reason_for as reason_for
     from kuber.domain.strategies import Exchange as Exchange
     from kuber.domain.strategies import Kuber as Kuber
     from kuber.domain.strategies import Local as Local
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from kuber.domain.strategy import Situation as Situation
     from kuber.domain.strategy import Strategy as Strategy
     from kuber.domain.task import Task as Task
-    from kuber.entity.bench import test_set_digest as test_set_digest
-    from kuber.entity.own_loop import Entity as Entity
+    from kuber.entity.custom_loop import Entity as Entity
+    from kuber.entity.model_adapter import test_set_digest as test_set_digest
     from kuber.errors import ConflictError as ConflictError
     from kuber.errors import CorruptKnowledgeError as CorruptKnowledgeError
     from kuber.errors import DatasetError as DatasetError
@@ -68,13 +68,13 @@ if TYPE_CHECKING:
     from kuber.errors import ServiceUnavailableError as ServiceUnavailableError
     from kuber.errors import SettingsError as SettingsError
     from kuber.errors import TrainingError as TrainingError
-    from kuber.learning.balance import balanced_softmax as balanced_softmax
-    from kuber.learning.distillation import distillation_loss as distillation_loss
-    from kuber.learning.guidance import guide_loss as guide_loss
-    from kuber.learning.guidance import not_true_distillation as not_true_distillation
-    from kuber.learning.portable import GraphLimits as GraphLimits
-    from kuber.learning.portable import Portable as Portable
-    from kuber.learning.portable import export as export
+    from kuber.learning.ensembling import guide_loss as guide_loss
+    from kuber.learning.ensembling import not_true_distillation as not_true_distillation
+    from kuber.learning.losses import balanced_softmax as balanced_softmax
+    from kuber.learning.losses import distillation_loss as distillation_loss
+    from kuber.learning.onnx_model import GraphLimits as GraphLimits
+    from kuber.learning.onnx_model import Portable as Portable
+    from kuber.learning.onnx_model import export as export
     from kuber.learning.teachers import Teacher as Teacher
     from kuber.learning.teachers import Teachers as Teachers
 
@@ -83,11 +83,11 @@ __version__ = version("kuber")
 # Module -> the public names in it. The imports above tell type checkers the same; a test compares the two.
 _PUBLIC = {
     "kuber.client.credentials": ("Credentials",),
-    "kuber.client.memory_hub": ("memory_hub",),
+    "kuber.client.memory": ("memory_hub",),
     "kuber.client.registry": ("HttpRegistry",),
     "kuber.client.vault": ("HttpVault",),
     "kuber.data.tensors": ("Tensors", "load_tensors"),
-    "kuber.domain.decisions": (
+    "kuber.domain.policies": (
         "Choosing",
         "Keeping",
         "Merging",
@@ -105,7 +105,7 @@ _PUBLIC = {
     "kuber.domain.knowledge": ("Architecture", "Artifact", "Draft", "Knowledge"),
     "kuber.domain.query": ("Page", "Query"),
     "kuber.domain.ranking": ("better",),
-    "kuber.domain.reason": ("reason_for",),
+    "kuber.domain.explanation": ("reason_for",),
     "kuber.domain.strategies": ("Exchange", "Kuber", "Local", "LocalBalanced", "Merge", "Vanilla"),
     "kuber.domain.strategy": (
         "Candidate",
@@ -118,8 +118,8 @@ _PUBLIC = {
         "Strategy",
     ),
     "kuber.domain.task": ("Task",),
-    "kuber.entity.bench": ("test_set_digest",),
-    "kuber.entity.own_loop": ("Entity",),
+    "kuber.entity.model_adapter": ("test_set_digest",),
+    "kuber.entity.custom_loop": ("Entity",),
     "kuber.errors": (
         "ConflictError",
         "CorruptKnowledgeError",
@@ -137,10 +137,9 @@ _PUBLIC = {
         "SettingsError",
         "TrainingError",
     ),
-    "kuber.learning.balance": ("balanced_softmax",),
-    "kuber.learning.distillation": ("distillation_loss",),
-    "kuber.learning.guidance": ("guide_loss", "not_true_distillation"),
-    "kuber.learning.portable": ("GraphLimits", "Portable", "export"),
+    "kuber.learning.losses": ("balanced_softmax", "distillation_loss"),
+    "kuber.learning.ensembling": ("guide_loss", "not_true_distillation"),
+    "kuber.learning.onnx_model": ("GraphLimits", "Portable", "export"),
     "kuber.learning.teachers": ("Teachers", "Teacher"),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

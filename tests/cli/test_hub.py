@@ -11,9 +11,9 @@ from unittest import mock
 import pytest
 
 from kuber.cli import main
-from kuber.client.agreement import compare
+from kuber.client.admin import Operator
+from kuber.client.consistency import compare
 from kuber.client.credentials import Credentials
-from kuber.client.operator import Operator
 from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kuber.cli.watch import HubLines, HubScreen
 from kuber.client.registry import HttpRegistry
-from kuber.domain.access import OPERATOR_TOKEN_FILE, AuditEntry
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.views import HubView

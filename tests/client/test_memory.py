@@ -4,8 +4,8 @@ from itertools import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kuber.client.memory_registry import MemoryRegistry
-from kuber.client.memory_vault import MemoryVault
+from kuber.client.memory.registry import MemoryRegistry
+from kuber.client.memory.vault import MemoryVault
 from kuber.domain.query import Query
 
 

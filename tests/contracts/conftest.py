@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from kuber.client.credentials import Credentials
-from kuber.client.memory_registry import MemoryRegistry
-from kuber.client.memory_vault import MemoryVault
+from kuber.client.memory.registry import MemoryRegistry
+from kuber.client.memory.vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
-from kuber.experiment.arena import Writer
-from kuber.experiment.recalls import ColumnRecalls
-from kuber.experiment.stock import ArenaBlobs
-from kuber.services.bucket import Bucket
-from kuber.services.registry_store import RegistryStore
-from kuber.services.vault_bucket import BucketShelves
-from kuber.services.vault_store import VaultStore
+from kuber.experiment.engines.mapped_memory import Writer
+from kuber.experiment.simulation.recall_index import ColumnRecalls
+from kuber.experiment.simulation.shared_weights import ArenaBlobs
+from kuber.services.registry.store import RegistryStore
+from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3_client import Bucket
+from kuber.services.vault.store import VaultStore
 
 
 @pytest.fixture(params=["memory", "arena", "disk", "postgresql", "http"])

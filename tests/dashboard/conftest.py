@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
-from kuber.domain.access import OPERATOR_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE
 
 from ..conftest import Hub, running
 

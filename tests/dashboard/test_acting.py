@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page
 
+from kuber.client.admin import Operator
 from kuber.client.credentials import Credentials
-from kuber.client.operator import Operator
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge

@@ -9,9 +9,9 @@ import pytest
 from kuber.dashboard.charts import accuracy_chart, bars_chart, rounds_chart
 from kuber.dashboard.lineage_chart import AT_ONCE, lineage_chart
 from kuber.dashboard.pages.lineage import DRAWN, ROWS, picture
-from kuber.domain.access import AuditEntry
+from kuber.domain.auth import AuditEntry
 from kuber.views import HubView
-from kuber.views.crowd import NAMED, POINTS, crowd
+from kuber.views.curve_selection import NAMED, POINTS, crowd
 from kuber.views.palette import DARK, LIGHT
 
 START = datetime(2026, 1, 2, tzinfo=UTC)

@@ -6,10 +6,10 @@ import pytest
 from playwright.sync_api import Page
 
 from kuber.client.credentials import Credentials
-from kuber.client.events import EventReader
+from kuber.client.event_stream import EventReader
 from kuber.client.registry import HttpRegistry
 from kuber.dashboard.lineage_chart import AT_ONCE
-from kuber.domain.access import AuditEntry
+from kuber.domain.auth import AuditEntry
 from kuber.domain.delivery import Delivery
 
 from .conftest import Visit, World

@@ -10,7 +10,7 @@ from playwright.sync_api import ViewportSize
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
-from kuber.dashboard.visit import number
+from kuber.dashboard.session import number
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 
@@ -38,7 +38,7 @@ def newest(world: World) -> Knowledge:
 @pytest.fixture(scope="module")
 def delivery(world: World) -> int:
     """The number of the last delivery's event."""
-    from kuber.client.events import EventReader
+    from kuber.client.event_stream import EventReader
 
     found: list[int] = []
     with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kuber.data.arrays import Arrays
 from kuber.data.datasets import Dataset, load
+from kuber.data.decoded import Arrays
 
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 EACH = 4  # images of one batch

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kuber.data import cifar10
-from kuber.data.arrays import digest_of
+from kuber.data.decoded import digest_of
 from kuber.errors import DatasetError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kuber.data import datasets
-from kuber.data.arrays import Arrays, digest_of
 from kuber.data.datasets import KNOWN, load
+from kuber.data.decoded import Arrays, digest_of
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
 

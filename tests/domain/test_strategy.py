@@ -2,12 +2,12 @@
 
 import pytest
 
-from kuber.domain.decisions import Merging
+from kuber.domain.policies import Merging
 from kuber.domain.ranking import better, without
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Method
 
-from .records import ARCHITECTURE, ORIGIN, evaluation, knowledge, situation
+from .samples import ARCHITECTURE, ORIGIN, evaluation, knowledge, situation
 
 
 @pytest.mark.parametrize(

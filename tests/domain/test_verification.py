@@ -4,7 +4,7 @@ import pytest
 
 from kuber.domain.verification import Standing, upper_bound, verdict
 
-from .records import evaluation, knowledge
+from .samples import evaluation, knowledge
 
 
 def test_the_bound_is_wilsons():

@@ -1,6 +1,6 @@
 import pytest
 
-from .world import World
+from .scripted_entities import World
 
 
 @pytest.fixture

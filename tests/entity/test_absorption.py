@@ -11,15 +11,15 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import Method, Search
 from kuber.domain.verification import verdict
-from kuber.entity.checkpoint import Checkpoints, round_path
-from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.loop import drive
-from kuber.entity.work import Evaluated, evaluate_commonly, train_locally
+from kuber.entity.managed import drive
+from kuber.entity.state.checkpoint import Checkpoints, round_path
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
+from kuber.entity.work.steps import Evaluated, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
 
-from .world import ARCHITECTURE, COMMON, TASK, learnt
+from .scripted_entities import ARCHITECTURE, COMMON, TASK, learnt
 
 
 def test_entities_with_other_initial_weights_begin_from_the_first_one_published(world):

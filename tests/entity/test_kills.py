@@ -8,14 +8,14 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
-from kuber.entity.checkpoint import Checkpoints
-from kuber.entity.log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.loop import drive
-from kuber.entity.work import Evaluated, distil_locally, evaluate_commonly
+from kuber.entity.managed import drive
+from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
+from kuber.entity.work.steps import Evaluated, distil_locally, evaluate_commonly
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
 
-from .world import COMMON, World, learnt
+from .scripted_entities import COMMON, World, learnt
 
 ACTS = {"put", "get", "size", "register", "publish", "record", "attest", "report", "discover", "member"}
 ACTS |= {"save", "save_round", "append", "sync", "keep", "retain"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.experiment.result import result_of, wall_seconds
+from kuber.experiment.run_result import result_of, wall_seconds
 from kuber.settings import Settings
 from kuber.views import RunResult, RunView
 

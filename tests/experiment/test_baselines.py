@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from kuber.domain.strategies import STRATEGIES
-from kuber.entity.work import training
+from kuber.entity.work.steps import training
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.parties import Parties, pooled
+from kuber.experiment.baselines.synchronous import Parties, pooled
+from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines import Inline
-from kuber.experiment.entities import generator_state, make_learner, make_learners
-from kuber.experiment.ledger import Ledger
-from kuber.experiment.methods import BASELINES, Performance, perform
+from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
+from kuber.experiment.metrics import Ledger
 from kuber.experiment.scenario import Scenario, scenario
-from kuber.experiment.simulator import simulated_runtime
-from kuber.experiment.world import Link, World
+from kuber.experiment.simulation.simulator import simulated_runtime
+from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump

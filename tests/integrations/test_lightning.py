@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kuber
-from kuber.entity.log import FILE_NAME, read_events
+from kuber.entity.state.event_log import FILE_NAME, read_events
 
 lightning = pytest.importorskip("lightning.pytorch")
 from kuber.integrations.lightning import KUberCallback  # noqa: E402 - after the check that it can be

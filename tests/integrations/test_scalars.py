@@ -12,7 +12,7 @@ import pytest
 
 import kuber
 from kuber.cli import main
-from kuber.entity.log import FILE_NAME, EventLog
+from kuber.entity.state.event_log import FILE_NAME, EventLog
 from kuber.integrations import mlflow as metrics
 from kuber.integrations import tensorboard as curves
 from kuber.integrations.scalars import Scalar, Traffic, looks, scalars

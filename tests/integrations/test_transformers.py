@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kuber
-from kuber.entity.log import FILE_NAME, read_events
+from kuber.entity.state.event_log import FILE_NAME, read_events
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")

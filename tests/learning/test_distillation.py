@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kuber.learning.distillation import Distillation, distillation_loss
+from kuber.learning.losses import Distillation, distillation_loss
 
 # Two samples of two classes, temperature T = 2, alpha = 1/4, with logits whose exponentials are whole numbers.
 #

@@ -8,8 +8,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.distillation import distillation_loss
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate, logits
+from kuber.learning.losses import distillation_loss
 from kuber.learning.runtime import build
 
 TEST_SET = Digest.of(b"test set")

@@ -12,8 +12,8 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Knowledge, TensorSpec
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError
-from kuber.learning.distillation import distillation_loss
-from kuber.learning.guidance import guide_loss, heeding
+from kuber.learning.ensembling import guide_loss, heeding
+from kuber.learning.losses import distillation_loss
 from kuber.learning.teachers import Teacher, Teachers, Translated
 
 SET = Digest.of(b"set")

@@ -7,8 +7,8 @@ from torch import nn
 
 from kuber.errors import DivergedError
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.distillation import Distillation
 from kuber.learning.evaluation import logits
+from kuber.learning.losses import Distillation
 from kuber.learning.runtime import build
 from kuber.learning.training import Training, train
 from kuber.learning.weights import dump, weights_of

@@ -20,12 +20,12 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.domain.task import Task
-from kuber.services.registry_store import RegistryStore
-from kuber.services.vault_store import VaultStore
+from kuber.services.registry.store import RegistryStore
+from kuber.services.vault.store import VaultStore
 from kuber.signing import Identity
 from kuber.wire import DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
 
-from .places import Folder, S3Bucket
+from .blob_places import Folder, S3Bucket
 
 TEST_SET = Digest.of(b"common test set")
 TASK = Task(name="parity", labels=("even", "odd"), input_shape=(1, 2, 2), test_set=TEST_SET)

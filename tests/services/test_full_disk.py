@@ -10,7 +10,7 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.errors import InsufficientStorageError
-from kuber.services.vault_store import VaultStore
+from kuber.services.vault.store import VaultStore
 
 SIZE = 6 << 20
 

@@ -12,18 +12,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from kuber.client.memory_registry import MemoryRegistry
-from kuber.client.memory_vault import MemoryVault
+from kuber.client.memory.registry import MemoryRegistry
+from kuber.client.memory.vault import MemoryVault
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.domain.query import Query
 from kuber.errors import KUberError
-from kuber.services.registry_store import RegistryStore
-from kuber.services.vault_collection import collect
-from kuber.services.vault_store import VaultStore
-from kuber.services.vault_uploads import Uploads
+from kuber.services.registry.store import RegistryStore
+from kuber.services.vault.garbage_collection import collect
+from kuber.services.vault.store import VaultStore
+from kuber.services.vault.uploads import Uploads
 
 from .conftest import ARCHITECTURE, TASK, TEST_SET, safetensors_file
 

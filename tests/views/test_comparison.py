@@ -7,7 +7,7 @@ import pytest
 
 from kuber.views import ComparisonResult
 
-from .outcomes import COMPARISON
+from .stored_results import COMPARISON
 
 
 def test_json_holds_settings_with_the_plan_rows_and_summary() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kuber.views import groups_of
 
-from .outcomes import entity
+from .stored_results import entity
 
 
 def test_groups_come_in_the_order_of_their_first_entity_with_their_figures():

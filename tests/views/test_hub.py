@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kuber.domain.access import AuditEntry
+from kuber.domain.auth import AuditEntry
 from kuber.views import HubView, ago, sparkline
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuber.views.partners import partners
+from kuber.views.exchange import partners
 
 from .test_hub import JOINED, delivery, entry, view_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from kuber.views import RunResult, mean_by_round
 
-from .outcomes import RESULT, entity
+from .stored_results import RESULT, entity
 
 
 def test_json_holds_the_promised_fields() -> None:

@@ -266,6 +266,8 @@ def test_figures_are_written_for_people(written: Callable[[float], str], value: 
 
 
 def test_nothing_that_draws_a_run_loads_torch() -> None:
-    modules = "kuber.views, kuber.experiment.plots, kuber.experiment.report, kuber.cli.live"
+    modules = (
+        "kuber.views, kuber.experiment.reports.plots, kuber.experiment.reports.run_report, kuber.cli.run_progress"
+    )
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

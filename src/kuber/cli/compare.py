@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kuber.cli.machinery import Engine, GpusPerWorker, RayAddress, Workers, machinery
-from kuber.cli.options import with_settings
+from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, machinery
 from kuber.cli.run import Json, interrupt
+from kuber.cli.setting_options import with_settings
 from kuber.errors import SettingsError
 from kuber.settings import Settings
 
@@ -36,20 +36,21 @@ def compare(
 ) -> None:
     """Compare strategies and baselines on the same partitions, seeds and initial weights."""
     choice = machinery(engine, workers, ray_address, gpus_per_worker)
-    from kuber.cli.comparing import audience, comparison_lines, comparison_tables
-    from kuber.experiment import comparison, folders
+    from kuber.cli.compare_progress import audience, comparison_lines, comparison_tables
+    from kuber.experiment import run_folder
+    from kuber.experiment.comparison import compare
 
     signal.signal(signal.SIGTERM, interrupt)
     plan = None
     if settings is not None:
         names = [name.strip() for name in strategies.split(",") if name.strip()]
-        plan = comparison.make_plan(settings, names, parse_seeds(seeds))
-    folder, plan = comparison.open_comparison(plan, resume)
+        plan = compare.make_plan(settings, names, parse_seeds(seeds))
+    folder, plan = compare.open_comparison(plan, resume)
     errors = Console(stderr=True)
     try:
-        with folders.at_work(folder), audience(errors) as shown:
+        with run_folder.at_work(folder), audience(errors) as shown:
             shown.say(f"Everything goes to {folder}.")
-            done = comparison.compare(plan, folder, machinery=choice, audience=shown, say=shown.say)
+            done = compare.compare(plan, folder, machinery=choice, audience=shown, say=shown.say)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
         raise
@@ -64,7 +65,7 @@ def compare(
     else:
         for line in comparison_lines(done):
             print(line)
-    print(f"Rows: {folder / comparison.ROWS_FILE}   Report: {folder / comparison.REPORT_FILE}")
+    print(f"Rows: {folder / compare.ROWS_FILE}   Report: {folder / compare.REPORT_FILE}")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -8,8 +8,8 @@ import typer
 
 from kuber.cli.hub import REGISTRY_HERE, TOKEN, VAULT_HERE, AdminToken, RegistryUrl, VaultUrl
 from kuber.cli.knowledge import IdentityFolder, credentials_of
-from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
+from kuber.cli.service_options import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
+from kuber.cli.setting_options import Ca
 from kuber.errors import SettingsError
 
 PORT = 5003
@@ -34,7 +34,7 @@ def dashboard(
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
     from kuber.dashboard.app import open_dashboard
-    from kuber.services.serving import serve
+    from kuber.services.http.server import serve
 
     credentials = credentials_of(identity, admin_token)
     with (

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from kuber import tracing
-from kuber.cli.live import PlainLines
-from kuber.cli.options import Ca, with_settings
+from kuber.cli.run_progress import PlainLines
+from kuber.cli.setting_options import Ca, with_settings
 from kuber.domain.evaluation import Evaluation
 from kuber.settings import Settings
 
@@ -56,18 +56,19 @@ def entity(
     """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
     home = identity or Path("identities") / str(index)
     if change_key:
-        from kuber.client import succession
+        from kuber.client import key_rotation
 
-        member = succession.change_key(home, str(index), registry, patience=patience, ca=ca)
+        member = key_rotation.change_key(home, str(index), registry, patience=patience, ca=ca)
         print(f"Entity {index} signs with {member.keys[-1].public_key} from record {member.keys[-1].since} on.")
         return
 
     with tracing.traced("kuber-entity"):  # before torch is loaded: what is missing is told at once
-        from kuber.experiment import folders, lone
+        from kuber.experiment import run_folder
+        from kuber.experiment.run import standalone
 
-        folder, settings = folders.open_run(settings, resume, kind=f"entity{index}")
-        with folders.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
-            accuracy = lone.run(
+        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}")
+        with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+            accuracy = standalone.run(
                 settings,
                 index,
                 folder,

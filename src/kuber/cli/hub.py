@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.options import Ca, with_settings
-from kuber.domain.access import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
+from kuber.cli.setting_options import Ca, with_settings
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.errors import SettingsError
 from kuber.settings import Settings
 
@@ -36,7 +36,7 @@ def invite(
     ca: Ca = None,
 ) -> None:
     """Invite an entity: prints the code that it joins with, once."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         print(operator.invite(name, days=days))
@@ -51,7 +51,7 @@ def revoke(
     ca: Ca = None,
 ) -> None:
     """End the tokens of an entity; unless it is blocked it gets a new one by proving its key."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.revoke(operator.entity(name).id, block=block)
@@ -66,7 +66,7 @@ def withdraw(
     ca: Ca = None,
 ) -> None:
     """Take a record back, whoever published it: it is found no more."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.withdraw(knowledge)
@@ -82,7 +82,7 @@ def quarantine(
     ca: Ca = None,
 ) -> None:
     """Have a record found no more, whatever the verifier finds, until it is released."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.quarantine(knowledge, reason)
@@ -97,7 +97,7 @@ def release(
     ca: Ca = None,
 ) -> None:
     """End the quarantine of a record, also one by the verifier, which then looks again."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         operator.release(knowledge)
@@ -107,7 +107,7 @@ def release(
 @hub.command()
 def audit(registry: RegistryUrl = REGISTRY_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
     """Print every change of the hub, one a line: time, who, what, of what."""
-    from kuber.client.operator import Operator
+    from kuber.client.admin import Operator
 
     with Operator(registry, token_in(admin_token), ca=ca) as operator:
         cursor = None
@@ -135,8 +135,8 @@ def verifier(
     ca: Ca = None,
 ) -> None:
     """Evaluate what is published, and tell the registry whether the claims hold."""
-    from kuber.experiment.verifying import verify_for_ever
-    from kuber.verifier.trial import Limits
+    from kuber.verifier.sandboxed_evaluation import Limits
+    from kuber.verifier.service import verify_for_ever
 
     verify_for_ever(
         settings,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kuber.cli.hub import REGISTRY_HERE, TOKEN, VAULT_HERE, AdminToken, RegistryUrl, VaultUrl, token_in
-from kuber.cli.options import Ca
+from kuber.cli.setting_options import Ca
 from kuber.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from kuber.data.augment import Normalisation
-    from kuber.entity.appraisal import appraise, usual_normalisation
+    from kuber.data.batches import Normalisation
+    from kuber.verifier.local_evaluation import appraise, usual_normalisation
     from kuber.views import percent
 
     if (mean is None) != (std is None):

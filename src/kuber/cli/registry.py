@@ -5,8 +5,18 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, DatabaseUrl, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+from kuber.cli.service_options import (
+    Certificate,
+    DatabaseUrl,
+    Host,
+    PlainHttp,
+    Port,
+    PrivateKey,
+    Rate,
+    Secret,
+    StopWithStdin,
+)
+from kuber.cli.setting_options import Ca
 from kuber.domain.address import is_loopback
 from kuber.errors import SettingsError
 
@@ -30,9 +40,9 @@ def registry(
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the registry: who takes part, what was published, what became of it."""
-    from kuber.services.guard import hub_secret
-    from kuber.services.registry_app import open_registry
-    from kuber.services.serving import serve
+    from kuber.services.http.auth import hub_secret
+    from kuber.services.http.server import serve
+    from kuber.services.registry.app import open_registry
 
     if open_enrolment and not is_loopback(host):
         raise SettingsError("--open-enrolment is for a loopback address; invite entities with `kuber hub invite`.")

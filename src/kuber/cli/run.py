@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from kuber.cli.dashboard import check_installed
-from kuber.cli.live import live_view
-from kuber.cli.options import with_settings
-from kuber.cli.result import groups_table, result_table, summary_lines
+from kuber.cli.result_table import groups_table, result_table, summary_lines
+from kuber.cli.run_progress import live_view
+from kuber.cli.setting_options import with_settings
 from kuber.settings import Settings
 from kuber.views import RunResult
 
@@ -23,17 +23,18 @@ Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages th
 @with_settings()
 def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
     """Start registry, vault and entities, run every round, and report."""
-    from kuber.experiment import folders, forks
+    from kuber.experiment import run_folder
+    from kuber.experiment.engines import fork_server
 
     if dashboard:
         check_installed()
-    folder, settings = folders.open_run(settings, resume)
+    folder, settings = run_folder.open_run(settings, resume)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
-        with folders.at_work(folder):
-            forks.warm_up()
-            from kuber.experiment import runner  # torch: while the fork server imports it too
+        with run_folder.at_work(folder):
+            fork_server.warm_up()
+            from kuber.experiment.run import runner  # torch: while the fork server imports it too
 
             with live_view(settings, errors) as view:
                 result = runner.run(settings, folder, watcher=view, say=view.say, dashboard=dashboard)

@@ -5,10 +5,10 @@ import signal
 from rich.console import Console
 
 from kuber.cli.compare import SERVICES
-from kuber.cli.live import live_view
-from kuber.cli.machinery import Engine, GpusPerWorker, RayAddress, Workers, machinery
-from kuber.cli.options import with_settings
+from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, machinery
 from kuber.cli.run import Json, interrupt, show_result
+from kuber.cli.run_progress import live_view
+from kuber.cli.setting_options import with_settings
 from kuber.settings import Settings
 
 
@@ -23,10 +23,11 @@ def simulate(
 ) -> None:
     """Run every entity on ports in memory and a virtual clock; the same seed gives the same bits."""
     choice = machinery(engine, workers, ray_address, gpus_per_worker)
-    from kuber.experiment import folders, simulated
+    from kuber.experiment import run_folder
+    from kuber.experiment.simulation import run
 
     signal.signal(signal.SIGTERM, interrupt)
-    folder = folders.new_folder(settings, settings.strategy, f"seed{settings.seed}", "simulated")
-    with folders.at_work(folder), live_view(settings, Console(stderr=True)) as view:
-        result = simulated.run(settings, folder, machinery=choice, watcher=view, say=view.say)
+    folder = run_folder.new_folder(settings, settings.strategy, f"seed{settings.seed}", "simulated")
+    with run_folder.at_work(folder), live_view(settings, Console(stderr=True)) as view:
+        result = run.run(settings, folder, machinery=choice, watcher=view, say=view.say)
     show_result(result, folder, json=json)

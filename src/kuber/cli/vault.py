@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.options import Ca
-from kuber.cli.serving import Certificate, DatabaseUrl, Host, PlainHttp, Port, PrivateKey, Rate, Secret, StopWithStdin
+from kuber.cli.service_options import (
+    Certificate,
+    DatabaseUrl,
+    Host,
+    PlainHttp,
+    Port,
+    PrivateKey,
+    Rate,
+    Secret,
+    StopWithStdin,
+)
+from kuber.cli.setting_options import Ca
 
 _YEAR = 366 * 86400
 
@@ -50,9 +60,9 @@ def vault(
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the vault: blobs by digest."""
-    from kuber.services.guard import hub_secret
-    from kuber.services.serving import serve
-    from kuber.services.vault_app import Keeping, open_vault
+    from kuber.services.http.auth import hub_secret
+    from kuber.services.http.server import serve
+    from kuber.services.vault.app import Keeping, open_vault
 
     keeping = Keeping(
         lease=timedelta(seconds=lease),

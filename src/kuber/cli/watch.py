@@ -10,7 +10,7 @@ import typer
 
 from kuber.cli.hub import REGISTRY_HERE, TOKEN, AdminToken, RegistryUrl
 from kuber.cli.knowledge import IdentityFolder, open_registry
-from kuber.cli.options import Ca
+from kuber.cli.setting_options import Ca
 from kuber.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from kuber.client.registry import HttpRegistry
-    from kuber.domain.access import AuditEntry
+    from kuber.domain.auth import AuditEntry
     from kuber.views import HubDelivery, HubEntity, HubView
 
 REFRESHES = 4  # a second
@@ -40,7 +40,7 @@ def watch(
     """Watch a hub: who is there, how good each is, who learnt from whom. Ctrl-C ends it."""
     from rich.console import Console
 
-    from kuber.client.events import EventReader
+    from kuber.client.event_stream import EventReader
     from kuber.views import HubView
 
     console = Console()
@@ -73,7 +73,7 @@ def _follow(
     on_away: Callable[[str], None],
 ) -> None:
     """Read until Ctrl-C; a hub that is away is asked again."""
-    from kuber.client.events import EventReader
+    from kuber.client.event_stream import EventReader
 
     reader = EventReader(records, take, on_open=on_open)
     while True:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
-from kuber.domain.access import AuditEntry
+from kuber.domain.auth import AuditEntry
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft, Knowledge

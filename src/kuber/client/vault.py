@@ -7,9 +7,9 @@ from dataclasses import replace
 import httpx
 
 from kuber.client.credentials import Credentials
-from kuber.client.direct import DirectWay
 from kuber.client.download import Download, announced
 from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
+from kuber.client.presigned import DirectWay
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact

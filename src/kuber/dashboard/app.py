@@ -17,15 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
-from kuber.dashboard.feed import Feed
-from kuber.dashboard.frame import frame
+from kuber.dashboard.context import Site
+from kuber.dashboard.hub_feed import Feed
+from kuber.dashboard.hub_reader import Source
+from kuber.dashboard.layout import frame
 from kuber.dashboard.pages.runs import REPORT
-from kuber.dashboard.site import Site
-from kuber.dashboard.source import Source
 from kuber.domain.address import is_loopback
 from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.errors import KnowledgeNotFoundError, KUberError
-from kuber.services.http import STATUSES
+from kuber.services.http.application import STATUSES
 from kuber.wire import problem_from
 
 STYLE = Path(__file__).parent / "style.css"

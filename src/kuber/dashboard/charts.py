@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kuber.dashboard.elements.table import milliseconds
+from kuber.dashboard.elements.data_table import milliseconds
 from kuber.views import HubEntity, HubView
-from kuber.views.crowd import NAMED, POINTS, Crowd, mean_curve, thinned
+from kuber.views.curve_selection import NAMED, POINTS, Crowd, mean_curve, thinned
 from kuber.views.palette import Palette
 
 Options = dict[str, Any]

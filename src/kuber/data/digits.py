@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kuber.data.arrays import Arrays
+from kuber.data.decoded import Arrays
 from kuber.data.partition import stratified
 from kuber.errors import DatasetError
 

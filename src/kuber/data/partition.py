@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kuber import extensions
+from kuber import plugins
 from kuber.errors import KUberError, SettingsError
 
 Rows = NDArray[np.int64]
@@ -53,9 +53,9 @@ def check_partition(name: str) -> None:
 
 
 def _offered(name: str) -> Callable[..., Any]:
-    offer = extensions.find(extensions.PARTITIONS, name)
+    offer = plugins.find(plugins.PARTITIONS, name)
     if offer is None:
-        known = ", ".join(dict.fromkeys([*PARTITIONS, *extensions.names(extensions.PARTITIONS)]))
+        known = ", ".join(dict.fromkeys([*PARTITIONS, *plugins.names(plugins.PARTITIONS)]))
         raise SettingsError(f"There is no partition {name!r}; choose from: {known}.")
     return offer
 
@@ -68,7 +68,7 @@ def _installed(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
     except KUberError:  # it says itself what to do
         raise
     except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
-        (owner,) = extensions.owners(extensions.PARTITIONS, name)
+        (owner,) = plugins.owners(plugins.PARTITIONS, name)
         raise SettingsError(f"The partition {name!r} of {owner} failed: {type(error).__name__}: {error}.") from None
 
 

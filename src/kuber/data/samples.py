@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kuber.domain.digest import Digest
-from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
+from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_manifest
 
 Rows = NDArray[np.int64]
 _CHUNK = 4096  # rows hashed at a time

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kuber.data.augment import Normalisation
+from kuber.data.batches import Normalisation
 from kuber.data.datasets import load
 from kuber.settings import Settings
 

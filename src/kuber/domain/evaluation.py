@@ -1,7 +1,8 @@
 """How well a model did on one set of samples, as counts per class."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kuber.domain.digest import Digest
 
@@ -40,3 +41,10 @@ class Evaluation:
 def recalls_of(correct: Iterable[int], total: Iterable[int]) -> tuple[float | None, ...]:
     """The share of correct answers in each class; None for a class without samples."""
     return tuple(c / t if t else None for c, t in zip(correct, total, strict=True))
+
+
+def mean_recalls(evaluations: Sequence[Evaluation]) -> list[float | None]:
+    """The mean over evaluations, class by class, of those that had samples of it."""
+    columns = zip(*(one.recalls for one in evaluations), strict=True)
+    told = [[value for value in column if value is not None] for column in columns]
+    return [fmean(values) if values else None for values in told]

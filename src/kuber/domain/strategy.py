@@ -13,7 +13,7 @@ from kuber.domain.query import Order
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guidance:
-    """How a local phase listens to frozen teachers, its guides: see `kuber.learning.guidance`."""
+    """How a local phase listens to frozen teachers, its guides: see `kuber.learning.ensembling`."""
 
     temperature: float = 2.0  # softens guides and student
     weight: float = 1.0  # of what the guides say, beside the loss on the labels

@@ -6,12 +6,12 @@ from typing import Any
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.reason import told
+from kuber.domain.explanation import told
 from kuber.domain.strategy import Candidate, Choice, Method, Strategy
-from kuber.entity.checkpoint import Absorption, State
-from kuber.entity.learner import Learner, Teacher
-from kuber.entity.retrieval import Retrieval
-from kuber.entity.work import Learnt, Work, distillation
+from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.state.checkpoint import Absorption, State
+from kuber.entity.work.learner import Learner, Teacher
+from kuber.entity.work.steps import Learnt, Work, distillation
 from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights
 

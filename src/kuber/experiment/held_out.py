@@ -6,9 +6,9 @@ import torch
 
 from kuber.data.partition import stratified
 from kuber.data.samples import Samples
-from kuber.entity.checkpoint import round_path
-from kuber.entity.learner import Learner
-from kuber.experiment.entities import entity_folder, make_learner
+from kuber.entity.state.checkpoint import round_path
+from kuber.entity.work.learner import Learner
+from kuber.experiment.entity_factory import entity_folder, make_learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import evaluate
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory

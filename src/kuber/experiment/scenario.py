@@ -5,24 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kuber.data.common_test_set import common_task, test_rows
 from kuber.data.datasets import Dataset, load
 from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
-from kuber.entity.strategies import strategy_named
+from kuber.entity.strategy_loader import strategy_named
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
-from kuber.experiment.poison import turned_labels
-from kuber.experiment.world import Poison, World
-from kuber.experiment.world_file import draw, memberships, read_world
+from kuber.experiment.world.attacks import turned_labels
+from kuber.experiment.world.conditions import Poison, World
+from kuber.experiment.world.config import draw, memberships, read_world
 from kuber.learning.architectures import check_architecture, describe
 from kuber.settings import Settings
 
 MINIMUM_BATCHES = 2  # of private data that every entity gets at least
 SLOWEST = 1000.0  # samples a virtual second
-_FIXED_SEED = 0  # test sets are split alike in every run, so that runs can be compared
-_LARGE_TEST_SET = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +58,7 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     for name in settings.architectures:
         check_architecture(name)
     dataset, task, common = common_task(settings, verify=verify, say=say)
-    _, held_out_rows = _test_rows(settings, dataset)
+    _, held_out_rows = test_rows(settings, dataset)
     train = dataset.train
     if settings.train_size is not None and settings.train_size != len(train):
         if settings.train_size > len(train):
@@ -107,21 +106,6 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     )
 
 
-def common_task(
-    settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None
-) -> tuple[Dataset, Task, Samples]:
-    """The data set, what is predicted, and the common test set. Raises as `scenario`."""
-    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
-    common = dataset.test.take(_test_rows(settings, dataset)[0])
-    task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
-    return dataset, task, common
-
-
-def _test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
-    """The rows of the common and of the held-out test set."""
-    return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
-
-
 def _kept(part: Rows, share: float, wanted: Split, index: int) -> Rows:
     """The share of its part that an entity has, in a seeded choice."""
     if share == 1.0:
@@ -167,16 +151,3 @@ def _public(
         )
     order = np.random.default_rng(settings.seed).permutation(len(public.train))
     return public.train.take(np.sort(order[: settings.public_size]))
-
-
-def _common_size(settings: Settings, dataset: Dataset) -> int:
-    """The size of the common test set; where none was asked for, a fifth of a test set smaller than 10,000."""
-    available = len(dataset.test)
-    if "common_test_size" not in settings.model_fields_set and available < _LARGE_TEST_SET:
-        return max(available // 5, len(dataset.labels))
-    if settings.common_test_size >= available:
-        raise SettingsError(
-            f"common_test_size is {settings.common_test_size}, but {dataset.name} has {available} test samples "
-            "and some must be left to be held out."
-        )
-    return settings.common_test_size

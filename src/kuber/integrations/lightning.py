@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kuber.entity.own_loop import Entity
+from kuber.entity.custom_loop import Entity
 from kuber.errors import SettingsError
-from kuber.integrations.phase import check_every, check_same, next_phase
+from kuber.integrations.phase_boundary import check_every, check_same, next_phase
 from kuber.learning.teachers import Teachers
 
 try:

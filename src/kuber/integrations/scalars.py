@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kuber.domain.event import Event
-from kuber.entity.log import FILE_NAME, Tail
+from kuber.entity.state.event_log import FILE_NAME, Tail
 from kuber.errors import SettingsError
 
 ACCURACY = "accuracy"  # on the common test set, at the end of a round

@@ -6,9 +6,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kuber.entity.own_loop import Entity
+from kuber.entity.custom_loop import Entity
 from kuber.errors import SettingsError
-from kuber.integrations.phase import check_every, check_same, next_phase
+from kuber.integrations.phase_boundary import check_every, check_same, next_phase
 from kuber.learning.teachers import Teachers
 
 try:

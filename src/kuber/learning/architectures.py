@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kuber import extensions
+from kuber import plugins
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.weights import Weights, manifest_of, weights_of
@@ -172,13 +172,13 @@ def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
 
 def check_architecture(name: str) -> None:
     """SettingsError unless a network is known by this name, or by an installed package."""
-    if name not in ARCHITECTURES and extensions.find(extensions.ARCHITECTURES, name) is None:
+    if name not in ARCHITECTURES and plugins.find(plugins.ARCHITECTURES, name) is None:
         raise SettingsError(_unknown(name))
 
 
 def _installed(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     """A network of an installed package."""
-    factory = extensions.find(extensions.ARCHITECTURES, name)
+    factory = plugins.find(plugins.ARCHITECTURES, name)
     if factory is None:
         raise IncompatibleKnowledgeError(_unknown(name))
     try:
@@ -193,7 +193,7 @@ def _installed(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
 
 
 def _unknown(name: str) -> str:
-    known = ", ".join(dict.fromkeys([*ARCHITECTURES, *extensions.names(extensions.ARCHITECTURES)]))
+    known = ", ".join(dict.fromkeys([*ARCHITECTURES, *plugins.names(plugins.ARCHITECTURES)]))
     return f"There is no architecture {name!r} here; known: {known}."
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KnowledgeError
+from kuber.learning.ensembling import combined, guide_loss
 from kuber.learning.evaluation import speaks_sense
-from kuber.learning.guidance import combined, guide_loss
 
 log = logging.getLogger("kuber")
 
@@ -58,7 +58,7 @@ class Teachers(Sequence[Teacher]):
         sharpness: float = 2.0,
         refuse: Callable[[Knowledge, str], None] = lambda knowledge, reason: None,
     ) -> None:
-        """`temperature` and `sharpness` are those of `kuber.learning.guidance.combined`.
+        """`temperature` and `sharpness` are those of `kuber.learning.ensembling.combined`.
 
         A teacher that speaks nonsense is left out from then on, and `refuse` is told why.
         """

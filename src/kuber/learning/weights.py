@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from kuber.domain import manifest as manifests
+from kuber.domain import safetensors_header
 from kuber.domain.knowledge import Architecture, TensorSpec
-from kuber.domain.manifest import PREFIX_LENGTH, header_length, read_manifest
+from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_manifest
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
@@ -58,7 +58,7 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     except ValueError as error:
         raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
     told = dict(architecture.manifest)
-    if manifest not in (told, manifests.narrowed(told)):
+    if manifest not in (told, safetensors_header.narrowed(told)):
         raise IncompatibleKnowledgeError(
             f"The weights are not those of {architecture.name}: other tensors are in it."
         )

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kuber.errors import ServiceError
-from kuber.services.vault_folder import make, sync
-from kuber.services.vault_shelves import CHUNK
+from kuber.services.vault.filesystem import make, sync
+from kuber.services.vault.storage import CHUNK
 
 REGISTRY, VAULT, MARK = "registry.sqlite", "vault.sqlite", "backup.json"
 _FORMAT = 1

@@ -12,14 +12,15 @@ from kuber.views.comparison import (
     Spread,
     Summary,
 )
-from kuber.views.contrast import Contrast, Curve, contrast, curves
 from kuber.views.delivery import DeliveryView, HubDelivery, absorption
 from kuber.views.exchange import Exchange, exchanges
+from kuber.views.formatting import ago, duration, natural, percent, points, printable, size, sparkline
 from kuber.views.groups import GroupView, groups_of
 from kuber.views.hub import HubEntity, HubView
 from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
 from kuber.views.run import EntityView, Mark, RunView, Stopwatch
-from kuber.views.runs import (
+from kuber.views.run_diff import Contrast, Curve, contrast, curves
+from kuber.views.run_index import (
     LOCK_FILE,
     NAMED,
     PLAN_FILE,
@@ -30,7 +31,6 @@ from kuber.views.runs import (
     read_run,
     read_runs,
 )
-from kuber.views.wording import ago, duration, natural, percent, points, printable, size, sparkline
 
 __all__ = [
     "FLOOR",

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from kuber.views.formatting import points, size
 from kuber.views.result import finite, parsed
-from kuber.views.wording import points, size
 
 FLOOR = "local"  # what every method is compared with
 PUBLIC = frozenset({"fedmd"})  # methods that need data of the task which everybody may see

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kuber.views.wording import percent, points, printable
+from kuber.views.formatting import percent, points, printable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

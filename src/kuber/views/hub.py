@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from kuber.domain.access import RELEASED, AuditEntry
+from kuber.domain.auth import RELEASED, AuditEntry
 from kuber.domain.verification import Standing
 from kuber.views.delivery import HubDelivery
-from kuber.views.shelf import HubRecord
-from kuber.views.wording import natural
+from kuber.views.formatting import natural
+from kuber.views.record_table import HubRecord
 
 ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
 LATEST = 20_000  # deliveries that are remembered whole

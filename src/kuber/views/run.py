@@ -9,7 +9,7 @@ from typing import Literal, Self
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.event import Event
 from kuber.views.delivery import DeliveryView
-from kuber.views.wording import natural
+from kuber.views.formatting import natural
 
 State = Literal[
     "joining",

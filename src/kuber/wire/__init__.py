@@ -3,8 +3,10 @@
 A message refuses unknown fields; its `read` ignores them, so that an older caller understands a newer service.
 """
 
-from kuber.wire.blobs import AnnouncementBody, CollectionBody, KindBody, PinBody, PinsBody, ScrubBody, UploadBody
-from kuber.wire.bodies import (
+from kuber.wire.base import Body, DigestText, Message, canonical, sentence
+from kuber.wire.event import decode_event, encode_event
+from kuber.wire.problem import ProblemBody, error_from, problem_from
+from kuber.wire.registry import (
     MAX_CLASSES,
     ArchitectureBody,
     ArtifactBody,
@@ -31,10 +33,16 @@ from kuber.wire.bodies import (
     TokenBody,
     VerificationBody,
 )
-from kuber.wire.event import decode_event, encode_event
-from kuber.wire.message import Body, DigestText, Message, canonical, sentence
-from kuber.wire.problem import ProblemBody, error_from, problem_from
-from kuber.wire.signed import body_bytes, enrolment_bytes, record_bytes, succession_bytes
+from kuber.wire.signing_payloads import body_bytes, enrolment_bytes, record_bytes, succession_bytes
+from kuber.wire.vault import (
+    AnnouncementBody,
+    CollectionBody,
+    KindBody,
+    PinBody,
+    PinsBody,
+    ScrubBody,
+    UploadBody,
+)
 
 PROTOCOL = 1
 PROTOCOL_HEADER = "KUber-Protocol"

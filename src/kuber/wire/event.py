@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kuber.domain.event import Event, Kind
-from kuber.wire.message import Count, Message, Time, sentence
+from kuber.wire.base import Count, Message, Time, sentence
 
 
 class _EventBody(Message):

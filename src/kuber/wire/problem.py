@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from kuber.errors import KUberError, RequestRejectedError, ServiceError, ServiceUnavailableError, error_class
-from kuber.wire.message import Message
+from kuber.wire.base import Message
 
 
 class ProblemBody(Message):

@@ -6,8 +6,8 @@ from typing import Any
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
-from kuber.dashboard.elements.words import words
-from kuber.views.sheet import Sheet
+from kuber.dashboard.elements.text import words
+from kuber.views.pagination import Sheet
 
 
 class Choice(Element, component="choice.js"):

@@ -8,18 +8,18 @@ from nicegui import ui
 from nicegui.element import Element
 
 from kuber.dashboard.charts import accuracy_chart, bars_chart
-from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
-from kuber.dashboard.elements.records import record_columns, record_row
-from kuber.dashboard.elements.table import Column, DataTable, Row, link
-from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.visit import LOOK_SECONDS, PICTURE_SECONDS, Visit
+from kuber.dashboard.elements.data_table import Column, DataTable, Row, link
+from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
+from kuber.dashboard.elements.record_table import record_columns, record_row
+from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.session import LOOK_SECONDS, PICTURE_SECONDS, Visit
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
 from kuber.views import HubEntity, HubView, ago, percent, points
-from kuber.views.crowd import Crowd
-from kuber.views.partners import partners
-from kuber.views.shelf import Wanted, shelf
+from kuber.views.curve_selection import Crowd
+from kuber.views.exchange import partners
+from kuber.views.record_table import Wanted, shelf
 
 SIZE = 10  # deliveries and records
 SUMS = "Sums over kept absorptions, in percentage points: accuracy after, less before, shared among the teachers."

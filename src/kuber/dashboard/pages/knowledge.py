@@ -10,12 +10,12 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.elements.controls import Choice, Pager, Search
-from kuber.dashboard.elements.records import record_columns, record_row
-from kuber.dashboard.elements.table import DataTable
-from kuber.dashboard.elements.words import words
-from kuber.dashboard.visit import Visit, number, remember
+from kuber.dashboard.elements.data_table import DataTable
+from kuber.dashboard.elements.record_table import record_columns, record_row
+from kuber.dashboard.elements.text import words
+from kuber.dashboard.session import Visit, number, remember
 from kuber.views import HubView, natural
-from kuber.views.shelf import COLUMNS, WHICH, Wanted, shelf
+from kuber.views.record_table import COLUMNS, WHICH, Wanted, shelf
 
 _WHICH = {
     "shelved": "can be found",

@@ -10,12 +10,12 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.elements.controls import Choice, Pager
-from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
-from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
+from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
 from kuber.dashboard.lineage_chart import lineage_chart
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
+from kuber.dashboard.session import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubDelivery, HubView, natural, percent, points
-from kuber.views.sheet import sheet
+from kuber.views.pagination import sheet
 
 DRAWN = 500  # latest deliveries in the picture
 ROWS = 40  # most entities in the picture

@@ -11,13 +11,13 @@ from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import accuracy_chart, legend, line, marks, mean_line
 from kuber.dashboard.elements.controls import Choice, Pager, Search
-from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
-from kuber.dashboard.elements.table import Column, DataTable, Row, link, milliseconds, share, spark
-from kuber.dashboard.elements.words import section, words
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit, number, remember
+from kuber.dashboard.elements.data_table import Column, DataTable, Row, link, milliseconds, share, spark
+from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
+from kuber.dashboard.elements.text import section, words
+from kuber.dashboard.session import PICTURE_SECONDS, Visit, number, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
-from kuber.views.crowd import NAMED, Crowd, crowd
-from kuber.views.sheet import sheet
+from kuber.views.curve_selection import NAMED, Crowd, crowd
+from kuber.views.pagination import sheet
 
 SIZE = 50  # entities of one page
 LATEST = 8  # deliveries

@@ -9,21 +9,20 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import bars_chart
-from kuber.dashboard.elements.actions import record_actions
+from kuber.dashboard.elements.admin_actions import record_actions
+from kuber.dashboard.elements.confirm_dialog import Question
 from kuber.dashboard.elements.controls import Choice
-from kuber.dashboard.elements.deliveries import delivery_row, delivery_table
-from kuber.dashboard.elements.question import Question
-from kuber.dashboard.elements.records import TONES, WORDS
-from kuber.dashboard.elements.table import Column, DataTable, Row
-from kuber.dashboard.elements.words import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.source import Generation, Signature, Source
-from kuber.dashboard.visit import PICTURE_SECONDS, Visit, remember
-from kuber.domain.evaluation import recalls_of
+from kuber.dashboard.elements.data_table import Column, DataTable, Row
+from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
+from kuber.dashboard.elements.record_table import TONES, WORDS
+from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.hub_reader import Generation, Signature, Source
+from kuber.dashboard.session import PICTURE_SECONDS, Visit, remember
+from kuber.domain.evaluation import mean_recalls, recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
 from kuber.views import HubView, percent, size
-from kuber.views.recalls import mean_recalls
 
 SIZE = 25  # deliveries
 SIGNED = {"valid": "good", "missing": "soft", "wrong": "bad"}

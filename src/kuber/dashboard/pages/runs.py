@@ -11,9 +11,9 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import rounds_chart
-from kuber.dashboard.elements.table import Column, DataTable, Row, document, link, milliseconds, share
-from kuber.dashboard.elements.words import anchor, fact, facts, section, words
-from kuber.dashboard.visit import Visit
+from kuber.dashboard.elements.data_table import Column, DataTable, Row, document, link, milliseconds, share
+from kuber.dashboard.elements.text import anchor, fact, facts, section, words
+from kuber.dashboard.session import Visit
 from kuber.errors import KUberError
 from kuber.views import (
     ComparisonResult,

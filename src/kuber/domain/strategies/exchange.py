@@ -3,9 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kuber.domain.decisions import Choosing, Keeping, Publishing, adds_something, complementary, lacking, no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.policies import (
+    Choosing,
+    Keeping,
+    Publishing,
+    adds_something,
+    complementary,
+    lacking,
+    no_worse,
+)
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kuber.domain.decisions import complementary, lacking, related
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.policies import complementary, lacking, related
 from kuber.domain.strategies.merge import Merge
 from kuber.domain.strategy import Guidance, Method, Search, Situation
 

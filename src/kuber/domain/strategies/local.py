@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.explanation import reason_for
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.reason import reason_for
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Search, Situation
 
 

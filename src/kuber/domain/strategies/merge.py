@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kuber.domain.decisions import Choosing, Keeping, Merging, freshest, merge_shares, no_worse, related
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.policies import Choosing, Keeping, Merging, freshest, merge_shares, no_worse, related
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Search, Situation
 

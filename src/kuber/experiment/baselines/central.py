@@ -2,10 +2,10 @@
 
 from math import prod
 
-from kuber.entity.work import Learnt, training
-from kuber.experiment.baselines.parties import PLAIN, Parties, Rounds, pooled
-from kuber.experiment.entities import generator_state
-from kuber.experiment.ledger import Account
+from kuber.entity.work.steps import Learnt, training
+from kuber.experiment.baselines.synchronous import PLAIN, Parties, Rounds, pooled
+from kuber.experiment.entity_factory import generator_state
+from kuber.experiment.metrics import Account
 
 
 def central(parties: Parties) -> Rounds:

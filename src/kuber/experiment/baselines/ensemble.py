@@ -1,7 +1,7 @@
 """The oracle: every entity trains alone, and the mean logits of all their models answer."""
 
-from kuber.experiment.baselines.parties import Parties, Rounds
-from kuber.experiment.ledger import Account
+from kuber.experiment.baselines.synchronous import Parties, Rounds
+from kuber.experiment.metrics import Account
 from kuber.learning.weights import dump
 
 

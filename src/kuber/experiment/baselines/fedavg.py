@@ -1,8 +1,8 @@
 """FedAvg: McMahan et al., arXiv 1602.05629, algorithm 1, with every entity in every round."""
 
 from kuber.domain.strategy import LocalPhase
-from kuber.experiment.baselines.parties import PLAIN, Parties, Rounds
-from kuber.experiment.ledger import Account
+from kuber.experiment.baselines.synchronous import PLAIN, Parties, Rounds
+from kuber.experiment.metrics import Account
 from kuber.learning.merging import average
 from kuber.learning.weights import dump
 

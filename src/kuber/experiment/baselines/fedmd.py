@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kuber.data.samples import Samples
-from kuber.entity.learner import Learner
-from kuber.entity.work import FORWARD_COST, Learnt, Progress, Work
+from kuber.entity.work.learner import Learner
+from kuber.entity.work.steps import FORWARD_COST, Learnt, Progress, Work
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.parties import Parties, Rounds
-from kuber.experiment.ledger import Account
+from kuber.experiment.baselines.synchronous import Parties, Rounds
+from kuber.experiment.metrics import Account
 from kuber.learning.evaluation import logits
 from kuber.learning.training import train
 from kuber.learning.weights import Weights, weights_of

@@ -2,7 +2,7 @@
 
 from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.fedavg import fedavg
-from kuber.experiment.baselines.parties import Parties, Rounds
+from kuber.experiment.baselines.synchronous import Parties, Rounds
 
 
 def fedprox(parties: Parties) -> Rounds:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from kuber.entity.work import Work
-from kuber.experiment.engines.protocol import THREADS, unheard
+from kuber.entity.work.steps import Work
+from kuber.experiment.engines.base import THREADS, unheard
 
 
 class Inline:

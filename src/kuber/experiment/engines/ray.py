@@ -30,11 +30,11 @@ import torch
 from kuber import __version__
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
-from kuber.entity.work import Work
+from kuber.entity.work.steps import Work
 from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError
-from kuber.experiment.arena import Bytes, Writer
-from kuber.experiment.engines.parcel import Packer, carried, pack, unpack
-from kuber.experiment.engines.protocol import THREADS, unheard
+from kuber.experiment.engines.base import THREADS, unheard
+from kuber.experiment.engines.mapped_memory import Bytes, Writer
+from kuber.experiment.engines.serialization import Packer, carried, pack, unpack
 from kuber.learning.runtime import keep_freed_memory
 
 RETRIES = 5  # of a step whose machine or process died

@@ -1,0 +1,124 @@
+"""A comparison on the terminal: while it goes on, and its tables."""
+
+from collections.abc import Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kuber.experiment.comparison.compare import Task
+from kuber.views import ComparisonResult, Row, Section, percent
+
+
+def audience(console: Console) -> "Audience":
+    """What shows a comparison best on this console."""
+    return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else Audience(console)
+
+
+class Audience:
+    """One line for each method and seed that is done. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = Lock()  # tasks report from threads of their own
+        self._done = self._total = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+        self._total += len(tasks)
+
+    def on_round(self, task: Task) -> None: ...
+
+    def on_row(self, task: Task, row: Row) -> None:
+        with self._lock:
+            self._done += 1
+            self.say(
+                f"{self._done}/{self._total}  {task.label}, seed {task.seed}: mean {percent(row.mean_accuracy)}, "
+                f"worst {percent(row.worst_accuracy)}"
+            )
+
+
+class LiveBar(Audience):
+    """The same lines above a bar of all rounds of all entities."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("comparing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._all = self._bar.add_task("rounds", total=None)
+        self._told: dict[Task, int] = {}
+        self._entities = 0
+        self._rounds = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+        super().on_tasks(tasks, entities)
+        self._entities = entities
+        self._rounds += sum(task.rounds for task in tasks) * entities
+        self._bar.update(self._all, total=self._rounds)
+
+    def on_round(self, task: Task) -> None:
+        with self._lock:
+            self._told[task] = self._told.get(task, 0) + 1
+        self._bar.advance(self._all)
+
+    def on_row(self, task: Task, row: Row) -> None:
+        super().on_row(task, row)
+        # A task that an earlier session ended has told of no round.
+        self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
+
+
+def comparison_tables(done: ComparisonResult) -> list[Table]:
+    """The figures for a terminal of 80 columns; methods that use public data stand in tables of their own."""
+    return [_table(section) for section in done.sections]
+
+
+def comparison_lines(done: ComparisonResult) -> list[str]:
+    """The same as aligned plain lines."""
+    lines: list[str] = []
+    for section in done.sections:
+        cells = [section.header, *section.rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(section.header))]
+        lines.append(section.title)
+        lines += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
+        lines.append("")
+    return lines
+
+
+def _table(section: Section) -> Table:
+    table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
+    table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
+    table.add_column(section.header[0], no_wrap=True)
+    for column in section.header[1:]:
+        table.add_column(column, justify="right")
+    for cells in section.rows:
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,41 @@
+"""The task of a data set and its common test set."""
+
+from collections.abc import Callable
+
+from kuber.data.datasets import Dataset, load
+from kuber.data.partition import stratified
+from kuber.data.samples import Rows, Samples
+from kuber.domain.task import Task
+from kuber.errors import SettingsError
+from kuber.settings import Settings
+
+_FIXED_SEED = 0  # test sets are split alike in every run, so that runs can be compared
+_LARGE_TEST_SET = 10_000
+
+
+def common_task(
+    settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None
+) -> tuple[Dataset, Task, Samples]:
+    """The data set, what is predicted, and the common test set. Raises SettingsError, DatasetError."""
+    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
+    common = dataset.test.take(test_rows(settings, dataset)[0])
+    task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
+    return dataset, task, common
+
+
+def test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
+    """The rows of the common and of the held-out test set."""
+    return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
+
+
+def _common_size(settings: Settings, dataset: Dataset) -> int:
+    """The size of the common test set; where none was asked for, a fifth of a test set smaller than 10,000."""
+    available = len(dataset.test)
+    if "common_test_size" not in settings.model_fields_set and available < _LARGE_TEST_SET:
+        return max(available // 5, len(dataset.labels))
+    if settings.common_test_size >= available:
+        raise SettingsError(
+            f"common_test_size is {settings.common_test_size}, but {dataset.name} has {available} test samples "
+            "and some must be left to be held out."
+        )
+    return settings.common_test_size

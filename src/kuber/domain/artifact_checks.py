@@ -1,0 +1,73 @@
+"""The kinds of artifacts, and what the bytes of each must be. Nothing is loaded, and no file is held in memory."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from kuber.domain.knowledge import ONNX, WEIGHTS
+from kuber.domain.onnx_header import check_graph
+from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_spans
+
+PIECE = 1 << 18  # bytes looked at at a time; a multiple of every width below
+
+Read = Callable[[int], bytes]
+"""Gives the next bytes of a file, as many as asked for where there are as many."""
+
+
+def check_artifact(kind: str, read: Read, size: int) -> None:
+    """Read a file of `size` bytes from its start; ValueError unless it is a sound artifact of this kind.
+
+    `kind` is one of KINDS.
+    """
+    KINDS[kind](read, size)
+
+
+def _check_weights(read: Read, size: int) -> None:
+    """A safetensors file whose every number is finite, in a dtype that networks keep weights or counters in."""
+    length = header_length(read(PREFIX_LENGTH))
+    for span in read_spans(read(length), size=size):
+        floats = _FLOATS.get(span.spec.dtype)
+        if floats is None and span.spec.dtype != "I64":
+            raise ValueError(f"tensor {span.name[:100]!r} is {span.spec.dtype}; weights are floats or I64")
+        left = span.end - span.begin
+        while left:
+            piece = read(min(left, PIECE))
+            if not piece:
+                raise ValueError("the file ends within a tensor")
+            if floats is not None and not floats.all_finite(piece):
+                raise ValueError(f"tensor {span.name[:100]!r} holds a number that is not finite")
+            left -= len(piece)
+
+
+class _Floats:
+    """Floats of one width; a number is infinite or none at all where every bit of its exponent is set.
+
+    Whole pieces are looked at as one long integer: a tensor library would take longer to load than they to check.
+    """
+
+    def __init__(self, width: int, exponent: int) -> None:
+        mark = exponent >> (8 * width - 8)  # of the exponent, the part in the last byte
+        self._width = width
+        self._suspect = [byte for byte in range(256) if byte & mark == mark]
+        lowest = exponent & -exponent
+        self._exponents, self._ones, self._signs = (
+            int.from_bytes(bits.to_bytes(width, "little") * (PIECE // width), "little")
+            for bits in (exponent, lowest, 1 << (8 * width - 1))
+        )
+
+    def all_finite(self, piece: bytes) -> bool:
+        """Whether all these numbers, little-endian, are finite."""
+        last = piece[self._width - 1 :: self._width]
+        if not any(byte in last for byte in self._suspect):  # so it is with nearly all weights
+            return True
+        # Adding one to an exponent of nothing but ones carries into the sign.
+        exponents = int.from_bytes(piece, "little") & self._exponents
+        return not (exponents + self._ones) & self._signs & ((1 << 8 * len(piece)) - 1)
+
+
+_FLOATS = {
+    "F16": _Floats(2, 0x7C00),
+    "BF16": _Floats(2, 0x7F80),
+    "F32": _Floats(4, 0x7F800000),
+    "F64": _Floats(8, 0x7FF0000000000000),
+}
+KINDS = MappingProxyType({WEIGHTS: _check_weights, ONNX: check_graph})

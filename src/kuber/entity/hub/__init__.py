@@ -1,0 +1,1 @@
+"""What an entity does at its hub: join, publish, discover, pull."""

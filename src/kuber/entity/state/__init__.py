@@ -1,0 +1,1 @@
+"""What an entity keeps on disk: checkpoint, event log, pending messages, cached blobs."""

@@ -1,0 +1,85 @@
+"""Whom an entity with its own loop listens to: found, examined on its own data, and heard in its phase."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Search, Situation, Strategy
+from kuber.entity.absorption import Taught
+from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.model_adapter import Bench
+from kuber.entity.state.journal import Journal
+from kuber.entity.work.steps import Work
+from kuber.learning.teachers import Teacher, Teachers
+
+
+class Listening:
+    """The teachers of the phase that is under way."""
+
+    def __init__(
+        self, bench: Bench, strategy: Strategy, *, retrieval: Retrieval, journal: Journal, examined: int
+    ) -> None:
+        """Without a common test set, `examined` candidates at most are pulled to be looked at."""
+        self._bench = bench
+        self._strategy = strategy
+        self._retrieval = retrieval
+        self._journal = journal
+        self._examined = examined
+        self.teachers = Teachers(classes=bench.task.classes)
+        self.choice: Choice | None = None  # of these teachers
+
+    def find(self, situation: Situation) -> Generator[Work, Any, Teachers]:
+        """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
+        self.teachers = Teachers(classes=self._bench.task.classes)
+        search = self._strategy.before(situation) or self._strategy.after(situation)
+        taught: Taught = ()
+        if search is not None and search.method is not Method.MERGE:
+            self.choice, taught = yield from self.chosen(search, situation)
+        guidance = self._strategy.local_phase().guidance or Guidance()
+        self.teachers = Teachers(
+            [
+                Teacher(
+                    knowledge=one.knowledge,
+                    evaluation=one.evaluation,
+                    network=self._bench.speaker(teacher, teacher.task or self._bench.task),
+                )
+                for one, teacher in taught
+            ],
+            classes=self._bench.task.classes,
+            temperature=guidance.temperature,
+            sharpness=guidance.sharpness,
+            refuse=lambda knowledge, reason: self._retrieval.refuse(knowledge, reason, 0),
+        )
+        return self.teachers
+
+    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, tuple[Choice, Taught]]:
+        """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
+        retrieval = self._retrieval
+        candidates = retrieval.candidates(search)
+        self._journal.append("sought", {"candidates": len(candidates)})
+        task = self._bench.task
+        if task.test_set is not None:
+            choice = self._choice(candidates, search, situation)
+            return choice, (yield from retrieval.tested(choice.chosen, search.method))
+        found = yield from retrieval.tested(candidates[: self._examined], search.method)
+        # As we see them: on our task, by what we found on our data.
+        seen = [
+            replace(one.knowledge, task=task, evaluation=one.evaluation, class_counts=None, verification=None)
+            for one, _ in found
+        ]
+        by_id = {one.knowledge.id: (one, teacher) for one, teacher in found}
+        choice = self._choice(seen, search, situation)
+        return choice, [by_id[one.id] for one in choice.chosen]
+
+    def heard(self, *, forget: bool = True) -> tuple[Candidate, ...]:
+        """Who has spoken since this was last asked, and forgotten."""
+        spoke = list(self.teachers.heard)
+        if forget:
+            self.teachers.heard.clear()
+        found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
+        return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
+
+    def _choice(self, candidates: list[Knowledge], search: Search, situation: Situation) -> Choice:
+        chosen = self._strategy.choose(candidates, search, situation)
+        return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))

@@ -1,0 +1,1 @@
+"""Work steps: training, distillation and evaluation as pure functions."""

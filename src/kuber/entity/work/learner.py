@@ -1,0 +1,92 @@
+"""What every work step of an entity needs, and what it learns from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kuber.data.batches import Normalisation, ordered_batches, training_batches
+from kuber.data.samples import Samples
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Architecture
+from kuber.domain.task import Task
+from kuber.learning.compatibility import check_fits
+from kuber.learning.evaluation import EVALUATION_BATCH
+from kuber.learning.losses import Distillation
+from kuber.learning.onnx_model import Portable
+from kuber.learning.runtime import Runtime, build
+from kuber.learning.training import Training
+from kuber.learning.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """What every work step of one entity needs; picklable, since samples travel as a view on a file."""
+
+    architecture: Architecture
+    private: Samples
+    common: Samples  # the common test set
+    test_set: Digest  # of `common`
+    normalisation: Normalisation
+    flip: bool  # whether a mirrored image is still of its class
+    batch_size: int
+    training: Training
+    distillation: Distillation
+    runtime: Runtime
+    classes: int
+
+    def model(self, weights: Weights) -> nn.Module:
+        """A model of our architecture with these weights, on our device."""
+        return build(self.architecture, weights, self.runtime)
+
+    def speaker(self, teacher: "Teacher") -> nn.Module:
+        """The model of a teacher, on our device. KnowledgeError when it is unsound or not for our task."""
+        if teacher.graph is not None:
+            return Portable(teacher.graph, input_shape=self.private.shape, classes=self.classes)
+        network = build(teacher.architecture, teacher.weights, self.runtime)
+        if teacher.task is not None:  # another's, whose network may be for other samples or classes than it tells
+            probe = self.runtime.place(torch.zeros(1, *self.private.shape))
+            check_fits(network, probe, classes=self.classes)
+        return network
+
+    def training_batches(
+        self, draws: torch.Generator, spoken: Tensor | None = None, *, augment: bool = True
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of private data, with what teachers said about each sample where they were asked."""
+        batches = training_batches(
+            self.private,
+            batch_size=self.batch_size,
+            normalisation=self.normalisation,
+            generator=draws,
+            augment=augment,
+            flip=self.flip,
+            targets=spoken,
+        )
+        return map(self._placed, batches)
+
+    def ordered_batches(self, samples: Samples) -> Iterator[tuple[Tensor, ...]]:
+        """Samples in order and unaugmented, to run forward."""
+        batches = ordered_batches(samples, batch_size=EVALUATION_BATCH, normalisation=self.normalisation)
+        return map(self._placed, batches)
+
+    def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.runtime.place(tensor) for tensor in batch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A pulled model, checked against its record."""
+
+    architecture: Architecture
+    weights: Weights  # none where there is a graph
+    graph: bytes | None = None  # an ONNX file
+    task: Task | None = None  # that it was trained for, where its labels may be others than ours
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guide:
+    """A teacher that speaks during a local phase, and its recall on each class."""
+
+    teacher: Teacher
+    recalls: tuple[float, ...]

@@ -1,0 +1,129 @@
+"""What the synchronous baselines have in common: all entities at once, and what each of them has spent."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kuber.domain.strategy import LocalPhase
+from kuber.entity.work.learner import Learner
+from kuber.entity.work.steps import Learnt, Work, training
+from kuber.errors import SettingsError
+from kuber.experiment.engines import Engine
+from kuber.experiment.entity_factory import generator_state, make_learners
+from kuber.experiment.metrics import Account, Ledger
+from kuber.experiment.scenario import Scenario
+from kuber.learning.architectures import initial_weights
+from kuber.learning.runtime import Runtime
+from kuber.learning.weights import Weights
+
+PLAIN = LocalPhase()
+
+Rounds = Generator[list[Work], list[Any], None]  # yields work that may be done at once; is sent the results
+
+
+def check_in_step(scene: Scenario) -> None:
+    """SettingsError unless all entities can be moved in step.
+
+    What is averaged must be of one architecture, and all of them there, in reach and sound all the time.
+    """
+    if len(set(scene.settings.architectures)) > 1:
+        raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
+    if not all(one.steady for one in scene.world.entities):
+        raise SettingsError(
+            "This method moves all entities in step, and in this world some come and go, are cut off or publish what "
+            "is unsound; choose another world, or leave the method out."
+        )
+
+
+class Parties:
+    """Every entity of a scenario, moved in step."""
+
+    def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
+        """Raises as `check_in_step`."""
+        check_in_step(scene)
+        settings = scene.settings
+        self.scene = scene
+        self.learners = make_learners(scene, runtime)
+        self.rounds = settings.num_rounds
+        self.initial = initial_weights(scene.architectures[0], settings.seed)
+        self.public = scene.public
+        self.sizes = [len(learner.private) for learner in self.learners]
+        self._ledger = ledger
+        self.generators = [generator_state(settings.seed, index) for index in range(len(scene.private))]
+        self._accounts = [Account()] * len(self.learners)
+        self._told = list(self._accounts)  # at the end of the round before
+        self._world = scene.world
+        self._time = 0.0  # virtual seconds
+
+    def train(
+        self, starts: Sequence[Weights], phase: LocalPhase = PLAIN
+    ) -> Generator[list[Work], list[Any], list[Weights]]:
+        """One local phase of every entity, from its own start; the weights it ends with."""
+        works = [
+            training(learner, phase, start, generator)
+            for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
+        ]
+        return (yield from self.learn(works))
+
+    def learn(self, works: list[Work]) -> Generator[list[Work], list[Any], list[Weights]]:
+        """One work step of every entity that gives weights; charged for."""
+        learnt: list[Learnt] = yield works
+        self.generators = [one.generator for one in learnt]
+        for index, one in enumerate(learnt):
+            self.spend(index, Account(samples_trained=one.samples, seconds=one.seconds))
+        return [one.weights for one in learnt]
+
+    def spend(self, entity: int, cost: Account) -> None:
+        """Charge an entity."""
+        self._accounts[entity] += cost
+
+    def compute(self, works: Sequence[Work]) -> None:
+        """Let the time go by until the slowest is done; work on the data of all is done by the quickest."""
+        speeds = [one.speed for one in self._world.entities]
+        if len(works) != len(speeds):
+            speeds = [max(speeds)] * len(works)
+        self._time += max(work.cost / speed for work, speed in zip(works, speeds, strict=True))
+
+    def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
+        """Every entity ends the round with these models: one, or several whose logits are averaged.
+
+        All have waited until the last has sent and received what this round moved.
+        """
+        self._time += self._transfer()
+        for index, model in enumerate(models):
+            self._ledger.end_round(index, round, model, self._accounts[index], time=self._time)
+
+    def _transfer(self) -> float:
+        """The seconds that the messages of this round take; one each way."""
+        moved = [
+            (now.bytes_up - before.bytes_up, now.bytes_down - before.bytes_down)
+            for now, before in zip(self._accounts, self._told, strict=True)
+        ]
+        self._told = list(self._accounts)
+        links = [one.link for one in self._world.entities]
+        own = [up / link.up + down / link.down for (up, down), link in zip(moved, links, strict=True)]
+        all_of_it = sum(up + down for up, down in moved) / self._world.bandwidth
+        latencies = [link.latency for sizes, link in zip(moved, links, strict=True) if any(sizes)]
+        return max(*own, all_of_it) + 2 * max(latencies, default=0.0)
+
+
+def pooled(parties: Parties) -> Learner:
+    """A learner that has every entity's private data."""
+    first = parties.learners[0]
+    parts = [learner.private.rows for learner in parties.learners if learner.private.rows is not None]
+    rows = np.sort(np.concatenate(parts))
+    return replace(first, private=replace(first.private, rows=rows))
+
+
+def conduct(rounds: Rounds, parties: Parties, engine: Engine) -> None:
+    """Do a baseline's work, each batch of it at once."""
+    works = next(rounds, None)
+    while works is not None:
+        futures = [engine.submit(work) for work in works]
+        parties.compute(works)
+        try:
+            works = rounds.send([future.result() for future in futures])
+        except StopIteration:
+            return

@@ -1,0 +1,1 @@
+"""Comparisons of strategies and baselines on the same partitions and seeds."""

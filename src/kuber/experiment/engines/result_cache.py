@@ -1,0 +1,140 @@
+"""Results of work steps, kept under what they were computed from: a comparison that was killed computes none twice.
+
+A work step is a pure function, so two with equal arguments have one result: the first rounds of two strategies, or
+`local` and its longer sibling, are computed once.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kuber.data.samples import Samples
+from kuber.entity.work.steps import Evaluated, Learnt, Work
+from kuber.experiment.engines import Engine
+from kuber.wire import EvaluationBody
+
+_GENERATOR = "generator"
+_MODEL = "model."
+
+
+class Memo:
+    """An engine that asks another one only for what is not in its folder yet."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._engine = engine
+        self._folder = folder
+        self._lock = Lock()
+        self._under_way: dict[str, Future[Any]] = {}
+
+    def submit(self, work: Work) -> Future[Any]:
+        key = work_key(work)
+        path = self._folder / f"{key}.safetensors"
+        with self._lock:
+            if key in self._under_way:
+                return self._under_way[key]
+            found = _read(path)
+            if found is not None:
+                known: Future[Any] = Future()
+                known.set_result(found)
+                return known
+            self._under_way[key] = outer = Future[Any]()
+
+        def hear(inner: Future[Any]) -> None:
+            try:
+                result = inner.result()
+                _write(path, result)
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the result is told
+                outer.set_exception(error)
+            else:
+                outer.set_result(result)
+            with self._lock:
+                del self._under_way[key]
+
+        self._engine.submit(work).add_done_callback(hear)
+        return outer
+
+
+def work_key(work: Work) -> str:
+    """The digest of a work step: its function and every argument, samples by file and rows. 64 hex digits."""
+    sha = hashlib.sha256(f"{torch.__version__} {work.function.__module__}.{work.function.__qualname__}".encode())
+    _feed(sha, work.arguments)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, value: Any) -> None:
+    """Every value is preceded by its type, every sequence by its length: different values feed different bytes."""
+    match value:
+        case torch.Tensor() | np.ndarray():
+            array = np.ascontiguousarray(value.numpy() if isinstance(value, torch.Tensor) else value)
+            sha.update(f"array {array.dtype.str} {array.shape}\n".encode())
+            sha.update(array.data)
+        case Samples():
+            _feed(sha, [str(value.path), value.part, value.rows, value.labels_as])
+        case Mapping():
+            _feed(sha, [[name, value[name]] for name in sorted(value)])
+        case list() | tuple():
+            sha.update(f"sequence {len(value)}\n".encode())
+            for item in value:
+                _feed(sha, item)
+        case None | bool() | int() | float() | str():
+            text = repr(value)
+            sha.update(f"{type(value).__name__} {len(text)} {text}\n".encode())
+        case _ if is_dataclass(value):
+            _feed(sha, [type(value).__name__, *(getattr(value, field.name) for field in fields(value))])
+        case _:
+            raise TypeError(f"a work step has an argument of type {type(value).__name__}, which has no digest")
+
+
+def _write(path: Path, result: Any) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    match result:
+        case Learnt():
+            tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in result.weights.items()}
+            tensors[_GENERATOR] = result.generator
+            told: dict[str, Any] = {name: getattr(result, name) for name in ("samples", "forward", "loss", "seconds")}
+        case Evaluated():
+            told = {
+                "evaluation": EvaluationBody.of(result.evaluation).model_dump(mode="json"),
+                "seconds": result.seconds,
+            }
+        case torch.Tensor():
+            tensors, told = {"logits": result.contiguous()}, {}
+        case _:
+            raise TypeError(f"a work step gave a {type(result).__name__}, which cannot be kept")
+    temporary = path.with_name(f".{path.stem}-{uuid4().hex}")
+    save_file(tensors, temporary, metadata={"result": json.dumps(told)})
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> Any:
+    """The result kept in this file; None when there is none, or it was cut short."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["result"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        path.unlink(missing_ok=True)
+        return None
+    if "evaluation" in told:
+        evaluation = EvaluationBody.model_validate_json(json.dumps(told["evaluation"])).value()
+        return Evaluated(evaluation=evaluation, seconds=told["seconds"])
+    if "logits" in tensors:
+        return tensors["logits"]
+    generator = tensors.pop(_GENERATOR)
+    weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
+    return Learnt(weights=weights, generator=generator, **told)

@@ -1,0 +1,144 @@
+"""Entities made from a scenario."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kuber.data.batches import Normalisation
+from kuber.domain.knowledge import Architecture
+from kuber.domain.ports import Registry, Vault
+from kuber.entity.hub.publisher import Consents, Forms, as_weights
+from kuber.entity.managed import Entity
+from kuber.entity.state.blob_cache import Blobs, Waiting
+from kuber.entity.state.checkpoint import Keeper, initial_state
+from kuber.entity.state.event_log import Log
+from kuber.entity.work.learner import Learner
+from kuber.entity.work.weight_store import Housing
+from kuber.errors import SettingsError
+from kuber.experiment.scenario import Scenario
+from kuber.learning.architectures import initial_weights
+from kuber.learning.losses import Distillation
+from kuber.learning.runtime import Runtime
+from kuber.learning.training import Training
+from kuber.learning.weights import Weights
+from kuber.settings import Settings
+from kuber.signing import Identity
+
+
+def waiting_blobs(folder: Path) -> Blobs:
+    """Where an entity, whose folder this is, keeps weights that wait for the vault."""
+    return Blobs(folder / "waiting")
+
+
+def entity_folder(folder: Path, index: int) -> Path:
+    """Where entity `index` of a run keeps its checkpoints."""
+    return folder / "entities" / str(index)
+
+
+def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
+    """What the work steps of entity `index` need."""
+    settings = scene.settings
+    assert scene.task.test_set is not None, "a scenario has a common test set"
+    return Learner(
+        architecture=scene.architectures[index],
+        private=scene.private[index],
+        common=scene.common,
+        test_set=scene.task.test_set,
+        normalisation=Normalisation(scene.dataset.mean, scene.dataset.std),
+        flip=scene.dataset.flip,
+        batch_size=settings.batch_size,
+        training=Training(
+            epochs=settings.local_epochs,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        ),
+        distillation=Distillation(
+            epochs=settings.kd_epochs,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            temperature=settings.kd_temperature,
+            alpha=settings.kd_alpha,
+        ),
+        runtime=runtime,
+        classes=scene.task.classes,
+    )
+
+
+def make_learners(scene: Scenario, runtime: Runtime) -> list[Learner]:
+    """What the work steps of every entity need."""
+    return [make_learner(scene, index, runtime) for index in range(len(scene.private))]
+
+
+def make_entity(
+    scene: Scenario,
+    index: int,
+    *,
+    runtime: Runtime,
+    registry: Registry,
+    vault: Vault,
+    checkpoints: Keeper,
+    log: Log,
+    identity: Identity,
+    ask: Consents | None = None,
+    waiting: Waiting | None = None,
+    cache: Blobs | None = None,
+    forms: Forms = as_weights,
+    life: Callable[[], str] = lambda: uuid.uuid4().hex,
+    housing: Housing | None = None,
+    start: Callable[[Architecture, int], Weights] = initial_weights,
+) -> Entity:
+    """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
+
+    `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
+    `forms`, `waiting`, `cache` and `housing` are as those of an Entity; `start` gives the weights before the first
+    round, of an architecture and a seed.
+    """
+    settings = scene.settings
+    return Entity(
+        str(index),
+        task=scene.task,
+        learner=make_learner(scene, index, runtime),
+        strategy=scene.strategy,
+        rounds=settings.num_rounds,
+        registry=registry,
+        vault=vault,
+        checkpoints=checkpoints,
+        log=log,
+        class_counts=scene.class_counts(index),
+        identity=identity,
+        reports=settings.reports,
+        verified_only=settings.verified_only,
+        consents=_consents(settings, ask),
+        narrow=settings.transfer == "bfloat16",
+        forms=forms,
+        waiting=waiting,
+        cache=cache,
+        housing=housing,
+        initial=lambda: initial_state(
+            life=life(),
+            weights=start(scene.architectures[index], settings.seed),
+            generator=generator_state(settings.seed, index),
+        ),
+    )
+
+
+def _consents(settings: Settings, ask: Consents | None) -> Consents:
+    if settings.publishing == "ask":
+        if ask is None:
+            raise SettingsError("publishing = ask wants a person: run `kuber entity` in a terminal.")
+        return ask
+    return lambda evaluation, round: settings.publishing == "auto"
+
+
+def derived_identity(seed: int, index: int) -> Identity:
+    """The key of a simulated entity: anybody can compute it, so it protects nothing."""
+    return Identity(np.random.SeedSequence([seed, index, 1]).generate_state(8, np.uint32).tobytes())
+
+
+def generator_state(seed: int, index: int) -> torch.Tensor:
+    """Shuffling and augmentation of one entity; independent streams for every pair of seed and entity."""
+    word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word) >> 1).get_state()

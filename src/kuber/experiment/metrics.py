@@ -1,0 +1,140 @@
+"""What a method cost and how good its models are, at the end of every round of every entity."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import torch
+
+from kuber.data.partition import stratified
+from kuber.data.samples import Samples
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.entity.work.learner import Learner
+from kuber.entity.work.steps import FORWARD_COST, Evaluated, Progress, Work
+from kuber.experiment.engines import Engine
+from kuber.experiment.held_out import BETWEEN
+from kuber.experiment.scenario import Scenario
+from kuber.learning.evaluation import evaluate, logits
+from kuber.learning.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """What one entity has spent since its first round."""
+
+    samples_trained: int = 0  # forward, backward and step
+    samples_forward: int = 0  # forward only
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0  # of computing, on one core
+
+    @property
+    def compute(self) -> float:
+        """Samples trained and a third of those that only ran forward."""
+        return self.samples_trained + FORWARD_COST * self.samples_forward
+
+    def __add__(self, other: "Account") -> "Account":
+        return Account(
+            samples_trained=self.samples_trained + other.samples_trained,
+            samples_forward=self.samples_forward + other.samples_forward,
+            bytes_up=self.bytes_up + other.bytes_up,
+            bytes_down=self.bytes_down + other.bytes_down,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """One entity at the end of one round."""
+
+    entity: int
+    round: int
+    time: float  # virtual second at which it ended
+    account: Account
+    evaluation: Evaluation  # on the held-out test set, or between the first and the last round on a part of it
+
+
+class Ledger:
+    """Takes the models as they come and evaluates them, on the held-out test set, beside the work of the method.
+
+    Nothing here flows back: a method hands models in and is given nothing.
+    """
+
+    def __init__(
+        self,
+        scene: Scenario,
+        engine: Engine,
+        learners: Sequence[Learner],
+        on_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`learners` tell how to run each entity's model; their own samples are not used.
+
+        `on_round` hears of every standing.
+        """
+        self._on_round = on_round
+        self._engine = engine
+        self._learners = tuple(learners)
+        self._rounds = scene.settings.num_rounds
+        part = scene.held_out
+        if len(part) > BETWEEN:
+            part = part.take(stratified(part.labels, BETWEEN, seed=0)[0])
+        self._whole, self._part = scene.held_out, part
+        self._digests = {samples.part + str(len(samples)): samples.digest() for samples in (self._whole, part)}
+        self._pending: list[tuple[int, int, float, Account, Future[Evaluated]]] = []
+        self._latest: tuple[int, list[Weights], Future[Evaluated]] | None = None
+
+    def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None:
+        """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round.
+
+        `time` is the virtual second that it is.
+        """
+        if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
+            samples = self._whole if round in (1, self._rounds) else self._part
+            self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
+        self._pending.append((entity, round, time, account, self._latest[2]))
+        self._on_round()
+
+    def standings(self) -> list[Standing]:
+        """Every round of every entity, by round; waits for the last evaluation."""
+        found = [
+            Standing(entity=entity, round=round, time=time, account=account, evaluation=future.result().evaluation)
+            for entity, round, time, account, future in self._pending
+        ]
+        return sorted(found, key=lambda standing: (standing.round, standing.entity))
+
+    def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
+        # The learner that goes to the worker carries no private samples along.
+        learner = replace(self._learners[entity], private=samples, common=samples)
+        digest = self._digests[samples.part + str(len(samples))]
+        arguments = {"learner": learner, "models": models, "samples": samples, "test_set": digest}
+        return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * len(samples) * len(models))
+
+
+def evaluate_together(
+    learner: Learner, models: list[Weights], samples: Samples, test_set: Digest, *, progress: Progress
+) -> Evaluated:
+    """The evaluation of one model, or of the mean of several models' logits."""
+    start = time.perf_counter()
+    batches = learner.ordered_batches
+    if len(models) == 1:
+        evaluation = evaluate(
+            learner.model(models[0]),
+            batches(samples),
+            classes=learner.classes,
+            test_set=test_set,
+            runtime=learner.runtime,
+        )
+    else:
+        spoken = [logits(learner.model(model), batches(samples), runtime=learner.runtime) for model in models]
+        labels = torch.from_numpy(samples.labels)
+        right = labels[torch.stack(spoken).mean(0).argmax(1) == labels]
+        correct, total = (torch.bincount(of, minlength=learner.classes).tolist() for of in (right, labels))
+        evaluation = Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
+    progress(1.0)
+    return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)
+
+
+def _same(some: list[Weights], others: list[Weights]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))

@@ -1,0 +1,77 @@
+"""The picture of a comparison: accuracy against compute and against bytes moved."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, SymmetricalLogLocator
+
+from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
+from kuber.views import Point, Row
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def comparison_plot(rows: Sequence[Row]) -> bytes:
+    """Mean held-out accuracy of each method, over all seeds, round by round; PNG.
+
+    Left against compute (millions of samples trained, a third of those only run forward added), right against bytes
+    up and down.
+    """
+    figure = Figure(figsize=(11.0, 5.0), dpi=DOTS_PER_INCH, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    methods = [name for name in dict.fromkeys(row.strategy for row in rows) if "@" not in name]
+    longest = _longest_local(rows)
+    for number, name in enumerate(methods):
+        mine = longest if name == "local" and longest else [row for row in rows if row.strategy == name]
+        _draw(left, mine, number, name, lambda point: point.compute / 1e6)
+        _draw(right, mine, number, name, lambda point: point.bytes / 1e6)
+    for axes, label in (
+        (left, "compute of all entities (million samples trained)"),
+        (right, "moved by all entities, up and down (MB)"),
+    ):
+        axes.set_xlabel(label)
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.grid(color="#E4E4E4")
+        plain_frame(axes)
+    right.set_xscale("symlog", linthresh=1.0)
+    right.set_xlim(left=-0.1)
+    steps = (1, 2, 5) if right.get_xlim()[1] < 100 else (1,)  # over more decades they would run into each other
+    right.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=steps))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    left.xaxis.set_major_locator(MaxNLocator(6))
+    seeds = len({row.seed for row in rows})
+    left.set_ylabel("mean held-out accuracy")
+    left.set_title(
+        f"Held-out accuracy, mean of {seeds} seed{'' if seeds == 1 else 's'}; a mark for each round",
+        loc="left",
+        color=INK,
+    )
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    return as_png(figure)
+
+
+def _draw(axes: Axes, rows: Sequence[Row], number: int, name: str, along: Callable[[Point], float]) -> None:
+    rounds = min(len(row.curve) for row in rows)  # a longer `local` may have more rounds on one seed than on another
+    xs = [fmean(along(row.curve[at]) for row in rows) for at in range(rounds)]
+    ys = [fmean(row.curve[at].accuracy for row in rows) for at in range(rounds)]
+    axes.plot(
+        xs,
+        ys,
+        color=COLOURS[number % len(COLOURS)],
+        linestyle=DASHES[number % len(DASHES)],
+        marker=MARKS[number % len(MARKS)],
+        markersize=4,
+        label=name,
+    )
+
+
+def _longest_local(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the `local` that was given the most compute, where there is a longer one for every seed."""
+    longer = {row.strategy for row in rows if row.strategy.startswith("local@")}
+    seeds = {row.seed for row in rows}
+    sets = [[row for row in rows if row.strategy == name] for name in sorted(longer)]
+    whole = [found for found in sets if {row.seed for row in found} == seeds]
+    return max(whole, key=lambda found: sum(row.compute for row in found), default=[])

@@ -1,0 +1,1 @@
+"""`kuber run` and `kuber entity`: entities in processes, against real services."""

@@ -1,0 +1,103 @@
+"""`kuber entity`: one entity in this process, joining services that somebody else runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
+from kuber.client.key_rotation import NEXT_FILE, change_key
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.entity.hub.publisher import Consents
+from kuber.entity.managed import drive
+from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.state.event_log import FILE_NAME, EventLog, Tail, rewind, utc_now
+from kuber.entity.work.steps import Work
+from kuber.errors import ServiceUnavailableError, SettingsError
+from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
+from kuber.experiment.run.runner import reached, runtime_for
+from kuber.experiment.run.supervisor import Watcher
+from kuber.experiment.scenario import scenario
+from kuber.experiment.world.config import check_real
+from kuber.learning.runtime import keep_freed_memory
+from kuber.settings import Settings
+from kuber.signing import Identity
+
+
+def run(
+    settings: Settings,
+    index: int,
+    folder: Path,
+    *,
+    registry: str,
+    vault: str,
+    identity: Path,
+    invitation: str | None,
+    patience: float,
+    ca: Path | None,
+    ask: Consents | None,
+    watcher: Watcher,
+    say: Callable[[str], None],
+) -> float:
+    """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
+
+    `identity` is the folder of its key and its token, `patience` the seconds to ask a hub that gives no answer, and
+    `ca` a file of certificates to trust instead of the system's; `ask` asks a person where the settings want that.
+    Raises SettingsError when there is no such entity, ServiceUnavailableError when the services do not answer before
+    it has joined, or after its last round while something is still to be told.
+    """
+    check_real(settings)
+    if index >= settings.num_entities:
+        raise SettingsError(
+            f"There is no entity {index}: with num_entities {settings.num_entities} the last is "
+            f"{settings.num_entities - 1}."
+        )
+    if (identity / NEXT_FILE).exists():
+        change_key(identity, str(index), registry, patience=patience, ca=ca)  # goes on where it was interrupted
+    key = Identity.kept(identity / KEY_FILE)
+    credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
+    with (
+        HttpRegistry(registry, credentials=credentials, patience=patience, ca=ca) as registry_port,
+        HttpVault(vault, credentials=credentials, patience=patience, ca=ca) as vault_port,
+    ):
+        home = entity_folder(folder, index)
+        for port in (registry_port, vault_port):
+            try:
+                port.check()
+            except ServiceUnavailableError:
+                if not home.exists():
+                    raise  # whoever has joined goes on without the hub
+        scene = scenario(settings, verify=True, say=say)
+        runtime = runtime_for(folder, scene)
+        keep_freed_memory()
+        torch.set_num_threads(runtime.threads)
+        rewind(folder / FILE_NAME, reached=reached(folder, [index]))
+        log = EventLog(folder / FILE_NAME, clock=utc_now)
+        tail = Tail(folder / FILE_NAME)
+        entity = make_entity(
+            scene,
+            index,
+            runtime=runtime,
+            registry=registry_port,
+            vault=vault_port,
+            checkpoints=Checkpoints(home),
+            log=log,
+            identity=key,
+            ask=ask,
+            waiting=waiting_blobs(home),
+            cache=Blobs(home / "cache", limit=settings.cache_mebibytes << 20),
+        )
+
+        def do(work: Work) -> Any:
+            result = work.do(lambda share: watcher.on_progress(entity.name, share))
+            for event in tail.read():
+                watcher.on_event(event)
+            return result
+
+        drive(entity.steps(), do)
+        for event in tail.read():
+            watcher.on_event(event)
+        return entity.accuracy

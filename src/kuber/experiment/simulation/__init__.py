@@ -1,0 +1,1 @@
+"""`kuber simulate`: entities in memory, on a virtual clock."""

@@ -1,0 +1,1 @@
+"""Simulated conditions: speed, links, absences, attacks."""

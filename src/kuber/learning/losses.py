@@ -1,0 +1,53 @@
+"""Losses: balanced softmax for skewed classes, distillation from a teacher."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kuber.learning.ensembling import heeding
+from kuber.learning.training import Loss, Training
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distillation(Training):
+    """A training whose loss listens to a teacher as well."""
+
+    temperature: float = 4.0  # softens both distributions
+    alpha: float = 0.5  # weight of the cross-entropy; 1 - alpha weighs the teacher
+
+    def loss(self, student: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+        """`distillation_loss` with these settings, in the order of a batch."""
+        return distillation_loss(student, teacher, labels, temperature=self.temperature, alpha=self.alpha)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, temperature: float = 2.0, alpha: float = 0.5
+) -> Tensor:
+    """alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(teacher softened by T || student softened by T).
+
+    Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al.,
+    arXiv 1503.02531, section 2. Classes of which the teacher says minus infinity, since it does not know them, have
+    no part in KL. Without labels it is the second part alone, unweighted.
+    """
+    soft = heeding(student / temperature, teacher / temperature)
+    if labels is None:
+        return temperature**2 * soft
+    hard = F.cross_entropy(student, labels)
+    # Softening shrinks gradients by 1/T²; restore their scale against the hard loss.
+    return alpha * hard + (1 - alpha) * temperature**2 * soft
+
+
+def balanced_softmax(counts: Tensor) -> Loss:
+    """Cross-entropy of logits shifted by the log frequency of each class: Ren et al., arXiv 2007.10740, equation 4.
+
+    `counts`, shape (classes,), is of the training samples. The network then learns as if all classes were equally
+    frequent. A class without samples has frequency zero and leaves the softmax: nothing pushes its logit down.
+    """
+    shift = torch.log(counts.float() / counts.sum())
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits + shift, labels)
+
+    return loss

@@ -1,0 +1,15 @@
+"""Why the teachers of a delivery were chosen."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from kuber.services.db.column_types import text
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("deliveries", sa.Column("reason", text(500)))

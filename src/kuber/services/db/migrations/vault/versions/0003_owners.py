@@ -1,0 +1,18 @@
+"""Who brought a blob, for quotas."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from kuber.services.db.column_types import text
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # What was there before is nobody's, and counts for nobody.
+    for table in ("blobs", "uploads"):
+        op.add_column(table, sa.Column("owner", text(200)))
+    op.create_index("blobs_by_owner", "blobs", ["owner"])

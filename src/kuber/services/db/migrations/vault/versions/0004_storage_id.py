@@ -1,0 +1,15 @@
+"""Which shelves the index is of."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from kuber.services.db.column_types import text
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("shelves", sa.Column("mark", text(64), primary_key=True))

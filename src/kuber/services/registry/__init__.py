@@ -1,0 +1,1 @@
+"""The registry: metadata of knowledge, members, events."""

@@ -1,0 +1,218 @@
+"""Who may do what: invitations, enrolment, tokens and the audit log, in the registry's database."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from kuber.domain.auth import OPERATOR, AuditEntry, Caller, Invitation, Scope
+from kuber.domain.member import Key, Member
+from kuber.domain.publication_checks import check_owner, check_text
+from kuber.domain.query import Page
+from kuber.errors import NotAuthorizedError, ServiceError
+from kuber.services.db.cache import Recollection
+from kuber.services.db.database import Database
+from kuber.services.http import pagination as cursors
+from kuber.services.registry.audit import note, read_audit
+from kuber.services.registry.members import find_member, insert_member, read_member
+from kuber.services.registry.schema import audit, entities, invitations, tokens
+from kuber.signing import check_signature, write_secret
+from kuber.wire import EnrolmentBody, enrolment_bytes
+
+TOKEN_DAYS = 30
+INVITATION_DAYS = 7
+SKEW = timedelta(minutes=10)  # by which the clock of an entity may differ from ours
+REMEMBERED = 10_000  # tokens that are not looked up again
+
+_OF_TOKEN = select(tokens).where(tokens.c.hash == bindparam("key"))
+
+
+class RegistryAccess:
+    """Enrolment and tokens, on the database of a RegistryStore. Safe to use from several threads.
+
+    With `open_enrolment` any name may join without an invitation.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime],
+        ids: Callable[[], str],
+        open_enrolment: bool = False,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._open = open_enrolment
+        self._known: Recollection[Caller] = Recollection(0 if database.shared else REMEMBERED)  # by hash of the token
+
+    def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
+        """The code of a new invitation for the entity of this name; it can be used once."""
+        check_text(name, "The name of an entity")
+        code, now = secrets.token_urlsafe(32), self._clock()
+        row = {"hash": digest(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(invitations), row)
+            note(connection, now, OPERATOR, "invite", name)
+
+        self._database.write(work)
+        return code
+
+    def invitations(self) -> list[Invitation]:
+        """Those made so far, the latest first; a thousand at most."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(invitations).order_by(invitations.c.made_at.desc()).limit(1000)).all()
+        return [
+            Invitation(
+                name=row.name,
+                made_at=row.made_at,
+                expires_at=row.expires_at,
+                used_at=row.used_at,
+            )
+            for row in rows
+        ]
+
+    def enrol(self, wish: EnrolmentBody) -> tuple[Member, str, bool]:
+        """The member, a new token of its own, and whether the member is new.
+
+        An entity that is known proves itself with its key and needs no invitation; so it renews its token. Raises
+        CorruptKnowledgeError when the wish is not signed by the key that it names, NotAuthorizedError when it is too
+        old, not invited or shut out, ConflictError when the name belongs to another key.
+        """
+        check_text(wish.name, "The name of an entity")
+        check_signature(wish.public_key, wish.signature or "", enrolment_bytes(wish), "The wish to join")
+        now = self._clock()
+        if abs(now - wish.at) > SKEW:
+            raise NotAuthorizedError(
+                f"The wish to join was signed at {wish.at:%Y-%m-%d %H:%M} UTC, and here it is "
+                f"{now:%Y-%m-%d %H:%M} UTC; set the clock."
+            )
+        token = secrets.token_urlsafe(32)
+
+        def work(connection: Connection) -> tuple[Member, bool]:
+            member = find_member(connection, select(entities).where(entities.c.name == wish.name))
+            new = member is None
+            if member is None:
+                if not self._open:
+                    self._use_invitation(connection, wish, now)
+                keys = (Key(public_key=wish.public_key),)
+                member = Member(id=self._ids(), name=wish.name, registered_at=now, keys=keys)
+                insert_member(connection, member)
+                note(connection, now, member.id, "enrol", wish.name)
+            check_owner(member, wish.public_key)
+            if _blocked(connection, member.id):
+                raise NotAuthorizedError(f"The entity {wish.name!r} was shut out by the operator of this hub.")
+            # One token at a time: the others of this entity end with the new one.
+            connection.execute(delete(tokens).where(tokens.c.entity == member.id))
+            _insert_token(connection, token, Scope.ENTITY, member.id, now)
+            return member, new
+
+        member, new = self._database.write(work)
+        self._known.forget()
+        return member, token, new
+
+    def revoke(self, entity: str, *, actor: str, block: bool = False) -> None:
+        """End the entity's tokens; with `block` it gets no new one."""
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            read_member(connection, entity)
+            ended = update(tokens).where(tokens.c.entity == entity, tokens.c.revoked_at.is_(None))
+            connection.execute(ended.values(revoked_at=now))
+            if block:
+                connection.execute(update(entities).where(entities.c.id == entity).values(blocked_at=now))
+            note(connection, now, actor, "block" if block else "revoke", entity)
+
+        self._database.write(work)
+        self._known.forget()
+
+    def caller(self, token: str) -> Caller:
+        """Whom the token belongs to; NotAuthorizedError when it is unknown, ended or revoked."""
+        key = digest(token)
+        known = self._known.get(key)
+        if known is None:
+            changes = self._known.changes
+            with self._database.look() as connection:
+                row = connection.execute(_OF_TOKEN, {"key": key}).one_or_none()
+            if row is None or row.revoked_at is not None:
+                raise NotAuthorizedError("The token is not one of this registry, or was revoked; enrol again.")
+            known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
+            self._known.keep(key, known, since=changes)
+        if known.expires_at <= self._clock():
+            raise NotAuthorizedError("The token has expired; enrol again.")
+        return known
+
+    def kept_token(self, path: Path, scope: Scope) -> str:
+        """The token of this scope in this file; made, and written for its owner only, when there is none that holds.
+
+        Raises ServiceError when the file cannot be used.
+        """
+        try:
+            if path.exists():
+                token = path.read_text(encoding="ascii").strip()
+                try:
+                    self.caller(token)
+                except NotAuthorizedError:
+                    pass
+                else:
+                    return token
+            token, now = secrets.token_urlsafe(32), self._clock()
+            self._database.write(lambda connection: _insert_token(connection, token, scope, None, now))
+            write_secret(path, token)
+        except OSError as error:
+            raise ServiceError(f"The token file {path} cannot be used: {error.strerror}.") from None
+        return token
+
+    def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
+        """What was changed, first come first."""
+        after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
+        with self._database.read() as connection:
+            found = read_audit(connection, after=after, limit=limit + 1, public=False)
+        items = tuple(entry for _, entry in found[:limit])
+        return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
+
+    def last_event(self) -> int:
+        """The number of the last event; 0 before the first."""
+        with self._database.look() as connection:
+            return connection.scalar(select(func.max(audit.c.seq))) or 0
+
+    def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
+        """What every entity may know of what was changed, after the event of this number, with its numbers."""
+        with self._database.look() as connection:
+            return read_audit(connection, after=after, limit=limit, public=True)
+
+    def _use_invitation(self, connection: Connection, wish: EnrolmentBody, now: datetime) -> None:
+        if wish.invitation is None:
+            raise NotAuthorizedError(
+                f"This registry takes no uninvited entity; ask its operator for an invitation "
+                f"(`kuber hub invite {wish.name}`) and join with --invitation CODE."
+            )
+        chosen = invitations.c.hash == digest(wish.invitation)
+        row = connection.execute(select(invitations).where(chosen)).one_or_none()
+        if row is None or not hmac.compare_digest(row.name.encode(), wish.name.encode()):
+            raise NotAuthorizedError(f"The invitation is not one for {wish.name!r}; ask the operator for one.")
+        if row.used_at is not None or row.expires_at <= now:
+            raise NotAuthorizedError("The invitation was used already, or has expired; ask the operator for another.")
+        connection.execute(update(invitations).where(chosen).values(used_at=now))
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret: 256 random bits need no slower hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _insert_token(connection: Connection, token: str, scope: Scope, entity: str | None, now: datetime) -> None:
+    expires = now + timedelta(days=TOKEN_DAYS if entity is not None else 100 * 365)
+    row: dict[str, Any] = {"hash": digest(token), "entity": entity, "scope": scope.value}
+    connection.execute(insert(tokens), {**row, "made_at": now, "expires_at": expires})
+
+
+def _blocked(connection: Connection, entity: str) -> bool:
+    return connection.scalar(select(entities.c.blocked_at).where(entities.c.id == entity)) is not None

@@ -1,0 +1,158 @@
+"""The registry's routes about who takes part: enrolment, keys, tokens, invitations and the audit log."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Response
+from fastapi import Path as InPath
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from kuber.domain.auth import OPERATOR, PUBLISH, Caller, Scope
+from kuber.domain.query import MAX_LIMIT
+from kuber.errors import NotAuthorizedError
+from kuber.services.http.auth import Guard, check_acts_for
+from kuber.services.registry.access import RegistryAccess
+from kuber.services.registry.event_feed import News
+from kuber.services.registry.store import RegistryStore
+from kuber.wire import (
+    AuditBody,
+    CallerBody,
+    CodeBody,
+    EnrolledBody,
+    EnrolmentBody,
+    InvitationBody,
+    InvitationRequest,
+    KeyBody,
+    MemberBody,
+    PageBody,
+    ReportBody,
+    TokenBody,
+)
+
+EVENTS = 100  # that a follower is sent at a time
+LONGEST_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
+Id = Annotated[str, InPath(max_length=200)]
+
+
+def created(body: Any) -> dict[int | str, dict[str, Any]]:
+    """What a route answers with that tells new from known."""
+    return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
+
+
+def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Guard) -> None:
+    """Add the routes, on these stores."""
+    ask = store.database.ask
+    news = News(lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event))
+    app.state.ends.append(news.end)
+    readers = guard.admits(*Scope)
+
+    @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
+    def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
+        """Join under a name, or get a new token: 201 when the entity is new, 200 when it was here already."""
+        member, token, new = access.enrol(body)
+        response.status_code = 201 if new else 200
+        return EnrolledBody(member=MemberBody.of(member), token=token)
+
+    @app.get("/v1/entities", operation_id="list_entities")
+    async def members(
+        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[MemberBody]:
+        """The registered entities, first come first."""
+        return PageBody[MemberBody].of(await ask(store.members, limit=limit, cursor=cursor))
+
+    @app.get("/v1/entities/{id}", operation_id="get_entity")
+    async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
+        """One entity, with its keys."""
+        return MemberBody.of(await ask(store.member, id))
+
+    @app.post("/v1/entities/{id}/keys", operation_id="change_key")
+    def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
+        """Let a new key sign what is yet to come; the last key vouches for it."""
+        check_acts_for(caller, id)
+        return MemberBody.of(store.change_key(id, body.value()))
+
+    @app.post("/v1/entities/{id}/reports", operation_id="report", status_code=204)
+    def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> None:
+        """Tell that one lives, in which round one is, and how good one's model is."""
+        check_acts_for(caller, id)
+        store.report(id, round=body.round, evaluation=body.evaluation.value() if body.evaluation else None)
+
+    @app.get("/v1/events", operation_id="stream_events", response_class=EventSourceResponse)
+    async def events(
+        caller: Annotated[Caller, readers],
+        last_event_id: Annotated[str | None, Header(description="The id of the last event that is known.")] = None,
+        follow: Annotated[bool, Query(description="Go on with what is yet to come.")] = True,
+    ) -> AsyncIterator[ServerSentEvent]:
+        """What was changed, as server-sent events; their ids count up in the order of the commits."""
+        after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+        if follow:
+            async for notice in news.follow(after, limit=EVENTS):
+                yield notice.event
+            return
+        found, after = await news.after(after, limit=EVENTS)
+        while found:
+            for notice in found:
+                yield notice.event
+            found, after = await news.after(after, limit=EVENTS)
+
+    @app.get("/v1/news", operation_id="watch")
+    async def watch(
+        caller: Annotated[Caller, readers],
+        after: Annotated[
+            int | None, Query(ge=0, lt=2**63, description="Of the answer before; without it: what is yet to come.")
+        ] = None,
+        task: Annotated[str | None, Query(max_length=200, description="Name of the task; without one: any.")] = None,
+        seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="To wait for the first.")] = 0.0,
+    ) -> PageBody[AuditBody]:
+        """Publications since the answer before, as soon as there is one: its cursor is what to ask `after` next."""
+        last = await news.last()
+        number = last if after is None else min(after, last)
+        end = time.monotonic() + seconds
+        while True:
+            found, number = await news.after(number, limit=MAX_LIMIT)
+            told = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
+            left = end - time.monotonic()
+            if told or ((left <= 0 or news.ended) and not found):
+                return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in told), cursor=str(number))
+            if not found:
+                await news.wait(number, left)
+
+    @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
+    def revoke(
+        id: Id,
+        caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)],
+        block: Annotated[bool, Query(description="Give it no new one either; for the operator.")] = False,
+    ) -> None:
+        """End the tokens of an entity."""
+        if caller.scope is not Scope.ADMIN:
+            check_acts_for(caller, id)
+            if block:
+                raise NotAuthorizedError("Only the operator shuts an entity out.")
+        access.revoke(id, actor=caller.entity or OPERATOR, block=block)
+
+    @app.post("/v1/tokens/check", operation_id="check_token")
+    async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
+        """Whom a token belongs to; 403 when it is none. For the vault."""
+        return CallerBody.of(await ask(access.caller, body.token))
+
+    @app.post("/v1/invitations", operation_id="invite", status_code=201)
+    def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
+        """Make an invitation for an entity of this name."""
+        return CodeBody(code=access.invite(body.name, days=body.days))
+
+    @app.get("/v1/invitations", operation_id="list_invitations")
+    async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
+        """The last invitations, without their codes."""
+        items = tuple(InvitationBody.of(one) for one in await ask(access.invitations))
+        return PageBody[InvitationBody](items=items)
+
+    @app.get("/v1/audit", operation_id="list_audit")
+    async def audit(
+        caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[AuditBody]:
+        """Every change of the hub, first come first."""
+        return PageBody[AuditBody].of(await ask(access.audit, limit=limit, cursor=cursor))

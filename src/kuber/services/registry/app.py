@@ -1,0 +1,209 @@
+"""The registry over HTTP."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, Header, Response
+
+from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
+from kuber.domain.knowledge import Knowledge
+from kuber.services.db.database import chosen
+from kuber.services.http.application import REQUESTS_PER_MINUTE, application
+from kuber.services.http.auth import FOREVER, Guard, check_acts_for, same_secret
+from kuber.services.http.metrics import Metrics, Presence
+from kuber.services.registry.access import RegistryAccess
+from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
+from kuber.services.registry.query_params import Question, documented
+from kuber.services.registry.store import RegistryStore, sortable_id, utc_now
+from kuber.services.registry.vault_client import RegistryVault
+from kuber.wire import (
+    KEY_HEADER,
+    AttestationBody,
+    DeliveryBody,
+    DraftBody,
+    EvaluationBody,
+    KnowledgeBody,
+    PageBody,
+    QuarantineRequest,
+    VerificationBody,
+)
+
+MAX_WRITTEN = 64 << 20  # bytes of JSON that are kept
+
+Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
+
+
+@contextlib.contextmanager
+def open_registry(
+    folder: Path,
+    *,
+    vault: str,
+    secret: str,
+    database: str | None = None,
+    open_enrolment: bool = False,
+    keep_best: int = 0,
+    ca: Path | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
+) -> Iterator[FastAPI]:
+    """The application on the data in `folder`, with the vault at this URL that knows the same secret.
+
+    With `database`, the URL of a PostgreSQL database, only tokens are in the folder.
+    `ca` is a file of certificates to trust instead of the system's.
+    """
+    with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
+        store = RegistryStore(chosen(database, folder / "registry.sqlite"), vault=link, keep_best=keep_best)
+        with contextlib.closing(store):
+            access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
+            access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
+            access.kept_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
+            yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
+
+
+def registry_app(
+    store: RegistryStore,
+    access: RegistryAccess,
+    secret: str,
+    *,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
+) -> FastAPI:
+    """The routes of the registry, on these stores; `secret` is what its vault shows.
+
+    Reads run in the event loop, which goes on while a database server is waited for; writes, which wait for the vault
+    and the disk, run in threads.
+    """
+    ask = store.database.ask
+
+    async def authenticate(token: str) -> Caller:
+        if same_secret(token, secret):
+            return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
+        found = await ask(access.caller, token)
+        if found.entity is not None:
+            presence.note(found.entity)
+        return found
+
+    guard = Guard(authenticate)
+    readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
+    description = "Who takes part, what was published, what became of it."
+    metrics, presence = _metrics(store)
+    app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
+    written = Written()
+
+    # The first of all routes, as the one that is asked most: each is compared with the path until one fits.
+    @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
+    async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
+        """One record."""
+        return Response(written(await ask(store.knowledge, id)), media_type="application/json")
+
+    add_access_routes(app, store, access, guard)
+
+    @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))
+    def publish(body: DraftBody, response: Response, key: Key, caller: Annotated[Caller, entities]) -> KnowledgeBody:
+        """Store a record: 201 when it is new, 200 when this key stored the same one before."""
+        check_acts_for(caller, body.entity)
+        record, new = store.accept(body.value(), key=key)
+        response.status_code = 201 if new else 200
+        return KnowledgeBody.of(record)
+
+    @app.get(
+        "/v1/knowledge",
+        operation_id="discover",
+        response_model=PageBody[KnowledgeBody],
+        openapi_extra=documented(),
+    )
+    async def discover(caller: Annotated[Caller, readers], question: Question) -> Response:
+        """The knowledge that matches, in the order asked for."""
+        page = await ask(store.discover, question)
+        items = b",".join(map(written, page.items))
+        told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
+        return Response(told, media_type="application/json")
+
+    @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
+    async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
+        """What entities found when they evaluated this knowledge themselves."""
+        await ask(store.knowledge, id)
+        items = tuple(AttestationBody.of(one) for one in await ask(store.attestations, id))
+        return PageBody[AttestationBody](items=items)
+
+    @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
+    def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:
+        """Tell what one's own evaluation of somebody's knowledge found."""
+        assert caller.entity is not None
+        store.attest(id, entity=caller.entity, evaluation=body.value())
+
+    @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
+    def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.admits(Scope.VERIFIER)]) -> None:
+        """Say what the hub found out about a record."""
+        store.verify(id, body.value())
+
+    @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
+    def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+        """Have a record found no more, whatever the verifier finds; again: for the reason given last."""
+        store.quarantine(id, body.reason)
+
+    @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
+    def release(id: Id, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+        """End a quarantine, also one by the verifier; without one, nothing."""
+        store.release(id)
+
+    @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
+    def withdraw(id: Id, caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)]) -> None:
+        """Take a record back: it is found no more, and its blobs are no longer kept for it."""
+        if caller.scope is not Scope.ADMIN:
+            check_acts_for(caller, store.knowledge(id).entity)
+        store.withdraw(id, actor=caller.entity or OPERATOR)
+
+    @app.post("/v1/deliveries", operation_id="record_delivery", status_code=204)
+    def record(body: DeliveryBody, key: Key, caller: Annotated[Caller, entities]) -> None:
+        """Store what became of a delivery; the same key again changes nothing."""
+        check_acts_for(caller, body.student)
+        store.record(body.value(), key=key)
+
+    @app.get("/v1/deliveries", operation_id="list_deliveries")
+    async def deliveries(
+        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[DeliveryBody]:
+        """The recorded deliveries, first come first."""
+        return PageBody[DeliveryBody].of(await ask(store.deliveries, limit=limit, cursor=cursor))
+
+    return app
+
+
+class Written:
+    """Records as JSON, each written once for as long as the store tells the same value of it.
+
+    The framework would check again what the store has checked, at each answer.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Knowledge, bytes]] = {}  # by id
+        self._size = 0  # bytes
+
+    def __call__(self, record: Knowledge) -> bytes:
+        """This record."""
+        of, data = self._known.get(record.id, (None, b""))
+        if of is not record:
+            data = KnowledgeBody.of(record).model_dump_json().encode()
+            self._size += len(data)
+            if self._size > MAX_WRITTEN:
+                self._known, self._size = {}, len(data)
+            self._known[record.id] = record, data
+        return data
+
+
+def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
+    """What is counted of a registry, and who was seen."""
+    metrics, presence = Metrics("registry"), Presence()
+    metrics.watch(store.database)
+    metrics.gauge("kuber_entities_online", "Entities that asked in the last 5 to 10 minutes.", presence.count)
+    for name, told, method, route, status in (
+        ("kuber_publications", "New records.", "POST", "/v1/knowledge", 201),
+        ("kuber_discoveries", "Questions for knowledge.", "GET", "/v1/knowledge", 200),
+        ("kuber_deliveries", "Deliveries told.", "POST", "/v1/deliveries", 204),
+        ("kuber_reports", "Reports of entities that live.", "POST", "/v1/entities/{id}/reports", 204),
+        ("kuber_withdrawals", "Withdrawals.", "DELETE", "/v1/knowledge/{id}", 204),
+    ):
+        metrics.count_answers(name, told, method, route, status)
+    return metrics, presence

@@ -1,0 +1,41 @@
+"""Deliveries to rows and back: what became of knowledge that was absorbed."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from kuber.domain.delivery import Delivery
+from kuber.services.registry.schema import deliveries, delivery_teachers
+
+_FIELDS = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept", "reason")
+
+
+def is_recorded(connection: Connection, student: str, key: str) -> bool:
+    """Whether this student has recorded a delivery under this key."""
+    used = select(deliveries.c.seq).where(deliveries.c.student == student, deliveries.c.key == key)
+    return connection.scalar(used) is not None
+
+
+def insert_delivery(connection: Connection, delivery: Delivery, *, key: str, now: datetime) -> None:
+    """Store a delivery and its teachers."""
+    told = {name: getattr(delivery, name) for name in _FIELDS}
+    done = connection.execute(insert(deliveries), {**told, "recorded_at": now, "key": key})
+    assert done.inserted_primary_key is not None
+    teachers = [
+        {"delivery": done.inserted_primary_key[0], "position": position, "knowledge": teacher}
+        for position, teacher in enumerate(delivery.teachers)
+    ]
+    connection.execute(insert(delivery_teachers), teachers)
+
+
+def read_deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Delivery, ...]:
+    """The deliveries of these rows, with their teachers."""
+    parts = select(delivery_teachers).where(delivery_teachers.c.delivery.in_([row.seq for row in rows]))
+    teachers: dict[int, list[str]] = {row.seq: [] for row in rows}
+    for part in connection.execute(parts.order_by(delivery_teachers.c.position)):
+        teachers[part.delivery].append(part.knowledge)
+    return tuple(
+        Delivery(**{name: getattr(row, name) for name in _FIELDS}, teachers=tuple(teachers[row.seq])) for row in rows
+    )

@@ -1,0 +1,371 @@
+"""The registry on a database: who takes part, what was published, what became of it."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    Connection,
+    select,
+    update,
+)
+
+from kuber.domain.auth import PUBLISH, REPORT, VERIFIER
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Artifact, Draft, Knowledge
+from kuber.domain.member import Key, Member
+from kuber.domain.publication_checks import check_attestation, check_owner, check_text, check_weights
+from kuber.domain.query import Page, Query
+from kuber.domain.ranking import recall_rank
+from kuber.domain.verification import Attestation, Verification
+from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.services.db.cache import Recollection
+from kuber.services.db.database import Database
+from kuber.services.http import pagination as cursors
+from kuber.services.registry.audit import note
+from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
+from kuber.services.registry.knowledge_reader import BY_ID, Records
+from kuber.services.registry.knowledge_writer import SharedRows, insert_knowledge
+from kuber.services.registry.latest import find_newest
+from kuber.services.registry.members import (
+    count_record,
+    find_member,
+    insert_key,
+    insert_member,
+    last_sequence,
+    read_member,
+    read_members,
+    registered_member,
+)
+from kuber.services.registry.publications import check_named, earlier_publication, publication_detail
+from kuber.services.registry.retention import retire
+from kuber.services.registry.schema import deliveries, entities, knowledge
+from kuber.services.registry.search import discovery
+from kuber.services.registry.verifications import (
+    insert_attestation,
+    insert_verification,
+    quarantine,
+    read_attestations,
+    release,
+)
+from kuber.signing import check_record, check_succession
+from kuber.wire import DeliveryBody, DraftBody, body_bytes, canonical, succession_bytes
+
+REMEMBERED = 2000  # records that are not read again
+
+log = logging.getLogger(__name__)
+
+
+class BlobSource(Protocol):
+    """What the registry needs of the vault. RegistryVault is one over HTTP, and VaultStore is one too."""
+
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """As the Vault port's."""
+        ...
+
+    def unpin(self, holder: str) -> None:
+        """As the Vault port's."""
+        ...
+
+    def head(self, digest: Digest, length: int) -> bytes:
+        """The first `length` bytes of a blob, or all of a shorter one."""
+        ...
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def sortable_id() -> str:
+    """A new id of 32 hex digits; those made later sort later, to the millisecond."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+class RegistryStore:
+    """The Registry port on a database: a SQLite file (its path), or PostgreSQL (a URL), which others may share.
+
+    Safe to use from several threads, closed by `close`. Raises SettingsError for a URL of no database,
+    ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
+    """
+
+    def __init__(
+        self,
+        database: Path | str,
+        *,
+        vault: BlobSource,
+        clock: Callable[[], datetime] = utc_now,
+        ids: Callable[[], str] = sortable_id,
+        keep_best: int = 0,
+    ) -> None:
+        """`keep_best` is how many records of an entity on a task are kept beside its newest; 0: all."""
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._keep_best = keep_best
+        self.database = Database(database, history="registry")
+        self._shared = SharedRows()
+        self._records = Records()
+        # What changes is remembered only where no other process changes it.
+        remembered = 0 if self.database.shared else REMEMBERED
+        self._known: Recollection[Knowledge] = Recollection(remembered)
+        self._publishers: Recollection[Member] = Recollection(remembered)
+
+    def close(self) -> None:
+        """Finish what is being written and let go of the database."""
+        self.database.close()
+
+    def register(self, name: str, *, public_key: str | None = None) -> Member:
+        """Join under this name; the same name with the same key gives the same member again."""
+        return self.enrol(name, public_key=public_key)[0]
+
+    def enrol(self, name: str, *, public_key: str | None = None) -> tuple[Member, bool]:
+        """As `register`, and whether the member is new."""
+        check_text(name, "The name of an entity")
+        named = select(entities).where(entities.c.name == name)
+        with self.database.read() as connection:
+            known = find_member(connection, named)
+        if known is not None:
+            check_owner(known, public_key)
+            return known, False
+        keys = () if public_key is None else (Key(public_key=public_key),)
+        member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
+
+        def work(connection: Connection) -> tuple[Member, bool]:
+            known = find_member(connection, named)
+            if known is not None:
+                check_owner(known, public_key)
+                return known, False
+            insert_member(connection, member)
+            return member, True
+
+        return self.database.write(work)
+
+    def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
+        """The registered entities, first come first."""
+        query = select(entities).order_by(entities.c.seq)
+        with self.database.read() as connection:
+            found, after = cursors.page_of(connection, query, entities.c.seq, limit, cursor)
+            return Page(items=read_members(connection, found), cursor=after)
+
+    def member(self, id: str) -> Member:
+        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        with self.database.read() as connection:
+            return read_member(connection, id)
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+
+        def work(connection: Connection) -> Member:
+            member = read_member(connection, id)
+            if key in member.keys:
+                return member
+            check_succession(member, key, succession_bytes(id, key), last_sequence(connection, id))
+            insert_key(connection, id, key, position=len(member.keys))
+            note(connection, self._clock(), id, "change-key", id)
+            return replace(member, keys=(*member.keys, key))
+
+        changed = self.database.write(work)
+        self._publishers.forget()
+        return changed
+
+    def publish(self, draft: Draft, *, key: str) -> Knowledge:
+        """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
+        return self.accept(draft, key=key)[0]
+
+    def accept(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
+        """As `publish`, and whether the record is new."""
+        check_text(key, "The key of a publication")
+        body = DraftBody.of(draft)
+        digest = Digest.of(canonical(body)).hex
+        changes = self._publishers.changes
+        with self.database.read() as connection:
+            earlier = earlier_publication(connection, draft, key, digest)
+            if earlier is not None:
+                return earlier, False
+            publisher = self._publisher(connection, draft.entity, changes)
+            check_named(connection, draft.parents)
+            check_record(publisher, draft, body_bytes(body))
+            self._shared.learn(connection, draft)
+        id = self._ids()
+        self._vault.pin(id, draft.artifacts.items())
+        try:
+            stored, new, retired = self._insert(draft, id=id, key=key, digest=digest)
+        except (RequestRejectedError, ConflictError):
+            self._unpin(id)
+            raise
+        if not new:  # another request with this key was faster, and its record has pins of its own
+            self._unpin(id)
+        for old in retired:
+            self._unpin(old)
+        return stored, new
+
+    def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
+        """The entity with this id, of which only the sequence may be an old one. RequestRejectedError without one.
+
+        `changes` is how many key changes there had been before the connection began to read.
+        """
+        known = self._publishers.get(id)
+        if known is None:
+            known = registered_member(connection, id)
+            self._publishers.keep(id, known, since=changes)
+        return known
+
+    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool, list[str]]:
+        """The record, whether it is new, and the ids of those that are kept no longer beside it."""
+        check_weights(draft, self._vault.head)
+        record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
+
+        def work(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
+            earlier = earlier_publication(connection, draft, key, digest)
+            if earlier is not None:
+                return earlier, None, []
+            count_record(connection, draft)
+            seq = insert_knowledge(connection, self._shared, record, key=key, draft=digest)
+            now = record.published_at
+            note(connection, now, draft.entity, PUBLISH, id, publication_detail(record))
+            retired = retire(connection, record, best=self._keep_best, now=now) if self._keep_best else []
+            return record, seq, retired
+
+        stored, seq, retired = self.database.write(work)
+        if seq is not None:
+            self._records.keep(seq, stored)
+        return stored, seq is not None, retired
+
+    def _unpin(self, id: str) -> None:
+        """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
+        stay, as the record may be stored: `kuber hub check` finds those without one."""
+        try:
+            self._vault.unpin(id)
+        except ServiceError as error:
+            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
+
+    def discover(self, query: Query) -> Page[Knowledge]:
+        """The knowledge that matches, in the order asked for."""
+        with self.database.look() as connection:
+            found = self._records.read(connection, *discovery(query))
+        items = tuple(record for _, record in found[: query.limit])
+        if len(found) <= query.limit:
+            return Page(items=items, cursor=None)
+        seq, last = found[query.limit - 1][0], items[-1].trusted
+        positions = {
+            "accuracy": (last.accuracy, seq),
+            "newest": (seq,),
+            "oldest": (seq,),
+            "classes": (recall_rank(last, query.classes), seq),
+        }
+        return Page(items=items, cursor=cursors.encode(query.order, *positions[query.order]))
+
+    def knowledge(self, id: str) -> Knowledge:
+        """One record; KnowledgeNotFoundError when there is none."""
+        known = self._known.get(id)
+        if known is not None:
+            return known
+        changes = self._known.changes
+        with self.database.look() as connection:
+            found = self._records.read(connection, BY_ID, {"id": id})
+        if not found:
+            raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
+        record = found[0][1]
+        self._known.keep(id, record, since=changes)
+        return record
+
+    def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
+        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
+        check_attestation(self.knowledge(id), self.member(entity), evaluation)
+        now = self._clock()
+        self.database.write(lambda connection: insert_attestation(connection, id, entity, evaluation, now))
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """What entities found about this knowledge, in order of their ids."""
+        with self.database.read() as connection:
+            return read_attestations(connection, id)
+
+    def verify(self, id: str, verification: Verification) -> None:
+        """Say what the hub found out; again: what it found last."""
+
+        def work(connection: Connection, record: Knowledge, now: datetime) -> None:
+            insert_verification(connection, record, verification, now)
+            found = verification.evaluation
+            detail = {"accuracy": found.accuracy} if found is not None else {}
+            note(connection, now, VERIFIER, verification.standing.value, id, detail)
+
+        self._judge(id, work)
+
+    def quarantine(self, id: str, reason: str) -> None:
+        """As the operator, have a record found no more, whatever the verifier finds.
+
+        Again: for the reason given last. Raises KnowledgeNotFoundError when there is no such record.
+        """
+        check_text(reason, "The reason of a quarantine")
+        self._judge(id, lambda connection, record, now: quarantine(connection, record.id, reason, now))
+
+    def release(self, id: str) -> None:
+        """As the operator, end the quarantine of a record, also one by the verifier.
+
+        Again: nothing. Raises KnowledgeNotFoundError when there is no such record.
+        """
+        self._judge(id, release)
+
+    def _judge(self, id: str, work: Callable[[Connection, Knowledge, datetime], None]) -> None:
+        """Change what is found out about a record."""
+        record, now = self.knowledge(id), self._clock()
+        self.database.write(lambda connection: work(connection, record, now))
+        self._known.forget(id)
+
+    def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
+        """Tell that the entity lives, in which round it is, and how good its model is."""
+        self.member(id)
+        now = self._clock()
+        detail: dict[str, Any] = {"round": round}
+        if evaluation is not None:
+            detail |= {"correct": list(evaluation.correct), "total": list(evaluation.total)}
+        self.database.write(lambda connection: note(connection, now, id, REPORT, id, detail))
+
+    def withdraw(self, id: str, *, actor: str | None = None) -> None:
+        """Take a record back: it is found no more, only read by its id. Again: nothing.
+
+        The row stays, as others may name it as a parent; the vault keeps its blobs for it no longer.
+        """
+        owner, now = self.knowledge(id).entity, self._clock()
+
+        def work(connection: Connection) -> None:
+            chosen = knowledge.c.id == id, knowledge.c.withdrawn_at.is_(None)
+            seq = connection.scalar(select(knowledge.c.seq).where(*chosen))
+            if seq is not None:
+                connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
+                find_newest(connection, seq)
+                note(connection, now, actor or owner, "withdraw", id)
+
+        self.database.write(work)
+        self._unpin(id)
+
+    def record(self, delivery: Delivery, *, key: str) -> None:
+        """Store what became of a delivery; the same key again changes nothing."""
+        check_text(key, "The key of a delivery")
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            if is_recorded(connection, delivery.student, key):
+                return
+            registered_member(connection, delivery.student)
+            check_named(connection, delivery.teachers)
+            insert_delivery(connection, delivery, key=key, now=now)
+            body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"}, exclude_none=True)
+            note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
+
+        self.database.write(work)
+
+    def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
+        """The recorded deliveries, first come first."""
+        query = select(deliveries).order_by(deliveries.c.seq)
+        with self.database.read() as connection:
+            found, after = cursors.page_of(connection, query, deliveries.c.seq, limit, cursor)
+            return Page(items=read_deliveries(connection, found), cursor=after)

@@ -1,0 +1,76 @@
+"""The registry's own link to the vault: it pins blobs there and reads how they begin."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
+from kuber.services.http.peer import neighbour
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinsBody, ProblemBody, error_from
+
+CONNECT_SECONDS = 3
+ANSWER_SECONDS = 30
+
+
+class RegistryVault:
+    """A BlobSource that is a vault service at `url`. Raises ServiceUnavailableError when it does not answer."""
+
+    def __init__(self, url: str, secret: str, *, ca: Path | None = None) -> None:
+        self.url = url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise SettingsError(f"{url!r} is no address of a vault; give one like http://127.0.0.1:5002.")
+        try:
+            self._client = httpx.Client(
+                base_url=self.url,
+                headers={PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"},
+                timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                transport=neighbour(ca),  # neighbours: no proxy in between
+            )
+        except httpx.InvalidURL as error:
+            raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None
+
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+        """Ask the vault to keep these blobs, of these kinds, for `holder`, all or none."""
+        body = PinsBody.of(holder, artifacts)
+        self._ask("POST", "/v1/pins", content=body.model_dump_json(), headers={"Content-Type": "application/json"})
+
+    def unpin(self, holder: str) -> None:
+        """Let the vault take back every promise to `holder`."""
+        self._ask("DELETE", "/v1/pins", params={"holder": holder})
+
+    def head(self, digest: Digest, length: int) -> bytes:
+        """The first `length` bytes of a blob, or all of a shorter one."""
+        data = self._ask("GET", f"/v1/blobs/{digest}", headers={"Range": f"bytes=0-{length - 1}"}, limit=length)
+        return data[:length]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ask(self, method: str, path: str, *, limit: int = 1 << 20, **request: Any) -> bytes:
+        """The body of the answer, of which no more than about `limit` bytes are read."""
+        data = b""
+        try:
+            with self._client.stream(method, path, **request) as response:
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if len(data) >= limit:
+                        break
+        except httpx.TransportError:
+            raise ServiceUnavailableError(
+                f"The registry gets no answer from its vault at {self.url}; start that vault and try again."
+            ) from None
+        if response.headers.get(PROTOCOL_HEADER) != str(PROTOCOL):
+            raise ServiceError(
+                f"What answers at {self.url} is no vault that this registry understands; check --vault."
+            )
+        if response.is_error:
+            try:
+                raise error_from(ProblemBody.model_validate_json(data, extra="ignore"))
+            except ValidationError:
+                raise ServiceError(f"The vault at {self.url} failed with status {response.status_code}.") from None
+        return data

@@ -1,0 +1,364 @@
+"""The values of the domain as messages. Fields have the names of the dataclass fields."""
+
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from kuber.domain.auth import AuditEntry, Caller, Invitation, Scope
+from kuber.domain.delivery import MAX_REASON, Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.member import Key, Member
+from kuber.domain.query import MAX_LIMIT, Page
+from kuber.domain.task import Task
+from kuber.domain.verification import Attestation, Standing, Verification
+from kuber.wire.base import (
+    Body,
+    Count,
+    DigestText,
+    HexText,
+    Message,
+    Positive,
+    RoundNumber,
+    Sentence,
+    Share,
+    Text,
+    Time,
+)
+
+MAX_CLASSES = 100_000
+MAX_TENSORS = 20_000
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def _no_integer(value: Any) -> Any:
+    if isinstance(value, int):
+        raise ValueError("an integer is not read as a float, which could be another value")
+    return value
+
+
+def _one_of_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError(
+            "an argument is an integer of 64 bits, a finite number, a text, true, false, or a list of integers"
+        ) from None
+
+
+def _told_something(text: str) -> str:
+    if text.isspace():
+        raise ValueError("spaces alone say nothing")
+    return text
+
+
+Counts = Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES)]
+Shape = Annotated[tuple[Count, ...], Field(max_length=16)]
+_Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_no_integer)]
+_Argument = Annotated[
+    StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
+    WrapValidator(_one_of_all),
+]
+
+
+Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
+
+
+class EvaluationBody(Body[Evaluation]):
+    """Counts of correct answers, per class."""
+
+    test_set: DigestText
+    correct: Counts
+    total: Counts
+
+    def value(self) -> Evaluation:
+        return Evaluation(test_set=Digest.parse(self.test_set), correct=self.correct, total=self.total)
+
+
+class VerificationBody(Body[Verification]):
+    """What the hub found out about a record."""
+
+    standing: Standing
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    evaluation: EvaluationBody | None = None
+
+    def value(self) -> Verification:
+        evaluation = None if self.evaluation is None else self.evaluation.value()
+        return Verification(standing=self.standing, reason=self.reason, evaluation=evaluation)
+
+
+class QuarantineRequest(Message):
+    """Why the operator quarantines a record."""
+
+    reason: Annotated[Text, AfterValidator(_told_something)]
+
+
+class AttestationBody(Body[Attestation]):
+    """What an entity found out about somebody's knowledge."""
+
+    entity: Text
+    evaluation: EvaluationBody
+    at: Time
+
+    def value(self) -> Attestation:
+        return Attestation(entity=self.entity, evaluation=self.evaluation.value(), at=self.at)
+
+
+class TaskBody(Body[Task]):
+    """What is predicted."""
+
+    name: Text
+    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MAX_CLASSES)]
+    input_shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
+    test_set: DigestText | None = None
+
+    def value(self) -> Task:
+        return Task(
+            name=self.name,
+            labels=self.labels,
+            input_shape=self.input_shape,
+            test_set=None if self.test_set is None else Digest.parse(self.test_set),
+        )
+
+
+class TensorBody(Body[TensorSpec]):
+    """Dtype and shape of one tensor."""
+
+    dtype: Annotated[str, Field(max_length=16)]
+    shape: Shape
+
+    def value(self) -> TensorSpec:
+        return TensorSpec(dtype=self.dtype, shape=self.shape)
+
+
+class ArchitectureBody(Body[Architecture]):
+    """Which network the weights belong to."""
+
+    name: Text
+    arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
+    manifest: Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(max_length=MAX_TENSORS)]
+
+    def value(self) -> Architecture:
+        manifest = {name: tensor.value() for name, tensor in self.manifest.items()}
+        return Architecture(name=self.name, arguments=self.arguments, manifest=manifest)
+
+
+class ArtifactBody(Body[Artifact]):
+    """One file in the vault."""
+
+    digest: DigestText
+    size: Positive
+
+    def value(self) -> Artifact:
+        return Artifact(digest=Digest.parse(self.digest), size=self.size)
+
+
+class _DraftFields(Message):
+    entity: Text
+    task: TaskBody
+    architecture: ArchitectureBody
+    artifacts: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")], ArtifactBody],
+        Field(min_length=1, max_length=16),
+    ]
+    evaluation: EvaluationBody
+    round: RoundNumber
+    parents: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    origin: DigestText | None = None
+    sample_count: Count | None = None
+    class_counts: Counts | None = None
+    sequence: Count = 0
+    signature: HexText | None = None
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "entity": self.entity,
+            "task": self.task.value(),
+            "architecture": self.architecture.value(),
+            "artifacts": {kind: artifact.value() for kind, artifact in self.artifacts.items()},
+            "evaluation": self.evaluation.value(),
+            "round": self.round,
+            "parents": self.parents,
+            "origin": None if self.origin is None else Digest.parse(self.origin),
+            "sample_count": self.sample_count,
+            "class_counts": self.class_counts,
+            "sequence": self.sequence,
+            "signature": self.signature,
+        }
+
+
+class DraftBody(_DraftFields, Body[Draft]):
+    """Knowledge as its publisher writes it."""
+
+    def value(self) -> Draft:
+        return Draft(**self._told())
+
+
+class KnowledgeBody(_DraftFields, Body[Knowledge]):
+    """A published record."""
+
+    id: Text
+    published_at: Time
+    verification: VerificationBody | None = None
+
+    def value(self) -> Knowledge:
+        found = None if self.verification is None else self.verification.value()
+        return Knowledge(**self._told(), id=self.id, published_at=self.published_at, verification=found)
+
+
+class KeyBody(Body[Key]):
+    """A public key of an entity."""
+
+    public_key: HexText
+    since: Count = 0
+    signature: HexText | None = None
+
+    def value(self) -> Key:
+        return Key(public_key=self.public_key, since=self.since, signature=self.signature)
+
+
+class MemberBody(Body[Member]):
+    """A registered entity."""
+
+    id: Text
+    name: Text
+    registered_at: Time
+    sequence: Count = 0
+    keys: Annotated[tuple[KeyBody, ...], Field(max_length=1000)] = ()
+
+    def value(self) -> Member:
+        keys = tuple(key.value() for key in self.keys)
+        return Member(id=self.id, name=self.name, registered_at=self.registered_at, sequence=self.sequence, keys=keys)
+
+
+class EnrolmentBody(Message):
+    """The wish to join under a name, signed with the key that the entity will be known by."""
+
+    name: Text
+    public_key: HexText
+    at: Time  # when it was signed
+    invitation: Secret | None = None
+    signature: HexText | None = None
+
+
+class TokenBody(Message):
+    """A token to be checked."""
+
+    token: Secret
+
+
+class EnrolledBody(Message):
+    """A member, and the token that it acts with from now on."""
+
+    member: MemberBody
+    token: Secret
+
+
+class CallerBody(Body[Caller]):
+    """Whom a token belongs to."""
+
+    scope: Scope
+    expires_at: Time
+    entity: Text | None = None
+
+    def value(self) -> Caller:
+        return Caller(scope=self.scope, expires_at=self.expires_at, entity=self.entity)
+
+
+class InvitationRequest(Message):
+    """Whom to invite, and for how long."""
+
+    name: Text
+    days: Annotated[float, Field(gt=0, le=366)] = 7.0
+
+
+class InvitationBody(Body[Invitation]):
+    """What an entity may join with."""
+
+    name: Text
+    made_at: Time
+    expires_at: Time
+    used_at: Time | None = None
+
+    def value(self) -> Invitation:
+        return Invitation(name=self.name, made_at=self.made_at, expires_at=self.expires_at, used_at=self.used_at)
+
+
+class ReportBody(Message):
+    """That an entity lives, in which round it is, and how good its model is."""
+
+    round: RoundNumber
+    evaluation: EvaluationBody | None = None
+
+
+class CodeBody(Message):
+    """The code of an invitation; it is told once."""
+
+    code: Secret
+
+
+class AuditBody(Body[AuditEntry]):
+    """One change of the hub."""
+
+    time: Time
+    actor: Text
+    act: Text
+    subject: Text
+    detail: Annotated[dict[Text, Any], Field(max_length=100, default_factory=dict)]
+
+    def value(self) -> AuditEntry:
+        return AuditEntry(time=self.time, actor=self.actor, act=self.act, subject=self.subject, detail=self.detail)
+
+
+class DeliveryBody(Body[Delivery]):
+    """What became of knowledge that a student absorbed."""
+
+    student: Text
+    teachers: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+    method: Text
+    round: RoundNumber
+    accuracy_before: Share
+    accuracy_after: Share
+    kept: StrictBool
+    reason: Annotated[Sentence, Field(max_length=MAX_REASON)] | None = None
+
+    def value(self) -> Delivery:
+        return Delivery(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class PageBody(Message, Generic[B]):
+    """One page of a listing; `cursor` asks for the next."""
+
+    items: Annotated[tuple[B, ...], Field(max_length=MAX_LIMIT)]
+    cursor: Annotated[str, Field(max_length=4000)] | None = None
+
+    @classmethod
+    def of(cls, page: Page[Any]) -> Self:
+        """The body of this page; ask it of a page of some body, like PageBody[MemberBody]."""
+        return cls.model_validate(page, from_attributes=True)
+
+    def value(self) -> Page[Any]:
+        """The page of domain values."""
+        items = tuple(item.value() if isinstance(item, Body) else item for item in self.items)
+        return Page(items=items, cursor=self.cursor)
+
+
+class HealthBody(Message):
+    """What answers at /healthz."""
+
+    status: Literal["ok"]
+    service: Annotated[str, Field(max_length=200)]
+    protocol: Annotated[int, Field(strict=True)]
+    version: Annotated[str, Field(max_length=200)]

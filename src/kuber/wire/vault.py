@@ -1,0 +1,117 @@
+"""What a vault and its callers send each other beside the bytes."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from kuber.domain.blob import Collection, DirectUrl, Pin, Rot, Scrub, Upload
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+from kuber.errors import RequestRejectedError
+from kuber.wire.base import Body, Count, DigestText, Message, Positive, Text, Time, sentence
+from kuber.wire.registry import ArtifactBody
+
+
+class KindBody(ArtifactBody):
+    """One file in the vault, and what kind of artifact it must be."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class PinsBody(Message):
+    """Blobs to keep for a holder."""
+
+    holder: Text
+    artifacts: Annotated[tuple[KindBody, ...], Field(max_length=1000)]
+
+    @classmethod
+    def of(cls, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Self:
+        """The request to keep these. RequestRejectedError when it exceeds what may be sent."""
+        try:
+            named = tuple(
+                KindBody(kind=kind, digest=str(artifact.digest), size=artifact.size) for kind, artifact in artifacts
+            )
+            return cls(holder=holder, artifacts=named)
+        except ValidationError as error:
+            raise RequestRejectedError(sentence(error)) from None
+
+    def pairs(self) -> list[tuple[str, Artifact]]:
+        """Kind and artifact of each."""
+        return [(artifact.kind, artifact.value()) for artifact in self.artifacts]
+
+
+class PinBody(Body[Pin]):
+    """A promise to keep a blob."""
+
+    holder: Text
+    digest: DigestText
+    pinned_at: Time
+
+    def value(self) -> Pin:
+        return Pin(holder=self.holder, digest=Digest.parse(self.digest), pinned_at=self.pinned_at)
+
+
+class AnnouncementBody(ArtifactBody):
+    """A blob that is going to be sent."""
+
+    direct: bool = Field(False, description="Ask for a URL of the vault's bucket to put the bytes to.")
+
+
+class DirectUrlBody(Body[DirectUrl]):
+    """A URL of a vault's bucket, for as long as it holds."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
+    expires_at: Time
+
+    def value(self) -> DirectUrl:
+        return DirectUrl(url=self.url, expires_at=self.expires_at)
+
+
+class UploadBody(Body[Upload]):
+    """A blob on its way in."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    digest: DigestText
+    size: Positive
+    offset: Count
+    direct: DirectUrlBody | None = None
+
+    def value(self) -> Upload:
+        direct = self.direct.value() if self.direct is not None else None
+        return Upload(id=self.id, digest=Digest.parse(self.digest), size=self.size, offset=self.offset, direct=direct)
+
+
+class CollectionBody(Body[Collection]):
+    """What a collection removed."""
+
+    blobs: Count
+    size: Count
+    leftovers: Count
+
+    def value(self) -> Collection:
+        return Collection(blobs=self.blobs, size=self.size, leftovers=self.leftovers)
+
+
+class RotBody(Body[Rot]):
+    """A blob that was damaged or lost."""
+
+    digest: DigestText
+    fault: Literal["damaged", "lost"]
+    holders: Count
+
+    def value(self) -> Rot:
+        return Rot(digest=Digest.parse(self.digest), fault=self.fault, holders=self.holders)
+
+
+class ScrubBody(Body[Scrub]):
+    """What hashing a stretch of blobs again found."""
+
+    blobs: Count
+    size: Count
+    rotten: Annotated[tuple[RotBody, ...], Field(max_length=1000)]
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+    def value(self) -> Scrub:
+        rotten = tuple(rot.value() for rot in self.rotten)
+        return Scrub(blobs=self.blobs, size=self.size, rotten=rotten, cursor=self.cursor)

@@ -1,0 +1,85 @@
+"""Following what a registry tells, through cut connections."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from kuber.client.credentials import Credentials
+from kuber.client.event_stream import MAX_LINE, EventReader
+from kuber.client.registry import HttpRegistry
+from kuber.domain.auth import AuditEntry
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.errors import ServiceError, ServiceUnavailableError
+
+TOLD = {"time": "2026-01-02T03:04:05Z", "actor": "a", "act": "report", "subject": "a", "detail": {"round": 1}}
+
+
+def stream(*numbers: int) -> bytes:
+    return b": ping\n\n" + b"".join(
+        f"id: {number}\r\nevent: report\r\ndata: {json.dumps(TOLD)}\r\n\r\n".encode() for number in numbers
+    )
+
+
+class Taken(list[int]):
+    def __call__(self, number: int, entry: AuditEntry) -> None:
+        assert entry.actor == "a"
+        self.append(number)
+
+
+def test_a_reader_goes_on_where_it_was_cut_off(script: Callable, reply: Callable) -> None:
+    half = stream(1, 2, 5)
+    cut = reply(body=half[:-40], length=len(half))
+    service = script(cut, reply(body=stream(2, 5, 6)))
+    taken, opened = Taken(), []
+    with HttpRegistry(service.url, patience=0) as registry:
+        reader = EventReader(registry, taken, on_open=lambda: opened.append(True))
+        with pytest.raises(ServiceUnavailableError):
+            reader.read(follow=True)
+        assert (taken, reader.last) == ([1, 2], 2)
+        reader.read(follow=True)
+    assert (taken, reader.last, len(opened)) == ([1, 2, 5, 6], 6, 2)
+    assert [headers["last-event-id"] for _, _, headers in service.requests] == ["0", "2"]
+
+
+def test_a_patient_reader_comes_back_by_itself(script: Callable, reply: Callable) -> None:
+    service = script(reply(status=None), reply(body=stream(1)[:-5], length=1000), reply(body=stream(1, 2)))
+    taken = Taken()
+    with HttpRegistry(service.url, patience=10) as registry:
+        EventReader(registry, taken).read()
+    assert taken == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "body", [b"id: 1\ndata: {}\n\n", b"id: 1\ndata: nonsense\n\n", b"data: " + b"x" * (MAX_LINE + 1)]
+)
+def test_what_is_no_event_is_told_in_a_sentence(body: bytes, script: Callable, reply: Callable) -> None:
+    taken = Taken()
+    with (
+        HttpRegistry(script(reply(body=body)).url, patience=0) as registry,
+        pytest.raises(ServiceError, match=r"^(The registry)[^\n]*\.$"),
+    ):
+        EventReader(registry, taken).read()
+    assert not taken
+
+
+def test_reads_all_that_a_registry_has_to_tell(hub) -> None:
+    with HttpRegistry(hub.registry) as registry:
+        me = registry.register("read by events")
+        registry.report(
+            me.id, round=2, evaluation=Evaluation(correct=(1, 2), total=(4, 4), test_set=Digest.of(b"samples"))
+        )
+    found: dict[int, AuditEntry] = {}
+    with HttpRegistry(hub.registry, credentials=Credentials(token=hub.operator)) as registry:
+        reader = EventReader(registry, found.__setitem__)
+        reader.read()
+        count = len(found)
+        reader.read()
+    assert len(found) == count
+    assert reader.last == max(found)
+    mine = [entry for entry in found.values() if entry.actor == me.id]
+    assert [(entry.act, dict(entry.detail)) for entry in mine] == [
+        ("enrol", {}),
+        ("report", {"round": 2, "correct": [1, 2], "total": [4, 4]}),
+    ]

@@ -1,0 +1,56 @@
+"""What the bytes of an artifact must be."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from kuber.domain.artifact_checks import PIECE, check_artifact
+from kuber.domain.knowledge import WEIGHTS
+
+FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
+def check(data):
+    check_artifact(WEIGHTS, io.BytesIO(data).read, len(data))
+
+
+@pytest.mark.parametrize("dtype", FLOATS.values())
+@pytest.mark.parametrize("wrong", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_finds_one_number_that_is_not_finite(dtype, wrong, place):
+    numbers = np.full(PIECE // np.dtype(dtype).itemsize * 2 + 3, np.finfo(dtype).max, dtype)
+    check(save({"w": numbers}))
+    numbers[place] = wrong
+    with pytest.raises(ValueError, match="'w' holds a number that is not finite"):
+        check(save({"first": np.zeros(3, dtype), "w": numbers}))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40))
+def test_agrees_with_numpy_on_any_bits(bits):
+    numbers = np.array(bits, "<u4").view("<f4")
+    data = save({"w": numbers})
+    if np.isfinite(numbers).all():
+        check(data)
+    else:
+        with pytest.raises(ValueError):
+            check(data)
+
+
+def test_counters_may_be_anything():
+    check(save({"w": np.ones(2, np.float32), "steps": np.array([-1, 2**62])}))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.bool_])
+def test_other_dtypes_are_no_weights(dtype):
+    with pytest.raises(ValueError, match="weights are floats or I64"):
+        check(save({"w": np.zeros(8, dtype)}))
+
+
+def test_a_file_that_ends_early_is_unsound():
+    data = save({"w": np.ones(8, np.float32)})
+    with pytest.raises(ValueError, match="ends within a tensor"):
+        check_artifact(WEIGHTS, io.BytesIO(data[:-4]).read, len(data))

@@ -1,0 +1,90 @@
+"""What a student checks of a record, whatever the registry says."""
+
+from dataclasses import replace
+
+import pytest
+
+from kuber.domain.member import Key
+from kuber.domain.query import Query
+from kuber.errors import CorruptKnowledgeError
+from kuber.wire import record_bytes, succession_bytes
+
+from ..scripted_entities import Trust, identity
+
+
+@pytest.fixture
+def record(world):
+    """What a teacher published."""
+    world.live("teacher", [50], rounds=1)
+    (found,) = world.registry.discover(Query()).items
+    return found
+
+
+@pytest.fixture
+def student(world):
+    return world.entity("student", rounds=1)
+
+
+@pytest.fixture
+def trust(world, student):
+    return Trust(identity("student"), registry=world.registry, journal=student._journal)
+
+
+def test_a_record_of_its_publisher_is_trusted_and_its_key_pinned(world, trust, student, record):
+    trust.check(record)
+    assert student._journal.state.keys == {record.entity: identity("teacher").public_key}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"round": 9}, {"sequence": 9}, {"signature": None}, {"signature": "0" * 128}, {"sample_count": 10**6}],
+    ids=str,
+)
+def test_a_record_that_was_changed_is_refused(trust, record, change):
+    with pytest.raises(CorruptKnowledgeError, match="not signed"):
+        trust.check(replace(record, **change))
+
+
+def test_a_registry_that_changes_the_key_is_found_out(world, trust, record):
+    trust.check(record)
+    member = world.registry.member(record.entity)
+    forger = identity("forger")
+    world.registry._members[member.name] = replace(member, keys=(Key(public_key=forger.public_key),))
+    forged = replace(record, signature=forger.sign(record_bytes(record)))
+    with pytest.raises(CorruptKnowledgeError, match="other keys of entity 'teacher' than before"):
+        trust.check(forged)
+
+
+def test_a_key_that_the_last_one_vouches_for_is_trusted(world, trust, student, record):
+    trust.check(record)
+    old, new = identity("teacher"), identity("teacher anew")
+    key = Key(public_key=new.public_key, since=record.sequence + 1)
+    key = replace(key, signature=old.sign(succession_bytes(record.entity, key)))
+    world.registry.change_key(record.entity, key)
+    trust.check(record)  # signed with the old key, which was right then
+    later = replace(record, sequence=record.sequence + 1, signature=None)
+    trust.check(replace(later, signature=new.sign(record_bytes(later))))
+    assert student._journal.state.keys == {record.entity: new.public_key}
+    with pytest.raises(CorruptKnowledgeError):
+        trust.check(replace(later, signature=old.sign(record_bytes(later))))
+
+
+def test_a_new_key_that_nobody_vouched_for_is_refused(world, trust, record):
+    trust.check(record)
+    member = world.registry.member(record.entity)
+    key = Key(public_key=identity("forger").public_key, since=record.sequence + 1, signature="0" * 128)
+    world.registry._members[member.name] = replace(member, keys=(*member.keys, key))
+    with pytest.raises(CorruptKnowledgeError, match="The new key of 'teacher' is not signed"):
+        trust.check(record)
+
+
+def test_an_unsigned_record_is_not_used(world):
+    """A teacher without a key may publish in memory; a student rejects it and trains on."""
+    world.live("teacher", [90], rounds=1)
+    (record,) = world.registry.discover(Query()).items
+    place = world.registry._places[record.id]
+    world.registry._records[place] = replace(record, signature=None)
+    world.live("student", [50, 40], rounds=2)
+    (rejected,) = world.events("student", "rejected")
+    assert rejected["knowledge"] == record.id
+    assert "not signed" in rejected["reason"]

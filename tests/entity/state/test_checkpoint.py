@@ -1,0 +1,139 @@
+"""Checkpoints: what is saved comes back, whatever the moment of the kill."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from kuber.domain.delivery import Delivery
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.entity.state.checkpoint import FILE_NAME, Absorption, Checkpoints, State, round_path
+from kuber.errors import CorruptKnowledgeError
+
+EVALUATION = Evaluation(test_set=Digest.of(b"set"), correct=(1, 2), total=(3, 4))
+
+
+def state(**changes) -> State:
+    fields = {
+        "life": "x",
+        "round": 3,
+        "stage": "absorbed",
+        "seq": 17,
+        "weights": {"w": torch.randn(2, 3), "n": torch.tensor(7)},
+        "generator": torch.Generator().get_state(),
+        "own": EVALUATION,
+        "previous": None,
+        "parents": ("k1", "k2"),
+        "refused": ("k3",),
+        "absorption": Absorption(
+            delivery=Delivery(
+                student="s",
+                teachers=("k1",),
+                method="distil",
+                round=3,
+                accuracy_before=0.1,
+                accuracy_after=0.2,
+                kept=True,
+                reason="The best of 5 that claim more, with 51.3 %.",
+            ),
+            publishers=("p",),
+            samples=10,
+            forward=5,
+            seconds=0.5,
+        ),
+    }
+    return State(**fields | changes)
+
+
+def same(a: State, b: State) -> bool:
+    tensors = a.weights.keys() == b.weights.keys() and all(torch.equal(a.weights[n], b.weights[n]) for n in a.weights)
+    starts = (a.start or {}).keys() == (b.start or {}).keys() and all(
+        torch.equal(a.start[n], b.start[n]) for n in a.start or {}
+    )
+    rest = [n for n in State.__slots__ if n not in ("weights", "start", "generator")]
+    return (
+        tensors
+        and starts
+        and torch.equal(a.generator, b.generator)
+        and all(getattr(a, n) == getattr(b, n) for n in rest)
+    )
+
+
+SHARED = torch.randn(4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"absorption": None, "own": None, "previous": EVALUATION, "stage": "ended"},
+        {"start": {"w": torch.randn(2, 3)}, "shared": EVALUATION, "origin": Digest.of(b"o"), "seen": {"k1": 2}},
+        {"weights": {"w": SHARED}, "start": {"w": SHARED}},  # a phase that was undone
+    ],
+)
+def test_a_state_comes_back_as_it_was(tmp_path, changes):
+    checkpoints = Checkpoints(tmp_path / "0")
+    assert checkpoints.latest() is None
+    saved = state(**changes)
+    checkpoints.save(saved)
+    found = checkpoints.latest()
+    assert found is not None
+    assert same(found, saved)
+
+
+def test_a_kill_while_saving_leaves_the_old_state(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    old = state()
+    checkpoints.save(old)
+
+    def killed(path, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(state(round=4))
+    found = checkpoints.latest()
+    assert found is not None
+    assert same(found, old)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
+    (tmp_path / FILE_NAME).write_bytes(damage)
+    with pytest.raises(CorruptKnowledgeError, match="cannot be read"):
+        Checkpoints(tmp_path).latest()
+
+
+def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
+    tensors = {"model.w": torch.zeros(2), "generator": torch.Generator().get_state()}
+    (tmp_path / FILE_NAME).write_bytes(
+        save(tensors, metadata={"state": json.dumps({"round": 3, "absorption": None})})
+    )
+    with pytest.raises(CorruptKnowledgeError, match="as one of another KUber would; start a new run"):
+        Checkpoints(tmp_path).latest()
+
+
+def test_an_absorption_of_before_there_were_reasons_has_none(tmp_path):
+    saved = state()
+    Checkpoints(tmp_path).save(saved)
+    path = tmp_path / FILE_NAME
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["state"])
+    assert fields["absorption"]["delivery"].pop("reason")
+    path.write_bytes(save(load_file(path), metadata={"state": json.dumps(fields)}))
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.absorption is not None
+    assert found.absorption.delivery == replace(saved.absorption.delivery, reason=None)
+    assert found.absorption.detail["reason"] is None
+
+
+def test_the_weights_of_a_round_have_their_own_file(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    name = checkpoints.save_round(7, state().weights)
+    assert (tmp_path / name) == round_path(tmp_path, 7)
+    assert round_path(tmp_path, 7).stat().st_size > 0

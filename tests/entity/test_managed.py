@@ -1,0 +1,214 @@
+"""The loop of an entity, its work scripted: what it publishes, absorbs and refuses, and repeats after a kill."""
+
+from dataclasses import replace
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS
+from kuber.entity.managed import drive
+from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
+from kuber.entity.work.steps import Evaluated, distil_locally, evaluate_commonly, train_locally
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
+
+from .scripted_entities import COMMON, ONE, TASK, learnt
+
+
+def test_the_first_evaluation_is_shared_an_equal_one_is_not(world):
+    world.live("a", [10, 10, 12], rounds=3)
+    assert [knowledge.round for knowledge in world.published()] == [3, 1]
+    one_round = ["round-started", "trained", "evaluated"]
+    assert world.kinds("a") == [
+        "joined",
+        *one_round,
+        "published",
+        "round-ended",
+        *one_round,
+        "round-ended",
+        *one_round,
+        "published",
+        "round-ended",
+    ]
+
+
+def test_what_is_shared_is_in_the_vault_under_its_digest(world):
+    world.live("a", [30], rounds=1)
+    (knowledge,) = world.published()
+    artifact = knowledge.artifacts[WEIGHTS]
+    assert Digest.of(world.vault.get(artifact.digest)) == artifact.digest
+    assert (knowledge.task, knowledge.evaluation.accuracy, knowledge.sample_count) == (TASK, 0.3, 10)
+    assert knowledge.class_counts == (5, 5, 0)
+    (told,) = world.events("a", "published")
+    assert told == {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+
+
+def test_a_degraded_entity_absorbs_the_best_of_others(world):
+    world.live("weak", [35], rounds=1)
+    world.live("strong", [60], rounds=1)
+    done = world.live("student", [50, 40, 55], rounds=2)
+    assert done == [
+        train_locally,
+        evaluate_commonly,
+        train_locally,
+        evaluate_commonly,
+        distil_locally,
+        evaluate_commonly,
+    ]
+    (absorbed,) = world.events("student", "absorbed")
+    strong = world.id_of("strong")
+    assert absorbed["publishers"] == [strong]
+    assert (absorbed["before"], absorbed["after"], absorbed["kept"]) == (0.4, 0.55, True)
+    (delivery,) = world.registry.deliveries().items
+    assert (delivery.teachers, delivery.accuracy_after) == (tuple(absorbed["teachers"]), 0.55)
+    student = world.id_of("student")
+    assert [k.round for k in world.published() if k.entity == student] == [1], "the result is not published"
+
+
+def test_what_was_absorbed_counts_as_the_previous_round_and_as_parent(world):
+    world.live("strong", [60], rounds=1)
+    teacher = world.published()[0].id
+    world.live("student", [50, 40, 70, 65, 45, 66, 67], rounds=5)
+    # Round 3 compares 65 with the 70 after absorbing and degrades, though nobody is better; round 4 degrades and
+    # absorbs; round 5 improves and names the teacher of both as parent.
+    student = world.id_of("student")
+    last = world.published()[0]
+    assert (last.entity, last.round, last.parents) == (student, 5, (teacher,))
+    assert [detail["candidates"] for detail in world.events("student", "sought")] == [1, 0, 1]
+
+
+def test_nobody_better_is_logged_and_nothing_is_done(world):
+    world.live("weak", [35], rounds=1)
+    done = world.live("a", [50, 40], rounds=2)
+    assert distil_locally not in done
+    assert world.events("a", "sought") == [{"candidates": 0}]
+
+
+def test_local_talks_to_nobody(world):
+    world.live("strong", [90], rounds=1)
+    world.live("a", [50, 40, 60], rounds=3, strategy="local")
+    assert not {"published", "sought", "absorbed"} & set(world.kinds("a"))
+
+
+@pytest.mark.parametrize("error", [CorruptKnowledgeError("It is damaged."), KnowledgeNotFoundError("It is gone.")])
+def test_unsound_knowledge_is_refused_once_and_the_next_best_is_taken_later(world, error, monkeypatch):
+    world.live("good", [60], rounds=1)
+    world.live("broken", [90], rounds=1)
+    broken, good = world.published()
+    sound = world.vault.get
+
+    def get(digest):
+        if digest == broken.artifacts[WEIGHTS].digest:
+            raise error
+        return sound(digest)
+
+    monkeypatch.setattr(world.vault, "get", get)
+    world.live("student", [50, 40, 30, 55], rounds=3)
+    (rejected,) = world.events("student", "rejected")
+    assert rejected == {"knowledge": broken.id, "reason": error.message, "bytes": 0}
+    (absorbed,) = world.events("student", "absorbed")
+    assert absorbed["teachers"] == [good.id]
+
+
+def test_knowledge_of_another_task_is_refused(world):
+    world.live("other", [90], rounds=1)
+    (record,) = world.published()
+    retrieval = world.retrieval("student", task=replace(TASK, labels=("b", "a", "c")))
+    assert retrieval.pull(record) is None
+    (rejected,) = world.events("student", "rejected")
+    assert "another task" in rejected["reason"]
+
+
+@pytest.mark.parametrize("change", [{"name": "cnn"}, {"name": "nobody"}, {"arguments": {}}, {"manifest": {"w": ONE}}])
+def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change):
+    world.live("other", [90], rounds=1)
+    (record,) = world.published()
+    record = replace(record, architecture=replace(record.architecture, **change))
+    assert world.retrieval("student").pull(record) is None
+    assert len(world.events("student", "rejected")) == 1
+
+
+def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world):
+    world.live("broken", [60], rounds=1)
+    (broken,) = world.published()
+    script = iter([50, 40, 45])
+
+    def do(work):
+        if work.function is distil_locally:
+            raise CorruptKnowledgeError("It says infinity.")
+        if work.function is evaluate_commonly:
+            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
+            return Evaluated(evaluation=evaluation, seconds=0.1)
+        return learnt(work.arguments["weights"], forward=0)
+
+    drive(world.entity("student", rounds=3).steps(), do)
+    (rejected,) = world.events("student", "rejected")
+    assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "It says infinity.")
+    assert world.kinds("student").count("round-ended") == 3
+    assert world.registry.deliveries().items == ()
+
+
+@pytest.mark.parametrize("until", range(1, 13))
+def test_a_kill_after_any_step_loses_nothing_and_repeats_nothing(world, until):
+    """Two rounds with an absorption in the second: killed anywhere, resumed, the outcome is that of one life."""
+    world.live("strong", [60], rounds=1)
+    script = [50, 40, 55, 70]
+    done = world.live("student", script, rounds=3, until=until)
+    state = Checkpoints(world.folder / "student").latest()
+    rewind(world.folder / FILE_NAME, reached={"strong": 10**6, "student": state.seq})
+    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    evaluated = {
+        ("ended", 0): 0,
+        ("trained", 1): 1,
+        ("ended", 1): 1,
+        ("trained", 2): 2,
+        ("absorbed", 2): 3,
+        ("ended", 2): 3,
+        ("trained", 3): 4,
+        ("ended", 3): 4,
+    }[state.stage, state.round]
+    world.live("student", script[evaluated:], rounds=3)
+    one_round = ["round-started", "trained", "evaluated"]
+    assert world.kinds("student") == [
+        "joined",
+        *one_round,
+        "published",
+        "round-ended",
+        *one_round,
+        "sought",
+        "pulled",
+        "evaluated",
+        "absorbed",
+        "round-ended",
+        *one_round,
+        "published",
+        "round-ended",
+    ]
+    seqs = [e.seq for e in read_events(world.folder / FILE_NAME) if e.entity == "student"]
+    assert seqs == list(range(len(seqs)))
+    student = world.id_of("student")
+    assert [k.round for k in world.published() if k.entity == student] == [3, 1]
+    assert len(world.registry.deliveries().items) == 1
+    assert done[0] is train_locally
+
+
+def test_a_kill_between_publishing_and_saving_publishes_once(world, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save_round", killed)
+        with pytest.raises(Killed):
+            world.live("a", [50], rounds=1)
+    assert len(world.published()) == 1
+    state = Checkpoints(world.folder / "a").latest()
+    assert state.stage == "trained"
+    rewind(world.folder / FILE_NAME, reached={"a": state.seq})
+    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.live("a", [], rounds=1)
+    assert len(world.published()) == 1
+    assert world.kinds("a").count("published") == 1

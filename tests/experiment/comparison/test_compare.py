@@ -1,0 +1,206 @@
+"""`kuber compare` as its user starts it, to the end or to a kill."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kuber.cli.compare import parse_seeds
+from kuber.domain.strategies import STRATEGIES
+from kuber.errors import SettingsError
+from kuber.experiment.comparison.compare import Plan, Task, make_plan, open_comparison
+from kuber.experiment.comparison.methods import BASELINES
+from kuber.settings import Settings
+
+METHODS = (*STRATEGIES, *BASELINES)
+FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
+FLAGS += ["--entities", "3", "--rounds", "4", "--local-epochs", "2", "--kd-epochs", "3"]
+
+
+def kuber(*arguments: str, cwd: Path) -> subprocess.Popen:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "kuber", *arguments],
+        cwd=cwd,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    process = kuber(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def numbers(told: dict) -> list[dict]:
+    """The rows without the time they took."""
+    rows = [dict(row) for row in told["rows"]]
+    for row in rows:
+        assert row.pop("wall_seconds") > 0
+    return rows
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Every method that needs no public data, on two seeds."""
+    cwd = tmp_path_factory.mktemp("compare")
+    code, out, err = finished(
+        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
+        cwd=cwd,
+    )  # fmt: skip
+    assert code == 0, err
+    (folder,) = (cwd / "runs").iterdir()
+    return folder, json.loads(out)
+
+
+def test_every_method_has_a_row_for_every_seed(compared):
+    _, told = compared
+    places = [(row["strategy"], row["seed"]) for row in told["rows"] if "@" not in row["strategy"]]
+    assert sorted(places) == sorted((name, seed) for name in METHODS for seed in (0, 1))
+    wanted = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
+    wanted |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
+    assert all(wanted <= row.keys() for row in told["rows"])
+    assert told["settings"]["seeds"] == [0, 1]
+
+
+def test_methods_with_more_compute_meet_a_local_with_as_much(compared):
+    _, told = compared
+    rows = {(row["strategy"], row["seed"]): row for row in told["rows"]}
+    dearer = [place for place, row in rows.items() if row["compute"] > 1.01 * rows["local", place[1]]["compute"]]
+    dearer = [place for place in dearer if "@" not in place[0]]
+    assert dearer
+    for name, seed in dearer:
+        longer = rows[f"local@{name}", seed]
+        assert longer["compute"] >= 0.999 * rows[name, seed]["compute"]
+        assert longer["curve"][0] == rows["local", seed]["curve"][0]
+
+
+def test_tables_and_plot_are_in_the_folder(compared):
+    folder, told = compared
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == told
+    with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["mean_accuracy"]) for line in lines] == [row["mean_accuracy"] for row in told["rows"]]
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "work").exists()
+
+
+def test_the_oracle_costs_no_more_training_than_local(compared):
+    _, told = compared
+    rows = {(row["strategy"], row["seed"]): row for row in told["rows"]}
+    assert rows["ensemble", 0]["samples_trained"] == rows["local", 0]["samples_trained"]
+
+
+def test_without_a_terminal_there_are_plain_lines(compared, tmp_path):
+    folder, told = compared
+    code, out, err = finished("compare", "--resume", str(folder), "--workers", "0", cwd=folder.parent.parent)
+    assert code == 0, err
+    assert "\x1b" not in out + err
+    assert "with public data" in out
+    for row in told["rows"]:
+        assert row["strategy"] in out
+
+
+def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tmp_path):
+    _, whole = compared
+    arguments = [
+        "--strategies",
+        ",".join(METHODS),
+        "--public-dataset",
+        "digits",
+        "--seeds",
+        "2",
+        *FLAGS,
+    ]
+    process = kuber("compare", *arguments, cwd=tmp_path)
+    runs = tmp_path / "runs"
+    limit = time.monotonic() + 60
+    while len(list(runs.glob("*/work/*.safetensors"))) < 10 and time.monotonic() < limit:
+        time.sleep(0.02)
+    family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in family if psutil.pid_exists(pid)], timeout=15)
+    assert not alive  # its workers ended with it
+    (folder,) = runs.iterdir()
+    assert not (folder / "result.json").exists(), "it was done before it was killed"
+    code, resumed, err = finished("compare", "--resume", str(folder), "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert numbers(json.loads(resumed)) == numbers(whole)
+
+
+def test_a_mistake_gets_one_sentence_and_nothing_is_begun(tmp_path):
+    code, out, err = finished("compare", "--strategies", "local,nonsense", cwd=tmp_path)
+    assert code == 2
+    assert "There is no strategy 'nonsense'" in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("strategies", "seeds", "sentence"),
+    [
+        (["fedmd"], [0], "--public-dataset"),
+        (["local"], [1, 1], "none of them twice"),
+        (["local"], [], "at least one"),
+    ],
+)
+def test_an_impossible_plan_is_refused(strategies, seeds, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        make_plan(Settings(), strategies, seeds)
+
+
+def test_only_the_folder_of_a_comparison_goes_on(tmp_path):
+    with pytest.raises(SettingsError, match="not the folder of a"):
+        open_comparison(None, tmp_path)
+    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SettingsError, match="not the folder of a comparison"):
+        open_comparison(None, tmp_path)
+
+
+def test_seeds_are_a_count_or_named():
+    assert parse_seeds("3") == [0, 1, 2]
+    assert parse_seeds("11,12") == [11, 12]
+    assert parse_seeds("7,") == [7]
+    for wrong in ("0", "-1", "", "a", "1,-2", "4294967296,"):
+        with pytest.raises(SettingsError):
+            parse_seeds(wrong)
+
+
+def test_local_is_always_compared():
+    plan = make_plan(Settings(), ["vanilla", "vanilla"], [3])
+    assert isinstance(plan, Plan)
+    assert plan.strategies == ("local", "vanilla")
+
+
+def test_a_task_is_named_by_its_label_and_seed():
+    assert len({Task(label=label, method="local", seed=0, rounds=2) for label in ("local", "local@vanilla")}) == 2
+
+
+def test_the_report_holds_every_figure_and_needs_nothing_beside_it(compared):
+    folder, told = compared
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script|<link|https?:|src=\"(?!data:)", html)
+    assert html.count("<img ") == 1
+    floor = {row["seed"]: row["accuracies"] for row in told["rows"] if row["strategy"] == "local"}
+    for row in told["rows"]:
+        cells = f'class="text">{row["strategy"]}</th><td>{row["seed"]}</td>'
+        for mine, alone in zip(row["accuracies"], floor[row["seed"]], strict=True):
+            cells += f'<td class="down">▼ {mine:.1%}</td>' if mine < alone else f"<td>{mine:.1%}</td>"
+        assert f"{cells}<td>{row['mean_accuracy']:.1%}</td><td>{row['worst_accuracy']:.1%}</td>" in html
+    for one in told["summary"]:
+        assert f"{100 * one['mean_accuracy']['mean']:.1f}±{100 * one['mean_accuracy']['sd']:.1f}" in html
+    assert "with public data" in html  # fedmd stands in tables of its own

@@ -1,0 +1,109 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.experiment.comparison.statistics import absent_recalls, difference, flat, personal, row, spread, summaries
+from kuber.experiment.metrics import Account, Standing
+from kuber.views import DeliveryView, Row, parsed
+
+HELD_OUT = Digest.of(b"held out")
+
+
+def standing(entity: int, round: int, *correct: int, trained: int = 0, forward: int = 0) -> Standing:
+    return Standing(
+        entity=entity,
+        round=round,
+        time=0.0,
+        account=Account(samples_trained=trained, samples_forward=forward, bytes_up=5, bytes_down=2, seconds=1.0),
+        evaluation=Evaluation(test_set=HELD_OUT, correct=correct, total=(10,) * len(correct)),
+    )
+
+
+def delivery(before: float, after: float, *, kept: bool = True) -> DeliveryView:
+    return DeliveryView(
+        round=1, student="0", publishers=(), teachers=(), method="distil", before=before, after=after, kept=kept
+    )
+
+
+def made(strategy: str, seed: int, *accuracies: int) -> Row:
+    """A row of entities that get so many of ten right."""
+    standings = [standing(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
+    return row(strategy, seed, standings, [], [(9, 1)] * len(accuracies))
+
+
+def test_personal_accuracy_weighs_each_class_as_the_entity_has_it():
+    assert personal([1.0, 0.5], [30, 10]) == pytest.approx(0.875)
+    assert personal([1.0, None], [30, 10]) == 1.0  # the test set cannot tell of a class without samples
+
+
+def test_a_class_under_one_per_cent_of_the_samples_is_absent():
+    assert absent_recalls([0.1, 0.2, 0.3], [990, 10, 0]) == [0.3]  # 10 of 1,000 are just not under it
+    assert absent_recalls([0.1, 0.2, 0.3], [991, 9, 0]) == [0.2, 0.3]
+
+
+def test_a_row_tells_of_the_last_round_and_of_all_entities():
+    standings = [
+        standing(0, 1, 10, 0, trained=100),
+        standing(1, 1, 0, 2, trained=100),
+        standing(0, 2, 10, 4, trained=200, forward=30),
+        standing(1, 2, 6, 2, trained=200),
+    ]
+    deliveries = [delivery(0.5, 0.4), delivery(0.5, 0.6), delivery(0.5, 0.4, kept=False)]
+    found = row("vanilla", 7, standings, deliveries, [(10, 0), (5, 5)])
+    assert (found.strategy, found.seed, found.rounds) == ("vanilla", 7, 2)
+    assert found.mean_accuracy == pytest.approx((0.7 + 0.4) / 2)
+    assert found.worst_accuracy == pytest.approx(0.4)
+    assert found.personal_accuracy == pytest.approx((1.0 + 0.4) / 2)
+    assert found.absent_accuracy == pytest.approx(0.4)
+    assert (found.samples_trained, found.samples_forward, found.compute) == (400, 30, pytest.approx(410))
+    assert (found.bytes_up, found.bytes_down, found.wall_seconds) == (10, 4, 2.0)
+    assert (found.deliveries, found.deliveries_hurt) == (3, 1)
+    assert [point.round for point in found.curve] == [1, 2]
+    assert found.curve[0].accuracy == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_a_row_survives_its_file():
+    found = made("local", 0, 3, 5)
+    assert parsed(Row, json.dumps(asdict(found)), what="a row") == found
+
+
+def test_a_flat_row_has_one_value_a_column():
+    assert all(not isinstance(value, (list, tuple, dict)) for value in flat(made("local", 0, 3)).values())
+
+
+def test_the_interval_is_students():
+    # Three differences 1, 2, 3: mean 2, sd 1, t(2) 4.303.
+    found = difference([1.0, 2.0, 3.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
+
+
+def test_one_seed_has_no_spread_and_no_interval():
+    assert spread([0.4]).sd is None
+    assert (difference([0.1]).low, difference([0.1]).high) == (None, None)
+
+
+def test_differences_are_paired_by_seed():
+    rows = [made("local", 0, 2, 2), made("local", 1, 8, 8), made("better", 1, 9, 9), made("better", 0, 3, 3)]
+    better = next(one for one in summaries(rows) if one.strategy == "better")
+    assert better.mean_difference is not None
+    assert better.mean_difference.mean == pytest.approx(0.05)  # half of one in ten: the second class is never right
+    assert better.mean_difference.low == pytest.approx(0.05)  # alike on both seeds, however far apart these are
+
+
+def test_an_entity_is_hurt_when_it_ends_lower_than_alone():
+    rows = [made("local", 0, 5, 5, 5), made("other", 0, 4, 5, 6)]
+    other = summaries(rows)[1]
+    assert (other.entities_hurt, other.entities) == (1, 3)
+
+
+def test_entities_that_ended_no_round_are_paired_with_nobody():
+    def some(strategy: str, corrects: dict[int, int]) -> Row:
+        return row(strategy, 0, [standing(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
+
+    alone, together = some("local", {0: 5, 2: 5}), some("kuber", {1: 1, 2: 4})
+    assert alone.accuracies == (0.25, None, 0.25)
+    (_, found) = summaries([alone, together])
+    assert (found.entities, found.entities_hurt) == (2, 1)

@@ -1,0 +1,182 @@
+"""Arenas: real files, and real processes that are killed."""
+
+import gc
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from kuber.domain.digest import Digest
+from kuber.errors import TrainingError
+from kuber.experiment.engines.mapped_memory import EXTENT, Writer, located, raw
+from kuber.experiment.simulation.shared_weights import ArenaHousing
+from kuber.learning.architectures import describe, initial_weights
+from kuber.learning.weights import dump
+
+
+def bytes_of(*values: int, size: int = 10_000) -> list[memoryview]:
+    return [np.full(size, value, np.uint8).data for value in values]
+
+
+def test_what_is_written_is_read_and_mapped():
+    arena = Writer()
+    block, places = arena.write(bytes_of(1, 2, 3))
+    assert [arena.read(place, 2) for place in places] == [b"\1\1", b"\2\2", b"\3\3"]
+    whole = arena.view(block)
+    for value, place in enumerate(places, 1):
+        part = whole[place.offset - block.offset :][: place.size]
+        assert part.tobytes() == bytes([value]) * 10_000
+        assert located(part) == (arena, place)
+    assert located(np.zeros(10, np.uint8)) is None
+
+
+def test_a_block_is_free_when_nobody_refers_to_its_view():
+    arena = Writer()
+    weights = arena.keep({"w": torch.ones(5000), "b": torch.zeros(3, dtype=torch.int64)})
+    used = arena.size
+    kept = weights.pop("b")
+    del weights
+    gc.collect()
+    other = arena.keep({"w": torch.full((5000,), 2.0), "b": torch.zeros(3, dtype=torch.int64)})
+    assert arena.size == 2 * used  # one tensor of the first block is left
+    assert kept.tolist() == [0, 0, 0]
+    del kept, other
+    gc.collect()
+    for _ in range(50):
+        arena.keep({"w": torch.full((5000,), 3.0), "b": torch.zeros(3, dtype=torch.int64)})
+    assert arena.size == 2 * used
+
+
+def test_kept_weights_are_the_same_and_kept_once():
+    arena = Writer()
+    weights = {"w": torch.randn(40, 50), "n": torch.tensor(7), "half": torch.ones(99, dtype=torch.bfloat16)}
+    kept = arena.keep(weights)
+    for name, tensor in weights.items():
+        assert (kept[name].dtype, kept[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(kept[name], tensor)
+        assert located(raw(kept[name]))
+    assert arena.keep(kept) is kept
+
+
+def test_mapped_pages_that_are_given_back_are_still_there(monkeypatch):
+    arena = Writer()
+    kept = arena.keep({"w": torch.arange(100_000.0)})["w"]
+    kept += 1  # through the map: not on its way to the disk yet
+    monkeypatch.setattr("kuber.experiment.engines.mapped_memory.SIGHT", 1)
+    arena.looked_at(1)
+    assert torch.equal(kept, torch.arange(100_000.0) + 1)
+
+
+def test_no_block_lies_across_two_maps():
+    arena = Writer()
+    arena._end = EXTENT - 4096  # as after many blocks
+    block, (place,) = arena.write(bytes_of(9))
+    assert block.offset == EXTENT
+    assert arena.view(block)[: place.size].tobytes() == bytes([9]) * 10_000
+
+
+def test_parts_beyond_number_are_written():
+    arena = Writer()
+    _, places = arena.write([memoryview(bytes([number % 251]) * 3) for number in range(3000)])
+    assert [arena.read(place, 3) for place in places] == [bytes([number % 251]) * 3 for number in range(3000)]
+
+
+def test_a_full_disk_is_told_of():
+    arena = Writer()
+    arena.write(bytes_of(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"cannot be written to .* TMPDIR"):
+            arena.write(bytes_of(1, size=2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert arena.read(arena.write(bytes_of(5))[1][0], 1) == b"\5"
+
+
+def test_nothing_of_it_is_in_shared_memory_or_has_a_name():
+    before = set(os.listdir(tempfile.gettempdir()))
+    arena = Writer()
+    arena.write(bytes_of(1))
+    assert os.fstat(arena.descriptor).st_nlink == 0
+    assert os.fstat(arena.descriptor).st_dev == os.stat(tempfile.gettempdir()).st_dev
+    assert not any("kuber" in name for name in set(os.listdir(tempfile.gettempdir())) - before)
+
+
+PARENT = """
+    import torch, sys, time
+    from kuber.entity.work import Work
+    from kuber.experiment.engines import engine
+    from kuber_test_hold import hold
+
+    if __name__ == "__main__":
+        with engine(2) as machine:
+            weights = [{"w": torch.full((500_000,), float(number))} for number in range(4)]
+
+            def submit(one, seconds):
+                return machine.submit(Work(function=hold, arguments={"weights": one, "seconds": seconds}, cost=1.0))
+
+            kept = [future.result() for future in [submit(one, 0) for one in weights]]
+            print("ready", flush=True)
+            submit(kept[0], 600).result()
+"""
+HOLD = """
+    import time
+
+    def hold(weights, seconds, *, progress):
+        time.sleep(seconds)
+        return {name: tensor + 1 for name, tensor in weights.items()}
+"""
+
+
+def in_shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureRequest):
+    """Neither a process nor a file, nor shared memory, when the parent is killed while workers are at work."""
+    (tmp_path / "kuber_test_hold.py").write_text(textwrap.dedent(HOLD), encoding="utf-8")
+    (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT), encoding="utf-8")
+    temporary = Path(tempfile.mkdtemp(prefix="kuber-"))  # short: the address of a socket is one of its paths
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
+    before = in_shared_memory()
+    environ = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, "parent.py"], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        tree = psutil.Process(parent.pid).children(recursive=True)
+        opened = [os.readlink(path) for one in tree for path in Path(f"/proc/{one.pid}/fd").iterdir()]
+        assert any(str(temporary) in path and path.endswith("(deleted)") for path in opened)  # what workers write to
+        assert not any(path.startswith("/dev/shm/") and "deleted" not in path for path in opened)
+        parent.kill()
+    _, alive = psutil.wait_procs(tree, timeout=20)
+    assert not alive
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
+    time.sleep(0.1)
+    assert not [name for name in in_shared_memory() - before if "torch" in name or "kuber" in name]
+
+
+def test_what_nobody_has_any_more_is_forgotten():
+    housing = ArenaHousing(Writer())
+    architecture = describe("mlp", {"input_shape": (4,), "classes": 2})
+    data = dump(initial_weights(architecture, 0))
+    digest = Digest.of(data)
+    weights = housing.load(digest, data, architecture)
+    again = housing.load(digest, data, architecture)
+    assert all(again[name] is weights[name] for name in weights)  # once in memory for all who pulled it
+    del weights, again
+    gc.collect()
+    assert housing._loaded == {}
+    assert housing.load(digest, data, architecture)

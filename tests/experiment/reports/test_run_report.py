@@ -1,0 +1,249 @@
+"""The report: one page that says what happened and needs nothing beside it."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kuber.domain.event import Event
+from kuber.experiment.reports.lineage_plot import lineage_plot
+from kuber.experiment.reports.plots import accuracy_plot, partition_plot
+from kuber.experiment.reports.run_report import headline, write_report
+from kuber.settings import Settings
+from kuber.views import RunResult, RunView, exchanges, points
+
+Tell = Callable[..., list[Event]]
+End = Callable[..., tuple[RunResult, RunView]]
+_VOID = {"meta", "img", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a page is made of, and checks that its tags are closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.rows: dict[str, list[list[str]]] = {}  # id of a section's heading -> the rows of its table
+        self.section = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self.section = str(dict(attrs)["aria-labelledby"])
+        elif tag == "tr":
+            self.rows.setdefault(self.section, []).append([])
+        elif tag in ("td", "th"):
+            self.rows[self.section][-1].append("")
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[self.section][-1][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.tags if found == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+LABELS = [f"class {number}" for number in range(10)]
+
+
+def written(
+    path: Path,
+    result: RunResult,
+    view: RunView,
+    plots: dict[str, bytes] | None = None,
+    labels: Sequence[str] = LABELS,
+) -> str:
+    plots = plots or {"accuracy": b"one picture", "partition": b"another", "lineage": b"a third"}
+    settings = Settings(data_dir=Path("/my/<data>")).model_dump(mode="json")
+    write_report(path, result, view, plots, settings, labels)
+    return path.read_text(encoding="utf-8")
+
+
+def test_it_needs_nothing_beside_it(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    counts = {name: entity.class_counts for name, entity in view.entities.items()}
+    plots = {
+        "accuracy": accuracy_plot(result, view),
+        "partition": partition_plot(LABELS, counts),
+        "lineage": lineage_plot(view),
+    }
+    html = written(tmp_path / "report.html", result, view, plots)
+    page = Page(html)
+    images = [str(image["src"]).removeprefix("data:image/png;base64,") for image in page.all("img")]
+    assert [base64.b64decode(image) for image in images] == list(plots.values())
+    assert "http:" not in html
+    assert "https:" not in html
+    assert {"script", "link", "iframe"}.isdisjoint(tag for tag, _ in page.tags)
+
+
+def test_it_is_written_for_every_reader(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    html = written(tmp_path / "report.html", *sample)
+    page = Page(html)
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+    assert page.all("html") == [{"lang": "en"}]
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_it_tells_what_happened(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    text = Page(written(tmp_path / "report.html", result, view)).text
+    assert headline(result) in text
+    for entity in result.entities:
+        assert f"{entity.final_accuracy:.1%}" in text
+    assert view.deliveries
+    for delivery in view.deliveries:
+        teacher = view.name_of(delivery.publishers[0])
+        before, after = f"{delivery.before:.1%}", f"{delivery.after:.1%}"
+        assert f"{delivery.round} entity {delivery.student} entity {teacher} distil {before} {after}" in text
+    assert "learning_rate 0.01" in text
+    assert "train_size not given" in text
+    assert "reports true" in text
+
+
+def test_who_taught_whom_is_a_grid_of_entities(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    header, *rows = Page(written(tmp_path / "report.html", result, view)).rows["taught"]
+    assert header == ["Teacher", *view.entities]
+    assert [cells[0] for cells in rows] == [f"entity {name}" for name in view.entities]
+    assert sum(view.taught.values()) > 0
+    for cells, teacher in zip(rows, view.entities, strict=True):
+        assert cells[1:] == [str(view.taught[teacher, student] or "") for student in view.entities]
+
+
+def test_who_taught_whom_is_a_list_among_many(tmp_path: Path, tell: Tell, end: End) -> None:
+    result, view = end(tell(entities=21, rounds=3), rounds=3)
+    page = Page(written(tmp_path / "report.html", result, view))
+    told = {(teacher, student): times for teacher, student, times in page.rows["taught"][1:]}
+    assert told == {(f"entity {one}", f"entity {other}"): str(n) for (one, other), n in view.taught.items()}
+    assert f"Each of {len(told)} pairs" in page.text
+
+
+def test_what_each_gave_and_took_is_told(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    header, *rows = Page(written(tmp_path / "report.html", result, view)).rows["exchange"]
+    assert header == ["Entity", "Shared", "Taught", "Kept", "Declined", "Gained", "Gave"]
+    assert rows == [
+        [
+            one.entity,
+            *map(str, (one.shared, one.taught, one.kept, one.declined)),
+            points(one.gained),
+            points(one.gave),
+        ]
+        for one in exchanges(view)
+    ]
+
+
+class TestClasses:
+    def test_each_entity_has_a_cell_for_each_class(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+        result, view = sample
+        first, second, *_ = view.entities.values()
+        first.recalls = (0.0, 1.0, 0.126, *[0.5] * 7)
+        first.class_counts = (3, 0, *[2] * 8)
+        second.recalls = (None, *[0.5] * 9)
+        html = written(tmp_path / "report.html", result, view)
+        header, *rows, means = Page(html).rows["classes"]
+        assert header == ["Entity", *LABELS]
+        assert rows[0][:5] == ["0", "0", "100°", "13", "50"]
+        assert rows[1][1] == "-"
+        assert means[0] == "Mean"
+        recalls = [entity.recalls[0] for entity in view.entities.values() if entity.recalls[0] is not None]
+        assert means[1] == str(round(100 * sum(recalls) / 3))
+        assert '<td style="--share: 0.13">13</td>' in html
+
+    def test_more_than_20_are_left_out(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+        page = Page(written(tmp_path / "report.html", *sample, labels=[str(number) for number in range(21)]))
+        assert "a table of 21 classes cannot be taken in" in page.text
+        assert "classes" not in page.rows
+
+    def test_what_the_log_does_not_tell_is_said_so(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+        result, view = sample
+        for entity in view.entities.values():
+            entity.recalls = ()
+        assert "Not known: the log tells of no evaluation" in Page(written(tmp_path / "x", result, view)).text
+
+    def test_long_names_stand_upright(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+        short = written(tmp_path / "report.html", *sample, labels=[str(number) for number in range(10)])
+        assert 'class="upright"' not in short
+        long = written(tmp_path / "report.html", *sample, labels=["a long name"] * 10)
+        assert long.count('class="upright"') == 10
+
+
+def test_why_teachers_were_chosen_is_told_where_it_is_known(tmp_path: Path, tell: Tell, end: End) -> None:
+    events = tell()
+    silent = written(tmp_path / "report.html", *end(events))
+    assert "why these teachers" not in silent
+    first = next(number for number, event in enumerate(events) if event.kind == "absorbed")
+    events[first] = replace(events[first], detail={**events[first].detail, "reason": "Better on <7>."})
+    html = written(tmp_path / "report.html", *end(events))
+    rows = Page(html).rows["deliveries"]
+    assert [row[1] for row in rows if len(row) == 2] == ["Better on <7>."]
+    assert "Below a delivery: why these teachers were chosen." in html
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path, tell: Tell, end: End) -> None:
+    assert written(tmp_path / "a.html", *end(tell())) == written(tmp_path / "b.html", *end(tell()))
+
+
+def test_what_others_wrote_is_escaped(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result = replace(sample[0], dataset="<script>alert(1)</script>")
+    html = written(tmp_path / "report.html", result, sample[1])
+    assert "<script" not in html
+    assert "/my/&lt;data&gt;" in html
+
+
+def test_nothing_shared_is_said_so(tmp_path: Path, tell: Tell, end: End) -> None:
+    text = Page(written(tmp_path / "report.html", *end(tell(strategy="local"), strategy="local"))).text
+    assert "Nobody: no entity absorbed knowledge" in text
+    assert "None: no entity absorbed knowledge" in text
+    assert "Four entities each learnt alone for eight rounds" in text
+
+
+def with_accuracies(result: RunResult, *, entities: int, rounds: int, start: float, final: float) -> RunResult:
+    chosen = [
+        replace(entity, start_accuracy=start, final_accuracy=final, published=2, absorbed=0, rejected=0)
+        for entity in result.entities[:entities]
+    ]
+    chosen[0] = replace(chosen[0], absorbed=1)
+    return replace(result, entities=tuple(chosen), rounds=rounds, mean_accuracy=final)
+
+
+@pytest.mark.parametrize(
+    ("entities", "rounds", "start", "final", "expected"),
+    [
+        (
+            4,
+            8,
+            0.271,
+            0.384,
+            "Four entities published eight models and absorbed one piece of knowledge in eight rounds; "
+            "mean held-out accuracy rose from 27.1% to 38.4%.",
+        ),
+        (2, 20, 0.5, 0.4, "in 20 rounds; mean held-out accuracy fell from 50.0% to 40.0%."),
+        (2, 3, 0.4001, 0.4, "in three rounds; mean held-out accuracy stayed at 40.0%."),
+        (1, 1, 0.4, 0.4, "in one round; held-out accuracy is 40.0%."),
+    ],
+)
+def test_the_headline_says_it_in_a_sentence(
+    sample: tuple[RunResult, RunView], entities: int, rounds: int, start: float, final: float, expected: str
+) -> None:
+    result = with_accuracies(sample[0], entities=entities, rounds=rounds, start=start, final=final)
+    assert headline(result).endswith(expected)

@@ -1,0 +1,333 @@
+"""`kuber run` as its user starts it: a process of its own, real services, to the end or to a kill."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.entity.state.event_log import FILE_NAME, read_events
+
+# Digits by a small network: seconds of work, and entities that improve, degrade and absorb.
+QUICK = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
+QUICK += ["--num-rounds", "5", "--local-epochs", "2"]
+
+
+def kuber(*arguments: str, folder: Path, **options) -> subprocess.Popen:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "kuber", *arguments],
+        cwd=folder,
+        env=environ | options.pop("environ", {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finished(*arguments: str, folder: Path, **options) -> tuple[int, str, str]:
+    process = kuber(*arguments, folder=folder, **options)
+    out, err = process.communicate(timeout=150)
+    return process.returncode, out, err
+
+
+def processes_of(session: int) -> list[psutil.Process]:
+    """Everything that was started by a run: it stays in the run's session, or names a folder of it."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def services_in(folder: Path) -> list[psutil.Process]:
+    """The services whose data are in this folder; they have sessions of their own."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in part for part in process.info["cmdline"] or [])
+    ]
+
+
+def wait_until(condition, *, seconds: float = 60.0, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def assert_nothing_is_left(session: int, folder: Path) -> None:
+    """No process of the run lives on; the one they were forked from may take a moment to see that we are gone."""
+    wait_until(lambda: not processes_of(session) and not services_in(folder), seconds=10, what="all processes to end")
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A run that went to its end: (result object, run folder, standard error)."""
+    folder = tmp_path_factory.mktemp("complete")
+    process = kuber("run", *QUICK, "--strategy", "vanilla", "--json", folder=folder)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert_nothing_is_left(process.pid, folder)
+    return json.loads(out), only_run(folder), err
+
+
+def test_json_is_the_result_alone_and_is_kept_in_the_run_folder(complete):
+    result, run, _ = complete
+    assert result == json.loads((run / "result.json").read_text())
+    assert {
+        "run_dir",
+        "strategy",
+        "seed",
+        "entities",
+        "mean_accuracy",
+        "worst_accuracy",
+        "wall_seconds",
+        "samples_trained",
+        "samples_forward",
+    } <= set(result)
+    assert [entity["entity"] for entity in result["entities"]] == ["0", "1", "2", "3"]
+    finals = [entity["final_accuracy"] for entity in result["entities"]]
+    assert result["mean_accuracy"] == pytest.approx(sum(finals) / 4)
+    assert result["worst_accuracy"] == min(finals)
+    assert Path(result["run_dir"]) == run
+
+
+def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_set(complete):
+    import torch
+
+    from kuber.experiment.run_folder import open_run
+    from kuber.experiment.scenario import scenario
+    from kuber.learning.architectures import make
+    from kuber.learning.runtime import Runtime
+    from kuber.learning.weights import load
+
+    result, run, _ = complete
+    runtime = Runtime(**json.loads((run / "runtime.json").read_text(encoding="utf-8")))
+    folder, settings = open_run(None, run)
+    scene = scenario(settings)
+    assert not set(scene.common.rows.tolist()) & set(scene.held_out.rows.tolist())
+    assert len(scene.common) + len(scene.held_out) == len(scene.dataset.test)
+    mean, std = scene.dataset.mean[0], scene.dataset.std[0]
+    x = (torch.from_numpy(scene.held_out.images()) / 255 - mean) / std
+    for entity in result["entities"]:
+        network = make("mlp", scene.architectures[0].arguments).eval()
+        data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
+        network.load_state_dict(load(data, scene.architectures[0]))
+        with torch.inference_mode(), runtime.autocast():  # bfloat16 where the run chose it: it rounds otherwise
+            right = (network(x).argmax(1).numpy() == scene.held_out.labels).mean()
+        assert entity["final_accuracy"] == pytest.approx(right, abs=2e-3)
+
+
+def best_of_others(events, name, round):
+    """The highest accuracy that others had published when this entity sought, in this round."""
+    sought = next(i for i, e in enumerate(events) if (e.entity, e.round, e.kind) == (name, round, "sought"))
+    known, best = {}, 0.0
+    for event in events[:sought]:
+        if event.kind == "evaluated" and event.detail["stage"] == "trained":
+            known[event.entity] = event.detail["accuracy"]
+        elif event.kind == "published" and event.entity != name:
+            best = max(best, known[event.entity])
+    return best
+
+
+def test_every_decision_in_the_log_is_vanillas(complete):
+    result, run, _ = complete
+    events = read_events(run / FILE_NAME)
+    assert [events[0].kind, events[-1].kind] == ["run-started", "run-ended"]
+    shared = absorbed = 0
+    for entity in result["entities"]:
+        own = [event for event in events if event.entity == entity["entity"]]
+        assert [event.seq for event in own] == list(range(len(own)))
+        previous = None
+        for number in range(1, 6):
+            kinds = {event.kind: event.detail for event in own if event.round == number and event.kind != "evaluated"}
+            evaluations = [event.detail for event in own if event.round == number and event.kind == "evaluated"]
+            now = evaluations[0]["accuracy"]
+            assert ("published" in kinds) == (previous is None or now > previous)
+            assert ("sought" in kinds) == (previous is not None and now < previous)
+            found = kinds.get("sought", {}).get("candidates")
+            assert ("absorbed" in kinds) == (len(evaluations) == 2)
+            # A candidate that is as good and no better is found, and not chosen.
+            assert ("absorbed" in kinds) == bool(found and best_of_others(events, entity["entity"], number) > now)
+            previous = kinds["round-ended"]["accuracy"]
+            assert previous == evaluations[-1]["accuracy"]
+            shared += "published" in kinds
+            absorbed += "absorbed" in kinds
+    assert shared > 4
+    assert absorbed > 0, "this scenario is chosen so that retrievals occur"
+    assert shared == sum(entity["published"] for entity in result["entities"])
+    assert absorbed == sum(entity["absorbed"] for entity in result["entities"])
+
+
+def test_registry_and_vault_hold_what_the_log_says(complete):
+    _, run, _ = complete
+    told = {e.detail["knowledge"]: e.detail["digest"] for e in read_events(run / FILE_NAME) if e.kind == "published"}
+    (database,) = (run / "hub" / "registry").glob("*.sqlite")
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        stored = {row[0] for row in connection.execute("SELECT id FROM knowledge")}
+    assert stored == set(told)
+    blobs = {path.name for path in (run / "hub" / "vault").rglob("*") if re.fullmatch("[0-9a-f]{64}", path.name)}
+    assert blobs == {digest.removeprefix("sha256:") for digest in told.values()}
+    for path in (run / "hub" / "vault").rglob("*"):
+        if path.name in blobs:
+            assert Digest.of(path.read_bytes()).hex == path.name
+
+
+def test_the_run_folder_holds_pictures_and_a_report_that_is_one_file(complete):
+    _, run, _ = complete
+    for name in ("partition.png", "accuracy.png", "lineage.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    report = (run / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", report), "nothing is loaded from elsewhere"
+
+
+def test_outside_a_terminal_the_user_reads_plain_lines(complete):
+    _, _, err = complete
+    assert "\x1b" not in err
+    assert re.search(r"^entity 0  round 1/5  accuracy \d+\.\d%  published \w+$", err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("strategy", ["kuber", "vanilla"])
+def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path, strategy):
+    # Long enough to be caught in the middle.
+    process = kuber("run", *QUICK, "--strategy", strategy, "--local-epochs", "8", folder=tmp_path)
+    log = lambda: only_run(tmp_path) / FILE_NAME  # noqa: E731
+    wait_until(lambda: (tmp_path / "runs").exists(), what="the run folder")
+
+    def ended(rounds: int) -> bool:
+        return sum(event.kind == "round-ended" for event in read_events(log())) >= rounds
+
+    wait_until(lambda: ended(3), what="three rounds")
+    process.kill()
+    process.communicate()
+    assert_nothing_is_left(process.pid, tmp_path)
+
+    run = only_run(tmp_path)
+    process = kuber("run", "--resume", str(run), folder=tmp_path)
+    already = sum(event.kind == "round-ended" for event in read_events(log()))
+    wait_until(lambda: ended(already + 3), what="three more rounds")
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the whole group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"kuber run --resume {run}" in err
+    assert "Traceback" not in err
+    assert_nothing_is_left(process.pid, tmp_path)
+
+    code, out, err = finished("run", "--resume", str(run), "--json", folder=tmp_path)
+    assert code == 0, err
+    result = json.loads(out)
+    events = read_events(log())
+    for entity in result["entities"]:
+        own = [event for event in events if event.entity == entity["entity"]]
+        assert [event.seq for event in own] == list(range(len(own)))
+        assert [event.round for event in own if event.kind == "round-ended"] == [1, 2, 3, 4, 5]
+        assert [event.kind for event in own].count("joined") == 1
+    runs = [
+        (event.kind, event.detail.get("resumed", event.detail.get("status"))) for event in events if not event.entity
+    ]
+    assert runs == [
+        ("run-started", False),
+        ("run-started", True),
+        ("run-ended", "interrupted"),
+        ("run-started", True),
+        ("run-ended", "completed"),
+    ]
+    (database,) = (run / "hub" / "registry").glob("*.sqlite")
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        (published,) = connection.execute("SELECT COUNT(*) FROM knowledge").fetchone()
+        (delivered,) = connection.execute("SELECT COUNT(*) FROM deliveries").fetchone()
+    assert published == sum(entity["published"] for entity in result["entities"])
+    assert delivered == sum(event.kind == "absorbed" for event in events)
+
+
+def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
+    # One precision for both: `auto` measures which is quicker, and a busy machine may answer otherwise the next time.
+    local = [*QUICK, "--strategy", "local", "--num-entities", "2", "--num-rounds", "3", "--precision", "float32"]
+    ends = []
+    for name, broken in (("unbroken", False), ("broken", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        process = kuber("run", *local, folder=folder)
+        if broken:
+            wait_until(lambda f=folder: list(f.glob("runs/*/entities/*/round-0001*")), what="a first round")
+            process.kill()
+        process.communicate()
+        if broken:
+            code, _, err = finished("run", "--resume", str(only_run(folder)), folder=folder)
+            assert code == 0, err
+        last = sorted(only_run(folder).glob("entities/*/round-0003.safetensors"))
+        ends.append([Digest.of(path.read_bytes()) for path in last])
+    assert len(ends[0]) == 2
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "--num-rounds", "0"], 2, ["num_rounds"]),
+        (["run", "--config", "missing.toml"], 2, ["missing.toml", "cannot be read"]),
+        (["run", "--resume", "nowhere"], 2, ["nowhere", "not the folder of a run"]),
+        (["run", "--resume", "nowhere", "--seed", "1"], 2, ["give no others"]),
+        (["run", "--dataset", "digits", "--architecture", "lenet"], 2, ["lenet", "choose another architecture"]),
+        (["run", "--dataset", "digits", "--num-entities", "200"], 2, ["1257 training samples", "200 entities"]),
+        (["run", "--dataset", "digits", "--common-test-size", "540"], 2, ["common_test_size", "held out"]),
+        (["run", "--dataset", "cifar10", "--data-dir", "missing"], 3, ["missing", "does not exist"]),
+        (["run", "--dataset", "mnist"], 3, ["no data set 'mnist'"]),
+        (["entity", "4", *QUICK], 2, ["no entity 4"]),
+        (
+            ["entity", "0", *QUICK, "--registry", "http://127.0.0.1:9", "--patience", "0.5"],
+            4,
+            ["registry", "http://127.0.0.1:9"],
+        ),
+    ],
+)
+def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, arguments, code, words):
+    returned, out, err = finished(*arguments, folder=tmp_path)
+    assert (returned, out) == (code, ""), err
+    *_, last = err.strip().splitlines()
+    assert last.startswith("error: ")
+    assert all(word in last for word in words), last
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_occupied_port_is_an_error(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        returned, _, err = finished("run", *QUICK, "--vault-port", port, folder=tmp_path)
+    assert returned == 4
+    assert re.search(rf"^error: .*{port}.*$", err, re.MULTILINE)
+    assert "Traceback" not in err
+    assert services_in(tmp_path) == []
+
+
+def test_a_service_that_dies_ends_the_run_in_one_sentence(tmp_path):
+    process = kuber("run", *QUICK, "--num-rounds", "500", folder=tmp_path)
+    wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), what="a first round")
+    # As they were listed: the vault may be gone as soon as the registry is.
+    (registry,) = [service for service in services_in(tmp_path) if "registry" in service.info["cmdline"]]
+    registry.kill()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 4
+    assert "error: The registry ended unexpectedly" in err
+    assert_nothing_is_left(process.pid, tmp_path)

@@ -1,0 +1,202 @@
+"""Registry, vault and entities started by hand, as README shows."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+SETTINGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
+SETTINGS += ["--num-entities", "2", "--num-rounds", "3", "--local-epochs", "2"]
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(*arguments: str, program: tuple[str, ...] = ("-m", "kuber")) -> subprocess.Popen:
+        command = [sys.executable, *program, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=tmp_path, **pipes)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=20)
+
+
+def bearer(hub) -> dict[str, str]:
+    return {"Authorization": f"Bearer {hub.operator}"}
+
+
+def test_three_kinds_of_process_started_by_hand_work_together(start, own_hub):
+    hub = own_hub("--open-enrolment")
+    entities = [
+        start("entity", str(index), *SETTINGS, "--registry", hub.registry, "--vault", hub.vault) for index in (0, 1)
+    ]
+    for entity in entities:
+        out, err = entity.communicate(timeout=120)
+        assert entity.returncode == 0, err
+        assert "on the common test set" in out
+    members = httpx.get(f"{hub.registry}/v1/entities", headers=bearer(hub)).json()["items"]
+    assert sorted(member["name"] for member in members) == ["0", "1"]
+    records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
+    assert {record["entity"] for record in records} == {member["id"] for member in members}
+    for record in records:
+        artifact = record["artifacts"]["weights"]
+        blob = httpx.get(f"{hub.vault}/v1/blobs/{artifact['digest']}", headers=bearer(hub)).content
+        assert len(blob) == artifact["size"]
+
+
+def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp_path):
+    hub = own_hub()
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    uninvited = start("entity", "0", *SETTINGS, *where)
+    _, err = uninvited.communicate(timeout=60)
+    assert uninvited.returncode == 4
+    assert "kuber hub invite 0" in err
+    token = str(tmp_path / "registry" / "admin-token")
+    operator = ["--registry", hub.registry, "--admin-token", token]
+    invited = start("hub", "invite", "0", *operator)
+    code, err = invited.communicate(timeout=60)
+    assert invited.returncode == 0, err
+    entity = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where, "--invitation", code.strip())
+    _, err = entity.communicate(timeout=120)
+    assert entity.returncode == 0, err
+    changed = start("entity", "0", "--registry", hub.registry, "--change-key")
+    told, err = changed.communicate(timeout=60)
+    assert changed.returncode == 0, err
+    assert told.startswith("Entity 0 signs with ")
+    again = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where)  # its key is known by now
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    told, _ = start("hub", "audit", *operator).communicate(timeout=60)
+    acts = [line.split()[2] for line in told.splitlines()]
+    assert acts[:2] == ["invite", "enrol"]
+    assert set(acts[2:]) == {"publish", "report", "change-key"}
+
+
+def test_without_a_key_there_is_none_to_change(start):
+    entity = start("entity", "0", "--change-key")
+    _, err = entity.communicate(timeout=60)
+    assert (entity.returncode, err) == (2, "error: " + err.removeprefix("error: "))
+    assert "There is no key in identities/0 to change" in err
+
+
+def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_path):
+    hub = own_hub("--open-enrolment")
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    entity = start("entity", "1", *SETTINGS, "--num-rounds", "4", *where)
+    while "round 1" not in (line := entity.stderr.readline()):
+        assert line, "the entity ended early"
+    entity.kill()
+    (folder,) = Path(tmp_path, "runs").iterdir()
+    again = start("entity", "1", "--resume", str(folder), *where)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["round"] for event in events if event["kind"] == "round-ended"] == [1, 2, 3, 4]
+    published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
+    assert sorted(record["id"] for record in records) == sorted(published)
+
+
+KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
+FEW = [">published", ">state"]
+MORE = ["<blob stored", ">blob stored", "<published", ">discovered", ">pulled", ">attested", "<recorded", ">recorded"]
+MORE += ["<event", ">event", "<state", ">round"]
+
+
+@pytest.mark.parametrize("point", [*FEW, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
+def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, tmp_path, point):
+    hub = own_hub("--open-enrolment")
+    where = ["--registry", hub.registry, "--vault", hub.vault]
+    teacher = start("entity", "0", *SETTINGS, "--strategy", "merge", *where)
+    _, err = teacher.communicate(timeout=120)
+    assert teacher.returncode == 0, err
+    (first,) = Path(tmp_path, "runs").iterdir()
+    times = "1" if point in (">pulled", ">attested") else "2"  # there is one teacher
+    student = start("entity", "1", *SETTINGS, "--strategy", "merge", *where, program=(KILLED, point, times))
+    student.communicate(timeout=120)
+    assert student.returncode == -signal.SIGKILL
+    (folder,) = set(Path(tmp_path, "runs").iterdir()) - {first}
+    again = start("entity", "1", "--resume", str(folder), *where)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert [event["round"] for event in events if event["kind"] == "round-ended"] == [1, 2, 3]
+    (me,) = [event["detail"]["id"] for event in events if event["kind"] == "joined"]
+    page = httpx.get(f"{hub.registry}/v1/knowledge?limit=100&order=newest", headers=bearer(hub)).json()["items"]
+    own = [record for record in reversed(page) if record["entity"] == me]
+    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    assert [record["id"] for record in own] == told
+    assert [record["round"] for record in own if record["round"]] == [1, 2, 3]
+    deliveries = httpx.get(f"{hub.registry}/v1/deliveries", headers=bearer(hub)).json()["items"]
+    mine = [delivery["round"] for delivery in deliveries if delivery["student"] == me]
+    assert mine == [event["round"] for event in events if event["kind"] == "absorbed"]
+    for record in own:
+        digest = record["artifacts"]["weights"]["digest"]
+        blob = httpx.get(f"{hub.vault}/v1/blobs/{digest}", headers=bearer(hub)).content
+        assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == digest
+
+
+def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path, new_port):
+    ports = [str(new_port()) for _ in range(2)]
+    registry, vault = (f"http://127.0.0.1:{port}" for port in ports)
+    operator = ["--data", str(tmp_path / "registry"), "--port", ports[0], "--vault", vault, "--open-enrolment"]
+    keeper = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]
+    secret = ["--secret", str(tmp_path / "secret")]
+
+    def hub():
+        services = [start("vault", *keeper, *secret), start("registry", *operator, *secret)]
+        for service in services:
+            assert service.stdout.readline()
+        return services
+
+    def stop(services):
+        for service in services:
+            service.terminate()
+            service.wait(20)
+
+    services = hub()
+    where = ["--registry", registry, "--vault", vault, "--patience", "0.2"]
+    entity = start("entity", "1", *SETTINGS, "--strategy", "merge", "--num-rounds", "25", *where)
+    while not re.search(r"round 1\b", line := entity.stderr.readline()):
+        assert line, "the entity ended early"
+    stop(services)
+    _, err = entity.communicate(timeout=120)
+    assert entity.returncode == 4
+    assert "messages to the hub wait" in err.splitlines()[-1]
+    assert "goes on without the hub" in err
+    (folder,) = Path(tmp_path, "runs").iterdir()
+    hub()
+    again = start("entity", "1", "--resume", str(folder), *where)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    ended = [event["round"] for event in events if event["kind"] == "round-ended"]
+    assert ended == list(range(1, 26))
+    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    bearer = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
+    path = f"{registry}/v1/knowledge?limit=100&order=newest"
+    records = httpx.get(path, headers=bearer).json()["items"]
+    assert [record["id"] for record in reversed(records)] == told
+    assert [record["round"] for record in reversed(records)] == list(range(26))  # 0: the initial checkpoint
+    assert [record["sequence"] for record in reversed(records)] == list(range(1, 27))
+
+
+def test_a_vault_is_no_registry(start, hub):
+    entity = start("entity", "0", *SETTINGS, "--registry", hub.vault, "--vault", hub.vault)
+    _, err = entity.communicate(timeout=60)
+    assert entity.returncode == 4
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "registry" in sentence

@@ -1,0 +1,313 @@
+"""The simulator on real digits: alike on any number of workers, and like real services where time plays no part."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.data.samples import Samples
+from kuber.domain.knowledge import Architecture
+from kuber.domain.query import Query
+from kuber.domain.strategies import Vanilla
+from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
+from kuber.entity.managed import drive
+from kuber.entity.state.checkpoint import Checkpoints, round_path
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, utc_now
+from kuber.entity.work.learner import Guide, Learner, Teacher
+from kuber.entity.work.steps import (
+    common_evaluation,
+    distil_locally,
+    distillation,
+    train_locally,
+    training,
+)
+from kuber.experiment.comparison.methods import Unwatched
+from kuber.experiment.engines import Inline, engine
+from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners
+from kuber.experiment.metrics import Ledger
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.simulation.event_queue import BEGINNING
+from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.world.conditions import Absence, Conditions, World
+from kuber.learning.architectures import initial_weights
+from kuber.learning.onnx_model import export
+from kuber.learning.weights import Weights, dump
+from kuber.settings import Settings
+
+FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
+FLAGS += ["--num-entities", "3", "--num-rounds", "3", "--local-epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def made(cache: Path, **changes: Any) -> Scenario:
+    """Entities of unlike speeds that share, degrade and absorb within seconds."""
+    told = {
+        "dataset": "digits",
+        "architecture": "mlp",
+        "strategy": "vanilla",
+        "learning_rate": 0.1,
+        "batch_size": 16,
+        "num_entities": 4,
+        "num_rounds": 5,
+        "local_epochs": 2,
+        "kd_epochs": 1,
+        "speed_ratio": 3,
+        "cache_dir": cache,
+    }
+    return scenario(Settings(**told | changes))
+
+
+@pytest.fixture
+def scene(cache: Path) -> Scenario:
+    return made(cache)
+
+
+def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
+    """A finished simulation, and the last model of each entity."""
+    last: dict[int, Weights] = {}
+    runtime = simulated_runtime(scene)
+    with engine(workers) as machine:
+        simulation = Simulation(
+            scene,
+            engine=machine,
+            ledger=Ledger(scene, machine, make_learners(scene, runtime)),
+            runtime=runtime,
+            watcher=Unwatched(),
+            log=log,
+            keep_round=lambda entity, round, weights: last.update({entity: weights}),
+        )
+        simulation.run()
+    return simulation, [last[index] for index in sorted(last)]
+
+
+def published(simulation: Simulation) -> list[str]:
+    """The digest of every published model, first come first."""
+    records = simulation.registry.discover(Query(order="newest", limit=100)).items
+    return [str(record.artifacts["weights"].digest) for record in reversed(records)]
+
+
+def at_speeds(scene: Scenario, *speeds: float) -> Scenario:
+    return replace(scene, world=World(entities=tuple(Conditions(speed=speed) for speed in speeds)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods"),
+    [
+        ({}, {"distil"}),
+        ({"strategy": "kuber", "architecture": "mlp,mlp,resnet20", "num_rounds": 3}, {"merge", "guide"}),
+    ],
+    ids=["vanilla", "kuber"],
+)
+def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):
+    scene = made(cache, **changes)
+    runs = [simulated(scene, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
+    digests = [published(run) for run in runs]
+    assert len(digests[0]) > scene.settings.num_entities
+    # Something was absorbed: there was an order that could have differed.
+    assert {delivery.method for delivery in runs[0].view.deliveries} == methods
+    assert digests[0] == digests[1] == digests[2]
+    logs = [(tmp_path / f"{workers}.jsonl").read_bytes() for workers in (0, 1, 2)]
+    assert logs[0] == logs[1] == logs[2]
+
+
+def test_events_come_in_the_order_of_virtual_time(scene, tmp_path):
+    simulated(scene, log=tmp_path / FILE_NAME)
+    times = [event.time for event in read_events(tmp_path / FILE_NAME)]
+    assert times == sorted(times)
+
+
+def test_a_quicker_entity_is_done_earlier(scene):
+    simulation, _ = simulated(at_speeds(scene, 1.0, 1000.0, 1.0, 1.0))
+    ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
+    assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
+
+
+def test_entities_join_and_leave_at_their_virtual_times(scene, tmp_path):
+    whole, _ = simulated(scene)
+    half = [entity.ended_at / 2 for entity in whole.view.entities.values()]
+    world = scene.world.change(0, absences=(Absence(half[0]),)).change(1, joins=7.5)
+    simulated(replace(scene, world=world), log=tmp_path / FILE_NAME)
+    by_entity = {name: [e for e in read_events(tmp_path / FILE_NAME) if e.entity == name] for name in "0123"}
+    assert by_entity["1"][0].time == BEGINNING + timedelta(seconds=7.5)
+    assert by_entity["0"][-1].time <= BEGINNING + timedelta(seconds=half[0])
+    assert 0 < max(event.round for event in by_entity["0"]) < scene.settings.num_rounds
+    for name in "123":
+        assert (by_entity[name][-1].kind, by_entity[name][-1].round) == ("round-ended", scene.settings.num_rounds)
+
+
+def test_other_held_out_samples_change_no_decision(scene):
+    """The reported set is read by nobody who decides: with another one, every event is the same."""
+    plain, _ = simulated(scene)
+    other = replace(scene, held_out=scene.held_out.take(np.arange(20)))
+    assert published(simulated(other)[0]) == published(plain)
+
+
+class Forbidden:
+    """Samples that must not be looked at."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"the common test set was read: {name}")
+
+    __len__ = __iter__ = __getattr__  # type: ignore[assignment]
+
+
+def test_no_gradient_comes_from_the_common_test_set(scene):
+    """Training and distillation give the same bits when the common test set cannot be read at all."""
+    learner = make_learner(scene, 0, simulated_runtime(scene))
+    blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
+    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
+    teacher = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    guided = LocalPhase(loss="balanced-softmax", guidance=Guidance(augmented=False))
+    augmented = LocalPhase(guidance=Guidance())
+    for work, arguments in (
+        (train_locally, {"phase": scene.strategy.local_phase()}),
+        (train_locally, {"phase": guided, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
+        (train_locally, {"phase": augmented, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
+        (distil_locally, {"teacher": teacher}),
+    ):
+        results = [
+            work(who, weights=weights, generator=generator, progress=lambda share: None, **arguments)
+            for who in (learner, blind)
+        ]
+        assert dump(results[0].weights) == dump(results[1].weights)
+
+
+def test_what_an_entity_holds_has_no_held_out_sample(scene):
+    """No decision path can reach the held-out test set: nothing that an entity is made of has a row of it."""
+    held_out = set(scene.held_out.rows.tolist())
+    for index in range(len(scene.private)):
+        learner = make_learner(scene, index, simulated_runtime(scene))
+        for name in Learner.__slots__:
+            value = getattr(learner, name)
+            if isinstance(value, Samples):
+                assert value.part == "train" or not held_out & set(value.rows.tolist())
+
+
+def test_normalisation_is_of_the_training_part(scene):
+    train = scene.dataset.train.images().astype(np.float64) / 255
+    assert scene.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
+
+
+def kuber(*arguments: str, cwd: Path, cache: Path) -> dict:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "kuber", *arguments, *FLAGS, "--json"],
+        cwd=cwd,
+        env=environ | {"KUBER_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_run_and_simulate_agree_where_nothing_is_exchanged(tmp_path, cache):
+    told = [
+        kuber("run", "--strategy", "local", "--threads", "1", cwd=tmp_path, cache=cache),
+        kuber("simulate", "--strategy", "local", "--workers", "2", cwd=tmp_path, cache=cache),
+    ]
+    for one in told:
+        for entity in one["entities"]:
+            assert len(entity.pop("ends")) == 3  # by clocks of their own
+    assert told[0]["entities"] == told[1]["entities"]
+    last = [
+        [round_path(Path(one["run_dir"]) / "entities" / str(index), 3).read_bytes() for index in range(3)]
+        for one in told
+    ]
+    assert last[0] == last[1]
+    assert told[0].keys() == told[1].keys()
+
+
+class Scripted(Vanilla):
+    """Publishes the first round and seeks in all others."""
+
+    def publishes(self, situation: Situation) -> bool:
+        return situation.previous is None
+
+    def after(self, situation: Situation) -> Search | None:
+        if situation.previous is None:
+            return None
+        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy)
+
+
+def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, registry_url, vault_url, samples):
+    """One entity does all its rounds, then the other, which absorbs what it finds: in memory and over HTTP."""
+    both = replace(
+        scene,
+        strategy=Scripted(),
+        private=(scene.private[3], scene.private[0]),
+        world=World(entities=(Conditions(speed=1e12), Conditions(speed=1.0))),
+        task=replace(scene.task, name=samples.token),  # of its own: other tests publish to the same registry
+    )
+    simulation, in_memory = simulated(both)
+    assert simulation.view.deliveries
+    log = EventLog(tmp_path / FILE_NAME, clock=utc_now)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for index in range(2):
+        credentials = Credentials()
+        with (
+            HttpRegistry(registry_url, credentials=credentials) as registry,
+            HttpVault(vault_url, credentials=credentials) as vault,
+        ):
+            entity = make_entity(
+                both,
+                index,
+                runtime=simulated_runtime(both),
+                registry=registry,
+                vault=vault,
+                checkpoints=Checkpoints(tmp_path / str(index)),
+                log=log,
+                identity=credentials.identity,
+            )
+            entity.name = entity._journal.name = samples.name(str(index))
+            drive(entity.steps(), lambda work: Inline().submit(work).result())
+    torch.set_num_threads(threads)
+    over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]
+    assert over_http == [dump(weights) for weights in in_memory]
+    kinds = [
+        [(event.round, event.kind) for event in events if event.entity and event.entity.startswith(prefix)]
+        for events in (read_events(tmp_path / FILE_NAME),)
+        for prefix in (samples.name("0"), samples.name("1"))
+    ]
+    assert "published" in {kind for _, kind in kinds[0]}
+    assert "absorbed" in {kind for _, kind in kinds[1]}
+
+
+def test_a_graph_teaches_as_its_network_does(scene):
+    """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
+    learner = make_learner(scene, 0, simulated_runtime(scene))
+    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
+    plain = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    graph = Teacher(
+        architecture=Architecture(name="another's", arguments={}, manifest={}),
+        weights={},
+        graph=export(learner.speaker(plain), input_shape=learner.private.shape),
+    )
+    found = [common_evaluation(learner, one.weights, one).do(lambda share: None).evaluation for one in (plain, graph)]
+    assert found[0] == found[1]
+    phase = LocalPhase(guidance=Guidance())
+    guides = [(Guide(teacher=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
+    for work in (
+        [training(learner, phase, weights, generator, heard) for heard in guides],
+        [distillation(learner, one, weights, generator) for one in (plain, graph)],
+    ):
+        results = [one.do(lambda share: None) for one in work]
+        pairs = [(results[0].weights[name], results[1].weights[name]) for name in weights]
+        assert all(torch.allclose(left, right, atol=1e-4) for left, right in pairs)

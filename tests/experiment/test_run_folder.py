@@ -1,0 +1,96 @@
+"""Folders of runs: one process at a time is at work in each, and files appear whole."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kuber.errors import SettingsError
+from kuber.experiment.run_folder import at_work, new_folder, settings_of, write_whole
+from kuber.settings import Settings
+from kuber.views import is_at_work
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kuber.experiment.folders import at_work
+with at_work(Path(sys.argv[1])):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_holds_the_settings_that_were_given(tmp_path: Path) -> None:
+    folder = new_folder(Settings(runs_dir=tmp_path, num_rounds=3), "local")
+    assert json.loads((folder / "settings.json").read_text()) == {"num_rounds": 3, "runs_dir": str(tmp_path)}
+    assert settings_of(folder).num_rounds == 3
+    assert [path.name for path in folder.iterdir()] == ["settings.json"]
+
+
+def test_two_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    settings = Settings(runs_dir=tmp_path)
+    assert len({new_folder(settings, "local") for _ in range(5)}) == 5
+
+
+def test_a_second_one_stays_out_until_the_first_has_ended(tmp_path: Path) -> None:
+    with at_work(tmp_path):
+        assert is_at_work(tmp_path)
+        with pytest.raises(SettingsError, match="Another process is at work in"), at_work(tmp_path):
+            pass
+    assert not is_at_work(tmp_path)
+    with at_work(tmp_path):
+        assert is_at_work(tmp_path)
+
+
+def refused(folder: Path, file: str | None = None) -> None:
+    """A run that is refused, after it wrote a file or before."""
+    with at_work(folder):
+        if file is not None:
+            (folder / file).touch()
+        raise SettingsError("There are too many entities.")
+
+
+def test_a_new_folder_goes_with_what_was_refused_before_anything_was_done(tmp_path: Path) -> None:
+    settings = Settings(runs_dir=tmp_path)
+    folder = new_folder(settings, "local")
+    with pytest.raises(SettingsError, match="too many"):
+        refused(folder)
+    assert not folder.exists()
+    begun = new_folder(settings, "local")
+    with pytest.raises(SettingsError, match="too many"):
+        refused(begun, "events.jsonl")
+    assert begun.exists()
+    (begun / "events.jsonl").unlink()
+    with pytest.raises(SettingsError, match="too many"):
+        refused(begun)  # gone on with, and refused: it is not ours to take away
+    assert (begun / "settings.json").exists()
+
+
+def test_who_was_killed_is_no_longer_at_work(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        assert is_at_work(tmp_path)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not is_at_work(tmp_path)
+
+
+def test_a_folder_that_was_taken_away_gets_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be written: No such file"), at_work(tmp_path / "gone"):
+        pass
+
+
+def test_a_file_that_is_written_anew_is_the_old_one_or_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    before = path.open()
+    write_whole(path, "new")
+    assert (before.read(), path.read_text()) == ("old", "new")
+    before.close()
+    assert list(tmp_path.iterdir()) == [path]

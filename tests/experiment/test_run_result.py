@@ -1,0 +1,53 @@
+"""The result of a run, made from its events and the held-out accuracies."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from kuber.domain.event import Event
+from kuber.errors import SettingsError
+from kuber.experiment.run_result import result_of, wall_seconds
+from kuber.settings import Settings
+from kuber.views import RunResult, RunView
+
+Tell = Callable[..., list[Event]]
+End = Callable[..., tuple[RunResult, RunView]]
+
+
+def test_the_figures_are_those_of_the_log_and_the_held_out_set(tell: Tell) -> None:
+    events = tell(entities=2, rounds=3)
+    view = RunView.of(events, rounds=3)
+    held_out = {"0": [0.1, 0.2, 0.4], "1": [0.3, 0.3, 0.2]}
+    settings = Settings(num_entities=2, num_rounds=3, seed=7, strategy="vanilla")
+    result = result_of(view, held_out, run_dir="runs/x", settings=settings, wall=wall_seconds(events))
+    assert [entity.gain for entity in result.entities] == pytest.approx([0.3, -0.1])
+    assert result.mean_accuracy == pytest.approx(0.3)
+    assert result.start_accuracy == pytest.approx(0.2)
+    assert (result.worst_accuracy, result.worst.entity) == (0.2, "1")
+    assert (result.seed, result.rounds, result.architecture, result.device) == (7, 3, "cnn", "cpu")
+    published = [event for event in events if event.kind == "published"]
+    assert sum(entity.published for entity in result.entities) == len(published) > 0
+    assert sum(entity.bytes_up for entity in result.entities) == sum(event.detail["bytes"] for event in published)
+    trained = sum(event.detail["samples"] for event in events if event.kind in ("trained", "absorbed"))
+    assert result.samples_trained == trained
+    assert result.wall_seconds == (events[-1].time - events[0].time) / timedelta(seconds=1)
+
+
+def test_a_result_needs_held_out_accuracies_of_every_entity(tell: Tell) -> None:
+    view = RunView.of(tell(entities=2, rounds=1), rounds=1)
+    with pytest.raises(ValueError, match="missing: 1"):
+        result_of(view, {"0": [0.5]}, run_dir="runs/x", settings=Settings(), wall=1.0)
+
+
+def test_where_nobody_ended_a_round_one_sentence_says_so(tell: Tell) -> None:
+    joined = [event for event in tell(entities=2, rounds=1) if event.kind in ("run-started", "joined")]
+    view = RunView.of(joined, rounds=1)
+    assert len(view.entities) == 2
+    with pytest.raises(SettingsError, match="No entity ended a round"):
+        result_of(view, {}, run_dir="runs/x", settings=Settings(), wall=1.0)
+
+
+def test_local_runs_share_nothing(tell: Tell, end: End) -> None:
+    result, _ = end(tell(strategy="local"), strategy="local")
+    assert all((entity.published, entity.absorbed, entity.bytes_up) == (0, 0, 0) for entity in result.entities)

@@ -1,0 +1,295 @@
+"""What befalls simulated entities: the real loop of an entity, in memory, on digits."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuber.data.samples import Samples
+from kuber.domain.event import Event
+from kuber.domain.query import Query
+from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.errors import SettingsError
+from kuber.experiment.comparison.compare import compare, make_plan
+from kuber.experiment.comparison.methods import Unwatched, perform
+from kuber.experiment.engines import Choice, Engine, Inline, engine
+from kuber.experiment.entity_factory import make_learners
+from kuber.experiment.metrics import Ledger, Standing
+from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.simulation.event_queue import BEGINNING
+from kuber.experiment.simulation.network import Gate, Road
+from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.world.conditions import Absence, Conditions, Link, Span
+from kuber.experiment.world.config import PRESETS
+from kuber.settings import Settings
+
+ROUNDS = 4
+SIZE = 200_000  # bytes of a model, about
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def made(cache: Path, **changes: Any) -> Scenario:
+    told = {
+        "dataset": "digits",
+        "architecture": "mlp",
+        "learning_rate": 0.1,
+        "batch_size": 16,
+        "num_entities": 4,
+        "num_rounds": ROUNDS,
+        "local_epochs": 1,
+        "cache_dir": cache,
+    }
+    return scenario(Settings(**told | changes))
+
+
+class Lived:
+    """A simulation that is over, with its events and standings."""
+
+    def __init__(self, scene: Scenario, folder: Path, machine: Engine | None = None) -> None:
+        runtime = simulated_runtime(scene)
+        log = folder / FILE_NAME
+        machine = machine or Inline()
+        ledger = Ledger(scene, machine, make_learners(scene, runtime))
+        self.simulation = Simulation(
+            scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched(), log=log
+        )
+        self.simulation.run()
+        self.standings: list[Standing] = ledger.standings()
+        self.events = read_events(log)
+        self.log = log.read_bytes()
+
+    def of(self, entity: int, *kinds: str) -> list[Event]:
+        return [one for one in self.events if one.entity == str(entity) and (not kinds or one.kind in kinds)]
+
+    def at(self, event: Event) -> float:
+        return (event.time - BEGINNING).total_seconds()
+
+    def rounds(self, entity: int) -> list[int]:
+        return [one.round for one in self.standings if one.entity == entity]
+
+    def records(self, entity: int) -> list[Any]:
+        member = self.simulation.view.entities[str(entity)].id
+        found = self.simulation.registry.discover(Query(order="newest", limit=1000)).items
+        return [one for one in reversed(found) if one.entity == member]
+
+
+@pytest.fixture(scope="module")
+def plain(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    return Lived(made(cache), tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Engine]:
+    with engine(2) as machine:
+        yield machine
+
+
+@pytest.mark.parametrize("world", PRESETS)
+def test_each_preset_is_the_same_on_any_number_of_workers(world, cache, tmp_path, two_workers):
+    scene = made(cache, world=world, num_entities=8)
+    (tmp_path / "some").mkdir()
+    alone, shared = Lived(scene, tmp_path), Lived(scene, tmp_path / "some", two_workers)
+    assert alone.log == shared.log
+    pairs = zip(alone.standings, shared.standings, strict=True)
+    assert all(one.evaluation == other.evaluation and one.time == other.time for one, other in pairs)
+    everybody = set(range(8))
+    assert {one.entity for one in alone.standings if one.round == ROUNDS} == everybody
+    times = [event.time for event in alone.events]
+    assert times == sorted(times)
+    for entity in everybody:
+        assert [event.seq for event in alone.of(entity)] == list(range(len(alone.of(entity))))
+
+
+def test_a_crash_costs_what_was_done_since_the_checkpoint(cache, tmp_path, plain):
+    middle = plain.at(plain.of(1, "trained")[1]) - 0.001  # of the second local phase
+    scene = made(cache)
+    crashed = Lived(
+        replace(scene, world=scene.world.change(1, absences=(Absence(middle, middle + 5.0, crash=True),))), tmp_path
+    )
+    kinds = [event.kind for event in crashed.of(1)]
+    assert kinds.index("stopped") + 1 == kinds.index("resumed")
+    stopped, resumed = crashed.of(1, "stopped", "resumed")
+    assert stopped.detail == {"reason": "crashed"}
+    assert crashed.at(resumed) - crashed.at(stopped) == pytest.approx(5.0, abs=1e-5)
+    # The second round began twice, and every round ended once.
+    assert Counter(event.round for event in crashed.of(1, "round-started")) == {1: 1, 2: 2, 3: 1, 4: 1}
+    assert crashed.rounds(1) == [1, 2, 3, 4]
+    view, as_usual = (lived.simulation.view.entities["1"] for lived in (crashed, plain))
+    assert view.samples_trained == as_usual.samples_trained
+    assert len(crashed.records(1)) == view.published
+    assert crashed.at(crashed.of(1)[-1]) > plain.at(plain.of(1)[-1]) + 5.0
+
+
+def test_a_crash_at_any_moment_publishes_and_ends_each_round_once(cache, tmp_path, plain):
+    scene = made(cache)
+    scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.01, up=1e6, down=1e6)))
+    usual = Lived(scene, tmp_path)
+    last = usual.at(usual.of(2)[-1])
+    for step in range(8):
+        time = last * (step + 0.5) / 8
+        world = scene.world.change(2, absences=(Absence(time, time + 0.5, crash=True),))
+        lived = Lived(replace(scene, world=world), tmp_path)
+        assert lived.rounds(2) == [1, 2, 3, 4]
+        records = lived.records(2)
+        # The initial checkpoint, perhaps, and one record a round.
+        assert [record.round for record in records if record.round] == [1, 2, 3, 4]
+        assert lived.simulation.view.entities["2"].published == len(records)
+        assert [record.sequence for record in records] == list(range(1, len(records) + 1))
+
+
+@pytest.mark.parametrize("end", [float("inf"), 60.0])
+def test_an_absence_in_the_last_call_of_a_round_leaves_log_and_ledger_at_one(end, cache, tmp_path):
+    """While it tells the hub of its round, the round has not ended."""
+    scene = made(cache)
+    scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.5)))
+    usual = Lived(scene, tmp_path)
+    reporting = usual.at(usual.of(2, "round-ended")[1]) - 0.25
+    lived = Lived(replace(scene, world=scene.world.change(2, absences=(Absence(reporting, end),))), tmp_path)
+    ended = lived.of(2, "round-ended")
+    assert [event.round for event in ended] == lived.rounds(2) == ([1] if end > 60 else [1, 2, 3, 4])
+    times = [one.time for one in lived.standings if one.entity == 2]
+    assert times == pytest.approx([lived.at(event) for event in ended], abs=1e-5)
+
+
+def test_who_leaves_does_nothing_more(cache, tmp_path, plain):
+    scene = made(cache)
+    time = plain.at(plain.of(3, "round-ended")[1]) + 0.001
+    lived = Lived(replace(scene, world=scene.world.change(3, absences=(Absence(time),))), tmp_path)
+    assert lived.rounds(3) == [1, 2]
+    assert (lived.of(3)[-1].kind, lived.of(3)[-1].detail) == ("stopped", {"reason": "left"})
+    assert lived.simulation.view.entities["3"].state == "stopped"
+
+
+def test_who_is_cut_off_trains_on_and_publishes_later(cache, tmp_path, plain):
+    scene = made(cache)
+    start, end = (plain.at(event) for event in plain.of(0, "round-started")[1::2])
+    cut = Span(start + 0.001, end + 30.0)
+    lived = Lived(replace(scene, world=scene.world.change(0, cuts=(cut,))), tmp_path)
+    assert lived.of(0, "unreachable")
+    queued, published = lived.of(0, "queued"), lived.of(0, "published")
+    assert {event.detail["digest"] for event in queued} <= {event.detail["digest"] for event in published}
+    assert not [event for event in published if lived.at(event) in cut]
+    assert [record.round for record in lived.records(0) if record.round] == [1, 2, 3, 4]
+    assert lived.rounds(0) == [1, 2, 3, 4]
+
+
+def test_who_is_cut_off_from_the_start_joins_later_and_who_always_is_never(cache, tmp_path):
+    scene = made(cache)
+    world = scene.world.change(0, cuts=(Span(0.0, 40.0),)).change(1, cuts=(Span(0.0),))
+    lived = Lived(replace(scene, world=world), tmp_path)
+    assert lived.at(lived.of(0, "joined")[0]) >= 40.0
+    assert lived.rounds(0) == [1, 2, 3, 4]
+    assert lived.of(1) == []
+    assert lived.rounds(1) == []
+
+
+def test_calls_and_bytes_take_their_time(cache, tmp_path):
+    scene = made(cache, strategy="exchange")
+    for link, least in ((Link(latency=2.0), 2.0), (Link(up=SIZE / 5), 5.0)):
+        far = Lived(replace(scene, world=scene.world.change(2, link=link)), tmp_path)
+        trained, published = far.of(2, "evaluated")[0], far.of(2, "published")[0]
+        assert far.at(published) - far.at(trained) >= least
+        assert far.rounds(2) == [1, 2, 3, 4]
+
+
+def test_cuts_that_touch_are_one():
+    passed = [0.0]
+    road = Road(
+        Conditions(speed=1.0, cuts=(Span(1.0, 2.0), Span(2.0, 5.0), Span(5.0, 5.5))),
+        Gate(10.0),
+        patience=4.0,
+        clock=lambda: passed[-1],
+        pause=lambda seconds: passed.append(passed[-1] + seconds),
+    )
+    passed.append(1.5)
+    road.travel()
+    assert passed[-1] == 5.5
+
+
+def test_a_call_without_weights_waits_for_nobody():
+    gate = Gate(10.0)
+    assert gate.serve(0.0, 100) == 10.0
+    assert gate.serve(1.0, 0) == 0.0
+    assert gate.serve(1.0, 10) == 10.0
+
+
+def test_others_find_nothing_before_it_has_arrived(cache, tmp_path):
+    scene = made(cache)
+    # A round takes a third of a second, and sending its model a fifth.
+    lived = Lived(replace(scene, world=scene.world.change(2, link=Link(up=5 * SIZE))), tmp_path)
+    arrived = {event.detail["knowledge"]: lived.at(event) for event in lived.of(2, "published")}
+    pulls = [event for entity in (0, 1, 3) for event in lived.of(entity, "pulled")]
+    assert any(event.detail["knowledge"] in arrived for event in pulls)
+    assert all(lived.at(event) >= arrived.get(event.detail["knowledge"], 0.0) for event in pulls)
+
+
+def test_the_hub_serves_a_crowd_one_after_the_other(cache, tmp_path, plain):
+    scene = made(cache)
+    narrow = Lived(replace(scene, world=replace(scene.world, bandwidth=2e4)), tmp_path)
+    moved = sum(entity.bytes_up + entity.bytes_down for entity in narrow.simulation.view.entities.values())
+    assert narrow.at(narrow.events[-1]) >= moved / 2e4
+    assert narrow.at(narrow.events[-1]) > plain.at(plain.events[-1])
+
+
+@pytest.mark.parametrize("poison", ["claims", "noise"])
+def test_models_under_false_claims_are_refused(poison, cache, tmp_path):
+    scene = made(cache)
+    lived = Lived(replace(scene, world=scene.world.change(1, poison=poison)), tmp_path)
+    records = [record for record in lived.records(1) if record.round]
+    assert len(records) == ROUNDS
+    rejected = {event.detail["knowledge"] for entity in (0, 2, 3) for event in lived.of(entity, "rejected")}
+    assert rejected
+    assert rejected <= {record.id for record in records}
+    kept = [one for one in lived.simulation.view.deliveries if one.kept]
+    assert kept
+    # A first round's model is hardly better than chance, and a false one no worse: nobody can tell.
+    bold = {record.id for record in records if record.evaluation.accuracy > 0.3}
+    assert bold
+    assert not [one for one in kept if bold & set(one.teachers)]
+    # Its own model is sound: it trains on, and what it says of that is true.
+    assert max(one.evaluation.accuracy for one in lived.standings if one.entity == 1) > 0.3
+
+
+def test_turned_labels_are_trained_on(cache):
+    sound, poisoned = made(cache), made(cache, world="poisoned")
+    index = next(i for i, one in enumerate(poisoned.world.entities) if one.poison == "labels")
+    samples: Samples = poisoned.private[index]
+    assert (samples.labels == (sound.private[index].labels + 1) % 10).all()
+    counts = sound.class_counts(index)
+    assert poisoned.class_counts(index) == (counts[-1], *counts[:-1])
+
+
+def test_a_straggler_holds_up_who_moves_in_step_and_nobody_else(cache, tmp_path, plain):
+    scene = made(cache)
+    slow = replace(scene, world=scene.world.change(0, speed=scene.world.entities[0].speed / 10))
+    lived = Lived(slow, tmp_path)
+    for entity in (1, 2, 3):
+        assert lived.at(lived.of(entity)[-1]) == pytest.approx(plain.at(plain.of(entity)[-1]), rel=0.2)
+    with engine(0) as machine:
+        ends = [perform("fedavg", one, engine=machine).standings[-1].time for one in (scene, slow)]
+    assert ends[1] == pytest.approx(10 * ends[0])
+
+
+class Nobody:
+    """An `Audience` of a comparison that must not begin."""
+
+    def on_tasks(self, tasks, entities):
+        raise AssertionError("a comparison began that cannot end")
+
+
+def test_a_comparison_with_a_method_in_step_is_refused_before_anything_is_played(cache, tmp_path):
+    plan = make_plan(made(cache, world="churn").settings, ["kuber", "fedavg"], [0])
+    with pytest.raises(SettingsError, match="moves all entities in step"):
+        compare(plan, tmp_path, machinery=Choice(kind="inline"), audience=Nobody(), say=lambda _: None)
+
+
+def test_methods_in_step_are_not_for_who_comes_and_goes(cache):
+    with engine(0) as machine, pytest.raises(SettingsError, match="moves all entities in step"):
+        perform("fedavg", made(cache, world="churn"), engine=machine)

@@ -1,0 +1,30 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kuber.learning.losses import balanced_softmax
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.2, 0.1]])
+LABELS = torch.tensor([0, 1])
+
+
+def test_equally_frequent_classes_give_plain_cross_entropy():
+    torch.testing.assert_close(
+        balanced_softmax(torch.tensor([7, 7, 7]))(LOGITS, LABELS), F.cross_entropy(LOGITS, LABELS)
+    )
+
+
+def test_it_is_the_formula_of_the_paper():
+    counts = torch.tensor([6, 3, 1])
+    weighted = counts * LOGITS.exp()
+    wanted = -(weighted[[0, 1], LABELS] / weighted.sum(1)).log().mean()
+    torch.testing.assert_close(balanced_softmax(counts)(LOGITS, LABELS), wanted)
+
+
+def test_a_class_without_samples_is_not_pushed_down():
+    logits = LOGITS.clone().requires_grad_()
+    balanced_softmax(torch.tensor([5, 5, 0]))(logits, LABELS).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, 2].tolist() == [0.0, 0.0]
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 0].item() == pytest.approx(-logits.grad[0, 1].item())

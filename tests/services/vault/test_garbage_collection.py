@@ -1,0 +1,219 @@
+"""What nobody holds is removed, and nothing else."""
+
+import itertools
+import random
+import threading
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import TensorSpec
+from kuber.errors import (
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceUnavailableError,
+)
+from kuber.services.vault.garbage_collection import collect, collecting
+from kuber.services.vault.uploads import Uploads
+
+from ..blob_places import Folder, S3Bucket, key
+
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def vault(vault_place, clock):
+    with closing(vault_place.store(lease=HOUR, clock=clock)) as store:
+        yield store
+
+
+@pytest.fixture
+def uploads(vault):
+    return Uploads(vault)
+
+
+@pytest.fixture
+def weights(safetensors):
+    return lambda fill: safetensors({"w": TensorSpec(dtype="F32", shape=(8,))}, fill=fill)
+
+
+def pin(vault, holder, *artifacts):
+    vault.pin(holder, [("weights", artifact) for artifact in artifacts])
+
+
+def test_keeps_a_blob_for_its_lease_and_grace(vault, vault_place, uploads, clock, weights):
+    blob = vault.put(weights(1))
+    for passed, kept in [(0, True), (60, True), (119, True), (120, False)]:
+        clock.now = datetime(2026, 1, 1, tzinfo=UTC) + passed * MINUTE
+        assert collect(vault, uploads, grace=HOUR).blobs == (not kept)
+        assert (vault.size(blob.digest) is not None) == (key(blob.digest) in vault_place.names()) == kept
+
+
+def test_keeps_what_is_pinned_and_then_for_the_grace(vault, uploads, clock, weights):
+    held, free = vault.put(weights(1)), vault.put(weights(2))
+    pin(vault, "one", held)
+    pin(vault, "two", held)
+    clock.now += 10 * HOUR
+    assert collect(vault, uploads, grace=HOUR).size == free.size
+    vault.unpin("one")
+    clock.now += 10 * HOUR
+    vault.unpin("two")
+    assert collect(vault, uploads, grace=HOUR).blobs == 0
+    clock.now += HOUR
+    assert collect(vault, uploads, grace=HOUR).blobs == 1
+    with pytest.raises(KnowledgeNotFoundError):
+        vault.open(held.digest)
+
+
+@pytest.mark.parametrize("again", ["put", "announced"])
+def test_a_lease_is_renewed_by_sending_again(vault, uploads, clock, weights, again):
+    blob = vault.put(weights(1))
+    clock.now += HOUR
+    assert (uploads.begin(blob).id if again == "announced" else vault.put(weights(1)).size) in (None, blob.size)
+    clock.now += HOUR - MINUTE
+    assert collect(vault, uploads, grace=timedelta()).blobs == 0
+    clock.now += MINUTE
+    assert collect(vault, uploads, grace=timedelta()).blobs == 1
+
+
+def test_a_blob_that_was_collected_is_not_pinned(vault, uploads, clock, weights):
+    blob = vault.put(weights(1))
+    clock.now += HOUR
+    collect(vault, uploads, grace=timedelta())
+    with pytest.raises(RequestRejectedError, match="not in the vault"):
+        pin(vault, "late", blob)
+
+
+@pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
+def test_collects_more_than_a_batch(vault, uploads, clock, weights):
+    kept = [vault.put(weights(fill)) for fill in range(100)][::9]
+    for artifact in kept:
+        pin(vault, f"record-{artifact.digest.hex}", artifact)
+    clock.now += HOUR
+    assert collect(vault, uploads, grace=timedelta()).blobs == 100 - len(kept)
+    assert sorted(item.digest for item in vault.blobs().items) == sorted(artifact.digest for artifact in kept)
+
+
+def test_sweeps_leftovers_but_not_what_is_being_written(tmp_path):
+    vault_place = Folder(tmp_path)
+    with closing(vault_place.store()) as vault:
+        look_at_sweeping(vault_place, vault)
+
+
+def test_sweeps_what_was_staged_long_ago_but_not_what_is_being_written(tmp_path, bucket_url, s3):
+    vault_place = S3Bucket(tmp_path, bucket_url, s3.url)
+    vault_place.write("staging/young", b"half")
+    with closing(vault_place.store()) as vault:  # which keeps it for a day
+        assert collect(vault, Uploads(vault)).leftovers == 0
+        assert vault_place.names() == ["staging/young"]
+    with closing(vault_place.store(expiry=timedelta())) as vault:
+        vault_place.remove("staging/young")
+        look_at_sweeping(vault_place, vault)
+
+
+def look_at_sweeping(vault_place, vault):
+    uploads = Uploads(vault)
+    vault_place.write(f"{vault_place.staging}/leftover", b"half")
+    with vault.receive() as blob:
+        blob.write(b"whole")
+        assert collect(vault, uploads).leftovers == 1
+        blob.keep(Digest.of(b"whole"))
+    assert vault.get(Digest.of(b"whole")) == b"whole"
+
+
+def test_a_file_goes_back_when_its_row_cannot_be_written(vault, vault_place, monkeypatch):
+    def full(_work):
+        raise InsufficientStorageError("Full.")
+
+    monkeypatch.setattr(vault.database, "write", full)
+    with pytest.raises(InsufficientStorageError):
+        vault.put(b"unlucky")
+    assert vault_place.names() == []
+
+
+@pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
+@pytest.mark.parametrize(
+    ("error", "level", "words"),
+    [
+        (ServiceUnavailableError("Another vault collects."), "WARNING", "no collection this time"),
+        (OSError(28, "No space left on device"), "ERROR", "collection broke off"),
+    ],
+)
+def test_a_collection_that_cannot_be_is_told_and_comes_again(
+    vault, uploads, clock, weights, monkeypatch, caplog, error, level, words
+):
+    vault.put(weights(1))
+    clock.now += timedelta(days=2)
+    done = threading.Event()
+    sweep = vault.shelves.sweep
+    faults = [error]
+
+    def sweep_at_the_second_time():
+        if faults:
+            raise faults.pop()
+        return sweep()
+
+    monkeypatch.setattr(vault.shelves, "sweep", sweep_at_the_second_time)
+    period = timedelta(milliseconds=1)
+    with collecting(vault, uploads, period=period, grace=timedelta(), tell=lambda _: done.set()):
+        assert done.wait(10)
+    (told,) = [record for record in caplog.records if record.levelname == level]
+    assert words in told.getMessage()
+    assert vault.blobs().items == ()
+
+
+@pytest.mark.parametrize("acts", [25, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_soak_of_putting_pinning_and_collecting(vault_place, weights, acts):
+    """With next to no grace, whoever has pinned finds the bytes, and whoever has not may put them again."""
+    bucket = isinstance(vault_place, S3Bucket)
+    acts = max(2, acts // 10) if bucket else acts  # each takes several requests
+    vault = vault_place.store(lease=timedelta())
+    uploads = Uploads(vault)
+    files = [weights(fill) for fill in range(6)]
+    wrong = []
+
+    def publish(writer):
+        numbers = random.Random(writer)
+        for act in range(acts):
+            data, holder = numbers.choice(files), f"{writer}-{act}"
+            for _ in itertools.count():
+                blob = vault.put(data)
+                try:
+                    pin(vault, holder, blob)
+                    break
+                except (RequestRejectedError, KnowledgeNotFoundError):
+                    continue  # collected between the two steps, as there is no lease
+            try:
+                if vault.get(blob.digest) != data:
+                    wrong.append(holder)
+            except KnowledgeNotFoundError:
+                wrong.append(holder)
+            vault.unpin(holder)
+
+    threads = [threading.Thread(target=publish, args=(writer,)) for writer in range(4)]
+    period = timedelta(milliseconds=50 if bucket else 1)
+    with closing(vault), collecting(vault, uploads, period=period, grace=timedelta()):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        collect(vault, uploads, grace=timedelta())
+        assert wrong == []
+        assert vault.blobs().items == ()
+        assert vault_place.names() == []

@@ -1,0 +1,201 @@
+"""kill -9 of a real vault at each named point of its work: what was acknowledged is there, what is there is whole."""
+
+import random
+import signal
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import TensorSpec
+
+from ..blob_places import S3Bucket
+
+KILLED = str(Path(__file__).parents[1] / "kill_points.py")
+
+
+def blob_path(data):
+    return f"/v1/blobs/{Digest.of(data)}"
+
+
+class Writer:
+    """Puts, uploads and pins until the vault is gone, and notes what was acknowledged."""
+
+    def __init__(self, client, weights, seed, *, direct=False):
+        self.client = client
+        self.weights = weights
+        self.direct = direct
+        self.numbers = random.Random(seed)
+        self.put: list[bytes] = []
+        self.pinned: list[bytes] = []
+
+    def work(self, acts=60):
+        try:
+            for act in range(acts):
+                data = self.weights(self.numbers.randbytes(8))
+                if act % 2:
+                    self._upload(data)
+                else:
+                    self.client.put(blob_path(data), content=data).raise_for_status()
+                self.put.append(data)
+                artifact = {"kind": "weights", "digest": str(Digest.of(data)), "size": len(data)}
+                holder = Digest.of(data).hex
+                if act % 3:
+                    self.client.post("/v1/pins", json={"holder": holder, "artifacts": [artifact]}).raise_for_status()
+                    self.pinned.append(data)
+                else:
+                    self.client.post("/v1/collections").raise_for_status()
+        except httpx.TransportError:
+            pass
+
+    def _upload(self, data):
+        told = {"digest": str(Digest.of(data)), "size": len(data), "direct": self.direct}
+        begun = self.client.post("/v1/uploads", json=told).json()
+        path = f"/v1/uploads/{begun['id']}"
+        if self.direct and self.numbers.random() < 0.7:
+            httpx.put(begun["direct"]["url"], content=data, trust_env=False, verify=False).raise_for_status()
+            self.client.post(path).raise_for_status()
+            return
+        for start, end in ((0, 100), (100, len(data))):
+            headers = {"Upload-Offset": str(start)}
+            self.client.patch(path, content=data[start:end], headers=headers).raise_for_status()
+
+
+@pytest.fixture
+def weights(safetensors):
+    def make(token, length=512):
+        name = token.hex()
+        return safetensors({name: TensorSpec(dtype="F32", shape=(length,))}, fill=token[0] % 64)
+
+    return make
+
+
+def check(client, folder, acknowledged):
+    """The vault as it is after the restart, against the log."""
+    for data in acknowledged:
+        answer = client.get(blob_path(data))
+        assert answer.status_code == 200
+        assert answer.content == data
+    page = client.get("/v1/blobs", params={"limit": 1000}).json()
+    assert page["cursor"] is None
+    for item in page["items"]:
+        answer = client.get(f"/v1/blobs/{item['digest']}")
+        assert (answer.status_code, str(Digest.of(answer.content))) == (200, item["digest"])
+    assert list((folder / "incoming").iterdir()) == []
+    stored = {file.name for file in (folder / "blobs").glob("*/*/*")}
+    assert stored == {item["digest"].removeprefix("sha256:") for item in page["items"]}
+
+
+def check_bucket(client, place, acknowledged):
+    """The vault on a bucket as it is after the restart and a collection, against the log."""
+    for data in acknowledged:
+        answer = client.get(blob_path(data))
+        assert (answer.status_code, answer.content) == (200, data)
+    page = client.get("/v1/blobs", params={"limit": 1000}).json()
+    assert page["cursor"] is None
+    for item in page["items"]:
+        answer = client.get(f"/v1/blobs/{item['digest']}")
+        assert (answer.status_code, str(Digest.of(answer.content))) == (200, item["digest"])
+    listed = {item["digest"].removeprefix("sha256:") for item in page["items"]}
+    # Parts of an object that was being sent are hidden, and nothing of ours: a rule of the bucket ends them.
+    found = [name for name in place.names() if not name.startswith("unfinished ")]
+    assert {name.rpartition("/")[2] for name in found if name.startswith("blobs/")} == listed
+    assert [name for name in found if not name.startswith("blobs/")] == []
+
+
+POINTS = [
+    ">sync of the file",
+    ">name",
+    ">row",
+    ">append",
+    "<completion",
+    "<rows removed",
+    ">rows removed",
+    ">file removed",
+]
+# These differ little from their neighbours, and each costs two starts.
+MORE = ["<write", ">write", "<sync of the file", "<name", "<sync of the folder", ">sync of the folder", "<row"]
+MORE += ["<answer", ">answer", "<append", ">completion", "<file removed"]
+
+
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
+def test_killed_at_a_point(start, tmp_path, weights, point):
+    folder = tmp_path / "vault"
+    keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
+    options = ["--data", str(folder), "--collect-every", "0"]
+    times = str(random.Random(point).randrange(3, 9))
+    killed = start("vault", *options, *keeping, command=(KILLED, point, times))
+    writer = Writer(killed.client, weights, point)
+    writer.work()
+    assert killed.process.wait(20) == -signal.SIGKILL
+    client = start("vault", *options).client
+    check(client, folder, writer.pinned if keeping else writer.put)
+    client.post("/v1/collections").raise_for_status()
+    check(client, folder, writer.pinned)
+
+
+BUCKET_POINTS = [">copied to be hashed"]  # and ">copied" where two vaults share one: test_vault_sharing.py
+MORE_OF_A_BUCKET = [
+    ">copied",
+    "<staged",
+    ">staged",
+    "<copied",
+    ">part sent",
+    "<copied to be hashed",
+    "<fetched",
+    ">fetched",
+]
+MORE_OF_A_BUCKET += ["<row", ">row", "<staged object removed", ">staged object removed"]
+MORE_OF_A_BUCKET += [">rows removed", "<object removed", ">object removed"]
+
+
+@pytest.mark.parametrize(
+    "point", [*BUCKET_POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE_OF_A_BUCKET)]
+)
+def test_killed_at_a_point_with_a_bucket(start, tmp_path, weights, bucket_url, s3, point):
+    place = S3Bucket(tmp_path / "seen", bucket_url, s3.url)
+    options = ["--data", str(tmp_path / "vault"), "--collect-every", "0", "--store", bucket_url, "--direct"]
+    keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
+    times = str(random.Random(point).randrange(3, 6))
+    killed = start("vault", *options, *keeping, command=(KILLED, point, times))
+    writer = Writer(killed.client, lambda token: weights(token, 300_000), point, direct=True)
+    writer.work()
+    assert killed.process.wait(20) == -signal.SIGKILL
+    client = start("vault", *options, "--upload-expiry", "0").client
+    client.post("/v1/collections").raise_for_status()
+    check_bucket(client, place, writer.pinned if keeping else writer.put)
+
+
+@pytest.mark.parametrize("lives", [3, pytest.param(40, marks=pytest.mark.soak)])
+def test_killed_at_any_moment(start, tmp_path, weights, lives):
+    folder = tmp_path / "vault"
+    options = ["--data", str(folder), "--collect-every", "0.01", "--lease", "0.05", "--grace", "0"]
+    moments = random.Random(7)
+    pinned: list[bytes] = []
+    for life in range(lives):
+        service = start("vault", *options)
+        writers = [Writer(service.client, weights, f"{life} {n}") for n in range(3)]
+        threads = [threading.Thread(target=quietly, args=(writer,)) for writer in writers]
+        for thread in threads:
+            thread.start()
+        wanted = moments.randrange(3, 40)
+        while sum(len(writer.pinned) for writer in writers) < wanted and any(map(threading.Thread.is_alive, threads)):
+            threads[0].join(0.01)
+        service.process.kill()
+        for thread in threads:
+            thread.join()
+        pinned += [data for writer in writers for data in writer.pinned]
+    client = start("vault", "--data", str(folder), "--collect-every", "0").client
+    check(client, folder, pinned)
+
+
+def quietly(writer):
+    """With next to no lease a blob may be collected before it is pinned; that is refused, and no loss."""
+    try:
+        writer.work(acts=10_000)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (400, 404):
+            raise
+        quietly(writer)

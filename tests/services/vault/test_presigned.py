@@ -1,0 +1,169 @@
+"""Bytes that go beside the vault, by signed URLs: what they may do, and what of it becomes a blob."""
+
+from contextlib import closing
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceError,
+)
+from kuber.services.vault import presigned
+from kuber.services.vault.garbage_collection import collect
+from kuber.services.vault.presigned import Direct
+from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3_client import Bucket
+from kuber.services.vault.store import VaultStore
+from kuber.services.vault.uploads import Uploads
+
+from ..blob_places import S3Bucket, key
+
+DATA = bytes(range(256)) * 10_000
+
+
+def artifact(data):
+    return Artifact(digest=Digest.of(data), size=len(data))
+
+
+def put(upload, data):
+    httpx.put(upload.direct.url, content=data, trust_env=False, verify=False).raise_for_status()
+
+
+@pytest.fixture
+def place(tmp_path, bucket_url, s3):
+    return S3Bucket(tmp_path, bucket_url, s3.url)
+
+
+@pytest.fixture
+def shelves(place):
+    return BucketShelves(Bucket(place.url))
+
+
+@pytest.fixture
+def store(shelves, tmp_path):
+    with closing(VaultStore(tmp_path, shelves=shelves, quota=len(DATA) + 100)) as store:
+        yield store
+
+
+@pytest.fixture
+def uploads(store, shelves):
+    return Uploads(store, direct=Direct(shelves))
+
+
+def test_what_was_put_becomes_the_blob(store, uploads, place):
+    upload = uploads.begin(artifact(DATA), direct=True)
+    with pytest.raises(ConflictError, match="Nothing of the upload"):
+        uploads.fetch(upload.id)
+    put(upload, DATA)
+    assert store.size(Digest.of(DATA)) is None  # it is hashed first
+    assert uploads.fetch(upload.id) == (artifact(DATA), True)
+    assert store.get(Digest.of(DATA)) == DATA
+    assert place.names() == [key(Digest.of(DATA))]
+    with pytest.raises(KnowledgeNotFoundError, match="begin it again"):
+        uploads.fetch(upload.id)
+    assert uploads.begin(artifact(DATA), direct=True).id is None
+
+
+@pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", DATA[:-1] + b"X", b"x"])
+def test_what_is_not_what_was_announced_is_refused_and_removed(store, uploads, place, data):
+    upload = uploads.begin(artifact(DATA), direct=True)
+    put(upload, data)
+    with pytest.raises(CorruptKnowledgeError):
+        uploads.fetch(upload.id)
+    assert store.size(Digest.of(DATA)) is None
+    assert place.names() == []
+    with pytest.raises(KnowledgeNotFoundError):
+        uploads.upload(upload.id)
+
+
+def test_what_is_changed_after_the_look_is_not_stored(store, uploads, place, monkeypatch):
+    """The URL can still be used while the vault hashes: that must change nothing."""
+    upload = uploads.begin(artifact(DATA), direct=True)
+    put(upload, DATA)
+    honest = presigned.hashed
+
+    def hashed(*told):
+        found = honest(*told)
+        put(upload, b"X" * len(DATA))
+        return found
+
+    monkeypatch.setattr(presigned, "hashed", hashed)
+    uploads.fetch(upload.id)
+    assert store.get(Digest.of(DATA)) == DATA
+    assert place.names() == [key(Digest.of(DATA))]
+
+
+def test_an_upload_that_was_offered_a_url_may_be_sent_to_the_vault(store, uploads, place):
+    upload = uploads.begin(artifact(DATA), direct=True)
+    turn = uploads.enter(upload.id, 0)
+    turn.write(DATA)
+    assert uploads.complete(turn) == (artifact(DATA), True)
+    assert store.get(Digest.of(DATA)) == DATA
+    assert place.names() == [key(Digest.of(DATA))]
+
+
+def test_quota_holds_when_it_is_announced_and_when_it_is_stored(store, uploads, place):
+    large = uploads.begin(artifact(DATA), owner="ann", direct=True)
+    with pytest.raises(InsufficientStorageError):
+        uploads.begin(artifact(DATA + b"more"), owner="ann", direct=True)
+    put(large, DATA)
+    with store.receive(owner="ann") as blob:
+        blob.write(b"y" * 90)  # within the room that is left
+        blob.keep(Digest.of(b"y" * 90))
+    uploads.fetch(large.id)
+    with pytest.raises(InsufficientStorageError):
+        uploads.begin(artifact(b"z" * 11), owner="ann", direct=True)
+
+
+def test_one_that_is_never_completed_is_swept(place):
+    shelves = BucketShelves(Bucket(place.url), expiry=timedelta())
+    with closing(VaultStore(place.folder, shelves=shelves)) as store:
+        uploads = Uploads(store, direct=Direct(shelves), expiry=timedelta())
+        upload = uploads.begin(artifact(DATA), direct=True)
+        put(upload, DATA)
+        assert collect(store, uploads).leftovers == 2  # what was put, and what was announced
+        with pytest.raises(KnowledgeNotFoundError):
+            uploads.fetch(upload.id)
+        put(upload, DATA)  # its URL still holds
+        assert collect(store, uploads).leftovers == 1
+    assert place.names() == []
+
+
+def test_a_url_reads_one_blob_and_writes_nothing(store, shelves):
+    there = store.put(DATA)
+    url = Direct(shelves).download_url(there.digest).url
+    ask = {"trust_env": False, "verify": False}
+    assert httpx.get(url, **ask).content == DATA
+    part = httpx.get(url, headers={"Range": "bytes=5-9"}, **ask)
+    assert (part.status_code, part.content) == (206, DATA[5:10])
+    assert "X-Amz-Expires=600&" in url
+
+
+def test_a_vault_without_a_bucket_offers_nothing(vault_store):
+    uploads = Uploads(vault_store)
+    upload = uploads.begin(artifact(DATA), direct=True)
+    assert upload.direct is None
+    with pytest.raises(RequestRejectedError, match="send it the bytes"):
+        uploads.fetch(upload.id)
+
+
+def test_an_outage_leaves_the_upload_to_be_completed_later(store, uploads, monkeypatch):
+    upload = uploads.begin(artifact(DATA), direct=True)
+    put(upload, DATA)
+
+    def away(*told):
+        raise ServiceError("Away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "copy", away)
+        with pytest.raises(ServiceError):
+            uploads.fetch(upload.id)
+    assert uploads.fetch(upload.id) == (artifact(DATA), True)

@@ -1,0 +1,118 @@
+"""The vault on a bucket that is harmed, or away for a while."""
+
+import random
+from contextlib import closing
+
+import psutil
+import pytest
+
+from kuber.domain.blob import Rot
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceUnavailableError
+from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3_client import Bucket
+from kuber.services.vault.scrub import scrub
+from kuber.services.vault.storage import CHUNK
+from kuber.services.vault.store import VaultStore
+
+from ..blob_places import S3Bucket, key
+
+
+@pytest.fixture
+def place(tmp_path, bucket_url, s3):
+    return S3Bucket(tmp_path, bucket_url, s3.url)
+
+
+def write(store, data):
+    with store.receive() as blob:
+        return go_on(blob, data)
+
+
+def go_on(blob, data, come=0):
+    for start in range(come, len(data), CHUNK):
+        blob.write(data[start : start + CHUNK])
+    return blob.keep(Digest.of(data))
+
+
+def test_a_cut_object_is_told_before_its_bytes_are_sent(place):
+    with closing(place.store()) as store:
+        artifact = store.put(b"weights")
+        place.write(key(artifact.digest), b"wei")
+        with store.open(artifact.digest) as blob, pytest.raises(CorruptKnowledgeError, match="publish it again"):
+            blob.span(0, 2)
+        for first, last in ((0, 6), (5, 6)):
+            with store.open(artifact.digest) as blob, pytest.raises((CorruptKnowledgeError, ServiceUnavailableError)):
+                blob.span(first, last)
+
+
+def test_objects_of_others_are_left_alone(place):
+    place.write("blobs/readme.txt", b"Nothing of a vault's.")
+    place.write(f"blobs/aa/bb/{'c' * 64}", b"neither")
+    place.write("elsewhere", b"nor this")
+    with closing(place.store()) as store:
+        assert store.blobs().items == ()
+    assert len(place.names()) == 3
+
+
+def test_cuts_on_the_way_only_delay(place, s3, proxied, monkeypatch, tmp_path):
+    """Each connection may be cut; the store tries again until all is there."""
+    with proxied(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
+        with closing(VaultStore(tmp_path / "v", shelves=BucketShelves(Bucket(place.url)))) as store:
+            for seed in range(4):
+                data = random.Random(seed).randbytes(3_000_000)
+                assert write(store, data) == (Artifact(digest=Digest.of(data), size=len(data)), True)
+                assert store.get(Digest.of(data)) == data
+    assert len(line.struck) > 1
+    assert [name for name in place.names() if not name.startswith("blobs/")] == []
+
+
+def test_a_server_that_is_killed_and_comes_back(s3, tmp_path, monkeypatch):
+    """While it is away nothing is half there; what it lost is told, and is healed by being put again."""
+    server = type(s3)()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    name = server.bucket()
+    old, new = random.Random(1).randbytes(3_000_000), random.Random(2).randbytes(20_000_000)
+    with closing(S3Bucket(tmp_path, f"s3://{name}", server.url).store()) as store:
+        kept = store.put(old)
+        with store.receive() as blob:
+            for start in range(0, 12 * CHUNK, CHUNK):
+                blob.write(new[start : start + CHUNK])
+            server.close()
+            with pytest.raises(ServiceUnavailableError, match="gives no answer"):
+                go_on(blob, new, 12 * CHUNK)
+        assert store.size(Digest.of(new)) is None
+        for act in (lambda: store.get(kept.digest), lambda: scrub(store), lambda: store.put(b"small")):
+            with pytest.raises(ServiceUnavailableError, match="gives no answer"):
+                act()
+        assert store.blobs().items == (kept,)
+        server = type(s3)(int(server.url.rpartition(":")[2]))
+        with pytest.raises(ServiceUnavailableError, match="There is no bucket"):
+            store.get(kept.digest)
+        server.bucket(name)
+        with pytest.raises(KnowledgeNotFoundError):
+            store.get(kept.digest)
+        assert scrub(store).rotten == (Rot(digest=kept.digest, fault="lost", holders=0),)
+        for data in (new, old):
+            assert store.get(write(store, data)[0].digest) == data
+    server.close()
+
+
+def test_memory_stays_flat_also_outside_of_python(place):
+    """What waits to be sent, or to be read, is bounded; the resident memory of this process tells."""
+    process, piece, count = psutil.Process(), bytes(CHUNK), 64
+    with closing(place.store()) as store:
+        store.get(write(store, bytes(9 * CHUNK))[0].digest)  # what is allocated once is there now
+        before, peak = process.memory_info().rss, 0
+        with store.receive() as blob:
+            for _ in range(count):
+                blob.write(piece)
+                peak = max(peak, process.memory_info().rss)
+            artifact, _ = blob.keep(Digest(blob.hex))
+        sent, peak = peak - before, 0
+        with store.open(artifact.digest) as reading:
+            while reading.read(CHUNK):
+                peak = max(peak, process.memory_info().rss)
+    assert artifact.size == count * CHUNK
+    assert max(sent, peak - before) < 32 * CHUNK

@@ -1,0 +1,226 @@
+"""The vault on a folder and on a bucket: what is stored is what was named, and it survives."""
+
+import hashlib
+import threading
+import tracemalloc
+from contextlib import closing
+
+import pytest
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Artifact, TensorSpec
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.services.vault.storage import CHUNK
+from kuber.services.vault.store import VaultStore
+
+from ..blob_places import Folder, key
+
+
+@pytest.fixture
+def vault(vault_place):
+    store = vault_place.store()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reopen(vault, vault_place):
+    """Close the vault, change where its bytes lie, open it again."""
+    opened = []
+
+    def again(change=lambda: None):
+        vault.close()
+        change()
+        opened.append(vault_place.store())
+        return opened[-1]
+
+    yield again
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def weights(safetensors):
+    """Sound weights; other ones for each number."""
+    return lambda fill: safetensors({"w": TensorSpec(dtype="F32", shape=(2, 4))}, fill=fill)
+
+
+def kinds(*artifacts):
+    return (("weights", artifact) for artifact in artifacts)
+
+
+def listed(vault):
+    return {artifact.digest for artifact in vault.blobs().items}
+
+
+def test_a_blob_lies_under_its_digest(vault, vault_place):
+    artifact = vault.put(b"weights")
+    hex = hashlib.sha256(b"weights").hexdigest()
+    assert artifact == Artifact(digest=Digest(hex), size=7)
+    assert vault_place.names() == [f"blobs/{hex[:2]}/{hex[2:4]}/{hex}"]
+    assert vault_place.read(f"blobs/{hex[:2]}/{hex[2:4]}/{hex}") == b"weights"
+    assert vault.get(artifact.digest) == b"weights"
+
+
+def test_other_bytes_than_named_leave_nothing(vault, vault_place):
+    with vault.receive() as blob:
+        blob.write(b"other")
+        with pytest.raises(CorruptKnowledgeError, match="send them again"):
+            blob.keep(Digest.of(b"named"))
+    assert vault_place.names() == []
+    assert listed(vault) == set()
+
+
+@pytest.mark.parametrize("pieces", [1, 20])
+def test_a_sender_that_breaks_off_leaves_nothing(vault, vault_place, pieces):
+    def break_off():
+        with vault.receive() as blob:
+            for _ in range(pieces):
+                blob.write(bytes(CHUNK))
+            if isinstance(vault_place, Folder) or pieces > 1:
+                while vault_place.names() == []:  # a bucket's part is sent beside the next piece
+                    pass
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        break_off()
+    assert vault_place.names() == []
+
+
+def test_an_empty_blob_is_refused(vault, vault_place):
+    with pytest.raises(RequestRejectedError, match="empty"):
+        vault.put(b"")
+    assert vault_place.names() == []
+
+
+def test_memory_stays_flat(vault, vault_place):
+    piece, count = bytes(CHUNK), 100 if isinstance(vault_place, Folder) else 40
+    tracemalloc.start()
+    with vault.receive() as blob:
+        for _ in range(count):
+            blob.write(piece)
+        artifact, new = blob.keep(Digest(blob.hex))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (artifact.size, new) == (count * CHUNK, True)
+    assert peak < 4 * CHUNK
+
+
+def test_storing_again_heals_a_damaged_file(vault, vault_place):
+    artifact = vault.put(b"weights")
+    vault_place.write(key(artifact.digest), b"WEIGHTS")
+    with pytest.raises(CorruptKnowledgeError, match="damaged"):
+        vault.get(artifact.digest)
+    vault.put(b"weights")
+    assert vault.get(artifact.digest) == b"weights"
+
+
+def test_head_reads_the_start(vault):
+    digest = vault.put(b"weights").digest
+    assert [vault.head(digest, length) for length in (3, 100)] == [b"wei", b"weights"]
+
+
+def test_pins_are_all_or_none(vault, weights):
+    first, second = (vault.put(weights(fill)) for fill in (1, 2))
+    absent = Artifact(digest=Digest.of(b"absent"), size=6)
+    wrong = Artifact(digest=second.digest, size=second.size + 1)
+    for unsound in (absent, wrong):
+        with pytest.raises(RequestRejectedError):
+            vault.pin("record", kinds(first, unsound))
+        assert vault.pinned(first.digest) == []
+    for holder in ("record", "record", "another"):
+        vault.pin(holder, kinds(first, second))
+    assert vault.pinned(first.digest) == vault.pinned(second.digest) == ["another", "record"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "sha256:" + "0" * 64])
+def test_a_foreign_cursor_is_refused(vault, cursor):
+    with pytest.raises(RequestRejectedError, match="cursor"):
+        vault.blobs(cursor=cursor)
+
+
+def test_many_writers(vault):
+    def put(writer):
+        for i in range(10):
+            vault.put(f"{writer} {i}".encode())
+            vault.put(b"the same")
+
+    threads = [threading.Thread(target=put, args=(writer,)) for writer in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert listed(vault) == {Digest.of(f"{w} {i}".encode()) for w in range(6) for i in range(10)} | {
+        Digest.of(b"the same")
+    }
+
+
+def test_leftovers_of_a_crash_are_swept_at_the_start_of_a_folder(tmp_path):
+    """Not of a bucket: another vault may be writing there."""
+    vault_place = Folder(tmp_path)
+    with closing(vault_place.store()) as vault:
+        kept = vault.put(b"kept")
+    vault_place.write("incoming/0123", b"half")
+    with closing(vault_place.store()):
+        assert vault_place.names() == [key(kept.digest)]
+
+
+def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen, vault_place):
+    # The crash came between the rename, or the copy, and the commit.
+    sound, unsound = Digest.of(b"sound"), Digest.of(b"unsound")
+
+    def change():
+        for digest in (sound, unsound):
+            vault_place.write(key(digest), b"sound")
+
+    again = reopen(change)
+    assert listed(again) == {sound}
+    assert again.get(sound) == b"sound"
+    assert vault_place.names() == [key(sound)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short"])
+def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, vault_place, weights, damage):
+    lost, kept = (vault.put(weights(fill)) for fill in (1, 2))
+    vault.pin("record", kinds(lost, kept))
+    name = key(lost.digest)
+    again = reopen(lambda: vault_place.remove(name) if damage == "gone" else vault_place.write(name, b"lo"))
+    assert listed(again) == {kept.digest}
+    with pytest.raises(KnowledgeNotFoundError):
+        again.get(lost.digest)
+    again.put(weights(1))
+    assert again.pinned(lost.digest) == ["record"]
+
+
+def test_a_file_lost_while_in_use_is_not_found(vault, vault_place):
+    artifact = vault.put(b"lost")
+    vault_place.remove(key(artifact.digest))
+    with pytest.raises(KnowledgeNotFoundError):
+        vault.get(artifact.digest)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 0), (5, 3_000_000), (1 << 20, (1 << 20) + 9), (3_999_999, 3_999_999)]
+)
+def test_a_part_of_a_blob_is_read_in_pieces_of_any_length(vault, first, last):
+    data = bytes(range(250)) * 16_000
+    digest = vault.put(data).digest
+    with vault.open(digest) as blob:
+        assert blob.size == len(data)
+        blob.span(first, last)
+        pieces = [blob.read(7)]
+        while piece := blob.read(700_001):
+            pieces.append(piece)
+    assert b"".join(pieces) == data[first : last + 1]
+    assert [len(piece) for piece in pieces[1:-1]] == [700_001] * max(0, len(pieces) - 2)
+
+
+def test_a_folder_in_use_is_refused(vault, tmp_path):
+    with pytest.raises(ServiceError, match="in use by another service"):
+        VaultStore(tmp_path)
+
+
+def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path):
+    (tmp_path / "blobs").write_text("a file where the folder should be")
+    with pytest.raises(ServiceError, match="cannot be used"):
+        VaultStore(tmp_path)

@@ -1,0 +1,48 @@
+"""Which of many lines are drawn out, and what stands for the rest."""
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kuber.views import HubEntity, HubView
+from kuber.views.curve_selection import NAMED, crowd, mean_curve, thinned
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def entity(id: str, *told: tuple[int, float]) -> HubEntity:
+    curve = deque((START + timedelta(seconds=second), 1, accuracy) for second, accuracy in told)
+    accuracy = told[-1][1] if told else None
+    return HubEntity(id=id, name=f"ward {id}", joined=START, seen=START, accuracy=accuracy, curve=curve)
+
+
+def view(*entities: HubEntity) -> HubView:
+    return HubView(entities={one.id: one for one in entities})
+
+
+def test_few_are_all_drawn_out_but_who_has_told_nothing() -> None:
+    shown = crowd(view(entity("a", (0, 0.1)), entity("b")))
+    assert (shown.drawn_out, shown.few) == ({"a": "ward a"}, True)
+
+
+def test_of_many_the_best_the_worst_and_the_chosen_are_drawn_out() -> None:
+    many = view(*(entity(str(number), (0, number / 100)) for number in range(NAMED + 1)))
+    assert crowd(many).drawn_out == {str(NAMED): f"best: ward {NAMED}", "0": "worst: ward 0"}
+    shown = crowd(many, "3")
+    assert (shown.drawn_out["3"], shown.few) == ("ward 3", False)
+    assert crowd(many, "0") == crowd(many)
+    assert crowd(many, "unknown") == crowd(many)
+
+
+def test_the_mean_is_over_those_that_have_told_by_then() -> None:
+    curves = [entity("a", (0, 0.2), (20, 0.4)), entity("b", (10, 0.6)), entity("c")]
+    told = [((time - START).seconds, value) for time, value in mean_curve(curves)]
+    assert told == [(0, pytest.approx(0.2)), (10, pytest.approx(0.4)), (20, pytest.approx(0.5))]
+    assert mean_curve([]) == []
+
+
+def test_thinning_keeps_both_ends() -> None:
+    assert thinned(range(1001), 5) == [0, 250, 500, 750, 1000]
+    assert len(thinned(range(1000), 60)) == 60
+    assert thinned([1, 2], 60) == [1, 2]
