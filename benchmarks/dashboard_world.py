@@ -15,13 +15,13 @@ from typing import Self
 from dashboard_entity import TASK, Act, Entity, Record, Told
 from hub_site import TEST_SET, weights
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, TensorSpec
-from kuber.domain.policies import Keeping, no_worse
+from kuber.domain.policies import AcceptancePolicy, is_no_worse
 from kuber.domain.strategy import Method
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.signing import Identity
@@ -66,7 +66,7 @@ class World:
             asking = HttpRegistry(registry_url, credentials=Credentials(token=verifier), patience=PATIENCE)
             self._verifier = self._stack.enter_context(asking)
         if operator is not None:
-            self._operator = self._stack.enter_context(Operator(registry_url, operator, patience=PATIENCE))
+            self._operator = self._stack.enter_context(AdminClient(registry_url, operator, patience=PATIENCE))
         blobs = {name: [weights(size, self._chance.randbytes) for _ in range(3)] for name, size in SIZES.items()}
         self.entities = [self._entity(number, rounds, registry_url, blobs) for number in range(entities)]
         self._pool = self._stack.enter_context(ThreadPoolExecutor(THREADS))
@@ -187,7 +187,7 @@ class World:
             for other, most, now in zip(best, one.reach, one.recalls, strict=True)
         ]
         after = self._evaluation([now + lift - harm for now, lift in zip(one.recalls, lifts, strict=True)])
-        kept = no_worse(before, after, Keeping(noise=0.5))
+        kept = is_no_worse(before, after, AcceptancePolicy(noise=0.5))
         one.own = after if kept else before
         if kept:
             one.recalls = [now + lift for now, lift in zip(one.recalls, lifts, strict=True)]

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from kuber.experiment.comparison.methods import Unwatched
-from kuber.experiment.engines import engine
-from kuber.experiment.engines.result_cache import Memo
+from kuber.experiment.comparison.methods import SilentProgress
+from kuber.experiment.engines import open_engine
+from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Ledger
+from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions
@@ -24,11 +24,11 @@ from kuber.learning.runtime import available_cores
 from kuber.settings import load
 
 
-def others_accuracy(scene: Scenario, machine: Memo) -> float:
+def others_accuracy(scene: Scenario, machine: ResultCache) -> float:
     """The mean held-out accuracy of the entities with even numbers after their last round."""
     runtime = simulated_runtime(scene)
-    ledger = Ledger(scene, machine, make_learners(scene, runtime))
-    Simulation(scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched()).run()
+    ledger = MetricsRecorder(scene, machine, make_learners(scene, runtime))
+    Simulation(scene, engine=machine, ledger=ledger, runtime=runtime, watcher=SilentProgress()).run()
     last = scene.settings.num_rounds
     return fmean(one.evaluation.accuracy for one in ledger.standings() if one.round == last and one.entity % 2 == 0)
 
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--strategy", default="kuber")
     parser.add_argument("--preset", default="study")
     asked = parser.parse_args()
-    with engine(available_cores()) as inner:
-        machine = Memo(inner, asked.folder)
+    with open_engine(available_cores()) as inner:
+        machine = ResultCache(inner, asked.folder)
         for seed in asked.seeds:
             scene = scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
             phase = scene.settings.local_epochs * len(scene.private[0]) / scene.world.entities[0].speed

@@ -133,7 +133,7 @@ class Entity:
         )
 
     def question(self) -> Call:
-        """What the strategy seeks, before a local phase and after one in turn, as `Retrieval` asks it."""
+        """What the strategy seeks, before a local phase and after one in turn, as `Discovery` asks it."""
         situation = Situation(
             round=max(1, self.sequence),
             classes=len(LABELS),

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from kuber.data.batches import Normalisation
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import engine
+from kuber.experiment.engines import open_engine
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.learning.architectures import initial_weights
 from kuber.settings import Settings
@@ -44,7 +44,7 @@ def export(scene: Scenario, path: Path) -> None:
 
 
 def ours(scene: Scenario) -> dict[str, float]:
-    with engine(2) as machine:
+    with open_engine(2) as machine:
         warm_up = replace(scene, settings=scene.settings.model_copy(update={"num_rounds": 1}))
         perform("fedavg", warm_up, engine=machine)
         start = time.perf_counter()

@@ -28,12 +28,12 @@ from tree_memory import TreeMemory, look
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Search, Situation
-from kuber.entity.work.steps import Evaluated, Work, distil_locally, train_locally
-from kuber.experiment.baselines.synchronous import Parties, conduct
-from kuber.experiment.comparison.methods import BASELINES, Unwatched
-from kuber.experiment.engines import Engine, chosen, engine
+from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
+from kuber.experiment.baselines.synchronous import SynchronousEntities, conduct
+from kuber.experiment.comparison.methods import BASELINES, SilentProgress
+from kuber.experiment.engines import Engine, engine_config, open_engine
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Account, Ledger
+from kuber.experiment.metrics import Account, MetricsRecorder
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Conditions, World
@@ -70,11 +70,11 @@ class IdleEngine:
         draws = np.random.default_rng(int(abs(first) * (1 << 31)))
         correct = tuple(draws.integers(SAMPLES // 2, SAMPLES, CLASSES).tolist())
         evaluation = Evaluation(test_set=self._test_set, correct=correct, total=(SAMPLES,) * CLASSES)
-        future.set_result(Evaluated(evaluation=evaluation, seconds=0.0))
+        future.set_result(EvaluationResult(evaluation=evaluation, seconds=0.0))
         return future
 
 
-class NoLedger(Ledger):
+class NoLedger(MetricsRecorder):
     """Evaluates nothing: what a method is worth is not asked."""
 
     def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None: ...
@@ -121,9 +121,9 @@ def made(asked: argparse.Namespace, cache: Path) -> Scenario:
 
 def one(asked: argparse.Namespace) -> None:
     """Simulate one size, in this process, as often as asked for."""
-    choice = chosen(asked.engine, workers=asked.workers, ray_address=None)
+    choice = engine_config(asked.engine, workers=asked.workers, ray_address=None)
     seconds = cpu = made_in = 0.0
-    with tempfile.TemporaryDirectory() as cache, engine(choice) as machine:
+    with tempfile.TemporaryDirectory() as cache, open_engine(choice) as machine:
         warm = Work(function=idle, arguments={"weights": {"w": torch.zeros(1)}, "generator": _state()}, cost=1.0)
         for future in [machine.submit(warm) for _ in range(4 * choice.at_a_time)]:
             future.result()
@@ -136,10 +136,10 @@ def one(asked: argparse.Namespace) -> None:
                 idle_engine = IdleEngine(machine, scene)
                 began = time.perf_counter()
                 if asked.strategy in BASELINES:
-                    parties = Parties(scene, runtime, ledger)
+                    parties = SynchronousEntities(scene, runtime, ledger)
                     rounds = BASELINES[asked.strategy](parties)
                 else:
-                    told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": Unwatched()}
+                    told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": SilentProgress()}
                     told["log"] = Path(tempfile.mkdtemp(dir=cache)) / "events.jsonl"
                     simulation = Simulation(scene, **told)
                 made_in += time.perf_counter() - began

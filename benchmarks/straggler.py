@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import engine
-from kuber.experiment.metrics import Standing
+from kuber.experiment.engines import open_engine
+from kuber.experiment.metrics import RoundMetrics
 from kuber.experiment.scenario import scenario
 from kuber.learning.runtime import available_cores
 from kuber.settings import Settings
@@ -24,9 +24,9 @@ from kuber.settings import Settings
 STRAGGLER = 0
 
 
-def mean_at(standings: list[Standing], time: float) -> float:
+def mean_at(standings: list[RoundMetrics], time: float) -> float:
     """The mean held-out accuracy of the other entities at this moment; 0 for those that have ended no round."""
-    others: dict[int, list[Standing]] = {}
+    others: dict[int, list[RoundMetrics]] = {}
     for one in sorted(standings, key=lambda one: one.time):
         if one.entity != STRAGGLER:
             others.setdefault(one.entity, []).append(one)
@@ -34,7 +34,7 @@ def mean_at(standings: list[Standing], time: float) -> float:
     return fmean(ends[count - 1].evaluation.accuracy if count else 0.0 for ends, count in known)
 
 
-def reached(standings: list[Standing], target: float) -> float | None:
+def reached(standings: list[RoundMetrics], target: float) -> float | None:
     """The virtual second at which their mean is at the target for the first time."""
     times = sorted({one.time for one in standings if one.entity != STRAGGLER})
     return next((time for time in times if mean_at(standings, time) >= target), None)
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--slower", type=float, default=10.0)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache, engine(available_cores()) as machine:
+    with tempfile.TemporaryDirectory() as cache, open_engine(available_cores()) as machine:
         for seed in range(asked.seeds):
             settings = Settings(
                 dataset="digits",

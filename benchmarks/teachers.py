@@ -22,7 +22,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Knowledge
 from kuber.domain.task import Task
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.onnx_model import Portable, export
+from kuber.learning.onnx_model import OnnxModel, export
 from kuber.learning.runtime import Runtime, build, keep_freed_memory
 from kuber.learning.teachers import Teacher, Teachers
 
@@ -89,7 +89,7 @@ def main() -> None:
         print(json.dumps(told | {"least": round(min(ratios), 3), "most": round(max(ratios), 3)}), flush=True)
 
     torch_teacher = others[0].eval()
-    onnx_teacher = Portable(export(torch_teacher, input_shape=SHAPE), input_shape=SHAPE, classes=CLASSES)
+    onnx_teacher = OnnxModel(export(torch_teacher, input_shape=SHAPE), input_shape=SHAPE, classes=CLASSES)
     with torch.no_grad():
         seconds(lambda: onnx_teacher(x), 3)
         seconds(lambda: torch_teacher(x), 3)

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from kuber.domain.knowledge import Artifact as Artifact
     from kuber.domain.knowledge import Draft as Draft
     from kuber.domain.knowledge import Knowledge as Knowledge
-    from kuber.domain.policies import Choosing as Choosing
-    from kuber.domain.policies import Keeping as Keeping
-    from kuber.domain.policies import Merging as Merging
-    from kuber.domain.policies import Publishing as Publishing
-    from kuber.domain.policies import adds_something as adds_something
-    from kuber.domain.policies import complementary as complementary
-    from kuber.domain.policies import freshest as freshest
-    from kuber.domain.policies import lacking as lacking
+    from kuber.domain.policies import AcceptancePolicy as AcceptancePolicy
+    from kuber.domain.policies import MergePolicy as MergePolicy
+    from kuber.domain.policies import PublishPolicy as PublishPolicy
+    from kuber.domain.policies import SelectionPolicy as SelectionPolicy
+    from kuber.domain.policies import has_improved as has_improved
+    from kuber.domain.policies import is_mergeable as is_mergeable
+    from kuber.domain.policies import is_no_worse as is_no_worse
     from kuber.domain.policies import merge_shares as merge_shares
-    from kuber.domain.policies import no_worse as no_worse
-    from kuber.domain.policies import related as related
+    from kuber.domain.policies import most_recent as most_recent
+    from kuber.domain.policies import select_complementary as select_complementary
+    from kuber.domain.policies import weak_classes as weak_classes
     from kuber.domain.query import Page as Page
     from kuber.domain.query import Query as Query
-    from kuber.domain.ranking import better as better
+    from kuber.domain.ranking import more_accurate as more_accurate
     from kuber.domain.strategies import Exchange as Exchange
     from kuber.domain.strategies import Kuber as Kuber
     from kuber.domain.strategies import Local as Local
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from kuber.learning.losses import balanced_softmax as balanced_softmax
     from kuber.learning.losses import distillation_loss as distillation_loss
     from kuber.learning.onnx_model import GraphLimits as GraphLimits
-    from kuber.learning.onnx_model import Portable as Portable
+    from kuber.learning.onnx_model import OnnxModel as OnnxModel
     from kuber.learning.onnx_model import export as export
     from kuber.learning.teachers import Teacher as Teacher
     from kuber.learning.teachers import Teachers as Teachers
@@ -88,23 +88,23 @@ _PUBLIC = {
     "kuber.client.vault": ("HttpVault",),
     "kuber.data.tensors": ("Tensors", "load_tensors"),
     "kuber.domain.policies": (
-        "Choosing",
-        "Keeping",
-        "Merging",
-        "Publishing",
-        "adds_something",
-        "complementary",
-        "freshest",
-        "lacking",
+        "SelectionPolicy",
+        "AcceptancePolicy",
+        "MergePolicy",
+        "PublishPolicy",
+        "has_improved",
+        "select_complementary",
+        "most_recent",
+        "weak_classes",
         "merge_shares",
-        "no_worse",
-        "related",
+        "is_no_worse",
+        "is_mergeable",
     ),
     "kuber.domain.digest": ("Digest",),
     "kuber.domain.evaluation": ("Evaluation",),
     "kuber.domain.knowledge": ("Architecture", "Artifact", "Draft", "Knowledge"),
     "kuber.domain.query": ("Page", "Query"),
-    "kuber.domain.ranking": ("better",),
+    "kuber.domain.ranking": ("more_accurate",),
     "kuber.domain.explanation": ("reason_for",),
     "kuber.domain.strategies": ("Exchange", "Kuber", "Local", "LocalBalanced", "Merge", "Vanilla"),
     "kuber.domain.strategy": (
@@ -139,7 +139,7 @@ _PUBLIC = {
     ),
     "kuber.learning.losses": ("balanced_softmax", "distillation_loss"),
     "kuber.learning.ensembling": ("guide_loss", "not_true_distillation"),
-    "kuber.learning.onnx_model": ("GraphLimits", "Portable", "export"),
+    "kuber.learning.onnx_model": ("GraphLimits", "OnnxModel", "export"),
     "kuber.learning.teachers": ("Teachers", "Teacher"),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from kuber.cli import main
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.consistency import compare
 from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
@@ -47,7 +47,7 @@ class Hub:
         self.vault = self.stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.secret)))
         credentials = Credentials(token=hub.operator)
         self.registry = self.stack.enter_context(SigningRegistry(hub.registry, credentials=credentials))
-        self.operator = self.stack.enter_context(Operator(hub.registry, hub.operator))
+        self.operator = self.stack.enter_context(AdminClient(hub.registry, hub.operator))
         self.entity = self.registry.register(samples.name()).id
         self.data = ["--registry-data", folder / "registry", "--vault-data", folder / "vault"]
         token = ["--admin-token", folder / "registry" / "admin-token"]

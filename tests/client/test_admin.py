@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError, ServiceUnavailableError
@@ -10,7 +10,7 @@ from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError, RequestReje
 
 @pytest.fixture
 def operator(hub):
-    with Operator(hub.registry, hub.operator) as client:
+    with AdminClient(hub.registry, hub.operator) as client:
         yield client
 
 
@@ -20,7 +20,7 @@ def test_the_operators_token_is_told_from_others(hub, operator, samples):
     with HttpRegistry(hub.registry, credentials=me) as registry:
         registry.register(samples.name())
     for token in (me.token(), hub.verifier, hub.secret, "x" * 43):
-        with Operator(hub.registry, token) as client, pytest.raises(NotAuthorizedError) as caught:
+        with AdminClient(hub.registry, token) as client, pytest.raises(NotAuthorizedError) as caught:
             client.check_token()
         assert caught.value.message == (
             "This token is not the operator's; that one is in admin-token in the registry's folder."
@@ -29,7 +29,7 @@ def test_the_operators_token_is_told_from_others(hub, operator, samples):
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "two\r\nlines", "x" * 201, "\u00e9", "\ud800"])
 def test_what_cannot_be_a_token_is_not_the_operators(hub, token):
-    with Operator(hub.registry, token, patience=0.2) as client:
+    with AdminClient(hub.registry, token, patience=0.2) as client:
         with pytest.raises(NotAuthorizedError, match="not the operator's"):
             client.check_token()
         with pytest.raises(NotAuthorizedError, match="no token"):
@@ -38,7 +38,7 @@ def test_what_cannot_be_a_token_is_not_the_operators(hub, token):
 
 def test_a_token_is_not_judged_when_nobody_answers(script, reply):
     service = script(reply(status=None))
-    with Operator(service.url, "token", patience=0) as client, pytest.raises(ServiceUnavailableError):
+    with AdminClient(service.url, "token", patience=0) as client, pytest.raises(ServiceUnavailableError):
         client.check_token()
 
 
@@ -52,6 +52,6 @@ def test_what_is_no_record_is_not_found(operator, id):
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 201])
 def test_a_reason_that_cannot_be_one_is_not_sent(script, reply, reason):
     service = script(reply())
-    with Operator(service.url, "token") as client, pytest.raises(RequestRejectedError, match="field reason"):
+    with AdminClient(service.url, "token") as client, pytest.raises(RequestRejectedError, match="field reason"):
         client.quarantine("id", reason)
     assert not service.requests

@@ -9,7 +9,7 @@ import pytest
 from kuber.client import vault as client
 from kuber.client.credentials import Credentials
 from kuber.client.download import Download
-from kuber.client.presigned import AWAY_SECONDS, DirectWay
+from kuber.client.presigned import AWAY_SECONDS, PresignedTransfer
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.blob import DirectUrl
@@ -155,8 +155,8 @@ def test_flipped_bytes_in_the_bucket_are_found(vault, bucket):
 
 def test_a_bucket_that_clients_do_not_reach_leaves_the_way_through_the_vault(vault, monkeypatch):
     data = random.Random(4).randbytes(SIZE)
-    monkeypatch.setattr("kuber.client.presigned.DirectWay.put", nowhere(DirectWay.put))
-    monkeypatch.setattr("kuber.client.presigned.DirectWay.get", nowhere(DirectWay.get))
+    monkeypatch.setattr("kuber.client.presigned.DirectWay.put", nowhere(PresignedTransfer.put))
+    monkeypatch.setattr("kuber.client.presigned.DirectWay.get", nowhere(PresignedTransfer.get))
     digest = vault.put(data).digest
     assert [each.method for each in vault.asked] == ["POST", "PATCH"]
     vault._direct._away_until = 0.0
@@ -181,9 +181,11 @@ def test_a_cut_on_the_way_from_the_bucket_goes_on_where_it_was(vault, s3, monkey
     digest = vault.put(data).digest
     with proxied(s3.url, seed=1, mishaps=["cut"], reach=SIZE // 2) as line:
         port = httpx.URL(line.url).port
-        real = DirectWay.get
+        real = PresignedTransfer.get
         monkeypatch.setattr(
-            DirectWay, "get", lambda self, url, given: real(self, str(httpx.URL(url).copy_with(port=port)), given)
+            PresignedTransfer,
+            "get",
+            lambda self, url, given: real(self, str(httpx.URL(url).copy_with(port=port)), given),
         )
         assert vault.get(digest) == data
     beside = vault.beside[1:]
@@ -195,13 +197,13 @@ def test_a_cut_on_the_way_from_the_bucket_goes_on_where_it_was(vault, s3, monkey
 def test_a_url_that_is_over_is_asked_for_again_or_left(vault):
     data = random.Random(6).randbytes(SIZE)
     digest = vault.put(data).digest
-    refused = DirectWay.get
+    refused = PresignedTransfer.get
 
     def late(self, url, given):
         return refused(self, url.replace("/blobs/", "/blobs/absent-"), given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DirectWay, "get", late)
+        patch.setattr(PresignedTransfer, "get", late)
         assert vault.get(digest) == data  # through the vault
     vault.beside.clear()
     assert vault.get(digest) == data
@@ -223,7 +225,7 @@ def test_nothing_is_sent_in_the_clear_by_who_uses_tls(script, reply):
     service = script(reply(body=b"bytes"))
     there = DirectUrl(url=f"{service.url}/x", expires_at=None)
     for secure, asked in ((True, 0), (False, 2)):
-        way = DirectWay(secure=secure, ca=None)
+        way = PresignedTransfer(secure=secure, ca=None)
         assert way.put(there, b"bytes") is not secure
         download = Download(Digest.of(b"bytes"), "vault")
         assert way.get(there.url, download) is not secure
@@ -233,7 +235,7 @@ def test_nothing_is_sent_in_the_clear_by_who_uses_tls(script, reply):
 
 @pytest.mark.parametrize("url", ["", "ftp://x/y", "file:///etc/passwd", "http://", "http://[", "/v1/blobs"])
 def test_no_other_address_is_followed(url):
-    way = DirectWay(secure=False, ca=None)
+    way = PresignedTransfer(secure=False, ca=None)
     assert way.get(url, Download(Digest.of(b"x"), "vault")) is False
     assert way.put(DirectUrl(url=url, expires_at=None), b"x") is False
     way.close()
@@ -241,7 +243,7 @@ def test_no_other_address_is_followed(url):
 
 def test_a_bucket_that_is_away_is_tried_again_later():
     now = [1000.0]
-    way = DirectWay(secure=False, ca=None, monotonic=lambda: now[0])
+    way = PresignedTransfer(secure=False, ca=None, monotonic=lambda: now[0])
     assert way.open
     way.put(DirectUrl(url="http://127.0.0.1:9/x", expires_at=None), b"x")
     assert not way.open

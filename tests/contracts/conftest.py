@@ -17,10 +17,10 @@ from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.experiment.engines.mapped_memory import Writer
-from kuber.experiment.simulation.recall_index import ColumnRecalls
-from kuber.experiment.simulation.shared_weights import ArenaBlobs
+from kuber.experiment.simulation.recall_index import ColumnRecallIndex
+from kuber.experiment.simulation.shared_weights import MappedBlobBytes
 from kuber.services.registry.store import RegistryStore
-from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
 
@@ -35,12 +35,12 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
     if place == "memory":
         yield MemoryVault()
     elif place == "arena":
-        yield MemoryVault(ArenaBlobs(Writer()))
+        yield MemoryVault(MappedBlobBytes(Writer()))
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
             yield store
     elif place == "s3":
-        shelves = BucketShelves(Bucket(request.getfixturevalue("bucket_url")))
+        shelves = S3Storage(Bucket(request.getfixturevalue("bucket_url")))
         with closing(VaultStore(tmp_path / "vault", shelves=shelves)) as store:
             yield store
     elif place == "postgresql":
@@ -64,7 +64,7 @@ def registry(
     if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
     elif place == "arena":
-        yield MemoryRegistry(vault=vault, clock=clock, ids=ids, recalls=ColumnRecalls)
+        yield MemoryRegistry(vault=vault, clock=clock, ids=ids, recalls=ColumnRecallIndex)
     elif place in ("disk", "postgresql"):
         database = tmp_path / "registry.sqlite" if place == "disk" else request.getfixturevalue("registry_database")
         with closing(RegistryStore(database, vault=vault, clock=clock, ids=ids)) as store:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
@@ -124,7 +124,7 @@ def test_what_others_decide_is_seen_on_the_open_page(desk: Desk, visit: Callable
     record = desk.publish()
     page = visit(desk.url).go(f"/knowledge/{record.id}")
     page.get_by_text("not looked at").wait_for()
-    with Operator(desk.hub.registry, desk.hub.operator) as operator:
+    with AdminClient(desk.hub.registry, desk.hub.operator) as operator:
         for reason in ("It was found odd.", "It was found worse."):
             operator.quarantine(record.id, reason)
             page.get_by_text(reason).wait_for()

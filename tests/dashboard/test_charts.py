@@ -11,7 +11,7 @@ from kuber.dashboard.lineage_chart import AT_ONCE, lineage_chart
 from kuber.dashboard.pages.lineage import DRAWN, ROWS, picture
 from kuber.domain.auth import AuditEntry
 from kuber.views import HubView
-from kuber.views.curve_selection import NAMED, POINTS, crowd
+from kuber.views.curve_selection import NAMED, POINTS, select_curves
 from kuber.views.palette import DARK, LIGHT
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -50,7 +50,7 @@ def series(options: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def test_few_have_a_named_line_each_with_their_marks() -> None:
     view = hub(3, 4, 6)
-    options = accuracy_chart(view, crowd(view), LIGHT)
+    options = accuracy_chart(view, select_curves(view), LIGHT)
     lines = series(options, "line")
     assert [one["name"] for one in lines] == ["ward 0", "ward 1", "ward 2"]
     assert [len(one["data"]) for one in lines] == [4, 4, 4]
@@ -63,7 +63,7 @@ def test_few_have_a_named_line_each_with_their_marks() -> None:
 
 def test_of_a_crowd_all_are_drawn_and_only_some_named() -> None:
     view = hub(NAMED + 5, POINTS + 40, 30)
-    shown = crowd(view, "e4")
+    shown = select_curves(view, "e4")
     options = accuracy_chart(view, shown, DARK)
     lines = series(options, "line")
     assert len(lines) == NAMED + 5 + 1  # and their mean
@@ -82,7 +82,7 @@ def test_options_are_plain_json() -> None:
     view = hub(3, 2, 4)
     rows = list(view.entities)
     for options in (
-        accuracy_chart(view, crowd(view), LIGHT),
+        accuracy_chart(view, select_curves(view), LIGHT),
         lineage_chart(view, list(view.deliveries), rows, DARK, None),
         bars_chart(["a", "b"], {"claimed": [0.5, None]}, LIGHT, told="x", percent=True),
         rounds_chart({"kuber": [0.1, 0.2]}, LIGHT, told="x"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kuber.data.datasets import Dataset, load
-from kuber.data.decoded import Arrays
+from kuber.data.decoded import DecodedArrays
 
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 EACH = 4  # images of one batch
@@ -52,7 +52,7 @@ class Files:
 class Cifar:
     """Made-up images, and the files of both packings of CIFAR-10 that hold them."""
 
-    arrays: Arrays
+    arrays: DecodedArrays
     batches: Files
     sheets: Files
 
@@ -86,7 +86,7 @@ def cifar() -> Cifar:
     sheets["train_lables.json"] = json.dumps(y[:last].tolist()).encode()
     sheets["test_lables.json"] = json.dumps(y[last:].tolist()).encode()
     return Cifar(
-        arrays=Arrays(train_x=x[:last], train_y=y[:last], test_x=x[last:], test_y=y[last:]),
+        arrays=DecodedArrays(train_x=x[:last], train_y=y[:last], test_x=x[last:], test_y=y[last:]),
         batches=Files("cifar-10-batches-bin", batches),
         sheets=Files("package", sheets),
     )

@@ -9,7 +9,7 @@ import pytest
 
 from kuber.data import datasets
 from kuber.data.datasets import KNOWN, load
-from kuber.data.decoded import Arrays, digest_of
+from kuber.data.decoded import DecodedArrays, digest_of
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
 
@@ -203,7 +203,7 @@ def test_own_vectors_are_normalised_by_feature(tmp_path, cache):
 
 def test_the_digest_of_arrays_tells_them_apart():
     x, y = np.arange(12, dtype=np.uint8).reshape(2, 6), np.array([0, 1])
-    arrays = Arrays(train_x=x, train_y=y, test_x=x, test_y=y)
+    arrays = DecodedArrays(train_x=x, train_y=y, test_x=x, test_y=y)
     others = [
         replace(arrays, train_x=x.reshape(3, 4)),
         replace(arrays, train_x=x.astype(np.float32)),

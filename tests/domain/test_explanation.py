@@ -6,7 +6,7 @@ import pytest
 
 from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.explanation import reason_for, told
+from kuber.domain.explanation import explanation, reason_for
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Choice, Method, Search, Situation, Strategy
@@ -233,7 +233,7 @@ def test_whatever_the_labels_a_delivery_can_carry_it(name, method):
         absorbed=absorbed,
         shares=[1e9] * 50,
     )
-    said = told(STRATEGIES[name], choice)
+    said = explanation(STRATEGIES[name], choice)
     assert said is not None
     assert len(said) <= MAX_REASON
     assert said.isprintable()
@@ -261,9 +261,9 @@ class Speaker(Exchange):
 )
 def test_what_a_strategy_of_ones_own_says_is_made_fit_to_be_sent(says, carried):
     choice = chosen(Exchange(), Exchange().before(LACKING), [pet("cats", 61, 0, 0, 0, 0)], LACKING)
-    assert told(Speaker(says=says), choice) == carried
+    assert explanation(Speaker(says=says), choice) == carried
 
 
 def test_a_strategy_that_cannot_explain_gives_no_reason():
     choice = chosen(Exchange(), Exchange().before(LACKING), [pet("cats", 61, 0, 0, 0, 0)], LACKING)
-    assert told(object(), choice) is None
+    assert explanation(object(), choice) is None

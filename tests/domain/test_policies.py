@@ -6,15 +6,15 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.policies import (
-    Choosing,
-    Merging,
-    Publishing,
-    adds_something,
-    complementary,
-    freshest,
-    lacking,
+    MergePolicy,
+    PublishPolicy,
+    SelectionPolicy,
+    has_improved,
+    is_mergeable,
     merge_shares,
-    related,
+    most_recent,
+    select_complementary,
+    weak_classes,
 )
 from kuber.domain.strategy import Candidate
 
@@ -36,17 +36,17 @@ TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
 )
 def test_publishes_what_the_last_publication_could_not_do(own, shared, adds):
     at = situation(evaluation(*own), shared=shared and evaluation(*shared))
-    assert adds_something(at, Publishing()) is adds
+    assert has_improved(at, PublishPolicy()) is adds
 
 
 def test_nothing_is_published_before_it_is_evaluated():
-    assert not adds_something(situation(None), Publishing())
+    assert not has_improved(situation(None), PublishPolicy())
 
 
 def test_what_is_lacking_comes_weakest_first():
-    assert lacking(evaluation(90, 10, 5, 80)) == (2, 1)
-    assert lacking(evaluation(50, 50)) == (0, 1)
-    assert lacking(evaluation(50)) == (0,), "a class without samples is not known to be lacking"
+    assert weak_classes(evaluation(90, 10, 5, 80)) == (2, 1)
+    assert weak_classes(evaluation(50, 50)) == (0, 1)
+    assert weak_classes(evaluation(50)) == (0,), "a class without samples is not known to be lacking"
 
 
 def test_a_set_that_covers_beats_the_best_average():
@@ -54,35 +54,38 @@ def test_a_set_that_covers_beats_the_best_average():
     strong = knowledge("strong", 80, 60, 0, task=TASK_OF_3, evaluation=evaluation(80, 60, 0))
     narrow = knowledge("narrow", 0, 0, 50, task=TASK_OF_3, evaluation=evaluation(0, 0, 50))
     close = knowledge("close", 70, 55, 0, task=TASK_OF_3, evaluation=evaluation(70, 55, 0))
-    assert [k.id for k in complementary([close, strong, narrow], own, {}, Choosing(limit=2))] == ["strong", "narrow"]
+    assert [k.id for k in select_complementary([close, strong, narrow], own, {}, SelectionPolicy(limit=2))] == [
+        "strong",
+        "narrow",
+    ]
 
 
 def test_no_more_are_chosen_than_help():
     own = evaluation(50, 50)
-    assert complementary([knowledge("worse", 40, 40)], own, {}, Choosing()) == []
-    assert complementary([], own, {}, Choosing()) == []
-    assert complementary([], None, {}, Choosing()) == []
+    assert select_complementary([knowledge("worse", 40, 40)], own, {}, SelectionPolicy()) == []
+    assert select_complementary([], own, {}, SelectionPolicy()) == []
+    assert select_complementary([], None, {}, SelectionPolicy()) == []
 
 
 def test_what_is_old_counts_less():
     own = evaluation(0, 0)
     old, new = knowledge("old", 60, 60), knowledge("new", 50, 50)
-    assert complementary([old, new], own, {"old": 1}, Choosing(limit=1, freshness=0.9)) == [old]
-    assert complementary([old, new], own, {"old": 2}, Choosing(limit=1, freshness=0.9)) == [new]
+    assert select_complementary([old, new], own, {"old": 1}, SelectionPolicy(limit=1, freshness=0.9)) == [old]
+    assert select_complementary([old, new], own, {"old": 2}, SelectionPolicy(limit=1, freshness=0.9)) == [new]
 
 
 def test_the_freshest_come_first_and_then_the_better_trained():
     a, b, c = knowledge("a", 1, sample_count=5), knowledge("b", 1, sample_count=9), knowledge("c", 1)
-    assert freshest([a, b, c], {"b": 1}, 2) == [a, c]
-    assert freshest([c, a, b], {}, 3) == [b, a, c]
+    assert most_recent([a, b, c], {"b": 1}, 2) == [a, c]
+    assert most_recent([c, a, b], {}, 3) == [b, a, c]
 
 
 def test_relatives_have_architecture_and_origin_in_common():
     at = situation(evaluation(50), architecture=ARCHITECTURE, origin=ORIGIN)
-    assert related(knowledge("a", 50, origin=ORIGIN), at)
-    assert not related(knowledge("b", 50), at)
-    assert not related(knowledge("c", 50, origin=Digest.of(b"another")), at)
-    assert not related(knowledge("d", 50), situation(evaluation(50), architecture=ARCHITECTURE))
+    assert is_mergeable(knowledge("a", 50, origin=ORIGIN), at)
+    assert not is_mergeable(knowledge("b", 50), at)
+    assert not is_mergeable(knowledge("c", 50, origin=Digest.of(b"another")), at)
+    assert not is_mergeable(knowledge("d", 50), situation(evaluation(50), architecture=ARCHITECTURE))
 
 
 def test_a_merge_gives_nothing_to_what_is_no_better_than_chance():
@@ -91,9 +94,9 @@ def test_a_merge_gives_nothing_to_what_is_no_better_than_chance():
         Candidate(knowledge=knowledge(id, 90, 90, sample_count=count), evaluation=evaluation(*found))
         for id, count, found in (("flipped", 10, (20, 20)), ("chance", 10, (50, 50)), ("sound", 20, (60, 50)))
     ]
-    assert merge_shares(candidates, at, Merging()) == [0.0, 0.0, 2.0]
+    assert merge_shares(candidates, at, MergePolicy()) == [0.0, 0.0, 2.0]
 
 
 def test_untold_samples_count_as_many_as_ours():
     candidate = Candidate(knowledge=knowledge("a", 90, 90), evaluation=evaluation(90, 90))
-    assert merge_shares([candidate], situation(evaluation(50, 50), samples=10), Merging()) == [1.0]
+    assert merge_shares([candidate], situation(evaluation(50, 50), samples=10), MergePolicy()) == [1.0]

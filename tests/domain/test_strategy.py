@@ -2,8 +2,8 @@
 
 import pytest
 
-from kuber.domain.policies import Merging
-from kuber.domain.ranking import better, without
+from kuber.domain.policies import MergePolicy
+from kuber.domain.ranking import exclude, more_accurate
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Method
 
@@ -105,21 +105,21 @@ def test_merge_weighs_by_how_far_above_chance_a_model_is():
     found = [evaluation(60, 60), evaluation(90, 90)]
     candidates = [Candidate(knowledge=one, evaluation=seen) for one, seen in zip((half, better), found, strict=True)]
     assert Merge().shares(candidates, at) == [pytest.approx(0.5**4), 1.0]
-    assert Merge(merging=Merging(quality=0.0)).shares(candidates, at) == [1.0, 1.0]
+    assert Merge(merging=MergePolicy(quality=0.0)).shares(candidates, at) == [1.0, 1.0]
 
 
 def test_equal_claims_rank_by_age_then_id():
     candidates = [knowledge("c", 70, minutes=1), knowledge("b", 70), knowledge("a", 70, minutes=1)]
-    assert [k.id for k in better(candidates, evaluation(50))] == ["b", "a", "c"]
+    assert [k.id for k in more_accurate(candidates, evaluation(50))] == ["b", "a", "c"]
 
 
 def test_claims_on_another_test_set_are_never_compared():
-    assert better([knowledge("strong", 80)], evaluation(10, test_set="other")) == []
+    assert more_accurate([knowledge("strong", 80)], evaluation(10, test_set="other")) == []
 
 
 def test_refused_knowledge_is_left_out_in_order():
     candidates = [knowledge("a", 60), knowledge("b", 70), knowledge("c", 80)]
-    assert [k.id for k in without(candidates, {"b"})] == ["a", "c"]
+    assert [k.id for k in exclude(candidates, {"b"})] == ["a", "c"]
 
 
 def test_strategies_are_found_by_their_own_name():

@@ -18,16 +18,16 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
-from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.trust import Trust
-from kuber.entity.managed import Entity
-from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.managed import ManagedEntity
+from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import (
-    Evaluated,
-    Learnt,
+    EvaluationResult,
+    TrainingResult,
     common_evaluation,
     distil_locally,
     evaluate_commonly,
@@ -57,16 +57,16 @@ class World:
         self.registry = MemoryRegistry(vault=self.vault, clock=self.clock, ids=lambda: f"id{next(ids)}")
         self.log = EventLog(folder / FILE_NAME, clock=self.clock)
 
-    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", **more) -> Entity:
+    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", **more) -> ManagedEntity:
         seed = len(name)
         fields = {
             "registry": self.registry,
             "vault": self.vault,
             "checkpoints": Checkpoints(self.folder / name),
             "log": self.log,
-            **{kind: Blobs(self.folder / name / kind) for kind in ("waiting", "cache")},
+            **{kind: BlobCache(self.folder / name / kind) for kind in ("waiting", "cache")},
         }
-        return Entity(
+        return ManagedEntity(
             name,
             task=TASK,
             learner=learner(self.folder),
@@ -110,17 +110,17 @@ class World:
             if work.function is evaluate_commonly:
                 correct = next(script)
                 evaluation = Evaluation(test_set=COMMON, correct=(correct, 0, 0), total=(100, 0, 0))
-                result = Evaluated(evaluation=evaluation, seconds=0.1)
+                result = EvaluationResult(evaluation=evaluation, seconds=0.1)
             else:
                 result = learnt(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
         steps.close()
         return done
 
-    def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Retrieval:
+    def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Discovery:
         entity = self.entity(name, rounds=1)
         journal = entity._journal
         journal.change(member=self.id_of(name))
-        return Retrieval(
+        return Discovery(
             task=task,
             evaluating=partial(common_evaluation, entity.learner),
             registry=self.registry,
@@ -168,8 +168,8 @@ def learner(folder: Path) -> Learner:
     )
 
 
-def learnt(weights, *, forward: int) -> Learnt:
+def learnt(weights, *, forward: int) -> TrainingResult:
     """As if training had moved every weight a little."""
     moved = {name: tensor + 0.5 for name, tensor in weights.items()}
     state = torch.Generator().get_state()
-    return Learnt(weights=moved, generator=state, samples=10, forward=forward, loss=1.0, seconds=0.1)
+    return TrainingResult(weights=moved, generator=state, samples=10, forward=forward, loss=1.0, seconds=0.1)

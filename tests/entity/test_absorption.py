@@ -14,7 +14,7 @@ from kuber.domain.verification import verdict
 from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import Evaluated, evaluate_commonly, train_locally
+from kuber.entity.work.steps import EvaluationResult, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
@@ -119,7 +119,7 @@ def test_a_strategy_that_cannot_explain_absorbs_without_a_reason(world):
     def do(work):
         if work.function is evaluate_commonly:
             evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return Evaluated(evaluation=evaluation, seconds=0.1)
+            return EvaluationResult(evaluation=evaluation, seconds=0.1)
         return learnt(work.arguments["weights"], forward=0)
 
     drive(silent.steps(), do)
@@ -175,7 +175,7 @@ def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(w
     def do(work):
         if work.function is evaluate_commonly:
             evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return Evaluated(evaluation=evaluation, seconds=0.1)
+            return EvaluationResult(evaluation=evaluation, seconds=0.1)
         trained.append(len(work.arguments.get("guides", ())))
         if trained[-1]:
             raise CorruptKnowledgeError("It says infinity.")
@@ -246,7 +246,7 @@ def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_it
                 raise CorruptKnowledgeError("It says infinity.")
             own.append(work)
             evaluation = Evaluation(test_set=COMMON, correct=(40, 0, 0), total=(100, 0, 0))
-            return Evaluated(evaluation=evaluation, seconds=0.1)
+            return EvaluationResult(evaluation=evaluation, seconds=0.1)
         return learnt(work.arguments["weights"], forward=0)
 
     drive(world.entity("student", rounds=1, strategy="merge").steps(), do)
@@ -303,7 +303,7 @@ def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
 
     def do(work):
         if work.function is evaluate_commonly:
-            return Evaluated(
+            return EvaluationResult(
                 evaluation=Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0)), seconds=0.1
             )
         return learnt(work.arguments["weights"], forward=0)
@@ -326,7 +326,7 @@ def test_nothing_is_published_without_consent(world):
         def do(work):
             if work.function is evaluate_commonly:
                 evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-                return Evaluated(evaluation=evaluation, seconds=0.1)
+                return EvaluationResult(evaluation=evaluation, seconds=0.1)
             return learnt(work.arguments["weights"], forward=0)
 
         return do
@@ -345,7 +345,7 @@ def test_without_consent_and_without_others_it_learns_alone(world):
     def do(work):
         if work.function is evaluate_commonly:
             evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return Evaluated(evaluation=evaluation, seconds=0.1)
+            return EvaluationResult(evaluation=evaluation, seconds=0.1)
         return learnt(work.arguments["weights"], forward=0)
 
     drive(alone.steps(), do)

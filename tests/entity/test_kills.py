@@ -11,7 +11,7 @@ from kuber.domain.query import Query
 from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import Evaluated, distil_locally, evaluate_commonly
+from kuber.entity.work.steps import EvaluationResult, distil_locally, evaluate_commonly
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
 
@@ -88,7 +88,7 @@ def do(work):
     if work.function is evaluate_commonly:
         percent = 20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60
         evaluation = Evaluation(test_set=COMMON, correct=(percent, 0, 0), total=(100, 0, 0))
-        return Evaluated(evaluation=evaluation, seconds=0.1)
+        return EvaluationResult(evaluation=evaluation, seconds=0.1)
     return learnt(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
 

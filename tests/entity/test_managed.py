@@ -10,7 +10,7 @@ from kuber.domain.knowledge import WEIGHTS
 from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import Evaluated, distil_locally, evaluate_commonly, train_locally
+from kuber.entity.work.steps import EvaluationResult, distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 
 from .scripted_entities import COMMON, ONE, TASK, learnt
@@ -139,7 +139,7 @@ def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world)
             raise CorruptKnowledgeError("It says infinity.")
         if work.function is evaluate_commonly:
             evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return Evaluated(evaluation=evaluation, seconds=0.1)
+            return EvaluationResult(evaluation=evaluation, seconds=0.1)
         return learnt(work.arguments["weights"], forward=0)
 
     drive(world.entity("student", rounds=3).steps(), do)

@@ -9,11 +9,11 @@ import torch
 from kuber.domain.strategies import STRATEGIES
 from kuber.entity.work.steps import training
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.synchronous import Parties, pooled
+from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
 from kuber.experiment.comparison.methods import BASELINES, Performance, perform
-from kuber.experiment.engines import Inline
+from kuber.experiment.engines import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
-from kuber.experiment.metrics import Ledger
+from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.experiment.world.conditions import Link, World
@@ -47,18 +47,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
 def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weights]]:
     """(round, entity) -> the models that a method handed in."""
     found: dict[tuple[int, int], list[Weights]] = {}
-    true = Ledger.end_round
+    true = MetricsRecorder.end_round
 
     def end_round(self, entity, round, models, account, *, time):
         found[round, entity] = models
         true(self, entity, round, models, account, time=time)
 
-    monkeypatch.setattr(Ledger, "end_round", end_round)
+    monkeypatch.setattr(MetricsRecorder, "end_round", end_round)
     return found
 
 
 def play(method: str, scene: Scenario) -> Performance:
-    return perform(method, scene, engine=Inline())
+    return perform(method, scene, engine=InlineEngine())
 
 
 def alone(scene: Scenario) -> Scenario:
@@ -72,7 +72,7 @@ def trained(scene: Scenario, index: int, start: Weights) -> Weights:
     """What one local phase makes of these weights."""
     learner = make_learner(scene, index, simulated_runtime(scene))
     work = training(learner, scene.strategy.local_phase(), start, generator_state(0, index))
-    return Inline().submit(work).result().weights
+    return InlineEngine().submit(work).result().weights
 
 
 @pytest.mark.parametrize("method", sorted(set((*STRATEGIES, *BASELINES)) - {"central"}))
@@ -141,7 +141,9 @@ def test_central_trains_as_many_samples_as_all_entities(scene):
 
 def test_central_has_everybodys_samples(scene):
     runtime = simulated_runtime(scene)
-    parties = Parties(scene, runtime, Ledger(scene, Inline(), make_learners(scene, runtime)))
+    parties = SynchronousEntities(
+        scene, runtime, MetricsRecorder(scene, InlineEngine(), make_learners(scene, runtime))
+    )
     rows = pooled(parties).private.rows
     assert sorted(rows.tolist()) == sorted(row for private in scene.private for row in private.rows.tolist())
 

@@ -11,7 +11,7 @@ from kuber.entity.state.event_log import FILE_NAME, read_events
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from kuber.integrations.transformers import KUberCallback, Logits  # noqa: E402 - after the check that it can be
+from kuber.integrations.transformers import KUberTrainerCallback, Logits  # noqa: E402 - after the check that it can be
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LENGTH, WORDS = 8, 50
@@ -98,7 +98,7 @@ def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, t
     alone, model = bert(3), bert(3)
     trainer(alone, private, tmp_path / "hf-alone", epochs=10).train()
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
-    trainer(model, private, tmp_path / "hf", KUberCallback(entity, weight=3.0), epochs=10).train()
+    trainer(model, private, tmp_path / "hf", KUberTrainerCallback(entity, weight=3.0), epochs=10).train()
     entity_alone = enter("alone", Logits(alone), task=TASK, validation=COMMON)
     assert entity.evaluate().accuracy > entity_alone.evaluate().accuracy + 0.02
     assert entity.round == 11
@@ -113,7 +113,7 @@ def test_the_gradient_is_that_of_both_losses(enter, strong, tmp_path, steps, bat
     model = bert(3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     start = copy.deepcopy(model)
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
-    callback, kept = KUberCallback(entity, weight=0.5), {}
+    callback, kept = KUberTrainerCallback(entity, weight=0.5), {}
 
     class Keep(transformers.TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -176,7 +176,7 @@ def test_a_loss_of_the_trainers_own_is_told(enter, strong, tmp_path, caplog):
     model = bert(3)
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
     with caplog.at_level(logging.WARNING, logger="kuber"):
-        trainer(model, sentences(20, 1), tmp_path / "hf", KUberCallback(entity), epochs=1, cls=Own).train()
+        trainer(model, sentences(20, 1), tmp_path / "hf", KUberTrainerCallback(entity), epochs=1, cls=Own).train()
     assert "heard none of its teachers" in caplog.text
 
 
@@ -188,7 +188,7 @@ def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path
             rates.append(optimizer.param_groups[0]["lr"])
 
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
-    callback = KUberCallback(entity, every=2, weight=1e4)  # so heavy that phases are undone
+    callback = KUberTrainerCallback(entity, every=2, weight=1e4)  # so heavy that phases are undone
     trainer(model, sentences(20, 1), tmp_path / "hf", callback, Keep(), epochs=4).train()
     assert entity.round == 3
     assert rates == pytest.approx([5e-3, 3.75e-3, 2.5e-3, 1.25e-3])
@@ -197,14 +197,16 @@ def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path
 def test_what_does_not_fit_is_told_in_a_sentence(enter, tmp_path):
     model = bert()
     with pytest.raises(kuber.SettingsError, match="Logits"):
-        KUberCallback(enter("bag", Bag(), task=TASK, validation=COMMON))
+        KUberTrainerCallback(enter("bag", Bag(), task=TASK, validation=COMMON))
     with pytest.raises(kuber.SettingsError, match="pad_token_id"):
         Logits(torch.nn.Linear(2, 2))
     entity = enter("one", Logits(bert()), task=TASK, validation=COMMON)
     for tool, words in (
-        (trainer(model, COMMON, tmp_path / "hf", KUberCallback(entity)), "not the one that is trained"),
+        (trainer(model, COMMON, tmp_path / "hf", KUberTrainerCallback(entity)), "not the one that is trained"),
         (
-            trainer(entity.model.model, COMMON, tmp_path / "hf", KUberCallback(entity), label_smoothing_factor=0.1),
+            trainer(
+                entity.model.model, COMMON, tmp_path / "hf", KUberTrainerCallback(entity), label_smoothing_factor=0.1
+            ),
             "smoothing",
         ),
     ):

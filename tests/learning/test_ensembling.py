@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kuber.learning.ensembling import combined, not_true_distillation
+from kuber.learning.ensembling import ensemble_log_probs, not_true_distillation
 
 DRAW = torch.Generator().manual_seed(0)
 SPOKEN = [torch.randn(7, 4, generator=DRAW) * 3 for _ in range(3)]
@@ -13,13 +13,13 @@ ALIKE = [torch.full((4,), 0.5)] * 3
 
 
 def test_one_teacher_is_heard_as_it_is():
-    heard = combined(SPOKEN[:1], ALIKE[:1], temperature=2.0, sharpness=2.0)
+    heard = ensemble_log_probs(SPOKEN[:1], ALIKE[:1], temperature=2.0, sharpness=2.0)
     torch.testing.assert_close(heard, F.log_softmax(SPOKEN[0] / 2, dim=1))
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 3.0])
 def test_equally_competent_teachers_are_averaged(sharpness):
-    heard = combined(SPOKEN, ALIKE, temperature=1.5, sharpness=sharpness)
+    heard = ensemble_log_probs(SPOKEN, ALIKE, temperature=1.5, sharpness=sharpness)
     mean = torch.stack([F.softmax(spoken / 1.5, dim=1) for spoken in SPOKEN]).mean(0)
     torch.testing.assert_close(heard.exp(), mean)
 
@@ -27,14 +27,14 @@ def test_equally_competent_teachers_are_averaged(sharpness):
 def test_a_teacher_counts_as_its_expected_recall():
     first, second = torch.log(torch.tensor([[0.8, 0.2]])), torch.log(torch.tensor([[0.5, 0.5]]))
     recalls = [torch.tensor([1.0, 0.0]), torch.tensor([0.2, 0.6])]
-    heard = combined([first, second], recalls, temperature=1.0, sharpness=2.0)
+    heard = ensemble_log_probs([first, second], recalls, temperature=1.0, sharpness=2.0)
     # Expected recalls 0.8 and 0.4: weights 0.64 and 0.16 of 0.8.
     torch.testing.assert_close(heard.exp(), torch.tensor([[0.8 * 0.8 + 0.2 * 0.5, 0.8 * 0.2 + 0.2 * 0.5]]))
 
 
 def test_what_is_said_are_probabilities():
     recalls = [torch.rand(4, generator=DRAW) for _ in SPOKEN]
-    heard = combined(SPOKEN, [*recalls[:2], torch.zeros(4)], temperature=3.0, sharpness=2.0)
+    heard = ensemble_log_probs(SPOKEN, [*recalls[:2], torch.zeros(4)], temperature=3.0, sharpness=2.0)
     torch.testing.assert_close(heard.exp().sum(1), torch.ones(7))
 
 
@@ -49,7 +49,7 @@ def test_the_loss_by_hand():
 
 def test_nothing_is_heard_about_the_true_class():
     student = torch.randn(7, 4, generator=DRAW, requires_grad=True)
-    spoken = combined(SPOKEN, ALIKE, temperature=2.0, sharpness=1.0)
+    spoken = ensemble_log_probs(SPOKEN, ALIKE, temperature=2.0, sharpness=1.0)
     not_true_distillation(student, spoken, LABELS, temperature=2.0).backward()
     assert (student.grad.gather(1, LABELS.unsqueeze(1)) == 0).all()
     torch.testing.assert_close(student.grad.sum(1), torch.zeros(7), atol=1e-6, rtol=0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 from kuber.learning.architectures import make
-from kuber.learning.onnx_model import GraphLimits, Portable, check_faithful, export
+from kuber.learning.onnx_model import GraphLimits, OnnxModel, check_faithful, export
 
 SHAPE, CLASSES = (4,), 3
 FLOAT = TensorProto.FLOAT
@@ -37,7 +37,7 @@ LINE = helper.make_node("MatMul", ["x", "w"], ["logits"])
 
 
 def run(data, x=None, **limits):
-    portable = Portable(data, input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(**limits))
+    portable = OnnxModel(data, input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(**limits))
     try:
         return portable(torch.ones(5, 4) if x is None else x)
     finally:
@@ -54,7 +54,7 @@ def test_our_networks_answer_alike_as_graphs(name):
 
 
 def test_batches_of_any_size_are_answered_without_gradient():
-    portable = Portable(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     for samples in (1, 64, 3000):
         x = torch.randn(samples, 4, requires_grad=True)
         said = portable(x)
@@ -160,7 +160,7 @@ def test_other_samples_are_refused_before_they_are_sent():
 
 
 def test_a_process_that_dies_is_told():
-    portable = Portable(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     portable._process.kill()
     portable._process.wait()
     with pytest.raises(IncompatibleKnowledgeError, match="process of the ONNX graph ended"):
@@ -187,7 +187,7 @@ def test_a_model_whose_code_depends_on_the_samples_is_found_out():
 
 
 def test_the_process_loads_no_torch_and_writes_no_file(tmp_path):
-    portable = Portable(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     pid = portable._process.pid
     with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
         assert "libtorch" not in maps.read()

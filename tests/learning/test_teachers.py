@@ -12,9 +12,9 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Knowledge, TensorSpec
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError
-from kuber.learning.ensembling import guide_loss, heeding
+from kuber.learning.ensembling import guide_loss, masked_kl
 from kuber.learning.losses import distillation_loss
-from kuber.learning.teachers import Teacher, Teachers, Translated
+from kuber.learning.teachers import LabelMapped, Teacher, Teachers
 
 SET = Digest.of(b"set")
 NOTHING = -torch.inf
@@ -47,7 +47,7 @@ def voice(id, network, correct=(5, 5, 5)):
 
 
 def test_labels_are_matched_by_their_texts():
-    network = Translated(Says(1.0, 2.0, 3.0), theirs=("c", "x", "a"), ours=("a", "b", "c"))
+    network = LabelMapped(Says(1.0, 2.0, 3.0), theirs=("c", "x", "a"), ours=("a", "b", "c"))
     assert network(torch.zeros(1, 2)).tolist() == [[3.0, NOTHING, 1.0]]
 
 
@@ -59,7 +59,7 @@ def test_softened_at_their_temperature_they_say_what_softened_says():
 
 
 def test_who_does_not_know_a_class_has_no_say_in_it():
-    partial = voice("p", Translated(Says(0.0, 0.0), theirs=("a", "b"), ours=("a", "b", "c")))
+    partial = voice("p", LabelMapped(Says(0.0, 0.0), theirs=("a", "b"), ours=("a", "b", "c")))
     whole = voice("w", Says(0.0, 0.0, 0.0))
     # a and b: the mean of 1/2 and 1/3, as both are equally competent; c: 1/3, of the one who knows it; then to sum 1.
     told = torch.tensor([[5 / 12, 5 / 12, 4 / 12]]) / (14 / 12)
@@ -68,7 +68,7 @@ def test_who_does_not_know_a_class_has_no_say_in_it():
 
 
 def test_a_class_that_nobody_knows_stays_unsaid_and_is_not_learnt_of():
-    partial = voice("p", Translated(Says(2.0, 1.0), theirs=("a", "b"), ours=("a", "b", "c")))
+    partial = voice("p", LabelMapped(Says(2.0, 1.0), theirs=("a", "b"), ours=("a", "b", "c")))
     spoken = Teachers([partial], classes=3)(torch.zeros(4, 2))
     assert torch.isneginf(spoken[:, 2]).all()
     student = torch.randn(4, 3, requires_grad=True)
@@ -92,7 +92,7 @@ def test_without_teachers_there_is_nothing_to_learn(classes):
 def test_of_two_classes_all_is_heard():
     student, spoken = torch.randn(5, 2), F.log_softmax(torch.randn(5, 2), 1)
     loss = guide_loss(student, spoken, torch.zeros(5, dtype=torch.int64), temperature=2.0)
-    assert torch.allclose(loss, 4 * heeding(student / 2, spoken))
+    assert torch.allclose(loss, 4 * masked_kl(student / 2, spoken))
     assert loss > 0
 
 

@@ -10,7 +10,7 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
 from kuber.learning import weights as module
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.weights import dump, load, manifest_of, narrowed, weights_of
+from kuber.learning.weights import dump, load, manifest_of, to_bfloat16, weights_of
 
 DIGITS = describe("cnn", {"input_shape": (1, 8, 8), "classes": 10})
 WEIGHTS = initial_weights(DIGITS, 0)
@@ -45,7 +45,7 @@ def test_what_is_dumped_is_loaded():
 
 
 def test_narrowed_weights_are_half_the_bytes_and_load_as_float32():
-    data = dump(narrowed(WEIGHTS))
+    data = dump(to_bfloat16(WEIGHTS))
     assert len(data) < 0.52 * len(dump(WEIGHTS))
     loaded = load(data, DIGITS)
     assert manifest_of(loaded) == manifest_of(WEIGHTS)

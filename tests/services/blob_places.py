@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.storage import MARK
 from kuber.services.vault.store import VaultStore
@@ -55,7 +55,7 @@ class S3Bucket:
 
     def store(self, *, expiry=None, **options):
         given = {} if expiry is None else {"expiry": expiry}
-        return VaultStore(self.folder, shelves=BucketShelves(Bucket(self.url), **given), **options)
+        return VaultStore(self.folder, shelves=S3Storage(Bucket(self.url), **given), **options)
 
     def names(self):
         """All that lies there but the mark, and what was begun to be sent and is hidden."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from kuber.domain.digest import Digest
 from kuber.domain.task import Task
-from kuber.services.db.column_types import Moment
+from kuber.services.db.column_types import UtcDateTime
 from kuber.services.db.database import MIGRATIONS
 from kuber.wire import ArchitectureBody, TaskBody, canonical
 
@@ -67,5 +67,5 @@ def fill(connection: Connection, *, entities: int, each: int) -> None:
     ):
         made = text(statement)
         if ":now" in statement:
-            made = made.bindparams(bindparam("now", type_=Moment))
+            made = made.bindparams(bindparam("now", type_=UtcDateTime))
         connection.execute(made, {name: value for name, value in told.items() if f":{name}" in statement})

@@ -21,7 +21,7 @@ from kuber.learning.weights import dump
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
 from kuber.verifier.sandboxed_evaluation import Limits
-from kuber.verifier.verifier import Examiner, Yardstick
+from kuber.verifier.verifier import VerificationSet, Verifier
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def yardstick(tmp_path_factory):
     digits = load("digits", cache_dir=tmp_path_factory.mktemp("cache"))
     samples = digits.test.take(range(200))
     task = Task(name="digits", labels=digits.labels, input_shape=samples.shape, test_set=samples.digest())
-    return Yardstick(
+    return VerificationSet(
         task=task,
         samples=samples,
         test_set=task.test_set,
@@ -79,7 +79,7 @@ def test_claims_are_measured(hub, yardstick, publish):
     unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
     modest, boaster = registry.discover(Query()).items[0], publish(0.9)
     stranger, broken = publish(0.1, architecture=unknown), publish(0.1, spoil=3e38)
-    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
     told = []
     assert examiner.examine_pending(lambda record, _: told.append(record.id)) == 4
     assert told == [modest.id, boaster.id, stranger.id, broken.id]
@@ -108,7 +108,7 @@ def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardsti
         entity = registry.register("publisher").id
         first, second = (registry.publish(replace(record.draft, entity=entity), key=key) for key in "ab")
 
-        class Meanwhile(Examiner):
+        class Meanwhile(Verifier):
             def examine(self, knowledge):
                 if knowledge == first:
                     registry.quarantine(first.id, "It may carry a backdoor.")
@@ -120,7 +120,7 @@ def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardsti
         assert told == [second]
         assert registry.knowledge(first.id).verification.reason == "It may carry a backdoor."
         registry.release(first.id)
-        examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+        examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
         assert examiner.examine_pending() == 1
         assert registry.knowledge(first.id).verification.standing is Standing.VERIFIED
 
@@ -128,7 +128,7 @@ def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardsti
 def test_a_model_gets_no_more_than_its_limits(hub, yardstick, publish):
     registry, vault = hub
     record = publish(0.1)
-    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits(memory_bytes=1))
+    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits(memory_bytes=1))
     found = examiner.examine(record)
     assert found.standing is Standing.UNVERIFIABLE
     assert "bytes" in found.reason
@@ -139,7 +139,7 @@ def test_what_the_vault_does_not_hold_is_quarantined(hub, yardstick, publish):
     record = publish(0.1)
     lost = replace(record, artifacts={WEIGHTS: Artifact(digest=vault.put(b"x").digest, size=1)})
     vault._sizes.clear()
-    found = Examiner(yardstick, registry=registry, vault=vault, limits=Limits()).examine(lost)
+    found = Verifier(yardstick, registry=registry, vault=vault, limits=Limits()).examine(lost)
     assert found.standing is Standing.QUARANTINED
     assert "vault has no blob" in found.reason
 
@@ -149,7 +149,7 @@ def test_a_secret_test_set_says_nothing_about_ranks(hub, yardstick, publish):
     record = publish(0.3)
     secret = yardstick.samples.take(range(100))
     own = replace(yardstick, samples=secret, test_set=secret.digest())
-    Examiner(own, registry=registry, vault=vault, limits=Limits()).examine_pending()
+    Verifier(own, registry=registry, vault=vault, limits=Limits()).examine_pending()
     found = registry.knowledge(record.id)
     assert found.verification.evaluation.test_set == secret.digest()
     assert found.trusted == record.evaluation
@@ -164,7 +164,7 @@ def test_graphs_are_measured_too(hub, yardstick, publish):
     network.load_state_dict(weights)
     graph = vault.put(export(network, input_shape=task.input_shape))
     untold = Architecture(name="forest", arguments={}, manifest={})
-    examiner = Examiner(yardstick, registry=registry, vault=vault, limits=Limits())
+    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
     found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: graph}))
     assert found.standing is Standing.VERIFIED
     assert found.evaluation == examiner.examine(record).evaluation

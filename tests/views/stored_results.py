@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from kuber.settings import Settings
-from kuber.views import ComparisonResult, Difference, EntityResult, Point, Row, RunResult, Spread, Summary
+from kuber.views import ComparisonResult, Difference, EntityResult, Point, ResultRow, RunResult, Spread, Summary
 
 NONE = Spread(mean=0.0, sd=None)
 
@@ -43,8 +43,8 @@ RESULT = RunResult(
 )
 
 
-def row(strategy: str, seed: int, *accuracies: float) -> Row:
-    return Row(
+def row(strategy: str, seed: int, *accuracies: float) -> ResultRow:
+    return ResultRow(
         strategy=strategy,
         seed=seed,
         rounds=1,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kuber.views import HubEntity, HubView
-from kuber.views.curve_selection import NAMED, crowd, mean_curve, thinned
+from kuber.views.curve_selection import NAMED, mean_curve, select_curves, thinned
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -22,17 +22,17 @@ def view(*entities: HubEntity) -> HubView:
 
 
 def test_few_are_all_drawn_out_but_who_has_told_nothing() -> None:
-    shown = crowd(view(entity("a", (0, 0.1)), entity("b")))
+    shown = select_curves(view(entity("a", (0, 0.1)), entity("b")))
     assert (shown.drawn_out, shown.few) == ({"a": "ward a"}, True)
 
 
 def test_of_many_the_best_the_worst_and_the_chosen_are_drawn_out() -> None:
     many = view(*(entity(str(number), (0, number / 100)) for number in range(NAMED + 1)))
-    assert crowd(many).drawn_out == {str(NAMED): f"best: ward {NAMED}", "0": "worst: ward 0"}
-    shown = crowd(many, "3")
+    assert select_curves(many).drawn_out == {str(NAMED): f"best: ward {NAMED}", "0": "worst: ward 0"}
+    shown = select_curves(many, "3")
     assert (shown.drawn_out["3"], shown.few) == ("ward 3", False)
-    assert crowd(many, "0") == crowd(many)
-    assert crowd(many, "unknown") == crowd(many)
+    assert select_curves(many, "0") == select_curves(many)
+    assert select_curves(many, "unknown") == select_curves(many)
 
 
 def test_the_mean_is_over_those_that_have_told_by_then() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kuber.domain.event import Event
-from kuber.views import Exchange, RunView, exchanges
+from kuber.views import EntityExchange, RunView, exchanges
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def absorbed(name: str, publishers: list[str], before: float, after: float, *, k
     return Event(time=NOW, entity=name, seq=1, round=1, kind="absorbed", detail=detail | figures)
 
 
-def told(*events: Event) -> list[Exchange]:
+def told(*events: Event) -> list[EntityExchange]:
     return exchanges(RunView.of([joined("0"), joined("1"), joined("2"), *events], rounds=1))
 
 

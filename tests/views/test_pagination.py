@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuber.views.pagination import sheet
+from kuber.views.pagination import paginate
 
 
 @pytest.mark.parametrize(
@@ -11,11 +11,11 @@ from kuber.views.pagination import sheet
     ids=["first", "last", "beyond", "0"],
 )
 def test_a_page_that_is_not_there_is_the_nearest_one(wanted: int, page: int, rows: int) -> None:
-    found = sheet(range(60), page=wanted, size=25)
+    found = paginate(range(60), page=wanted, size=25)
     assert (found.page, found.pages, found.total, len(found.rows)) == (page, 3, 60, rows)
     assert found.rows[0] == 25 * (page - 1)
 
 
 def test_nothing_is_one_empty_page() -> None:
-    found = sheet([], page=1, size=25)
+    found = paginate([], page=1, size=25)
     assert (found.rows, found.page, found.pages, found.total) == ((), 1, 1, 0)

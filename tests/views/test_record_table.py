@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kuber.domain.verification import Standing
-from kuber.views.record_table import COLUMNS, WHICH, HubRecord, Wanted, shelf
+from kuber.views.record_table import COLUMNS, WHICH, HubRecord, RecordFilter, filter_records
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ def record(number: int, **changes: Any) -> HubRecord:
 
 
 def ids(records: list[HubRecord], **wanted: Any) -> list[str]:
-    return [one.id for one in shelf(records, Wanted(**wanted)).rows]
+    return [one.id for one in filter_records(records, RecordFilter(**wanted)).rows]
 
 
 def test_the_newest_come_first_unless_another_order_is_wanted() -> None:
@@ -83,7 +83,7 @@ def test_a_task_and_a_publisher_can_be_wanted() -> None:
 
 
 def test_a_page_of_it_is_cut_out() -> None:
-    found = shelf([record(number) for number in range(60)], Wanted(page=3))
+    found = filter_records([record(number) for number in range(60)], RecordFilter(page=3))
     assert (found.page, found.pages, found.total) == (3, 3, 60)
     assert [one.round for one in found.rows] == list(range(9, -1, -1))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.views import Mark, RunView, Stopwatch, duration, natural, percent, points, size
+from kuber.views import CurveMark, RunView, Stopwatch, duration, natural, percent, points, size
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -93,7 +93,7 @@ def test_a_share_is_counted_and_marked(view: RunView) -> None:
         100,
     )
     assert entity.history == [(1, 0.3)]
-    assert entity.marks == [Mark(round=1, accuracy=0.3, kind="share", publisher=None)]
+    assert entity.marks == [CurveMark(round=1, accuracy=0.3, kind="share", publisher=None)]
 
 
 @pytest.mark.parametrize(("kept", "accuracy"), [(True, 0.25), (False, 0.2)])

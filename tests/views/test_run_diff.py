@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kuber.views import ComparisonPlan, Curve, Point, StoredRun, contrast, curves
+from kuber.views import ComparisonPlan, Curve, Point, StoredRun, curves, diff_runs
 
 from .stored_results import COMPARISON, RESULT, row
 
@@ -30,23 +30,23 @@ def told(**settings: Any) -> StoredRun:
 
 
 def test_settings_are_told_apart_by_their_values() -> None:
-    found = contrast([told(num_rounds=8, seed=1), told(num_rounds=8, seed=2), told(num_rounds=8)])
+    found = diff_runs([told(num_rounds=8, seed=1), told(num_rounds=8, seed=2), told(num_rounds=8)])
     assert found.differing == {"seed": (1, 2, 0)}
     assert found.common["num_rounds"] == 8
     assert found.common["dataset"] == "cifar10"  # a default of all
 
 
 def test_a_default_that_was_given_makes_no_difference() -> None:
-    assert contrast([told(strategy="kuber"), told()]).differing == {}
+    assert diff_runs([told(strategy="kuber"), told()]).differing == {}
 
 
 def test_settings_of_other_versions_are_told_too() -> None:
-    assert contrast([told(colour="blue"), told()]).differing == {"colour": ("blue", None)}
+    assert diff_runs([told(colour="blue"), told()]).differing == {"colour": ("blue", None)}
 
 
 def test_a_comparison_has_methods_and_seeds_instead_of_one_of_each() -> None:
     plan = ComparisonPlan(strategies=("local", "kuber"), seeds=(0, 1))
-    found = contrast([told(seed=5), replace(PLAIN, plan=plan)])
+    found = diff_runs([told(seed=5), replace(PLAIN, plan=plan)])
     assert found.differing == {
         "strategy": ("kuber", None),
         "seed": (5, None),
@@ -56,7 +56,7 @@ def test_a_comparison_has_methods_and_seeds_instead_of_one_of_each() -> None:
 
 
 def test_nothing_has_nothing_in_common() -> None:
-    found = contrast([])
+    found = diff_runs([])
     assert (found.common, found.differing) == ({}, {})
 
 

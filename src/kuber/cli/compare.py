@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, machinery
+from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
 from kuber.cli.run import Json, interrupt
 from kuber.cli.setting_options import with_settings
 from kuber.errors import SettingsError
@@ -35,7 +35,7 @@ def compare(
     resume: Resume = None,
 ) -> None:
     """Compare strategies and baselines on the same partitions, seeds and initial weights."""
-    choice = machinery(engine, workers, ray_address, gpus_per_worker)
+    choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.cli.compare_progress import audience, comparison_lines, comparison_tables
     from kuber.experiment import run_folder
     from kuber.experiment.comparison import compare

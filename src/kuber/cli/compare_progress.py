@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kuber.experiment.comparison.compare import Task
-from kuber.views import ComparisonResult, Row, Section, percent
+from kuber.experiment.comparison.compare import ComparisonTask
+from kuber.views import ComparisonResult, ResultRow, Section, percent
 
 
-def audience(console: Console) -> "Audience":
+def audience(console: Console) -> "ComparisonPrinter":
     """What shows a comparison best on this console."""
-    return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else Audience(console)
+    return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else ComparisonPrinter(console)
 
 
-class Audience:
+class ComparisonPrinter:
     """One line for each method and seed that is done. A context manager."""
 
     def __init__(self, console: Console) -> None:
@@ -37,12 +37,12 @@ class Audience:
         """Print a sentence."""
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
-    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+    def on_tasks(self, tasks: Sequence[ComparisonTask], entities: int) -> None:
         self._total += len(tasks)
 
-    def on_round(self, task: Task) -> None: ...
+    def on_round(self, task: ComparisonTask) -> None: ...
 
-    def on_row(self, task: Task, row: Row) -> None:
+    def on_row(self, task: ComparisonTask, row: ResultRow) -> None:
         with self._lock:
             self._done += 1
             self.say(
@@ -51,7 +51,7 @@ class Audience:
             )
 
 
-class LiveBar(Audience):
+class LiveBar(ComparisonPrinter):
     """The same lines above a bar of all rounds of all entities."""
 
     def __init__(self, console: Console) -> None:
@@ -66,7 +66,7 @@ class LiveBar(Audience):
             console=console,
         )
         self._all = self._bar.add_task("rounds", total=None)
-        self._told: dict[Task, int] = {}
+        self._told: dict[ComparisonTask, int] = {}
         self._entities = 0
         self._rounds = 0
 
@@ -79,18 +79,18 @@ class LiveBar(Audience):
     ) -> None:
         self._bar.stop()
 
-    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None:
+    def on_tasks(self, tasks: Sequence[ComparisonTask], entities: int) -> None:
         super().on_tasks(tasks, entities)
         self._entities = entities
         self._rounds += sum(task.rounds for task in tasks) * entities
         self._bar.update(self._all, total=self._rounds)
 
-    def on_round(self, task: Task) -> None:
+    def on_round(self, task: ComparisonTask) -> None:
         with self._lock:
             self._told[task] = self._told.get(task, 0) + 1
         self._bar.advance(self._all)
 
-    def on_row(self, task: Task, row: Row) -> None:
+    def on_row(self, task: ComparisonTask, row: ResultRow) -> None:
         super().on_row(task, row)
         # A task that an earlier session ended has told of no round.
         self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kuber.experiment.engines import Choice
+    from kuber.experiment.engines import EngineConfig
 
 Engine = Annotated[
     str | None,
@@ -29,12 +29,14 @@ GpusPerWorker = Annotated[
 ]
 
 
-def machinery(engine: str | None, workers: int | None, ray_address: str | None, gpus: float | None) -> "Choice":
+def engine_from_flags(
+    engine: str | None, workers: int | None, ray_address: str | None, gpus: float | None
+) -> "EngineConfig":
     """The engine that these options choose, before anything else is done. Raises as `engines.chosen`."""
     if engine in (None, "processes") and workers != 0:
         from kuber.experiment.engines import fork_server
 
         fork_server.warm_up()
-    from kuber.experiment.engines import chosen  # torch: while the fork server imports it too
+    from kuber.experiment.engines import engine_config  # torch: while the fork server imports it too
 
-    return chosen(engine, workers=workers, ray_address=ray_address, gpus_per_worker=gpus)
+    return engine_config(engine, workers=workers, ray_address=ray_address, gpus_per_worker=gpus)

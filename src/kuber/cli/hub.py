@@ -36,9 +36,9 @@ def invite(
     ca: Ca = None,
 ) -> None:
     """Invite an entity: prints the code that it joins with, once."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         print(operator.invite(name, days=days))
 
 
@@ -51,9 +51,9 @@ def revoke(
     ca: Ca = None,
 ) -> None:
     """End the tokens of an entity; unless it is blocked it gets a new one by proving its key."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         operator.revoke(operator.entity(name).id, block=block)
     print(f"The tokens of {name} are revoked{', and it is shut out' if block else ''}; a vault forgets them in 30 s.")
 
@@ -66,9 +66,9 @@ def withdraw(
     ca: Ca = None,
 ) -> None:
     """Take a record back, whoever published it: it is found no more."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         operator.withdraw(knowledge)
     print(f"The record {knowledge} is withdrawn.")
 
@@ -82,9 +82,9 @@ def quarantine(
     ca: Ca = None,
 ) -> None:
     """Have a record found no more, whatever the verifier finds, until it is released."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         operator.quarantine(knowledge, reason)
     print(f"The record {knowledge} is quarantined; `kuber hub release {knowledge}` ends that.")
 
@@ -97,9 +97,9 @@ def release(
     ca: Ca = None,
 ) -> None:
     """End the quarantine of a record, also one by the verifier, which then looks again."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         operator.release(knowledge)
     print(f"The record {knowledge} is quarantined no more.")
 
@@ -107,9 +107,9 @@ def release(
 @hub.command()
 def audit(registry: RegistryUrl = REGISTRY_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
     """Print every change of the hub, one a line: time, who, what, of what."""
-    from kuber.client.admin import Operator
+    from kuber.client.admin import AdminClient
 
-    with Operator(registry, token_in(admin_token), ca=ca) as operator:
+    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
         cursor = None
         while True:
             page = operator.audit(limit=1000, cursor=cursor)
@@ -136,9 +136,9 @@ def verifier(
 ) -> None:
     """Evaluate what is published, and tell the registry whether the claims hold."""
     from kuber.verifier.sandboxed_evaluation import Limits
-    from kuber.verifier.service import verify_for_ever
+    from kuber.verifier.service import run_verifier
 
-    verify_for_ever(
+    run_verifier(
         settings,
         registry=registry,
         vault=vault,

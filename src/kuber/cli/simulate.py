@@ -5,7 +5,7 @@ import signal
 from rich.console import Console
 
 from kuber.cli.compare import SERVICES
-from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, machinery
+from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
 from kuber.cli.run import Json, interrupt, show_result
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
@@ -22,7 +22,7 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Run every entity on ports in memory and a virtual clock; the same seed gives the same bits."""
-    choice = machinery(engine, workers, ray_address, gpus_per_worker)
+    choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.experiment import run_folder
     from kuber.experiment.simulation import run
 

@@ -62,9 +62,9 @@ def vault(
     """Serve the vault: blobs by digest."""
     from kuber.services.http.auth import hub_secret
     from kuber.services.http.server import serve
-    from kuber.services.vault.app import Keeping, open_vault
+    from kuber.services.vault.app import CollectionSchedule, open_vault
 
-    keeping = Keeping(
+    keeping = CollectionSchedule(
         lease=timedelta(seconds=lease),
         grace=timedelta(seconds=grace),
         period=timedelta(seconds=collect_every),

@@ -18,7 +18,7 @@ from kuber.wire import (
 )
 
 
-class Operator(HttpService):
+class AdminClient(HttpService):
     """The registry at `url`, asked with the operator's token.
 
     Raises NotAuthorizedError when the token is not the operator's, ServiceUnavailableError when no answer comes

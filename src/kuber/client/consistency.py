@@ -28,7 +28,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agreement:
+class ConsistencyReport:
     """What was compared, and where the two disagree."""
 
     records: int
@@ -39,7 +39,7 @@ class Agreement:
 
 def compare(
     registry: Registry, vault: HttpVault, *, now: datetime, settled: timedelta = SETTLED, repair: bool = False
-) -> Agreement:
+) -> ConsistencyReport:
     """Compare what runs, while it runs; with `repair`, pin what records name and unpin what none does.
 
     Pins come before their record. So those without one are looked for among the pins read before the records, and
@@ -66,7 +66,7 @@ def compare(
                 vault.unpin(holder)
             faults.append(Fault(sentence=f"Pins are held for {holder}, which is no record.", repaired=repair))
     held = sum(len(digests) for digests in pins.values())
-    return Agreement(records=len(records), blobs=len(sizes), pins=held, faults=tuple(faults))
+    return ConsistencyReport(records=len(records), blobs=len(sizes), pins=held, faults=tuple(faults))
 
 
 def _found(registry: Registry, standing: Standing | None, cursor: str | None) -> Page[Knowledge]:

@@ -51,7 +51,7 @@ stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news; what fails
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Response:
     """A response that was read to its end."""
 
     status: int
@@ -122,7 +122,7 @@ class HttpService:
         acting: str | None = None,
         take: Callable[[httpx.Response], bytes] | None = None,
         seconds: float | None = None,
-    ) -> Answer:
+    ) -> Response:
         """The service's answer to one request, made with the token of the entity `acting`; an error is raised.
 
         The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
@@ -166,7 +166,7 @@ class HttpService:
         acting: str | None,
         take: Callable[[httpx.Response], bytes] | None,
         seconds: float | None,
-    ) -> Answer:
+    ) -> Response:
         again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
         added = {KEY_HEADER: key} if key is not None else {}
         token = self.credentials.token(acting)
@@ -197,7 +197,7 @@ class HttpService:
                     data = (take or self._read)(response)
                 finally:
                     response.close()
-                return Answer(status=response.status_code, headers=response.headers, data=data)
+                return Response(status=response.status_code, headers=response.headers, data=data)
         raise AssertionError("the last attempt returns or raises")
 
     def message(self, kind: type[Message], **fields: Any) -> bytes:

@@ -17,7 +17,7 @@ ANSWER_SECONDS = 60  # without a byte sent or received
 AWAY_SECONDS = 300  # that a bucket which could not be reached is left alone
 
 
-class DirectWay:
+class PresignedTransfer:
     """Sends bytes to signed URLs and reads them there. Safe to use from several threads; closed by `close`.
 
     What fails is no error: the vault is the other way. When a bucket cannot be reached it is not tried for a while.

@@ -8,8 +8,8 @@ import httpx
 
 from kuber.client.credentials import Credentials
 from kuber.client.download import Download, announced
-from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, Answer, HttpService, Trusted
-from kuber.client.presigned import DirectWay
+from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, HttpService, Response, Trusted
+from kuber.client.presigned import PresignedTransfer
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
@@ -54,7 +54,7 @@ class HttpVault(HttpService):
     ) -> None:
         """The credentials are those that the registry gave a token for."""
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
-        self._direct = DirectWay(secure=self.url.startswith("https://"), ca=ca)
+        self._direct = PresignedTransfer(secure=self.url.startswith("https://"), ca=ca)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -223,7 +223,7 @@ class HttpVault(HttpService):
             raise ServiceError(f"The vault at {self.url} does not tell how much has come; do not trust it.")
         return replace(upload, offset=int(offset))
 
-    def _told(self, answer: Answer) -> Upload:
+    def _told(self, answer: Response) -> Upload:
         upload = self.parse(UploadBody.read, answer.data).value()
         if upload.offset > upload.size or (upload.id is None and upload.offset < upload.size):
             raise ServiceError(f"The vault at {self.url} tells of an upload that cannot be; do not trust it.")

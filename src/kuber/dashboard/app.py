@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
-from kuber.dashboard.context import Site
-from kuber.dashboard.hub_feed import Feed
-from kuber.dashboard.hub_reader import Source
+from kuber.dashboard.context import PageContext
+from kuber.dashboard.hub_feed import HubFeed
+from kuber.dashboard.hub_reader import HubReader
 from kuber.dashboard.layout import frame
 from kuber.dashboard.pages.runs import REPORT
 from kuber.domain.address import is_loopback
@@ -47,7 +47,7 @@ def open_dashboard(
     registry: HttpRegistry, vault: HttpVault, *, runs: Path, host: str, ca: Path | None = None
 ) -> Iterator[FastAPI]:
     """The application that shows this hub, and the runs of a folder; it reads for as long as this is open."""
-    site = Site(feed=Feed(registry), source=Source(registry, vault, ca=ca), runs=runs)
+    site = PageContext(feed=HubFeed(registry), source=HubReader(registry, vault, ca=ca), runs=runs)
     app = FastAPI(title="KUber dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Headers)
     if is_loopback(host):  # else a page of anybody's could reach it under a name of its own
@@ -74,7 +74,7 @@ def open_dashboard(
         site.feed.close()
 
 
-def add_routes(app: FastAPI, site: Site) -> None:
+def add_routes(app: FastAPI, site: PageContext) -> None:
     """What is no page: downloads, and whether the dashboard is up."""
 
     @app.get("/healthz")

@@ -5,7 +5,7 @@ from typing import Any
 
 from kuber.dashboard.elements.data_table import milliseconds
 from kuber.views import HubEntity, HubView
-from kuber.views.curve_selection import NAMED, POINTS, Crowd, mean_curve, thinned
+from kuber.views.curve_selection import NAMED, POINTS, CurveSelection, mean_curve, thinned
 from kuber.views.palette import Palette
 
 Options = dict[str, Any]
@@ -17,7 +17,7 @@ MEAN = "mean"
 MANY = 300  # marks from which on they are drawn small
 
 
-def accuracy_chart(view: HubView, shown: Crowd, palette: Palette) -> Options:
+def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Options:
     """Accuracy over time of every entity, with what those that are drawn out published and absorbed."""
     series = [line(one, shown, palette) for one in view.entities.values() if one.curve]
     if not shown.few:
@@ -32,12 +32,12 @@ def accuracy_chart(view: HubView, shown: Crowd, palette: Palette) -> Options:
     }
 
 
-def legend(shown: Crowd, palette: Palette) -> Options:
+def legend(shown: CurveSelection, palette: Palette) -> Options:
     """The names of what is drawn out, and what the marks mean."""
     return names(palette, [*shown.drawn_out.values(), *([] if shown.few else [MEAN]), *MEANINGS.values()])
 
 
-def line(one: HubEntity, shown: Crowd, palette: Palette) -> Options:
+def line(one: HubEntity, shown: CurveSelection, palette: Palette) -> Options:
     """The line of one entity."""
     out = one.id in shown.drawn_out
     number = list(shown.drawn_out).index(one.id) if out else 0
@@ -78,7 +78,7 @@ def mean_line(view: HubView, palette: Palette) -> Options:
     }
 
 
-def marks(view: HubView, shown: Crowd, palette: Palette) -> list[Options]:
+def marks(view: HubView, shown: CurveSelection, palette: Palette) -> list[Options]:
     """What the entities that are drawn out published and absorbed: a series for each kind; small where many."""
     out = [view.entities[id] for id in shown.drawn_out]
     small = sum(len(one.marks) for one in out) > MANY

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kuber.dashboard.hub_feed import Feed
-from kuber.dashboard.hub_reader import Source
+from kuber.dashboard.hub_feed import HubFeed
+from kuber.dashboard.hub_reader import HubReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
+class PageContext:
     """The hub that is looked at, and where runs lie."""
 
-    feed: Feed
-    source: Source
+    feed: HubFeed
+    source: HubReader
     runs: Path

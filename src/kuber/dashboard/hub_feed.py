@@ -19,7 +19,7 @@ PAUSE = 1.0  # seconds between two tries to reach a hub that is away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Away:
+class HubOffline:
     """That the hub gives no answer: why, and since when."""
 
     reason: str
@@ -27,7 +27,7 @@ class Away:
     refused: bool = False  # it answers, and does not know the dashboard's token
 
 
-class Feed:
+class HubFeed:
     """Reads the events of a registry from the first on, for as long as it is open; a hub that is away is asked again.
 
     `view` is whole between two events: read it inside `reading`. `version` is another number whenever there is
@@ -38,7 +38,7 @@ class Feed:
         self.view = HubView()
         self.version = 0
         self.caught_up = False  # whether all that had happened before has been read
-        self.away: Away | None = None
+        self.away: HubOffline | None = None
         self._registry = registry
         self._lock = threading.RLock()  # a page that draws may look again
         self._closing = threading.Event()
@@ -73,7 +73,7 @@ class Feed:
             except KUberError as error:
                 reason, refused = error.message, isinstance(error, NotAuthorizedError)
             since = self.away.since if self.away else datetime.now(UTC)
-            self.away = Away(reason=reason, since=since, refused=refused)
+            self.away = HubOffline(reason=reason, since=since, refused=refused)
             self.version += 1
             self._closing.wait(PAUSE)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
@@ -36,7 +36,7 @@ class Generation:
     records: tuple[Knowledge, ...]
 
 
-class Source:
+class HubReader:
     """A hub's registry and vault, read with the dashboard's own credentials; calls block, so run them in a thread."""
 
     def __init__(self, registry: HttpRegistry, vault: HttpVault, *, ca: Path | None = None) -> None:
@@ -96,7 +96,7 @@ class Source:
         return generations
 
     @contextmanager
-    def operator(self, token: str) -> Iterator[Operator]:
+    def operator(self, token: str) -> Iterator[AdminClient]:
         """The registry, asked with the token of a visitor."""
-        with Operator(self.registry.url, token, patience=0, ca=self._ca) as operator:
+        with AdminClient(self.registry.url, token, patience=0, ca=self._ca) as operator:
             yield operator

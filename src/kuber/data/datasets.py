@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from kuber import plugins
 from kuber.data import cifar10, digits, fashion_mnist, npz
-from kuber.data.decoded import NAMES, Arrays, Numbers, digest_of
+from kuber.data.decoded import NAMES, DecodedArrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
@@ -38,7 +38,7 @@ class Dataset:
 class Known:
     """What is recorded of a data set with a name."""
 
-    fetch: Callable[[Path | None, Say], Arrays]
+    fetch: Callable[[Path | None, Say], DecodedArrays]
     digest: str  # of the decoded arrays, whatever they were decoded from
     labels: tuple[str, ...]
     mean: tuple[float, ...]
@@ -104,7 +104,7 @@ def load(
     return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)
 
 
-def _own(name: str, found: tuple[Arrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
+def _own(name: str, found: tuple[DecodedArrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
     arrays, labels = found
     digest = digest_of(arrays.by_name())
     path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
@@ -156,7 +156,7 @@ def _remove(path: Path, seen: os.stat_result) -> None:
             path.unlink()
 
 
-def _checked(arrays: Arrays, digest: Digest, name: str) -> dict[str, Numbers]:
+def _checked(arrays: DecodedArrays, digest: Digest, name: str) -> dict[str, Numbers]:
     """The arrays by name. Raises DatasetError when they are not the recorded ones."""
     by_name = arrays.by_name()
     decoded = digest_of(by_name)

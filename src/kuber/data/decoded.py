@@ -12,7 +12,7 @@ NAMES = frozenset({"train_x", "train_y", "test_x", "test_y"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrays:
+class DecodedArrays:
     """Samples channels first (uint8, or float32) and int64 labels of both parts."""
 
     train_x: Numbers

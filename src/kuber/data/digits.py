@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kuber.data.decoded import Arrays
+from kuber.data.decoded import DecodedArrays
 from kuber.data.partition import stratified
 from kuber.errors import DatasetError
 
@@ -12,7 +12,7 @@ STD = (0.37611710,)
 _TEST = 540  # of 1,797
 
 
-def fetch() -> Arrays:
+def fetch() -> DecodedArrays:
     """All 1,797 digits, their 17 grey values stretched to 0..255, in a fixed stratified split.
 
     Raises DatasetError when scikit-learn is not installed.
@@ -25,4 +25,4 @@ def fetch() -> Arrays:
     images = np.round(x * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = y.astype(np.int64)
     test, train = stratified(labels, _TEST, seed=0)
-    return Arrays(train_x=images[train], train_y=labels[train], test_x=images[test], test_y=labels[test])
+    return DecodedArrays(train_x=images[train], train_y=labels[train], test_x=images[test], test_y=labels[test])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kuber.data.decoded import Arrays
+from kuber.data.decoded import DecodedArrays
 from kuber.errors import DatasetError
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -17,7 +17,7 @@ STD = (0.35302424,)
 PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
 
-def fetch(data_dir: Path | None) -> Arrays:
+def fetch(data_dir: Path | None) -> DecodedArrays:
     """The images from `data_dir`, or from where Debian's package puts them.
 
     Raises DatasetError when the files are not there or damaged.
@@ -28,7 +28,7 @@ def fetch(data_dir: Path | None) -> Arrays:
             f"There is no folder {folder} with Fashion-MNIST; install Debian's package dataset-fashion-mnist, "
             "or give a folder with the four IDX files by --data-dir."
         )
-    return Arrays(
+    return DecodedArrays(
         train_x=_idx(folder, "train-images-idx3-ubyte", dimensions=3)[:, None],
         train_y=_idx(folder, "train-labels-idx1-ubyte", dimensions=1).astype(np.int64),
         test_x=_idx(folder, "t10k-images-idx3-ubyte", dimensions=3)[:, None],

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from kuber.data.decoded import Arrays, Numbers
+from kuber.data.decoded import DecodedArrays, Numbers
 from kuber.data.partition import stratified
 from kuber.errors import DatasetError
 
@@ -18,7 +18,7 @@ _SMALLEST = 20  # samples
 _NAMES = ("x", "y", "classes", "x_test", "y_test")
 
 
-def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
+def read(path: Path) -> tuple[DecodedArrays, tuple[str, ...]]:
     """The arrays `x` and `y` in a file, split 80 to 20, and the class names (`classes`, or those in `y`).
 
     `x`: uint8 or float of shape (n, height, width), (n, height, width, 1 or 3), (n, channels, height, width) or
@@ -36,7 +36,7 @@ def read_whole(path: Path) -> tuple[Numbers, NDArray[np.int64], tuple[str, ...]]
     return x, *_labels(path, held["y"], held.get("classes"))
 
 
-def offered(name: str, offer: Callable[[], Any]) -> tuple[Arrays, tuple[str, ...]]:
+def offered(name: str, offer: Callable[[], Any]) -> tuple[DecodedArrays, tuple[str, ...]]:
     """The same from a function that gives a mapping with `x`, `y` and perhaps `classes`, `x_test` and `y_test`."""
     source = f"The data set {name!r}"
     try:
@@ -53,7 +53,7 @@ def offered(name: str, offer: Callable[[], Any]) -> tuple[Arrays, tuple[str, ...
     return split(f"the data set {name!r}", held)
 
 
-def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ...]]:
+def split(path: object, held: dict[str, Numbers]) -> tuple[DecodedArrays, tuple[str, ...]]:
     """Arrays checked, and split 80 to 20 unless they bring a test part; `path` says in errors where they are from."""
     own_test = {"x_test", "y_test"} & set(held)
     if len(own_test) == 1:
@@ -83,7 +83,7 @@ def split(path: object, held: dict[str, Numbers]) -> tuple[Arrays, tuple[str, ..
         train, test = np.split(np.arange(len(y)), [count])
     else:
         test, train = stratified(numbers, round(TEST_SHARE * len(y)), seed=0)
-    arrays = Arrays(train_x=x[train], train_y=numbers[train], test_x=x[test], test_y=numbers[test])
+    arrays = DecodedArrays(train_x=x[train], train_y=numbers[train], test_x=x[test], test_y=numbers[test])
     return arrays, names
 
 

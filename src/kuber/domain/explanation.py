@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import related
-from kuber.domain.ranking import better
+from kuber.domain.policies import is_mergeable
+from kuber.domain.ranking import more_accurate
 from kuber.domain.strategy import Choice, Method, Strategy
 
 SHOWN = 3  # teachers or classes that are named
 LABEL = 30  # characters that are shown of a label
 
 
-def told(strategy: Strategy, choice: Choice) -> str | None:
+def explanation(strategy: Strategy, choice: Choice) -> str | None:
     """What the strategy says of its choice, as a delivery can carry it; None where it says nothing."""
     explain = getattr(strategy, "explain", None)  # a strategy of before there were reasons has none
     if explain is None:
@@ -78,7 +78,7 @@ def _decline(choice: Choice) -> str:
 def _best(choice: Choice) -> str | None:
     """That a single teacher is the best of those that are better than we are; None where it is not."""
     known, own = _known(choice), choice.situation.own
-    higher = better(choice.candidates, own) if own else []
+    higher = more_accurate(choice.candidates, own) if own else []
     if len(known) > 1 or not higher or known[0].trusted.accuracy < higher[0].trusted.accuracy:
         return None
     among = "the only one that" if len(higher) == 1 else f"the best of {len(higher)} that"
@@ -87,7 +87,7 @@ def _best(choice: Choice) -> str | None:
 
 def _relatives(choice: Choice) -> str:
     ids = {one.knowledge.id for one in choice.absorbed}
-    relatives = [one for one in choice.candidates if related(one, choice.situation)]
+    relatives = [one for one in choice.candidates if is_mergeable(one, choice.situation)]
     pool, noun, what = relatives, "relative", " (same architecture and initial checkpoint)"
     if not ids <= {one.id for one in relatives}:
         pool, noun, what = list(choice.candidates), "candidate", ""

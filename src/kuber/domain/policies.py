@@ -11,7 +11,7 @@ from kuber.domain.strategy import Candidate, Situation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Publishing:
+class PublishPolicy:
     """When to publish."""
 
     gain: float = 0.0  # accuracy over what we published last, at least
@@ -19,7 +19,7 @@ class Publishing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choosing:
+class SelectionPolicy:
     """Whom to choose."""
 
     limit: int = 3  # knowledge pulled in a round, at most
@@ -27,7 +27,7 @@ class Choosing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Merging:
+class MergePolicy:
     """How to weigh models in an average."""
 
     staleness: float = 0.5  # a model seen `age` rounds ago counts (1 + age) ** -staleness
@@ -35,20 +35,20 @@ class Merging:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keeping:
+class AcceptancePolicy:
     """What to keep."""
 
     tolerance: float = 0.0  # accuracy that may be lost
     noise: float = 0.0  # and as many standard errors of the evaluation: few samples tell little
 
 
-def no_worse(before: Evaluation, after: Evaluation, settings: Keeping) -> bool:
+def is_no_worse(before: Evaluation, after: Evaluation, settings: AcceptancePolicy) -> bool:
     """Whether accuracy fell by no more than is tolerated. The standard error is that of a binomial proportion."""
     error = sqrt(before.accuracy * (1 - before.accuracy) / sum(before.total))
     return after.accuracy >= before.accuracy - settings.tolerance - settings.noise * error
 
 
-def adds_something(situation: Situation, settings: Publishing) -> bool:
+def has_improved(situation: Situation, settings: PublishPolicy) -> bool:
     """Whether our model can do something that what we published last could not."""
     own, shared = situation.own, situation.shared
     if own is None:
@@ -59,7 +59,7 @@ def adds_something(situation: Situation, settings: Publishing) -> bool:
     return any(now is not None and now >= (then or 0.0) + settings.class_gain for now, then in pairs)
 
 
-def lacking(own: Evaluation) -> tuple[int, ...]:
+def weak_classes(own: Evaluation) -> tuple[int, ...]:
     """The labels on which a model's recall is below its own mean, weakest first; all when none is."""
     recalls = [(recall, label) for label, recall in enumerate(own.recalls) if recall is not None]
     mean = sum(recall for recall, _ in recalls) / len(recalls)
@@ -67,8 +67,8 @@ def lacking(own: Evaluation) -> tuple[int, ...]:
     return (weak or tuple(label for _, label in sorted(recalls)))[:MAX_LIMIT]
 
 
-def complementary(
-    candidates: Sequence[Knowledge], own: Evaluation | None, ages: dict[str, int] | None, settings: Choosing
+def select_complementary(
+    candidates: Sequence[Knowledge], own: Evaluation | None, ages: dict[str, int] | None, settings: SelectionPolicy
 ) -> list[Knowledge]:
     """Up to `limit` candidates that together know best what we do not, by their claims; none that adds nothing.
 
@@ -96,7 +96,7 @@ def complementary(
     return chosen
 
 
-def related(knowledge: Knowledge, situation: Situation) -> bool:
+def is_mergeable(knowledge: Knowledge, situation: Situation) -> bool:
     """Whether a model can be merged with ours: the same architecture, and weights of a common origin."""
     return (
         situation.origin is not None
@@ -106,12 +106,12 @@ def related(knowledge: Knowledge, situation: Situation) -> bool:
     )
 
 
-def freshest(candidates: Sequence[Knowledge], ages: dict[str, int], limit: int) -> list[Knowledge]:
+def most_recent(candidates: Sequence[Knowledge], ages: dict[str, int], limit: int) -> list[Knowledge]:
     """The candidates seen for the shortest time; those trained on more samples first among equals."""
     return sorted(candidates, key=lambda one: (ages.get(one.id, 0), -(one.sample_count or 0), one.id))[:limit]
 
 
-def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings: Merging) -> list[float]:
+def merge_shares(candidates: Sequence[Candidate], situation: Situation, settings: MergePolicy) -> list[float]:
     """What each candidate weighs beside our own model's one: its samples against ours, less when it is stale.
 
     A model that is right no more often than chance, by our own evaluation, weighs nothing, and one that is worse than

@@ -7,7 +7,7 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import RECALL_UNIT
 
 
-def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
+def more_accurate(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
     """The candidates that are better than we are on the same test set, as verified or else as claimed; best first.
 
     Equal claims are ordered by age (older first), then by id, so that every reader ranks them alike.
@@ -20,7 +20,7 @@ def better(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
     return sorted(higher, key=lambda c: (-c.trusted.accuracy, c.published_at, c.id))
 
 
-def without(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:
+def exclude(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:
     """The candidates that we have not found unsound before, in their order."""
     return [candidate for candidate in candidates if candidate.id not in refused]
 

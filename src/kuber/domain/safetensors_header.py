@@ -30,7 +30,7 @@ def header_length(prefix: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TensorSpan:
     """Where a tensor lies, in bytes after the header; `end` is not part of it."""
 
     name: str
@@ -47,7 +47,7 @@ def read_manifest(header: bytes, *, size: int) -> dict[str, TensorSpec]:
     return {span.name: span.spec for span in read_spans(header, size=size)}
 
 
-def read_spans(header: bytes, *, size: int) -> list[Span]:
+def read_spans(header: bytes, *, size: int) -> list[TensorSpan]:
     """The same tensors in the order in which their bytes come."""
     try:
         entries = json.loads(header, object_pairs_hook=_distinct)
@@ -91,7 +91,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _tensor(name: str, entry: Any) -> Span:
+def _tensor(name: str, entry: Any) -> TensorSpan:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
@@ -99,4 +99,4 @@ def _tensor(name: str, entry: Any) -> Span:
     numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _DIMENSIONS else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not isinstance(dtype, str):
         raise ValueError(f"tensor {name[:100]!r} has a dtype, shape or data_offsets that is none")
-    return Span(name, TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end)
+    return TensorSpan(name, TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end)

@@ -6,16 +6,16 @@ from typing import Any
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.explanation import told
+from kuber.domain.explanation import explanation
 from kuber.domain.strategy import Candidate, Choice, Method, Strategy
-from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.state.checkpoint import Absorption, State
-from kuber.entity.work.learner import Learner, Teacher
-from kuber.entity.work.steps import Learnt, Work, distillation
+from kuber.entity.work.learner import Learner, TeacherModel
+from kuber.entity.work.steps import TrainingResult, Work, distillation
 from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights
 
-Taught = Sequence[tuple[Candidate, Teacher]]
+EvaluatedTeachers = Sequence[tuple[Candidate, TeacherModel]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class Outcome:
     after: Evaluation  # of what came out, half-way or whole
     kept: bool
     own: Evaluation  # of the weights that stay
-    learnt: Learnt | None = None  # where epochs of their own were trained
+    learnt: TrainingResult | None = None  # where epochs of their own were trained
     reason: str | None = None  # why these candidates, where the strategy says it
 
     def absorption(self, student: str, round: int) -> Absorption:
@@ -53,9 +53,9 @@ class Outcome:
         )
 
 
-def gated(
+def keep_or_revert(
     strategy: Strategy,
-    retrieval: Retrieval,
+    retrieval: Discovery,
     *,
     start: Weights,
     before: Evaluation,
@@ -72,11 +72,11 @@ def gated(
     return start, before, False
 
 
-def guided(
+def absorb_guided(
     strategy: Strategy,
-    retrieval: Retrieval,
+    retrieval: Discovery,
     choice: Choice,
-    taught: Taught,
+    taught: EvaluatedTeachers,
     *,
     start: Weights,
     before: Evaluation,
@@ -84,7 +84,7 @@ def guided(
     after: Evaluation,
 ) -> Generator[Work, Any, Outcome]:
     """The outcome of a local phase from `start` to `weights` in which `taught` were heard."""
-    weights, own, kept = yield from gated(
+    weights, own, kept = yield from keep_or_revert(
         strategy, retrieval, start=start, before=before, weights=weights, after=after
     )
     heard = tuple(one for one, _ in taught)
@@ -96,22 +96,22 @@ def guided(
         after=own if kept else after,
         kept=kept,
         own=own,
-        reason=told(strategy, replace(choice, absorbed=heard)),
+        reason=explanation(strategy, replace(choice, absorbed=heard)),
     )
 
 
-def distilled(
+def absorb_distilled(
     strategy: Strategy,
-    retrieval: Retrieval,
+    retrieval: Discovery,
     learner: Learner,
     state: State,
     choice: Choice,
-    taught: tuple[Candidate, Teacher],
+    taught: tuple[Candidate, TeacherModel],
 ) -> Generator[Work, Any, Outcome]:
     """Distil a teacher in epochs of its own. Raises CorruptKnowledgeError when it speaks nonsense."""
     candidate, teacher = taught
     assert state.own is not None
-    learnt: Learnt = yield distillation(learner, teacher, state.weights, state.generator)
+    learnt: TrainingResult = yield distillation(learner, teacher, state.weights, state.generator)
     after = yield from retrieval.evaluated(learnt.weights, stage="absorbed")
     kept = strategy.keep(state.own, after)
     return Outcome(
@@ -123,12 +123,12 @@ def distilled(
         kept=kept,
         own=after if kept else state.own,
         learnt=learnt,
-        reason=told(strategy, replace(choice, absorbed=(candidate,))),
+        reason=explanation(strategy, replace(choice, absorbed=(candidate,))),
     )
 
 
-def merged(
-    strategy: Strategy, retrieval: Retrieval, choice: Choice, state: State, taught: Taught
+def absorb_merged(
+    strategy: Strategy, retrieval: Discovery, choice: Choice, state: State, taught: EvaluatedTeachers
 ) -> Generator[Work, Any, Outcome | None]:
     """Average with those that weigh something; None when none does.
 
@@ -148,7 +148,7 @@ def merged(
     after = yield from retrieval.evaluated(mixed, stage="absorbed")
     if previous is None:  # the first round: nothing is known of what it began with
         start, previous = state.weights, own
-    weights, stays, kept = yield from gated(
+    weights, stays, kept = yield from keep_or_revert(
         strategy, retrieval, start=start, before=previous, weights=mixed, after=after
     )
     if not kept and own.accuracy > stays.accuracy:
@@ -161,5 +161,5 @@ def merged(
         after=stays if kept else after,
         kept=kept,
         own=stays,
-        reason=told(strategy, replace(choice, absorbed=candidates, shares=shares)),
+        reason=explanation(strategy, replace(choice, absorbed=candidates, shares=shares)),
     )

@@ -18,26 +18,26 @@ from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.explanation import told
+from kuber.domain.explanation import explanation
 from kuber.domain.knowledge import Argument
-from kuber.domain.policies import Keeping
+from kuber.domain.policies import AcceptancePolicy
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Outcome, gated, merged
-from kuber.entity.export_formats import OwnForms
-from kuber.entity.hub.session import tie
-from kuber.entity.initialization import agree
+from kuber.entity.absorption import Outcome, absorb_merged, keep_or_revert
+from kuber.entity.export_formats import ExportFormats
+from kuber.entity.hub.session import open_session
+from kuber.entity.initialization import agree_on_initial_checkpoint
 from kuber.entity.managed import Steps, drive
-from kuber.entity.model_adapter import Bench, Evaluates, Validation
-from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.model_adapter import Evaluates, ModelAdapter, Validation
+from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind, utc_now
 from kuber.entity.state.journal import Journal
-from kuber.entity.state.snapshot import Mark, restore, state_of
+from kuber.entity.state.snapshot import Snapshot, copy_optimizer_state, restore_optimizer
 from kuber.entity.strategy_loader import strategy_named
-from kuber.entity.teacher_selection import Listening
+from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.work.steps import Work
 from kuber.errors import SettingsError
 from kuber.learning.losses import balanced_softmax
@@ -49,7 +49,7 @@ from kuber.signing import Identity
 CACHE = 1 << 30  # bytes of pulled models kept on disk
 HUB = "http://127.0.0.1:5001"
 
-OWN = Exchange(keeping=Keeping(noise=1.0))  # few have a validation set of thousands
+OWN = Exchange(keeping=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
 
 T = TypeVar("T")
 log = logging.getLogger("kuber")
@@ -109,11 +109,11 @@ class Entity:
         self.task = task
         self.model = model
         self.strategy = strategy_named(strategy) if isinstance(strategy, str) else strategy
-        self._bench = bench = Bench(
+        self._bench = bench = ModelAdapter(
             model, task, architecture=architecture, arguments=arguments, validation=validation, evaluates=evaluate
         )
         self._class_counts = None if class_counts is None else tuple(class_counts)
-        own_forms = OwnForms(bench, forms, name=name)
+        own_forms = ExportFormats(bench, forms, name=name)
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
         home.mkdir(parents=True, exist_ok=True)
         identity = Identity.kept(home / KEY_FILE)
@@ -135,7 +135,7 @@ class Entity:
         self._log = EventLog(home / FILE_NAME, clock=utc_now)
         self._journal = journal = Journal(name, state, checkpoints=checkpoints, log=self._log)
         self._registry = registry
-        ties = tie(
+        ties = open_session(
             journal,
             identity,
             registry=registry,
@@ -145,17 +145,17 @@ class Entity:
             evaluating=bench.evaluating,
             sample_count=None if self._class_counts is None else sum(self._class_counts),
             class_counts=self._class_counts,
-            waiting=Blobs(home / "waiting"),
-            cache=Blobs(home / "cache", limit=CACHE),
+            waiting=BlobCache(home / "waiting"),
+            cache=BlobCache(home / "cache", limit=CACHE),
             knows=bench.knows,
             forms=own_forms,
         )
         self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
         self._retrieval, self._publisher = ties.retrieval, ties.publisher
-        self._listening = Listening(
+        self._listening = TeacherSelector(
             bench, self.strategy, retrieval=self._retrieval, journal=journal, examined=examined
         )
-        self._mark = Mark(weights=bench.weights())
+        self._mark = Snapshot(weights=bench.weights())
         self._begun = False  # whether a phase has begun
         self._settled = False  # whether what came of it is decided already
         self._counted = False  # whether the registry told how many of our records it has
@@ -232,9 +232,13 @@ class Entity:
         self._meet()
         if not self._begun:
             if self.strategy.common_start and self._journal.state.origin is None:
-                self._run(agree(self._journal, self._bench.architecture, self._retrieval, self._publisher))
+                self._run(
+                    agree_on_initial_checkpoint(
+                        self._journal, self._bench.architecture, self._retrieval, self._publisher
+                    )
+                )
                 self._bench.restore(self._journal.state.weights)
-                self._mark = Mark(weights=self._bench.weights())
+                self._mark = Snapshot(weights=self._bench.weights())
             own = self._known()
         else:
             own = self._known() if self._settled else self._decide(optimizer)
@@ -298,7 +302,9 @@ class Entity:
         search = self.strategy.after(self._situation(own, before))
         if search is not None and search.method is Method.MERGE:
             own = self._merge(search, own)
-        self._mark = Mark(weights=self._bench.weights(), evaluation=own, optimizer=state_of(optimizer))
+        self._mark = Snapshot(
+            weights=self._bench.weights(), evaluation=own, optimizer=copy_optimizer_state(optimizer)
+        )
         report = partial(self._registry.report, self._membership.id, round=journal.state.round, evaluation=own)
         self._line.ask(report, None)
         journal.append("round-ended", {"accuracy": own.accuracy, "checkpoint": None})
@@ -313,11 +319,13 @@ class Entity:
         if before is not None:
             after = own
             weights = self._bench.weights()
-            gate = gated(self.strategy, self._retrieval, start=start, before=before, weights=weights, after=after)
+            gate = keep_or_revert(
+                self.strategy, self._retrieval, start=start, before=before, weights=weights, after=after
+            )
             stays, own, kept = self._run(gate)
             if stays is not weights:
                 self._bench.restore(stays)
-                restore(optimizer, self._mark.optimizer)
+                restore_optimizer(optimizer, self._mark.optimizer)
             if heard:
                 choice = self._listening.choice
                 assert choice is not None, "who was heard was chosen"
@@ -329,10 +337,12 @@ class Entity:
                     after=own if kept else after,
                     kept=kept,
                     own=own,
-                    reason=told(self.strategy, replace(choice, absorbed=heard)),
+                    reason=explanation(self.strategy, replace(choice, absorbed=heard)),
                 )
                 self._record(outcome)
-        self._mark = Mark(weights=self._bench.weights(), evaluation=own, optimizer=state_of(optimizer))
+        self._mark = Snapshot(
+            weights=self._bench.weights(), evaluation=own, optimizer=copy_optimizer_state(optimizer)
+        )
         return own, kept
 
     def _merge(self, search: Search, own: Evaluation) -> Evaluation:
@@ -340,7 +350,7 @@ class Entity:
         journal = self._journal
         situation = self._situation(own, journal.state.previous)
         choice, taught = self._run(self._listening.chosen(search, situation))
-        outcome = self._run(merged(self.strategy, self._retrieval, choice, journal.state, taught))
+        outcome = self._run(absorb_merged(self.strategy, self._retrieval, choice, journal.state, taught))
         if outcome is None:
             return own
         self._bench.restore(outcome.weights)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from kuber.domain.knowledge import ONNX, WEIGHTS
-from kuber.entity.model_adapter import Bench
+from kuber.entity.model_adapter import ModelAdapter
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.onnx_model import check_faithful, export
 from kuber.learning.weights import Weights, dump
@@ -14,10 +14,10 @@ from kuber.learning.weights import Weights, dump
 log = logging.getLogger("kuber")
 
 
-class OwnForms:
+class ExportFormats:
     """Makes the artifacts of what is published. `kinds` are those it makes."""
 
-    def __init__(self, bench: Bench, wanted: Sequence[str] | None, *, name: str) -> None:
+    def __init__(self, bench: ModelAdapter, wanted: Sequence[str] | None, *, name: str) -> None:
         """Without a wish: weights, and a graph where the model can be written as one; if not, a warning says so.
 
         Raises SettingsError when the forms asked for are none, IncompatibleKnowledgeError when they cannot be made.

@@ -5,7 +5,7 @@ from typing import Any
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Architecture
-from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.publisher import Publisher
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import Work
@@ -15,19 +15,21 @@ from kuber.learning.weights import dump
 Steps = Generator[Work, Any, None]
 
 
-def agree(journal: Journal, architecture: Architecture, retrieval: Retrieval, publisher: Publisher) -> Steps:
+def agree_on_initial_checkpoint(
+    journal: Journal, architecture: Architecture, retrieval: Discovery, publisher: Publisher
+) -> Steps:
     """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
     there = next(retrieval.initial_checkpoints(architecture), None) is not None
     # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
     if not there or retrieval.has_published():
         yield from publisher.publish_start()
     # Asked again even so: of several that published at once, all begin from the oldest.
-    if not (yield from _adopt(journal, architecture, retrieval)):
+    if not (yield from _adopt_oldest(journal, architecture, retrieval)):
         yield from publisher.publish_start()
-        yield from _adopt(journal, architecture, retrieval)
+        yield from _adopt_oldest(journal, architecture, retrieval)
 
 
-def _adopt(journal: Journal, architecture: Architecture, retrieval: Retrieval) -> Generator[Work, Any, bool]:
+def _adopt_oldest(journal: Journal, architecture: Architecture, retrieval: Discovery) -> Generator[Work, Any, bool]:
     """Begin from the oldest sound initial checkpoint; False when there is none."""
     for knowledge in retrieval.initial_checkpoints(architecture):
         digest = knowledge.artifacts[WEIGHTS].digest

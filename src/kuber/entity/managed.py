@@ -1,7 +1,7 @@
 """The loop of an entity: seek guides, train, evaluate, decide, share or retrieve, round after round.
 
-`Entity.steps` is a generator. It yields work steps (training, evaluation, distillation) and is sent their results;
-between two of them it decides, on its two ports. Whoever drives it chooses where and when the work is done.
+`ManagedEntity.steps` is a generator. It yields work steps (training, evaluation, distillation) and is sent their
+results; between two of them it decides, on its two ports. Whoever drives it chooses where and when the work is done.
 """
 
 from collections.abc import Callable, Generator
@@ -13,17 +13,17 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Search, Situation, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Outcome, Taught, distilled, guided, merged
+from kuber.entity.absorption import EvaluatedTeachers, Outcome, absorb_distilled, absorb_guided, absorb_merged
 from kuber.entity.hub.publisher import Consents, Forms, as_weights
-from kuber.entity.hub.session import tie
-from kuber.entity.initialization import agree
-from kuber.entity.state.blob_cache import Blobs, Waiting
-from kuber.entity.state.checkpoint import Absorption, Keeper, State
-from kuber.entity.state.event_log import Log
+from kuber.entity.hub.session import open_session
+from kuber.entity.initialization import agree_on_initial_checkpoint
+from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
+from kuber.entity.state.checkpoint import Absorption, CheckpointStore, State
+from kuber.entity.state.event_log import EventSink
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.learner import Guide, Learner, Teacher
-from kuber.entity.work.steps import Learnt, Work, common_evaluation, training
-from kuber.entity.work.weight_store import Housing
+from kuber.entity.work.learner import Guide, Learner, TeacherModel
+from kuber.entity.work.steps import TrainingResult, Work, common_evaluation, training
+from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
 from kuber.signing import Identity
@@ -31,7 +31,7 @@ from kuber.signing import Identity
 Steps = Generator[Work, Any, None]
 
 
-class Entity:
+class ManagedEntity:
     """One independent learner: its data, its model, its identity. Talks to the world through two ports only."""
 
     def __init__(
@@ -44,8 +44,8 @@ class Entity:
         rounds: int,
         registry: Registry,
         vault: Vault,
-        checkpoints: Keeper,
-        log: Log,
+        checkpoints: CheckpointStore,
+        log: EventSink,
         class_counts: tuple[int, ...],
         identity: Identity,
         reports: bool = True,
@@ -53,9 +53,9 @@ class Entity:
         consents: Consents = lambda evaluation, round: True,
         narrow: bool = False,
         forms: Forms = as_weights,
-        waiting: Waiting | None = None,
-        cache: Blobs | None = None,
-        housing: Housing | None = None,
+        waiting: PendingBlobs | None = None,
+        cache: BlobCache | None = None,
+        housing: WeightStore | None = None,
         initial: Callable[[], State],
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists.
@@ -76,7 +76,7 @@ class Entity:
         self.reports = reports
         self._training = False  # whether a local phase is under way
         self._journal = journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
-        ties = tie(
+        ties = open_session(
             journal,
             identity,
             registry=registry,
@@ -121,7 +121,9 @@ class Entity:
             self._log_joined()
             self._journal.save()
         if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
-            yield from agree(self._journal, self.learner.architecture, self._retrieval, self._publisher)
+            yield from agree_on_initial_checkpoint(
+                self._journal, self.learner.architecture, self._retrieval, self._publisher
+            )
             self._journal.save()
         while True:
             state = self._journal.state
@@ -146,7 +148,7 @@ class Entity:
         start, previous = journal.state.weights, journal.state.previous
         phase = self.strategy.local_phase()
         choice: Choice | None = None
-        taught: Taught = ()
+        taught: EvaluatedTeachers = ()
         search = self.strategy.before(self._situation(previous))
         if search is not None:
             choice = self._found(search, previous)
@@ -156,7 +158,7 @@ class Entity:
         guides = self._guides(phase, taught, start, previous)
         generator = journal.state.generator
         try:
-            learnt: Learnt = yield training(self.learner, phase, start, generator, guides)
+            learnt: TrainingResult = yield training(self.learner, phase, start, generator, guides)
         except KnowledgeError as error:  # sound weights can still speak nonsense
             for one, _ in taught:
                 retrieval.refuse(one.knowledge, error.message, 0)
@@ -173,7 +175,7 @@ class Entity:
         own = yield from retrieval.evaluated(learnt.weights, stage="trained")
         absorption, weights = None, learnt.weights
         if choice is not None and taught and previous is not None:
-            outcome = yield from guided(
+            outcome = yield from absorb_guided(
                 self.strategy, retrieval, choice, taught, start=start, before=previous, weights=weights, after=own
             )
             absorption, weights, own = self._absorbed(outcome), outcome.weights, outcome.own
@@ -188,12 +190,12 @@ class Entity:
         self._training = False
 
     def _guides(
-        self, phase: LocalPhase, taught: Taught, start: Weights, previous: Evaluation | None
+        self, phase: LocalPhase, taught: EvaluatedTeachers, start: Weights, previous: Evaluation | None
     ) -> tuple[Guide, ...]:
         """Who speaks in a local phase: those that were sought, and the start model where the phase wants it."""
         guides = [Guide(teacher=teacher, recalls=_recalls(one.evaluation)) for one, teacher in taught]
         if phase.guidance and phase.guidance.own_start and previous is not None:
-            own = Teacher(architecture=self.learner.architecture, weights=start)
+            own = TeacherModel(architecture=self.learner.architecture, weights=start)
             guides.append(Guide(teacher=own, recalls=_recalls(previous)))
         return tuple(guides)
 
@@ -226,7 +228,7 @@ class Entity:
         if search.method is Method.DISTIL:
             return (yield from self._distil(choice))
         taught = yield from self._retrieval.tested(choice.chosen, search.method)
-        return (yield from merged(self.strategy, self._retrieval, choice, self._journal.state, taught))
+        return (yield from absorb_merged(self.strategy, self._retrieval, choice, self._journal.state, taught))
 
     def _found(self, search: Search, own: Evaluation | None) -> Choice:
         """Whom the strategy chooses among what the search finds."""
@@ -245,7 +247,9 @@ class Entity:
             taught = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher
             try:
                 state = self._journal.state
-                return (yield from distilled(self.strategy, self._retrieval, self.learner, state, choice, taught))
+                return (
+                    yield from absorb_distilled(self.strategy, self._retrieval, self.learner, state, choice, taught)
+                )
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self._retrieval.refuse(knowledge, error.message, 0)
                 return None

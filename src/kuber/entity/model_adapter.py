@@ -12,15 +12,15 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
-from kuber.entity.work.learner import Teacher
-from kuber.entity.work.steps import Evaluated, Work
+from kuber.entity.work.learner import TeacherModel
+from kuber.entity.work.steps import EvaluationResult, Work
 from kuber.errors import SettingsError
 from kuber.learning.architectures import make
 from kuber.learning.compatibility import check_fits, known_by_name
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
-from kuber.learning.onnx_model import Portable
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime
-from kuber.learning.teachers import Translated
+from kuber.learning.teachers import LabelMapped
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
 RUNNING = 8  # graphs whose processes are kept
@@ -29,7 +29,7 @@ Validation = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
 Evaluates = Callable[[nn.Module], Evaluation]
 
 
-class Labelled:
+class LabelledData:
     """Samples and their labels, held in memory, in an order of their own."""
 
     def __init__(self, samples: Validation) -> None:
@@ -55,10 +55,10 @@ class Labelled:
 
 def test_set_digest(validation: Validation) -> Digest:
     """The digest of a common test set, for `Task(test_set=...)`; the size of batches has no part in it."""
-    return Labelled(validation).digest
+    return LabelledData(validation).digest
 
 
-class Bench:
+class ModelAdapter:
     """The model of an entity whose loop is its own, and what it takes to evaluate and to listen to others."""
 
     def __init__(
@@ -75,9 +75,9 @@ class Bench:
             raise SettingsError("An entity needs either validation data or a function that evaluates a model.")
         self.model = model
         self.task = task
-        self.labelled = None if validation is None else Labelled(validation)
+        self.labelled = None if validation is None else LabelledData(validation)
         self._evaluates = evaluates
-        self._graphs: dict[tuple[bytes, tuple[int, ...], int], Portable] = {}  # the least lately used first
+        self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # the least lately used first
         self._digest = None if self.labelled is None else self.labelled.digest
         if self.labelled is not None:
             self._check(self.labelled)
@@ -90,7 +90,7 @@ class Bench:
 
     def weights(self) -> Weights:
         """A copy of the model's; none of an ONNX graph."""
-        return {} if isinstance(self.model, Portable) else weights_of(self.model)
+        return {} if isinstance(self.model, OnnxModel) else weights_of(self.model)
 
     def restore(self, weights: Weights) -> None:
         """Put weights back into the model."""
@@ -101,7 +101,7 @@ class Bench:
         """Whether weights of this architecture can be run here."""
         return architecture == self.architecture or known_by_name(architecture)
 
-    def speaker(self, teacher: Teacher, task: Task) -> nn.Module:
+    def speaker(self, teacher: TeacherModel, task: Task) -> nn.Module:
         """A teacher's network in our labels, frozen, on our device."""
         network = self._network(teacher, task).to(self.device)
         network.requires_grad_(False)
@@ -109,16 +109,16 @@ class Bench:
         if teacher.graph is None and teacher.task is not None and self.labelled is not None:
             check_fits(network, self.labelled.x[:1].to(self.device), classes=task.classes)
         if task.labels != self.task.labels:
-            network = Translated(network, theirs=task.labels, ours=self.task.labels)
+            network = LabelMapped(network, theirs=task.labels, ours=self.task.labels)
         return network
 
-    def evaluating(self, weights: Weights, teacher: Teacher | None) -> Work:
+    def evaluating(self, weights: Weights, teacher: TeacherModel | None) -> Work:
         """The work of an evaluation of our model with these weights, or of a teacher in our labels."""
         if teacher is not None:
             return self._work(self.speaker(teacher, teacher.task or self.task), strict=True)
         if not weights:
             return self._work(self.model, strict=False)
-        ours = Teacher(architecture=self.architecture, weights=weights)
+        ours = TeacherModel(architecture=self.architecture, weights=weights)
         return self._work(self.speaker(ours, self.task), strict=False)
 
     def evaluate(self, network: nn.Module, *, strict: bool = False) -> Evaluation:
@@ -137,15 +137,15 @@ class Bench:
         )
 
     def _work(self, network: nn.Module, *, strict: bool) -> Work:
-        def function(progress: Callable[[float], None]) -> Evaluated:
+        def function(progress: Callable[[float], None]) -> EvaluationResult:
             start = time.perf_counter()
             evaluation = self.evaluate(network, strict=strict)
             progress(1.0)
-            return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)
+            return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
         return Work(function=function, arguments={}, cost=0.0)
 
-    def _network(self, teacher: Teacher, task: Task) -> nn.Module:
+    def _network(self, teacher: TeacherModel, task: Task) -> nn.Module:
         if teacher.graph is not None:
             return self._running(teacher.graph, task)
         if teacher.architecture == self.architecture:
@@ -155,16 +155,16 @@ class Bench:
         network.load_state_dict(teacher.weights)
         return network
 
-    def _running(self, graph: bytes, task: Task) -> Portable:
+    def _running(self, graph: bytes, task: Task) -> OnnxModel:
         """A graph as a network. Starting its process takes long: it is evaluated first, and then spoken with."""
         key = graph, task.input_shape, task.classes  # two records may tell of one graph differently
-        found = self._graphs.pop(key, None) or Portable(graph, input_shape=task.input_shape, classes=task.classes)
+        found = self._graphs.pop(key, None) or OnnxModel(graph, input_shape=task.input_shape, classes=task.classes)
         self._graphs[key] = found
         if len(self._graphs) > RUNNING:
             del self._graphs[next(iter(self._graphs))]  # its process ends when nobody else has it
         return found
 
-    def _check(self, labelled: Labelled) -> None:
+    def _check(self, labelled: LabelledData) -> None:
         task = self.task
         if tuple(labelled.x.shape[1:]) != task.input_shape:
             raise SettingsError(
@@ -178,7 +178,7 @@ class Bench:
 
 
 def _architecture(model: nn.Module, name: str | None, arguments: dict[str, Argument] | None) -> Architecture:
-    if isinstance(model, Portable):
+    if isinstance(model, OnnxModel):
         return Architecture(name=name or "onnx", arguments=arguments or {}, manifest={})
     weights = weights_of(model)
     manifest = manifest_of(weights)

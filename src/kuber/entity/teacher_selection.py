@@ -6,19 +6,19 @@ from typing import Any
 
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Search, Situation, Strategy
-from kuber.entity.absorption import Taught
-from kuber.entity.hub.discovery import Retrieval
-from kuber.entity.model_adapter import Bench
+from kuber.entity.absorption import EvaluatedTeachers
+from kuber.entity.hub.discovery import Discovery
+from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import Work
 from kuber.learning.teachers import Teacher, Teachers
 
 
-class Listening:
+class TeacherSelector:
     """The teachers of the phase that is under way."""
 
     def __init__(
-        self, bench: Bench, strategy: Strategy, *, retrieval: Retrieval, journal: Journal, examined: int
+        self, bench: ModelAdapter, strategy: Strategy, *, retrieval: Discovery, journal: Journal, examined: int
     ) -> None:
         """Without a common test set, `examined` candidates at most are pulled to be looked at."""
         self._bench = bench
@@ -33,7 +33,7 @@ class Listening:
         """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
         self.teachers = Teachers(classes=self._bench.task.classes)
         search = self._strategy.before(situation) or self._strategy.after(situation)
-        taught: Taught = ()
+        taught: EvaluatedTeachers = ()
         if search is not None and search.method is not Method.MERGE:
             self.choice, taught = yield from self.chosen(search, situation)
         guidance = self._strategy.local_phase().guidance or Guidance()
@@ -53,7 +53,7 @@ class Listening:
         )
         return self.teachers
 
-    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, tuple[Choice, Taught]]:
+    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, tuple[Choice, EvaluatedTeachers]]:
         """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
         retrieval = self._retrieval
         candidates = retrieval.candidates(search)

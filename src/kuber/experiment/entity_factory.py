@@ -11,12 +11,12 @@ from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
 from kuber.domain.ports import Registry, Vault
 from kuber.entity.hub.publisher import Consents, Forms, as_weights
-from kuber.entity.managed import Entity
-from kuber.entity.state.blob_cache import Blobs, Waiting
-from kuber.entity.state.checkpoint import Keeper, initial_state
-from kuber.entity.state.event_log import Log
+from kuber.entity.managed import ManagedEntity
+from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
+from kuber.entity.state.checkpoint import CheckpointStore, initial_state
+from kuber.entity.state.event_log import EventSink
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.weight_store import Housing
+from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
@@ -28,9 +28,9 @@ from kuber.settings import Settings
 from kuber.signing import Identity
 
 
-def waiting_blobs(folder: Path) -> Blobs:
+def waiting_blobs(folder: Path) -> BlobCache:
     """Where an entity, whose folder this is, keeps weights that wait for the vault."""
-    return Blobs(folder / "waiting")
+    return BlobCache(folder / "waiting")
 
 
 def entity_folder(folder: Path, index: int) -> Path:
@@ -79,17 +79,17 @@ def make_entity(
     runtime: Runtime,
     registry: Registry,
     vault: Vault,
-    checkpoints: Keeper,
-    log: Log,
+    checkpoints: CheckpointStore,
+    log: EventSink,
     identity: Identity,
     ask: Consents | None = None,
-    waiting: Waiting | None = None,
-    cache: Blobs | None = None,
+    waiting: PendingBlobs | None = None,
+    cache: BlobCache | None = None,
     forms: Forms = as_weights,
     life: Callable[[], str] = lambda: uuid.uuid4().hex,
-    housing: Housing | None = None,
+    housing: WeightStore | None = None,
     start: Callable[[Architecture, int], Weights] = initial_weights,
-) -> Entity:
+) -> ManagedEntity:
     """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
 
     `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
@@ -97,7 +97,7 @@ def make_entity(
     round, of an architecture and a seed.
     """
     settings = scene.settings
-    return Entity(
+    return ManagedEntity(
         str(index),
         task=scene.task,
         learner=make_learner(scene, index, runtime),

@@ -12,7 +12,7 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import FORWARD_COST, Evaluated, Progress, Work
+from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Work
 from kuber.experiment.engines import Engine
 from kuber.experiment.held_out import BETWEEN
 from kuber.experiment.scenario import Scenario
@@ -46,7 +46,7 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class RoundMetrics:
     """One entity at the end of one round."""
 
     entity: int
@@ -56,7 +56,7 @@ class Standing:
     evaluation: Evaluation  # on the held-out test set, or between the first and the last round on a part of it
 
 
-class Ledger:
+class MetricsRecorder:
     """Takes the models as they come and evaluates them, on the held-out test set, beside the work of the method.
 
     Nothing here flows back: a method hands models in and is given nothing.
@@ -82,8 +82,8 @@ class Ledger:
             part = part.take(stratified(part.labels, BETWEEN, seed=0)[0])
         self._whole, self._part = scene.held_out, part
         self._digests = {samples.part + str(len(samples)): samples.digest() for samples in (self._whole, part)}
-        self._pending: list[tuple[int, int, float, Account, Future[Evaluated]]] = []
-        self._latest: tuple[int, list[Weights], Future[Evaluated]] | None = None
+        self._pending: list[tuple[int, int, float, Account, Future[EvaluationResult]]] = []
+        self._latest: tuple[int, list[Weights], Future[EvaluationResult]] | None = None
 
     def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None:
         """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round.
@@ -96,10 +96,12 @@ class Ledger:
         self._pending.append((entity, round, time, account, self._latest[2]))
         self._on_round()
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[RoundMetrics]:
         """Every round of every entity, by round; waits for the last evaluation."""
         found = [
-            Standing(entity=entity, round=round, time=time, account=account, evaluation=future.result().evaluation)
+            RoundMetrics(
+                entity=entity, round=round, time=time, account=account, evaluation=future.result().evaluation
+            )
             for entity, round, time, account, future in self._pending
         ]
         return sorted(found, key=lambda standing: (standing.round, standing.entity))
@@ -114,7 +116,7 @@ class Ledger:
 
 def evaluate_together(
     learner: Learner, models: list[Weights], samples: Samples, test_set: Digest, *, progress: Progress
-) -> Evaluated:
+) -> EvaluationResult:
     """The evaluation of one model, or of the mean of several models' logits."""
     start = time.perf_counter()
     batches = learner.ordered_batches
@@ -133,7 +135,7 @@ def evaluate_together(
         correct, total = (torch.bincount(of, minlength=learner.classes).tolist() for of in (right, labels))
         evaluation = Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
     progress(1.0)
-    return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)
+    return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
 
 def _same(some: list[Weights], others: list[Weights]) -> bool:

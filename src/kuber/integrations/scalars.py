@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kuber.domain.event import Event
-from kuber.entity.state.event_log import FILE_NAME, Tail
+from kuber.entity.state.event_log import FILE_NAME, EventTail
 from kuber.errors import SettingsError
 
 ACCURACY = "accuracy"  # on the common test set, at the end of a round
@@ -66,7 +66,7 @@ def looks(run_dir: Path, *, follow: bool = False, pause: float = PAUSE) -> Itera
 
 
 def _looks(path: Path, follow: bool, pause: float) -> Iterator[list[Event]]:
-    tail, ended = Tail(path), False
+    tail, ended = EventTail(path), False
     while True:
         try:
             events = tail.read()

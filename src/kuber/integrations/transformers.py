@@ -41,7 +41,7 @@ class Logits(nn.Module):
         return F.pad(ids, (0, length - ids.shape[1]), value=self.pad)
 
 
-class KUberCallback(TrainerCallback):
+class KUberTrainerCallback(TrainerCallback):
     """Lets an entity decide between epochs, and adds what its teachers say to the loss that the model gives."""
 
     def __init__(self, entity: Entity, *, every: int = 1, weight: float = 1.0) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def combined(
+def ensemble_log_probs(
     spoken: Sequence[Tensor], competences: Sequence[Tensor], *, temperature: float, sharpness: float
 ) -> Tensor:
     """What several teachers say together about each sample, as log-probabilities softened by `temperature`.
@@ -45,7 +45,7 @@ def not_true_distillation(student: Tensor, spoken: Tensor, labels: Tensor, *, te
     others = torch.ones_like(student, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), False)
     shape = len(student), student.shape[1] - 1
     # Softening shrinks gradients by 1/T²; restore their scale against the loss on the labels.
-    return temperature**2 * heeding(student[others].view(shape) / temperature, spoken[others].view(shape))
+    return temperature**2 * masked_kl(student[others].view(shape) / temperature, spoken[others].view(shape))
 
 
 def guide_loss(student: Tensor, spoken: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
@@ -55,10 +55,10 @@ def guide_loss(student: Tensor, spoken: Tensor, labels: Tensor, *, temperature: 
     """
     if student.shape[1] > 2:
         return not_true_distillation(student, spoken, labels, temperature=temperature)
-    return temperature**2 * heeding(student / temperature, spoken)
+    return temperature**2 * masked_kl(student / temperature, spoken)
 
 
-def heeding(student: Tensor, spoken: Tensor) -> Tensor:
+def masked_kl(student: Tensor, spoken: Tensor) -> Tensor:
     """KL(teacher || student), mean over the batch, over the classes that the teacher does not put at minus infinity.
 
     Both are logits of shape (batch, classes), softened already. A row in which nothing is known adds nothing.

@@ -27,7 +27,7 @@ def logits(network: nn.Module, batches: Iterable[tuple[Tensor, ...]], *, runtime
             with runtime.autocast():
                 rows.append(network(x).float().cpu())
     said = torch.cat(rows)
-    if not speaks_sense(said):
+    if not has_valid_logits(said):
         raise CorruptKnowledgeError(_NONSENSE)
     return said
 
@@ -53,7 +53,7 @@ def evaluate(
         for x, y, *_ in batches:
             with runtime.autocast():
                 said = network(x)
-            if strict and not speaks_sense(said):
+            if strict and not has_valid_logits(said):
                 raise CorruptKnowledgeError(_NONSENSE)
             right = said.argmax(1) == y
             total += torch.bincount(y, minlength=classes)
@@ -61,7 +61,7 @@ def evaluate(
     return Evaluation(test_set=test_set, correct=tuple(correct.tolist()), total=tuple(total.tolist()))
 
 
-def speaks_sense(said: Tensor) -> bool:
+def has_valid_logits(said: Tensor) -> bool:
     """Whether logits, shape (samples, classes), are numbers; minus infinity is said of a class that is not known."""
     return bool(((said < torch.inf) & (said.amax(1, keepdim=True) > -torch.inf)).all())
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kuber.learning.ensembling import heeding
+from kuber.learning.ensembling import masked_kl
 from kuber.learning.training import Loss, Training
 
 
@@ -31,7 +31,7 @@ def distillation_loss(
     arXiv 1503.02531, section 2. Classes of which the teacher says minus infinity, since it does not know them, have
     no part in KL. Without labels it is the second part alone, unweighted.
     """
-    soft = heeding(student / temperature, teacher / temperature)
+    soft = masked_kl(student / temperature, teacher / temperature)
     if labels is None:
         return temperature**2 * soft
     hard = F.cross_entropy(student, labels)

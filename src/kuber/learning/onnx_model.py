@@ -40,7 +40,7 @@ class GraphLimits:
     seconds: float = 30.0  # for one batch
 
 
-class Portable(nn.Module):
+class OnnxModel(nn.Module):
     """An ONNX graph as a network: takes a batch, gives its logits, shape (batch, classes), on the batch's device.
 
     Its process runs from here until this object goes. No gradient flows through it. Raises CorruptKnowledgeError
@@ -150,7 +150,7 @@ def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dty
     answers otherwise than the network.
     """
     check_installed()
-    if isinstance(network, Portable):
+    if isinstance(network, OnnxModel):
         return network.graph
     first = next(iter(network.parameters()), torch.zeros(()))
     training, file = network.training, io.BytesIO()
@@ -182,7 +182,7 @@ def check_faithful(network: nn.Module, graph: bytes, x: Tensor, *, classes: int)
     """IncompatibleKnowledgeError unless the graph answers a batch as the network does."""
     training = network.training
     network.eval()
-    portable = Portable(graph, input_shape=tuple(x.shape[1:]), classes=classes)
+    portable = OnnxModel(graph, input_shape=tuple(x.shape[1:]), classes=classes)
     try:
         with torch.no_grad():
             ours, its = network(x).float(), portable(x)

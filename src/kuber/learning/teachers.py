@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KnowledgeError
-from kuber.learning.ensembling import combined, guide_loss
-from kuber.learning.evaluation import speaks_sense
+from kuber.learning.ensembling import ensemble_log_probs, guide_loss
+from kuber.learning.evaluation import has_valid_logits
 
 log = logging.getLogger("kuber")
 
 
-class Translated(nn.Module):
+class LabelMapped(nn.Module):
     """A network whose classes are told in the student's order: minus infinity for those that it does not know."""
 
     def __init__(self, network: nn.Module, *, theirs: Sequence[str], ours: Sequence[str]) -> None:
@@ -104,7 +104,7 @@ class Teachers(Sequence[Teacher]):
         for teacher in list(self._members):
             try:
                 said = teacher.network(x).float()
-                sound = speaks_sense(said)
+                sound = has_valid_logits(said)
                 reason = "It answers with values that are not finite."
             except KnowledgeError as error:
                 sound, reason = False, error.message
@@ -120,4 +120,4 @@ class Teachers(Sequence[Teacher]):
                 self.heard.append(teacher.knowledge)
         if not spoken:
             return torch.full((len(x), self._classes), -torch.inf, device=x.device)
-        return combined(spoken, competences, temperature=self.temperature, sharpness=self._sharpness)
+        return ensemble_log_probs(spoken, competences, temperature=self.temperature, sharpness=self._sharpness)

@@ -25,7 +25,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
+class TrainingStats:
     """What a training cost and where it ended."""
 
     samples: int  # a gradient step was taken on, counted once an epoch
@@ -41,7 +41,7 @@ def train(
     loss: Loss = F.cross_entropy,
     penalty: Callable[[], Tensor] | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Trained:
+) -> TrainingStats:
     """Train a network in place with a new optimizer; `epoch` makes the batches of one epoch.
 
     `penalty`, a scalar of the network as it is, is added to the loss of each batch.
@@ -82,7 +82,7 @@ def train(
     # The last step of all has no loss after it that would tell.
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise DivergedError("Training diverged in the end: a weight is not finite; try a smaller learning_rate.")
-    return Trained(samples=done, loss=mean)
+    return TrainingStats(samples=done, loss=mean)
 
 
 def proximal(network: nn.Module, mu: float) -> Callable[[], Tensor]:

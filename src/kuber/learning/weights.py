@@ -71,15 +71,15 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise CorruptKnowledgeError(f"The weights hold a value that is not finite, in {name}.")
-    return weights if manifest == told else widened(weights)
+    return weights if manifest == told else to_float32(weights)
 
 
-def narrowed(weights: Weights) -> Weights:
+def to_bfloat16(weights: Weights) -> Weights:
     """The weights as they may travel: bfloat16 for float32, half the bytes and 8 bits of mantissa."""
     return _cast(weights, torch.float32, torch.bfloat16)
 
 
-def widened(weights: Weights) -> Weights:
+def to_float32(weights: Weights) -> Weights:
     """Narrowed weights, as they are used."""
     return _cast(weights, torch.bfloat16, torch.float32)
 

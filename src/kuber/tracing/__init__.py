@@ -14,7 +14,7 @@ from kuber.errors import SettingsError
 STOP_SECONDS = 3.0  # that a collector gets for the last spans
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-UNHEARD = "/healthz$,/metrics$"  # asked every few seconds, by machines
+UNTRACED_URLS = "/healthz$,/metrics$"  # asked every few seconds, by machines
 
 _provider: Any = None  # of this process, while it is traced
 
@@ -73,7 +73,7 @@ def follow_requests(app: Any) -> None:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
         FastAPIInstrumentor.instrument_app(
-            app, tracer_provider=_provider, excluded_urls=UNHEARD, exclude_spans=["receive", "send"]
+            app, tracer_provider=_provider, excluded_urls=UNTRACED_URLS, exclude_spans=["receive", "send"]
         )
 
 

@@ -34,11 +34,11 @@ def provider_for(service: str) -> TracerProvider:
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": service})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(Discreet(OTLPSpanExporter())))
+    provider.add_span_processor(BatchSpanProcessor(RedactingExporter(OTLPSpanExporter())))
     return provider
 
 
-class Discreet(SpanExporter):
+class RedactingExporter(SpanExporter):
     """Hands spans on to another exporter with what is SHOWN, and without statements that no request asked for."""
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -46,7 +46,7 @@ class Discreet(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Hand these on."""
-        told = [_bare(span) for span in spans if not _of_nobody(span)]
+        told = [_redact(span) for span in spans if not _without_request(span)]
         return self._exporter.export(told) if told else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -56,12 +56,12 @@ class Discreet(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-def _of_nobody(span: ReadableSpan) -> bool:
+def _without_request(span: ReadableSpan) -> bool:
     """A statement outside of a request, such as those of a collection."""
     return span.parent is None and any(name.startswith("db.") for name in span.attributes or ())
 
 
-def _bare(span: ReadableSpan) -> ReadableSpan:
+def _redact(span: ReadableSpan) -> ReadableSpan:
     return ReadableSpan(
         name=span.name.partition(" ")[0] if span.kind is SpanKind.CLIENT else span.name,  # a verb, of HTTP or SQL
         context=span.context,

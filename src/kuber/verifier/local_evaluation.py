@@ -19,7 +19,7 @@ from kuber.domain.ports import Vault
 from kuber.errors import DatasetError
 from kuber.learning.compatibility import runnable_form
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
-from kuber.learning.onnx_model import Portable
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.weights import load
 
@@ -48,7 +48,7 @@ def appraise(
     )
     blob = vault.get(knowledge.artifacts[form].digest)
     network = (
-        Portable(blob, input_shape=task.input_shape, classes=task.classes)
+        OnnxModel(blob, input_shape=task.input_shape, classes=task.classes)
         if form == ONNX
         else build(knowledge.architecture, load(blob, knowledge.architecture), runtime)
     )

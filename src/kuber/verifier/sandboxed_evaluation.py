@@ -30,7 +30,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
+class EvaluationJob:
     """A model and the samples it is evaluated on; picklable."""
 
     architecture: Architecture
@@ -41,7 +41,7 @@ class Trial:
     classes: int
 
 
-def run(trial: Trial, limits: Limits) -> Evaluation:
+def run(trial: EvaluationJob, limits: Limits) -> Evaluation:
     """What the model answers. Raises CorruptKnowledgeError when it is unsound or answers nonsense, and
     IncompatibleKnowledgeError when it cannot be run within the limits."""
     context = multiprocessing.get_context("spawn")
@@ -66,7 +66,7 @@ def run(trial: Trial, limits: Limits) -> Evaluation:
     return answer
 
 
-def _evaluate(trial: Trial, limits: Limits, answer: Connection) -> None:
+def _evaluate(trial: EvaluationJob, limits: Limits, answer: Connection) -> None:
     torch.set_num_threads(1)
     confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds)
     runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=len(trial.samples.shape) == 3)

@@ -15,10 +15,10 @@ from kuber.domain.verification import Verification
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.settings import Settings
 from kuber.verifier.sandboxed_evaluation import Limits
-from kuber.verifier.verifier import Examiner, Yardstick
+from kuber.verifier.verifier import VerificationSet, Verifier
 
 
-def verify_for_ever(
+def run_verifier(
     settings: Settings,
     *,
     registry: str,
@@ -45,7 +45,7 @@ def verify_for_ever(
     ):
         registry_port.check()
         vault_port.check()
-        examiner = Examiner(yardstick, registry=registry_port, vault=vault_port, limits=limits)
+        examiner = Verifier(yardstick, registry=registry_port, vault=vault_port, limits=limits)
         if pause is None:
             examiner.examine_pending(tell)
             return
@@ -62,7 +62,7 @@ def verify_for_ever(
                 time.sleep(pause)
 
 
-def yardstick_of(settings: Settings, secret_set: Path | None, say: Callable[[str], None]) -> Yardstick:
+def yardstick_of(settings: Settings, secret_set: Path | None, say: Callable[[str], None]) -> VerificationSet:
     """The task of the data set, and the samples to examine with."""
     dataset, task, common = common_task(settings, verify=True, say=say)
     samples = common
@@ -75,7 +75,7 @@ def yardstick_of(settings: Settings, secret_set: Path | None, say: Callable[[str
                 f"{secret_set} has samples of shape {theirs} in {len(own.labels)} classes; "
                 f"those of {dataset.name} have shape {ours} in {task.classes}."
             )
-    return Yardstick(
+    return VerificationSet(
         task=task,
         samples=samples,
         test_set=samples.digest(),

@@ -15,15 +15,15 @@ from kuber.domain.verification import Standing, Verification, verdict
 from kuber.errors import ConflictError, CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.compatibility import runnable_form
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
-from kuber.learning.onnx_model import GraphLimits, Portable
+from kuber.learning.onnx_model import GraphLimits, OnnxModel
 from kuber.learning.runtime import Runtime
-from kuber.verifier.sandboxed_evaluation import Limits, Trial, run
+from kuber.verifier.sandboxed_evaluation import EvaluationJob, Limits, run
 
 PAGE = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Yardstick:
+class VerificationSet:
     """What claims are measured by: a task, and samples that nobody trained on."""
 
     task: Task
@@ -32,10 +32,10 @@ class Yardstick:
     normalisation: Normalisation
 
 
-class Examiner:
+class Verifier:
     """Re-evaluates the knowledge of one task, each model in a process of its own."""
 
-    def __init__(self, yardstick: Yardstick, *, registry: Registry, vault: Vault, limits: Limits) -> None:
+    def __init__(self, yardstick: VerificationSet, *, registry: Registry, vault: Vault, limits: Limits) -> None:
         """`registry` is asked with the verifier's token."""
         self._yardstick = yardstick
         self._registry = registry
@@ -80,7 +80,7 @@ class Examiner:
 
     def _as_weights(self, knowledge: Knowledge, data: bytes) -> Evaluation:
         yardstick = self._yardstick
-        trial = Trial(
+        trial = EvaluationJob(
             architecture=knowledge.architecture,
             weights=data,
             samples=yardstick.samples,
@@ -92,7 +92,7 @@ class Examiner:
 
     def _as_graph(self, data: bytes) -> Evaluation:
         yardstick, task, limits = self._yardstick, self._yardstick.task, self._limits
-        graph = Portable(
+        graph = OnnxModel(
             data,
             input_shape=task.input_shape,
             classes=task.classes,

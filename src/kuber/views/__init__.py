@@ -7,19 +7,19 @@ from kuber.views.comparison import (
     ComparisonResult,
     Difference,
     Point,
-    Row,
+    ResultRow,
     Section,
     Spread,
     Summary,
 )
 from kuber.views.delivery import DeliveryView, HubDelivery, absorption
-from kuber.views.exchange import Exchange, exchanges
+from kuber.views.exchange import EntityExchange, exchanges
 from kuber.views.formatting import ago, duration, natural, percent, points, printable, size, sparkline
 from kuber.views.groups import GroupView, groups_of
 from kuber.views.hub import HubEntity, HubView
 from kuber.views.result import EntityResult, RunResult, mean_by_round, parsed
-from kuber.views.run import EntityView, Mark, RunView, Stopwatch
-from kuber.views.run_diff import Contrast, Curve, contrast, curves
+from kuber.views.run import CurveMark, EntityView, RunView, Stopwatch
+from kuber.views.run_diff import Curve, RunDiff, curves, diff_runs
 from kuber.views.run_index import (
     LOCK_FILE,
     NAMED,
@@ -42,20 +42,20 @@ __all__ = [
     "SETTINGS_FILE",
     "ComparisonPlan",
     "ComparisonResult",
-    "Contrast",
     "Curve",
+    "CurveMark",
     "DeliveryView",
     "Difference",
+    "EntityExchange",
     "EntityResult",
     "EntityView",
-    "Exchange",
     "GroupView",
     "HubDelivery",
     "HubEntity",
     "HubView",
-    "Mark",
     "Point",
-    "Row",
+    "ResultRow",
+    "RunDiff",
     "RunResult",
     "RunView",
     "Section",
@@ -65,8 +65,8 @@ __all__ = [
     "Summary",
     "absorption",
     "ago",
-    "contrast",
     "curves",
+    "diff_runs",
     "duration",
     "exchanges",
     "groups_of",

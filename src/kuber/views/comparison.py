@@ -27,7 +27,7 @@ class Point:
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class ResultRow:
     """One method on one seed, after its last round. Accuracies on the held-out test set, 0 to 1."""
 
     strategy: str
@@ -116,7 +116,7 @@ class ComparisonResult:
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     rounds: int
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     summary: tuple[Summary, ...]
 
     def to_json(self) -> str:
@@ -164,7 +164,7 @@ class ComparisonResult:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Stored:
     settings: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     summary: tuple[Summary, ...]
 
 

@@ -8,7 +8,7 @@ from kuber.views.run import RunView
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Exchange:
+class EntityExchange:
     """What one entity gave and took. Gains are differences of accuracy on the common test set, 1 is 100 points."""
 
     entity: str  # name
@@ -20,7 +20,7 @@ class Exchange:
     gave: float  # the same of those that it taught, shared equally among the publishers
 
 
-def exchanges(view: RunView) -> list[Exchange]:
+def exchanges(view: RunView) -> list[EntityExchange]:
     """What every entity of the view gave and took, in their order.
 
     The gains of all add up to what all gave, unless a teacher is not in the view.
@@ -42,7 +42,7 @@ def exchanges(view: RunView) -> list[Exchange]:
                 taught[name] += 1
                 gave[name] += one.share
     return [
-        Exchange(
+        EntityExchange(
             entity=name,
             shared=entity.published,
             taught=taught[name],

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sheet(Generic[T]):
+class RowPage(Generic[T]):
     """The rows of one page; `page` is the nearest one that exists."""
 
     rows: tuple[T, ...]
@@ -17,9 +17,9 @@ class Sheet(Generic[T]):
     pages: int
 
 
-def sheet(rows: Sequence[T], *, page: int, size: int) -> Sheet[T]:
+def paginate(rows: Sequence[T], *, page: int, size: int) -> RowPage[T]:
     """The rows of this page, counted from 1, of pages of so many rows; of nothing there is one empty page."""
     pages = max(1, -(-len(rows) // size))
     page = min(max(1, page), pages)
     start = (page - 1) * size
-    return Sheet(rows=tuple(rows[start : start + size]), total=len(rows), page=page, pages=pages)
+    return RowPage(rows=tuple(rows[start : start + size]), total=len(rows), page=page, pages=pages)

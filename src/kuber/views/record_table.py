@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from kuber.domain.verification import Standing
 from kuber.views.formatting import natural
-from kuber.views.pagination import Sheet, sheet
+from kuber.views.pagination import RowPage, paginate
 
 Column = Literal["time", "name", "task", "architecture", "round", "claimed", "found", "bytes"]
 Which = Literal["shelved", "pending", "verified", "unverifiable", "quarantined", "withdrawn", "all"]
@@ -48,7 +48,7 @@ class HubRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class RecordFilter:
     """What a reader wants to see of the table."""
 
     text: str = ""  # every word of it is part of a name, or how the id begins or ends
@@ -61,7 +61,7 @@ class Wanted:
     size: int = 25  # rows of a page
 
 
-def shelf(records: Iterable[HubRecord], wanted: Wanted) -> Sheet[HubRecord]:
+def filter_records(records: Iterable[HubRecord], wanted: RecordFilter) -> RowPage[HubRecord]:
     """One page of the records that are wanted. Those without a value in the sorted column come last."""
     words = wanted.text.casefold().split()
     kept = [
@@ -75,7 +75,7 @@ def shelf(records: Iterable[HubRecord], wanted: Wanted) -> Sheet[HubRecord]:
     value = _VALUES[wanted.sort]
     told = [one for one in kept if value(one) is not None]
     ordered = sorted(told, key=value, reverse=wanted.descending) + [one for one in kept if value(one) is None]
-    return sheet(ordered, page=wanted.page, size=wanted.size)
+    return paginate(ordered, page=wanted.page, size=wanted.size)
 
 
 _VALUES: dict[Column, Callable[[HubRecord], Any]] = {

@@ -27,7 +27,7 @@ State = Literal[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
+class CurveMark:
     """A round in which an entity shared or retrieved."""
 
     round: int
@@ -82,7 +82,7 @@ class EntityView:
     accuracy: float | None = None  # the latest on the common test set, 0 to 1
     history: list[tuple[int, float]] = field(default_factory=list)  # (round, that accuracy at its end)
     recalls: tuple[float | None, ...] = ()  # of each class on the common test set, at the end of its latest round
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[CurveMark] = field(default_factory=list)
     deliveries: list[DeliveryView] = field(default_factory=list)
     published: int = 0
     records: dict[str, int] = field(default_factory=dict)  # knowledge id -> the round it was published in
@@ -126,7 +126,9 @@ class EntityView:
                 if detail["knowledge"] not in self.records:  # else it was sent again after a crash
                     self.published += 1
                     self.records[detail["knowledge"]] = event.round
-                    self.marks.append(Mark(round=event.round, accuracy=self._now(), kind="share", publisher=None))
+                    self.marks.append(
+                        CurveMark(round=event.round, accuracy=self._now(), kind="share", publisher=None)
+                    )
             case "sought":
                 self.state = "retrieving"
             case "pulled":
@@ -188,7 +190,7 @@ class EntityView:
         self.samples_forward += detail["forward"]
         self.accuracy = delivery.after if delivery.kept else delivery.before
         self.marks.extend(
-            Mark(round=event.round, accuracy=self.accuracy, kind="retrieve", publisher=publisher)
+            CurveMark(round=event.round, accuracy=self.accuracy, kind="retrieve", publisher=publisher)
             for publisher in delivery.publishers
         )
 

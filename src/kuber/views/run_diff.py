@@ -13,7 +13,7 @@ _OF_EACH = ("strategy", "seed")  # settings that a comparison takes from its pla
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Contrast:
+class RunDiff:
     """The settings of several runs; a setting that was not given counts with its default."""
 
     common: Mapping[str, Any]
@@ -29,13 +29,13 @@ class Curve:
     means: tuple[float, ...]  # held-out accuracy at the end of each round, mean over entities and seeds; 0 to 1
 
 
-def contrast(runs: Sequence[StoredRun]) -> Contrast:
+def diff_runs(runs: Sequence[StoredRun]) -> RunDiff:
     """What these runs were told, in the order of the settings."""
     told = [_told(run) for run in runs]
     names = list(dict.fromkeys(name for settings in told for name in settings))
     values = {name: tuple(settings.get(name) for settings in told) for name in names}
     common = {name: found[0] for name, found in values.items() if all(one == found[0] for one in found)}
-    return Contrast(common=common, differing={name: values[name] for name in names if name not in common})
+    return RunDiff(common=common, differing={name: values[name] for name in names if name not in common})
 
 
 def curves(runs: Sequence[StoredRun]) -> list[Curve]:

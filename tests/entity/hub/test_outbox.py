@@ -7,7 +7,7 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
-from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
 from kuber.entity.work.steps import evaluate_commonly
@@ -223,7 +223,7 @@ def test_what_was_pulled_is_not_asked_for_again(world, hub):
 
 
 def test_blobs_keep_to_their_limit_and_drop_the_least_lately_used(tmp_path):
-    blobs = Blobs(tmp_path / "blobs", limit=25)
+    blobs = BlobCache(tmp_path / "blobs", limit=25)
     data = [bytes([number]) * 10 for number in range(3)]
     first, second, third = map(Digest.of, data)
     blobs.keep(first, data[0])
@@ -236,7 +236,7 @@ def test_blobs_keep_to_their_limit_and_drop_the_least_lately_used(tmp_path):
 
 
 def test_a_damaged_blob_is_not_given(tmp_path):
-    blobs = Blobs(tmp_path / "blobs")
+    blobs = BlobCache(tmp_path / "blobs")
     digest = Digest.of(b"whole")
     blobs.keep(digest, b"whole")
     (tmp_path / "blobs" / digest.hex).write_bytes(b"whale")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kuber.entity.state.event_log import EventLog, Tail, read_events, rewind
+from kuber.entity.state.event_log import EventLog, EventTail, read_events, rewind
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def test_what_was_appended_is_read_back(path):
 
 
 def test_a_tail_sees_only_new_and_only_whole_lines(path):
-    tail = Tail(path)
+    tail = EventTail(path)
     assert tail.read() == []
     write(path, "0", range(2))
     assert [event.seq for event in tail.read()] == [0, 1]

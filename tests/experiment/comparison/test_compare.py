@@ -16,7 +16,7 @@ import pytest
 from kuber.cli.compare import parse_seeds
 from kuber.domain.strategies import STRATEGIES
 from kuber.errors import SettingsError
-from kuber.experiment.comparison.compare import Plan, Task, make_plan, open_comparison
+from kuber.experiment.comparison.compare import ComparisonTask, Plan, make_plan, open_comparison
 from kuber.experiment.comparison.methods import BASELINES
 from kuber.settings import Settings
 
@@ -187,7 +187,10 @@ def test_local_is_always_compared():
 
 
 def test_a_task_is_named_by_its_label_and_seed():
-    assert len({Task(label=label, method="local", seed=0, rounds=2) for label in ("local", "local@vanilla")}) == 2
+    assert (
+        len({ComparisonTask(label=label, method="local", seed=0, rounds=2) for label in ("local", "local@vanilla")})
+        == 2
+    )
 
 
 def test_the_report_holds_every_figure_and_needs_nothing_beside_it(compared):

@@ -6,14 +6,14 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.experiment.comparison.statistics import absent_recalls, difference, flat, personal, row, spread, summaries
-from kuber.experiment.metrics import Account, Standing
-from kuber.views import DeliveryView, Row, parsed
+from kuber.experiment.metrics import Account, RoundMetrics
+from kuber.views import DeliveryView, ResultRow, parsed
 
 HELD_OUT = Digest.of(b"held out")
 
 
-def standing(entity: int, round: int, *correct: int, trained: int = 0, forward: int = 0) -> Standing:
-    return Standing(
+def standing(entity: int, round: int, *correct: int, trained: int = 0, forward: int = 0) -> RoundMetrics:
+    return RoundMetrics(
         entity=entity,
         round=round,
         time=0.0,
@@ -28,7 +28,7 @@ def delivery(before: float, after: float, *, kept: bool = True) -> DeliveryView:
     )
 
 
-def made(strategy: str, seed: int, *accuracies: int) -> Row:
+def made(strategy: str, seed: int, *accuracies: int) -> ResultRow:
     """A row of entities that get so many of ten right."""
     standings = [standing(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
     return row(strategy, seed, standings, [], [(9, 1)] * len(accuracies))
@@ -67,7 +67,7 @@ def test_a_row_tells_of_the_last_round_and_of_all_entities():
 
 def test_a_row_survives_its_file():
     found = made("local", 0, 3, 5)
-    assert parsed(Row, json.dumps(asdict(found)), what="a row") == found
+    assert parsed(ResultRow, json.dumps(asdict(found)), what="a row") == found
 
 
 def test_a_flat_row_has_one_value_a_column():
@@ -100,7 +100,7 @@ def test_an_entity_is_hurt_when_it_ends_lower_than_alone():
 
 
 def test_entities_that_ended_no_round_are_paired_with_nobody():
-    def some(strategy: str, corrects: dict[int, int]) -> Row:
+    def some(strategy: str, corrects: dict[int, int]) -> ResultRow:
         return row(strategy, 0, [standing(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
 
     alone, together = some("local", {0: 5, 2: 5}), some("kuber", {1: 1, 2: 4})

@@ -12,7 +12,7 @@ import torch
 
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, TrainingError
-from kuber.experiment.engines import Engine, engine
+from kuber.experiment.engines import Engine, open_engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.scenario import scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
@@ -63,7 +63,7 @@ def work(function, **arguments) -> Work:
 
 @pytest.fixture(params=[0, 2], ids=["inline", "processes"])
 def machine(request, deeds):
-    with engine(request.param) as found:
+    with open_engine(request.param) as found:
         yield found
 
 
@@ -94,14 +94,14 @@ def test_tensors_go_and_come_back_as_they_are(machine: Engine, deeds):
 
 def test_a_learner_is_read_once_by_a_worker(learners, deeds):
     first, second = learners
-    with engine(1) as machine:
+    with open_engine(1) as machine:
         seen = [machine.submit(work(deeds.look, learner=one)).result() for one in (first, second, first, first)]
     assert [labels for _, _, labels in seen] == [one.private.labels.tolist() for one in (first, second, first, first)]
     assert len({place for place, _, _ in seen}) == 2
 
 
 def test_learners_of_one_after_the_other_are_told_apart(learners, deeds):
-    with engine(1) as machine:
+    with open_engine(1) as machine:
         for number in range(20):  # what is gone leaves its id to what comes
             one = replace(learners[0], private=learners[0].private.take([number % 4]))
             _, count, labels = machine.submit(work(deeds.look, learner=one)).result()
@@ -122,7 +122,7 @@ def test_an_error_arrives_with_its_class_and_its_sentence(machine: Engine, deeds
 
 
 def test_workers_are_processes_that_end_with_the_engine(deeds):
-    with engine(2) as machine:
+    with open_engine(2) as machine:
         futures = [machine.submit(work(deeds.tell, weights={})) for _ in range(20)]
         places = {future.result().where for future in futures}
         assert os.getpid() not in places
@@ -135,7 +135,7 @@ def test_an_engine_that_is_left_at_work_ends_whole(deeds):
     futures = []
 
     def leave() -> None:
-        with engine(2) as machine:
+        with open_engine(2) as machine:
             machine.submit(work(deeds.tell, weights={})).result()
             futures.extend(machine.submit(work(deeds.dawdle)) for _ in range(20))
             raise KeyboardInterrupt
@@ -148,5 +148,5 @@ def test_an_engine_that_is_left_at_work_ends_whole(deeds):
 
 
 def test_a_worker_that_is_killed_is_told_of(deeds):
-    with engine(1) as machine, pytest.raises(TrainingError, match="worker process ended"):
+    with open_engine(1) as machine, pytest.raises(TrainingError, match="worker process ended"):
         machine.submit(work(deeds.die)).result(timeout=30)

@@ -19,7 +19,7 @@ import torch
 from kuber.domain.digest import Digest
 from kuber.errors import TrainingError
 from kuber.experiment.engines.mapped_memory import EXTENT, Writer, located, raw
-from kuber.experiment.simulation.shared_weights import ArenaHousing
+from kuber.experiment.simulation.shared_weights import MappedWeightStore
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.weights import dump
 
@@ -169,7 +169,7 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureReq
 
 
 def test_what_nobody_has_any_more_is_forgotten():
-    housing = ArenaHousing(Writer())
+    housing = MappedWeightStore(Writer())
     architecture = describe("mlp", {"input_shape": (4,), "classes": 2})
     data = dump(initial_weights(architecture, 0))
     digest = Digest.of(data)

@@ -26,11 +26,11 @@ from kuber.data.samples import Samples
 from kuber.domain.query import Query
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, ServiceUnavailableError, SettingsError
-from kuber.experiment.comparison.methods import Unwatched
-from kuber.experiment.engines import Choice, chosen, engine
+from kuber.experiment.comparison.methods import SilentProgress
+from kuber.experiment.engines import EngineConfig, engine_config, open_engine
 from kuber.experiment.engines.ray import _kept
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Ledger
+from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
@@ -89,8 +89,8 @@ def cluster(deeds: Any, tasks: Path) -> Iterator[Cluster]:
     assert not alive
 
 
-def at(cluster: Cluster, **told: Any) -> Choice:
-    return Choice(kind="ray", ray_address=cluster.address, **told)
+def at(cluster: Cluster, **told: Any) -> EngineConfig:
+    return EngineConfig(kind="ray", ray_address=cluster.address, **told)
 
 
 def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks, tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
         "none": torch.zeros(0, 3),
     }
     before = signal.getsignal(signal.SIGTERM)
-    with engine(at(cluster)) as machine:
+    with open_engine(at(cluster)) as machine:
         assert signal.getsignal(signal.SIGTERM) is before
         pid, threads, told = machine.submit(work(deeds.tell, weights=weights)).result()
         assert pid != os.getpid()
@@ -132,14 +132,14 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
     # Neither a kept file that was damaged nor another one of that name is taken for what was meant.
     _kept(digest).write_bytes(b"something else")
     (tasks / "ours.safetensors").write_bytes(b"other samples")
-    with engine(at(cluster)) as machine:
+    with open_engine(at(cluster)) as machine:
         assert machine.submit(work(deeds.read, samples=here)).result() == found[0].result()
 
 
 def test_gpus_that_the_cluster_has_not_are_refused(cluster):
     with (
         pytest.raises(SettingsError, match=r"0\.5 of a GPU, but the cluster has 0"),
-        engine(at(cluster, gpus_per_worker=0.5)),
+        open_engine(at(cluster, gpus_per_worker=0.5)),
     ):
         pass
 
@@ -174,17 +174,17 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
         killed.set()
 
     logs, digests = [], []
-    for choice in (Choice(kind="inline"), at(cluster)):
+    for choice in (EngineConfig(kind="inline"), at(cluster)):
         log = tmp_path / f"{choice.kind}.jsonl"
         log.touch()
-        with engine(choice) as machine:
+        with open_engine(choice) as machine:
             runtime = simulated_runtime(scene)
             simulation = Simulation(
                 scene,
                 engine=machine,
-                ledger=Ledger(scene, machine, make_learners(scene, runtime)),
+                ledger=MetricsRecorder(scene, machine, make_learners(scene, runtime)),
                 runtime=runtime,
-                watcher=Unwatched(),
+                watcher=SilentProgress(),
                 log=log,
             )
             if choice.kind == "ray":
@@ -223,19 +223,19 @@ def test_somebody_who_listens_but_is_no_cluster_is_refused(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ServiceUnavailableError, match=f"No Ray cluster answers at {address}"):
-            chosen("ray", ray_address=address)
+            engine_config("ray", ray_address=address)
 
 
 @pytest.mark.parametrize("address", ["here", "ray://127.0.0.1:10001", "127.0.0.1:0", ":6379"])
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(SettingsError, match="HOST:PORT"):
-        chosen("ray", ray_address=address)
+        engine_config("ray", ray_address=address)
 
 
 def test_ray_that_is_not_installed_is_told_of(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'kuber\[ray\]'"):
-        chosen("ray")
+        engine_config("ray")
 
 
 def test_nothing_of_ray_is_left(cluster):

@@ -7,12 +7,12 @@ import torch
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.work.steps import Evaluated, Learnt, Work
+from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
 from kuber.errors import DivergedError
-from kuber.experiment.engines import Inline
-from kuber.experiment.engines.result_cache import Memo, work_key
+from kuber.experiment.engines import InlineEngine
+from kuber.experiment.engines.result_cache import ResultCache, work_key
 
-LEARNT = Learnt(
+LEARNT = TrainingResult(
     weights={"b": torch.tensor([1.5]), "a": torch.tensor(3)},
     generator=torch.Generator().get_state(),
     samples=20,
@@ -20,7 +20,9 @@ LEARNT = Learnt(
     loss=0.25,
     seconds=1.5,
 )
-EVALUATED = Evaluated(evaluation=Evaluation(test_set=Digest.of(b"some"), correct=(3, 4), total=(5, 5)), seconds=0.5)
+EVALUATED = EvaluationResult(
+    evaluation=Evaluation(test_set=Digest.of(b"some"), correct=(3, 4), total=(5, 5)), seconds=0.5
+)
 
 
 def learn(amount, *, progress):
@@ -39,7 +41,7 @@ def diverge(*, progress):
     raise DivergedError("It went up.")
 
 
-class Counting(Inline):
+class Counting(InlineEngine):
     """Counts what it is asked to do."""
 
     def __init__(self) -> None:
@@ -56,9 +58,9 @@ def work(function, **arguments) -> Work:
 
 def test_equal_work_is_done_once_even_in_another_session(tmp_path):
     first, second = Counting(), Counting()
-    memo = Memo(first, tmp_path)
+    memo = ResultCache(first, tmp_path)
     results = [memo.submit(work(learn, amount=5)).result() for _ in range(2)]
-    results.append(Memo(second, tmp_path).submit(work(learn, amount=5)).result())
+    results.append(ResultCache(second, tmp_path).submit(work(learn, amount=5)).result())
     assert (first.done, second.done) == (1, 0)
     for result in results:
         assert (result.samples, result.forward, result.loss, result.seconds) == (5, 10, 0.25, 1.5)
@@ -69,23 +71,23 @@ def test_equal_work_is_done_once_even_in_another_session(tmp_path):
 
 def test_evaluations_and_logits_are_kept_too(tmp_path):
     for _ in range(2):
-        memo = Memo(Inline(), tmp_path)
+        memo = ResultCache(InlineEngine(), tmp_path)
         assert memo.submit(work(evaluate)).result() == EVALUATED
         assert memo.submit(work(speak)).result().tolist() == [[1.0, -2.0]]
 
 
 def test_a_file_that_was_cut_short_is_made_again(tmp_path):
-    Memo(Inline(), tmp_path).submit(work(learn, amount=5)).result()
+    ResultCache(InlineEngine(), tmp_path).submit(work(learn, amount=5)).result()
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-3])
     engine = Counting()
-    assert Memo(engine, tmp_path).submit(work(learn, amount=5)).result().samples == 5
+    assert ResultCache(engine, tmp_path).submit(work(learn, amount=5)).result().samples == 5
     assert engine.done == 1
 
 
 def test_an_error_is_told_and_not_kept(tmp_path):
     engine = Counting()
-    memo = Memo(engine, tmp_path)
+    memo = ResultCache(engine, tmp_path)
     for _ in range(2):
         with pytest.raises(DivergedError, match="It went up"):
             memo.submit(work(diverge)).result()

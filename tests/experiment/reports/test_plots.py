@@ -11,7 +11,7 @@ from PIL import Image
 
 from kuber.domain.event import Event
 from kuber.experiment.reports.plots import accuracy_plot, partition_plot, spread
-from kuber.views import Mark, RunResult, RunView
+from kuber.views import CurveMark, RunResult, RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]
@@ -54,10 +54,10 @@ def test_a_round_that_shared_and_retrieved_shows_both(sample: tuple[RunResult, R
     first, *others = view.entities.values()
     for one in others:
         one.marks = []
-    shared = [Mark(round=round, accuracy=0.5, kind="share", publisher=None) for round in (1, 2)]
-    retrieved = Mark(round=2, accuracy=0.5, kind="retrieve", publisher=None)
+    shared = [CurveMark(round=round, accuracy=0.5, kind="share", publisher=None) for round in (1, 2)]
+    retrieved = CurveMark(round=2, accuracy=0.5, kind="retrieve", publisher=None)
 
-    def inked(marks: list[Mark]) -> int:
+    def inked(marks: list[CurveMark]) -> int:
         first.marks = marks
         image = opened(accuracy_plot(result, view)).convert("RGB")
         return sum(count for count, colour in image.getcolors(1 << 24) or [] if colour == (0x00, 0x72, 0xB2))

@@ -5,15 +5,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from kuber.client.memory.latest import SortedRecalls
-from kuber.experiment.simulation.recall_index import ColumnRecalls
+from kuber.client.memory.latest import SortedRecallIndex
+from kuber.experiment.simulation.recall_index import ColumnRecallIndex
 
 
 @pytest.fixture(params=[3, 250, 2000])
 def both(request):
     """The same records in columns and in the plain form; a third of them are gone, and their columns used again."""
     draw = np.random.default_rng(request.param)
-    columns, plain = ColumnRecalls(), SortedRecalls()
+    columns, plain = ColumnRecallIndex(), SortedRecallIndex()
     there: list[int] = []
     for place in range(request.param):
         # Few values, so that many rank alike; and not all tell of all classes.

@@ -24,7 +24,7 @@ from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situatio
 from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, utc_now
-from kuber.entity.work.learner import Guide, Learner, Teacher
+from kuber.entity.work.learner import Guide, Learner, TeacherModel
 from kuber.entity.work.steps import (
     common_evaluation,
     distil_locally,
@@ -32,10 +32,10 @@ from kuber.entity.work.steps import (
     train_locally,
     training,
 )
-from kuber.experiment.comparison.methods import Unwatched
-from kuber.experiment.engines import Inline, engine
+from kuber.experiment.comparison.methods import SilentProgress
+from kuber.experiment.engines import InlineEngine, open_engine
 from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners
-from kuber.experiment.metrics import Ledger
+from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.event_queue import BEGINNING
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
@@ -81,13 +81,13 @@ def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> 
     """A finished simulation, and the last model of each entity."""
     last: dict[int, Weights] = {}
     runtime = simulated_runtime(scene)
-    with engine(workers) as machine:
+    with open_engine(workers) as machine:
         simulation = Simulation(
             scene,
             engine=machine,
-            ledger=Ledger(scene, machine, make_learners(scene, runtime)),
+            ledger=MetricsRecorder(scene, machine, make_learners(scene, runtime)),
             runtime=runtime,
-            watcher=Unwatched(),
+            watcher=SilentProgress(),
             log=log,
             keep_round=lambda entity, round, weights: last.update({entity: weights}),
         )
@@ -171,7 +171,7 @@ def test_no_gradient_comes_from_the_common_test_set(scene):
     learner = make_learner(scene, 0, simulated_runtime(scene))
     blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
     weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
-    teacher = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    teacher = TeacherModel(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
     guided = LocalPhase(loss="balanced-softmax", guidance=Guidance(augmented=False))
     augmented = LocalPhase(guidance=Guidance())
     for work, arguments in (
@@ -277,7 +277,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
                 identity=credentials.identity,
             )
             entity.name = entity._journal.name = samples.name(str(index))
-            drive(entity.steps(), lambda work: Inline().submit(work).result())
+            drive(entity.steps(), lambda work: InlineEngine().submit(work).result())
     torch.set_num_threads(threads)
     over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]
     assert over_http == [dump(weights) for weights in in_memory]
@@ -294,8 +294,8 @@ def test_a_graph_teaches_as_its_network_does(scene):
     """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
     learner = make_learner(scene, 0, simulated_runtime(scene))
     weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
-    plain = Teacher(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
-    graph = Teacher(
+    plain = TeacherModel(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    graph = TeacherModel(
         architecture=Architecture(name="another's", arguments={}, manifest={}),
         weights={},
         graph=export(learner.speaker(plain), input_shape=learner.private.shape),

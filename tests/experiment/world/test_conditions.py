@@ -14,15 +14,15 @@ from kuber.domain.query import Query
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.comparison.compare import compare, make_plan
-from kuber.experiment.comparison.methods import Unwatched, perform
-from kuber.experiment.engines import Choice, Engine, Inline, engine
+from kuber.experiment.comparison.methods import SilentProgress, perform
+from kuber.experiment.engines import Engine, EngineConfig, InlineEngine, open_engine
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Ledger, Standing
+from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.event_queue import BEGINNING
-from kuber.experiment.simulation.network import Gate, Road
+from kuber.experiment.simulation.network import NetworkLink, SharedBandwidth
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
-from kuber.experiment.world.conditions import Absence, Conditions, Link, Span
+from kuber.experiment.world.conditions import Absence, Conditions, Interval, Link
 from kuber.experiment.world.config import PRESETS
 from kuber.settings import Settings
 
@@ -55,13 +55,13 @@ class Lived:
     def __init__(self, scene: Scenario, folder: Path, machine: Engine | None = None) -> None:
         runtime = simulated_runtime(scene)
         log = folder / FILE_NAME
-        machine = machine or Inline()
-        ledger = Ledger(scene, machine, make_learners(scene, runtime))
+        machine = machine or InlineEngine()
+        ledger = MetricsRecorder(scene, machine, make_learners(scene, runtime))
         self.simulation = Simulation(
-            scene, engine=machine, ledger=ledger, runtime=runtime, watcher=Unwatched(), log=log
+            scene, engine=machine, ledger=ledger, runtime=runtime, watcher=SilentProgress(), log=log
         )
         self.simulation.run()
-        self.standings: list[Standing] = ledger.standings()
+        self.standings: list[RoundMetrics] = ledger.standings()
         self.events = read_events(log)
         self.log = log.read_bytes()
 
@@ -87,7 +87,7 @@ def plain(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[Engine]:
-    with engine(2) as machine:
+    with open_engine(2) as machine:
         yield machine
 
 
@@ -170,7 +170,7 @@ def test_who_leaves_does_nothing_more(cache, tmp_path, plain):
 def test_who_is_cut_off_trains_on_and_publishes_later(cache, tmp_path, plain):
     scene = made(cache)
     start, end = (plain.at(event) for event in plain.of(0, "round-started")[1::2])
-    cut = Span(start + 0.001, end + 30.0)
+    cut = Interval(start + 0.001, end + 30.0)
     lived = Lived(replace(scene, world=scene.world.change(0, cuts=(cut,))), tmp_path)
     assert lived.of(0, "unreachable")
     queued, published = lived.of(0, "queued"), lived.of(0, "published")
@@ -182,7 +182,7 @@ def test_who_is_cut_off_trains_on_and_publishes_later(cache, tmp_path, plain):
 
 def test_who_is_cut_off_from_the_start_joins_later_and_who_always_is_never(cache, tmp_path):
     scene = made(cache)
-    world = scene.world.change(0, cuts=(Span(0.0, 40.0),)).change(1, cuts=(Span(0.0),))
+    world = scene.world.change(0, cuts=(Interval(0.0, 40.0),)).change(1, cuts=(Interval(0.0),))
     lived = Lived(replace(scene, world=world), tmp_path)
     assert lived.at(lived.of(0, "joined")[0]) >= 40.0
     assert lived.rounds(0) == [1, 2, 3, 4]
@@ -201,9 +201,9 @@ def test_calls_and_bytes_take_their_time(cache, tmp_path):
 
 def test_cuts_that_touch_are_one():
     passed = [0.0]
-    road = Road(
-        Conditions(speed=1.0, cuts=(Span(1.0, 2.0), Span(2.0, 5.0), Span(5.0, 5.5))),
-        Gate(10.0),
+    road = NetworkLink(
+        Conditions(speed=1.0, cuts=(Interval(1.0, 2.0), Interval(2.0, 5.0), Interval(5.0, 5.5))),
+        SharedBandwidth(10.0),
         patience=4.0,
         clock=lambda: passed[-1],
         pause=lambda seconds: passed.append(passed[-1] + seconds),
@@ -214,7 +214,7 @@ def test_cuts_that_touch_are_one():
 
 
 def test_a_call_without_weights_waits_for_nobody():
-    gate = Gate(10.0)
+    gate = SharedBandwidth(10.0)
     assert gate.serve(0.0, 100) == 10.0
     assert gate.serve(1.0, 0) == 0.0
     assert gate.serve(1.0, 10) == 10.0
@@ -272,7 +272,7 @@ def test_a_straggler_holds_up_who_moves_in_step_and_nobody_else(cache, tmp_path,
     lived = Lived(slow, tmp_path)
     for entity in (1, 2, 3):
         assert lived.at(lived.of(entity)[-1]) == pytest.approx(plain.at(plain.of(entity)[-1]), rel=0.2)
-    with engine(0) as machine:
+    with open_engine(0) as machine:
         ends = [perform("fedavg", one, engine=machine).standings[-1].time for one in (scene, slow)]
     assert ends[1] == pytest.approx(10 * ends[0])
 
@@ -287,9 +287,9 @@ class Nobody:
 def test_a_comparison_with_a_method_in_step_is_refused_before_anything_is_played(cache, tmp_path):
     plan = make_plan(made(cache, world="churn").settings, ["kuber", "fedavg"], [0])
     with pytest.raises(SettingsError, match="moves all entities in step"):
-        compare(plan, tmp_path, machinery=Choice(kind="inline"), audience=Nobody(), say=lambda _: None)
+        compare(plan, tmp_path, machinery=EngineConfig(kind="inline"), audience=Nobody(), say=lambda _: None)
 
 
 def test_methods_in_step_are_not_for_who_comes_and_goes(cache):
-    with engine(0) as machine, pytest.raises(SettingsError, match="moves all entities in step"):
+    with open_engine(0) as machine, pytest.raises(SettingsError, match="moves all entities in step"):
         perform("fedavg", made(cache, world="churn"), engine=machine)

@@ -8,7 +8,7 @@ import pytest
 
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import scenario
-from kuber.experiment.world.conditions import USUAL, Absence, Link, Span, World
+from kuber.experiment.world.conditions import USUAL, Absence, Interval, Link, World
 from kuber.experiment.world.config import PRESETS, check_real, draw, memberships, read_world
 from kuber.settings import Settings
 
@@ -65,7 +65,7 @@ def test_a_file_says_all_that_can_befall_an_entity(write):
     assert one.joins == 3.0
     assert one.absences == (Absence(4.0, 6.0), Absence(8.0, 9.0), Absence(20.0))
     assert [absence.reason for absence in one.absences] == ["away", "away", "left"]
-    assert one.cuts == (Span(10.0, 12.0),)
+    assert one.cuts == (Interval(10.0, 12.0),)
     assert one.poison == "noise"
 
 

@@ -1,10 +1,10 @@
 """What is remembered, and until when."""
 
-from kuber.services.db.cache import Recollection
+from kuber.services.db.cache import BoundedCache
 
 
 def test_remembers_what_was_read_since_the_last_change():
-    known = Recollection(2)
+    known = BoundedCache(2)
     before = known.changes
     known.keep("a", 1, since=before)
     assert (known.get("a"), known.get("b")) == (1, None)
@@ -17,7 +17,7 @@ def test_remembers_what_was_read_since_the_last_change():
 
 
 def test_forgets_one_or_all():
-    known = Recollection(2)
+    known = BoundedCache(2)
     for key in "ab":
         known.keep(key, key, since=known.changes)
     known.forget("a")
@@ -27,10 +27,10 @@ def test_forgets_one_or_all():
 
 
 def test_holds_no_more_than_its_size():
-    known = Recollection(2)
+    known = BoundedCache(2)
     for key in "abc":
         known.keep(key, key, since=known.changes)
     assert [known.get(key) for key in "abc"] == [None, None, "c"]
-    nothing = Recollection(0)
+    nothing = BoundedCache(0)
     nothing.keep("a", 1, since=nothing.changes)
     assert nothing.get("a") is None

@@ -12,7 +12,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import RequestRejectedError, ServiceUnavailableError
-from kuber.services.registry.event_feed import News
+from kuber.services.registry.event_feed import EventFeed
 
 
 class Shelf:
@@ -38,7 +38,7 @@ class Shelf:
         return len(self.entries)
 
     def news(self):
-        return News(self.read, self.last)
+        return EventFeed(self.read, self.last)
 
 
 def run(coroutine):

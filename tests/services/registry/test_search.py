@@ -13,7 +13,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Page, Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import Standing
-from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.hub.discovery import Discovery
 from kuber.services.db.database import Database
 from kuber.services.registry.latest import find_newest
 from kuber.services.registry.schema import knowledge, newest_knowledge
@@ -58,7 +58,7 @@ def asked_by_entities():
     for task in (COMMON, OWN):
         for verified_only in (False, True):
             told = {"evaluating": None, "vault": None, "trust": None, "outbox": None}
-            retrieval = Retrieval(
+            retrieval = Discovery(
                 task=task, registry=registry, journal=journal, line=line, verified_only=verified_only, **told
             )
             list(retrieval.initial_checkpoints(ARCHITECTURE))

@@ -6,7 +6,7 @@ from itertools import count
 import httpx
 import pytest
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
@@ -30,7 +30,7 @@ def registry(hub, signing_registry):
 
 @pytest.fixture
 def operator(hub):
-    with Operator(hub.registry, hub.operator) as client:
+    with AdminClient(hub.registry, hub.operator) as client:
         yield client
 
 
@@ -185,7 +185,7 @@ def test_a_withdrawn_record_stays_withdrawn(operator, registry, publish, discove
 def test_only_the_operator_quarantines_and_releases(hub, operator, registry, publish):
     record = publish(50, 50)
     for token in (registry.credentials.token(), hub.verifier, hub.secret):
-        with Operator(hub.registry, token) as somebody:
+        with AdminClient(hub.registry, token) as somebody:
             with pytest.raises(NotAuthorizedError):
                 somebody.quarantine(record.id, REASON)
             assert registry.knowledge(record.id) == record

@@ -18,8 +18,8 @@ from kuber.errors import (
 )
 from kuber.services.vault import presigned
 from kuber.services.vault.garbage_collection import collect
-from kuber.services.vault.presigned import Direct
-from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.presigned import PresignedUrls
+from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
@@ -44,7 +44,7 @@ def place(tmp_path, bucket_url, s3):
 
 @pytest.fixture
 def shelves(place):
-    return BucketShelves(Bucket(place.url))
+    return S3Storage(Bucket(place.url))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def store(shelves, tmp_path):
 
 @pytest.fixture
 def uploads(store, shelves):
-    return Uploads(store, direct=Direct(shelves))
+    return Uploads(store, direct=PresignedUrls(shelves))
 
 
 def test_what_was_put_becomes_the_blob(store, uploads, place):
@@ -124,9 +124,9 @@ def test_quota_holds_when_it_is_announced_and_when_it_is_stored(store, uploads, 
 
 
 def test_one_that_is_never_completed_is_swept(place):
-    shelves = BucketShelves(Bucket(place.url), expiry=timedelta())
+    shelves = S3Storage(Bucket(place.url), expiry=timedelta())
     with closing(VaultStore(place.folder, shelves=shelves)) as store:
-        uploads = Uploads(store, direct=Direct(shelves), expiry=timedelta())
+        uploads = Uploads(store, direct=PresignedUrls(shelves), expiry=timedelta())
         upload = uploads.begin(artifact(DATA), direct=True)
         put(upload, DATA)
         assert collect(store, uploads).leftovers == 2  # what was put, and what was announced
@@ -139,7 +139,7 @@ def test_one_that_is_never_completed_is_swept(place):
 
 def test_a_url_reads_one_blob_and_writes_nothing(store, shelves):
     there = store.put(DATA)
-    url = Direct(shelves).download_url(there.digest).url
+    url = PresignedUrls(shelves).download_url(there.digest).url
     ask = {"trust_env": False, "verify": False}
     assert httpx.get(url, **ask).content == DATA
     part = httpx.get(url, headers={"Range": "bytes=5-9"}, **ask)

@@ -10,7 +10,7 @@ from kuber.domain.blob import Rot
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceUnavailableError
-from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.scrub import scrub
 from kuber.services.vault.storage import CHUNK
@@ -59,7 +59,7 @@ def test_cuts_on_the_way_only_delay(place, s3, proxied, monkeypatch, tmp_path):
     """Each connection may be cut; the store tries again until all is there."""
     with proxied(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
-        with closing(VaultStore(tmp_path / "v", shelves=BucketShelves(Bucket(place.url)))) as store:
+        with closing(VaultStore(tmp_path / "v", shelves=S3Storage(Bucket(place.url)))) as store:
             for seed in range(4):
                 data = random.Random(seed).randbytes(3_000_000)
                 assert write(store, data) == (Artifact(digest=Digest.of(data), size=len(data)), True)

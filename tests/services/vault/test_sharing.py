@@ -15,8 +15,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.vault.garbage_collection import collect, collecting
-from kuber.services.vault.presigned import Direct
-from kuber.services.vault.s3 import BucketShelves
+from kuber.services.vault.presigned import PresignedUrls
+from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
@@ -39,7 +39,7 @@ def opened(tmp_path, place, vault_database):
     with ExitStack() as stack:
 
         def again(**options):
-            shelves = BucketShelves(Bucket(place.url))
+            shelves = S3Storage(Bucket(place.url))
             folder = tmp_path / f"vault-{next(numbers)}"
             return stack.enter_context(
                 closing(VaultStore(folder, shelves=shelves, database=vault_database, **options))
@@ -74,7 +74,7 @@ def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, buc
     """A slip of the pen in --data or --store would drop the rows of all that lies elsewhere."""
 
     def vault(name, url=None):
-        shelves = BucketShelves(Bucket(url)) if url else None
+        shelves = S3Storage(Bucket(url)) if url else None
         return closing(VaultStore(tmp_path / name, shelves=shelves, database=vault_database))
 
     with vault("one") as store:
@@ -91,20 +91,20 @@ def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, buc
 
 
 def test_a_bucket_keeps_the_mark_of_its_index(opened, place, vault_database, tmp_path, s3):
-    with closing(VaultStore(tmp_path / "own", shelves=BucketShelves(Bucket(place.url)))) as store:
+    with closing(VaultStore(tmp_path / "own", shelves=S3Storage(Bucket(place.url)))) as store:
         kept = store.put(b"a blob")
     # An index that is lost finds the blobs again; and they are those of one index from then on.
     again = opened()
     assert again.get(kept.digest) == b"a blob"
     with pytest.raises(ServiceError, match="here it is none"):
-        VaultStore(tmp_path / "own", shelves=BucketShelves(Bucket(f"{place.url}-misspelt")))
+        VaultStore(tmp_path / "own", shelves=S3Storage(Bucket(f"{place.url}-misspelt")))
 
 
 def test_an_upload_that_one_announced_is_fetched_by_another(opened, place):
     one, other = opened(), opened()
     data = random.Random(1).randbytes(2_000_000)
     artifact = Artifact(digest=Digest.of(data), size=len(data))
-    begun, there = (Uploads(store, direct=Direct(store.shelves)) for store in (one, other))
+    begun, there = (Uploads(store, direct=PresignedUrls(store.shelves)) for store in (one, other))
     upload = begun.begin(artifact, owner="ann", direct=True)
     httpx.put(upload.direct.url, content=data, trust_env=False, verify=False).raise_for_status()
     third = opened()
@@ -123,7 +123,7 @@ def test_rows_of_a_vault_that_did_not_come_back_are_dropped_in_the_end(opened, v
     upload = Uploads(one).begin(Artifact(digest=Digest.of(b"x"), size=1), direct=True)
     assert Uploads(other, expiry=NONE).sweep() == 1
     with pytest.raises(KnowledgeNotFoundError):
-        Uploads(other, direct=Direct(other.shelves)).fetch(upload.id)
+        Uploads(other, direct=PresignedUrls(other.shelves)).fetch(upload.id)
 
 
 def test_one_that_starts_does_not_index_what_another_is_about_to(opened, monkeypatch):
@@ -165,14 +165,14 @@ def test_one_that_starts_does_not_drop_what_another_puts_again(opened, place, mo
     one = opened()
     artifact = one.put(b"weights")
     place.remove(key(artifact.digest))
-    stock = BucketShelves.stock
+    stock = S3Storage.stock
 
     def outdated(shelves):
         found = stock(shelves)
         one.put(b"weights")
         return found
 
-    monkeypatch.setattr(BucketShelves, "stock", outdated)
+    monkeypatch.setattr(S3Storage, "stock", outdated)
     assert opened().get(artifact.digest) == b"weights"
 
 

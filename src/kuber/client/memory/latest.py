@@ -11,7 +11,7 @@ from kuber.domain.ranking import recalls
 Subject = tuple[str, str, Digest]  # entity, task name, test set
 
 
-class Recalls(Protocol):
+class RecallIndex(Protocol):
     """Ranks records, named by their places, by the sum of their recalls on some classes."""
 
     def put(self, place: int, recalls: Sequence[int]) -> None:
@@ -27,7 +27,7 @@ class Recalls(Protocol):
         ...
 
 
-class SortedRecalls:
+class SortedRecallIndex:
     """Sorts whenever it is asked."""
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class SortedRecalls:
         return (place for _, place in told[0 if after is None else bisect_right(told, after) :])
 
 
-class Latest:
+class LatestRecords:
     """The latest record of each subject."""
 
-    def __init__(self, recalls: Callable[[], Recalls]) -> None:
+    def __init__(self, recalls: Callable[[], RecallIndex]) -> None:
         self.recalls = recalls()
         self._places: dict[Subject, int] = {}
         self._ordered: list[int] = []

@@ -7,7 +7,7 @@ from datetime import datetime
 from threading import RLock
 from typing import TypeVar
 
-from kuber.client.memory.latest import Latest, Recalls, SortedRecalls, Subject
+from kuber.client.memory.latest import LatestRecords, RecallIndex, SortedRecallIndex, Subject
 from kuber.client.memory.vault import check_limit, foreign_cursor
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -45,7 +45,7 @@ class MemoryRegistry:
         vault: Vault,
         clock: Callable[[], datetime],
         ids: Callable[[], str],
-        recalls: Callable[[], Recalls] = SortedRecalls,
+        recalls: Callable[[], RecallIndex] = SortedRecallIndex,
     ) -> None:
         """`recalls` makes what ranks by classes."""
         self._vault = vault
@@ -58,8 +58,8 @@ class MemoryRegistry:
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
-        self._latest = Latest(recalls)
-        self._latest_trained = Latest(recalls)  # the same without initial checkpoints
+        self._latest = LatestRecords(recalls)
+        self._latest_trained = LatestRecords(recalls)  # the same without initial checkpoints
         self._of_subject: dict[Subject, list[int]] = {}  # indices, oldest first
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
@@ -246,7 +246,7 @@ class MemoryRegistry:
         start = 0 if reached is None else bisect_right(self._best, reached)
         return (self._best[at][1] for at in range(start, len(self._best)))
 
-    def _latest_of(self, query: Query) -> Latest:
+    def _latest_of(self, query: Query) -> LatestRecords:
         """Where only trained knowledge is asked for, a new initial checkpoint does not hide it."""
         return self._latest_trained if query.initial is False else self._latest
 

@@ -14,7 +14,7 @@ from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 
-class Bytes(Protocol):
+class BlobBytes(Protocol):
     """Where the bytes of blobs lie."""
 
     def keep(self, digest: Digest, data: bytes) -> None:
@@ -26,7 +26,7 @@ class Bytes(Protocol):
         ...
 
 
-class BytesInMemory:
+class MemoryBlobBytes:
     """Keeps bytes as they come."""
 
     def __init__(self) -> None:
@@ -42,9 +42,9 @@ class BytesInMemory:
 class MemoryVault:
     """The Vault port in memory. Safe to use from several threads."""
 
-    def __init__(self, bytes: Bytes | None = None) -> None:
+    def __init__(self, bytes: BlobBytes | None = None) -> None:
         self._lock = RLock()
-        self._bytes = bytes or BytesInMemory()
+        self._bytes = bytes or MemoryBlobBytes()
         self._sizes: dict[Digest, int] = {}
         self._sorted: list[Digest] | None = None  # sorted when they are listed
         self._holders: dict[Digest, set[str]] = {}

@@ -4,28 +4,28 @@ from collections.abc import Callable
 
 from nicegui.element import Element
 
-from kuber.client.admin import Operator
-from kuber.dashboard.elements.confirm_dialog import Question
+from kuber.client.admin import AdminClient
+from kuber.dashboard.elements.confirm_dialog import ConfirmDialog
 from kuber.dashboard.elements.controls import button
-from kuber.dashboard.session import Visit
+from kuber.dashboard.session import TabSession
 from kuber.domain.knowledge import Knowledge
 
-Act = Callable[[Operator, str], None]  # with the reason that was given
+Act = Callable[[AdminClient, str], None]  # with the reason that was given
 
 
-def record_actions(visit: Visit, record: Knowledge, state: str) -> list[Question]:
+def record_actions(visit: TabSession, record: Knowledge, state: str) -> list[ConfirmDialog]:
     """The buttons that fit the record's state, and their questions; none for a reader who is not the operator."""
     if visit.token is None or state == "withdrawn":
         return []
     token = visit.token
-    questions: list[Question] = []
+    questions: list[ConfirmDialog] = []
 
     def offer(name: str, sentence: str, act: Act, *, asks: bool = False) -> None:
         def do(reason: str) -> None:
             with visit.site.source.operator(token) as operator:
                 act(operator, reason)
 
-        question = Question(
+        question = ConfirmDialog(
             f"{name} this record?",
             sentence,
             does=name,

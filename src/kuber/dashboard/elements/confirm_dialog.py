@@ -7,14 +7,14 @@ from nicegui import ui
 from nicegui.element import Element
 
 from kuber.dashboard.elements.controls import button
-from kuber.dashboard.elements.text import words
+from kuber.dashboard.elements.text import text_element
 from kuber.errors import KUberError
 
 # Hands over what is in the form's field, as whoever sends it does not wait until it was told letter by letter.
 _SEND = "(event) => { event.preventDefault(); emit(new FormData(event.target).get('told') ?? ''); }"
 
 
-class Question(ui.dialog):
+class ConfirmDialog(ui.dialog):
     """A dialog with a sentence, perhaps one field, and a button that does it or not."""
 
     def __init__(
@@ -40,13 +40,13 @@ class Question(ui.dialog):
         self._done = done
         self._missing = missing
         with self, Element("form").classes("k-dialog") as self._form:
-            heading = words("h2", title)
-            words("p", sentence)
+            heading = text_element("h2", title)
+            text_element("p", sentence)
             if field is not None:
                 _field(field, attributes)
-            self._told = words("p", "").classes("k-fault").props("role=alert")
+            self._told = text_element("p", "").classes("k-fault").props("role=alert")
             with Element("div").classes("k-row"):
-                self._send = words("button", does).classes(f"k-button {kind}").props("type=submit")
+                self._send = text_element("button", does).classes(f"k-button {kind}").props("type=submit")
                 button("Cancel", self.close, kind="quiet")
         self.props["aria-labelledby"] = heading.html_id
         self._form.on("submit", lambda event: self._answer(str(event.args).strip()), js_handler=_SEND)
@@ -72,7 +72,7 @@ class Question(ui.dialog):
 
 def _field(label: str, attributes: dict[str, str]) -> None:
     with Element("label").classes("k-field"):
-        words("span", label)
+        text_element("span", label)
         field = Element("input")
         for name, value in {"name": "told", "autocomplete": "off", "autofocus": "", **attributes}.items():
             field.props[name] = value

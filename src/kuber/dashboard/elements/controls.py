@@ -6,11 +6,11 @@ from typing import Any
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
-from kuber.dashboard.elements.text import words
-from kuber.views.pagination import Sheet
+from kuber.dashboard.elements.text import text_element
+from kuber.views.pagination import RowPage
 
 
-class Choice(Element, component="choice.js"):
+class SelectField(Element, component="choice.js"):
     """One of several: value -> text."""
 
     def __init__(self, label: str, options: Mapping[str, str], value: str, on_choose: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class Choice(Element, component="choice.js"):
             self.update()
 
 
-class Search(Element, component="search.js"):
+class SearchField(Element, component="search.js"):
     """A field for words to search."""
 
     def __init__(self, label: str, start: str, on_search: Callable[[str], None], *, hint: str = "") -> None:
@@ -52,11 +52,11 @@ class Pager(Element):
         self.classes("k-pager").props('aria-label="Pages of the table"')
         with self:
             self._back = button("Previous", lambda: on_turn(self._page - 1))
-            self._told = words("span", "")
+            self._told = text_element("span", "")
             self._forward = button("Next", lambda: on_turn(self._page + 1))
         self._page = 1
 
-    def show(self, shown: Sheet[Any], *, told: str) -> None:
+    def show(self, shown: RowPage[Any], *, told: str) -> None:
         """Show where this page is among the others; `told` says what is counted."""
         self._page = shown.page
         several = shown.pages > 1
@@ -68,6 +68,6 @@ class Pager(Element):
 
 def button(text: str, on_click: Callable[[], object], *, kind: str = "") -> TextElement:
     """A button of the browser's own; `kind` is a class of style.css."""
-    made = words("button", text).classes(f"k-button {kind}").props("type=button")
+    made = text_element("button", text).classes(f"k-button {kind}").props("type=button")
     made.on("click", lambda: on_click())
     return made

@@ -26,7 +26,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """One row; `key` is its own for as long as it lives."""
 
     key: str
@@ -55,7 +55,7 @@ class DataTable(Element, component="data_table.js", esm={"kuber-clock": "clock"}
         if on_sort is not None:
             self.on("sort", lambda event: on_sort(str(event.args)))
 
-    def show(self, rows: Sequence[Row], *, sort: str | None = None, descending: bool = False) -> None:
+    def show(self, rows: Sequence[TableRow], *, sort: str | None = None, descending: bool = False) -> None:
         """Show these rows; nothing is sent when they are what is shown already."""
         told = [asdict(row) for row in rows]
         if (told, sort, descending) == (self._props["rows"], self._props.get("sort"), self._props.get("descending")):

@@ -1,6 +1,6 @@
 """Deliveries as a table: who learnt from whom, how, what it did, and why these."""
 
-from kuber.dashboard.elements.data_table import Column, DataTable, Row, link, milliseconds
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds
 from kuber.views import HubDelivery, HubView, percent, points
 
 COLUMNS = (
@@ -22,10 +22,10 @@ def delivery_table(caption: str) -> DataTable:
     return DataTable(caption, COLUMNS, nothing="No delivery here yet.")
 
 
-def delivery_row(view: HubView, one: HubDelivery, *, chosen: bool = False) -> Row:
+def delivery_row(view: HubView, one: HubDelivery, *, chosen: bool = False) -> TableRow:
     """A delivery as a row."""
     teachers = [link(view.name_of(id), f"/entity/{id}") for id in one.publishers]
-    return Row(
+    return TableRow(
         key=str(one.number),
         muted=not one.kept,
         chosen=chosen,

@@ -1,6 +1,6 @@
 """Records of knowledge as a table."""
 
-from kuber.dashboard.elements.data_table import Column, Row, link, milliseconds, share
+from kuber.dashboard.elements.data_table import Column, TableRow, link, milliseconds, share
 from kuber.views import size
 from kuber.views.record_table import HubRecord
 
@@ -25,9 +25,9 @@ def record_columns(*, sortable: bool) -> tuple[Column, ...]:
     )
 
 
-def record_row(one: HubRecord) -> Row:
+def record_row(one: HubRecord) -> TableRow:
     """A record as a row."""
-    return Row(
+    return TableRow(
         key=one.id,
         muted=not one.found_by_others,
         cells=(

@@ -10,7 +10,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from kuber.dashboard.elements.data_table import milliseconds
 
 
-class Moment(Element, component="moment.js", esm={"kuber-clock": "clock"}):
+class Timestamp(Element, component="moment.js", esm={"kuber-clock": "clock"}):
     """A moment in the reader's zone."""
 
     def __init__(self, at: datetime) -> None:
@@ -18,14 +18,14 @@ class Moment(Element, component="moment.js", esm={"kuber-clock": "clock"}):
         self._props["at"] = milliseconds(at)
 
 
-def words(tag: str, text: str) -> TextElement:
+def text_element(tag: str, text: str) -> TextElement:
     """An element of this tag with this text, which is never read as HTML."""
     return TextElement(tag=tag, text=text)
 
 
 def anchor(text: str, href: str) -> TextElement:
     """A link."""
-    made = words("a", text)
+    made = text_element("a", text)
     made.props["href"] = href
     return made
 
@@ -34,7 +34,7 @@ def anchor(text: str, href: str) -> TextElement:
 def section(title: str, *, level: int = 2) -> Iterator[Element]:
     """A part of a page with its heading."""
     with Element("section") as part:
-        heading = words(f"h{level}", title)
+        heading = text_element(f"h{level}", title)
         part.props["aria-labelledby"] = heading.html_id
         yield part
 
@@ -50,6 +50,6 @@ def facts() -> Iterator[None]:
 def fact(name: str, *, whole: bool = False) -> Iterator[Element]:
     """One fact, whose value is made inside; with a `whole` line of its own, where it may be long."""
     with Element("div").classes("whole" if whole else ""):
-        words("dt", name)
+        text_element("dt", name)
         with Element("dd") as value:
             yield value

@@ -8,18 +8,18 @@ from nicegui import ui
 from nicegui.element import Element
 
 from kuber.dashboard.charts import accuracy_chart, bars_chart
-from kuber.dashboard.elements.data_table import Column, DataTable, Row, link
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.record_table import record_columns, record_row
-from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.session import LOOK_SECONDS, PICTURE_SECONDS, Visit
+from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
+from kuber.dashboard.session import LOOK_SECONDS, PICTURE_SECONDS, TabSession
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
 from kuber.views import HubEntity, HubView, ago, percent, points
-from kuber.views.curve_selection import Crowd
+from kuber.views.curve_selection import CurveSelection
 from kuber.views.exchange import partners
-from kuber.views.record_table import Wanted, shelf
+from kuber.views.record_table import RecordFilter, filter_records
 
 SIZE = 10  # deliveries and records
 SUMS = "Sums over kept absorptions, in percentage points: accuracy after, less before, shared among the teachers."
@@ -37,7 +37,7 @@ PARTNERS = (
 class EntityPage:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, id: str) -> None:
+    def __init__(self, visit: TabSession, id: str) -> None:
         self.visit = visit
         self.id = id
         self.newest: Knowledge | None = None  # of its records, as far as the hub was asked
@@ -45,7 +45,7 @@ class EntityPage:
 
     def build(self, entity: HubEntity) -> None:
         """The places of everything."""
-        words("h1", f"Entity {entity.name}")
+        text_element("h1", f"Entity {entity.name}")
         with facts():
             self._facts = {}
             for name in (
@@ -58,20 +58,20 @@ class EntityPage:
                 "Published",
             ):
                 with fact(name):
-                    self._facts[name] = words("span", "")
+                    self._facts[name] = text_element("span", "")
             with fact("Joined"):
-                Moment(entity.joined)
+                Timestamp(entity.joined)
         with section("Accuracy over time"):
             self._curve = Element("div").classes("k-chart")
         with Element("div").classes("k-columns"):
             with section("Accuracy on each class"):
                 self._classes = Element("div").classes("k-chart short")
-                self._classes_told = words("p", "").classes("k-soft")
+                self._classes_told = text_element("p", "").classes("k-soft")
             with section("What it holds"):
                 self._holds = Element("div").classes("k-chart short")
-                self._holds_told = words("p", "").classes("k-soft")
+                self._holds_told = text_element("p", "").classes("k-soft")
         with section("What it gave and took"):
-            words("p", SUMS).classes("k-soft")
+            text_element("p", SUMS).classes("k-soft")
             self._partners = DataTable("What it gave and took", PARTNERS, nothing="It exchanged nothing yet.")
         with section("Latest deliveries"):
             self._deliveries = delivery_table("Latest deliveries of this entity")
@@ -99,7 +99,7 @@ class EntityPage:
         self._tell("Published", f"{one.published} records")
         self._partners.show(
             [
-                Row(
+                TableRow(
                     key=other.id,
                     cells=(
                         link(other.name, f"/entity/{other.id}"),
@@ -115,7 +115,7 @@ class EntityPage:
         )
         mine = [one for one in view.deliveries if self.id == one.student or self.id in one.publishers]
         self._deliveries.show([delivery_row(view, one) for one in mine[::-1][:SIZE]])
-        records = shelf(view.records.values(), Wanted(publisher=self.id, which="all", size=SIZE))
+        records = filter_records(view.records.values(), RecordFilter(publisher=self.id, which="all", size=SIZE))
         self._records.show([record_row(one) for one in records.rows])
 
     def _tell(self, name: str, text: str) -> None:
@@ -139,7 +139,7 @@ class EntityPage:
             if state == self._drawn and not anew:
                 return
             self._drawn = state
-            alone = Crowd(drawn_out={one.id: one.name}, few=True)
+            alone = CurveSelection(drawn_out={one.id: one.name}, few=True)
             told = accuracy_chart(_only(one), alone, self.visit.palette)
             correct, total = one.correct, one.total
         _redraw(self._curve, told if one.curve else None)
@@ -189,13 +189,13 @@ def _redraw(place: Element, options: dict[str, object] | None) -> None:
             ui.echart(options)
 
 
-async def page(visit: Visit, id: str) -> None:
+async def page(visit: TabSession, id: str) -> None:
     """One entity."""
     feed = visit.site.feed
     if id not in feed.view.entities and not feed.caught_up:
         with Element("div") as waiting:
-            words("h1", "Entity")
-            words("p", "Reading what happened so far …").classes("k-empty").props("role=status")
+            text_element("h1", "Entity")
+            text_element("p", "Reading what happened so far …").classes("k-empty").props("role=status")
         await ui.context.client.connected()
         while id not in feed.view.entities and not feed.caught_up:
             await asyncio.sleep(LOOK_SECONDS)
@@ -204,8 +204,8 @@ async def page(visit: Visit, id: str) -> None:
         known = view.entities.get(id)
     if known is None:
         ui.page_title("Nobody · KUber")
-        words("h1", "Nobody of this id")
-        words("p", f"The hub tells of no entity {id[:100]}.").classes("k-fault").props("role=alert")
+        text_element("h1", "Nobody of this id")
+        text_element("p", f"The hub tells of no entity {id[:100]}.").classes("k-fault").props("role=alert")
         anchor("Everybody", "/")
         return
     ui.page_title(f"{known.name} · KUber")

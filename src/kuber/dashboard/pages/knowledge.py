@@ -9,13 +9,13 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
-from kuber.dashboard.elements.controls import Choice, Pager, Search
+from kuber.dashboard.elements.controls import Pager, SearchField, SelectField
 from kuber.dashboard.elements.data_table import DataTable
 from kuber.dashboard.elements.record_table import record_columns, record_row
-from kuber.dashboard.elements.text import words
-from kuber.dashboard.session import Visit, number, remember
+from kuber.dashboard.elements.text import text_element
+from kuber.dashboard.session import TabSession, number, remember
 from kuber.views import HubView, natural
-from kuber.views.record_table import COLUMNS, WHICH, Wanted, shelf
+from kuber.views.record_table import COLUMNS, WHICH, RecordFilter, filter_records
 
 _WHICH = {
     "shelved": "can be found",
@@ -28,41 +28,41 @@ _WHICH = {
 }
 
 
-class Records:
+class KnowledgePage:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, arguments: PageArguments) -> None:
+    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
         self.visit = visit
         self._arguments = arguments
         self.wanted = wanted(arguments.query_parameters)
 
     def build(self) -> None:
         """The controls and the empty table."""
-        words("h1", "Knowledge")
+        text_element("h1", "Knowledge")
         with Element("div").classes("k-tools"):
-            Search(
+            SearchField(
                 "Search",
                 self.wanted.text,
                 lambda text: self._want(text=text, page=1),
                 hint="id, entity, task, architecture",
             )
-            self._tasks = Choice(
+            self._tasks = SelectField(
                 "Task", {"": "all"}, self.wanted.task or "", lambda task: self._want(task=task or None, page=1)
             )
-            self._publishers = Choice(
+            self._publishers = SelectField(
                 "Entity",
                 {"": "all"},
                 self.wanted.publisher or "",
                 lambda id: self._want(publisher=id or None, page=1),
             )
-            Choice("Show", _WHICH, self.wanted.which, lambda which: self._want(which=which, page=1))
+            SelectField("Show", _WHICH, self.wanted.which, lambda which: self._want(which=which, page=1))
         self._table = DataTable(
             "Knowledge",
             record_columns(sortable=True),
             nothing="No record answers this search.",
             on_sort=self._sort_by,
         )
-        self._hint = words("p", "Nothing has been published yet.").classes("k-empty")
+        self._hint = text_element("p", "Nothing has been published yet.").classes("k-empty")
         self._pager = Pager(lambda page: self._want(page=page))
 
     def draw(self, view: HubView, now: datetime) -> None:
@@ -70,7 +70,7 @@ class Records:
         tasks = sorted({one.task for one in view.records.values()}, key=natural)
         self._tasks.offer({"": "all"} | {task: task for task in tasks})
         self._publishers.offer({"": "all"} | view.names)
-        found = shelf(view.records.values(), self.wanted)
+        found = filter_records(view.records.values(), self.wanted)
         self._hint.set_visibility(not view.records and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(view.records))
         self._table.show(
@@ -93,10 +93,10 @@ class Records:
             self.draw(view, datetime.now(UTC))
 
 
-def wanted(asked: Mapping[str, str]) -> Wanted:
+def wanted(asked: Mapping[str, str]) -> RecordFilter:
     """What an address asks for; what makes no sense is passed over."""
-    usual = Wanted()
-    return Wanted(
+    usual = RecordFilter()
+    return RecordFilter(
         text=asked.get("q", ""),
         task=asked.get("task") or None,
         publisher=asked.get("entity") or None,
@@ -107,9 +107,9 @@ def wanted(asked: Mapping[str, str]) -> Wanted:
     )
 
 
-def query(one: Wanted) -> dict[str, str]:
+def query(one: RecordFilter) -> dict[str, str]:
     """The address that asks for this."""
-    usual = Wanted()
+    usual = RecordFilter()
     return {
         "q": one.text,
         "task": one.task or "",
@@ -121,9 +121,9 @@ def query(one: Wanted) -> dict[str, str]:
     }
 
 
-def page(visit: Visit, arguments: PageArguments) -> None:
+def page(visit: TabSession, arguments: PageArguments) -> None:
     """The table of knowledge."""
     ui.page_title("Knowledge · KUber")
-    records = Records(visit, arguments)
+    records = KnowledgePage(visit, arguments)
     records.build()
     visit.follow(records.draw)

@@ -9,13 +9,13 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
-from kuber.dashboard.elements.controls import Choice, Pager
+from kuber.dashboard.elements.controls import Pager, SelectField
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
-from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
+from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
 from kuber.dashboard.lineage_chart import lineage_chart
-from kuber.dashboard.session import PICTURE_SECONDS, Visit, number, remember
+from kuber.dashboard.session import PICTURE_SECONDS, TabSession, number, remember
 from kuber.views import HubDelivery, HubView, natural, percent, points
-from kuber.views.pagination import sheet
+from kuber.views.pagination import paginate
 
 DRAWN = 500  # latest deliveries in the picture
 ROWS = 40  # most entities in the picture
@@ -29,7 +29,7 @@ READ = (
 class Lineage:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, arguments: PageArguments) -> None:
+    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
         self.visit = visit
         self._arguments = arguments
         asked = arguments.query_parameters
@@ -44,17 +44,17 @@ class Lineage:
 
     def build(self) -> None:
         """The controls, the places of picture and detail, and the empty table."""
-        words("h1", "Lineage")
-        words("p", READ).classes("k-soft")
+        text_element("h1", "Lineage")
+        text_element("p", READ).classes("k-soft")
         with Element("div").classes("k-tools"):
-            self._entities = Choice("Entity", {"": "all"}, self.entity, self._of)
+            self._entities = SelectField("Entity", {"": "all"}, self.entity, self._of)
             kept = {"": "all", "kept": "kept", "undone": "undone"}
-            Choice("Result", kept, self.kept, self._only)
+            SelectField("Result", kept, self.kept, self._only)
         self.detail = (
             Element("section").classes("k-detail").props('aria-label="The chosen delivery" aria-live="polite"')
         )
         self.place = Element("div").classes("k-chart")
-        self._left_out = words("p", "").classes("k-soft")
+        self._left_out = text_element("p", "").classes("k-soft")
         with section("Deliveries"):
             self._table = delivery_table("Deliveries")
             self._pager = Pager(self._turn)
@@ -62,7 +62,7 @@ class Lineage:
     def draw(self, view: HubView, now: datetime) -> None:
         """Show the deliveries as they are now."""
         self._entities.offer({"": "all"} | view.names)
-        shown = sheet(self._found(view)[::-1], page=self.page, size=SIZE)
+        shown = paginate(self._found(view)[::-1], page=self.page, size=SIZE)
         self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in shown.rows])
         self._pager.show(shown, told=f"{shown.total:,} deliveries")
         self._show_chosen(view)
@@ -115,7 +115,7 @@ class Lineage:
             if one is not None:
                 _detail(view, one)
             elif self.chosen is not None:
-                words("p", f"The hub tells of no delivery {self.chosen}.").classes("k-empty")
+                text_element("p", f"The hub tells of no delivery {self.chosen}.").classes("k-empty")
 
     def _click(self, event: Any) -> None:
         value = event.data.get("value") if isinstance(event.data, dict) else None
@@ -187,30 +187,30 @@ def picture(view: HubView, found: Sequence[HubDelivery], entity: str, chosen: in
 
 def _detail(view: HubView, one: HubDelivery) -> None:
     """What one delivery did, and why it was made."""
-    words("h2", f"Delivery {one.number}")
+    text_element("h2", f"Delivery {one.number}")
     with facts():
         with fact("Student"):
             anchor(view.name_of(one.student), f"/entity/{one.student}")
-            words("span", f", in its round {one.round}")
+            text_element("span", f", in its round {one.round}")
         with fact("Teachers"):
             for number, id in enumerate(one.teachers):
                 record = view.records.get(id)
-                words("span", ", " if number else "")
+                text_element("span", ", " if number else "")
                 anchor(f"{record.name}, round {record.round}" if record else id[-12:], f"/knowledge/{id}")
         with fact("When"):
-            Moment(one.time)
+            Timestamp(one.time)
         with fact("Method"):
-            words("span", one.method)
+            text_element("span", one.method)
         with fact("Accuracy"):
             change = points(one.after - one.before)
-            words("span", f"{percent(one.before)} before, {percent(one.after)} after ({change} points)")
+            text_element("span", f"{percent(one.before)} before, {percent(one.after)} after ({change} points)")
         with fact("Result"):
-            words("span", "kept" if one.kept else "undone: the student went back to its model of before")
+            text_element("span", "kept" if one.kept else "undone: the student went back to its model of before")
         with fact("Why these", whole=True):
-            words("span", one.reason or "The student did not tell why it chose them.")
+            text_element("span", one.reason or "The student did not tell why it chose them.")
 
 
-async def page(visit: Visit, arguments: PageArguments) -> None:
+async def page(visit: TabSession, arguments: PageArguments) -> None:
     """The picture of who taught whom."""
     ui.page_title("Lineage · KUber")
     lineage = Lineage(visit, arguments)

@@ -10,14 +10,14 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import accuracy_chart, legend, line, marks, mean_line
-from kuber.dashboard.elements.controls import Choice, Pager, Search
-from kuber.dashboard.elements.data_table import Column, DataTable, Row, link, milliseconds, share, spark
+from kuber.dashboard.elements.controls import Pager, SearchField, SelectField
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds, share, spark
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
-from kuber.dashboard.elements.text import section, words
-from kuber.dashboard.session import PICTURE_SECONDS, Visit, number, remember
+from kuber.dashboard.elements.text import section, text_element
+from kuber.dashboard.session import PICTURE_SECONDS, TabSession, number, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
-from kuber.views.curve_selection import NAMED, Crowd, crowd
-from kuber.views.pagination import sheet
+from kuber.views.curve_selection import NAMED, CurveSelection, select_curves
+from kuber.views.pagination import paginate
 
 SIZE = 50  # entities of one page
 LATEST = 8  # deliveries
@@ -55,7 +55,7 @@ _VALUES: dict[Sort, Callable[[HubEntity], Any]] = {
 class Overview:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, arguments: PageArguments) -> None:
+    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
         self.visit = visit
         self._arguments = arguments
         asked = arguments.query_parameters
@@ -66,27 +66,27 @@ class Overview:
         self.number = number(asked.get("page", ""), 1)
         self.chart: ui.echart | None = None
         self._lines: dict[str, tuple[int, datetime]] = {}  # entity id -> how its line was when it was drawn
-        self._crowd: Crowd | None = None
+        self._crowd: CurveSelection | None = None
 
     def build(self) -> None:
         """Everything but the picture, which waits for the browser."""
-        words("h1", "Overview")
+        text_element("h1", "Overview")
         with Element("div").classes("k-totals"):
             self._totals = {
                 name: _total(name) for name in ("Online", "Mean accuracy", "Records", "Deliveries kept", "Published")
             }
         with section("Accuracy over time"):
-            words(
+            text_element(
                 "p", "On the common test set, or on each entity's own validation samples, as the entities told it."
             ).classes("k-soft")
             with Element("div").classes("k-tools"):
-                self._out = Choice("Draw out", {"": "nobody more"}, self.drawn_out, self._draw_out)
+                self._out = SelectField("Draw out", {"": "nobody more"}, self.drawn_out, self._draw_out)
             self.place = Element("div").classes("k-chart")
         with section("Entities"):
             with Element("div").classes("k-tools"):
-                Search("Find an entity", self.text, self._search, hint="part of its name")
+                SearchField("Find an entity", self.text, self._search, hint="part of its name")
             self._table = DataTable("Entities", COLUMNS, nothing="Nobody has joined yet.", on_sort=self._sort_by)
-            self._hint = words("p", NOBODY).classes("k-empty")
+            self._hint = text_element("p", NOBODY).classes("k-empty")
             self._pager = Pager(self._turn)
         with section("Latest deliveries"):
             self._latest = delivery_table("Latest deliveries")
@@ -107,7 +107,7 @@ class Overview:
         self._hint.set_visibility(not entities and self.visit.site.feed.caught_up)
         self._table.set_visibility(bool(entities))
         found = self._found(entities)
-        shown = sheet(found, page=self.number, size=SIZE)
+        shown = paginate(found, page=self.number, size=SIZE)
         rows = [entity_row(one, now) for one in shown.rows]
         self._table.show(rows, sort=self.sort, descending=self.descending)
         self._pager.show(shown, told=f"{shown.total} of {len(entities)} entities")
@@ -125,7 +125,7 @@ class Overview:
         """Draw the picture anew."""
         self.place.clear()
         with self.visit.site.feed.reading() as view, self.place:
-            self._crowd = crowd(view, self.drawn_out or None)
+            self._crowd = select_curves(view, self.drawn_out or None)
             options = accuracy_chart(view, self._crowd, self.visit.palette)
             self.chart = ui.echart(options, on_point_click=self._open)
             self._lines = _states(view)
@@ -135,7 +135,7 @@ class Overview:
         states = _states(view)
         if states == self._lines:
             return
-        shown = crowd(view, self.drawn_out or None)
+        shown = select_curves(view, self.drawn_out or None)
         if self._crowd is None or shown.few is not self._crowd.few:
             self.draw_chart()
             return
@@ -195,7 +195,7 @@ class Overview:
             self.draw(view, datetime.now(UTC))
 
 
-async def page(visit: Visit, arguments: PageArguments) -> None:
+async def page(visit: TabSession, arguments: PageArguments) -> None:
     """The overview."""
     ui.page_title("Overview · KUber")
     overview = Overview(visit, arguments)
@@ -207,12 +207,12 @@ async def page(visit: Visit, arguments: PageArguments) -> None:
     ui.timer(PICTURE_SECONDS, overview.look, immediate=False)
 
 
-def entity_row(one: HubEntity, now: datetime) -> Row:
+def entity_row(one: HubEntity, now: datetime) -> TableRow:
     """An entity as a row of the table."""
     online = one.online(now)
     tone, told = ("on", "online: ") if online else ("off", "away: ")
     curve = [accuracy for _, _, accuracy in one.curve][-CURVE:]
-    return Row(
+    return TableRow(
         key=one.id,
         muted=not online,
         cells=(
@@ -232,8 +232,8 @@ def entity_row(one: HubEntity, now: datetime) -> Row:
 
 def _total(name: str) -> Any:
     with Element("div"):
-        value = words("strong", "–")
-        words("span", name)
+        value = text_element("strong", "–")
+        text_element("span", name)
     return value
 
 

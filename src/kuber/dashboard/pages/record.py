@@ -10,14 +10,14 @@ from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import bars_chart
 from kuber.dashboard.elements.admin_actions import record_actions
-from kuber.dashboard.elements.confirm_dialog import Question
-from kuber.dashboard.elements.controls import Choice
-from kuber.dashboard.elements.data_table import Column, DataTable, Row
+from kuber.dashboard.elements.confirm_dialog import ConfirmDialog
+from kuber.dashboard.elements.controls import SelectField
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.record_table import TONES, WORDS
-from kuber.dashboard.elements.text import Moment, anchor, fact, facts, section, words
-from kuber.dashboard.hub_reader import Generation, Signature, Source
-from kuber.dashboard.session import PICTURE_SECONDS, Visit, remember
+from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
+from kuber.dashboard.hub_reader import Generation, HubReader, Signature
+from kuber.dashboard.session import PICTURE_SECONDS, TabSession, remember
 from kuber.domain.evaluation import mean_recalls, recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
@@ -29,7 +29,7 @@ SIGNED = {"valid": "good", "missing": "soft", "wrong": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class RecordDetails:
     """What the hub tells of a record."""
 
     record: Knowledge
@@ -38,10 +38,10 @@ class Told:
     generations: tuple[Generation, ...]
 
 
-def ask(source: Source, id: str) -> Told:
+def ask(source: HubReader, id: str) -> RecordDetails:
     """Ask the hub for everything that the page shows. Blocks."""
     record = source.knowledge(id, fresh=True)
-    return Told(
+    return RecordDetails(
         record=record,
         attestations=source.attestations(id),
         signature=source.signature(record),
@@ -52,14 +52,14 @@ def ask(source: Source, id: str) -> Told:
 class Record:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, arguments: PageArguments, id: str) -> None:
+    def __init__(self, visit: TabSession, arguments: PageArguments, id: str) -> None:
         self.visit = visit
         self.id = id
         self._arguments = arguments
-        self.told: Told | None = None
+        self.told: RecordDetails | None = None
         self.state = ""  # as it was when the hub was asked
         self.judged = 0
-        self._questions: list[Question] = []
+        self._questions: list[ConfirmDialog] = []
         self._taught: DataTable | None = None
         self._fault = ""  # what was said last of a record that could not be had
         if arguments.query_parameters.get("entity"):
@@ -81,7 +81,7 @@ class Record:
             self._fault = error.message
             self.body.clear()
             with self.body:
-                words("p", error.message).classes("k-fault").props("role=alert")
+                text_element("p", error.message).classes("k-fault").props("role=alert")
                 anchor("All knowledge", "/knowledge")
             return
         self._fault = ""
@@ -89,10 +89,10 @@ class Record:
 
     def build(self) -> None:
         """The heading, and a place for what is asked for."""
-        words("h1", f"Record {self.id[-12:]}")
+        text_element("h1", f"Record {self.id[-12:]}")
         self.body = Element("div")
         with self.body:
-            words("p", "Asking the hub …").classes("k-empty").props("role=status")
+            text_element("p", "Asking the hub …").classes("k-empty").props("role=status")
 
     async def look(self) -> None:
         """Ask again when the hub says that something happened to this record."""
@@ -117,7 +117,7 @@ class Record:
             ui.echart(bars_chart(labels, bars, self.visit.palette, told=told, percent=True))
         told_of = zip(labels, *bars.values(), strict=True)
         rows = [
-            Row(key=label, cells=(label, *(None if value is None else percent(value) for value in values)))
+            TableRow(key=label, cells=(label, *(None if value is None else percent(value) for value in values)))
             for label, *values in told_of
         ]
         self.numbers.clear()
@@ -141,7 +141,7 @@ class Record:
                 with Element("div").classes("k-tools"):
                     told = {id: name for id, name in view.names.items() if view.entities[id].total}
                     offered = {"": "nobody"} | told
-                    Choice("Beside", offered, self.visit.beside, self._beside)
+                    SelectField("Beside", offered, self.visit.beside, self._beside)
                 self.place = Element("div").classes("k-chart")
                 self.numbers = Element("div")
             with section("Comes from"):
@@ -180,63 +180,65 @@ class Record:
         self.draw_chart()
 
 
-def _facts(told: Told, publisher: str, state: str) -> None:
+def _facts(told: RecordDetails, publisher: str, state: str) -> None:
     """What the record says of itself, and what became of it."""
     record = told.record
     with facts():
         with fact("State"):
-            words("span", WORDS.get(state, state)).classes(f"k-state {TONES.get(state, 'soft')}")
+            text_element("span", WORDS.get(state, state)).classes(f"k-state {TONES.get(state, 'soft')}")
             if record.verification is not None:
-                words("span", f" {record.verification.reason}")
+                text_element("span", f" {record.verification.reason}")
         with fact("Publisher"):
             anchor(publisher, f"/entity/{record.entity}")
-            words("span", ", before it was trained" if record.round == 0 else f", after its round {record.round}")
+            text_element(
+                "span", ", before it was trained" if record.round == 0 else f", after its round {record.round}"
+            )
         with fact("Published"):
-            Moment(record.published_at)
+            Timestamp(record.published_at)
         with fact("Accuracy"):
-            words("span", f"{percent(record.evaluation.accuracy)} claimed")
+            text_element("span", f"{percent(record.evaluation.accuracy)} claimed")
             if record.verification is not None and record.verification.evaluation is not None:
-                words("span", f", {percent(record.verification.evaluation.accuracy)} verified")
+                text_element("span", f", {percent(record.verification.evaluation.accuracy)} verified")
         with fact("Signature"):
-            words("span", told.signature.state).classes(f"k-state {SIGNED[told.signature.state]}")
-            words("span", f" {told.signature.sentence}")
+            text_element("span", told.signature.state).classes(f"k-state {SIGNED[told.signature.state]}")
+            text_element("span", f" {told.signature.sentence}")
         shape = " × ".join(map(str, record.task.input_shape))
         with fact("Task"):
-            words(
+            text_element(
                 "span",
                 f"{record.task.name}: {record.task.classes} classes, samples of {shape}",
             )
         with fact("Architecture"):
             arguments = ", ".join(f"{name}={value}" for name, value in record.architecture.arguments.items())
-            words("span", f"{record.architecture.name}({arguments})")
+            text_element("span", f"{record.architecture.name}({arguments})")
         with fact("Training samples"):
             told_count = record.sample_count
-            words("span", "not told" if told_count is None else f"{told_count:,}")
+            text_element("span", "not told" if told_count is None else f"{told_count:,}")
         for kind, artifact in record.artifacts.items():
             with fact(f"File: {kind}"):
-                words("span", f"{size(artifact.size)}, ")
+                text_element("span", f"{size(artifact.size)}, ")
                 anchor("download", f"/download/{quote(record.id)}/{quote(kind)}").props("download")
-                words("code", str(artifact.digest)).classes("k-block")
+                text_element("code", str(artifact.digest)).classes("k-block")
         with fact("Id", whole=True):
-            words("code", record.id)
+            text_element("code", record.id)
 
 
 def _ancestors(view: HubView, generations: tuple[Generation, ...]) -> None:
     """What the record learnt from, generation by generation."""
     if not generations:
-        words("p", "It learnt from nobody: it names no record as a parent.").classes("k-empty")
+        text_element("p", "It learnt from nobody: it names no record as a parent.").classes("k-empty")
         return
     with Element("ol").classes("k-generations"):
         for generation in generations:
             with Element("li"):
-                words("span", "learnt from " if generation.depth == 1 else "these learnt from ")
+                text_element("span", "learnt from " if generation.depth == 1 else "these learnt from ")
                 for number, one in enumerate(generation.records):
-                    words("span", ", " if number else "")
+                    text_element("span", ", " if number else "")
                     anchor(f"{view.name_of(one.entity)}, round {one.round}", f"/knowledge/{one.id}")
-                    words("span", f" ({percent(one.trusted.accuracy)})")
+                    text_element("span", f" ({percent(one.trusted.accuracy)})")
 
 
-async def page(visit: Visit, arguments: PageArguments, id: str) -> None:
+async def page(visit: TabSession, arguments: PageArguments, id: str) -> None:
     """One record."""
     ui.page_title(f"Record {id[-12:]} · KUber")
     record = Record(visit, arguments, id)

@@ -11,16 +11,16 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import rounds_chart
-from kuber.dashboard.elements.data_table import Column, DataTable, Row, document, link, milliseconds, share
-from kuber.dashboard.elements.text import anchor, fact, facts, section, words
-from kuber.dashboard.session import Visit
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, document, link, milliseconds, share
+from kuber.dashboard.elements.text import anchor, fact, facts, section, text_element
+from kuber.dashboard.session import TabSession
 from kuber.errors import KUberError
 from kuber.views import (
     ComparisonResult,
     RunResult,
     StoredRun,
-    contrast,
     curves,
+    diff_runs,
     duration,
     percent,
     points,
@@ -50,7 +50,7 @@ COLUMNS = (
 class Runs:
     """The page as one reader sees it."""
 
-    def __init__(self, visit: Visit, chosen: Sequence[str]) -> None:
+    def __init__(self, visit: TabSession, chosen: Sequence[str]) -> None:
         self.visit = visit
         wanted = list(dict.fromkeys(chosen))
         self.chosen = wanted[:MOST]
@@ -59,13 +59,13 @@ class Runs:
 
     def build(self) -> None:
         """The empty table, and a place for what is chosen."""
-        words("h1", "Runs")
+        text_element("h1", "Runs")
         folder = self.visit.site.runs
         with Element("p").classes("k-soft"):
-            words("span", "In the folder ")
-            words("code", str(folder.resolve()))
-            words("span", ". Accuracies are on the held-out test set, after the last round.")
-        self._fault = words("p", "").classes("k-fault").props("role=alert")
+            text_element("span", "In the folder ")
+            text_element("code", str(folder.resolve()))
+            text_element("span", ". Accuracies are on the held-out test set, after the last round.")
+        self._fault = text_element("p", "").classes("k-fault").props("role=alert")
         self._table = DataTable("Runs", COLUMNS, nothing="No run yet. `kuber run` makes one.")
         self._beside = Element("div")
 
@@ -113,7 +113,7 @@ class Runs:
                 if isinstance(run.outcome, ComparisonResult):
                     _comparison(run.name, run.outcome)
 
-    def _row(self, run: StoredRun) -> Row:
+    def _row(self, run: StoredRun) -> TableRow:
         told = run.told
         methods = str(told.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
@@ -121,7 +121,7 @@ class Runs:
         others = [name for name in self.chosen if name != run.name]
         names = others if among else [*others, run.name]
         address = f"/runs?{urlencode([('run', name) for name in names])}" if names else "/runs"
-        return Row(
+        return TableRow(
             key=run.name,
             chosen=among,
             muted=run.status in ("failed", "unreadable"),
@@ -148,12 +148,12 @@ def labels(runs: Sequence[StoredRun]) -> dict[str, str]:
     return {run.name: run.name if ends.count(end) > 1 else end for run, end in zip(runs, ends, strict=True)}
 
 
-def side_by_side(runs: Sequence[StoredRun]) -> list[Row]:
+def side_by_side(runs: Sequence[StoredRun]) -> list[TableRow]:
     """What became of each run, then the settings in which they differ."""
-    found = [Row(key=f"told {name}", cells=(name, *cells)) for name, cells in _figures(runs) if any(cells)]
-    differing = contrast(runs).differing
+    found = [TableRow(key=f"told {name}", cells=(name, *cells)) for name, cells in _figures(runs) if any(cells)]
+    differing = diff_runs(runs).differing
     return found + [
-        Row(key=f"setting {name}", cells=(f"setting {name}", *(_value(value) for value in values)))
+        TableRow(key=f"setting {name}", cells=(f"setting {name}", *(_value(value) for value in values)))
         for name, values in differing.items()
         if name not in _OF_THE_MACHINE
     ]
@@ -201,11 +201,11 @@ def _value(value: object) -> str | None:
 def _common(runs: Sequence[StoredRun]) -> None:
     """The settings that are the same in all, folded away."""
     with Element("details"):
-        words("summary", "Settings that they have in common" if len(runs) > 1 else "Settings")
+        text_element("summary", "Settings that they have in common" if len(runs) > 1 else "Settings")
         with facts():
-            for name, value in contrast(runs).common.items():
+            for name, value in diff_runs(runs).common.items():
                 with fact(name):
-                    words("span", _value(value) or "not given")
+                    text_element("span", _value(value) or "not given")
 
 
 def _line(runs: Sequence[StoredRun], name: str, method: str) -> str:
@@ -221,15 +221,15 @@ def _comparison(name: str, outcome: ComparisonResult) -> None:
     """The tables of a comparison."""
     with section(f"Comparison {name}"):
         for table in outcome.sections:
-            words("h3", table.title)
+            text_element("h3", table.title)
             columns = [
                 Column(name=head, label=head, kind="text" if place == 0 else "number")
                 for place, head in enumerate(table.header)
             ]
-            DataTable(table.title, columns).show([Row(key=row[0], cells=row) for row in table.rows])
+            DataTable(table.title, columns).show([TableRow(key=row[0], cells=row) for row in table.rows])
 
 
-async def page(visit: Visit, arguments: PageArguments) -> None:
+async def page(visit: TabSession, arguments: PageArguments) -> None:
     """The runs of the folder."""
     ui.page_title("Runs · KUber")
     runs = Runs(visit, arguments.query_parameters.getlist("run"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import complementary, lacking, related
+from kuber.domain.policies import is_mergeable, select_complementary, weak_classes
 from kuber.domain.strategies.merge import Merge
 from kuber.domain.strategy import Guidance, Method, Search, Situation
 
@@ -17,11 +17,11 @@ class Kuber(Merge):
     guidance: Guidance | None = field(default_factory=Guidance)
 
     def before(self, situation: Situation) -> Search | None:
-        classes = lacking(situation.own) if situation.own else ()
+        classes = weak_classes(situation.own) if situation.own else ()
         return Search(method=Method.GUIDE, latest=True, classes=classes, limit=10 * self.choosing.limit)
 
     def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
         if search.method is Method.MERGE:
             return Merge.choose(self, candidates, search, situation)
-        strangers = [one for one in candidates if not related(one, situation)]
-        return complementary(strangers, situation.own, dict(situation.ages), self.choosing)
+        strangers = [one for one in candidates if not is_mergeable(one, situation)]
+        return select_complementary(strangers, situation.own, dict(situation.ages), self.choosing)

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import Choosing, Keeping, Merging, freshest, merge_shares, no_worse, related
+from kuber.domain.policies import (
+    AcceptancePolicy,
+    MergePolicy,
+    SelectionPolicy,
+    is_mergeable,
+    is_no_worse,
+    merge_shares,
+    most_recent,
+)
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Search, Situation
 
@@ -16,10 +24,10 @@ class Merge(Local):
 
     name: str = "merge"
     common_start: bool = True
-    choosing: Choosing = field(default_factory=Choosing)
-    merging: Merging = field(default_factory=Merging)
-    keeping: Keeping = field(
-        default_factory=lambda: Keeping(tolerance=0.05)
+    choosing: SelectionPolicy = field(default_factory=SelectionPolicy)
+    merging: MergePolicy = field(default_factory=MergePolicy)
+    keeping: AcceptancePolicy = field(
+        default_factory=lambda: AcceptancePolicy(tolerance=0.05)
     )  # measured: averages dip before they gain
     guidance: Guidance | None = None  # measured: a guide, be it the average itself, holds the local phase back
 
@@ -35,11 +43,11 @@ class Merge(Local):
         return Search(method=Method.MERGE, origin=situation.origin, latest=True, limit=10 * self.choosing.limit)
 
     def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
-        relatives = [one for one in candidates if related(one, situation)]
-        return freshest(relatives, dict(situation.ages), self.choosing.limit)
+        relatives = [one for one in candidates if is_mergeable(one, situation)]
+        return most_recent(relatives, dict(situation.ages), self.choosing.limit)
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return no_worse(before, after, self.keeping)
+        return is_no_worse(before, after, self.keeping)

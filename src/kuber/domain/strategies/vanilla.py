@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.ranking import better
+from kuber.domain.ranking import more_accurate
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Method, Search, Situation
 
@@ -26,4 +26,4 @@ class Vanilla(Local):
         return Search(method=Method.DISTIL, min_accuracy=own.accuracy)
 
     def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
-        return better(candidates, situation.own)[:1] if situation.own else []
+        return more_accurate(candidates, situation.own)[:1] if situation.own else []

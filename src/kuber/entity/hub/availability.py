@@ -9,7 +9,7 @@ from kuber.errors import ServiceUnavailableError
 T = TypeVar("T")
 
 
-class Line:
+class HubAvailability:
     """The line to registry and vault. Once either gives no answer, neither is asked until `renew`."""
 
     def __init__(self, journal: Journal) -> None:

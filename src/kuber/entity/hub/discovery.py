@@ -9,48 +9,48 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import MAX_LIMIT, Query
-from kuber.domain.ranking import without
+from kuber.domain.ranking import exclude
 from kuber.domain.strategy import Candidate, Method, Search
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
-from kuber.entity.hub.availability import Line
+from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.trust import Trust
-from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.learner import Teacher
-from kuber.entity.work.steps import Evaluated, Work
-from kuber.entity.work.weight_store import Housing, InMemory
+from kuber.entity.work.learner import TeacherModel
+from kuber.entity.work.steps import EvaluationResult, Work
+from kuber.entity.work.weight_store import MemoryWeightStore, WeightStore
 from kuber.errors import KnowledgeError
 from kuber.learning.compatibility import Knows, known_by_name, runnable_form
 from kuber.learning.weights import Weights
 
 REMEMBERED = 1000  # candidates whose first sight we remember
-Evaluating = Callable[[Weights, Teacher | None], Work]
+EvaluationFactory = Callable[[Weights, TeacherModel | None], Work]
 TOLERANCE = 0.02  # by which a claim may exceed what we find: other machines round otherwise
 
 
-class Retrieval:
+class Discovery:
     """What an entity learns from registry and vault; everything is written to its journal."""
 
     def __init__(
         self,
         *,
         task: Task,
-        evaluating: Evaluating,
+        evaluating: EvaluationFactory,
         registry: Registry,
         vault: Vault,
         journal: Journal,
         trust: Trust,
-        line: Line,
+        line: HubAvailability,
         outbox: Outbox,
-        cache: Blobs | None = None,
+        cache: BlobCache | None = None,
         verified_only: bool = False,
         knows: Knows = known_by_name,
-        housing: Housing | None = None,
+        housing: WeightStore | None = None,
     ) -> None:
         """`evaluating` makes the work of evaluating our own model, or a teacher's."""
-        self.housing = housing or InMemory()
+        self.housing = housing or MemoryWeightStore()
         self._task = task
         self._evaluating = evaluating
         self._knows = knows
@@ -62,7 +62,9 @@ class Retrieval:
         self._outbox = outbox
         self._cache = cache
         self._verified_only = verified_only
-        self._kept: dict[Method, dict[str, tuple[Teacher, Evaluation]]] = {}  # what the last search of each pulled
+        self._kept: dict[
+            Method, dict[str, tuple[TeacherModel, Evaluation]]
+        ] = {}  # what the last search of each pulled
 
     def candidates(self, search: Search) -> list[Knowledge]:
         """Knowledge of others on our task that answers the search and that we have not refused."""
@@ -84,7 +86,7 @@ class Retrieval:
         # A task of that name and test set may still have other labels.
         page: Sequence[Knowledge] = self._line.ask(lambda: self._registry.discover(query).items, ())
         ours = [one for one in page if self._task.understands(one.task)]
-        found = without(ours, state.refused)
+        found = exclude(ours, state.refused)
         now = {one.id: state.seen.get(one.id, state.round) for one in found}
         earlier = {id: first for id, first in state.seen.items() if id not in now}
         self._journal.change(seen=dict([*earlier.items(), *now.items()][-REMEMBERED:]))  # the latest seen are last
@@ -101,9 +103,9 @@ class Retrieval:
         query = Query(task=self._task.name, test_set=self._task.test_set, initial=True, order="oldest")
         for one in self._pages(query):
             if one.architecture == architecture and WEIGHTS in one.artifacts:
-                yield from without([one], self._journal.state.refused)
+                yield from exclude([one], self._journal.state.refused)
 
-    def pull(self, knowledge: Knowledge) -> Teacher | None:
+    def pull(self, knowledge: Knowledge) -> TeacherModel | None:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
         received = 0
         try:
@@ -120,7 +122,9 @@ class Retrieval:
                 weights, graph = self.housing.load(artifact.digest, data, knowledge.architecture), None
             else:
                 weights, graph = {}, data
-            teacher = Teacher(architecture=knowledge.architecture, weights=weights, graph=graph, task=knowledge.task)
+            teacher = TeacherModel(
+                architecture=knowledge.architecture, weights=weights, graph=graph, task=knowledge.task
+            )
         except KnowledgeError as error:
             self.refuse(knowledge, error.message, received)
             return None
@@ -135,13 +139,13 @@ class Retrieval:
 
     def tested(
         self, chosen: Sequence[Knowledge], method: Method
-    ) -> Generator[Work, Any, list[tuple[Candidate, Teacher]]]:
+    ) -> Generator[Work, Any, list[tuple[Candidate, TeacherModel]]]:
         """Pull what was chosen and evaluate it on the common test set; what claims more than we find is refused.
 
         What the last search for this method pulled is neither pulled nor evaluated again.
         """
         earlier = self._kept.get(method, {})
-        kept: dict[str, tuple[Teacher, Evaluation]] = {}
+        kept: dict[str, tuple[TeacherModel, Evaluation]] = {}
         for knowledge in chosen:
             if knowledge.id in earlier:
                 kept[knowledge.id] = earlier[knowledge.id]
@@ -166,10 +170,10 @@ class Retrieval:
         return [(Candidate(knowledge=by_id[id], evaluation=found), teacher) for id, (teacher, found) in kept.items()]
 
     def evaluated(
-        self, weights: Weights, *, stage: str, of: Knowledge | None = None, teacher: Teacher | None = None
+        self, weights: Weights, *, stage: str, of: Knowledge | None = None, teacher: TeacherModel | None = None
     ) -> Generator[Work, Any, Evaluation]:
         """Evaluate a model on what decisions are made on: ours, or a teacher's of someone's knowledge."""
-        done: Evaluated = yield self._evaluating(weights, teacher)
+        done: EvaluationResult = yield self._evaluating(weights, teacher)
         evaluation = done.evaluation
         detail = {
             "stage": stage,

@@ -8,10 +8,10 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
 from kuber.domain.ports import Registry, Vault
-from kuber.entity.hub.availability import Line
-from kuber.entity.state.blob_cache import Waiting
+from kuber.entity.hub.availability import HubAvailability
+from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
-from kuber.entity.state.pending import Absorbed, Errand, Finding, Publication
+from kuber.entity.state.pending import AttestationReport, DeliveryReport, OutboxMessage, Publication
 from kuber.errors import (
     CorruptKnowledgeError,
     InsufficientStorageError,
@@ -29,7 +29,13 @@ class Outbox:
     """
 
     def __init__(
-        self, *, registry: Registry, vault: Vault, journal: Journal, line: Line, waiting: Waiting | None
+        self,
+        *,
+        registry: Registry,
+        vault: Vault,
+        journal: Journal,
+        line: HubAvailability,
+        waiting: PendingBlobs | None,
     ) -> None:
         """Without a place for what waits, a publication that the hub does not take now is an error."""
         self._registry = registry
@@ -54,13 +60,13 @@ class Outbox:
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Tell what became of a delivery."""
-        told = Absorbed(delivery=delivery, key=key)
+        told = DeliveryReport(delivery=delivery, key=key)
         if not self._run(told):
             self._queue(told)
 
     def attest(self, knowledge: str, evaluation: Evaluation) -> None:
         """Tell what we found out about somebody's knowledge."""
-        finding = Finding(knowledge=knowledge, evaluation=evaluation)
+        finding = AttestationReport(knowledge=knowledge, evaluation=evaluation)
         if not self._run(finding):
             self._queue(finding)
 
@@ -80,7 +86,7 @@ class Outbox:
         """Why errands wait; None when none do."""
         return self._reason if self._journal.state.errands else None
 
-    def _waiting_blobs(self, errand: Errand) -> Sequence[bytes]:
+    def _waiting_blobs(self, errand: OutboxMessage) -> Sequence[bytes]:
         blobs = []
         for digest in errand.digests if isinstance(errand, Publication) else ():
             data = None if self._waiting is None else self._waiting.get(digest)
@@ -91,16 +97,16 @@ class Outbox:
             blobs.append(data)
         return blobs
 
-    def _queue(self, errand: Errand) -> None:
+    def _queue(self, errand: OutboxMessage) -> None:
         self._journal.change(errands=(*self._journal.state.errands, errand))
 
-    def _run(self, errand: Errand, blobs: Sequence[bytes] = ()) -> bool:
+    def _run(self, errand: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool:
         if self._journal.state.errands:
             self._reason = "Others wait before it."
             return False
         return self._attempt(errand, blobs)
 
-    def _attempt(self, errand: Errand, blobs: Sequence[bytes]) -> bool:
+    def _attempt(self, errand: OutboxMessage, blobs: Sequence[bytes]) -> bool:
         """Whether the hub has heard it."""
         if not self._line.up:
             self._reason = _AWAY
@@ -116,7 +122,7 @@ class Outbox:
             return False
         return True
 
-    def _tell(self, errand: Errand, blobs: Sequence[bytes]) -> None:
+    def _tell(self, errand: OutboxMessage, blobs: Sequence[bytes]) -> None:
         match errand:
             case Publication(draft=draft, key=key):
                 # Again even if it was there: the lease that keeps it until there is a record may be over.
@@ -126,9 +132,9 @@ class Outbox:
                 size = sum(artifact.size for artifact in stored)
                 detail = {"knowledge": knowledge.id, "digest": str(stored[0].digest), "bytes": size}
                 self._journal.append("published", detail)
-            case Absorbed(delivery=delivery, key=key):
+            case DeliveryReport(delivery=delivery, key=key):
                 self._registry.record(delivery, key=key)
-            case Finding(knowledge=knowledge, evaluation=evaluation):
+            case AttestationReport(knowledge=knowledge, evaluation=evaluation):
                 own = self._journal.state.member
                 assert own is not None
                 with suppress(KnowledgeNotFoundError):  # then there is nothing left to attest

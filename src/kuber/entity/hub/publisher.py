@@ -8,12 +8,12 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.task import Task
-from kuber.entity.hub.discovery import Retrieval
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import Work
-from kuber.learning.weights import Weights, dump, narrowed, widened
+from kuber.learning.weights import Weights, dump, to_bfloat16, to_float32
 
 Consents = Callable[[Evaluation, int], bool]
 Forms = Callable[[Weights], dict[str, bytes]]  # the weights to publish -> artifact kind -> its bytes
@@ -38,7 +38,7 @@ class Publisher:
         vault: Vault,
         journal: Journal,
         trust: Trust,
-        retrieval: Retrieval,
+        retrieval: Discovery,
         outbox: Outbox,
         consents: Consents,
         narrow: bool,
@@ -82,8 +82,8 @@ class Publisher:
         journal = self._journal
         weights = journal.state.weights
         if self._narrow:
-            weights = narrowed(weights)
-            own = yield from self._retrieval.evaluated(widened(weights), stage="narrowed")
+            weights = to_bfloat16(weights)
+            own = yield from self._retrieval.evaluated(to_float32(weights), stage="narrowed")
         if not self._consents(own, journal.state.round):
             return
         forms = self._forms(weights)

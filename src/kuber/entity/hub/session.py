@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from kuber.domain.knowledge import Architecture
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.task import Task
-from kuber.entity.hub.availability import Line
-from kuber.entity.hub.discovery import Evaluating, Retrieval
+from kuber.entity.hub.availability import HubAvailability
+from kuber.entity.hub.discovery import Discovery, EvaluationFactory
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.publisher import Consents, Forms, Publisher, as_weights
 from kuber.entity.hub.trust import Trust
-from kuber.entity.state.blob_cache import Blobs, Waiting
+from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.weight_store import Housing
+from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import ConflictError, ServiceUnavailableError
 from kuber.learning.compatibility import Knows, known_by_name
 from kuber.signing import Identity
@@ -22,7 +22,14 @@ class Membership:
     """Who an entity is at its hub."""
 
     def __init__(
-        self, name: str, identity: Identity, *, registry: Registry, journal: Journal, line: Line, outbox: Outbox
+        self,
+        name: str,
+        identity: Identity,
+        *,
+        registry: Registry,
+        journal: Journal,
+        line: HubAvailability,
+        outbox: Outbox,
     ) -> None:
         self._name = name
         self._identity = identity
@@ -74,17 +81,17 @@ class Membership:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ties:
+class HubSession:
     """The parts that talk to registry and vault."""
 
-    line: Line
+    line: HubAvailability
     outbox: Outbox
     membership: Membership
-    retrieval: Retrieval
+    retrieval: Discovery
     publisher: Publisher
 
 
-def tie(
+def open_session(
     journal: Journal,
     identity: Identity,
     *,
@@ -92,23 +99,23 @@ def tie(
     vault: Vault,
     task: Task,
     architecture: Architecture,
-    evaluating: Evaluating,
+    evaluating: EvaluationFactory,
     sample_count: int | None,
     class_counts: tuple[int, ...] | None,
-    waiting: Waiting | None,
-    cache: Blobs | None,
+    waiting: PendingBlobs | None,
+    cache: BlobCache | None,
     knows: Knows = known_by_name,
     verified_only: bool = False,
     consents: Consents = lambda evaluation, round: True,
     narrow: bool = False,
     forms: Forms = as_weights,
-    housing: Housing | None = None,
-) -> Ties:
+    housing: WeightStore | None = None,
+) -> HubSession:
     """The ties of the entity whose journal this is; each argument is told of where it is used."""
-    line = Line(journal)
+    line = HubAvailability(journal)
     outbox = Outbox(registry=registry, vault=vault, journal=journal, line=line, waiting=waiting)
     trust = Trust(identity, registry=registry, journal=journal)
-    retrieval = Retrieval(
+    retrieval = Discovery(
         task=task,
         evaluating=evaluating,
         registry=registry,
@@ -138,4 +145,4 @@ def tie(
         forms=forms,
     )
     membership = Membership(journal.name, identity, registry=registry, journal=journal, line=line, outbox=outbox)
-    return Ties(line=line, outbox=outbox, membership=membership, retrieval=retrieval, publisher=publisher)
+    return HubSession(line=line, outbox=outbox, membership=membership, retrieval=retrieval, publisher=publisher)

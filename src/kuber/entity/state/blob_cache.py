@@ -9,7 +9,7 @@ from kuber.domain.digest import Digest
 from kuber.errors import KUberError
 
 
-class Waiting(Protocol):
+class PendingBlobs(Protocol):
     """Where blobs wait for the vault."""
 
     def keep(self, digest: Digest, data: bytes) -> None: ...
@@ -19,7 +19,7 @@ class Waiting(Protocol):
     def retain(self, digests: Collection[Digest]) -> None: ...
 
 
-class MemoryBlobs:
+class MemoryBlobCache:
     """Blobs in memory, for simulated entities, whose lives share it."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class MemoryBlobs:
         self._data = {digest: self._data[digest] for digest in digests if digest in self._data}
 
 
-class Blobs:
+class BlobCache:
     """Blobs in a folder, each in a file named by its digest. With a `limit`, in bytes, the least lately used go."""
 
     def __init__(self, folder: Path, *, limit: int | None = None) -> None:

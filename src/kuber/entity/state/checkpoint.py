@@ -17,7 +17,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.domain.strategy import Situation
 from kuber.entity.state import pending
-from kuber.entity.state.pending import Errand
+from kuber.entity.state.pending import OutboxMessage
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.weights import Weights, dump
 from kuber.wire import DeliveryBody, EvaluationBody
@@ -78,7 +78,7 @@ class State:
     seen: Mapping[str, int] = field(default_factory=dict)  # candidates -> round first seen
     keys: Mapping[str, str] = field(default_factory=dict)  # entity -> the last public key that we know it by
     published: int = 0  # records signed so far
-    errands: tuple[Errand, ...] = ()  # that the hub has not heard of, in order
+    errands: tuple[OutboxMessage, ...] = ()  # that the hub has not heard of, in order
     absorption: Absorption | None = None  # done, and not recorded yet
 
     def situation(
@@ -111,7 +111,7 @@ def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> St
     )
 
 
-class Keeper(Protocol):
+class CheckpointStore(Protocol):
     """Where an entity keeps its state: on disk to go on after a kill, or nowhere in a simulation."""
 
     def save(self, state: State) -> None: ...

@@ -17,7 +17,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Log(Protocol):
+class EventSink(Protocol):
     """Where an entity writes what happens to it."""
 
     def append(self, *, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event: ...
@@ -55,7 +55,7 @@ class EventLog:
             self._descriptor = -1
 
 
-class Tail:
+class EventTail:
     """Reads the events that were appended to a log since the last look."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class Tail:
 
 def read_events(path: Path) -> list[Event]:
     """Every complete event in the log at `path`."""
-    return Tail(path).read()
+    return EventTail(path).read()
 
 
 def rewind(path: Path, *, reached: Mapping[str, int]) -> None:

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from kuber.domain.event import Kind
-from kuber.entity.state.checkpoint import Keeper, State
-from kuber.entity.state.event_log import Log
+from kuber.entity.state.checkpoint import CheckpointStore, State
+from kuber.entity.state.event_log import EventSink
 
 
 class Journal:
     """The state of one entity and its event log, moved together."""
 
-    def __init__(self, name: str, state: State, *, checkpoints: Keeper, log: Log) -> None:
+    def __init__(self, name: str, state: State, *, checkpoints: CheckpointStore, log: EventSink) -> None:
         self.state = state
         self.name = name
         self._checkpoints = checkpoints

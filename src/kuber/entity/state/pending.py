@@ -23,7 +23,7 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Absorbed:
+class DeliveryReport:
     """What became of a delivery."""
 
     delivery: Delivery
@@ -31,31 +31,31 @@ class Absorbed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class AttestationReport:
     """What our own evaluation of somebody's knowledge found."""
 
     knowledge: str
     evaluation: Evaluation
 
 
-Errand = Publication | Absorbed | Finding
+OutboxMessage = Publication | DeliveryReport | AttestationReport
 
 
-def encode(errand: Errand) -> dict[str, str]:
+def encode(errand: OutboxMessage) -> dict[str, str]:
     """An errand as texts."""
     match errand:
         case Publication(draft=draft, key=key):
             return {"publication": DraftBody.of(draft).model_dump_json(), "key": key}
-        case Absorbed(delivery=delivery, key=key):
+        case DeliveryReport(delivery=delivery, key=key):
             return {"absorbed": DeliveryBody.of(delivery).model_dump_json(), "key": key}
-        case Finding(knowledge=knowledge, evaluation=evaluation):
+        case AttestationReport(knowledge=knowledge, evaluation=evaluation):
             return {"finding": EvaluationBody.of(evaluation).model_dump_json(), "knowledge": knowledge}
 
 
-def decode(texts: dict[str, str]) -> Errand:
+def decode(texts: dict[str, str]) -> OutboxMessage:
     """The errand again. KeyError or ValueError when these are not the texts of one."""
     if "publication" in texts:
         return Publication(draft=DraftBody.read(texts["publication"]).value(), key=texts["key"])
     if "absorbed" in texts:
-        return Absorbed(delivery=DeliveryBody.read(texts["absorbed"]).value(), key=texts["key"])
-    return Finding(knowledge=texts["knowledge"], evaluation=EvaluationBody.read(texts["finding"]).value())
+        return DeliveryReport(delivery=DeliveryBody.read(texts["absorbed"]).value(), key=texts["key"])
+    return AttestationReport(knowledge=texts["knowledge"], evaluation=EvaluationBody.read(texts["finding"]).value())

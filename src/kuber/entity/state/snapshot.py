@@ -11,7 +11,7 @@ from kuber.learning.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
+class Snapshot:
     """A model, what it was worth where that is known, and the state of its optimizer where there was one."""
 
     weights: Weights
@@ -19,12 +19,12 @@ class Mark:
     optimizer: Any = None
 
 
-def state_of(optimizer: Optimizer | None) -> Any:
+def copy_optimizer_state(optimizer: Optimizer | None) -> Any:
     """A copy of an optimizer's state; None without one."""
     return None if optimizer is None else _copied(optimizer.state_dict())
 
 
-def restore(optimizer: Optimizer | None, remembered: Any) -> None:
+def restore_optimizer(optimizer: Optimizer | None, remembered: Any) -> None:
     """Give an optimizer the state it had; none, where it had not been seen before."""
     if optimizer is None:
         return

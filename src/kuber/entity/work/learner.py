@@ -14,7 +14,7 @@ from kuber.domain.task import Task
 from kuber.learning.compatibility import check_fits
 from kuber.learning.evaluation import EVALUATION_BATCH
 from kuber.learning.losses import Distillation
-from kuber.learning.onnx_model import Portable
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.training import Training
 from kuber.learning.weights import Weights
@@ -40,10 +40,10 @@ class Learner:
         """A model of our architecture with these weights, on our device."""
         return build(self.architecture, weights, self.runtime)
 
-    def speaker(self, teacher: "Teacher") -> nn.Module:
+    def speaker(self, teacher: "TeacherModel") -> nn.Module:
         """The model of a teacher, on our device. KnowledgeError when it is unsound or not for our task."""
         if teacher.graph is not None:
-            return Portable(teacher.graph, input_shape=self.private.shape, classes=self.classes)
+            return OnnxModel(teacher.graph, input_shape=self.private.shape, classes=self.classes)
         network = build(teacher.architecture, teacher.weights, self.runtime)
         if teacher.task is not None:  # another's, whose network may be for other samples or classes than it tells
             probe = self.runtime.place(torch.zeros(1, *self.private.shape))
@@ -75,7 +75,7 @@ class Learner:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Teacher:
+class TeacherModel:
     """A pulled model, checked against its record."""
 
     architecture: Architecture
@@ -88,5 +88,5 @@ class Teacher:
 class Guide:
     """A teacher that speaks during a local phase, and its recall on each class."""
 
-    teacher: Teacher
+    teacher: TeacherModel
     recalls: tuple[float, ...]

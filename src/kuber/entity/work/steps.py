@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
-from kuber.entity.work.learner import Guide, Learner, Teacher
-from kuber.learning.ensembling import combined, guide_loss
+from kuber.entity.work.learner import Guide, Learner, TeacherModel
+from kuber.learning.ensembling import ensemble_log_probs, guide_loss
 from kuber.learning.evaluation import evaluate, logits
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.training import Loss, proximal, train
@@ -25,7 +25,7 @@ Progress = Callable[[float], None]  # takes the finished share of the work, 0 to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Learnt:
+class TrainingResult:
     """What training or distillation gives back."""
 
     weights: Weights
@@ -37,7 +37,7 @@ class Learnt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluated:
+class EvaluationResult:
     """What running a model over a test set gives back."""
 
     evaluation: Evaluation
@@ -73,7 +73,7 @@ def training(
     return Work(function=train_locally, arguments=arguments, cost=cost)
 
 
-def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator: torch.Tensor) -> Work:
+def distillation(learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor) -> Work:
     """The work of distilling one teacher."""
     arguments = {"learner": learner, "teacher": teacher, "weights": weights, "generator": generator}
     samples = len(learner.private)
@@ -84,7 +84,7 @@ def distillation(learner: Learner, teacher: Teacher, weights: Weights, generator
     )
 
 
-def common_evaluation(learner: Learner, weights: Weights, teacher: Teacher | None = None) -> Work:
+def common_evaluation(learner: Learner, weights: Weights, teacher: TeacherModel | None = None) -> Work:
     """The work of one evaluation on the common test set: of our model, or of a teacher's."""
     # Private samples have no part in it: whoever remembers results evaluates a model once for all entities.
     learner = replace(
@@ -104,7 +104,7 @@ def train_locally(
     guides: tuple[Guide, ...] = (),
     *,
     progress: Progress,
-) -> Learnt:
+) -> TrainingResult:
     """The local phase: the entity's epochs on its augmented private data, while its guides speak."""
     start = time.perf_counter()
     model = learner.model(weights)
@@ -123,7 +123,7 @@ def train_locally(
         penalty=proximal(model, phase.proximal) if phase.proximal else None,
         progress=_share_of(learner.training.epochs * len(learner.private), progress),
     )
-    return Learnt(
+    return TrainingResult(
         weights=weights_of(model),
         generator=draws.get_state(),
         samples=trained.samples,
@@ -134,8 +134,8 @@ def train_locally(
 
 
 def distil_locally(
-    learner: Learner, teacher: Teacher, weights: Weights, generator: torch.Tensor, *, progress: Progress
-) -> Learnt:
+    learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor, *, progress: Progress
+) -> TrainingResult:
     """Distil a teacher into the local model on unaugmented private data; the teacher runs over it once."""
     start = time.perf_counter()
     model = learner.model(weights)
@@ -150,7 +150,7 @@ def distil_locally(
         loss=learner.distillation.loss,
         progress=_share_of(learner.distillation.epochs * len(learner.private), progress),
     )
-    return Learnt(
+    return TrainingResult(
         weights=weights_of(model),
         generator=draws.get_state(),
         samples=distilled.samples,
@@ -162,10 +162,10 @@ def distil_locally(
 
 def evaluate_commonly(
     learner: Learner, weights: Weights, strict: bool = False, graph: bytes | None = None, *, progress: Progress
-) -> Evaluated:
+) -> EvaluationResult:
     """The evaluation on the common test set, of weights or of a graph; `strict` refuses one that answers nonsense."""
     start = time.perf_counter()
-    speaker = Teacher(architecture=learner.architecture, weights=weights, graph=graph)
+    speaker = TeacherModel(architecture=learner.architecture, weights=weights, graph=graph)
     evaluation = evaluate(
         learner.speaker(speaker),
         learner.ordered_batches(learner.common),
@@ -175,7 +175,7 @@ def evaluate_commonly(
         strict=strict,
     )
     progress(1.0)
-    return Evaluated(evaluation=evaluation, seconds=time.perf_counter() - start)
+    return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
 
 def _loss(learner: Learner, phase: LocalPhase) -> Loss:
@@ -205,12 +205,12 @@ def _guided_epoch(
     told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
     if not guidance.augmented:
         spoken = [logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models]
-        return partial(learner.training_batches, draws, combined(spoken, recalls, **told))
+        return partial(learner.training_batches, draws, ensemble_log_probs(spoken, recalls, **told))
 
     def epoch() -> Iterator[tuple[Tensor, ...]]:
         for x, y in learner.training_batches(draws):
             spoken = [logits(model, [(x,)], runtime=runtime) for model in models]
-            yield x, y, runtime.place(combined(spoken, recalls, **told))
+            yield x, y, runtime.place(ensemble_log_probs(spoken, recalls, **told))
 
     return epoch
 

@@ -7,7 +7,7 @@ from kuber.domain.knowledge import Architecture
 from kuber.learning.weights import Weights, load
 
 
-class Housing(Protocol):
+class WeightStore(Protocol):
     """Finds room for weights. Nobody writes to weights that have one."""
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
@@ -19,7 +19,7 @@ class Housing(Protocol):
         ...
 
 
-class InMemory:
+class MemoryWeightStore:
     """Leaves weights where they are."""
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:

@@ -2,13 +2,13 @@
 
 from math import prod
 
-from kuber.entity.work.steps import Learnt, training
-from kuber.experiment.baselines.synchronous import PLAIN, Parties, Rounds, pooled
+from kuber.entity.work.steps import TrainingResult, training
+from kuber.experiment.baselines.synchronous import PLAIN, Rounds, SynchronousEntities, pooled
 from kuber.experiment.entity_factory import generator_state
 from kuber.experiment.metrics import Account
 
 
-def central(parties: Parties) -> Rounds:
+def central(parties: SynchronousEntities) -> Rounds:
     """One model, trained on as many samples as all entities together; every entity sends its samples once."""
     learner = pooled(parties)
     weights = parties.initial
@@ -19,7 +19,7 @@ def central(parties: Parties) -> Rounds:
         parties.spend(entity, Account(bytes_up=size * sample))
     for round in range(1, parties.rounds + 1):
         (learnt,) = yield [training(learner, PLAIN, weights, generator)]
-        assert isinstance(learnt, Learnt)
+        assert isinstance(learnt, TrainingResult)
         weights, generator = learnt.weights, learnt.generator
         for entity, size in enumerate(parties.sizes):
             cost = Account(

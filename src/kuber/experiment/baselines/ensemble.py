@@ -1,11 +1,11 @@
 """The oracle: every entity trains alone, and the mean logits of all their models answer."""
 
-from kuber.experiment.baselines.synchronous import Parties, Rounds
+from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
 from kuber.experiment.metrics import Account
 from kuber.learning.weights import dump
 
 
-def ensemble(parties: Parties) -> Rounds:
+def ensemble(parties: SynchronousEntities) -> Rounds:
     """No method for use: each answer runs every model. Each entity sends its model and receives all others, once."""
     models = [parties.initial] * len(parties.learners)
     for round in range(1, parties.rounds + 1):

@@ -1,13 +1,13 @@
 """FedAvg: McMahan et al., arXiv 1602.05629, algorithm 1, with every entity in every round."""
 
 from kuber.domain.strategy import LocalPhase
-from kuber.experiment.baselines.synchronous import PLAIN, Parties, Rounds
+from kuber.experiment.baselines.synchronous import PLAIN, Rounds, SynchronousEntities
 from kuber.experiment.metrics import Account
 from kuber.learning.merging import average
 from kuber.learning.weights import dump
 
 
-def fedavg(parties: Parties, phase: LocalPhase = PLAIN) -> Rounds:
+def fedavg(parties: SynchronousEntities, phase: LocalPhase = PLAIN) -> Rounds:
     """Each round: train from the shared model, send the result, receive the average weighted by samples."""
     shared = parties.initial
     for round in range(1, parties.rounds + 1):

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from kuber.data.samples import Samples
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import FORWARD_COST, Learnt, Progress, Work
+from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.synchronous import Parties, Rounds
+from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
 from kuber.experiment.metrics import Account
 from kuber.learning.evaluation import logits
 from kuber.learning.training import train
 from kuber.learning.weights import Weights, weights_of
 
 
-def fedmd(parties: Parties) -> Rounds:
+def fedmd(parties: SynchronousEntities) -> Rounds:
     """Each round: say logits on the public set, approach the mean of all, then revisit the private data.
 
     The paper's transfer learning beforehand needs labels of the public set and is left out. Raises SettingsError
@@ -68,7 +68,7 @@ def speak(learner: Learner, weights: Weights, public: Samples, *, progress: Prog
 
 def approach(
     learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor, *, progress: Progress
-) -> Learnt:
+) -> TrainingResult:
     """One epoch on the public set that minimises the mean absolute difference to the consensus of logits."""
     start = time.perf_counter()
     model = learner.model(weights)
@@ -81,7 +81,7 @@ def approach(
         runtime=learner.runtime,
         loss=lambda student, labels, consensus: F.l1_loss(student, consensus),
     )
-    return Learnt(
+    return TrainingResult(
         weights=weights_of(model),
         generator=draws.get_state(),
         samples=trained.samples,

@@ -2,9 +2,9 @@
 
 from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.fedavg import fedavg
-from kuber.experiment.baselines.synchronous import Parties, Rounds
+from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
 
 
-def fedprox(parties: Parties) -> Rounds:
+def fedprox(parties: SynchronousEntities) -> Rounds:
     """FedAvg whose local phases are held back by mu/2 times the squared distance to the shared model."""
     return fedavg(parties, LocalPhase(proximal=parties.scene.settings.fedprox_mu))

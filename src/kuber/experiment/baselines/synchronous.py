@@ -8,11 +8,11 @@ import numpy as np
 
 from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import Learnt, Work, training
+from kuber.entity.work.steps import TrainingResult, Work, training
 from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
 from kuber.experiment.entity_factory import generator_state, make_learners
-from kuber.experiment.metrics import Account, Ledger
+from kuber.experiment.metrics import Account, MetricsRecorder
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime
@@ -37,10 +37,10 @@ def check_in_step(scene: Scenario) -> None:
         )
 
 
-class Parties:
+class SynchronousEntities:
     """Every entity of a scenario, moved in step."""
 
-    def __init__(self, scene: Scenario, runtime: Runtime, ledger: Ledger) -> None:
+    def __init__(self, scene: Scenario, runtime: Runtime, ledger: MetricsRecorder) -> None:
         """Raises as `check_in_step`."""
         check_in_step(scene)
         settings = scene.settings
@@ -69,7 +69,7 @@ class Parties:
 
     def learn(self, works: list[Work]) -> Generator[list[Work], list[Any], list[Weights]]:
         """One work step of every entity that gives weights; charged for."""
-        learnt: list[Learnt] = yield works
+        learnt: list[TrainingResult] = yield works
         self.generators = [one.generator for one in learnt]
         for index, one in enumerate(learnt):
             self.spend(index, Account(samples_trained=one.samples, seconds=one.seconds))
@@ -109,7 +109,7 @@ class Parties:
         return max(*own, all_of_it) + 2 * max(latencies, default=0.0)
 
 
-def pooled(parties: Parties) -> Learner:
+def pooled(parties: SynchronousEntities) -> Learner:
     """A learner that has every entity's private data."""
     first = parties.learners[0]
     parts = [learner.private.rows for learner in parties.learners if learner.private.rows is not None]
@@ -117,7 +117,7 @@ def pooled(parties: Parties) -> Learner:
     return replace(first, private=replace(first.private, rows=rows))
 
 
-def conduct(rounds: Rounds, parties: Parties, engine: Engine) -> None:
+def conduct(rounds: Rounds, parties: SynchronousEntities, engine: Engine) -> None:
     """Do a baseline's work, each batch of it at once."""
     works = next(rounds, None)
     while works is not None:

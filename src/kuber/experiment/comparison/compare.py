@@ -15,14 +15,14 @@ from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import check_in_step
 from kuber.experiment.comparison.methods import BASELINES, perform
 from kuber.experiment.comparison.statistics import flat, row, summaries
-from kuber.experiment.engines import Choice, Engine
-from kuber.experiment.engines import engine as running_engine
-from kuber.experiment.engines.result_cache import Memo
+from kuber.experiment.engines import Engine, EngineConfig
+from kuber.experiment.engines import open_engine as running_engine
+from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
 from kuber.experiment.run_folder import new_folder, settings_of, write_whole
 from kuber.experiment.scenario import scenario
 from kuber.settings import Settings
-from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, Row, parsed
+from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, ResultRow, parsed
 
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"
@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class ComparisonTask:
     """One method on one seed; `label` tells a longer `local` from the plain one."""
 
     label: str
@@ -52,14 +52,14 @@ class Task:
     rounds: int
 
 
-class Audience(Protocol):
+class ComparisonProgress(Protocol):
     """Who is shown a comparison while it goes on."""
 
-    def on_tasks(self, tasks: Sequence[Task], entities: int) -> None: ...
+    def on_tasks(self, tasks: Sequence[ComparisonTask], entities: int) -> None: ...
 
-    def on_round(self, task: Task) -> None: ...
+    def on_round(self, task: ComparisonTask) -> None: ...
 
-    def on_row(self, task: Task, row: Row) -> None: ...
+    def on_row(self, task: ComparisonTask, row: ResultRow) -> None: ...
 
 
 def make_plan(settings: Settings, strategies: Sequence[str], seeds: Sequence[int]) -> Plan:
@@ -96,7 +96,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
 
 
 def compare(
-    plan: Plan, folder: Path, *, machinery: Choice, audience: Audience, say: Callable[[str], None]
+    plan: Plan, folder: Path, *, machinery: EngineConfig, audience: ComparisonProgress, say: Callable[[str], None]
 ) -> ComparisonResult:
     """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
 
@@ -106,13 +106,15 @@ def compare(
 
     rounds = plan.settings.num_rounds
     tasks = [
-        Task(label=name, method=name, seed=seed, rounds=rounds) for seed in plan.seeds for name in plan.strategies
+        ComparisonTask(label=name, method=name, seed=seed, rounds=rounds)
+        for seed in plan.seeds
+        for name in plan.strategies
     ]
     with running_engine(machinery) as machine:  # before data are loaded: it can be refused
         scene = scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
         if not BASELINES.keys().isdisjoint(plan.strategies):
             check_in_step(scene)  # before anything is played
-        memo = Memo(machine, folder / MEMO_FOLDER)
+        memo = ResultCache(machine, folder / MEMO_FOLDER)
         stage = _Stage(plan, folder, memo, audience, machinery.at_a_time)
         rows = stage.play(tasks)
         rows += stage.play(_longer(rows, rounds))
@@ -142,17 +144,17 @@ class _Stage:
     plan: Plan
     folder: Path
     engine: Engine
-    audience: Audience
+    audience: ComparisonProgress
     workers: int
 
-    def play(self, tasks: Sequence[Task]) -> list[Row]:
+    def play(self, tasks: Sequence[ComparisonTask]) -> list[ResultRow]:
         """The row of every task; those that an earlier session ended are read from their files."""
         self.audience.on_tasks(tasks, self.plan.settings.num_entities)
         # `central` has one work step after another: begun last, it would leave the other workers idle.
         seeds = self.plan.seeds
         ordered = sorted(tasks, key=lambda task: (seeds.index(task.seed), task.method != "central"))
         threads = ThreadPoolExecutor(max(1, self.workers + _IN_FLIGHT))
-        futures: list[Future[Row]] = []
+        futures: list[Future[ResultRow]] = []
         try:
             futures = [threads.submit(self._row, task) for task in ordered]
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -163,10 +165,10 @@ class _Stage:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _row(self, task: Task) -> Row:
+    def _row(self, task: ComparisonTask) -> ResultRow:
         path = self.folder / TASKS_FOLDER / f"{task.label}-seed{task.seed}.json"
         if path.exists():
-            found = parsed(Row, path.read_bytes(), what="the row of a method")
+            found = parsed(ResultRow, path.read_bytes(), what="the row of a method")
         else:
             found = self._perform(task)
             path.parent.mkdir(exist_ok=True)
@@ -174,7 +176,7 @@ class _Stage:
         self.audience.on_row(task, found)
         return found
 
-    def _perform(self, task: Task) -> Row:
+    def _perform(self, task: ComparisonTask) -> ResultRow:
         changes: dict[str, Any] = {"seed": task.seed, "num_rounds": task.rounds}
         if task.method not in BASELINES:
             changes["strategy"] = task.method
@@ -184,14 +186,14 @@ class _Stage:
         return row(task.label, task.seed, done.standings, done.deliveries, counts)
 
 
-def _longer(rows: Sequence[Row], rounds: int) -> list[Task]:
+def _longer(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
     """For every method with more compute than `local`: `local` for as many rounds as that compute pays for.
 
     Rounded up, in favour of `local`. Its first rounds are those of the plain `local`, and not computed again.
     """
     floor = {one.seed: one.compute for one in rows if one.strategy == FLOOR}
     return [
-        Task(
+        ComparisonTask(
             label=f"{FLOOR}@{one.strategy}",
             method=FLOOR,
             seed=one.seed,
@@ -202,7 +204,7 @@ def _longer(rows: Sequence[Row], rounds: int) -> list[Task]:
     ]
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def _write_csv(path: Path, rows: Sequence[ResultRow]) -> None:
     lines = [flat(one) for one in rows]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]))

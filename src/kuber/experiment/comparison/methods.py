@@ -9,15 +9,15 @@ from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
-from kuber.experiment.baselines.synchronous import Parties, Rounds, conduct
+from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities, conduct
 from kuber.experiment.engines import Engine
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Ledger, Standing
+from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.views import DeliveryView
 
-BASELINES: dict[str, Callable[[Parties], Rounds]] = {
+BASELINES: dict[str, Callable[[SynchronousEntities], Rounds]] = {
     "fedavg": fedavg,
     "fedprox": fedprox,
     "fedmd": fedmd,
@@ -30,7 +30,7 @@ BASELINES: dict[str, Callable[[Parties], Rounds]] = {
 class Performance:
     """What a method did on one scenario."""
 
-    standings: list[Standing]  # every entity at the end of every round
+    standings: list[RoundMetrics]  # every entity at the end of every round
     deliveries: list[DeliveryView]
 
 
@@ -42,17 +42,17 @@ def perform(
     Raises SettingsError when the scenario lacks what the method needs.
     """
     runtime = simulated_runtime(scene)
-    ledger = Ledger(scene, engine, make_learners(scene, runtime), on_round)
+    ledger = MetricsRecorder(scene, engine, make_learners(scene, runtime), on_round)
     if method in BASELINES:
-        parties = Parties(scene, runtime, ledger)
+        parties = SynchronousEntities(scene, runtime, ledger)
         conduct(BASELINES[method](parties), parties, engine)
         return Performance(standings=ledger.standings(), deliveries=[])
-    simulation = Simulation(scene, engine=engine, ledger=ledger, runtime=runtime, watcher=Unwatched())
+    simulation = Simulation(scene, engine=engine, ledger=ledger, runtime=runtime, watcher=SilentProgress())
     simulation.run()
     return Performance(standings=ledger.standings(), deliveries=simulation.view.deliveries)
 
 
-class Unwatched:
+class SilentProgress:
     """A `Watcher` that nobody looks at."""
 
     def on_event(self, event: Event) -> None: ...

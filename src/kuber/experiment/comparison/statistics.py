@@ -6,8 +6,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from kuber.experiment.metrics import Account, Standing
-from kuber.views import FLOOR, DeliveryView, Difference, Point, Row, Spread, Summary
+from kuber.experiment.metrics import Account, RoundMetrics
+from kuber.views import FLOOR, DeliveryView, Difference, Point, ResultRow, Spread, Summary
 
 ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent there
 
@@ -23,10 +23,10 @@ _NORMAL = 1.960
 def row(
     strategy: str,
     seed: int,
-    standings: Sequence[Standing],
+    standings: Sequence[RoundMetrics],
     deliveries: Sequence[DeliveryView],
     class_counts: Sequence[Sequence[int]],
-) -> Row:
+) -> ResultRow:
     """The figures of one method on one seed; `class_counts` of each entity's private samples."""
     last = max(standing.round for standing in standings)
     final = list({standing.entity: standing for standing in standings}.values())  # of who left: where it had come to
@@ -36,7 +36,7 @@ def row(
     recalls = [standing.evaluation.recalls for standing in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
     total = sum((standing.account for standing in final), Account())
-    return Row(
+    return ResultRow(
         strategy=strategy,
         seed=seed,
         rounds=last,
@@ -69,16 +69,16 @@ def absent_recalls(recalls: Sequence[float | None], counts: Sequence[int]) -> li
     return [recall for recall, count in zip(recalls, counts, strict=True) if count < few and recall is not None]
 
 
-def summaries(rows: Iterable[Row]) -> list[Summary]:
+def summaries(rows: Iterable[ResultRow]) -> list[Summary]:
     """A summary of each method, in the order of their first rows. Every seed needs a row of `local`."""
-    by_method: dict[str, list[Row]] = {}
+    by_method: dict[str, list[ResultRow]] = {}
     for one in rows:
         by_method.setdefault(one.strategy, []).append(one)
     floor = {one.seed: one for one in by_method[FLOOR]}
     return [_summary(name, sorted(mine, key=lambda one: one.seed), floor) for name, mine in by_method.items()]
 
 
-def _summary(name: str, rows: list[Row], floor: dict[int, Row]) -> Summary:
+def _summary(name: str, rows: list[ResultRow], floor: dict[int, ResultRow]) -> Summary:
     pairs = [(one, floor[one.seed]) for one in rows]
     absent = [one.absent_accuracy for one in rows if one.absent_accuracy is not None]
     return Summary(
@@ -124,12 +124,12 @@ def difference(values: Sequence[float]) -> Difference:
     return Difference(mean=mean, low=mean - reach, high=mean + reach)
 
 
-def flat(one: Row) -> dict[str, Any]:
+def flat(one: ResultRow) -> dict[str, Any]:
     """A row without its entities and its curve, as a line of a table."""
     return {name: value for name, value in asdict(one).items() if name not in ("accuracies", "curve")}
 
 
-def _point(number: int, standings: Sequence[Standing]) -> Point:
+def _point(number: int, standings: Sequence[RoundMetrics]) -> Point:
     these = [standing for standing in standings if standing.round == number]
     total = sum((standing.account for standing in these), Account())
     return Point(

@@ -1,7 +1,7 @@
 """Engines: where the work steps of a simulation are done, one engine a module."""
 
 from kuber.experiment.engines.base import THREADS, Engine
-from kuber.experiment.engines.factory import Choice, chosen, engine
-from kuber.experiment.engines.inline import Inline
+from kuber.experiment.engines.factory import EngineConfig, engine_config, open_engine
+from kuber.experiment.engines.inline import InlineEngine
 
-__all__ = ["THREADS", "Choice", "Engine", "Inline", "chosen", "engine"]
+__all__ = ["THREADS", "Engine", "EngineConfig", "InlineEngine", "engine_config", "open_engine"]

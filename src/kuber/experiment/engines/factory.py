@@ -9,16 +9,16 @@ import torch
 
 from kuber.errors import SettingsError
 from kuber.experiment.engines.base import THREADS, Engine
-from kuber.experiment.engines.inline import Inline
-from kuber.experiment.engines.process_pool import Processes
-from kuber.experiment.engines.ray import Ray, check_ray
+from kuber.experiment.engines.inline import InlineEngine
+from kuber.experiment.engines.process_pool import ProcessPool
+from kuber.experiment.engines.ray import RayEngine, check_ray
 from kuber.learning.runtime import available_cores
 
 Kind = Literal["inline", "processes", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class EngineConfig:
     """Which engine, and how large."""
 
     kind: Kind = "processes"
@@ -32,13 +32,13 @@ class Choice:
         return 0 if self.kind == "inline" else self.workers or available_cores()
 
 
-def chosen(
+def engine_config(
     kind: str | None = None,
     *,
     workers: int | None = None,
     ray_address: str | None = None,
     gpus_per_worker: float | None = None,
-) -> Choice:
+) -> EngineConfig:
     """The choice that these flags make: without a kind it is `inline` for no workers, else `processes`.
 
     Raises SettingsError when they contradict each other or Ray is not installed, and ServiceUnavailableError when no
@@ -58,19 +58,21 @@ def chosen(
         raise SettingsError("A worker cannot have less than no GPU; give --gpus-per-worker 0.5, or 1.")
     if kind == "ray":
         check_ray(ray_address)
-        return Choice(kind="ray", workers=workers, ray_address=ray_address, gpus_per_worker=gpus_per_worker or 0.0)
-    return Choice(kind="inline" if kind == "inline" else "processes", workers=workers)
+        return EngineConfig(
+            kind="ray", workers=workers, ray_address=ray_address, gpus_per_worker=gpus_per_worker or 0.0
+        )
+    return EngineConfig(kind="inline" if kind == "inline" else "processes", workers=workers)
 
 
 @contextmanager
-def engine(workers: int | Choice) -> Iterator[Engine]:
+def open_engine(workers: int | EngineConfig) -> Iterator[Engine]:
     """An engine of this choice, or for so many workers (`inline` for none, else `processes`), until the context ends.
 
-    Raises as `chosen`, and as `Ray`.
+    Raises as `engine_config`, and as `RayEngine`.
     """
-    choice = workers if isinstance(workers, Choice) else chosen(workers=workers)
+    choice = workers if isinstance(workers, EngineConfig) else engine_config(workers=workers)
     if choice.kind == "inline":
-        yield Inline()
+        yield InlineEngine()
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)  # the cores are for the workers
@@ -80,11 +82,11 @@ def engine(workers: int | Choice) -> Iterator[Engine]:
         torch.set_num_threads(threads)
 
 
-def _shared(choice: Choice) -> Iterator[Engine]:
+def _shared(choice: EngineConfig) -> Iterator[Engine]:
     if choice.kind == "processes":
-        with closing(Processes(choice.workers or available_cores())) as processes:
+        with closing(ProcessPool(choice.workers or available_cores())) as processes:
             yield processes
     else:
-        ray = Ray(workers=choice.workers, address=choice.ray_address, gpus=choice.gpus_per_worker)
+        ray = RayEngine(workers=choice.workers, address=choice.ray_address, gpus=choice.gpus_per_worker)
         with closing(ray):
             yield ray

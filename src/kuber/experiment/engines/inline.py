@@ -9,7 +9,7 @@ from kuber.entity.work.steps import Work
 from kuber.experiment.engines.base import THREADS, unheard
 
 
-class Inline:
+class InlineEngine:
     """Does each work step at once, in the calling process."""
 
     def submit(self, work: Work) -> Future[Any]:

@@ -38,7 +38,7 @@ class Block(NamedTuple):
     size: int
 
 
-class Arena:
+class MappedMemory:
     """A file in blocks. This side only reads and maps it; a `Writer` hands out blocks too."""
 
     def __init__(self, descriptor: int, free: Callable[[Block], None]) -> None:
@@ -86,7 +86,7 @@ class Arena:
         give_back_freed_memory()
 
 
-class Writer(Arena):
+class Writer(MappedMemory):
     """An arena whose blocks are handed out here."""
 
     def __init__(self) -> None:
@@ -179,11 +179,11 @@ class _Extents:
     """Which mapped memory of this process is of which arena."""
 
     _bases: tuple[int, ...] = ()
-    _arenas: tuple[tuple["weakref.ref[Arena]", int], ...] = ()
+    _arenas: tuple[tuple["weakref.ref[MappedMemory]", int], ...] = ()
     _lock = Lock()
 
     @classmethod
-    def add(cls, base: int, arena: Arena, number: int) -> None:
+    def add(cls, base: int, arena: MappedMemory, number: int) -> None:
         with cls._lock:
             known = [
                 (at, whose)
@@ -194,7 +194,7 @@ class _Extents:
             cls._bases, cls._arenas = tuple(at for at, _ in known), tuple(whose for _, whose in known)
 
     @classmethod
-    def find(cls, address: int) -> tuple[Arena, int] | None:
+    def find(cls, address: int) -> tuple[MappedMemory, int] | None:
         with cls._lock:
             at = bisect_right(cls._bases, address) - 1
             if at < 0 or address - cls._bases[at] >= EXTENT:
@@ -204,7 +204,7 @@ class _Extents:
             return None if arena is None else (arena, number * EXTENT + address - cls._bases[at])
 
 
-def located(array: Bytes) -> tuple[Arena, Block] | None:
+def located(array: Bytes) -> tuple[MappedMemory, Block] | None:
     """Where these bytes lie, if that is in an arena."""
     found = _Extents.find(array.ctypes.data)
     return None if found is None else (found[0], Block(found[1], array.nbytes))

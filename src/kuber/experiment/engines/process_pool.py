@@ -23,22 +23,22 @@ import torch
 from kuber.entity.work.steps import Work
 from kuber.errors import TrainingError
 from kuber.experiment.engines.fork_server import CONTEXT, warm_up
-from kuber.experiment.engines.mapped_memory import Arena, Block, Bytes, Writer, located
-from kuber.experiment.engines.process_worker import Answer, Order, Span, serve
-from kuber.experiment.engines.serialization import MESSAGE, LearnerPacker, Learners, Part, pack, unpack
+from kuber.experiment.engines.mapped_memory import Block, Bytes, MappedMemory, Writer, located
+from kuber.experiment.engines.process_worker import MappedSpan, Order, WorkerReply, serve
+from kuber.experiment.engines.serialization import MESSAGE, LearnerCache, LearnerPacker, PayloadPart, pack, unpack
 
 QUICK = 0.01  # seconds; a worker whose last step took less gets the next one before it has answered
 STOP_SECONDS = 5.0
 
 
-class Processes:
+class ProcessPool:
     """So many workers of one thread each; samples are mapped by all of them, not sent."""
 
     def __init__(self, workers: int) -> None:
         warm_up()
         self._arena = Writer()
         self._sent: dict[int, _Sent] = {}  # id of a tensor -> where it lies
-        self._learners = Learners()
+        self._learners = LearnerCache()
         self._lock = threading.RLock()
         self._waiting: deque[_Task] = deque()
         self._crew: list[_Worker] = []
@@ -96,7 +96,7 @@ class Processes:
                     self._fail("A worker process ended unexpectedly, perhaps for want of memory; try again.")
 
     def _hear(self, worker: "_Worker") -> None:
-        answer: Answer = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - our own worker wrote it
+        answer: WorkerReply = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - our own worker wrote it
         with self._lock:
             task = worker.under_way.popleft()
             worker.quick = answer.seconds < QUICK
@@ -125,7 +125,7 @@ class Processes:
         try:
             message, parts = pack(task.work, LearnerPacker, self._learners)
             if len(message) > MESSAGE:
-                parts.append(Part(np.frombuffer(message, np.uint8), None))
+                parts.append(PayloadPart(np.frombuffer(message, np.uint8), None))
                 message = b""
             spans = self._spans(parts, task, worker)
         except BrokenPipeError:
@@ -138,9 +138,9 @@ class Processes:
         with contextlib.suppress(OSError):  # it is gone; its pipe says so to who listens
             worker.send(message, spans)
 
-    def _spans(self, parts: list[Part], task: "_Task", worker: "_Worker") -> list[Span]:
+    def _spans(self, parts: list[PayloadPart], task: "_Task", worker: "_Worker") -> list[MappedSpan]:
         """Where the worker finds these parts; what lies in no arena yet is written to ours."""
-        places: list[tuple[Arena, Block] | None] = [self._place(part, task) for part in parts]
+        places: list[tuple[MappedMemory, Block] | None] = [self._place(part, task) for part in parts]
         fresh = [number for number, place in enumerate(places) if place is None]
         if fresh:
             block, pieces = self._arena.write([parts[number].array.data for number in fresh])
@@ -153,7 +153,7 @@ class Processes:
                     self._sent[id(tensor)] = _Sent(tensor, self._sent, piece, held)
         return [worker.span(*place) for place in places if place is not None]
 
-    def _place(self, part: Part, task: "_Task") -> tuple[Arena, Block] | None:
+    def _place(self, part: PayloadPart, task: "_Task") -> tuple[MappedMemory, Block] | None:
         place = located(part.array)
         if place is not None or part.tensor is None:
             return place
@@ -221,16 +221,16 @@ class _Worker:
         self.under_way: deque[_Task] = deque()
         self.quick = False
         self._freed: deque[Block] = deque()  # of its arena
-        self._arena: Arena | None = None
-        self._known: dict[int, weakref.ref[Arena]] = {}  # descriptor -> the arena it has
+        self._arena: MappedMemory | None = None
+        self._known: dict[int, weakref.ref[MappedMemory]] = {}  # descriptor -> the arena it has
 
-    def opened(self, answer: Answer) -> tuple[Any, BaseException | None]:
+    def opened(self, answer: WorkerReply) -> tuple[Any, BaseException | None]:
         """The result in an answer, mapped, or the error."""
         message: bytes | memoryview = answer.message
         parts: list[memoryview] = []
         if answer.block is not None:
             if self._arena is None:
-                self._arena = Arena(reduction.recv_handle(self._files), self._freed.append)
+                self._arena = MappedMemory(reduction.recv_handle(self._files), self._freed.append)
             whole = self._arena.view(answer.block)
             start = answer.block.offset
             parts = [whole[place.offset - start :][: place.size].data for place in answer.places]
@@ -239,19 +239,19 @@ class _Worker:
         found = unpack(message, parts)
         return (None, found) if answer.failed else (found, None)
 
-    def span(self, arena: Arena, block: Block) -> Span:
+    def span(self, arena: MappedMemory, block: Block) -> MappedSpan:
         """Where the worker finds a block; it gets the file when it has not got it yet."""
         number = arena.descriptor
         if arena is self._arena:
-            return Span(-1, *block)
+            return MappedSpan(-1, *block)
         known = self._known.get(number)
         if known is None or known() is not arena:
             self.pipe.send_bytes(pickle.dumps(Order(arrives=number)))
             reduction.send_handle(self._files, arena.descriptor, self.process.pid)
             self._known[number] = weakref.ref(arena)
-        return Span(number, *block)
+        return MappedSpan(number, *block)
 
-    def send(self, message: bytes, spans: list[Span]) -> None:
+    def send(self, message: bytes, spans: list[MappedSpan]) -> None:
         freed = [self._freed.popleft() for _ in range(len(self._freed))]
         gone = [number for number, arena in self._known.items() if arena() is None]
         for number in gone:

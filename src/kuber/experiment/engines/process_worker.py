@@ -17,13 +17,13 @@ import torch
 from kuber.entity.work.steps import Work
 from kuber.experiment.engines.base import THREADS, unheard
 from kuber.experiment.engines.mapped_memory import Block, Writer
-from kuber.experiment.engines.serialization import MESSAGE, carried, pack, unpack
+from kuber.experiment.engines.serialization import MESSAGE, pack, portable_error, unpack
 from kuber.learning.runtime import keep_freed_memory
 
 OWN = -1  # the arena of the worker that is told
 
 
-class Span(NamedTuple):
+class MappedSpan(NamedTuple):
     """Bytes of a file that a worker has."""
 
     file: int
@@ -37,13 +37,13 @@ class Order:
 
     arrives: int | None = None  # the file of this number follows, and nothing else is in this order
     message: bytes = b""  # of the work; where it is empty, it is the last of the spans
-    spans: Sequence[Span] = ()
+    spans: Sequence[MappedSpan] = ()
     freed: Sequence[Block] = ()  # of the worker's own arena
     gone: Sequence[int] = ()  # files that nobody will speak of again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class WorkerReply:
     """What a worker found."""
 
     failed: bool  # then the value is what was raised
@@ -83,7 +83,7 @@ def serve(pipe: Connection, files: Connection) -> None:
             told = True
 
 
-def _answer(order: Order, known: dict[int, int], arena: Writer) -> Answer:
+def _answer(order: Order, known: dict[int, int], arena: Writer) -> WorkerReply:
     start = time.perf_counter()
     failed, value = False, None
     try:
@@ -91,24 +91,24 @@ def _answer(order: Order, known: dict[int, int], arena: Writer) -> Answer:
         work: Work = unpack(order.message or parts.pop(), parts)
         value = work.do(unheard)
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-        failed, value = True, carried(error)
+        failed, value = True, portable_error(error)
     seconds = time.perf_counter() - start
     try:
         return _packed(value, arena, failed=failed, seconds=seconds)
     except Exception as error:  # noqa: BLE001 - a result that cannot travel, or no room for it
-        return _packed(carried(error), arena, failed=True, seconds=seconds)
+        return _packed(portable_error(error), arena, failed=True, seconds=seconds)
 
 
-def _packed(value: Any, arena: Writer, *, failed: bool, seconds: float) -> Answer:
+def _packed(value: Any, arena: Writer, *, failed: bool, seconds: float) -> WorkerReply:
     message, parts = pack(value)
     beside = [part.array.data for part in parts]
     if len(message) > MESSAGE:
         beside, message = [*beside, memoryview(message)], b""
     block, places = arena.write(beside) if beside else (None, [])
-    return Answer(failed=failed, message=message, block=block, places=places, seconds=seconds)
+    return WorkerReply(failed=failed, message=message, block=block, places=places, seconds=seconds)
 
 
-def _mapped(spans: Sequence[Span], known: dict[int, int]) -> list[memoryview]:
+def _mapped(spans: Sequence[MappedSpan], known: dict[int, int]) -> list[memoryview]:
     """The bytes of each span. What is written to them stays in this process; neighbours share one map."""
     found: list[memoryview] = []
     first = 0
@@ -131,7 +131,7 @@ def _mapped(spans: Sequence[Span], known: dict[int, int]) -> list[memoryview]:
     return found
 
 
-def _follows(one: Span, other: Span) -> bool:
+def _follows(one: MappedSpan, other: MappedSpan) -> bool:
     return one.file == other.file and 0 <= other.offset - one.offset - one.size <= mmap.PAGESIZE
 
 

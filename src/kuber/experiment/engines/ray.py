@@ -34,7 +34,7 @@ from kuber.entity.work.steps import Work
 from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError
 from kuber.experiment.engines.base import THREADS, unheard
 from kuber.experiment.engines.mapped_memory import Bytes, Writer
-from kuber.experiment.engines.serialization import Packer, carried, pack, unpack
+from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
 from kuber.learning.runtime import keep_freed_memory
 
 RETRIES = 5  # of a step whose machine or process died
@@ -66,7 +66,7 @@ def check_ray(address: str | None) -> None:
         raise silent
 
 
-class Ray:
+class RayEngine:
     """Tasks of one thread each; so many are under way that the cluster is busy, and memory bounded."""
 
     def __init__(self, *, workers: int | None, address: str | None, gpus: float) -> None:
@@ -259,7 +259,7 @@ def do_step(versions: str, message: bytes, arrays: Sequence[Bytes], file: Bytes 
             return "missing", missing.args[0], []
         value, kind = work.do(unheard), "done"
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-        value, kind = carried(error), "failed"
+        value, kind = portable_error(error), "failed"
     packed = pack(value)
     return kind, packed.message, [part.array for part in packed.parts]
 

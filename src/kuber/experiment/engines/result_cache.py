@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
-from kuber.entity.work.steps import Evaluated, Learnt, Work
+from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines import Engine
 from kuber.wire import EvaluationBody
 
@@ -29,7 +29,7 @@ _GENERATOR = "generator"
 _MODEL = "model."
 
 
-class Memo:
+class ResultCache:
     """An engine that asks another one only for what is not in its folder yet."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
@@ -101,11 +101,11 @@ def _feed(sha: Any, value: Any) -> None:
 def _write(path: Path, result: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     match result:
-        case Learnt():
+        case TrainingResult():
             tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in result.weights.items()}
             tensors[_GENERATOR] = result.generator
             told: dict[str, Any] = {name: getattr(result, name) for name in ("samples", "forward", "loss", "seconds")}
-        case Evaluated():
+        case EvaluationResult():
             told = {
                 "evaluation": EvaluationBody.of(result.evaluation).model_dump(mode="json"),
                 "seconds": result.seconds,
@@ -132,9 +132,9 @@ def _read(path: Path) -> Any:
         return None
     if "evaluation" in told:
         evaluation = EvaluationBody.model_validate_json(json.dumps(told["evaluation"])).value()
-        return Evaluated(evaluation=evaluation, seconds=told["seconds"])
+        return EvaluationResult(evaluation=evaluation, seconds=told["seconds"])
     if "logits" in tensors:
         return tensors["logits"]
     generator = tensors.pop(_GENERATOR)
     weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
-    return Learnt(weights=weights, generator=generator, **told)
+    return TrainingResult(weights=weights, generator=generator, **told)

@@ -20,23 +20,23 @@ WRITTEN = 16 << 20  # bytes of learners that are kept
 READ = 2048  # learners
 
 
-class Part(NamedTuple):
+class PayloadPart(NamedTuple):
     """Bytes beside a message, and the tensor that they are of, where they are of one."""
 
     array: Bytes
     tensor: torch.Tensor | None
 
 
-class Parcel(NamedTuple):
+class Payload(NamedTuple):
     """What became of a value: `pickle.loads(message, buffers=parts)` would be it again."""
 
     message: bytes
-    parts: list[Part]
+    parts: list[PayloadPart]
 
 
-def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) -> Parcel:
+def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) -> Payload:
     """The parcel of a value; nothing big is copied. `context` is for a packer that needs one."""
-    parts: list[Part] = []
+    parts: list[PayloadPart] = []
     tensors: dict[int, torch.Tensor] = {}
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
@@ -44,12 +44,12 @@ def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) 
         if view.nbytes <= SMALL:
             return True  # to stay in the message
         array = np.frombuffer(view, np.uint8)
-        parts.append(Part(array, tensors.get(array.ctypes.data)))
+        parts.append(PayloadPart(array, tensors.get(array.ctypes.data)))
         return False
 
     message = io.BytesIO()
     (packer or Packer)(message, tensors, beside, context).dump(value)
-    return Parcel(message.getvalue(), parts)
+    return Payload(message.getvalue(), parts)
 
 
 def unpack(message: bytes | memoryview, parts: Sequence[Any]) -> Any:
@@ -57,7 +57,7 @@ def unpack(message: bytes | memoryview, parts: Sequence[Any]) -> Any:
     return pickle.loads(message, buffers=parts)  # noqa: S301 - our own parent or worker wrote it
 
 
-def carried(error: Exception) -> Exception:
+def portable_error(error: Exception) -> Exception:
     """The error of a work step as it can travel: a traceback cannot, its text can."""
     if not isinstance(error, KUberError):
         error.add_note(traceback.format_exc())
@@ -84,7 +84,7 @@ class Packer(pickle.Pickler):
         return NotImplemented
 
 
-class Learners:
+class LearnerCache:
     """Learners as bytes, written once: an entity's is the same in each of its steps."""
 
     def __init__(self) -> None:
@@ -103,16 +103,16 @@ class Learners:
 
 
 class LearnerPacker(Packer):
-    """Learners as `Learners` has them; the other side reads each once, and maps its samples once."""
+    """Learners as `LearnerCache` has them; the other side reads each once, and maps its samples once."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Learner):
-            return learner_in, (self.context(value),)
+            return load_learner, (self.context(value),)
         return super().reducer_override(value)
 
 
 @lru_cache(maxsize=READ)
-def learner_in(written: bytes) -> Learner:
+def load_learner(written: bytes) -> Learner:
     """The learner in these bytes, the same one each time."""
     learner: Learner = pickle.loads(written)  # noqa: S301 - our own parent wrote it
     return learner

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, SymmetricalLogLocator
 
 from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
-from kuber.views import Point, Row
+from kuber.views import Point, ResultRow
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def comparison_plot(rows: Sequence[Row]) -> bytes:
+def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
     """Mean held-out accuracy of each method, over all seeds, round by round; PNG.
 
     Left against compute (millions of samples trained, a third of those only run forward added), right against bytes
@@ -53,7 +53,7 @@ def comparison_plot(rows: Sequence[Row]) -> bytes:
     return as_png(figure)
 
 
-def _draw(axes: Axes, rows: Sequence[Row], number: int, name: str, along: Callable[[Point], float]) -> None:
+def _draw(axes: Axes, rows: Sequence[ResultRow], number: int, name: str, along: Callable[[Point], float]) -> None:
     rounds = min(len(row.curve) for row in rows)  # a longer `local` may have more rounds on one seed than on another
     xs = [fmean(along(row.curve[at]) for row in rows) for at in range(rounds)]
     ys = [fmean(row.curve[at].accuracy for row in rows) for at in range(rounds)]
@@ -68,7 +68,7 @@ def _draw(axes: Axes, rows: Sequence[Row], number: int, name: str, along: Callab
     )
 
 
-def _longest_local(rows: Sequence[Row]) -> list[Row]:
+def _longest_local(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """The rows of the `local` that was given the most compute, where there is a longer one for every seed."""
     longer = {row.strategy for row in rows if row.strategy.startswith("local@")}
     seeds = {row.seed for row in rows}

@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 0.25  # between two reports of one entity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
+class EntityJob:
     """What an entity process of a run is told; picklable."""
 
     settings: Settings
@@ -44,7 +44,7 @@ class Assignment:
     runtime: Runtime
 
 
-def live(assignment: Assignment, runner: Connection, lifeline: Connection) -> None:
+def live(assignment: EntityJob, runner: Connection, lifeline: Connection) -> None:
     """The main function of an entity process.
 
     Asks the runner for a slot before each work step, tells it how far it is, and reports a failure before it ends
@@ -66,7 +66,7 @@ def live(assignment: Assignment, runner: Connection, lifeline: Connection) -> No
         raise
 
 
-def _live(assignment: Assignment, runner: Connection, folder: Path) -> None:
+def _live(assignment: EntityJob, runner: Connection, folder: Path) -> None:
     keep_freed_memory()
     torch.set_num_threads(assignment.runtime.threads)
     scene = scenario(assignment.settings)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kuber.client.admin import Operator
+from kuber.client.admin import AdminClient
 from kuber.client.credentials import TOKEN_FILE
 from kuber.domain.address import is_loopback, url_of
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
@@ -19,7 +19,7 @@ STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hub:
+class HubProcesses:
     """The addresses of a running registry and vault, and the processes behind them."""
 
     registry: str
@@ -31,7 +31,7 @@ class Hub:
         """What the entity of this name joins with; None when its folder says that it has joined."""
         if (folder / TOKEN_FILE).exists():
             return None
-        with Operator(self.registry, self.token) as operator:
+        with AdminClient(self.registry, self.token) as operator:
             return operator.invite(name)
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class Hub:
 
 
 @contextmanager
-def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int) -> Iterator[Hub]:
+def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int) -> Iterator[HubProcesses]:
     """Start both services with their data and logs in `folder`, and stop them on leaving.
 
     Port 0 takes any free one. Raises ServiceError when a given port is occupied or a service does not come up.
@@ -60,7 +60,7 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
         vault = _start("vault", folder, [*shared, "--port", str(vault_port), "--registry", registry_url], started)
         registry = _start("registry", folder, [*shared, "--port", str(registry_port), "--vault", vault], started)
         token = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text(encoding="ascii").strip()
-        yield Hub(registry=registry, vault=vault, processes=tuple(started), token=token)
+        yield HubProcesses(registry=registry, vault=vault, processes=tuple(started), token=token)
     finally:
         # The registry first: it talks to the vault until it ends.
         for process in reversed(started):
@@ -68,7 +68,9 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
 
 
 @contextmanager
-def running_dashboard(hub: Hub, *, token: Path, runs: Path, log: Path, say: Callable[[str], None]) -> Iterator[None]:
+def running_dashboard(
+    hub: HubProcesses, *, token: Path, runs: Path, log: Path, say: Callable[[str], None]
+) -> Iterator[None]:
     """Serve the pages of this hub in a process of its own, to this machine alone, and stop it on leaving.
 
     `say` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.

@@ -9,13 +9,13 @@ from pathlib import Path
 from kuber import __version__
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, Tail, read_events, rewind, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, read_events, rewind, utc_now
 from kuber.errors import KUberError
 from kuber.experiment.entity_factory import entity_folder
 from kuber.experiment.held_out import held_out_accuracies
-from kuber.experiment.run.entity_process import Assignment
+from kuber.experiment.run.entity_process import EntityJob
 from kuber.experiment.run.hub_processes import running_dashboard, running_hub
-from kuber.experiment.run.supervisor import Crew, Watcher
+from kuber.experiment.run.supervisor import EntitySupervisor, RunProgress
 from kuber.experiment.run_folder import write_whole
 from kuber.experiment.run_result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
@@ -29,7 +29,7 @@ REPORT_FILE = "report.html"
 
 
 def run(
-    settings: Settings, folder: Path, *, watcher: Watcher, say: Callable[[str], None], dashboard: bool = False
+    settings: Settings, folder: Path, *, watcher: RunProgress, say: Callable[[str], None], dashboard: bool = False
 ) -> RunResult:
     """Start the run in `folder`, or go on with it, to its end; its result, plots and report are written there.
 
@@ -65,7 +65,13 @@ def run(
 
 
 def _live_together(
-    scene: Scenario, folder: Path, runtime: Runtime, watcher: Watcher, say: Callable[[str], None], *, dashboard: bool
+    scene: Scenario,
+    folder: Path,
+    runtime: Runtime,
+    watcher: RunProgress,
+    say: Callable[[str], None],
+    *,
+    dashboard: bool,
 ) -> None:
     settings = scene.settings
     ports = {"registry_port": settings.registry_port, "vault_port": settings.vault_port}
@@ -73,7 +79,7 @@ def _live_together(
         hub = stack.enter_context(running_hub(folder / "hub", host=settings.host, **ports))
         say(f"The registry is at {hub.registry}, the vault at {hub.vault}; everything goes to {folder}.")
         assignments = [
-            Assignment(
+            EntityJob(
                 settings=settings,
                 index=index,
                 folder=folder,
@@ -89,7 +95,9 @@ def _live_together(
             pages = running_dashboard(hub, token=token, runs=folder.parent, log=log, say=say)
             stack.enter_context(pages)
         slots = max(1, available_cores() // runtime.threads)
-        Crew(assignments, slots=slots, hub=hub, tail=Tail(folder / FILE_NAME), watcher=watcher).work()
+        EntitySupervisor(
+            assignments, slots=slots, hub=hub, tail=EventTail(folder / FILE_NAME), watcher=watcher
+        ).work()
 
 
 def runtime_for(folder: Path, scene: Scenario) -> Runtime:

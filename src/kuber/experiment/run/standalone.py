@@ -12,14 +12,14 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.entity.hub.publisher import Consents
 from kuber.entity.managed import drive
-from kuber.entity.state.blob_cache import Blobs
+from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, Tail, rewind, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind, utc_now
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
 from kuber.experiment.run.runner import reached, runtime_for
-from kuber.experiment.run.supervisor import Watcher
+from kuber.experiment.run.supervisor import RunProgress
 from kuber.experiment.scenario import scenario
 from kuber.experiment.world.config import check_real
 from kuber.learning.runtime import keep_freed_memory
@@ -39,7 +39,7 @@ def run(
     patience: float,
     ca: Path | None,
     ask: Consents | None,
-    watcher: Watcher,
+    watcher: RunProgress,
     say: Callable[[str], None],
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
@@ -76,7 +76,7 @@ def run(
         torch.set_num_threads(runtime.threads)
         rewind(folder / FILE_NAME, reached=reached(folder, [index]))
         log = EventLog(folder / FILE_NAME, clock=utc_now)
-        tail = Tail(folder / FILE_NAME)
+        tail = EventTail(folder / FILE_NAME)
         entity = make_entity(
             scene,
             index,
@@ -88,7 +88,7 @@ def run(
             identity=key,
             ask=ask,
             waiting=waiting_blobs(home),
-            cache=Blobs(home / "cache", limit=settings.cache_mebibytes << 20),
+            cache=BlobCache(home / "cache", limit=settings.cache_mebibytes << 20),
         )
 
         def do(work: Work) -> Any:

@@ -6,18 +6,18 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from kuber.domain.event import Event
-from kuber.entity.state.event_log import Tail
+from kuber.entity.state.event_log import EventTail
 from kuber.errors import KUberError, TrainingError, error_class
 from kuber.experiment.engines.fork_server import CONTEXT
-from kuber.experiment.run.entity_process import Assignment, live
-from kuber.experiment.run.hub_processes import Hub
+from kuber.experiment.run.entity_process import EntityJob, live
+from kuber.experiment.run.hub_processes import HubProcesses
 from kuber.experiment.run.scheduler import Slots
 
 LOOK_SECONDS = 0.2  # between two looks at the event log
 STOP_SECONDS = 5.0
 
 
-class Watcher(Protocol):
+class RunProgress(Protocol):
     """Who is shown a run while it goes on."""
 
     def on_event(self, event: Event) -> None: ...
@@ -26,7 +26,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Child:
     """One entity process and our ends of the two pipes to it."""
 
     name: str
@@ -35,10 +35,12 @@ class _Place:
     lifeline: Connection
 
 
-class Crew:
+class EntitySupervisor:
     """Every entity of a run. `work` returns when all are done, and raises the first failure after stopping all."""
 
-    def __init__(self, assignments: list[Assignment], *, slots: int, hub: Hub, tail: Tail, watcher: Watcher) -> None:
+    def __init__(
+        self, assignments: list[EntityJob], *, slots: int, hub: HubProcesses, tail: EventTail, watcher: RunProgress
+    ) -> None:
         self._slots = Slots(slots)
         self._hub = hub
         self._tail = tail
@@ -64,16 +66,16 @@ class Crew:
         finally:
             self._stop()
 
-    def _start(self, assignment: Assignment) -> _Place:
+    def _start(self, assignment: EntityJob) -> _Child:
         ours, theirs = CONTEXT.Pipe()
         their_lifeline, our_lifeline = CONTEXT.Pipe(duplex=False)
         process = CONTEXT.Process(target=live, args=(assignment, theirs, their_lifeline), daemon=True)
         process.start()
         theirs.close()
         their_lifeline.close()
-        return _Place(str(assignment.index), process, ours, our_lifeline)
+        return _Child(str(assignment.index), process, ours, our_lifeline)
 
-    def _hear(self, place: _Place) -> bool:
+    def _hear(self, place: _Child) -> bool:
         """Take one message of an entity; False when it is done. Raises what made it fail."""
         try:
             kind, *rest = place.channel.recv()

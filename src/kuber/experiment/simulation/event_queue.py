@@ -9,7 +9,7 @@ BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # of virtual time
 Act = Callable[[], object]
 
 
-class Agenda:
+class EventQueue:
     """Acts and their times. Among equal times the lower rank comes first, then what was planned first."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from kuber.experiment.world.conditions import Conditions
 
 
 @dataclass
-class Gate:
+class SharedBandwidth:
     """The hub's own line, which all share: who sends or pulls waits until those before are served."""
 
     bandwidth: float  # bytes a second
@@ -30,13 +30,13 @@ class Gate:
         return self._free - now
 
 
-class Road:
+class NetworkLink:
     """The way of one entity to the hub and back."""
 
     def __init__(
         self,
         conditions: Conditions,
-        gate: Gate,
+        gate: SharedBandwidth,
         *,
         patience: float,
         clock: Callable[[], float],
@@ -76,10 +76,10 @@ class Road:
                 self._pause(cut.end - now)
 
 
-class DistantRegistry:
+class DelayedRegistry:
     """The Registry port at the end of a road. What is asked happens when the call is over, and not before."""
 
-    def __init__(self, registry: Registry, road: Road) -> None:
+    def __init__(self, registry: Registry, road: NetworkLink) -> None:
         self._registry = registry
         self._road = road
 
@@ -140,10 +140,10 @@ class DistantRegistry:
         return self._registry.deliveries(limit=limit, cursor=cursor)
 
 
-class DistantVault:
+class DelayedVault:
     """The Vault port at the end of a road; what is sent or pulled takes the time of its bytes."""
 
-    def __init__(self, vault: Vault, road: Road) -> None:
+    def __init__(self, vault: Vault, road: NetworkLink) -> None:
         self._vault = vault
         self._road = road
 

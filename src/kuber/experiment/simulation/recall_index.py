@@ -11,7 +11,7 @@ _SHIFT = 31  # a key is (minus the rank) * 2**31 + place
 _FREE = (1 << _SHIFT) - 1  # in place of one, of a column that is free: with a rank of 0 it comes last
 
 
-class ColumnRecalls:
+class ColumnRecallIndex:
     """The `Recalls` of a registry with many entities."""
 
     def __init__(self) -> None:

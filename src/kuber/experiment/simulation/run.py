@@ -8,11 +8,11 @@ from pathlib import Path
 
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME
-from kuber.experiment.engines import Choice, Engine, engine
+from kuber.experiment.engines import Engine, EngineConfig, open_engine
 from kuber.experiment.entity_factory import entity_folder, make_learners
-from kuber.experiment.metrics import Ledger, Standing
+from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.run.runner import RUNTIME_FILE, conclude
-from kuber.experiment.run.supervisor import Watcher
+from kuber.experiment.run.supervisor import RunProgress
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
@@ -21,11 +21,11 @@ from kuber.views import RunResult
 
 
 def run(
-    settings: Settings, folder: Path, *, machinery: Choice, watcher: Watcher, say: Callable[[str], None]
+    settings: Settings, folder: Path, *, machinery: EngineConfig, watcher: RunProgress, say: Callable[[str], None]
 ) -> RunResult:
     """Simulate to the end; result, plots and report are written to `folder`, and the last model of each entity."""
     start = time.perf_counter()
-    with engine(machinery) as machine:  # before data are loaded: it can be refused
+    with open_engine(machinery) as machine:  # before data are loaded: it can be refused
         scene, standings = _simulate(settings, folder, machine, watcher, say)
     held_out: dict[str, list[float]] = {}
     for standing in standings:
@@ -37,8 +37,8 @@ def run(
 
 
 def _simulate(
-    settings: Settings, folder: Path, machine: Engine, watcher: Watcher, say: Callable[[str], None]
-) -> tuple[Scenario, list[Standing]]:
+    settings: Settings, folder: Path, machine: Engine, watcher: RunProgress, say: Callable[[str], None]
+) -> tuple[Scenario, list[RoundMetrics]]:
     scene = scenario(settings, verify=True, say=say)
     runtime = simulated_runtime(scene)
     (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
@@ -49,7 +49,7 @@ def _simulate(
         return Checkpoints(entity_folder(folder, entity)).save_round(round, weights)
 
     say(f"Everything goes to {folder}.")
-    ledger = Ledger(scene, machine, make_learners(scene, runtime))
+    ledger = MetricsRecorder(scene, machine, make_learners(scene, runtime))
     simulation = Simulation(
         scene,
         engine=machine,

@@ -10,7 +10,7 @@ from kuber.experiment.engines.mapped_memory import Block, Writer
 from kuber.learning.weights import Weights, load
 
 
-class ArenaBlobs:
+class MappedBlobBytes:
     """The bytes of a `MemoryVault`, in an arena."""
 
     def __init__(self, arena: Writer) -> None:
@@ -24,8 +24,8 @@ class ArenaBlobs:
         return self._arena.read(self._blocks[digest], length)
 
 
-class ArenaHousing:
-    """The `Housing` of all simulated entities: in an arena, and a model that many pulled only once."""
+class MappedWeightStore:
+    """The `WeightStore` of all simulated entities: in an arena, and a model that many pulled only once."""
 
     def __init__(self, arena: Writer) -> None:
         self._arena = arena

@@ -13,18 +13,18 @@ from typing import Any, Protocol
 from greenlet import GreenletExit, greenlet
 
 from kuber.domain.event import Event, Kind
-from kuber.entity.managed import Entity, drive
-from kuber.entity.state.blob_cache import MemoryBlobs
+from kuber.entity.managed import ManagedEntity, drive
+from kuber.entity.state.blob_cache import MemoryBlobCache
 from kuber.entity.state.checkpoint import State
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError
 from kuber.experiment.engines import Engine
-from kuber.experiment.simulation.event_queue import Agenda
+from kuber.experiment.simulation.event_queue import EventQueue
 from kuber.experiment.world.conditions import Conditions
 from kuber.learning.weights import Weights
 
 
-class Home(Protocol):
+class SimulationHost(Protocol):
     """What the simulation does for its residents."""
 
     def note(self, entity: str, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
@@ -40,23 +40,23 @@ class Home(Protocol):
         ...
 
 
-class Resident:
-    """An entity under its conditions. It is `Log` and `Keeper` of its lives."""
+class SimulatedEntity:
+    """An entity under its conditions. It is `Log` and `CheckpointStore` of its lives."""
 
     def __init__(
         self,
         index: int,
         conditions: Conditions,
         *,
-        agenda: Agenda,
+        agenda: EventQueue,
         engine: Engine,
-        home: Home,
-        make: Callable[["Resident"], Entity],
+        home: SimulationHost,
+        make: Callable[["SimulatedEntity"], ManagedEntity],
     ) -> None:
         """`make` makes the entity of a new life, on this log and keeper."""
         self.index = index
         self.conditions = conditions
-        self.waiting = MemoryBlobs()  # what the hub has not taken yet
+        self.waiting = MemoryBlobCache()  # what the hub has not taken yet
         self._agenda = agenda
         self._engine = engine
         self._home = home

@@ -14,18 +14,18 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
-from kuber.entity.managed import Entity
+from kuber.entity.managed import ManagedEntity
 from kuber.experiment.engines import THREADS, Engine
 from kuber.experiment.engines.mapped_memory import Writer
 from kuber.experiment.entity_factory import derived_identity, make_entity
-from kuber.experiment.metrics import Account, Ledger
-from kuber.experiment.run.supervisor import Watcher
+from kuber.experiment.metrics import Account, MetricsRecorder
+from kuber.experiment.run.supervisor import RunProgress
 from kuber.experiment.scenario import Scenario
-from kuber.experiment.simulation.event_queue import Agenda
-from kuber.experiment.simulation.network import DistantRegistry, DistantVault, Gate, Road
-from kuber.experiment.simulation.recall_index import ColumnRecalls
-from kuber.experiment.simulation.shared_weights import ArenaBlobs, ArenaHousing
-from kuber.experiment.simulation.simulated_entity import Resident
+from kuber.experiment.simulation.event_queue import EventQueue
+from kuber.experiment.simulation.network import DelayedRegistry, DelayedVault, NetworkLink, SharedBandwidth
+from kuber.experiment.simulation.recall_index import ColumnRecallIndex
+from kuber.experiment.simulation.shared_weights import MappedBlobBytes, MappedWeightStore
+from kuber.experiment.simulation.simulated_entity import SimulatedEntity
 from kuber.experiment.world.attacks import forms_of
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose
@@ -46,21 +46,21 @@ class Simulation:
         scene: Scenario,
         *,
         engine: Engine,
-        ledger: Ledger,
+        ledger: MetricsRecorder,
         runtime: Runtime,
-        watcher: Watcher,
+        watcher: RunProgress,
         log: Path | None = None,
         keep_round: Callable[[int, int, Weights], str | None] = lambda index, round, weights: None,
     ) -> None:
         """Events go to the file `log`, when one is named; `keep_round` may store a round's model under a name."""
         self.view = RunView(rounds=scene.settings.num_rounds)
         self.arena = Writer()
-        self.vault = MemoryVault(ArenaBlobs(self.arena))
-        self._housing = ArenaHousing(self.arena)
+        self.vault = MemoryVault(MappedBlobBytes(self.arena))
+        self._housing = MappedWeightStore(self.arena)
         self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
-        self._agenda = Agenda()
+        self._agenda = EventQueue()
         self.registry = MemoryRegistry(
-            vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id, recalls=ColumnRecalls
+            vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id, recalls=ColumnRecallIndex
         )
         self._scene = scene
         self._runtime = runtime
@@ -69,9 +69,9 @@ class Simulation:
         self._keep_round = keep_round
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
         self._ids = 0
-        self._gate = Gate(scene.world.bandwidth)
+        self._gate = SharedBandwidth(scene.world.bandwidth)
         self._residents = [
-            Resident(index, conditions, agenda=self._agenda, engine=engine, home=self, make=self._entity)
+            SimulatedEntity(index, conditions, agenda=self._agenda, engine=engine, home=self, make=self._entity)
             for index, conditions in enumerate(scene.world.entities)
         ]
 
@@ -120,10 +120,10 @@ class Simulation:
         self._ledger.end_round(index, round, [weights], account, time=self._agenda.now)
         return self._keep_round(index, round, weights)
 
-    def _entity(self, resident: Resident) -> Entity:
+    def _entity(self, resident: SimulatedEntity) -> ManagedEntity:
         """The entity of a resident's new life."""
         scene, index = self._scene, resident.index
-        road = Road(
+        road = NetworkLink(
             resident.conditions,
             self._gate,
             patience=scene.world.patience,
@@ -134,8 +134,8 @@ class Simulation:
             scene,
             index,
             runtime=self._runtime,
-            registry=DistantRegistry(self.registry, road),
-            vault=DistantVault(self.vault, road),
+            registry=DelayedRegistry(self.registry, road),
+            vault=DelayedVault(self.vault, road),
             checkpoints=resident,
             log=resident,
             identity=derived_identity(scene.settings.seed, index),

@@ -11,7 +11,7 @@ USUAL = "usual"  # the group of those that no other names
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Interval:
     """A stretch of virtual time, in seconds; its end is no part of it."""
 
     start: float
@@ -22,7 +22,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Absence(Span):
+class Absence(Interval):
     """When an entity is not there; what it computed since its last checkpoint is lost."""
 
     crash: bool = False
@@ -51,7 +51,7 @@ class Conditions:
     link: Link = Link()
     joins: float = 0.0
     absences: tuple[Absence, ...] = ()  # apart, in order
-    cuts: tuple[Span, ...] = ()  # when it is there and the hub cannot be reached
+    cuts: tuple[Interval, ...] = ()  # when it is there and the hub cannot be reached
     poison: Poison | None = None  # how what it publishes is unsound
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kuber.errors import SettingsError
-from kuber.experiment.world.conditions import USUAL, Absence, Conditions, Link, Poison, Span, World
+from kuber.experiment.world.conditions import USUAL, Absence, Conditions, Interval, Link, Poison, World
 from kuber.settings import Settings
 from kuber.wire import sentence
 
@@ -58,7 +58,7 @@ Between = Annotated[
 ]
 
 
-class Spells(BaseModel):
+class RandomOutages(BaseModel):
     """Comes again and again: after `every` on average, for `lasting` on average, both drawn exponentially."""
 
     model_config = _STRICT
@@ -80,8 +80,8 @@ class Group(BaseModel):
     joins: Between = (Duration(amount=0),) * 2  # then, or at a time drawn from between the two
     leaves: Time | None = None
     away: tuple[tuple[Time, Time], ...] = ()
-    churn: Spells | None = None  # of being away
-    crashes: Spells | None = None
+    churn: RandomOutages | None = None  # of being away
+    crashes: RandomOutages | None = None
     cut: tuple[tuple[Time, Time], ...] = ()
     poison: Poison | None = None
 
@@ -92,7 +92,7 @@ class Group(BaseModel):
         return self
 
 
-class Hub(BaseModel):
+class HubOutages(BaseModel):
     """What all entities share."""
 
     model_config = _STRICT
@@ -104,7 +104,7 @@ class WorldFile(BaseModel):
     """A described world. Its numbers are drawn by `draw`."""
 
     model_config = _STRICT
-    hub: Hub = Hub(bandwidth=None)
+    hub: HubOutages = HubOutages(bandwidth=None)
     groups: Mapping[str, Group] = Field(default_factory=dict)
 
     def share_of(self, group: str) -> float:
@@ -242,7 +242,7 @@ def _conditions(
 
 
 def _spells(
-    spells: Spells, start: float, end: float, round: float, random: np.random.Generator, *, crash: bool
+    spells: RandomOutages, start: float, end: float, round: float, random: np.random.Generator, *, crash: bool
 ) -> Iterator[Absence]:
     every, lasting = spells.every.seconds(round), spells.lasting.seconds(round)
     time = start
@@ -255,9 +255,9 @@ def _spells(
         time += length
 
 
-def _spans(name: str, given: Sequence[tuple[Duration, Duration]], round: float) -> list[Span]:
-    spans = [Span(first.seconds(round), last.seconds(round)) for first, last in given]
-    for span, after in pairwise([*spans, Span(inf)]):
+def _spans(name: str, given: Sequence[tuple[Duration, Duration]], round: float) -> list[Interval]:
+    spans = [Interval(first.seconds(round), last.seconds(round)) for first, last in given]
+    for span, after in pairwise([*spans, Interval(inf)]):
         if not span.start < span.end <= after.start:
             raise SettingsError(
                 f"Each stretch of time of the group {name!r} ends later than it begins, and before the next."

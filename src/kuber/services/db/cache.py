@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Recollection(Generic[V]):
+class BoundedCache(Generic[V]):
     """At most `size` values by key. Safe to use from several threads.
 
     `changes` counts how often something was forgotten: what was read before a change is not kept after it. A size of

@@ -16,7 +16,7 @@ def text(length: int) -> TypeEngine[str]:
     return String(length).with_variant(VARCHAR(length, collation="C"), "postgresql")
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """A time, in UTC, whatever the time zone of the server; SQLite stores it without one."""
 
     impl = DateTime(timezone=True)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
-class Locks:
+class NamedLocks:
     """Any number of locks that are there while they are held."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from kuber.errors import (
     ServiceUnavailableError,
     SettingsError,
 )
-from kuber.services.db.named_locks import Locks
+from kuber.services.db.named_locks import NamedLocks
 
 EXAMPLE = "postgresql+psycopg://USER@HOST/NAME"
 # Connections of one process at most: of its event loop and of its threads, for each of two ways to read; to hold
@@ -60,7 +60,7 @@ class PostgreSQL:
         place = _place(url)
         self.name = _shown(place)
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
-        self._locks = Locks()
+        self._locks = NamedLocks()
         writer = _number(f"write {history}")
         self._threads = _Readers(place, asynchronous=False)
         # For the event loop: to hand a question to a thread and back takes longer than to answer it.

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kuber import tracing
 from kuber.errors import InsufficientStorageError, KUberError, ServiceError, ServiceUnavailableError
-from kuber.services.db.named_locks import Locks
+from kuber.services.db.named_locks import NamedLocks
 
 BUSY_SECONDS = 10
 KEPT_OPEN = 40  # connections, as many as threads serve requests; opening one costs more than most reads
@@ -29,7 +29,7 @@ class SQLite:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._lock = hold(path)
-        self._locks = Locks()
+        self._locks = NamedLocks()
         self.reading = self.looking = _engine(path)
         self.writing: Engine = self.reading.execution_options(kuber_begin="BEGIN IMMEDIATE")
 

@@ -82,7 +82,7 @@ def application(
         },
     )
     app.state.ends = []  # called when the service is told to stop: what waits for others is to wait no longer
-    app.add_middleware(Edge, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
+    app.add_middleware(ServiceMiddleware, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
 
     @app.get("/healthz", operation_id="health")
     async def health() -> HealthBody:
@@ -153,7 +153,7 @@ def _sentence(error: RequestValidationError) -> str:
     return f"The field {place} is refused: {reason[:1].lower()}{reason[1:]}."
 
 
-class Edge:
+class ServiceMiddleware:
     """ASGI middleware: protocol header, bounds on JSON bodies and on the rate, request log, no leak of what broke."""
 
     def __init__(self, app: ASGIApp, *, service: ServiceName, metrics: Metrics, requests_per_minute: int) -> None:
@@ -171,7 +171,7 @@ class Edge:
         self._metrics.begun()
         status = 0
         sent = 0
-        body = _Intake(receive, None if _streamed(scope) else MAX_JSON_BYTES, self._too_large())
+        body = _LimitedBody(receive, None if _streamed(scope) else MAX_JSON_BYTES, self._too_large())
 
         async def answer(message: Message) -> None:
             nonlocal status, sent
@@ -225,7 +225,7 @@ class Edge:
         return f"The {self.service} takes at most {MAX_JSON_BYTES} bytes of JSON; send less."
 
 
-class _Intake:
+class _LimitedBody:
     """The body of a request on its way in, of which no more than `limit` bytes are passed on."""
 
     def __init__(self, receive: Receive, limit: int | None, refusal: str) -> None:

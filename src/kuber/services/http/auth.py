@@ -23,7 +23,7 @@ Authenticate = Callable[[str], Awaitable[Caller]]
 _TOKEN = re.compile(r"[!-~]{1,200}")
 
 
-class Guard:
+class Authenticator:
     """Tells who calls. `authenticate` finds the owner of a token, or raises NotAuthorizedError."""
 
     def __init__(self, authenticate: Authenticate) -> None:

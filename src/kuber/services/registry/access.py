@@ -15,7 +15,7 @@ from kuber.domain.member import Key, Member
 from kuber.domain.publication_checks import check_owner, check_text
 from kuber.domain.query import Page
 from kuber.errors import NotAuthorizedError, ServiceError
-from kuber.services.db.cache import Recollection
+from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.registry.audit import note, read_audit
@@ -50,7 +50,7 @@ class RegistryAccess:
         self._clock = clock
         self._ids = ids
         self._open = open_enrolment
-        self._known: Recollection[Caller] = Recollection(0 if database.shared else REMEMBERED)  # by hash of the token
+        self._known: BoundedCache[Caller] = BoundedCache(0 if database.shared else REMEMBERED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
         """The code of a new invitation for the entity of this name; it can be used once."""

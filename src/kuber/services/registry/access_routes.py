@@ -11,9 +11,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from kuber.domain.auth import OPERATOR, PUBLISH, Caller, Scope
 from kuber.domain.query import MAX_LIMIT
 from kuber.errors import NotAuthorizedError
-from kuber.services.http.auth import Guard, check_acts_for
+from kuber.services.http.auth import Authenticator, check_acts_for
 from kuber.services.registry.access import RegistryAccess
-from kuber.services.registry.event_feed import News
+from kuber.services.registry.event_feed import EventFeed
 from kuber.services.registry.store import RegistryStore
 from kuber.wire import (
     AuditBody,
@@ -43,10 +43,12 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
 
 
-def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Guard) -> None:
+def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator) -> None:
     """Add the routes, on these stores."""
     ask = store.database.ask
-    news = News(lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event))
+    news = EventFeed(
+        lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event)
+    )
     app.state.ends.append(news.end)
     readers = guard.admits(*Scope)
 

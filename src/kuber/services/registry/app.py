@@ -12,7 +12,7 @@ from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.knowledge import Knowledge
 from kuber.services.db.database import chosen
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
-from kuber.services.http.auth import FOREVER, Guard, check_acts_for, same_secret
+from kuber.services.http.auth import FOREVER, Authenticator, check_acts_for, same_secret
 from kuber.services.http.metrics import Metrics, Presence
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
@@ -84,12 +84,12 @@ def registry_app(
             presence.note(found.entity)
         return found
 
-    guard = Guard(authenticate)
+    guard = Authenticator(authenticate)
     readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
     description = "Who takes part, what was published, what became of it."
     metrics, presence = _metrics(store)
     app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
-    written = Written()
+    written = JsonCache()
 
     # The first of all routes, as the one that is asked most: each is compared with the path until one fits.
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
@@ -171,7 +171,7 @@ def registry_app(
     return app
 
 
-class Written:
+class JsonCache:
     """Records as JSON, each written once for as long as the store tells the same value of it.
 
     The framework would check again what the store has checked, at each answer.

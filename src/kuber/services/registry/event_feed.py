@@ -35,7 +35,7 @@ class Notice:
         return task is None or (self.entry.act == PUBLISH and self.entry.detail.get("task") == task)
 
 
-class News:
+class EventFeed:
     """The events of a registry for all who follow them. Used from one event loop."""
 
     def __init__(self, read: Read, last: Last) -> None:

@@ -30,7 +30,7 @@ REMEMBERED = 40_000  # records; some 5 KB each
 Judgement = tuple[str | None, str | None]  # what the verifier found, as JSON, and the operator's reason
 
 
-class Records:
+class KnowledgeReader:
     """Reads records. Nothing of one ever changes but what was found out about it, and that is read anew each time.
 
     Remembered is only what is committed, as what a writer sees may be undone: then it holds in every process. Safe to

@@ -36,7 +36,9 @@ _INSERT = {
 }
 
 
-def insert_knowledge(connection: Connection, shared: "SharedRows", record: Knowledge, *, key: str, draft: str) -> int:
+def insert_knowledge(
+    connection: Connection, shared: "InternedRows", record: Knowledge, *, key: str, draft: str
+) -> int:
     """Store a record and its parts; its number. ConflictError when its architecture is pinned to another manifest."""
     row = {
         "id": record.id,
@@ -80,7 +82,7 @@ def insert_knowledge(connection: Connection, shared: "SharedRows", record: Knowl
     return seq
 
 
-class SharedRows:
+class InternedRows:
     """Tasks and architectures by their rows, which many records name and which never change once they are committed.
 
     Remembered is only what a reader saw: what the writer sees may be undone.

@@ -19,7 +19,7 @@ from kuber.wire import MAX_CLASSES, DigestText
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
 
 
-class Parameters(BaseModel):
+class QueryParameters(BaseModel):
     """What an address may ask; other parameters are of no account."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -63,7 +63,7 @@ async def _question(request: Request) -> Query:
     if "classes" in told:
         told["classes"] = request.query_params.getlist("classes")
     try:
-        return Parameters.model_validate(told).query()
+        return QueryParameters.model_validate(told).query()
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise RequestValidationError([one | {"loc": ("query", *one["loc"])} for one in found]) from None
@@ -74,7 +74,7 @@ Question = Annotated[Query, Depends(_question)]
 
 def documented() -> dict[str, Any]:
     """The parameters as an OpenAPI operation tells of them, which a dependency of its own does not."""
-    fields = Parameters.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    fields = QueryParameters.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
     told = []
     for name, schema in fields.items():
         description = schema.pop("description")

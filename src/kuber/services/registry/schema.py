@@ -16,7 +16,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from kuber.services.db.column_types import SEQ, Moment, text
+from kuber.services.db.column_types import SEQ, UtcDateTime, text
 
 tables = MetaData()
 
@@ -26,9 +26,9 @@ entities = Table(
     Column("seq", SEQ, primary_key=True),
     Column("id", text(64), nullable=False, unique=True),
     Column("name", text(200), nullable=False, unique=True),
-    Column("registered_at", Moment, nullable=False),
+    Column("registered_at", UtcDateTime, nullable=False),
     Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its last signed record
-    Column("blocked_at", Moment),  # shut out since then
+    Column("blocked_at", UtcDateTime),  # shut out since then
     sqlite_autoincrement=True,  # a number is never given twice, so a cursor never points at another row
 )
 
@@ -77,11 +77,11 @@ knowledge = Table(
     Column("origin", text(64)),
     Column("sample_count", BigInteger),
     Column("class_counts", JSON(none_as_null=True)),
-    Column("published_at", Moment, nullable=False),
+    Column("published_at", UtcDateTime, nullable=False),
     Column("key", text(200), nullable=False),
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("signature", text(128)),
-    Column("withdrawn_at", Moment),
+    Column("withdrawn_at", UtcDateTime),
     Column("standing", text(16)),  # of its verification; quarantined while the operator's quarantine stands
     Column("draft", text(64), nullable=False),  # digest of the canonical draft
     UniqueConstraint("entity", "key"),
@@ -165,7 +165,7 @@ verifications = Table(
     tables,
     Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
     Column("body", Text, nullable=False),  # canonical JSON
-    Column("at", Moment, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 quarantines = Table(
@@ -173,7 +173,7 @@ quarantines = Table(
     tables,
     Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
     Column("reason", text(200), nullable=False),
-    Column("at", Moment, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 attestations = Table(
@@ -182,7 +182,7 @@ attestations = Table(
     Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
     Column("entity", ForeignKey("entities.id"), primary_key=True),
     Column("body", Text, nullable=False),  # canonical JSON
-    Column("at", Moment, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 deliveries = Table(
@@ -196,7 +196,7 @@ deliveries = Table(
     Column("accuracy_after", Float(53), nullable=False),
     Column("kept", Boolean, nullable=False),
     Column("reason", text(500)),  # why these teachers
-    Column("recorded_at", Moment, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
     Column("key", text(200), nullable=False),
     UniqueConstraint("student", "key"),
     sqlite_autoincrement=True,
@@ -217,9 +217,9 @@ invitations = Table(
     tables,
     Column("hash", text(64), primary_key=True),
     Column("name", text(200), nullable=False),  # of the entity that may join with it
-    Column("made_at", Moment, nullable=False),
-    Column("expires_at", Moment, nullable=False),
-    Column("used_at", Moment),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime),
 )
 
 tokens = Table(
@@ -228,9 +228,9 @@ tokens = Table(
     Column("hash", text(64), primary_key=True),
     Column("entity", ForeignKey("entities.id")),  # none: the operator's
     Column("scope", text(20), nullable=False),
-    Column("made_at", Moment, nullable=False),
-    Column("expires_at", Moment, nullable=False),
-    Column("revoked_at", Moment),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
     Index("tokens_by_entity", "entity"),
 )
 
@@ -238,7 +238,7 @@ audit = Table(
     "audit",
     tables,
     Column("seq", SEQ, primary_key=True),
-    Column("time", Moment, nullable=False),
+    Column("time", UtcDateTime, nullable=False),
     Column("actor", text(200), nullable=False),  # id of an entity, or admin
     Column("act", text(40), nullable=False),
     Column("subject", text(200), nullable=False),

@@ -26,13 +26,13 @@ from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
-from kuber.services.db.cache import Recollection
+from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.registry.audit import note
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
-from kuber.services.registry.knowledge_reader import BY_ID, Records
-from kuber.services.registry.knowledge_writer import SharedRows, insert_knowledge
+from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
+from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
 from kuber.services.registry.latest import find_newest
 from kuber.services.registry.members import (
     count_record,
@@ -111,12 +111,12 @@ class RegistryStore:
         self._ids = ids
         self._keep_best = keep_best
         self.database = Database(database, history="registry")
-        self._shared = SharedRows()
-        self._records = Records()
+        self._shared = InternedRows()
+        self._records = KnowledgeReader()
         # What changes is remembered only where no other process changes it.
         remembered = 0 if self.database.shared else REMEMBERED
-        self._known: Recollection[Knowledge] = Recollection(remembered)
-        self._publishers: Recollection[Member] = Recollection(remembered)
+        self._known: BoundedCache[Knowledge] = BoundedCache(remembered)
+        self._publishers: BoundedCache[Member] = BoundedCache(remembered)
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""

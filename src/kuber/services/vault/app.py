@@ -19,7 +19,7 @@ from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT
 from kuber.errors import SettingsError
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
-from kuber.services.http.auth import Authenticate, Guard
+from kuber.services.http.auth import Authenticate, Authenticator
 from kuber.services.vault.auth import VaultAccess
 from kuber.services.vault.garbage_collection import GRACE, PERIOD, collect, collecting
 from kuber.services.vault.metrics import VaultMetrics
@@ -41,8 +41,8 @@ from kuber.wire import (
 )
 
 if TYPE_CHECKING:
-    from kuber.services.vault.presigned import Direct
-    from kuber.services.vault.s3 import BucketShelves
+    from kuber.services.vault.presigned import PresignedUrls
+    from kuber.services.vault.s3 import S3Storage
 
 MAX_BLOB_BYTES = 2 << 30
 
@@ -62,7 +62,7 @@ Holder = Annotated[str, Query(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keeping:
+class CollectionSchedule:
     """For how long the vault keeps what nobody pins, and how often it looks."""
 
     lease: timedelta = LEASE
@@ -80,7 +80,7 @@ def open_vault(
     database: str | None = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
-    keeping: Keeping | None = None,
+    keeping: CollectionSchedule | None = None,
     bucket: str | None = None,
     direct: bool = False,
     direct_url: str | None = None,
@@ -93,7 +93,7 @@ def open_vault(
     The bytes lie in `folder` too, or in the `bucket` of this URL; with `direct` callers may be sent there, to its
     endpoint `direct_url` where they reach it by another one.
     """
-    kept = keeping or Keeping()
+    kept = keeping or CollectionSchedule()
     if (direct and bucket is None) or (direct_url is not None and not direct):
         raise SettingsError("--direct is for a vault with --store, and --direct-url for one with --direct.")
     shelves = None if bucket is None else _bucket_shelves(bucket, direct_url, folder, max_blob_bytes, kept)
@@ -120,11 +120,11 @@ def open_vault(
 
 
 def _bucket_shelves(
-    url: str, clients: str | None, folder: Path, max_blob_bytes: int, keeping: Keeping
-) -> "BucketShelves":
+    url: str, clients: str | None, folder: Path, max_blob_bytes: int, keeping: CollectionSchedule
+) -> "S3Storage":
     """Shelves in the bucket of this URL, for an index in `folder`. SettingsError when they are not possible."""
     try:
-        from kuber.services.vault.s3 import BucketShelves
+        from kuber.services.vault.s3 import S3Storage
         from kuber.services.vault.s3_client import MAX_COPY, Bucket
     except ImportError:
         raise SettingsError("A vault in a bucket needs obstore: pip install 'kuber[s3]'.") from None
@@ -132,13 +132,13 @@ def _bucket_shelves(
         raise SettingsError(f"A bucket takes blobs of at most {MAX_COPY} bytes; give a smaller --max-blob-bytes.")
     if (folder / "blobs").exists():
         raise SettingsError(f"The blobs of this vault are in {folder / 'blobs'}; give --store a --data of its own.")
-    return BucketShelves(Bucket(url, clients=clients), expiry=keeping.upload_expiry)
+    return S3Storage(Bucket(url, clients=clients), expiry=keeping.upload_expiry)
 
 
-def _direct(shelves: "BucketShelves") -> "Direct":
-    from kuber.services.vault.presigned import Direct
+def _direct(shelves: "S3Storage") -> "PresignedUrls":
+    from kuber.services.vault.presigned import PresignedUrls
 
-    return Direct(shelves)
+    return PresignedUrls(shelves)
 
 
 def vault_app(
@@ -147,14 +147,14 @@ def vault_app(
     authenticate: Authenticate,
     counted: VaultMetrics,
     *,
-    direct: "Direct | None" = None,
+    direct: "PresignedUrls | None" = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     grace: timedelta = GRACE,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """The routes of the vault, on this store."""
     ask = store.database.ask
-    guard = Guard(authenticate)
+    guard = Authenticator(authenticate)
     readers = guard.admits(*Scope)
     app = application(
         "vault",
@@ -238,7 +238,7 @@ def vault_app(
     return app
 
 
-def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: int) -> None:
+def _add_uploads(app: FastAPI, uploads: Uploads, guard: Authenticator, max_blob_bytes: int) -> None:
     senders = guard.admits(Scope.ENTITY, Scope.SERVICE)
 
     @app.post(
@@ -295,7 +295,7 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Guard, max_blob_bytes: i
 
 
 def _add_keeping(
-    app: FastAPI, store: VaultStore, uploads: Uploads, guard: Guard, grace: timedelta, counted: VaultMetrics
+    app: FastAPI, store: VaultStore, uploads: Uploads, guard: Authenticator, grace: timedelta, counted: VaultMetrics
 ) -> None:
     ask = store.database.ask
     keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)

@@ -10,7 +10,7 @@ from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError
 from kuber.services.db.database import Database
 from kuber.services.vault.schema import blob_rows, verdict_rows
-from kuber.services.vault.storage import CHUNK, Reading
+from kuber.services.vault.storage import CHUNK, BlobReader
 
 
 def known_fault(database: Database, kind: str, digest: Digest) -> tuple[str | None] | None:
@@ -21,7 +21,7 @@ def known_fault(database: Database, kind: str, digest: Digest) -> tuple[str | No
     return None if found is None else (found.fault,)
 
 
-def find_fault(file: Reading, kind: str, artifact: Artifact) -> str | None:
+def find_fault(file: BlobReader, kind: str, artifact: Artifact) -> str | None:
     """Read a blob and say what is wrong with it as an artifact of this kind; None when it is sound.
 
     The bytes are compared with their digest at the same time: CorruptKnowledgeError when they are others.

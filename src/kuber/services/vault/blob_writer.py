@@ -8,20 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, RequestRejectedError
-from kuber.services.vault.storage import Arrival, Piece
+from kuber.services.vault.storage import BlobWriter, Piece
 
 _APART = 1 << 18  # bytes worth another thread
 
-Settle = Callable[[Arrival, Artifact], bool]
+Settle = Callable[[BlobWriter, Artifact], bool]
 """Gives a whole blob its place and indexes it: whether it is new."""
 
 _hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hashing")
 
 
-class Incoming:
+class HashingWriter:
     """A blob written piece by piece that has no name yet. Made by VaultStore.receive."""
 
-    def __init__(self, arrival: Arrival, settle: Settle) -> None:
+    def __init__(self, arrival: BlobWriter, settle: Settle) -> None:
         self.size = 0
         self._arrival = arrival
         self._settle = settle

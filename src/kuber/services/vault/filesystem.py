@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault.storage import MARK, Hashed, Piece, Seen
+from kuber.services.vault.storage import MARK, BlobStat, HashedBlob, Piece
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
 _SYNC = 8 << 20  # bytes that are begun to be put on disk at a time
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 log = logging.getLogger(__name__)
 
 
-class FolderShelves:
+class FilesystemStorage:
     """Shelves that are the folders `blobs/`, `incoming/` and `quarantine/` under `folder`.
 
     At start leftovers of a crash are swept: nobody else writes there. Raises OSError when the folder cannot be used.
@@ -51,36 +51,36 @@ class FolderShelves:
         (self.folder / MARK).write_text(f"{mark}\n", encoding="utf-8")
         sync(self.folder)
 
-    def arrival(self) -> "FileArrival":
+    def arrival(self) -> "FileBlobWriter":
         """A new blob to write, to a file without a name."""
         return IncomingFile(self, self._incoming / secrets.token_hex(16), self._receiving)
 
-    def arrived(self, file: Path) -> "FileArrival":
+    def arrived(self, file: Path) -> "FileBlobWriter":
         """A whole blob that lies, safe on disk, in a file of the vault's own folder."""
-        return FileArrival(self, file)
+        return FileBlobWriter(self, file)
 
-    def open(self, artifact: Artifact) -> "FileReading":
+    def open(self, artifact: Artifact) -> "FileBlobReader":
         """The blob's file, to be read; KnowledgeNotFoundError when it is not there."""
         try:
-            return FileReading(self.path(artifact.digest).open("rb"))
+            return FileBlobReader(self.path(artifact.digest).open("rb"))
         except FileNotFoundError:
             raise KnowledgeNotFoundError(f"The vault has no blob {artifact.digest}.") from None
         except OSError as error:
             raise _unreadable(artifact.digest, error) from None
 
-    def look(self, digest: Digest) -> Seen | None:
+    def look(self, digest: Digest) -> BlobStat | None:
         """The size and the number of the file: a blob that is put again is another file."""
         try:
             return _seen(self.path(digest).stat())
         except FileNotFoundError:
             return None
 
-    def hashed(self, digest: Digest) -> Hashed | None:
+    def hashed(self, digest: Digest) -> HashedBlob | None:
         """What lies under this digest, read to its end; None when nothing does."""
         try:
             with self.path(digest).open("rb") as file:
                 seen = _seen(os.fstat(file.fileno()))
-                return Hashed(hashlib.file_digest(file, "sha256").hexdigest(), seen)
+                return HashedBlob(hashlib.file_digest(file, "sha256").hexdigest(), seen)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -122,10 +122,10 @@ class FolderShelves:
         return len(leftovers)
 
 
-class FileArrival:
+class FileBlobWriter:
     """A whole blob in a file that has no name of a blob yet."""
 
-    def __init__(self, shelves: FolderShelves, path: Path) -> None:
+    def __init__(self, shelves: FilesystemStorage, path: Path) -> None:
         self._shelves = shelves
         self._path = path
 
@@ -154,10 +154,10 @@ class FileArrival:
         """Nothing: a file that found no place stays its owner's."""
 
 
-class IncomingFile(FileArrival):
+class IncomingFile(FileBlobWriter):
     """A blob that is written, piece by piece, to a file in `incoming/`; `receiving` names it meanwhile."""
 
-    def __init__(self, shelves: FolderShelves, path: Path, receiving: set[str]) -> None:
+    def __init__(self, shelves: FilesystemStorage, path: Path, receiving: set[str]) -> None:
         super().__init__(shelves, path)
         self._receiving = receiving
         self._size = 0
@@ -192,7 +192,7 @@ class IncomingFile(FileArrival):
         self._receiving.discard(self._path.name)
 
 
-class FileReading:
+class FileBlobReader:
     """A blob's file that is being read."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -266,8 +266,8 @@ def unwritable(error: OSError) -> ServiceError:
     return ServiceError(f"The vault cannot store the blob: {error.strerror}.")
 
 
-def _seen(file: os.stat_result) -> Seen:
-    return Seen(file.st_size, file.st_ino)
+def _seen(file: os.stat_result) -> BlobStat:
+    return BlobStat(file.st_size, file.st_ino)
 
 
 def _unreadable(digest: Digest, error: OSError) -> ServiceError:

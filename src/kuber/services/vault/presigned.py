@@ -7,20 +7,20 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ConflictError, CorruptKnowledgeError
 from kuber.services.vault.blob_writer import check_bytes
-from kuber.services.vault.s3 import BucketShelves, StagedBlob, hashed, placed, staged
+from kuber.services.vault.s3 import S3BlobWriter, S3Storage, hashed, placed, staged
 
 TO_SEND = timedelta(hours=1)  # within which an upload begins; what has begun may last longer
 TO_FETCH = timedelta(minutes=10)
 
 
-class Direct:
+class PresignedUrls:
     """Signed URLs for single objects: to write one that is staged, or to read one that is stored.
 
     A URL lets its holder do that one thing until it expires, as often as they like. So what was put by one is copied
     to a key that no URL reaches before it is hashed: else it could be changed between the look and the use.
     """
 
-    def __init__(self, shelves: BucketShelves) -> None:
+    def __init__(self, shelves: S3Storage) -> None:
         self._shelves = shelves
         self._bucket = shelves.bucket
 
@@ -32,7 +32,7 @@ class Direct:
         """Where the bytes of a stored blob may be read."""
         return self._signed("GET", placed(digest), TO_FETCH)
 
-    def arrived(self, id: str, artifact: Artifact) -> StagedBlob:
+    def arrived(self, id: str, artifact: Artifact) -> S3BlobWriter:
         """What was put for an upload, found to be what was announced.
 
         ConflictError when nothing was, CorruptKnowledgeError when it is something else.

@@ -14,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
 from kuber.services.vault.s3_client import Bucket, Object, Sender
-from kuber.services.vault.storage import CHUNK, MARK, Hashed, Piece, Seen
+from kuber.services.vault.storage import CHUNK, MARK, BlobStat, HashedBlob, Piece
 
 EXPIRY = timedelta(days=1)  # of what is staged and never gets its place
 
@@ -23,7 +23,7 @@ _KEY = re.compile(r"blobs/([0-9a-f]{2})/([0-9a-f]{2})/(\1\2[0-9a-f]{60})")
 log = logging.getLogger(__name__)
 
 
-class BucketShelves:
+class S3Storage:
     """Shelves that are the keys `blobs/`, `staging/` and `quarantine/` of a bucket.
 
     What comes in is staged under a random key and copied, inside the bucket, to its digest's. At start it is tried
@@ -51,11 +51,11 @@ class BucketShelves:
         """Put its name under the prefix."""
         self.bucket.put(MARK, mark.encode())
 
-    def arrival(self) -> "StagedBlob":
+    def arrival(self) -> "S3BlobWriter":
         """A new blob to write, to a key that nobody else knows."""
-        return StagedBlob(self, staged(secrets.token_hex(16)), self._staging)
+        return S3BlobWriter(self, staged(secrets.token_hex(16)), self._staging)
 
-    def arrived(self, file: Path) -> "StagedBlob":
+    def arrived(self, file: Path) -> "S3BlobWriter":
         """A whole blob that lies in a file of the vault's own folder: it is staged by this."""
         blob = self.arrival()
         try:
@@ -71,7 +71,7 @@ class BucketShelves:
             raise
         return blob
 
-    def copied(self, key: str) -> "StagedBlob":
+    def copied(self, key: str) -> "S3BlobWriter":
         """A blob that is a copy of the object `key`, which others may still change; FileNotFoundError without one."""
         blob = self.arrival()
         try:
@@ -88,16 +88,16 @@ class BucketShelves:
         except ServiceError as error:
             log.warning("%s stays until it is swept: %s", key, error)
 
-    def open(self, artifact: Artifact) -> "BucketReading":
+    def open(self, artifact: Artifact) -> "S3BlobReader":
         """The blob, to be read: what is there is seen when the first of its bytes is asked for."""
-        return BucketReading(self.bucket, artifact)
+        return S3BlobReader(self.bucket, artifact)
 
-    def look(self, digest: Digest) -> Seen | None:
+    def look(self, digest: Digest) -> BlobStat | None:
         """The size, the tag and the time of the object."""
         found = self.bucket.head(placed(digest))
         return None if found is None else _seen(found)
 
-    def hashed(self, digest: Digest) -> Hashed | None:
+    def hashed(self, digest: Digest) -> HashedBlob | None:
         """What lies under this digest, read to its end; None when nothing does."""
         try:
             return hashed(self.bucket, placed(digest))
@@ -132,10 +132,10 @@ class BucketShelves:
         return len(leftovers)
 
 
-class StagedBlob:
+class S3BlobWriter:
     """A blob that is written, piece by piece, to an object in `staging/`; `staging` names it meanwhile."""
 
-    def __init__(self, shelves: BucketShelves, key: str, staging: set[str]) -> None:
+    def __init__(self, shelves: S3Storage, key: str, staging: set[str]) -> None:
         self.key = key
         self._shelves = shelves
         self._bucket = shelves.bucket
@@ -190,7 +190,7 @@ class StagedBlob:
         self._staging.discard(self.key)
 
 
-class BucketReading:
+class S3BlobReader:
     """A blob's object that is being read, as it comes."""
 
     def __init__(self, bucket: Bucket, artifact: Artifact) -> None:
@@ -261,14 +261,14 @@ def staged(name: str) -> str:
     return f"staging/{name}"
 
 
-def hashed(bucket: Bucket, key: str) -> Hashed:
+def hashed(bucket: Bucket, key: str) -> HashedBlob:
     """What an object is, read to its end; FileNotFoundError when it is not there."""
     found, pieces = bucket.get(key)
     sha = hashlib.sha256()
     for piece in pieces:
         sha.update(piece)
-    return Hashed(sha.hexdigest(), _seen(found))
+    return HashedBlob(sha.hexdigest(), _seen(found))
 
 
-def _seen(found: Object) -> Seen:
-    return Seen(found.size, (found.tag, found.modified))
+def _seen(found: Object) -> BlobStat:
+    return BlobStat(found.size, (found.tag, found.modified))

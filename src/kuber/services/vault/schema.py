@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 
-from kuber.services.db.column_types import Moment, text
+from kuber.services.db.column_types import UtcDateTime, text
 
 tables = MetaData()
 
@@ -11,8 +11,8 @@ blob_rows = Table(
     tables,
     Column("digest", text(64), primary_key=True),  # hex; its file is blobs/<2 digits>/<2 digits>/<hex>
     Column("size", BigInteger, nullable=False),
-    Column("stored_at", Moment, nullable=False),
-    Column("leased_until", Moment, nullable=False),  # or the time of the last unpinning, if later
+    Column("stored_at", UtcDateTime, nullable=False),
+    Column("leased_until", UtcDateTime, nullable=False),  # or the time of the last unpinning, if later
     Column("owner", text(200)),  # the entity that brought it first; its quota counts it
     Index("blobs_by_lease", "leased_until"),
     Index("blobs_by_owner", "owner"),
@@ -23,7 +23,7 @@ pin_rows = Table(
     tables,
     Column("holder", text(200), primary_key=True),
     Column("digest", text(64), primary_key=True),
-    Column("pinned_at", Moment, nullable=False),
+    Column("pinned_at", UtcDateTime, nullable=False),
     Index("pins_by_digest", "digest"),
 )
 # What was found when a blob was read as an artifact of a kind, so that it is read once.
@@ -42,6 +42,6 @@ upload_rows = Table(
     Column("id", text(32), primary_key=True),  # its file is uploads/<id>, as long as what has come
     Column("digest", text(64), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("begun_at", Moment, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
     Column("owner", text(200)),
 )

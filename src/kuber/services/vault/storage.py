@@ -14,7 +14,7 @@ MARK = "mark"  # where shelves keep their name
 Piece = bytes | bytearray | memoryview
 
 
-class Shelves(Protocol):
+class BlobStorage(Protocol):
     """The bytes of blobs, under their digests. Safe to use from several threads.
 
     It knows nothing of who holds a blob: the index does, and keeps two hands from the same blob at a time. What fails
@@ -29,23 +29,23 @@ class Shelves(Protocol):
         """Give them a name, which stays with them."""
         ...
 
-    def arrival(self) -> "Arrival":
+    def arrival(self) -> "BlobWriter":
         """A new blob to write, which has no name yet."""
         ...
 
-    def arrived(self, file: Path) -> "Arrival":
+    def arrived(self, file: Path) -> "BlobWriter":
         """A whole blob that lies, safe on disk, in a file of the vault's own folder; the file stays its owner's."""
         ...
 
-    def open(self, artifact: Artifact) -> "Reading":
+    def open(self, artifact: Artifact) -> "BlobReader":
         """The blob, to be read; KnowledgeNotFoundError when it is not there."""
         ...
 
-    def look(self, digest: Digest) -> "Seen | None":
+    def look(self, digest: Digest) -> "BlobStat | None":
         """What lies under this digest now, without reading it; None when nothing does."""
         ...
 
-    def hashed(self, digest: Digest) -> "Hashed | None":
+    def hashed(self, digest: Digest) -> "HashedBlob | None":
         """What lies under this digest, read to its end; None when nothing does."""
         ...
 
@@ -66,7 +66,7 @@ class Shelves(Protocol):
         ...
 
 
-class Arrival(Protocol):
+class BlobWriter(Protocol):
     """A blob that comes in, piece by piece, and is then given its place."""
 
     def write(self, piece: Piece) -> None:
@@ -90,7 +90,7 @@ class Arrival(Protocol):
         ...
 
 
-class Reading(Protocol):
+class BlobReader(Protocol):
     """A blob that is being read from its beginning, or the part of it that was asked for."""
 
     @property
@@ -115,15 +115,15 @@ class Reading(Protocol):
     ) -> None: ...
 
 
-class Seen(NamedTuple):
+class BlobStat(NamedTuple):
     """What can be told of bytes without reading them."""
 
     size: int
     mark: Hashable  # what is put there again has another
 
 
-class Hashed(NamedTuple):
+class HashedBlob(NamedTuple):
     """What the bytes under a digest are."""
 
     hex: str  # of their own digest
-    seen: Seen
+    seen: BlobStat

@@ -20,11 +20,11 @@ from kuber.services.db.database import Database, chosen
 from kuber.services.db.sqlite import hold
 from kuber.services.http import pagination as cursors
 from kuber.services.vault.artifact_verdicts import find_fault, known_fault, remember
-from kuber.services.vault.blob_writer import Incoming
-from kuber.services.vault.filesystem import FolderShelves
+from kuber.services.vault.blob_writer import HashingWriter
+from kuber.services.vault.filesystem import FilesystemStorage
 from kuber.services.vault.quota import check_room
 from kuber.services.vault.schema import blob_rows, pin_rows, shelf_rows, upload_rows
-from kuber.services.vault.storage import MARK, Arrival, Reading, Shelves
+from kuber.services.vault.storage import MARK, BlobReader, BlobStorage, BlobWriter
 
 LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
 _BATCH = 64  # blobs that are guarded at a time
@@ -47,7 +47,7 @@ class VaultStore:
         self,
         folder: Path,
         *,
-        shelves: Shelves | None = None,
+        shelves: BlobStorage | None = None,
         database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
@@ -66,7 +66,7 @@ class VaultStore:
         self._held = None if place is index else hold(index)  # a file is held by its own database
         self.database = Database(place, history="vault")
         try:
-            self.shelves: Shelves = shelves or FolderShelves(folder)
+            self.shelves: BlobStorage = shelves or FilesystemStorage(folder)
             if shelves is not None or self.database.shared:
                 self._check_mark()
             self._reconcile()
@@ -91,9 +91,9 @@ class VaultStore:
         return artifact
 
     @contextmanager
-    def receive(self, *, owner: str | None = None) -> Iterator["Incoming"]:
+    def receive(self, *, owner: str | None = None) -> Iterator["HashingWriter"]:
         """A blob of `owner`'s to write piece by piece; unless it is kept, nothing of it stays."""
-        blob = Incoming(self.shelves.arrival(), partial(self.settle, owner=owner))
+        blob = HashingWriter(self.shelves.arrival(), partial(self.settle, owner=owner))
         try:
             yield blob
         finally:
@@ -107,7 +107,7 @@ class VaultStore:
             raise CorruptKnowledgeError(f"The file of blob {digest} is damaged in the vault; publish it again.")
         return data
 
-    def open(self, digest: Digest) -> Reading:
+    def open(self, digest: Digest) -> BlobReader:
         """The blob, to be read; the reader verifies what it reads."""
         size = self.size(digest)
         if size is None:
@@ -204,7 +204,7 @@ class VaultStore:
             yield
 
     def settle(
-        self, arrival: Arrival, artifact: Artifact, *, upload: str | None = None, owner: str | None = None
+        self, arrival: BlobWriter, artifact: Artifact, *, upload: str | None = None, owner: str | None = None
     ) -> bool:
         """Give a whole blob its place and index it: whether it is new.
 

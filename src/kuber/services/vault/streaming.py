@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from kuber.services.vault.storage import CHUNK, Reading
+from kuber.services.vault.storage import CHUNK, BlobReader
 
 _RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
@@ -89,7 +89,7 @@ def span_of(header: str | None, size: int) -> tuple[int, int] | None:
     return span
 
 
-async def pieces_from(blob: Reading, length: int) -> AsyncIterator[bytes]:
+async def pieces_from(blob: BlobReader, length: int) -> AsyncIterator[bytes]:
     """The next `length` bytes of a blob, which is closed after them."""
     with blob:
         left = length

@@ -34,7 +34,7 @@ from kuber.services.vault.storage import Piece
 from kuber.services.vault.store import VaultStore
 
 if TYPE_CHECKING:
-    from kuber.services.vault.presigned import Direct
+    from kuber.services.vault.presigned import PresignedUrls
 
 EXPIRY = timedelta(days=1)  # without a byte
 
@@ -49,14 +49,16 @@ class Uploads:
     uploads are kept, and what was put into the bucket for it can be fetched here as well.
     """
 
-    def __init__(self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "Direct | None" = None) -> None:
+    def __init__(
+        self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "PresignedUrls | None" = None
+    ) -> None:
         """`direct` lets the bytes go to the store's bucket beside the vault."""
         self._store = store
         self._direct = direct
         self._expiry = expiry
         self._folder = store.folder / "uploads"
         self._gate = threading.Lock()
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, UploadSession] = {}
         try:
             self._folder.mkdir(exist_ok=True)
             self._load()
@@ -74,7 +76,7 @@ class Uploads:
         id = secrets.token_hex(16)
         path = self._folder / id
         row = {"id": id, "digest": artifact.digest.hex, "size": artifact.size, "begun_at": self._store.clock()}
-        part = Part(id, path, artifact, owner)
+        part = UploadSession(id, path, artifact, owner)
         try:
             path.touch(exist_ok=False)
         except OSError as error:
@@ -103,7 +105,7 @@ class Uploads:
         """How far an upload has come; KnowledgeNotFoundError when there is none."""
         return self._part(id).told()
 
-    def enter(self, id: str, offset: int) -> "Turn":
+    def enter(self, id: str, offset: int) -> "AppendLease":
         """The right to append to an upload from `offset` on, which ends the right of whoever had it.
 
         A sender whose connection stalled comes back before the vault has noticed, so the later one counts. Raises
@@ -111,7 +113,7 @@ class Uploads:
         """
         return self._part(id).enter(offset)
 
-    def complete(self, turn: "Turn") -> tuple[Artifact, bool] | None:
+    def complete(self, turn: "AppendLease") -> tuple[Artifact, bool] | None:
         """Store the blob if all of it has come: the artifact, and whether it is new; None while bytes are missing.
 
         Raises CorruptKnowledgeError when the bytes are others than named; the upload is over then.
@@ -178,7 +180,7 @@ class Uploads:
             dropped += self._drop_old_rows(ended - self._expiry)  # bytes may have come for as long again
         return dropped
 
-    def _part(self, id: str) -> "Part":
+    def _part(self, id: str) -> "UploadSession":
         part = self._parts.get(id)
         if part is None:
             raise _unknown(id)
@@ -189,7 +191,9 @@ class Uploads:
             rows = connection.execute(select(upload_rows)).all()
         files = {file.name for file in self._folder.iterdir()}
         for row in rows:
-            part = Part(row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
+            part = UploadSession(
+                row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner
+            )
             if row.id in files:
                 self._parts[row.id] = part
             elif not self._store.database.shared:
@@ -198,13 +202,13 @@ class Uploads:
             log.warning("removed %s, left by a crash", name)
             (self._folder / name).unlink(missing_ok=True)
 
-    def _of_others(self, id: str) -> "Part":
+    def _of_others(self, id: str) -> "UploadSession":
         """An upload that another vault began; KnowledgeNotFoundError when there is none."""
         with self._store.database.read() as connection:
             row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
         if row is None:
             raise _unknown(id)
-        return Part(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
+        return UploadSession(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
 
     def _drop_old_rows(self, ended: datetime) -> int:
         """Drop rows of vaults that did not come back: how many. Ours are told to be under way still."""
@@ -218,20 +222,20 @@ class Uploads:
 
         return self._store.database.write(work)
 
-    def _drop(self, part: "Part") -> None:
+    def _drop(self, part: "UploadSession") -> None:
         """Row first, then the file: what is left of a crash between them is a file without a row."""
         gone = delete(upload_rows).where(upload_rows.c.id == part.id)
         self._store.database.write(lambda connection: connection.execute(gone))
         self._forget(part)
 
-    def _forget(self, part: "Part") -> None:
+    def _forget(self, part: "UploadSession") -> None:
         with self._gate:
             self._parts.pop(part.id, None)
         part.over = True
         part.path.unlink(missing_ok=True)
 
 
-class Part:
+class UploadSession:
     """What has come of one upload. Its lock is held for one step at a time, never for a whole request."""
 
     def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None) -> None:
@@ -243,7 +247,7 @@ class Part:
         self.over = False  # stored or dropped
         self.sha = hashlib.sha256()
         self.size = 0  # bytes that `sha` has seen
-        self._turn: Turn | None = None
+        self._turn: AppendLease | None = None
 
     def told(self) -> Upload:
         """How far it has come."""
@@ -257,7 +261,7 @@ class Part:
         """When the last byte came."""
         return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
 
-    def enter(self, offset: int) -> "Turn":
+    def enter(self, offset: int) -> "AppendLease":
         """As Uploads.enter."""
         with self.lock:
             self.check_going_on()
@@ -266,11 +270,11 @@ class Part:
                 raise ConflictError(f"The upload has {have} bytes: go on from there, not from {offset}.")
             if self.size != have:
                 self._hash_again()
-            self._turn = Turn(self)
+            self._turn = AppendLease(self)
             return self._turn
 
     @contextmanager
-    def writing(self, turn: "Turn") -> Iterator[None]:
+    def writing(self, turn: "AppendLease") -> Iterator[None]:
         """Hold the part for one step of `turn`; ConflictError when another has come since."""
         with self.lock:
             self.check_going_on()
@@ -307,10 +311,10 @@ class Part:
             raise _unknown(self.id)
 
 
-class Turn:
+class AppendLease:
     """The right of one request to append to a part, until another one takes it."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: UploadSession) -> None:
         self.part = part
 
     def write(self, piece: Piece) -> None:
