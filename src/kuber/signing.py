@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
 from kuber.errors import ConflictError, CorruptKnowledgeError, RequestRejectedError, ServiceError
+from kuber.files import write_atomically
 
 
 class Identity:
@@ -104,13 +105,6 @@ def check_succession(member: Member, key: Key, message: bytes, last: int) -> Non
 
 
 def write_secret(path: Path, text: str) -> None:
-    """A file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, text.encode("ascii"), mode=0o600)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from kuber.errors import SettingsError
-from kuber.experiment.run_folder import at_work, new_folder, settings_of, write_whole
+from kuber.experiment.run_folder import at_work, new_folder, settings_of
 from kuber.settings import Settings
 from kuber.views import is_at_work
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from kuber.experiment.folders import at_work
+from kuber.experiment.run_folder import at_work
 with at_work(Path(sys.argv[1])):
     print("here", flush=True)
     time.sleep(60)
@@ -84,13 +84,3 @@ def test_who_was_killed_is_no_longer_at_work(tmp_path: Path) -> None:
 def test_a_folder_that_was_taken_away_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot be written: No such file"), at_work(tmp_path / "gone"):
         pass
-
-
-def test_a_file_that_is_written_anew_is_the_old_one_or_the_new(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text("old")
-    before = path.open()
-    write_whole(path, "new")
-    assert (before.read(), path.read_text()) == ("old", "new")
-    before.close()
-    assert list(tmp_path.iterdir()) == [path]

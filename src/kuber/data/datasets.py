@@ -1,7 +1,6 @@
 """The data sets that KUber knows by name, and arrays of one's own; decoded once, then mapped by every process."""
 
 import os
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from kuber.data.decoded import NAMES, DecodedArrays, Numbers, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
+from kuber.files import atomic_replacement
 
 Say = Callable[[str], None]
 
@@ -166,13 +166,10 @@ def _checked(arrays: DecodedArrays, digest: Digest, name: str) -> dict[str, Numb
 
 
 def _store(by_name: dict[str, Numbers], path: Path) -> None:
-    """Write the decoded arrays to the cache under a name of our own, then give them theirs."""
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}")
+    """Write the decoded arrays to the cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(by_name, temporary)
-        os.replace(temporary, path)
+        with atomic_replacement(path) as temporary:
+            save_file(by_name, temporary)
     except (OSError, SafetensorError) as error:
         raise DatasetError(f"The data cache {path.parent} cannot be written: {error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kuber.errors import KUberError, SettingsError
+from kuber.files import write_atomically
 from kuber.settings import Settings
 from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
 
@@ -42,7 +43,7 @@ def new_folder(settings: Settings, *words: str) -> Path:
         except OSError as error:
             raise SettingsError(f"The run folder {folder} cannot be made: {error.strerror}.") from None
         told = settings.model_dump_json(exclude_unset=True, indent=2)
-        write_whole(folder / SETTINGS_FILE, f"{told}\n")
+        write_atomically(folder / SETTINGS_FILE, f"{told}\n".encode(), durable=False)
         return folder.resolve()
     raise SettingsError(f"There are too many runs named {stem} in {settings.runs_dir}.")
 
@@ -54,13 +55,6 @@ def settings_of(folder: Path) -> Settings:
         return Settings.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         raise SettingsError(f"{folder} is not the folder of a run: it has no readable {SETTINGS_FILE}.") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that others see whole, or not yet."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from kuber.domain.digest import Digest
 from kuber.errors import KUberError
+from kuber.files import write_atomically
 
 
 class PendingBlobs(Protocol):
@@ -50,18 +51,11 @@ class BlobCache:
         if self._limit is not None and len(data) > self._limit:
             return
         path = self._path(digest)
-        temporary = path.with_suffix(".tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room(len(data))
-            with temporary.open("wb") as file:
-                file.write(data)
-                if self._limit is None:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
+            write_atomically(path, data, durable=self._limit is None)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise KUberError(f"The blob {digest} cannot be kept in {self._folder}: {error.strerror}.") from None
 
     def get(self, digest: Digest) -> bytes | None:

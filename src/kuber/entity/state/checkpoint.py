@@ -1,7 +1,6 @@
 """What an entity saves so that it can go on where it was: nothing lost, nothing done twice."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kuber.domain.strategy import Situation
 from kuber.entity.state import pending
 from kuber.entity.state.pending import OutboxMessage
 from kuber.errors import CorruptKnowledgeError
+from kuber.files import write_atomically
 from kuber.learning.weights import Weights, dump
 from kuber.wire import DeliveryBody, EvaluationBody
 
@@ -136,7 +136,7 @@ class Checkpoints:
         # Copies: after a phase that was undone, the model is the one it began with, and would share its memory.
         tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.start or {}).items()}
         tensors[_GENERATOR] = state.generator
-        _write(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
+        write_atomically(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
     def latest(self) -> State | None:
         """The state saved last; None in a new folder."""
@@ -161,22 +161,13 @@ class Checkpoints:
     def save_round(self, round: int, weights: Weights) -> str:
         """Keep the weights at the end of a round; returns the file's name."""
         path = round_path(self._folder, round)
-        _write(path, dump(weights))
+        write_atomically(path, dump(weights))
         return path.name
 
 
 def round_path(folder: Path, round: int) -> Path:
     """The file in an entity's folder that holds its weights at the end of `round`."""
     return folder / f"round-{round:04d}.safetensors"
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _encode(state: State) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The event log: one JSON line for each thing that happened, appended and never changed."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from kuber.domain.event import Event, Kind
+from kuber.files import write_atomically
 from kuber.wire import decode_event, encode_event
 
 FILE_NAME = "events.jsonl"
@@ -86,13 +87,4 @@ def rewind(path: Path, *, reached: Mapping[str, int]) -> None:
     cut off in the middle goes too. The file is replaced as a whole, so a kill here loses nothing.
     """
     kept = [event for event in read_events(path) if event.entity is None or event.seq < reached.get(event.entity, 0)]
-    _replace(path, (encode_event(event) for event in kept))
-
-
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, "".join(f"{encode_event(event)}\n" for event in kept).encode())

@@ -19,8 +19,9 @@ from kuber.experiment.engines import Engine, EngineConfig
 from kuber.experiment.engines import open_engine as running_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
-from kuber.experiment.run_folder import new_folder, settings_of, write_whole
+from kuber.experiment.run_folder import new_folder, settings_of
 from kuber.experiment.scenario import scenario
+from kuber.files import write_atomically
 from kuber.settings import Settings
 from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, ResultRow, parsed
 
@@ -85,7 +86,7 @@ def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]
         assert plan is not None
         folder = new_folder(plan.settings, "compare")
         told = {"strategies": plan.strategies, "seeds": plan.seeds}
-        write_whole(folder / PLAN_FILE, json.dumps(told) + "\n")
+        write_atomically(folder / PLAN_FILE, f"{json.dumps(told)}\n".encode(), durable=False)
         return folder, plan
     settings = settings_of(resume)
     try:
@@ -128,7 +129,7 @@ def compare(
         rows=tuple(rows),
         summary=tuple(summaries(rows)),
     )
-    write_whole(folder / RESULT_FILE, done.to_json() + "\n")
+    write_atomically(folder / RESULT_FILE, f"{done.to_json()}\n".encode(), durable=False)
     _write_csv(folder / ROWS_FILE, rows)
     plot = comparison_plot(rows)
     (folder / PLOT_FILE).write_bytes(plot)
@@ -172,7 +173,7 @@ class _Stage:
         else:
             found = self._perform(task)
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, json.dumps(asdict(found)) + "\n")
+            write_atomically(path, f"{json.dumps(asdict(found))}\n".encode(), durable=False)
         self.audience.on_row(task, found)
         return found
 

@@ -35,6 +35,7 @@ from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, T
 from kuber.experiment.engines.base import THREADS, unheard
 from kuber.experiment.engines.mapped_memory import Bytes, Writer
 from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
+from kuber.files import atomic_replacement
 from kuber.learning.runtime import keep_freed_memory
 
 RETRIES = 5  # of a step whose machine or process died
@@ -295,9 +296,8 @@ def _keep(file: Bytes) -> None:
     """Write a file that came through the object store to where all tasks of this machine find it."""
     path = _kept(hashlib.sha256(file.data).hexdigest())
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as whole:
-        whole.write(file.data)
-    os.replace(whole.name, path)
+    with atomic_replacement(path) as whole:
+        whole.write_bytes(file.data)
 
 
 def _digest(path: Path) -> Digest:

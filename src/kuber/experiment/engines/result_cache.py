@@ -6,14 +6,12 @@ A work step is a pure function, so two with equal arguments have one result: the
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from safetensors.torch import save_file
 from kuber.data.samples import Samples
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines import Engine
+from kuber.files import atomic_replacement
 from kuber.wire import EvaluationBody
 
 _GENERATOR = "generator"
@@ -114,9 +113,8 @@ def _write(path: Path, result: Any) -> None:
             tensors, told = {"logits": result.contiguous()}, {}
         case _:
             raise TypeError(f"a work step gave a {type(result).__name__}, which cannot be kept")
-    temporary = path.with_name(f".{path.stem}-{uuid4().hex}")
-    save_file(tensors, temporary, metadata={"result": json.dumps(told)})
-    os.replace(temporary, path)
+    with atomic_replacement(path) as temporary:
+        save_file(tensors, temporary, metadata={"result": json.dumps(told)})
 
 
 def _read(path: Path) -> Any:

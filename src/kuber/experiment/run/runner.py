@@ -16,10 +16,10 @@ from kuber.experiment.held_out import held_out_accuracies
 from kuber.experiment.run.entity_process import EntityJob
 from kuber.experiment.run.hub_processes import running_dashboard, running_hub
 from kuber.experiment.run.supervisor import EntitySupervisor, RunProgress
-from kuber.experiment.run_folder import write_whole
 from kuber.experiment.run_result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, scenario
 from kuber.experiment.world.config import check_real
+from kuber.files import write_atomically
 from kuber.learning.runtime import Runtime, available_cores, choose
 from kuber.settings import Settings
 from kuber.views import RESULT_FILE, RunResult, RunView
@@ -151,6 +151,6 @@ def conclude(scene: Scenario, folder: Path, held_out: dict[str, list[float]], *,
         plots["world"] = world_plot(result)
     for name, picture in plots.items():
         (folder / f"{name}.png").write_bytes(picture)
-    write_whole(folder / RESULT_FILE, result.to_json() + "\n")
+    write_atomically(folder / RESULT_FILE, f"{result.to_json()}\n".encode(), durable=False)
     write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"), scene.task.labels)
     return result

@@ -1,0 +1,42 @@
+"""Files that are replaced as a whole, so that a reader or a crash never sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
+    """Replace the file at `path`, which has one writer at a time; a crash leaves the old file or the new one.
+
+    With `durable` the bytes are on disk before the file gets its name. `mode` are the permissions of a new file, less
+    the umask. Raises OSError; the old file then stays.
+    """
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_replacement(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file that replaces `path` when the block ends.
+
+    Several processes may do so at once. The new file is removed when the block raises.
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid4().hex}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
