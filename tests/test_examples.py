@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import running
+from tests.fixtures.hub import running_hub
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LINES = 150
@@ -54,7 +54,7 @@ def test_it_runs(name, tmp_path):
 
 def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
     (tmp_path / "hub").mkdir()
-    with running(tmp_path / "hub", "--open-enrolment") as hub:
+    with running_hub(tmp_path / "hub", "--open-enrolment") as hub:
         text = (EXAMPLES / "own_loop.py").read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 40
         assert "http://127.0.0.1:5001" in text

@@ -21,6 +21,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.errors import ServiceError, SettingsError
+from tests.fixtures.hub import SigningRegistry, running_service
 
 
 @dataclass
@@ -76,15 +77,13 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-def test_a_publication_is_one_trace_that_shows_no_name(
-    own_hub, collector, samples, signing_registry, monkeypatch, tmp_path
-):
+def test_a_publication_is_one_trace_that_shows_no_name(own_hub, collector, samples, monkeypatch, tmp_path):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     hub = own_hub("--open-enrolment")
     me = Credentials()
     with tracing.traced("kuber-entity"), ExitStack() as stack:
-        registry = stack.enter_context(signing_registry(hub.registry, credentials=me))
+        registry = stack.enter_context(SigningRegistry(hub.registry, credentials=me))
         vault = stack.enter_context(HttpVault(hub.vault, credentials=me))
         member = registry.register(samples.name())
         draft = samples.draft(member.id, vault.put(samples.weights()))
@@ -138,7 +137,7 @@ def entity(hub, folder):
 
 
 @pytest.mark.parametrize("service", ["registry", "vault"])
-def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, launched, service):
+def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, service):
     """The registry's does not listen; the vault's takes the connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -147,10 +146,10 @@ def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, 
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
         if service == "registry":
             silent.close()
-        with launched(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=5) as client:
+        with running_service(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=5) as client:
             for _ in range(100):  # an export is given up after 10 s only
                 assert client.get(f"{url}/v1/{'entities' if service == 'registry' else 'blobs'}").status_code == 401
-        # That it ends well, and in time, is looked at by `launched`.
+        # That it ends well, and in time, is looked at by `running_service`.
 
 
 HIDES = """

@@ -18,8 +18,8 @@ from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
-
-from ..conftest import Samples, SigningRegistry, running
+from tests.fixtures.hub import SigningRegistry, running_hub
+from tests.fixtures.samples import Samples
 
 numbers = count()
 
@@ -43,7 +43,7 @@ class Hub:
         self.stack = ExitStack()
         folder.mkdir(exist_ok=True)
         keeping = options or ("--collect-every", "0", "--lease", "0", "--grace", "0")
-        hub = self.stack.enter_context(running(folder, "--open-enrolment", keeping=keeping))
+        hub = self.stack.enter_context(running_hub(folder, "--open-enrolment", keeping=keeping))
         self.vault = self.stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.secret)))
         credentials = Credentials(token=hub.operator)
         self.registry = self.stack.enter_context(SigningRegistry(hub.registry, credentials=credentials))

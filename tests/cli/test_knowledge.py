@@ -16,8 +16,7 @@ import kuber as public
 from kuber.cli import main
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
-
-from ..conftest import running
+from tests.fixtures.hub import running_hub
 
 SHAPE, LABELS = (1, 8, 8), ("bright", "dark")
 
@@ -61,7 +60,7 @@ def hub(tmp_path_factory):
     validation = torch.from_numpy(x[:, None].astype(np.float32) / 255), torch.from_numpy(y)
     task = public.Task(name="light [b]", labels=LABELS, input_shape=SHAPE)
     first = ""
-    with running(folder, "--open-enrolment") as services:
+    with running_hub(folder, "--open-enrolment") as services:
         for name in ("first", "second"):
             with public.Entity(
                 name,

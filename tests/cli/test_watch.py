@@ -18,8 +18,7 @@ from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.views import HubView
-
-from ..conftest import running, service
+from tests.fixtures.hub import running_hub, running_service
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -112,7 +111,7 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
             pass
 
     token = tmp_path / "registry" / OPERATOR_TOKEN_FILE
-    with running(tmp_path, "--open-enrolment") as hub, HttpRegistry(hub.registry) as registry:
+    with running_hub(tmp_path, "--open-enrolment") as hub, HttpRegistry(hub.registry) as registry:
         me = registry.register("ward")
         watching = kuber("--registry", hub.registry, "--admin-token", str(token))
         threading.Thread(target=read, args=(watching.stdout,), daemon=True).start()
@@ -126,7 +125,10 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
         until("Trying again.")
         port = hub.registry.rpartition(":")[2]
         options = ("--port", port, "--vault", hub.vault, "--secret", str(tmp_path / "secret"))
-        with service("registry", tmp_path, *options), HttpRegistry(hub.registry, credentials=credentials) as registry:
+        with (
+            running_service("registry", tmp_path, *options),
+            HttpRegistry(hub.registry, credentials=credentials) as registry,
+        ):
             until("The registry answers again.")
             registry.report(me.id, round=5)
             until("ward ended round 5")

@@ -18,6 +18,8 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.domain.query import Query
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.services.vault.s3_client import Bucket
+from tests.fixtures.hub import SigningRegistry, running_hub
+from tests.fixtures.proxy import proxy
 
 SIZE = 3_000_000
 
@@ -33,7 +35,7 @@ def bucket(place):
 
 
 @pytest.fixture(scope="module")
-def direct_hub(running_hub, place, tmp_path_factory):
+def direct_hub(place, tmp_path_factory):
     folder = tmp_path_factory.mktemp("direct")
     keeping = ("--store", place, "--direct", "--max-blob-bytes", "5000000")
     with running_hub(folder, "--open-enrolment", keeping=keeping) as hub:
@@ -115,11 +117,11 @@ def test_who_does_not_ask_for_it_gets_the_bytes_from_the_vault(direct_hub, vault
         assert plain.post("/v1/uploads", json=large).status_code == 413
 
 
-def test_knowledge_is_published_and_found_by_way_of_the_bucket(direct_hub, samples, signing_registry):
+def test_knowledge_is_published_and_found_by_way_of_the_bucket(direct_hub, samples):
     credentials = Credentials()
     wide = replace(samples.architecture, manifest={"w": TensorSpec(dtype="F32", shape=(300, 1000))})
     with (
-        signing_registry(direct_hub.registry, credentials=credentials) as registry,
+        SigningRegistry(direct_hub.registry, credentials=credentials) as registry,
         Watched(direct_hub.vault, credentials=credentials) as vault,
     ):
         me = registry.register(samples.name()).id
@@ -176,10 +178,10 @@ def nowhere(act):
     return changed
 
 
-def test_a_cut_on_the_way_from_the_bucket_goes_on_where_it_was(vault, s3, monkeypatch, proxied):
+def test_a_cut_on_the_way_from_the_bucket_goes_on_where_it_was(vault, s3, monkeypatch):
     data = random.Random(5).randbytes(SIZE)
     digest = vault.put(data).digest
-    with proxied(s3.url, seed=1, mishaps=["cut"], reach=SIZE // 2) as line:
+    with proxy(s3.url, seed=1, mishaps=["cut"], reach=SIZE // 2) as line:
         port = httpx.URL(line.url).port
         real = PresignedTransfer.get
         monkeypatch.setattr(

@@ -1,9 +1,7 @@
 """The real client and a real vault with a harmful line between them: all is got back or refused, never wrong."""
 
-import importlib.util
 import random
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +11,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.errors import KUberError, ServiceUnavailableError
-
-spec = importlib.util.spec_from_file_location("kuber_tests_proxy", Path(__file__).parents[1] / "proxy.py")
-assert spec is not None
-assert spec.loader is not None
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-proxy = module.proxy
+from tests.fixtures.proxy import proxy
 
 SIZE = 3_000_000
 

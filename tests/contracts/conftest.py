@@ -23,6 +23,7 @@ from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.hub import SigningRegistry
 
 
 @pytest.fixture(params=["memory", "arena", "disk", "postgresql", "http"])
@@ -71,9 +72,7 @@ def registry(
             yield store
     else:
         hub = request.getfixturevalue("hub")
-        with request.getfixturevalue("signing_registry")(
-            hub.registry, credentials=Credentials(token=hub.operator)
-        ) as client:
+        with SigningRegistry(hub.registry, credentials=Credentials(token=hub.operator)) as client:
             yield client
 
 

@@ -12,9 +12,11 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Standing
+from tests.fixtures.hub import Hub, SigningRegistry, running_hub
+from tests.fixtures.samples import Samples
 
-from ..conftest import Hub, Samples, SigningRegistry, running
-from .conftest import Visit, dashboard, shows
+from .browser import Visit
+from .site import dashboard, shows
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("desk")
     samples, me = Samples(), Credentials()
     with (
-        running(folder, "--open-enrolment") as hub,
+        running_hub(folder, "--open-enrolment") as hub,
         dashboard(folder, *shows(hub, folder)) as url,
         SigningRegistry(hub.registry, credentials=me) as registry,
         HttpVault(hub.vault, credentials=me) as vault,

@@ -12,9 +12,10 @@ import pytest
 from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
+from tests.fixtures.hub import SigningRegistry
+from tests.fixtures.samples import Samples
 
-from ..conftest import Samples, SigningRegistry
-from .conftest import World
+from .site import World
 
 
 def kuber(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

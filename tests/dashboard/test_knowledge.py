@@ -8,9 +8,11 @@ import pytest
 from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
+from tests.fixtures.hub import SigningRegistry, running_hub
+from tests.fixtures.samples import Samples
 
-from ..conftest import Samples, SigningRegistry, running
-from .conftest import Visit, dashboard, shows
+from .browser import Visit
+from .site import dashboard, shows
 
 MANY = 30
 
@@ -21,7 +23,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[
     folder = tmp_path_factory.mktemp("shelf")
     samples = Samples()
     records = []
-    with running(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
+    with running_hub(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
         for name in ("north", "south"):
             me = Credentials()
             with (
@@ -108,7 +110,7 @@ def test_a_senseless_address_is_read_as_far_as_it_makes_sense(
 def test_names_of_others_are_never_read_as_html(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     evil = "<img src=x onerror=alert(1)>${alert(1)}{{ 7 * 7 }}`"
     me = Credentials()
-    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+    with running_hub(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
         with SigningRegistry(hub.registry, credentials=me) as registry:
             registry.register(evil)
         page = visit(url).go("/")

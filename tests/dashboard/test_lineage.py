@@ -12,7 +12,8 @@ from kuber.dashboard.lineage_chart import AT_ONCE
 from kuber.domain.auth import AuditEntry
 from kuber.domain.delivery import Delivery
 
-from .conftest import Visit, World
+from .browser import Visit
+from .site import World
 
 
 @pytest.fixture(scope="module")

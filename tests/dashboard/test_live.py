@@ -15,9 +15,11 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from tests.fixtures.hub import SigningRegistry, running_hub, running_service, unused_port
+from tests.fixtures.samples import Samples
 
-from ..conftest import Samples, SigningRegistry, running, service
-from .conftest import Visit, World, dashboard, shows
+from .browser import Visit
+from .site import World, dashboard, shows
 
 TEST_SET = Digest.of(b"live")
 
@@ -53,7 +55,7 @@ def test_focus_stays_while_the_table_changes(quiet: World, visit: Callable[..., 
 
 
 def test_an_empty_hub_says_how_to_begin_and_fills(tmp_path: Path, visit: Callable[..., Visit]) -> None:
-    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+    with running_hub(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
         page = visit(url).go("/")
         page.get_by_text("Start one with `kuber entity 0`").wait_for()
         assert page.get_by_role("table", name="Entities").is_hidden()
@@ -65,7 +67,7 @@ def test_an_empty_hub_says_how_to_begin_and_fills(tmp_path: Path, visit: Callabl
 
 
 def test_an_event_of_another_version_is_passed_over(tmp_path: Path, visit: Callable[..., Visit]) -> None:
-    with running(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
+    with running_hub(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
         with HttpRegistry(hub.registry) as registry:
             id = registry.register("first").id
             base = sqlite3.connect(tmp_path / "registry" / "registry.sqlite", timeout=10)
@@ -104,14 +106,13 @@ def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterat
         process.stdout.close()
 
 
-def test_a_hub_that_is_killed_is_told_and_found_again(
-    tmp_path: Path, free_port: int, visit: Callable[..., Visit]
-) -> None:
+def test_a_hub_that_is_killed_is_told_and_found_again(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     secret = tmp_path / "secret"
-    registry_url = f"http://127.0.0.1:{free_port}"
+    port = unused_port()
+    registry_url = f"http://127.0.0.1:{port}"
     with (
-        service("vault", tmp_path, "--registry", registry_url, "--secret", str(secret)) as vault,
-        mortal_registry(tmp_path, free_port, vault, secret) as first,
+        running_service("vault", tmp_path, "--registry", registry_url, "--secret", str(secret)) as vault,
+        mortal_registry(tmp_path, port, vault, secret) as first,
     ):
         samples, me = Samples(), Credentials()
         with SigningRegistry(registry_url, credentials=me) as registry, HttpVault(vault, credentials=me) as blobs:
@@ -129,7 +130,7 @@ def test_a_hub_that_is_killed_is_told_and_found_again(
             page.get_by_role("link", name="Knowledge").click()
             page.get_by_role("link", name=record.id[-12:]).click()
             page.get_by_role("alert").filter(has_text="No answer from the registry").wait_for()
-            with mortal_registry(tmp_path, free_port, vault, secret):
+            with mortal_registry(tmp_path, port, vault, secret):
                 banner.wait_for(state="hidden")
                 page.get_by_text("Ed25519").wait_for()  # the record that was opened meanwhile
                 with HttpRegistry(registry_url) as registry:
@@ -139,10 +140,10 @@ def test_a_hub_that_is_killed_is_told_and_found_again(
                 assert page.get_by_role("link", name="before").is_visible()
 
 
-def test_a_hub_that_was_never_there_is_told_too(tmp_path: Path, free_port: int, visit: Callable[..., Visit]) -> None:
+def test_a_hub_that_was_never_there_is_told_too(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     token = tmp_path / "token"
     token.write_text("t" * 43)
-    with dashboard(tmp_path, "--registry", f"http://127.0.0.1:{free_port}", "--admin-token", str(token)) as url:
+    with dashboard(tmp_path, "--registry", f"http://127.0.0.1:{unused_port()}", "--admin-token", str(token)) as url:
         page = visit(url).go("/")
         page.get_by_role("status").filter(has_text="The hub is away.").wait_for()
         page.get_by_role("link", name="Runs").click()

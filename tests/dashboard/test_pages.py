@@ -14,7 +14,8 @@ from kuber.dashboard.session import number
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 
-from .conftest import Visit, World
+from .browser import Visit
+from .site import World
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 PHONE: ViewportSize = {"width": 390, "height": 844}

@@ -10,7 +10,8 @@ import pytest
 
 from kuber.views import ComparisonResult, RunResult, read_runs
 
-from .conftest import Visit, dashboard
+from .browser import Visit
+from .site import dashboard
 
 TINY = (
     "--dataset",

@@ -12,7 +12,7 @@ from kuber.services.db.column_types import UtcDateTime
 from kuber.services.db.database import MIGRATIONS
 from kuber.wire import ArchitectureBody, TaskBody, canonical
 
-from .conftest import ARCHITECTURE, TEST_SET
+from .records import ARCHITECTURE, TEST_SET
 
 COMMON = Task(name="common", labels=("even", "odd"), input_shape=(1, 2, 2), test_set=TEST_SET)
 OWN = Task(name="own", labels=("even", "odd"), input_shape=(1, 2, 2))

@@ -12,6 +12,8 @@ from kuber.domain.digest import Digest
 from kuber.errors import InsufficientStorageError
 from kuber.services.vault.store import VaultStore
 
+from .processes import Applicant
+
 SIZE = 6 << 20
 
 
@@ -69,7 +71,7 @@ def test_a_full_disk_is_507_and_recovers(small_disk, start):
     assert client.get(f"/v1/blobs/{Digest.of(kept)}").content == kept
 
 
-def test_a_database_without_space_is_507_and_recovers(small_disk, start, asker):
+def test_a_database_without_space_is_507_and_recovers(small_disk, start):
     if small_disk is None:
         pytest.xfail("no file system can be mounted here")
     vault = start("vault", "--data", str(small_disk / "vault"), "--collect-every", "0").client
@@ -77,7 +79,7 @@ def test_a_database_without_space_is_507_and_recovers(small_disk, start, asker):
         "registry", "--data", str(small_disk / "registry"), "--vault", str(vault.base_url), "--open-enrolment"
     ).client
     acknowledged = []
-    assert registry.post("/v1/entities", json=asker().wish("before")).status_code == 201
+    assert registry.post("/v1/entities", json=Applicant().enrolment("before")).status_code == 201
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -86,7 +88,7 @@ def test_a_database_without_space_is_507_and_recovers(small_disk, start, asker):
         except OSError:
             pass
     for number in range(50):
-        answer = registry.post("/v1/entities", json=asker().wish(f"entity {number}"))
+        answer = registry.post("/v1/entities", json=Applicant().enrolment(f"entity {number}"))
         if answer.status_code != 201:
             break
         acknowledged.append(f"entity {number}")
@@ -95,7 +97,7 @@ def test_a_database_without_space_is_507_and_recovers(small_disk, start, asker):
     answers = [put(vault, small) for _ in range(3)]
     assert all(answer.status_code == 201 or refused(answer) for answer in answers)
     filler.unlink()
-    assert registry.post("/v1/entities", json=asker().wish("after")).status_code == 201
+    assert registry.post("/v1/entities", json=Applicant().enrolment("after")).status_code == 201
     assert put(vault, small).status_code in (200, 201)
     assert vault.get(f"/v1/blobs/{Digest.of(small)}").content == small
     names = {item["name"] for item in registry.get("/v1/entities", params={"limit": 1000}).json()["items"]}

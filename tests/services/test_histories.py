@@ -25,7 +25,7 @@ from kuber.services.vault.garbage_collection import collect
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
 
-from .conftest import ARCHITECTURE, TASK, TEST_SET, safetensors_file
+from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
 
 BLOBS = [*(safetensors_file(ARCHITECTURE.manifest, fill=fill) for fill in range(3)), b"no weights"]
 ENTITIES = ["a", "b", "a", "b", "nobody"]

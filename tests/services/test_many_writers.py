@@ -15,7 +15,7 @@ from kuber.domain.query import Query
 from kuber.errors import KUberError
 from kuber.wire import record_bytes
 
-from .conftest import ARCHITECTURE, TASK, TEST_SET
+from .records import ARCHITECTURE, TASK, TEST_SET
 
 WRITERS, EACH = 32, 4
 

@@ -18,6 +18,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.vault import WHOLE, HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.query import Query
+from tests.fixtures.hub import SigningRegistry, unused_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "nginx"
 MAIN = """
@@ -33,12 +34,12 @@ http {{
 
 
 @pytest.fixture
-def site(own_hub, tmp_path, certificate, new_port):
+def site(own_hub, tmp_path, certificate):
     """The hub, and its port behind nginx, where localhost is the registry and 127.0.0.1 the vault."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing; `make nginx` installs it"
     hub = own_hub("--open-enrolment")
-    port = new_port()
+    port = unused_port()
     folder = tmp_path / "nginx"
     folder.mkdir()
     text = (DEPLOY / "kuber.conf").read_text(encoding="utf-8")
@@ -69,12 +70,12 @@ def site(own_hub, tmp_path, certificate, new_port):
         process.terminate()
 
 
-def test_a_hub_behind_nginx(site, certificate, samples, signing_registry):
+def test_a_hub_behind_nginx(site, certificate, samples):
     hub, port = site
     front, back = f"https://localhost:{port}", f"https://127.0.0.1:{port}"
     me, trusted = Credentials(), ssl.create_default_context(cafile=str(certificate[0]))
     with ExitStack() as stack:
-        registry = stack.enter_context(signing_registry(front, credentials=me, ca=certificate[0]))
+        registry = stack.enter_context(SigningRegistry(front, credentials=me, ca=certificate[0]))
         vault = stack.enter_context(HttpVault(back, credentials=me, ca=certificate[0]))
         registry.check()
         vault.check()
@@ -106,11 +107,11 @@ def test_a_hub_behind_nginx(site, certificate, samples, signing_registry):
         assert httpx.get(f"{hub.registry}/metrics", trust_env=False).status_code == 200
 
 
-def test_a_cut_upload_has_come_as_far_as_it_was_sent(site, certificate, samples, signing_registry):
+def test_a_cut_upload_has_come_as_far_as_it_was_sent(site, certificate, samples):
     """With a buffer in between, the vault would have nothing of it."""
     _, port = site
     me, trusted = Credentials(), ssl.create_default_context(cafile=str(certificate[0]))
-    with signing_registry(f"https://localhost:{port}", credentials=me, ca=certificate[0]) as registry:
+    with SigningRegistry(f"https://localhost:{port}", credentials=me, ca=certificate[0]) as registry:
         registry.register(samples.name())
     bearer = {"Authorization": f"Bearer {me.token()}"}
     half = bytes(3 << 20)

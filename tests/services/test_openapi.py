@@ -7,12 +7,13 @@ import pytest
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
+from tests.fixtures.hub import running_hub
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
 @pytest.fixture(scope="module")
-def direct_hub(running_hub, s3, tmp_path_factory):
+def direct_hub(s3, tmp_path_factory):
     """A hub whose vault is in a bucket, and offers the way beside it."""
     free = ("--requests-per-minute", "0")
     keeping = (*free, "--store", f"s3://{s3.bucket()}/hub", "--direct")

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fixtures.hub import unused_port
+
 SETTINGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 SETTINGS += ["--num-entities", "2", "--num-rounds", "3", "--local-epochs", "2"]
 
@@ -149,8 +151,8 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
         assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == digest
 
 
-def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path, new_port):
-    ports = [str(new_port()) for _ in range(2)]
+def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
+    ports = [str(unused_port()) for _ in range(2)]
     registry, vault = (f"http://127.0.0.1:{port}" for port in ports)
     operator = ["--data", str(tmp_path / "registry"), "--port", ports[0], "--vault", vault, "--open-enrolment"]
     keeper = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]

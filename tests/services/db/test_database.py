@@ -19,7 +19,7 @@ from kuber.services.registry import schema as registry_schema
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault import schema as vault_schema
 
-from ..conftest import on_sqlite
+from ..stores import on_sqlite
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

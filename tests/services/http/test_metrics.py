@@ -23,6 +23,7 @@ from kuber.services.db.database import Database
 from kuber.services.http.metrics import WINDOW, Metrics, Presence
 from kuber.services.vault.metrics import VaultMetrics
 from kuber.services.vault.uploads import Uploads
+from tests.fixtures.hub import SigningRegistry
 
 PAGE = Path(__file__).parents[3] / "docs" / "observing.md"
 
@@ -52,11 +53,11 @@ def scrape(url: str) -> Scraped:
     return parse(answer.text)
 
 
-def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples, signing_registry):
+def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples):
     hub = own_hub("--open-enrolment")
     me = Credentials()
     with ExitStack() as stack:
-        registry = stack.enter_context(signing_registry(hub.registry, credentials=me))
+        registry = stack.enter_context(SigningRegistry(hub.registry, credentials=me))
         vault = stack.enter_context(HttpVault(hub.vault, credentials=me))
         member = registry.register("a-name-that-nobody-else-has")
         data = samples.weights()

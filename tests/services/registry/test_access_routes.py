@@ -7,6 +7,8 @@ import pytest
 
 from kuber.domain.digest import Digest
 
+from ..processes import Applicant
+
 BLOB = b"a blob"
 # What each route says to: nobody, another entity, its owner, the operator, the other service, the verifier. None: not
 # asked.
@@ -143,7 +145,7 @@ def test_a_revoked_token_ends_and_the_key_gets_another(registry_service, enrolle
     client = registry_service.client
     assert client.delete(f"/v1/entities/{person.id}/tokens", headers=person.headers).status_code == 204
     assert client.get("/v1/entities", headers=person.headers).status_code == 401
-    renewed = client.post("/v1/entities", json=person.wish("revoked"))
+    renewed = client.post("/v1/entities", json=person.enrolment("revoked"))
     token = {"Authorization": f"Bearer {renewed.json()['token']}"}
     assert client.get("/v1/entities", headers=token).status_code == 200
 
@@ -154,7 +156,7 @@ def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
     path = f"/v1/entities/{person.id}/tokens"
     assert client.delete(path, params={"block": True}, headers=person.headers).status_code == 403
     assert client.delete(path, params={"block": True}, headers=operator).status_code == 204
-    refused = client.post("/v1/entities", json=person.wish("shut-out"))
+    refused = client.post("/v1/entities", json=person.enrolment("shut-out"))
     assert (refused.status_code, refused.json()["code"]) == (403, "not-authorized")
 
 
@@ -168,14 +170,14 @@ def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
     ],
 )
 def test_a_wish_that_was_changed_is_refused(registry_service, enrolled, change, status):
-    person = enrolled("wisher")
-    answer = registry_service.client.post("/v1/entities", json=person.wish("wisher") | change)
+    person = enrolled("applicant")
+    answer = registry_service.client.post("/v1/entities", json=person.enrolment("applicant") | change)
     assert (answer.status_code, answer.json()["code"]) == (status, "knowledge-corrupt")
 
 
 def test_an_old_wish_is_refused(registry_service, enrolled):
     person = enrolled("late")
-    wish = person.wish("late", at=datetime.now(UTC) - timedelta(hours=1))
+    wish = person.enrolment("late", at=datetime.now(UTC) - timedelta(hours=1))
     answer = registry_service.client.post("/v1/entities", json=wish)
     assert answer.status_code == 403
     assert "set the clock" in answer.json()["detail"]
@@ -184,37 +186,37 @@ def test_an_old_wish_is_refused(registry_service, enrolled):
 def test_a_name_belongs_to_its_first_key(registry_service, enrolled):
     enrolled("taken")
     stranger = enrolled("stranger")
-    answer = registry_service.client.post("/v1/entities", json=stranger.wish("taken"))
+    answer = registry_service.client.post("/v1/entities", json=stranger.enrolment("taken"))
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
-def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path, asker):
+def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path):
     told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
     registry = start("registry", *told)
     operator = token_in(tmp_path / "registry" / "admin-token")
     code = registry.client.post("/v1/invitations", json={"name": "guest"}, headers=operator).json()["code"]
-    first, second = asker(), asker()
-    uninvited = registry.client.post("/v1/entities", json=first.wish("guest"))
+    first, second = Applicant(), Applicant()
+    uninvited = registry.client.post("/v1/entities", json=first.enrolment("guest"))
     assert (uninvited.status_code, uninvited.json()["code"]) == (403, "not-authorized")
     assert "kuber hub invite guest" in uninvited.json()["detail"]
-    assert registry.client.post("/v1/entities", json=first.wish("other", invitation=code)).status_code == 403
-    assert registry.client.post("/v1/entities", json=first.wish("guest", invitation=code)).status_code == 201
-    assert registry.client.post("/v1/entities", json=first.wish("guest", invitation=code)).status_code == 200
-    assert registry.client.post("/v1/entities", json=second.wish("guest", invitation=code)).status_code == 409
+    assert registry.client.post("/v1/entities", json=first.enrolment("other", invitation=code)).status_code == 403
+    assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 201
+    assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 200
+    assert registry.client.post("/v1/entities", json=second.enrolment("guest", invitation=code)).status_code == 409
     told = registry.client.get("/v1/invitations", headers=operator).json()["items"]
     assert [(one["name"], one["used_at"] is None) for one in told] == [("guest", False)]
     acts = [(entry["act"], entry["subject"]) for entry in audit(registry, operator)]
     assert acts == [("invite", "guest"), ("enrol", "guest")]
 
 
-def test_an_invitation_expires(start, tmp_path, asker):
+def test_an_invitation_expires(start, tmp_path):
     told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
     registry = start("registry", *told)
     operator = token_in(tmp_path / "registry" / "admin-token")
     wanted = {"name": "guest", "days": 1e-7}
     code = registry.client.post("/v1/invitations", json=wanted, headers=operator).json()["code"]
     time.sleep(0.02)
-    answer = registry.client.post("/v1/entities", json=asker().wish("guest", invitation=code))
+    answer = registry.client.post("/v1/entities", json=Applicant().enrolment("guest", invitation=code))
     assert answer.status_code == 403
     assert "expired" in answer.json()["detail"]
 

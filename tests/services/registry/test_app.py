@@ -47,7 +47,7 @@ def test_publish_tells_new_from_known(client, publish, person, body):
 def test_enrolling_tells_new_from_known(client, enrolled):
     person = enrolled("newcomer")
     assert person.answer.status_code == 201
-    again = client.post("/v1/entities", json=person.wish("newcomer"))
+    again = client.post("/v1/entities", json=person.enrolment("newcomer"))
     assert again.status_code == 200
     assert again.json()["member"] == person.answer.json()["member"]
     assert again.json()["member"] in client.get("/v1/entities").json()["items"]

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from tests.fixtures.hub import running_hub
+
 
 def read(lines, most=None):
     """The events of a stream: their ids, kinds and data."""
@@ -108,7 +110,7 @@ def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
     assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
 
 
-def test_a_registry_that_stops_ends_what_it_tells_and_answers_who_waits(running_hub, tmp_path):
+def test_a_registry_that_stops_ends_what_it_tells_and_answers_who_waits(tmp_path):
     answers = {}
 
     def wait(hub, bearer):

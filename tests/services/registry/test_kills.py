@@ -21,8 +21,9 @@ from kuber.domain.query import Query
 from kuber.errors import ServiceError
 from kuber.signing import Identity
 from kuber.wire import record_bytes
+from tests.fixtures.hub import unused_port
 
-from ..conftest import ARCHITECTURE, TASK, TEST_SET
+from ..records import ARCHITECTURE, TASK, TEST_SET
 
 KILLED = str(Path(__file__).parents[1] / "kill_points.py")
 EVALUATION = Evaluation(test_set=TEST_SET, correct=(3, 4), total=(10, 10))
@@ -38,8 +39,8 @@ class Sites:
 
 
 @pytest.fixture
-def sites(start, tmp_path, new_port):
-    registry = f"http://127.0.0.1:{new_port()}"
+def sites(start, tmp_path):
+    registry = f"http://127.0.0.1:{unused_port()}"
     vault = start("vault", "--data", str(tmp_path / "vault"), "--registry", registry, "--collect-every", "0")
     return Sites(registry=registry, vault=vault.url, folder=tmp_path)
 

@@ -15,8 +15,10 @@ from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.signing import Identity
 from kuber.wire import EnrolmentBody, enrolment_bytes, succession_bytes
+from tests.fixtures.hub import unused_port
 
-from ..conftest import ARCHITECTURE
+from ..records import ARCHITECTURE
+from ..stores import signed_by
 from .test_kills import Sites, Writer, check
 
 
@@ -37,7 +39,7 @@ def test_what_another_process_finds_out_is_seen_by_the_next_request(stores, draf
     assert other.discover(Query()).items == ()
 
 
-def test_a_key_that_another_process_changed_signs_the_next_record(stores, draft_of, signed_by):
+def test_a_key_that_another_process_changed_signs_the_next_record(stores, draft_of):
     one, other = stores
     first, second = Identity.new(), Identity.new()
     entity = one.register("entity", public_key=first.public_key).id
@@ -76,9 +78,9 @@ def test_an_architecture_that_another_process_stored_first_is_pinned_here_too(st
 
 
 @pytest.fixture
-def side_by_side(start, tmp_path, registry_database, new_port):
+def side_by_side(start, tmp_path, registry_database):
     """A vault and two registries on one database: the one to be killed, and the site of the one that stays."""
-    port = str(new_port())
+    port = str(unused_port())
     vault = start("vault", "--data", str(tmp_path / "vault"), "--registry", f"http://127.0.0.1:{port}")
     options = ["--vault", vault.url, "--database", registry_database, "--open-enrolment"]
     stays = start("registry", "--data", str(tmp_path / "stays"), "--port", port, *options)

@@ -17,7 +17,7 @@ from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedE
 from kuber.services.registry.search import discovery
 from kuber.services.registry.store import RegistryStore
 
-from ..conftest import on_sqlite
+from ..stores import on_sqlite
 
 
 def publish_many(registry, draft, count, *, prefix="k"):

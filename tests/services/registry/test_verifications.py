@@ -17,14 +17,15 @@ from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedErr
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
 from kuber.wire import AuditBody
+from tests.fixtures.hub import SigningRegistry
 
 REASON = "It may carry a backdoor."
 ORDERS = ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)})
 
 
 @pytest.fixture
-def registry(hub, signing_registry):
-    with signing_registry(hub.registry) as client:
+def registry(hub):
+    with SigningRegistry(hub.registry) as client:
         yield client
 
 

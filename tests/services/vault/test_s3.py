@@ -15,6 +15,7 @@ from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.scrub import scrub
 from kuber.services.vault.storage import CHUNK
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.proxy import proxy
 
 from ..blob_places import S3Bucket, key
 
@@ -55,9 +56,9 @@ def test_objects_of_others_are_left_alone(place):
     assert len(place.names()) == 3
 
 
-def test_cuts_on_the_way_only_delay(place, s3, proxied, monkeypatch, tmp_path):
+def test_cuts_on_the_way_only_delay(place, s3, monkeypatch, tmp_path):
     """Each connection may be cut; the store tries again until all is there."""
-    with proxied(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
+    with proxy(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         with closing(VaultStore(tmp_path / "v", shelves=S3Storage(Bucket(place.url)))) as store:
             for seed in range(4):

@@ -1,0 +1,109 @@
+"""Stores of registry and vault in this process, and drafts for them."""
+
+import dataclasses
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.services.registry.store import RegistryStore
+from kuber.services.vault.store import VaultStore
+from kuber.wire import record_bytes
+
+from .blob_places import Folder, S3Bucket
+from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
+
+
+@pytest.fixture
+def safetensors():
+    return safetensors_file
+
+
+@pytest.fixture
+def vault_store(tmp_path):
+    store = VaultStore(tmp_path / "vault")
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def vault_place(request, tmp_path):
+    """Where a vault's bytes lie: each test runs on both."""
+    if request.param == "folder":
+        return Folder(tmp_path)
+    return S3Bucket(tmp_path, request.getfixturevalue("bucket_url"), request.getfixturevalue("s3").url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a registry keeps what it stores."""
+    return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")
+
+
+# For tests that look into the file.
+on_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def registry_store(place, vault_store):
+    times = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=n) for n in range(10**6))
+    store = RegistryStore(place, vault=vault_store, clock=lambda: next(times))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def entity(registry_store):
+    return registry_store.register("entity-0").id
+
+
+@pytest.fixture
+def draft(vault_store, entity):
+    """Make a draft whose blobs are in the vault; other fields as given."""
+
+    def make(correct=(3, 4), *, fill=0, **changes):
+        base = Draft(
+            entity=entity,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: vault_store.put(safetensors_file(ARCHITECTURE.manifest, fill=fill))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=(10, 10)),
+            round=1,
+        )
+        return dataclasses.replace(base, **changes)
+
+    return make
+
+
+@pytest.fixture
+def draft_of(vault_store):
+    """Make a draft of an entity whose blobs are in the vault, for any store."""
+
+    def make(entity, correct, *, total=(10, 10), **changes):
+        return Draft(
+            entity=entity,
+            task=TASK,
+            architecture=ARCHITECTURE,
+            artifacts={WEIGHTS: vault_store.put(safetensors_file(ARCHITECTURE.manifest))},
+            evaluation=Evaluation(test_set=TEST_SET, correct=correct, total=total),
+            **{"round": 1} | changes,
+        )
+
+    return make
+
+
+@pytest.fixture
+def stores(registry_database, vault_store):
+    """Two stores on one database, as two processes would have them."""
+    with (
+        closing(RegistryStore(registry_database, vault=vault_store)) as one,
+        closing(RegistryStore(registry_database, vault=vault_store)) as other,
+    ):
+        yield one, other
+
+
+def signed_by(identity, draft):
+    """Return the draft, signed with the key of an identity."""
+    return dataclasses.replace(draft, signature=identity.sign(record_bytes(draft)))
