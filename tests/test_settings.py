@@ -90,3 +90,12 @@ def test_a_missing_file_and_an_unknown_preset_are_refused(tmp_path):
 def test_settings_stand_still():
     with pytest.raises(ValueError, match="frozen"):
         Settings().seed = 3  # type: ignore[misc]
+
+
+def test_a_preset_gives_upper_bounds_and_the_user_exact_sizes(tmp_path):
+    assert load(preset="quick", environ={}).is_from_preset("train_size")
+    assert not load({"train_size": 8000}, preset="quick", environ={}).is_from_preset("train_size")
+    assert not load(preset="quick", environ={"KUBER_TRAIN_SIZE": "8000"}).is_from_preset("train_size")
+    assert not load(environ={}).is_from_preset("train_size")
+    (tmp_path / "kuber.toml").write_text("train_size = 8000\n")
+    assert not load(preset="quick", environ={}).is_from_preset("train_size")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from kuber.errors import SettingsError
 
@@ -25,6 +25,7 @@ class Settings(BaseModel):
     """What a run or an entity can be told. `load` makes one, or raises SettingsError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    _from_preset: frozenset[str] = PrivateAttr(frozenset())
 
     # the experiment
     num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
@@ -118,6 +119,10 @@ class Settings(BaseModel):
         """The networks' names, to be given to the entities in turn."""
         return tuple(name.strip() for name in self.architecture.split(","))
 
+    def is_from_preset(self, name: str) -> bool:
+        """Whether the preset, not the user, gave this setting. A preset's size is an upper bound."""
+        return name in self._from_preset
+
     @model_validator(mode="after")
     def _possible(self) -> "Settings":
         if self.registry_port and self.registry_port == self.vault_port:
@@ -157,14 +162,15 @@ def load(
     """
     if preset is not None and preset not in PRESETS:
         raise SettingsError(f"There is no preset {preset!r}; choose from: {', '.join(PRESETS)}.")
-    given: dict[str, Any] = dict(PRESETS[preset]) if preset else {}
-    given |= _from_file(file)
-    given |= _from_environ(environ)
+    preset_values = PRESETS[preset] if preset else {}
+    given = _from_file(file) | _from_environ(environ)
     given |= {key: value for key, value in (flags or {}).items() if value is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**(preset_values | given))
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+    settings._from_preset = frozenset(preset_values.keys() - given.keys())
+    return settings
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kuber.errors import SettingsError
+from kuber.experiment.run_folder import open_run, settings_of
 from kuber.experiment.scenario import MINIMUM_BATCHES, scenario
-from kuber.settings import load
+from kuber.settings import PRESETS, load
 
 
 @pytest.fixture
@@ -56,6 +57,53 @@ def test_the_partition_asked_for_is_made(settings, partition):
 @pytest.mark.parametrize(("given", "size"), [({}, 108), ({"common_test_size": 200}, 200)])
 def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
     assert len(scenario(settings(**given)).common) == size
+
+
+@pytest.fixture
+def small_npz(tmp_path):
+    """1,000 grey images of 28x28 pixels and 10 classes, as Fashion-MNIST's."""
+    generator = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "small.npz",
+        x=generator.integers(0, 256, (1000, 28, 28), np.uint8),
+        y=np.arange(1000) % 10,
+    )
+    return str(tmp_path / "small.npz")
+
+
+@pytest.mark.parametrize(("dataset", "train", "common"), [("digits", 1257, 108), ("npz", 800, 40)])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_fits_a_smaller_data_set(preset, dataset, train, common, small_npz, tmp_path):
+    name = small_npz if dataset == "npz" else dataset
+    flags = {"dataset": name, "architecture": "mlp", "cache_dir": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
+    folder, settings = open_run(load(flags, preset=preset, environ={}), None)
+    scene = scenario(settings)
+    assert sum(map(len, scene.private)) == scene.settings.train_size == train
+    assert len(scene.common) == scene.settings.common_test_size == common
+    recorded = settings_of(folder)
+    assert (recorded.train_size, recorded.common_test_size) == (train, common)
+    assert recorded.num_rounds == PRESETS[preset]["num_rounds"]
+    assert scenario(recorded).task == scene.task
+
+
+def test_a_preset_is_not_lowered_for_a_larger_data_set(small_npz, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS["quick"], "train_size", 600)
+    settings = load(
+        {"dataset": small_npz, "architecture": "mlp", "cache_dir": str(tmp_path)}, preset="quick", environ={}
+    )
+    assert scenario(settings).settings.train_size == 600
+
+
+def test_a_size_that_the_user_gave_is_never_lowered(settings):
+    with pytest.raises(SettingsError, match=r"^train_size is 2000, but digits has only 1257 training samples\.$"):
+        scenario(settings(train_size=2000))
+    given = load(
+        {"dataset": "digits", "cache_dir": str(settings().cache_dir)},
+        preset="quick",
+        environ={"KUBER_TRAIN_SIZE": "8000"},
+    )
+    with pytest.raises(SettingsError, match="train_size is 8000"):
+        scenario(given)
 
 
 @pytest.mark.parametrize(

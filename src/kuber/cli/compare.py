@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
-from kuber.cli.run import Json, interrupt
+from kuber.cli.run import Json, echo_error, interrupt
 from kuber.cli.setting_options import with_settings
 from kuber.errors import SettingsError
 from kuber.settings import Settings
@@ -45,7 +45,7 @@ def compare(
     if settings is not None:
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         plan = compare.make_plan(settings, names, parse_seeds(seeds))
-    folder, plan = compare.open_comparison(plan, resume)
+    folder, plan = compare.open_comparison(plan, resume, say=echo_error)
     errors = Console(stderr=True)
     try:
         with run_folder.at_work(folder), audience(errors) as shown:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from kuber import tracing
+from kuber.cli.run import echo_error
 from kuber.cli.run_progress import PlainLines
 from kuber.cli.setting_options import Ca, with_settings
 from kuber.domain.evaluation import Evaluation
@@ -66,7 +67,7 @@ def entity(
         from kuber.experiment import run_folder
         from kuber.experiment.run import standalone
 
-        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}")
+        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", say=echo_error)
         with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
             accuracy = standalone.run(
                 settings,

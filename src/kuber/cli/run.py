@@ -1,6 +1,7 @@
 """`kuber run`: the whole system on one machine."""
 
 import signal
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,6 +18,7 @@ from kuber.views import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]
+echo_error = partial(typer.echo, err=True)
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run as it goes on.")]
 
 
@@ -28,7 +30,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
 
     if dashboard:
         check_installed()
-    folder, settings = run_folder.open_run(settings, resume)
+    folder, settings = run_folder.open_run(settings, resume, say=echo_error)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:

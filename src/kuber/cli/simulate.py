@@ -6,7 +6,7 @@ from rich.console import Console
 
 from kuber.cli.compare import SERVICES
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
-from kuber.cli.run import Json, interrupt, show_result
+from kuber.cli.run import Json, echo_error, interrupt, show_result
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
 from kuber.settings import Settings
@@ -27,7 +27,7 @@ def simulate(
     from kuber.experiment.simulation import run
 
     signal.signal(signal.SIGTERM, interrupt)
-    folder = run_folder.new_folder(settings, settings.strategy, f"seed{settings.seed}", "simulated")
+    folder, settings = run_folder.open_run(settings, None, kind="simulated", say=echo_error)
     with run_folder.at_work(folder), live_view(settings, Console(stderr=True)) as view:
         result = run.run(settings, folder, machinery=choice, watcher=view, say=view.say)
     show_result(result, folder, json=json)

@@ -28,14 +28,32 @@ def test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
     return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
 
 
+def with_effective_sizes(settings: Settings, dataset: Dataset) -> Settings:
+    """Return the settings with the train_size and common_test_size that this data set gives.
+
+    A preset's train_size is an upper bound. Raises SettingsError when the user asked for more than there is.
+    """
+    sizes = {"common_test_size": _common_size(settings, dataset)}
+    if settings.train_size is not None:
+        sizes["train_size"] = _train_size(settings.train_size, settings, dataset)
+    return settings.model_copy(update=sizes)
+
+
+def _train_size(wanted: int, settings: Settings, dataset: Dataset) -> int:
+    available = len(dataset.train)
+    if wanted > available and not settings.is_from_preset("train_size"):
+        raise SettingsError(f"train_size is {wanted}, but {dataset.name} has only {available} training samples.")
+    return min(wanted, available)
+
+
 def _common_size(settings: Settings, dataset: Dataset) -> int:
-    """The size of the common test set; where none was asked for, a fifth of a test set smaller than 10,000."""
+    """Return the size of the common test set; by default a fifth of a test set smaller than 10,000."""
     available = len(dataset.test)
     if "common_test_size" not in settings.model_fields_set and available < _LARGE_TEST_SET:
         return max(available // 5, len(dataset.labels))
     if settings.common_test_size >= available:
         raise SettingsError(
-            f"common_test_size is {settings.common_test_size}, but {dataset.name} has {available} test samples "
-            "and some must be left to be held out."
+            f"common_test_size is {settings.common_test_size}, but {dataset.name} has only {available} test samples, "
+            "and some must be held out; choose a smaller one."
         )
     return settings.common_test_size

@@ -4,11 +4,13 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kuber.data.common_test_set import with_effective_sizes
+from kuber.data.datasets import load
 from kuber.errors import KUberError, SettingsError
 from kuber.files import write_atomically
 from kuber.settings import Settings
@@ -17,8 +19,10 @@ from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
 _GLANCE = 0.5  # seconds; whoever lists runs locks each of them for a moment
 
 
-def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") -> tuple[Path, Settings]:
-    """The folder and the settings of a new run, or of the earlier one to go on with.
+def open_run(
+    settings: Settings | None, resume: Path | None, *, kind: str = "", say: Callable[[str], None] = lambda _: None
+) -> tuple[Path, Settings]:
+    """Return the folder and the settings of a new run, or of the earlier run to resume.
 
     A new folder is named after time and scenario (`kind` joins the name) and holds the settings that were given.
     Raises SettingsError when the folder cannot be made, or is not one of a run.
@@ -26,7 +30,16 @@ def open_run(settings: Settings | None, resume: Path | None, *, kind: str = "") 
     if resume is not None:
         return resume.resolve(), settings_of(resume)
     assert settings is not None
+    settings = within_dataset(settings, say)
     return new_folder(settings, settings.strategy, f"seed{settings.seed}", *filter(None, [kind])), settings
+
+
+def within_dataset(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Settings:
+    """Return the settings to record: a preset's train_size is lowered to what the data set holds."""
+    if not settings.is_from_preset("train_size"):
+        return settings
+    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=False, say=say)
+    return with_effective_sizes(settings, dataset)
 
 
 def new_folder(settings: Settings, *words: str) -> Path:

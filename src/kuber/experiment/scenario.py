@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kuber.data.common_test_set import common_task, test_rows
+from kuber.data.common_test_set import common_task, test_rows, with_effective_sizes
 from kuber.data.datasets import Dataset, load
 from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
@@ -28,7 +28,7 @@ SLOWEST = 1000.0  # samples a virtual second
 class Scenario:
     """What every part of a run agrees on; the same settings give the same scenario in every process."""
 
-    settings: Settings
+    settings: Settings  # with the sizes that the data set gives
     dataset: Dataset
     task: Task
     architectures: tuple[Architecture, ...]  # of each entity
@@ -58,11 +58,10 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     for name in settings.architectures:
         check_architecture(name)
     dataset, task, common = common_task(settings, verify=verify, say=say)
+    settings = with_effective_sizes(settings, dataset)
     _, held_out_rows = test_rows(settings, dataset)
     train = dataset.train
     if settings.train_size is not None and settings.train_size != len(train):
-        if settings.train_size > len(train):
-            raise SettingsError(f"train_size is {settings.train_size}, but {dataset.name} has only {len(train)}.")
         train = train.take(stratified(train.labels, settings.train_size, settings.seed)[0])
     wanted = Split(
         entities=settings.num_entities,

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from kuber.experiment.engines import Engine, EngineConfig
 from kuber.experiment.engines import open_engine as running_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
-from kuber.experiment.run_folder import new_folder, settings_of
+from kuber.experiment.run_folder import new_folder, settings_of, within_dataset
 from kuber.experiment.scenario import scenario
 from kuber.files import write_atomically
 from kuber.settings import Settings
@@ -80,10 +80,13 @@ def make_plan(settings: Settings, strategies: Sequence[str], seeds: Sequence[int
     return Plan(settings=settings, strategies=tuple(dict.fromkeys([FLOOR, *strategies])), seeds=tuple(seeds))
 
 
-def open_comparison(plan: Plan | None, resume: Path | None) -> tuple[Path, Plan]:
-    """The folder and the plan of a new comparison, or of the earlier one to go on with."""
+def open_comparison(
+    plan: Plan | None, resume: Path | None, *, say: Callable[[str], None] = lambda _: None
+) -> tuple[Path, Plan]:
+    """Return the folder and the plan of a new comparison, or of the earlier comparison to resume."""
     if resume is None:
         assert plan is not None
+        plan = replace(plan, settings=within_dataset(plan.settings, say))
         folder = new_folder(plan.settings, "compare")
         told = {"strategies": plan.strategies, "seeds": plan.seeds}
         write_atomically(folder / PLAN_FILE, f"{json.dumps(told)}\n".encode(), durable=False)
@@ -122,7 +125,7 @@ def compare(
     names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))
     rows.sort(key=lambda one: (names.index(one.strategy), one.seed))
     done = ComparisonResult(
-        settings=plan.settings.model_dump(mode="json"),
+        settings=scene.settings.model_copy(update={"seed": plan.settings.seed}).model_dump(mode="json"),
         strategies=plan.strategies,
         seeds=plan.seeds,
         rounds=rounds,
