@@ -7,24 +7,23 @@ kuber compare --strategies local,exchange,custom_strategy:Elitist --dataset digi
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import kuber
+from kuber import Knowledge
+from kuber.strategies import Choice, Exchange, Search, Situation, more_accurate
 
 
 @dataclass(frozen=True, slots=True)
-class Elitist(kuber.Exchange):
+class Elitist(Exchange):
     """Learns from the best two, if they are better than we are; publishes only what is better than ever before."""
 
     name: str = "elitist"
 
-    def choose(
-        self, candidates: Sequence[kuber.Knowledge], search: kuber.Search, situation: kuber.Situation
-    ) -> Sequence[kuber.Knowledge]:
-        return kuber.better(candidates, situation.own)[:2] if situation.own else []
+    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+        return more_accurate(candidates, situation.own)[:2] if situation.own else []
 
-    def explain(self, choice: kuber.Choice) -> str:
+    def explain(self, choice: Choice) -> str:
         found = " and ".join(f"{100 * one.evaluation.accuracy:.1f} %" for one in choice.absorbed)
         return f"Chosen as the best of {len(choice.candidates)}, two at most; found {found}."
 
-    def publishes(self, situation: kuber.Situation) -> bool:
+    def publishes(self, situation: Situation) -> bool:
         own, shared = situation.own, situation.shared
         return own is not None and (shared is None or own.accuracy > shared.accuracy)

@@ -30,7 +30,7 @@ def live(seed: int, trees: int, epochs: int) -> None:
 
     forest = ExtraTreesClassifier(trees, random_state=seed).fit(x_owner, y_owner)
     graph = to_onnx(forest, x[:1], options={"zipmap": False}).SerializeToString()
-    portable = kuber.Portable(graph, input_shape=(64,), classes=10)
+    portable = kuber.onnx.OnnxModel(graph, input_shape=(64,), classes=10)
     owner = kuber.Entity("forest", model=portable, task=task, validation=common, hub=hub, folder=folder())
     owner.publish()
 
@@ -50,7 +50,7 @@ def live(seed: int, trees: int, epochs: int) -> None:
                 noisy = few[0][rows] + 0.3 * torch.randn(len(rows), 64)
                 loss = nn.functional.cross_entropy(logits, few[1][rows])
                 if teachers:
-                    loss = loss + kuber.distillation_loss(model(noisy), teachers(noisy))
+                    loss = loss + kuber.losses.distillation_loss(model(noisy), teachers(noisy))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -102,7 +102,7 @@ def live(seed: int, rounds: int, shares: bool) -> list[float]:
                 loss = nn.functional.cross_entropy(entity.model(x[rows]), y[rows])
                 if teachers:
                     free = rest[torch.randint(len(rest), (60,))]  # of these only the words are looked at
-                    loss = loss + kuber.distillation_loss(entity.model(x[free]), teachers(x[free]))
+                    loss = loss + kuber.losses.distillation_loss(entity.model(x[free]), teachers(x[free]))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

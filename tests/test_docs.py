@@ -83,13 +83,6 @@ def test_python_in_these_pages_runs_as_it_stands(name, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_public_name_is_on_its_page():
-    import kuber
-
-    told = re.findall(r"^::: kuber\.\S+\.(\w+)$", page("docs/api.md"), re.MULTILINE)
-    assert sorted(told) == sorted(set(kuber.__all__) - {"__version__"})
-
-
 def test_the_site_is_built_and_every_link_and_anchor_leads_somewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -52,8 +52,8 @@ def no_network(**arguments):
     return 3
 
 def own_strategy():
-    import kuber
-    class Quiet(kuber.Local):
+    from kuber.strategies import Local
+    class Quiet(Local):
         pass
     return Quiet(name="quiet")
 

@@ -72,7 +72,7 @@ def train(model, data, steps=60, teachers=None):
         said = model(x)
         loss = nn.functional.cross_entropy(said, y)
         if teachers:
-            loss = kuber.distillation_loss(said, teachers(x), y)
+            loss = kuber.losses.distillation_loss(said, teachers(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -94,7 +94,7 @@ def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_p
     assert wide.publish()
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights", "onnx"}
-    assert record.architecture.name.endswith("test_own_loop.Wide")
+    assert record.architecture.name.endswith("test_custom_loop.Wide")
     teachers = deep.discover()
     assert [one.knowledge.id for one in teachers] == [record.id]
     assert teachers(COMMON[0]).shape == (300, 3)
@@ -260,7 +260,7 @@ def test_a_graph_alone_can_be_published_and_teach(enter, hub):
     torch.manual_seed(0)
     model = Wide()
     train(model, points(300, 0))
-    graph = kuber.Portable(kuber.export(model, input_shape=(2,)), input_shape=(2,), classes=3)
+    graph = kuber.onnx.OnnxModel(kuber.onnx.export(model, input_shape=(2,)), input_shape=(2,), classes=3)
     teacher = enter("graph", graph)
     teacher.publish()
     (record,) = published(hub)
@@ -290,7 +290,7 @@ def test_a_model_that_cannot_be_a_graph_travels_as_weights_and_says_so(enter, hu
     entity.publish()
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights"}
-    with pytest.raises(kuber.IncompatibleKnowledgeError, match="cannot be written"):
+    with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be written"):
         enter("asked", Unwritable(), forms=("onnx",))
 
 
@@ -323,7 +323,7 @@ def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_told_in_a_sentence(enter, change, words):
-    with pytest.raises(kuber.SettingsError, match=words) as caught:
+    with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
         enter("one", Wide(), **change)
     assert "\n" not in caught.value.message
 
@@ -350,7 +350,7 @@ def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
     torch.manual_seed(0)
     sound = Wide()
     train(sound, points(300, 0))
-    portable = kuber.Portable(kuber.export(sound, input_shape=(2,)), input_shape=(2,), classes=3)
+    portable = kuber.onnx.OnnxModel(kuber.onnx.export(sound, input_shape=(2,)), input_shape=(2,), classes=3)
     liar = enter("liar", portable)
     inner = helper.make_graph([], "inner", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
     body = helper.make_graph(
@@ -403,11 +403,11 @@ def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):
     torch.manual_seed(0)
     model = Wide()
     train(model, points(200, 0))
-    graph = kuber.export(model, input_shape=(2,))
+    graph = kuber.onnx.export(model, input_shape=(2,))
     wards = kuber.Task(name="wards", labels=LABELS, input_shape=(2,))
-    honest = kuber.Portable(graph, input_shape=(2,), classes=3)
+    honest = kuber.onnx.OnnxModel(graph, input_shape=(2,), classes=3)
     enter("honest", honest, task=wards).publish()
     student = enter("student", Deep(), task=wards)
     assert len(student.discover()) == 1
-    with pytest.raises(kuber.CorruptKnowledgeError, match="not \\(2, 4\\)"):
+    with pytest.raises(kuber.errors.CorruptKnowledgeError, match="not \\(2, 4\\)"):
         student._bench._running(graph, kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,)))

@@ -238,7 +238,7 @@ def test_what_it_cannot_add_to_is_refused_in_a_sentence(enter, change, words):
     tool = trainer()
     tool.strategy.optimizers = [torch.optim.SGD(module.parameters(), 0.1)]
     change(module, tool)
-    with pytest.raises(kuber.SettingsError, match=words) as caught:
+    with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
         KUberCallback(entity).on_train_start(tool, module)
     assert "\n" not in caught.value.message
 
@@ -247,7 +247,7 @@ def test_another_model_than_the_trained_one_is_refused(enter):
     module, _ = student(enter)
     entity = enter("other", network(), task=TASK, validation=COMMON)
     tool = trainer(KUberCallback(entity))
-    with pytest.raises(kuber.SettingsError, match="not the one that is trained"):
+    with pytest.raises(kuber.errors.SettingsError, match="not the one that is trained"):
         tool.fit(module, loader(points(20, 1)))
-    with pytest.raises(kuber.SettingsError, match="one epoch or more"):
+    with pytest.raises(kuber.errors.SettingsError, match="one epoch or more"):
         KUberCallback(entity, every=0)

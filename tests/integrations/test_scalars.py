@@ -127,7 +127,7 @@ def test_tensorboard_reads_what_was_written(run, tmp_path):
     found = read_back(tmp_path / "curves")
     assert len(found) == len(SCALARS)
     assert set(found) == expected
-    with pytest.raises(kuber.SettingsError, match="not empty"):
+    with pytest.raises(kuber.errors.SettingsError, match="not empty"):
         curves.write(folder, tmp_path / "curves")
 
 

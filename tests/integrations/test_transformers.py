@@ -196,9 +196,9 @@ def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path
 
 def test_what_does_not_fit_is_told_in_a_sentence(enter, tmp_path):
     model = bert()
-    with pytest.raises(kuber.SettingsError, match="Logits"):
+    with pytest.raises(kuber.errors.SettingsError, match="Logits"):
         KUberTrainerCallback(enter("bag", Bag(), task=TASK, validation=COMMON))
-    with pytest.raises(kuber.SettingsError, match="pad_token_id"):
+    with pytest.raises(kuber.errors.SettingsError, match="pad_token_id"):
         Logits(torch.nn.Linear(2, 2))
     entity = enter("one", Logits(bert()), task=TASK, validation=COMMON)
     for tool, words in (
@@ -210,6 +210,6 @@ def test_what_does_not_fit_is_told_in_a_sentence(enter, tmp_path):
             "smoothing",
         ),
     ):
-        with pytest.raises(kuber.SettingsError, match=words) as caught:
+        with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
             tool.train()
         assert "\n" not in caught.value.message

@@ -82,7 +82,7 @@ class Teachers(Sequence[Teacher]):
         """The teachers' logits for a batch, to be softened with `temperature`: shape (batch, classes), no gradient.
 
         A teacher counts for a sample by how often it is right about the classes that it believes to see. A class that
-        none knows is at minus infinity, which `kuber.distillation_loss` leaves out; so is every class without
+        none knows is at minus infinity, which `kuber.losses.distillation_loss` leaves out; so is every class without
         teachers.
         """
         return self.softened(x) * self.temperature
@@ -91,7 +91,7 @@ class Teachers(Sequence[Teacher]):
         """What to add to the loss on the labels, so that the student hears the teachers: a scalar; 0 without any.
 
         `student` are its logits for the batch `x`, shape (batch, classes), and `labels` have shape (batch,). The
-        label is known, so the teachers are heard about the other classes: `kuber.guide_loss`.
+        label is known, so the teachers are heard about the other classes: `kuber.losses.guide_loss`.
         """
         if not self._members:
             return student.new_zeros(())

@@ -1,0 +1,53 @@
+"""Strategies, and the parts that a strategy of your own is made of. Loads neither torch nor numpy."""
+
+from kuber.domain.explanation import reason_for
+from kuber.domain.knowledge import Architecture, Artifact, Draft
+from kuber.domain.policies import (
+    AcceptancePolicy,
+    MergePolicy,
+    PublishPolicy,
+    SelectionPolicy,
+    has_improved,
+    is_mergeable,
+    is_no_worse,
+    merge_shares,
+    most_recent,
+    select_complementary,
+    weak_classes,
+)
+from kuber.domain.ranking import more_accurate
+from kuber.domain.strategies import Exchange, Kuber, Local, LocalBalanced, Merge, Vanilla
+from kuber.domain.strategy import Candidate, Choice, Guidance, LocalPhase, Method, Search, Situation, Strategy
+
+__all__ = [
+    "AcceptancePolicy",
+    "Architecture",
+    "Artifact",
+    "Candidate",
+    "Choice",
+    "Draft",
+    "Exchange",
+    "Guidance",
+    "Kuber",
+    "Local",
+    "LocalBalanced",
+    "LocalPhase",
+    "Merge",
+    "MergePolicy",
+    "Method",
+    "PublishPolicy",
+    "Search",
+    "SelectionPolicy",
+    "Situation",
+    "Strategy",
+    "Vanilla",
+    "has_improved",
+    "is_mergeable",
+    "is_no_worse",
+    "merge_shares",
+    "more_accurate",
+    "most_recent",
+    "reason_for",
+    "select_complementary",
+    "weak_classes",
+]
