@@ -14,7 +14,7 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Artifact, Knowledge
-from kuber.domain.ports import Registry, Vault
+from kuber.domain.ports import RegistryAdmin, VaultAdmin
 from kuber.domain.query import Query
 from kuber.experiment.engines.mapped_memory import Writer
 from kuber.experiment.simulation.recall_index import ColumnRecallIndex
@@ -32,7 +32,7 @@ def place(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Vault]:
+def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[VaultAdmin]:
     if place == "memory":
         yield MemoryVault()
     elif place == "arena":
@@ -61,7 +61,7 @@ def registry(
     tmp_path: Any,
     clock: Callable[[], datetime],
     ids: Callable[[], str],
-) -> Iterator[Registry]:
+) -> Iterator[RegistryAdmin]:
     if place == "memory":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids)
     elif place == "arena":
@@ -77,7 +77,7 @@ def registry(
 
 
 @pytest.fixture
-def publish(registry: Registry, vault: Vault, samples: Any) -> Callable[..., Knowledge]:
+def publish(registry: RegistryAdmin, vault: VaultAdmin, samples: Any) -> Callable[..., Knowledge]:
     """Publish knowledge with weights of its own; other fields of the draft as given."""
     keys = count()
 
@@ -91,13 +91,13 @@ def publish(registry: Registry, vault: Vault, samples: Any) -> Callable[..., Kno
 
 
 @pytest.fixture
-def entity(registry: Registry, samples: Any) -> str:
+def entity(registry: RegistryAdmin, samples: Any) -> str:
     """The id of somebody who has joined."""
     return registry.register(samples.name()).id
 
 
 @pytest.fixture
-def discovered(registry: Registry, samples: Any, walk: Any) -> Callable[..., list[Knowledge]]:
+def discovered(registry: RegistryAdmin, samples: Any, walk: Any) -> Callable[..., list[Knowledge]]:
     """Every record of this test's task, in pages of two."""
 
     def every(**changes: Any) -> list[Knowledge]:
@@ -108,6 +108,6 @@ def discovered(registry: Registry, samples: Any, walk: Any) -> Callable[..., lis
 
 
 @pytest.fixture
-def stored(vault: Vault, samples: Any) -> Artifact:
+def stored(vault: VaultAdmin, samples: Any) -> Artifact:
     """Weights that are in the vault."""
     return vault.put(samples.weights())

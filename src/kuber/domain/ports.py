@@ -1,4 +1,7 @@
-"""The two ports an entity talks to. Over HTTP, on disk and in memory they behave the same: see tests/contracts."""
+"""Ports of a hub: what an entity uses of registry and vault, and what operators, the verifier and tools use.
+
+Over HTTP, on a database and in memory they behave the same: see tests/contracts.
+"""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -13,114 +16,128 @@ from kuber.domain.verification import Attestation, Verification
 
 
 class Registry(Protocol):
-    """The metadata: who takes part, what was published, what became of it."""
+    """The metadata service, as an entity uses it."""
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
-        """Join under this name; the same name with the same key gives the same member again.
+        """Join under this name. Idempotent: the same name and key return the same member.
 
-        Raises ConflictError when the name belongs to another key. What is signed by this key, and nothing else, is
-        published for the member; without a key, records are not signed.
+        Raises ConflictError when the name belongs to another key. Only records signed with this key are published
+        for the member; without a key, records are unsigned.
         """
         ...
 
     def member(self, id: str) -> Member:
-        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        """Return the entity with this id and its keys. Raises KnowledgeNotFoundError when there is none."""
         ...
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
-        """Tell that the entity lives, in which round it is, and how good its model is."""
-        ...
-
-    def change_key(self, id: str, key: Key) -> Member:
-        """Let a new key, vouched for by the one before, sign what comes from `key.since` on.
-
-        Raises CorruptKnowledgeError when it is not vouched for, ConflictError when records from `since` on exist.
-        """
-        ...
-
-    def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
-        """The registered entities, first come first."""
+        """Report that the entity is alive, its round, and how good its model is."""
         ...
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
-        """Store a record. `key` names this act of the publisher: publishing the same draft again under the same
-        key returns the record of the first time.
+        """Store a record and return it.
 
-        Raises RequestRejectedError when the publisher is not registered, a blob is not in the vault with the
-        size told, or its header is not the manifest's; ConflictError when the key was used for another draft,
-        or the architecture is pinned to another manifest.
+        `key` is the publisher's idempotency key: the same draft under the same key returns the first record. Raises
+        RequestRejectedError when the publisher is not registered, a blob is not in the vault with the stated size,
+        or its header differs from the manifest; ConflictError when the key was used for another draft, or the
+        architecture is pinned to another manifest.
         """
         ...
 
     def discover(self, query: Query) -> Page[Knowledge]:
-        """The knowledge that matches, in the order asked for."""
+        """Return the matching knowledge, in the order of the query."""
         ...
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
-        """Tell what our own evaluation of somebody's knowledge found; again: what was found last.
+        """Store this entity's own evaluation of another's knowledge, in place of its previous one.
 
-        Raises KnowledgeNotFoundError when there is no such knowledge, RequestRejectedError when it is our own or was
-        evaluated on another test set than its task's.
+        Raises KnowledgeNotFoundError when there is no such knowledge, RequestRejectedError when the entity published
+        it itself or evaluated on another test set than the task's.
         """
         ...
 
+    def record(self, delivery: Delivery, *, key: str) -> None:
+        """Store the outcome of a delivery. Idempotent for the same `key`."""
+        ...
+
+
+class RegistryAdmin(Registry, Protocol):
+    """The whole metadata service: also what owners, verifier and tools use."""
+
+    def change_key(self, id: str, key: Key) -> Member:
+        """Add a key, signed with the previous one, for records from sequence `key.since` on.
+
+        Raises CorruptKnowledgeError when the signature is invalid, ConflictError when records from `since` on exist.
+        """
+        ...
+
+    def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
+        """Return the registered entities, earliest first."""
+        ...
+
     def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """What entities found about this knowledge, in order of their ids."""
+        """Return the entities' attestations of this knowledge, in order of entity id."""
         ...
 
     def verify(self, id: str, verification: Verification) -> None:
-        """Say what the hub found out; again: what it found last. Only its verifier may.
+        """Store the hub's verification of a record, in place of its previous one. Only the hub's verifier may.
 
-        What is quarantined is found no more, and what is verified on the task's test set is ranked by that. Raises
-        KnowledgeNotFoundError when there is no such knowledge, ConflictError while the operator quarantines it.
+        Quarantined knowledge is no longer discovered; knowledge verified on the task's test set is ranked by that
+        evaluation. Raises KnowledgeNotFoundError when there is no such knowledge, ConflictError while the operator
+        quarantines it.
         """
         ...
 
     def knowledge(self, id: str) -> Knowledge:
-        """One record; KnowledgeNotFoundError when there is none."""
+        """Return one record. Raises KnowledgeNotFoundError when there is none."""
         ...
 
     def withdraw(self, id: str) -> None:
-        """Take one's own record back: it is found no more, only read by its id. Again: nothing.
+        """Withdraw one's own record: it is no longer discovered, only read by its id. Idempotent.
 
         Raises KnowledgeNotFoundError when there is none.
         """
         ...
 
-    def record(self, delivery: Delivery, *, key: str) -> None:
-        """Store what became of a delivery; the same key again changes nothing."""
-        ...
-
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
-        """The recorded deliveries, first come first."""
+        """Return the recorded deliveries, earliest first."""
         ...
 
 
 class Vault(Protocol):
-    """The bytes, by digest."""
+    """The blob service, as an entity uses it."""
 
     def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing."""
+        """Store bytes under their digest. Idempotent."""
         ...
 
     def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest, verified. Raises KnowledgeNotFoundError when they are not there and
-        CorruptKnowledgeError when what came is not what was named."""
+        """Return the bytes with this digest, verified.
+
+        Raises KnowledgeNotFoundError when there are none, CorruptKnowledgeError when they do not match the digest.
+        """
         ...
 
     def size(self, digest: Digest) -> int | None:
-        """How many bytes are stored under this digest; None when there are none."""
+        """Return the number of bytes stored under this digest, None when there are none."""
         ...
 
+
+class VaultAdmin(Vault, Protocol):
+    """The whole blob service: also what a registry and tools use."""
+
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
-        """What is stored, in order of digest."""
+        """Return the stored blobs, in order of digest."""
         ...
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Promise to keep these blobs, each of the kind before it, for `holder`, all or none. Raises
-        RequestRejectedError when one is not stored with the size told, or is no sound artifact of its kind."""
+        """Keep these (kind, artifact) pairs for `holder`, a record's id; all or none.
+
+        Raises RequestRejectedError when a blob is not stored with the stated size, or not a valid artifact of its
+        kind.
+        """
         ...
 
     def unpin(self, holder: str) -> None:
-        """Take back every promise to `holder`; without any, nothing changes."""
+        """Remove every pin of `holder`. Idempotent."""
         ...

@@ -8,7 +8,7 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, Knowledge
-from kuber.domain.ports import Registry, Vault
+from kuber.domain.ports import RegistryAdmin, Vault
 from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification, verdict
@@ -35,7 +35,7 @@ class VerificationSet:
 class Verifier:
     """Re-evaluates the knowledge of one task, each model in a process of its own."""
 
-    def __init__(self, yardstick: VerificationSet, *, registry: Registry, vault: Vault, limits: Limits) -> None:
+    def __init__(self, yardstick: VerificationSet, *, registry: RegistryAdmin, vault: Vault, limits: Limits) -> None:
         """`registry` is asked with the verifier's token."""
         self._yardstick = yardstick
         self._registry = registry

@@ -201,23 +201,23 @@ def test_calls_and_bytes_take_their_time(cache, tmp_path):
 
 def test_cuts_that_touch_are_one():
     passed = [0.0]
-    road = NetworkLink(
+    link = NetworkLink(
         Conditions(speed=1.0, cuts=(Interval(1.0, 2.0), Interval(2.0, 5.0), Interval(5.0, 5.5))),
         SharedBandwidth(10.0),
         patience=4.0,
         clock=lambda: passed[-1],
-        pause=lambda seconds: passed.append(passed[-1] + seconds),
+        sleep=lambda seconds: passed.append(passed[-1] + seconds),
     )
     passed.append(1.5)
-    road.travel()
+    link.transfer()
     assert passed[-1] == 5.5
 
 
 def test_a_call_without_weights_waits_for_nobody():
-    gate = SharedBandwidth(10.0)
-    assert gate.serve(0.0, 100) == 10.0
-    assert gate.serve(1.0, 0) == 0.0
-    assert gate.serve(1.0, 10) == 10.0
+    hub = SharedBandwidth(10.0)
+    assert hub.reserve(0.0, 100) == 10.0
+    assert hub.reserve(1.0, 0) == 0.0
+    assert hub.reserve(1.0, 10) == 10.0
 
 
 def test_others_find_nothing_before_it_has_arrived(cache, tmp_path):

@@ -14,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.ports import Vault
+from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text, check_weights
 from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
@@ -42,7 +42,7 @@ class MemoryRegistry:
     def __init__(
         self,
         *,
-        vault: Vault,
+        vault: VaultAdmin,
         clock: Callable[[], datetime],
         ids: Callable[[], str],
         recalls: Callable[[], RecallIndex] = SortedRecallIndex,

@@ -123,19 +123,19 @@ class Simulation:
     def _entity(self, resident: SimulatedEntity) -> ManagedEntity:
         """The entity of a resident's new life."""
         scene, index = self._scene, resident.index
-        road = NetworkLink(
+        link = NetworkLink(
             resident.conditions,
             self._gate,
             patience=scene.world.patience,
             clock=lambda: self._agenda.now,
-            pause=resident.pause,
+            sleep=resident.pause,
         )
         return make_entity(
             scene,
             index,
             runtime=self._runtime,
-            registry=DelayedRegistry(self.registry, road),
-            vault=DelayedVault(self.vault, road),
+            registry=DelayedRegistry(self.registry, link),
+            vault=DelayedVault(self.vault, link),
             checkpoints=resident,
             log=resident,
             identity=derived_identity(scene.settings.seed, index),
