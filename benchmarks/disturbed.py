@@ -12,34 +12,34 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from kuber.experiment.comparison.methods import SilentProgress
 from kuber.experiment.engines import open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.progress import SilentProgress
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions
 from kuber.learning.runtime import available_cores
 from kuber.settings import load
 
 
-def others_accuracy(scene: Scenario, machine: ResultCache) -> float:
+def others_accuracy(scenario: Scenario, engine: ResultCache) -> float:
     """The mean held-out accuracy of the entities with even numbers after their last round."""
-    runtime = simulated_runtime(scene)
-    ledger = MetricsRecorder(scene, machine, make_learners(scene, runtime))
-    Simulation(scene, engine=machine, ledger=ledger, runtime=runtime, watcher=SilentProgress()).run()
-    last = scene.settings.num_rounds
-    return fmean(one.evaluation.accuracy for one in ledger.standings() if one.round == last and one.entity % 2 == 0)
+    runtime = simulated_runtime(scenario)
+    recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
+    Simulation(scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress()).run()
+    last = scenario.settings.num_rounds
+    return fmean(one.evaluation.accuracy for one in recorder.metrics() if one.round == last and one.entity % 2 == 0)
 
 
-def changed(scene: Scenario, odd: Conditions) -> Scenario:
+def changed(scenario: Scenario, odd: Conditions) -> Scenario:
     """The scenario in which every second entity lives under other conditions, relative to its own speed."""
     entities = [
         replace(odd, speed=one.speed * odd.speed) if index % 2 else one
-        for index, one in enumerate(scene.world.entities)
+        for index, one in enumerate(scenario.world.entities)
     ]
-    return replace(scene, world=replace(scene.world, entities=tuple(entities)))
+    return replace(scenario, world=replace(scenario.world, entities=tuple(entities)))
 
 
 def main() -> None:
@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("--preset", default="study")
     asked = parser.parse_args()
     with open_engine(available_cores()) as inner:
-        machine = ResultCache(inner, asked.folder)
+        engine = ResultCache(inner, asked.folder)
         for seed in asked.seeds:
-            scene = scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
-            phase = scene.settings.local_epochs * len(scene.private[0]) / scene.world.entities[0].speed
-            half = phase * scene.settings.num_rounds / 2  # virtual seconds
+            scenario = load_scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
+            phase = scenario.settings.local_epochs * len(scenario.private[0]) / scenario.world.entities[0].speed
+            half = phase * scenario.settings.num_rounds / 2  # virtual seconds
             conditions = {
                 "nothing": Conditions(speed=1.0),
                 "slow": Conditions(speed=0.2),
@@ -70,7 +70,7 @@ def main() -> None:
             for name, odd in conditions.items():
                 if asked.only and name not in ("nothing", *asked.only):
                     continue
-                accuracy = others_accuracy(changed(scene, odd), machine)
+                accuracy = others_accuracy(changed(scenario, odd), engine)
                 plain = accuracy if name == "nothing" else plain
                 told = {
                     "seed": seed,

@@ -35,11 +35,11 @@ def weights(size: int, numbers: Callable[[int], bytes] = os.urandom) -> bytes:
 
 
 # The services with a commit for each write.
-ONE_BY_ONE = "from kuber.services import database; database.GROUP = 1; from kuber.cli import main; main()"
+ONE_BY_ONE = "from kuber.services.db import database; database.GROUP = 1; from kuber.cli import main; main()"
 
 # The services without what /metrics tells of requests.
 UNCOUNTED = (
-    "from kuber.services import metrics; metrics.Metrics.begun = metrics.Presence.note = lambda *_: None; "
+    "from kuber.services.http import metrics; metrics.Metrics.begun = metrics.Presence.note = lambda *_: None; "
     "metrics.Metrics.ended = lambda *_, **__: None; from kuber.cli import main; main()"
 )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import open_engine
 from kuber.experiment.engines.result_cache import ResultCache
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import available_cores
 from kuber.settings import Settings
 
@@ -44,10 +44,10 @@ def main() -> None:
         if ended % settings.num_entities == 0:
             print(f"round {ended // settings.num_entities}: {time.perf_counter() - start:.0f} s", flush=True)
 
-    with open_engine(available_cores()) as machine:
-        done = perform("fedavg", scenario(settings), engine=ResultCache(machine, asked.folder), on_round=on_round)
+    with open_engine(available_cores()) as engine:
+        done = perform("fedavg", load_scenario(settings), engine=ResultCache(engine, asked.folder), on_round=on_round)
     # All entities have the one shared model.
-    accuracies = [round(one.evaluation.accuracy, 4) for one in done.standings if one.entity == 0]
+    accuracies = [round(one.evaluation.accuracy, 4) for one in done.metrics if one.entity == 0]
     print(json.dumps({"accuracies": accuracies, "seconds": time.perf_counter() - start, "published": 0.682}))
 
 

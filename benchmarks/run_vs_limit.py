@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from kuber.entity.state.event_log import read_events
 from kuber.experiment.run.runner import runtime_for
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import EVALUATION_BATCH
 from kuber.learning.runtime import available_cores, build, keep_freed_memory
@@ -95,12 +95,12 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     settings = load({"seed": args.seed}, preset=args.preset, environ={})
-    scene = scenario(settings)
+    scenario = load_scenario(settings)
     with tempfile.TemporaryDirectory() as temporary:
-        runtime = runtime_for(Path(temporary), scene)
+        runtime = runtime_for(Path(temporary), scenario)
         measure = lambda: (  # noqa: E731
-            limit(scene.architectures[0], runtime, settings.batch_size, backward=True),
-            limit(scene.architectures[0], runtime, EVALUATION_BATCH, backward=False),
+            limit(scenario.architectures[0], runtime, settings.batch_size, backward=True),
+            limit(scenario.architectures[0], runtime, EVALUATION_BATCH, backward=False),
         )
         before = measure()
         command = [sys.executable, "-m", "kuber", "run", "--preset", args.preset, "--seed", str(args.seed), "--json"]
@@ -110,7 +110,7 @@ def main():
         after = measure()
         events = read_events(Path(json.loads(done.stdout)["run_dir"]) / "events.jsonl")
     train_limit, forward_limit = (mean(pair) for pair in zip(before, after, strict=True))
-    spans = list(work_spans(events, len(scene.common)))
+    spans = list(work_spans(events, len(scenario.common)))
     first = min(start for start, *_ in spans)
     last_of_each = sorted(max(e.time for e in events if e.entity == str(i)) for i in range(settings.num_entities))
     until = last_of_each[-2]

@@ -19,7 +19,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from kuber.entity.state.event_log import read_events
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.settings import load
 
 PLAIN = Path(__file__).with_name("plain.py")
@@ -33,7 +33,7 @@ def run_kuber(flags, folder):
     return json.loads(done.stdout), time.perf_counter() - start
 
 
-def plan_for(settings, scene, run_dir):
+def plan_for(settings, scenario, run_dir):
     """What plain.py needs to do the same work as the run in `run_dir`."""
     events = read_events(Path(run_dir) / "events.jsonl")
     names = [str(index) for index in range(settings.num_entities)]
@@ -41,35 +41,35 @@ def plan_for(settings, scene, run_dir):
     rounds_of = lambda kind, name: [e.round for e in events if e.entity == name and e.kind == kind]  # noqa: E731
     return {name: getattr(settings, name) for name in told} | {
         "rounds": settings.num_rounds,
-        "parts": [list(range(*span)) for span in spans(scene)],
+        "parts": [list(range(*span)) for span in spans(scenario)],
         "shares": [rounds_of("published", name) for name in names],
         "distils": [rounds_of("absorbed", name) for name in names],
     }
 
 
-def spans(scene):
+def spans(scenario):
     """Where each entity's samples lie in the arrays that `write_arrays` puts one behind the other."""
-    ends = np.cumsum([len(part) for part in scene.private]).tolist()
+    ends = np.cumsum([len(part) for part in scenario.private]).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def write_arrays(scene, path):
-    private = [(part.images(), part.labels) for part in scene.private]
+def write_arrays(scenario, path):
+    private = [(part.images(), part.labels) for part in scenario.private]
     np.savez(
         path,
         x=np.concatenate([images for images, _ in private]),
         y=np.concatenate([labels for _, labels in private]),
-        common_x=scene.common.images(),
-        common_y=scene.common.labels,
-        held_out_x=scene.held_out.images(),
-        held_out_y=scene.held_out.labels,
+        common_x=scenario.common.images(),
+        common_y=scenario.common.labels,
+        held_out_x=scenario.held_out.images(),
+        held_out_y=scenario.held_out.labels,
     )
 
 
-def run_plain(plan, scene, folder):
+def run_plain(plan, scenario, folder):
     folder.mkdir()
     (folder / "plan.json").write_text(json.dumps(plan))
-    write_arrays(scene, folder / "arrays.npz")
+    write_arrays(scenario, folder / "arrays.npz")
     command = [
         sys.executable,
         str(PLAIN),
@@ -94,11 +94,11 @@ def main():
         flags = {"seed": seed, "num_rounds": args.num_rounds, "train_size": args.train_size}
         flags["strategy"] = args.strategy
         settings = load(flags, preset="quick", environ={})
-        scene = scenario(settings)
+        scenario = load_scenario(settings)
         with tempfile.TemporaryDirectory() as temporary:
             ours, our_seconds = run_kuber(flags, Path(temporary) / "runs")
-            plan = plan_for(settings, scene, ours["run_dir"])
-            theirs, their_seconds = run_plain(plan, scene, Path(temporary) / "plain")
+            plan = plan_for(settings, scenario, ours["run_dir"])
+            theirs, their_seconds = run_plain(plan, scenario, Path(temporary) / "plain")
         their_samples = sum(entity["trained"] + entity["distilled"] for entity in theirs["entities"])
         rows.append(
             {

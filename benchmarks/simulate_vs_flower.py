@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from kuber.data.batches import Normalisation
 from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import open_engine
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.learning.architectures import initial_weights
 from kuber.settings import Settings
 
@@ -33,24 +33,24 @@ def make_venv(venv: Path) -> None:
         subprocess.run([venv / "bin" / "pip", "install", "--quiet", TORCH, "flwr[simulation]==1.41.*"], check=True)
 
 
-def export(scene: Scenario, path: Path) -> None:
-    normalise = Normalisation(scene.dataset.mean, scene.dataset.std)
+def export(scenario: Scenario, path: Path) -> None:
+    normalise = Normalisation(scenario.dataset.mean, scenario.dataset.std)
     arrays = {}
-    for index, private in enumerate(scene.private):
+    for index, private in enumerate(scenario.private):
         arrays[f"x_{index}"], arrays[f"y_{index}"] = normalise(private.images()).numpy(), private.labels
-    arrays["x_test"], arrays["y_test"] = normalise(scene.held_out.images()).numpy(), scene.held_out.labels
-    weights = initial_weights(scene.architectures[0], scene.settings.seed)
+    arrays["x_test"], arrays["y_test"] = normalise(scenario.held_out.images()).numpy(), scenario.held_out.labels
+    weights = initial_weights(scenario.architectures[0], scenario.settings.seed)
     np.savez(path, **arrays, **{f"w:{name}": tensor.numpy() for name, tensor in weights.items()})
 
 
-def ours(scene: Scenario) -> dict[str, float]:
-    with open_engine(2) as machine:
-        warm_up = replace(scene, settings=scene.settings.model_copy(update={"num_rounds": 1}))
-        perform("fedavg", warm_up, engine=machine)
+def ours(scenario: Scenario) -> dict[str, float]:
+    with open_engine(2) as engine:
+        warm_up = replace(scenario, settings=scenario.settings.model_copy(update={"num_rounds": 1}))
+        perform("fedavg", warm_up, engine=engine)
         start = time.perf_counter()
-        done = perform("fedavg", scene, engine=machine)
+        done = perform("fedavg", scenario, engine=engine)
         seconds = time.perf_counter() - start
-    return {"seconds": seconds, "accuracy": done.standings[-1].evaluation.accuracy}
+    return {"seconds": seconds, "accuracy": done.metrics[-1].evaluation.accuracy}
 
 
 def main() -> None:
@@ -76,11 +76,11 @@ def main() -> None:
                 seed=turn,
                 cache_dir=folder / "cache",
             )
-            scene = scenario(settings)
-            export(scene, folder / "arrays.npz")
+            scenario = load_scenario(settings)
+            export(scenario, folder / "arrays.npz")
             command = [asked.venv / "bin" / "python", HERE / "flower_fedavg.py", folder / "arrays.npz"]
             command += ["--entities", str(asked.entities), "--rounds", str(asked.rounds)]
-            theirs, mine = json.loads(_last_line(command)), ours(scene)
+            theirs, mine = json.loads(_last_line(command)), ours(scenario)
             idle = json.loads(_last_line([*command, "--no-op"]))
             told = {"turn": turn, "ours": mine, "flower": theirs, "ratio": theirs["seconds"] / mine["seconds"]}
             print(json.dumps(told | {"flower_no_op_ms_per_task": 1000 * idle["seconds"] / idle["tasks"]}), flush=True)

@@ -20,7 +20,7 @@ from simulate_vs_flower import TORCH, export, make_venv, ours
 from sklearn.datasets import load_digits
 from tree_memory import TreeMemory
 
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.settings import Settings
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def scene_of(folder: Path, seed: int, entities: int, rounds: int) -> Scenario:
         seed=seed,
         cache_dir=folder / "cache",
     )
-    return scenario(settings)
+    return load_scenario(settings)
 
 
 def measured(command: list[object]) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("FOLDER", "SEED"), help="only ours, in this process")
     asked = parser.parse_args()
     if asked.one:
-        scene = scene_of(Path(asked.one[0]), int(asked.one[1]), asked.entities, asked.rounds)
-        print(json.dumps(ours(scene)))
+        scenario = scene_of(Path(asked.one[0]), int(asked.one[1]), asked.entities, asked.rounds)
+        print(json.dumps(ours(scenario)))
         return
     flower, pfl = asked.peers / "flower", asked.peers / "pfl"
     make_venv(flower)

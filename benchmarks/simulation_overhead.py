@@ -30,11 +30,12 @@ from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Search, Situation
 from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
 from kuber.experiment.baselines.synchronous import SynchronousEntities, conduct
-from kuber.experiment.comparison.methods import BASELINES, SilentProgress
+from kuber.experiment.comparison.methods import BASELINES
 from kuber.experiment.engines import Engine, engine_config, open_engine
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.metrics import Account, MetricsRecorder
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.metrics import Cost, MetricsRecorder
+from kuber.experiment.progress import SilentProgress
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Conditions, World
 from kuber.learning.architectures import ARCHITECTURES
@@ -57,9 +58,9 @@ class Idle(torch.nn.Module):
 class IdleEngine:
     """Sends weights to the workers and back, and makes evaluations up."""
 
-    def __init__(self, engine: Engine, scene: Scenario) -> None:
+    def __init__(self, engine: Engine, scenario: Scenario) -> None:
         self._engine = engine
-        self._test_set = scene.task.test_set
+        self._test_set = scenario.task.test_set
 
     def submit(self, work: Work) -> Future[Any]:
         if work.function in (train_locally, distil_locally):
@@ -77,7 +78,7 @@ class IdleEngine:
 class NoLedger(MetricsRecorder):
     """Evaluates nothing: what a method is worth is not asked."""
 
-    def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None: ...
+    def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +106,14 @@ def made(asked: argparse.Namespace, cache: Path) -> Scenario:
         num_rounds=asked.rounds,
         cache_dir=cache,
     )
-    scene = scenario(settings)
+    scenario = load_scenario(settings)
     count = asked.entities
     return replace(
-        scene,
+        scenario,
         settings=settings.model_copy(update={"num_entities": count}),
-        strategy=Busy() if asked.strategy == "vanilla" else scene.strategy,
-        private=tuple(scene.private[index % 10].take(np.arange(4)) for index in range(count)),
-        architectures=scene.architectures[:1] * count,
+        strategy=Busy() if asked.strategy == "vanilla" else scenario.strategy,
+        private=tuple(scenario.private[index % 10].take(np.arange(4)) for index in range(count)),
+        architectures=scenario.architectures[:1] * count,
         world=World(
             entities=tuple(Conditions(speed=one) for one in np.random.default_rng(0).uniform(900, 1100, count))
         ),
@@ -123,25 +124,25 @@ def one(asked: argparse.Namespace) -> None:
     """Simulate one size, in this process, as often as asked for."""
     choice = engine_config(asked.engine, workers=asked.workers, ray_address=None)
     seconds = cpu = made_in = 0.0
-    with tempfile.TemporaryDirectory() as cache, open_engine(choice) as machine:
+    with tempfile.TemporaryDirectory() as cache, open_engine(choice) as engine:
         warm = Work(function=idle, arguments={"weights": {"w": torch.zeros(1)}, "generator": _state()}, cost=1.0)
-        for future in [machine.submit(warm) for _ in range(4 * choice.at_a_time)]:
+        for future in [engine.submit(warm) for _ in range(4 * choice.parallelism)]:
             future.result()
         before = look(os.getpid())
         with TreeMemory(os.getpid(), seconds=1.0) as memory:  # a look takes longer the more there is
             for _ in range(asked.simulations):
-                scene = made(asked, Path(cache))
-                runtime = simulated_runtime(scene)
-                ledger = NoLedger(scene, machine, make_learners(scene, runtime))
-                idle_engine = IdleEngine(machine, scene)
+                scenario = made(asked, Path(cache))
+                runtime = simulated_runtime(scenario)
+                recorder = NoLedger(scenario, engine, make_learners(scenario, runtime))
+                idle_engine = IdleEngine(engine, scenario)
                 began = time.perf_counter()
                 if asked.strategy in BASELINES:
-                    parties = SynchronousEntities(scene, runtime, ledger)
+                    parties = SynchronousEntities(scenario, runtime, recorder)
                     rounds = BASELINES[asked.strategy](parties)
                 else:
-                    told = {"engine": idle_engine, "ledger": ledger, "runtime": runtime, "watcher": SilentProgress()}
-                    told["log"] = Path(tempfile.mkdtemp(dir=cache)) / "events.jsonl"
-                    simulation = Simulation(scene, **told)
+                    options = {"engine": idle_engine, "recorder": recorder, "runtime": runtime}
+                    options["log"] = Path(tempfile.mkdtemp(dir=cache)) / "events.jsonl"
+                    simulation = Simulation(scenario, progress=SilentProgress(), **options)
                 made_in += time.perf_counter() - began
                 start, cpu_start = time.perf_counter(), time.process_time()
                 if asked.strategy in BASELINES:
@@ -157,7 +158,7 @@ def one(asked: argparse.Namespace) -> None:
         told |= {"mb_at_start": before[0], "mb_at_most": memory.peak}
         told |= {"anonymous_mb_at_start": before[1], "anonymous_mb_at_most": memory.peak_anonymous}
         if asked.strategy not in BASELINES:
-            told["mb_of_files"] = simulation.arena.size / 2**20
+            told["mb_of_files"] = simulation.memory.size / 2**20
     print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in told.items()}), flush=True)
 
 

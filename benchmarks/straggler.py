@@ -17,27 +17,27 @@ from statistics import fmean
 from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import open_engine
 from kuber.experiment.metrics import RoundMetrics
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import available_cores
 from kuber.settings import Settings
 
 STRAGGLER = 0
 
 
-def mean_at(standings: list[RoundMetrics], time: float) -> float:
+def mean_at(metrics: list[RoundMetrics], time: float) -> float:
     """The mean held-out accuracy of the other entities at this moment; 0 for those that have ended no round."""
     others: dict[int, list[RoundMetrics]] = {}
-    for one in sorted(standings, key=lambda one: one.time):
+    for one in sorted(metrics, key=lambda one: one.time):
         if one.entity != STRAGGLER:
             others.setdefault(one.entity, []).append(one)
     known = [(ends, bisect_right([one.time for one in ends], time)) for ends in others.values()]
     return fmean(ends[count - 1].evaluation.accuracy if count else 0.0 for ends, count in known)
 
 
-def reached(standings: list[RoundMetrics], target: float) -> float | None:
+def reached(metrics: list[RoundMetrics], target: float) -> float | None:
     """The virtual second at which their mean is at the target for the first time."""
-    times = sorted({one.time for one in standings if one.entity != STRAGGLER})
-    return next((time for time in times if mean_at(standings, time) >= target), None)
+    times = sorted({one.time for one in metrics if one.entity != STRAGGLER})
+    return next((time for time in times if mean_at(metrics, time) >= target), None)
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--slower", type=float, default=10.0)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache, open_engine(available_cores()) as machine:
+    with tempfile.TemporaryDirectory() as cache, open_engine(available_cores()) as engine:
         for seed in range(asked.seeds):
             settings = Settings(
                 dataset="digits",
@@ -62,15 +62,15 @@ def main() -> None:
                 seed=seed,
                 cache_dir=Path(cache),
             )
-            sound = scenario(settings)
+            sound = load_scenario(settings)
             slow = sound.world.entities[STRAGGLER].speed / asked.slower
             worlds = {"sound": sound, "straggler": replace(sound, world=sound.world.change(STRAGGLER, speed=slow))}
             plays = {
-                (method, name): perform(method, scene, engine=machine).standings
+                (method, name): perform(method, scenario, engine=engine).metrics
                 for method in ("kuber", "fedavg")
-                for name, scene in worlds.items()
+                for name, scenario in worlds.items()
             }
-            over = min(max(one.time for one in standings if one.entity != STRAGGLER) for standings in plays.values())
+            over = min(max(one.time for one in metrics if one.entity != STRAGGLER) for metrics in plays.values())
             for method in ("kuber", "fedavg"):
                 target = 0.95 * mean_at(plays[method, "sound"], float("inf"))
                 times = [reached(plays[method, name], target) for name in worlds]

@@ -11,7 +11,7 @@ from kuber.data.datasets import load
 from kuber.data.partition import Split, divide
 from kuber.entity.strategy_loader import strategy_named
 from kuber.errors import DatasetError, IncompatibleKnowledgeError, SettingsError
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.learning.architectures import describe, initial_weights, make
 from kuber.learning.compatibility import known_by_name
 from kuber.settings import load as settings_of
@@ -210,6 +210,6 @@ def test_a_run_may_use_them(tmp_path):
         },
         environ={},
     )
-    scene = scenario(settings)
-    assert scene.strategy.name == "quiet"
-    assert {one.name for one in scene.architectures} == {"tiny"}
+    scenario = load_scenario(settings)
+    assert scenario.strategy.name == "quiet"
+    assert {one.name for one in scenario.architectures} == {"tiny"}

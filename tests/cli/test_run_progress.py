@@ -129,7 +129,7 @@ class TestLiveTable:
     def test_is_drawn_to_its_console_and_nowhere_else(self, capsys: pytest.CaptureFixture[str]) -> None:
         console = terminal()
         with LiveTable(console, Settings(num_entities=1), clock=at(0)) as table:
-            table.say("The registry is at http://127.0.0.1:5001.")
+            table.echo("The registry is at http://127.0.0.1:5001.")
             table.on_event(joined("0"))
         text = console.export_text()
         assert "The registry is at http://127.0.0.1:5001.\n" in text
@@ -149,7 +149,7 @@ class TestPlainLines:
 
     def test_a_line_for_each_notable_event(self, console: Console) -> None:
         with PlainLines(console, rounds=8, clock=at(0)) as view:
-            view.say("Starting.")
+            view.echo("Starting.")
             for told in [joined("0"), *one_round("0", 3)]:
                 view.on_event(told)
             view.on_progress("0", 0.5)

@@ -16,7 +16,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.ports import RegistryAdmin, VaultAdmin
 from kuber.domain.query import Query
-from kuber.experiment.engines.mapped_memory import Writer
+from kuber.experiment.engines.mapped_memory import MappedMemoryWriter
 from kuber.experiment.simulation.recall_index import ColumnRecallIndex
 from kuber.experiment.simulation.shared_weights import MappedBlobBytes
 from kuber.services.registry.store import RegistryStore
@@ -36,7 +36,7 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
     if place == "memory":
         yield MemoryVault()
     elif place == "arena":
-        yield MemoryVault(MappedBlobBytes(Writer()))
+        yield MemoryVault(MappedBlobBytes(MappedMemoryWriter()))
     elif place == "disk":
         with closing(VaultStore(tmp_path / "vault")) as store:
             yield store

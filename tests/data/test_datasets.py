@@ -32,7 +32,7 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
-def refuse(data_dir, say):
+def refuse(data_dir, echo):
     raise AssertionError("fetched, although the cache holds it")
 
 

@@ -14,7 +14,7 @@ from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
 from kuber.experiment.metrics import MetricsRecorder
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
@@ -25,8 +25,8 @@ from kuber.views import PUBLIC
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
-    return scenario(
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    return load_scenario(
         Settings(
             dataset="digits",
             architecture="mlp",
@@ -49,74 +49,74 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weight
     found: dict[tuple[int, int], list[Weights]] = {}
     true = MetricsRecorder.end_round
 
-    def end_round(self, entity, round, models, account, *, time):
+    def end_round(self, entity, round, models, cost, *, time):
         found[round, entity] = models
-        true(self, entity, round, models, account, time=time)
+        true(self, entity, round, models, cost, time=time)
 
     monkeypatch.setattr(MetricsRecorder, "end_round", end_round)
     return found
 
 
-def play(method: str, scene: Scenario) -> Performance:
-    return perform(method, scene, engine=InlineEngine())
+def play(method: str, scenario: Scenario) -> Performance:
+    return perform(method, scenario, engine=InlineEngine())
 
 
-def alone(scene: Scenario) -> Scenario:
-    settings = scene.settings.model_copy(update={"num_entities": 1})
+def alone(scenario: Scenario) -> Scenario:
+    settings = scenario.settings.model_copy(update={"num_entities": 1})
     return replace(
-        scene, settings=settings, private=scene.private[:1], world=World(entities=scene.world.entities[:1])
+        scenario, settings=settings, private=scenario.private[:1], world=World(entities=scenario.world.entities[:1])
     )
 
 
-def trained(scene: Scenario, index: int, start: Weights) -> Weights:
+def trained(scenario: Scenario, index: int, start: Weights) -> Weights:
     """What one local phase makes of these weights."""
-    learner = make_learner(scene, index, simulated_runtime(scene))
-    work = training(learner, scene.strategy.local_phase(), start, generator_state(0, index))
+    learner = make_learner(scenario, index, simulated_runtime(scenario))
+    work = training(learner, scenario.strategy.local_phase(), start, generator_state(0, index))
     return InlineEngine().submit(work).result().weights
 
 
 @pytest.mark.parametrize("method", sorted(set((*STRATEGIES, *BASELINES)) - {"central"}))
-def test_every_entity_ends_every_round(scene, method):
-    standings = play(method, scene).standings
-    assert [(one.round, one.entity) for one in standings] == [(r, e) for r in (1, 2) for e in range(3)]
-    last = [one.evaluation.accuracy for one in standings if one.round == 2]
+def test_every_entity_ends_every_round(scenario, method):
+    metrics = play(method, scenario).metrics
+    assert [(one.round, one.entity) for one in metrics] == [(r, e) for r in (1, 2) for e in range(3)]
+    last = [one.evaluation.accuracy for one in metrics if one.round == 2]
     assert all(0.1 < accuracy <= 1 for accuracy in last) or method in ("local", "vanilla")
 
 
 @pytest.mark.parametrize("method", ["fedavg", "ensemble"])
-def test_one_entity_is_local_bit_for_bit(scene, models, method):
-    play("local", alone(scene))
+def test_one_entity_is_local_bit_for_bit(scenario, models, method):
+    play("local", alone(scenario))
     local = {place: dump(found[0]) for place, found in models.items()}
     models.clear()
-    play(method, alone(scene))
+    play(method, alone(scenario))
     assert {place: dump(found[0]) for place, found in models.items()} == local
 
 
-def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scene, models):
-    play("fedavg", scene)
-    start = initial_weights(scene.architectures[0], 0)
-    sizes = [len(private) for private in scene.private]
-    ends = [trained(scene, index, start) for index in range(3)]
+def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scenario, models):
+    play("fedavg", scenario)
+    start = initial_weights(scenario.architectures[0], 0)
+    sizes = [len(private) for private in scenario.private]
+    ends = [trained(scenario, index, start) for index in range(3)]
     for name, tensor in models[1, 0][0].items():
         wanted = sum(end[name].double() * size for end, size in zip(ends, sizes, strict=True)) / sum(sizes)
         torch.testing.assert_close(tensor, wanted.to(tensor.dtype))
     assert models[1, 0] == models[1, 1] == models[1, 2]
 
 
-def test_fedavg_sends_and_receives_a_model_a_round(scene):
-    model = len(dump(initial_weights(scene.architectures[0], 0)))
-    for standing in play("fedavg", scene).standings:
-        assert standing.account.bytes_up == standing.account.bytes_down == model * standing.round
+def test_fedavg_sends_and_receives_a_model_a_round(scenario):
+    model = len(dump(initial_weights(scenario.architectures[0], 0)))
+    for entry in play("fedavg", scenario).metrics:
+        assert entry.cost.bytes_up == entry.cost.bytes_down == model * entry.round
 
 
-def test_fedprox_holds_models_back(scene, models):
-    play("fedavg", scene)
+def test_fedprox_holds_models_back(scenario, models):
+    play("fedavg", scenario)
     far = dump(models[2, 0][0])
     models.clear()
-    play("fedprox", scene)
+    play("fedprox", scenario)
     assert dump(models[2, 0][0]) != far
     models.clear()
-    play("fedprox", replace(scene, settings=scene.settings.model_copy(update={"fedprox_mu": 0.0})))
+    play("fedprox", replace(scenario, settings=scenario.settings.model_copy(update={"fedprox_mu": 0.0})))
     assert dump(models[2, 0][0]) == far
 
 
@@ -132,53 +132,53 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance():
     torch.testing.assert_close(network.weight.grad, 0.01 * torch.tensor([[3.0, 4.0]]))
 
 
-def test_central_trains_as_many_samples_as_all_entities(scene):
+def test_central_trains_as_many_samples_as_all_entities(scenario):
     def trained_samples(method):
-        return sum(one.account.samples_trained for one in play(method, scene).standings if one.round == 2)
+        return sum(one.cost.samples_trained for one in play(method, scenario).metrics if one.round == 2)
 
     assert trained_samples("central") == pytest.approx(trained_samples("fedavg"), rel=0.01)
 
 
-def test_central_has_everybodys_samples(scene):
-    runtime = simulated_runtime(scene)
+def test_central_has_everybodys_samples(scenario):
+    runtime = simulated_runtime(scenario)
     parties = SynchronousEntities(
-        scene, runtime, MetricsRecorder(scene, InlineEngine(), make_learners(scene, runtime))
+        scenario, runtime, MetricsRecorder(scenario, InlineEngine(), make_learners(scenario, runtime))
     )
     rows = pooled(parties).private.rows
-    assert sorted(rows.tolist()) == sorted(row for private in scene.private for row in private.rows.tolist())
+    assert sorted(rows.tolist()) == sorted(row for private in scenario.private for row in private.rows.tolist())
 
 
 @pytest.mark.parametrize(("method", "rounds"), [("central", 1), ("fedavg", 2)])
-def test_latency_is_paid_in_rounds_in_which_something_moves(scene, method, rounds):
+def test_latency_is_paid_in_rounds_in_which_something_moves(scenario, method, rounds):
     # The data are moved once, models in every round; each there and back.
-    far = replace(scene, world=scene.world.change(1, link=Link(latency=3.0)))
-    near, late = (max(one.time for one in play(method, world).standings) for world in (scene, far))
+    far = replace(scenario, world=scenario.world.change(1, link=Link(latency=3.0)))
+    near, late = (max(one.time for one in play(method, world).metrics) for world in (scenario, far))
     assert late - near == pytest.approx(2 * 3.0 * rounds)
 
 
-def test_fedmd_moves_logits_and_no_weights(scene):
-    standing = play("fedmd", scene).standings[-1]
-    assert standing.account.bytes_up == standing.account.bytes_down == 2 * 100 * 10 * 4
-    assert standing.account.samples_forward == 2 * 100
+def test_fedmd_moves_logits_and_no_weights(scenario):
+    entry = play("fedmd", scenario).metrics[-1]
+    assert entry.cost.bytes_up == entry.cost.bytes_down == 2 * 100 * 10 * 4
+    assert entry.cost.samples_forward == 2 * 100
 
 
-def test_fedmd_brings_models_to_say_alike(scene, models):
+def test_fedmd_brings_models_to_say_alike(scenario, models):
     """After approaching the consensus, and private epochs too short to undo it, answers differ less than alone."""
 
     def disagreement():
         found = [models[2, entity][0] for entity in range(3)]
         return sum(float((found[0][name] - other[name]).norm()) for other in found[1:] for name in other)
 
-    play("local", scene)
+    play("local", scenario)
     apart = disagreement()
-    play("fedmd", scene)
+    play("fedmd", scenario)
     assert disagreement() != apart
 
 
 @pytest.mark.parametrize("method", sorted(PUBLIC))
-def test_without_a_public_set_it_is_refused(scene, method):
+def test_without_a_public_set_it_is_refused(scenario, method):
     with pytest.raises(SettingsError, match="--public-dataset"):
-        play(method, replace(scene, public=None))
+        play(method, replace(scenario, public=None))
 
 
 def test_a_public_set_of_another_shape_is_refused(tmp_path: Path):
@@ -191,4 +191,4 @@ def test_a_public_set_of_another_shape_is_refused(tmp_path: Path):
         dataset="digits", architecture="mlp", batch_size=16, public_dataset=str(other), cache_dir=tmp_path
     )
     with pytest.raises(SettingsError, match="same shape"):
-        scenario(settings)
+        load_scenario(settings)

@@ -5,7 +5,7 @@ import pytest
 
 from kuber.errors import SettingsError
 from kuber.experiment.run_folder import open_run, settings_of
-from kuber.experiment.scenario import MINIMUM_BATCHES, scenario
+from kuber.experiment.scenario import MINIMUM_BATCHES, load_scenario
 from kuber.settings import PRESETS, load
 
 
@@ -19,7 +19,7 @@ def settings(tmp_path):
 
 
 def test_the_same_settings_give_the_same_scenario(settings):
-    one, other = scenario(settings(), verify=True), scenario(settings())
+    one, other = load_scenario(settings(), verify=True), load_scenario(settings())
     assert one.task == other.task
     assert one.architectures == other.architectures
     for mine, theirs in zip(one.private, other.private, strict=True):
@@ -27,7 +27,7 @@ def test_the_same_settings_give_the_same_scenario(settings):
 
 
 def test_the_test_sets_are_disjoint_complete_and_independent_of_the_seed(settings):
-    one, other = scenario(settings()), scenario(settings(seed=1))
+    one, other = load_scenario(settings()), load_scenario(settings(seed=1))
     assert one.task.test_set == other.task.test_set == one.common.digest()
     common, held_out = set(one.common.rows.tolist()), set(one.held_out.rows.tolist())
     assert not common & held_out
@@ -36,17 +36,17 @@ def test_the_test_sets_are_disjoint_complete_and_independent_of_the_seed(setting
 
 
 def test_private_data_are_disjoint_and_of_the_size_asked_for(settings):
-    scene = scenario(settings(train_size=600))
-    rows = np.concatenate([part.rows for part in scene.private])
+    scenario = load_scenario(settings(train_size=600))
+    rows = np.concatenate([part.rows for part in scenario.private])
     assert len(rows) == len(set(rows.tolist())) == 600
-    assert min(len(part) for part in scene.private) >= MINIMUM_BATCHES * 16
-    assert [sum(scene.class_counts(index)) for index in range(4)] == [len(part) for part in scene.private]
+    assert min(len(part) for part in scenario.private) >= MINIMUM_BATCHES * 16
+    assert [sum(scenario.class_counts(index)) for index in range(4)] == [len(part) for part in scenario.private]
 
 
 @pytest.mark.parametrize("partition", ["shards", "iid", "quantity"])
 def test_the_partition_asked_for_is_made(settings, partition):
     flags = {"partition": partition, "num_entities": 5, "classes_per_entity": 2, "dirichlet_alpha": 5}
-    one, other = scenario(settings(**flags)), scenario(settings(**flags))
+    one, other = load_scenario(settings(**flags)), load_scenario(settings(**flags))
     assert all(
         np.array_equal(mine.rows, theirs.rows) for mine, theirs in zip(one.private, other.private, strict=True)
     )
@@ -56,7 +56,7 @@ def test_the_partition_asked_for_is_made(settings, partition):
 
 @pytest.mark.parametrize(("given", "size"), [({}, 108), ({"common_test_size": 200}, 200)])
 def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
-    assert len(scenario(settings(**given)).common) == size
+    assert len(load_scenario(settings(**given)).common) == size
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_every_preset_fits_a_smaller_data_set(preset, dataset, train, common, sm
     name = small_npz if dataset == "npz" else dataset
     flags = {"dataset": name, "architecture": "mlp", "cache_dir": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
     folder, settings = open_run(load(flags, preset=preset, environ={}), None)
-    scene = scenario(settings)
-    assert sum(map(len, scene.private)) == scene.settings.train_size == train
-    assert len(scene.common) == scene.settings.common_test_size == common
+    scenario = load_scenario(settings)
+    assert sum(map(len, scenario.private)) == scenario.settings.train_size == train
+    assert len(scenario.common) == scenario.settings.common_test_size == common
     recorded = settings_of(folder)
     assert (recorded.train_size, recorded.common_test_size) == (train, common)
     assert recorded.num_rounds == PRESETS[preset]["num_rounds"]
-    assert scenario(recorded).task == scene.task
+    assert load_scenario(recorded).task == scenario.task
 
 
 def test_a_preset_is_not_lowered_for_a_larger_data_set(small_npz, tmp_path, monkeypatch):
@@ -91,19 +91,19 @@ def test_a_preset_is_not_lowered_for_a_larger_data_set(small_npz, tmp_path, monk
     settings = load(
         {"dataset": small_npz, "architecture": "mlp", "cache_dir": str(tmp_path)}, preset="quick", environ={}
     )
-    assert scenario(settings).settings.train_size == 600
+    assert load_scenario(settings).settings.train_size == 600
 
 
 def test_a_size_that_the_user_gave_is_never_lowered(settings):
     with pytest.raises(SettingsError, match=r"^train_size is 2000, but digits has only 1257 training samples\.$"):
-        scenario(settings(train_size=2000))
+        load_scenario(settings(train_size=2000))
     given = load(
         {"dataset": "digits", "cache_dir": str(settings().cache_dir)},
         preset="quick",
         environ={"KUBER_TRAIN_SIZE": "8000"},
     )
     with pytest.raises(SettingsError, match="train_size is 8000"):
-        scenario(given)
+        load_scenario(given)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +120,19 @@ def test_a_size_that_the_user_gave_is_never_lowered(settings):
 )
 def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):
     with pytest.raises(SettingsError, match=words):
-        scenario(settings(**flags))
+        load_scenario(settings(**flags))
 
 
 def test_a_partition_that_is_not_there_is_found_before_the_data_are_loaded(settings):
     with pytest.raises(SettingsError, match="no partition 'shrads'"):
-        scenario(settings(partition="shrads", dataset="nowhere.npz"))
+        load_scenario(settings(partition="shrads", dataset="nowhere.npz"))
 
 
 @pytest.mark.parametrize(("pace", "equal"), [("rounds", True), ("samples", False)])
 def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
-    scene = scenario(settings(pace=pace))
-    speeds = [one.speed for one in scene.world.entities]
-    seconds = [len(part) / speed for part, speed in zip(scene.private, speeds, strict=True)]
+    scenario = load_scenario(settings(pace=pace))
+    speeds = [one.speed for one in scenario.world.entities]
+    seconds = [len(part) / speed for part, speed in zip(scenario.private, speeds, strict=True)]
     assert (max(seconds) - min(seconds) < 1e-9) is equal
     assert (len(set(speeds)) == 1) is not equal
 
@@ -140,16 +140,16 @@ def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
 def test_architectures_go_to_entities_in_turn(settings):
     names = [
         architecture.name
-        for architecture in scenario(settings(architecture="mlp, resnet20", num_entities=5)).architectures
+        for architecture in load_scenario(settings(architecture="mlp, resnet20", num_entities=5)).architectures
     ]
     assert names == ["mlp", "resnet20", "mlp", "resnet20", "mlp"]
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(settings):
     with pytest.raises(SettingsError, match="no architecture 'vgg' here; known: cnn, lenet, resnet20, mlp"):
-        scenario(settings(architecture="mlp,vgg"))
+        load_scenario(settings(architecture="mlp,vgg"))
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones(settings):
     with pytest.raises(SettingsError, match="no strategy 'magic'; choose from: kuber, exchange, merge, vanilla"):
-        scenario(settings(strategy="magic"))
+        load_scenario(settings(strategy="magic"))

@@ -23,14 +23,14 @@ def view(*entities: HubEntity) -> HubView:
 
 def test_few_are_all_drawn_out_but_who_has_told_nothing() -> None:
     shown = select_curves(view(entity("a", (0, 0.1)), entity("b")))
-    assert (shown.drawn_out, shown.few) == ({"a": "ward a"}, True)
+    assert (shown.highlighted, shown.few) == ({"a": "ward a"}, True)
 
 
 def test_of_many_the_best_the_worst_and_the_chosen_are_drawn_out() -> None:
     many = view(*(entity(str(number), (0, number / 100)) for number in range(NAMED + 1)))
-    assert select_curves(many).drawn_out == {str(NAMED): f"best: ward {NAMED}", "0": "worst: ward 0"}
+    assert select_curves(many).highlighted == {str(NAMED): f"best: ward {NAMED}", "0": "worst: ward 0"}
     shown = select_curves(many, "3")
-    assert (shown.drawn_out["3"], shown.few) == ("ward 3", False)
+    assert (shown.highlighted["3"], shown.few) == ("ward 3", False)
     assert select_curves(many, "0") == select_curves(many)
     assert select_curves(many, "unknown") == select_curves(many)
 

@@ -36,7 +36,7 @@ def compare(
 ) -> None:
     """Compare strategies and baselines on the same partitions, seeds and initial weights."""
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
-    from kuber.cli.compare_progress import audience, comparison_lines, comparison_tables
+    from kuber.cli.compare_progress import comparison_lines, comparison_tables, progress
     from kuber.experiment import run_folder
     from kuber.experiment.comparison import compare
 
@@ -45,12 +45,12 @@ def compare(
     if settings is not None:
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         plan = compare.make_plan(settings, names, parse_seeds(seeds))
-    folder, plan = compare.open_comparison(plan, resume, say=echo_error)
+    folder, plan = compare.open_comparison(plan, resume, echo=echo_error)
     errors = Console(stderr=True)
     try:
-        with run_folder.at_work(folder), audience(errors) as shown:
-            shown.say(f"Everything goes to {folder}.")
-            done = compare.compare(plan, folder, machinery=choice, audience=shown, say=shown.say)
+        with run_folder.at_work(folder), progress(errors) as shown:
+            shown.echo(f"Everything goes to {folder}.")
+            done = compare.compare(plan, folder, engine_config=choice, progress=shown, echo=shown.echo)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
         raise

@@ -13,7 +13,7 @@ from kuber.experiment.comparison.compare import ComparisonTask
 from kuber.views import ComparisonResult, ResultRow, Section, percent
 
 
-def audience(console: Console) -> "ComparisonPrinter":
+def progress(console: Console) -> "ComparisonPrinter":
     """What shows a comparison best on this console."""
     return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else ComparisonPrinter(console)
 
@@ -33,7 +33,7 @@ class ComparisonPrinter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def say(self, sentence: str) -> None:
+    def echo(self, sentence: str) -> None:
         """Print a sentence."""
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
@@ -45,7 +45,7 @@ class ComparisonPrinter:
     def on_row(self, task: ComparisonTask, row: ResultRow) -> None:
         with self._lock:
             self._done += 1
-            self.say(
+            self.echo(
                 f"{self._done}/{self._total}  {task.label}, seed {task.seed}: mean {percent(row.mean_accuracy)}, "
                 f"worst {percent(row.worst_accuracy)}"
             )

@@ -67,7 +67,7 @@ def entity(
         from kuber.experiment import run_folder
         from kuber.experiment.run import standalone
 
-        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", say=echo_error)
+        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", echo=echo_error)
         with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
             accuracy = standalone.run(
                 settings,
@@ -80,8 +80,8 @@ def entity(
                 patience=patience,
                 ca=ca,
                 ask=_ask if sys.stdin.isatty() else None,
-                watcher=view,
-                say=view.say,
+                progress=view,
+                echo=view.echo,
             )
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
 

@@ -147,7 +147,7 @@ def verifier(
         limits=Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, seconds=2.0 * cpu_seconds),
         pause=None if once else every,
         ca=ca,
-        say=print,
+        echo=print,
     )
 
 

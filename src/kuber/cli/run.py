@@ -30,7 +30,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
 
     if dashboard:
         check_installed()
-    folder, settings = run_folder.open_run(settings, resume, say=echo_error)
+    folder, settings = run_folder.open_run(settings, resume, echo=echo_error)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
@@ -39,7 +39,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
             from kuber.experiment.run import runner  # torch: while the fork server imports it too
 
             with live_view(settings, errors) as view:
-                result = runner.run(settings, folder, watcher=view, say=view.say, dashboard=dashboard)
+                result = runner.run(settings, folder, progress=view, echo=view.echo, dashboard=dashboard)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise

@@ -74,7 +74,7 @@ class LiveTable:
     ) -> None:
         self._live.stop()
 
-    def say(self, sentence: str) -> None:
+    def echo(self, sentence: str) -> None:
         """Print a sentence above the table."""
         self._console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
@@ -206,7 +206,7 @@ class PlainLines:
     ) -> None:
         pass
 
-    def say(self, sentence: str) -> None:
+    def echo(self, sentence: str) -> None:
         """Print a sentence."""
         self._console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
@@ -220,7 +220,7 @@ class PlainLines:
         if event.time >= self._since:
             of = "" if self._rounds is None else f"/{self._rounds}"
             when = f"  round {event.round}{of}" if event.round else ""
-            self.say(f"entity {event.entity}{when}  {line}")
+            self.echo(f"entity {event.entity}{when}  {line}")
 
     def on_progress(self, entity: str, fraction: float) -> None:
         """Nothing: a line is for what has happened."""

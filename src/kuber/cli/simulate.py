@@ -27,7 +27,7 @@ def simulate(
     from kuber.experiment.simulation import run
 
     signal.signal(signal.SIGTERM, interrupt)
-    folder, settings = run_folder.open_run(settings, None, kind="simulated", say=echo_error)
+    folder, settings = run_folder.open_run(settings, None, kind="simulated", echo=echo_error)
     with run_folder.at_work(folder), live_view(settings, Console(stderr=True)) as view:
-        result = run.run(settings, folder, machinery=choice, watcher=view, say=view.say)
+        result = run.run(settings, folder, engine_config=choice, progress=view, echo=view.echo)
     show_result(result, folder, json=json)

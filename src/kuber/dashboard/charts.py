@@ -34,19 +34,19 @@ def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Op
 
 def legend(shown: CurveSelection, palette: Palette) -> Options:
     """The names of what is drawn out, and what the marks mean."""
-    return names(palette, [*shown.drawn_out.values(), *([] if shown.few else [MEAN]), *MEANINGS.values()])
+    return names(palette, [*shown.highlighted.values(), *([] if shown.few else [MEAN]), *MEANINGS.values()])
 
 
 def line(one: HubEntity, shown: CurveSelection, palette: Palette) -> Options:
     """The line of one entity."""
-    out = one.id in shown.drawn_out
-    number = list(shown.drawn_out).index(one.id) if out else 0
+    out = one.id in shown.highlighted
+    number = list(shown.highlighted).index(one.id) if out else 0
     colour = palette.colours[number % len(palette.colours)] if out else palette.pale
     points = list(one.curve) if out else thinned(one.curve, POINTS)
     return {
         "type": "line",
         "id": f"line {one.id}",
-        "name": shown.drawn_out.get(one.id, one.name),
+        "name": shown.highlighted.get(one.id, one.name),
         "data": [[milliseconds(time), hundredths(accuracy)] for time, _, accuracy in points],
         "symbol": "none" if len(points) > 1 else "circle",
         "step": "end",
@@ -80,7 +80,7 @@ def mean_line(view: HubView, palette: Palette) -> Options:
 
 def marks(view: HubView, shown: CurveSelection, palette: Palette) -> list[Options]:
     """What the entities that are drawn out published and absorbed: a series for each kind; small where many."""
-    out = [view.entities[id] for id in shown.drawn_out]
+    out = [view.entities[id] for id in shown.highlighted]
     small = sum(len(one.marks) for one in out) > MANY
     colour = {one.id: palette.colours[place % len(palette.colours)] for place, one in enumerate(out)}
     return [

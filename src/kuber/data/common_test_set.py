@@ -14,10 +14,12 @@ _LARGE_TEST_SET = 10_000
 
 
 def common_task(
-    settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None
+    settings: Settings, *, verify: bool = False, echo: Callable[[str], None] = lambda _: None
 ) -> tuple[Dataset, Task, Samples]:
     """The data set, what is predicted, and the common test set. Raises SettingsError, DatasetError."""
-    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, say=say)
+    dataset = load(
+        settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, echo=echo
+    )
     common = dataset.test.take(test_rows(settings, dataset)[0])
     task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     return dataset, task, common

@@ -18,7 +18,7 @@ from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
 from kuber.files import atomic_replacement
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Dataset:
 class Known:
     """What is recorded of a data set with a name."""
 
-    fetch: Callable[[Path | None, Say], DecodedArrays]
+    fetch: Callable[[Path | None, Echo], DecodedArrays]
     digest: str  # of the decoded arrays, whatever they were decoded from
     labels: tuple[str, ...]
     mean: tuple[float, ...]
@@ -56,7 +56,7 @@ KNOWN = {
         flip=True,
     ),
     "fashion-mnist": Known(
-        fetch=lambda data_dir, say: fashion_mnist.fetch(data_dir),
+        fetch=lambda data_dir, echo: fashion_mnist.fetch(data_dir),
         digest="sha256:dc6dc6b98c84991b711670a1cc385cec7e54583ee45714846e1958c5ed10dafc",
         labels=fashion_mnist.LABELS,
         mean=fashion_mnist.MEAN,
@@ -64,7 +64,7 @@ KNOWN = {
         flip=True,
     ),
     "digits": Known(
-        fetch=lambda data_dir, say: digits.fetch(),
+        fetch=lambda data_dir, echo: digits.fetch(),
         digest="sha256:bb2bc48fc42f19d1e785d54b0df6f25a68c15e4bd6e39d9f5d27b95563f787cf",
         labels=digits.LABELS,
         mean=digits.MEAN,
@@ -75,7 +75,7 @@ KNOWN = {
 
 
 def load(
-    name: str, *, data_dir: Path | None = None, cache_dir: Path, verify: bool = True, say: Say = lambda _: None
+    name: str, *, data_dir: Path | None = None, cache_dir: Path, verify: bool = True, echo: Echo = lambda _: None
 ) -> Dataset:
     """A data set by name, the arrays in a file whose name ends in .npz, or what an installed package offers.
 
@@ -98,7 +98,7 @@ def load(
     path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
     held = _holds(path, digest, verify)
     if not held or (verify and data_dir is not None):
-        arrays = _checked(known.fetch(data_dir, say), digest, name)
+        arrays = _checked(known.fetch(data_dir, echo), digest, name)
         if not held:
             _store(arrays, path)
     return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)

@@ -38,17 +38,17 @@ def entity_folder(folder: Path, index: int) -> Path:
     return folder / "entities" / str(index)
 
 
-def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
+def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
     """What the work steps of entity `index` need."""
-    settings = scene.settings
-    assert scene.task.test_set is not None, "a scenario has a common test set"
+    settings = scenario.settings
+    assert scenario.task.test_set is not None, "a scenario has a common test set"
     return Learner(
-        architecture=scene.architectures[index],
-        private=scene.private[index],
-        common=scene.common,
-        test_set=scene.task.test_set,
-        normalisation=Normalisation(scene.dataset.mean, scene.dataset.std),
-        flip=scene.dataset.flip,
+        architecture=scenario.architectures[index],
+        private=scenario.private[index],
+        common=scenario.common,
+        test_set=scenario.task.test_set,
+        normalisation=Normalisation(scenario.dataset.mean, scenario.dataset.std),
+        flip=scenario.dataset.flip,
         batch_size=settings.batch_size,
         training=Training(
             epochs=settings.local_epochs,
@@ -63,17 +63,17 @@ def make_learner(scene: Scenario, index: int, runtime: Runtime) -> Learner:
             alpha=settings.kd_alpha,
         ),
         runtime=runtime,
-        classes=scene.task.classes,
+        classes=scenario.task.classes,
     )
 
 
-def make_learners(scene: Scenario, runtime: Runtime) -> list[Learner]:
+def make_learners(scenario: Scenario, runtime: Runtime) -> list[Learner]:
     """What the work steps of every entity need."""
-    return [make_learner(scene, index, runtime) for index in range(len(scene.private))]
+    return [make_learner(scenario, index, runtime) for index in range(len(scenario.private))]
 
 
 def make_entity(
-    scene: Scenario,
+    scenario: Scenario,
     index: int,
     *,
     runtime: Runtime,
@@ -96,18 +96,18 @@ def make_entity(
     `forms`, `waiting`, `cache` and `housing` are as those of an Entity; `start` gives the weights before the first
     round, of an architecture and a seed.
     """
-    settings = scene.settings
+    settings = scenario.settings
     return ManagedEntity(
         str(index),
-        task=scene.task,
-        learner=make_learner(scene, index, runtime),
-        strategy=scene.strategy,
+        task=scenario.task,
+        learner=make_learner(scenario, index, runtime),
+        strategy=scenario.strategy,
         rounds=settings.num_rounds,
         registry=registry,
         vault=vault,
         checkpoints=checkpoints,
         log=log,
-        class_counts=scene.class_counts(index),
+        class_counts=scenario.class_counts(index),
         identity=identity,
         reports=settings.reports,
         verified_only=settings.verified_only,
@@ -119,7 +119,7 @@ def make_entity(
         housing=housing,
         initial=lambda: initial_state(
             life=life(),
-            weights=start(scene.architectures[index], settings.seed),
+            weights=start(scenario.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
         ),
     )

@@ -14,10 +14,10 @@ from kuber.learning.evaluation import evaluate
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import load
 
-BETWEEN = 1000  # held-out samples for the rounds between the first and the last
+INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
 
 
-def held_out_accuracies(scene: Scenario, folder: Path, runtime: Runtime) -> dict[str, list[float]]:
+def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> dict[str, list[float]]:
     """Entity -> accuracy on the held-out test set at the end of each of its rounds.
 
     The first and the last round, which results are made of, are evaluated on the whole set. The rounds between only
@@ -26,20 +26,20 @@ def held_out_accuracies(scene: Scenario, folder: Path, runtime: Runtime) -> dict
     """
     keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free
-    last = scene.settings.num_rounds
-    part = scene.held_out
-    if len(part) > BETWEEN:
-        part = part.take(stratified(part.labels, BETWEEN, seed=0)[0])
+    last = scenario.settings.num_rounds
+    part = scenario.held_out
+    if len(part) > INTERIM_SAMPLES:
+        part = part.take(stratified(part.labels, INTERIM_SAMPLES, seed=0)[0])
     return {
         str(index): [
             _accuracy(
-                make_learner(scene, index, runtime),
+                make_learner(scenario, index, runtime),
                 round_path(entity_folder(folder, index), round),
-                scene.held_out if round in (1, last) else part,
+                scenario.held_out if round in (1, last) else part,
             )
             for round in range(1, last + 1)
         ]
-        for index in range(len(scene.private))
+        for index in range(len(scenario.private))
     }
 
 

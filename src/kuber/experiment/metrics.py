@@ -14,14 +14,14 @@ from kuber.domain.evaluation import Evaluation
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Work
 from kuber.experiment.engines import Engine
-from kuber.experiment.held_out import BETWEEN
+from kuber.experiment.held_out import INTERIM_SAMPLES
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import evaluate, logits
 from kuber.learning.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Account:
+class Cost:
     """What one entity has spent since its first round."""
 
     samples_trained: int = 0  # forward, backward and step
@@ -35,8 +35,8 @@ class Account:
         """Samples trained and a third of those that only ran forward."""
         return self.samples_trained + FORWARD_COST * self.samples_forward
 
-    def __add__(self, other: "Account") -> "Account":
-        return Account(
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
             samples_trained=self.samples_trained + other.samples_trained,
             samples_forward=self.samples_forward + other.samples_forward,
             bytes_up=self.bytes_up + other.bytes_up,
@@ -52,7 +52,7 @@ class RoundMetrics:
     entity: int
     round: int
     time: float  # virtual second at which it ended
-    account: Account
+    cost: Cost
     evaluation: Evaluation  # on the held-out test set, or between the first and the last round on a part of it
 
 
@@ -64,7 +64,7 @@ class MetricsRecorder:
 
     def __init__(
         self,
-        scene: Scenario,
+        scenario: Scenario,
         engine: Engine,
         learners: Sequence[Learner],
         on_round: Callable[[], None] = lambda: None,
@@ -76,16 +76,16 @@ class MetricsRecorder:
         self._on_round = on_round
         self._engine = engine
         self._learners = tuple(learners)
-        self._rounds = scene.settings.num_rounds
-        part = scene.held_out
-        if len(part) > BETWEEN:
-            part = part.take(stratified(part.labels, BETWEEN, seed=0)[0])
-        self._whole, self._part = scene.held_out, part
+        self._rounds = scenario.settings.num_rounds
+        part = scenario.held_out
+        if len(part) > INTERIM_SAMPLES:
+            part = part.take(stratified(part.labels, INTERIM_SAMPLES, seed=0)[0])
+        self._whole, self._part = scenario.held_out, part
         self._digests = {samples.part + str(len(samples)): samples.digest() for samples in (self._whole, part)}
-        self._pending: list[tuple[int, int, float, Account, Future[EvaluationResult]]] = []
+        self._pending: list[tuple[int, int, float, Cost, Future[EvaluationResult]]] = []
         self._latest: tuple[int, list[Weights], Future[EvaluationResult]] | None = None
 
-    def end_round(self, entity: int, round: int, models: list[Weights], account: Account, *, time: float) -> None:
+    def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None:
         """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round.
 
         `time` is the virtual second that it is.
@@ -93,18 +93,16 @@ class MetricsRecorder:
         if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
             samples = self._whole if round in (1, self._rounds) else self._part
             self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
-        self._pending.append((entity, round, time, account, self._latest[2]))
+        self._pending.append((entity, round, time, cost, self._latest[2]))
         self._on_round()
 
-    def standings(self) -> list[RoundMetrics]:
+    def metrics(self) -> list[RoundMetrics]:
         """Every round of every entity, by round; waits for the last evaluation."""
         found = [
-            RoundMetrics(
-                entity=entity, round=round, time=time, account=account, evaluation=future.result().evaluation
-            )
-            for entity, round, time, account, future in self._pending
+            RoundMetrics(entity=entity, round=round, time=time, cost=cost, evaluation=future.result().evaluation)
+            for entity, round, time, cost, future in self._pending
         ]
-        return sorted(found, key=lambda standing: (standing.round, standing.entity))
+        return sorted(found, key=lambda entry: (entry.round, entry.entity))
 
     def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
         # The learner that goes to the worker carries no private samples along.

@@ -4,23 +4,23 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kuber.data.common_test_set import with_effective_sizes
-from kuber.data.datasets import load
+from kuber.data.datasets import Echo, load
 from kuber.errors import KUberError, SettingsError
 from kuber.files import write_atomically
 from kuber.settings import Settings
 from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
 
-_GLANCE = 0.5  # seconds; whoever lists runs locks each of them for a moment
+LOCK_TIMEOUT = 0.5  # seconds; whoever lists runs locks each of them for a moment
 
 
 def open_run(
-    settings: Settings | None, resume: Path | None, *, kind: str = "", say: Callable[[str], None] = lambda _: None
+    settings: Settings | None, resume: Path | None, *, kind: str = "", echo: Echo = lambda _: None
 ) -> tuple[Path, Settings]:
     """Return the folder and the settings of a new run, or of the earlier run to resume.
 
@@ -30,15 +30,17 @@ def open_run(
     if resume is not None:
         return resume.resolve(), settings_of(resume)
     assert settings is not None
-    settings = within_dataset(settings, say)
+    settings = within_dataset(settings, echo)
     return new_folder(settings, settings.strategy, f"seed{settings.seed}", *filter(None, [kind])), settings
 
 
-def within_dataset(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Settings:
+def within_dataset(settings: Settings, echo: Echo = lambda _: None) -> Settings:
     """Return the settings to record: a preset's train_size is lowered to what the data set holds."""
     if not settings.is_from_preset("train_size"):
         return settings
-    dataset = load(settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=False, say=say)
+    dataset = load(
+        settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=False, echo=echo
+    )
     return with_effective_sizes(settings, dataset)
 
 
@@ -83,7 +85,7 @@ def at_work(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise SettingsError(f"The run folder {folder} cannot be written: {error.strerror}.") from None
     with file:
-        limit = time.monotonic() + _GLANCE
+        limit = time.monotonic() + LOCK_TIMEOUT
         while not _locked(file.fileno()):
             if time.monotonic() > limit:
                 raise SettingsError(f"Another process is at work in {folder}; wait for its end, or stop it.")

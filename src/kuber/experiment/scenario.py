@@ -1,12 +1,12 @@
 """A scenario: the frozen description of an experiment, with the data it speaks of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kuber.data.common_test_set import common_task, test_rows, with_effective_sizes
-from kuber.data.datasets import Dataset, load
+from kuber.data.datasets import Dataset, Echo, load
 from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
@@ -45,7 +45,7 @@ class Scenario:
         return tuple(int(count) for count in counts)
 
 
-def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], None] = lambda _: None) -> Scenario:
+def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lambda _: None) -> Scenario:
     """Load the data and split them as the settings say.
 
     `verify` hashes the cached data set before it is used. Raises DatasetError when the data cannot be had and
@@ -57,7 +57,7 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
     strategy = strategy_named(settings.strategy)
     for name in settings.architectures:
         check_architecture(name)
-    dataset, task, common = common_task(settings, verify=verify, say=say)
+    dataset, task, common = common_task(settings, verify=verify, echo=echo)
     settings = with_effective_sizes(settings, dataset)
     _, held_out_rows = test_rows(settings, dataset)
     train = dataset.train
@@ -101,7 +101,7 @@ def scenario(settings: Settings, *, verify: bool = False, say: Callable[[str], N
         common=common,
         held_out=dataset.test.take(held_out_rows),
         world=world,
-        public=_public(settings, common.shape, verify=verify, say=say),
+        public=_public(settings, common.shape, verify=verify, echo=echo),
     )
 
 
@@ -136,13 +136,11 @@ def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:
     )
 
 
-def _public(
-    settings: Settings, shape: tuple[int, ...], *, verify: bool, say: Callable[[str], None]
-) -> Samples | None:
+def _public(settings: Settings, shape: tuple[int, ...], *, verify: bool, echo: Echo) -> Samples | None:
     """The first `public_size` training samples, in a seeded order, of the public data set."""
     if settings.public_dataset is None:
         return None
-    public = load(settings.public_dataset, cache_dir=settings.cache_dir, verify=verify, say=say)
+    public = load(settings.public_dataset, cache_dir=settings.cache_dir, verify=verify, echo=echo)
     if public.train.shape != shape:
         raise SettingsError(
             f"The public data set {public.name} has samples of shape {'x'.join(map(str, public.train.shape))}, "

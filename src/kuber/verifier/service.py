@@ -28,16 +28,16 @@ def run_verifier(
     limits: Limits,
     pause: float | None,
     ca: Path | None,
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> None:
     """Examine what is new as soon as it is published, and look again every `pause` seconds, since what is released is
     no news; without a pause, examine only what is there.
     """
-    yardstick = yardstick_of(settings, secret_set, say)
+    yardstick = yardstick_of(settings, secret_set, echo)
     credentials = Credentials(token=token)
 
     def tell(knowledge: Knowledge, found: Verification) -> None:
-        say(f"{knowledge.id} {found.standing}: {found.reason}")
+        echo(f"{knowledge.id} {found.standing}: {found.reason}")
 
     with (
         HttpRegistry(registry, credentials=credentials, ca=ca) as registry_port,
@@ -49,7 +49,7 @@ def run_verifier(
         if pause is None:
             examiner.examine_pending(tell)
             return
-        say(f"Examining what is published on {yardstick.task.name}.")
+        echo(f"Examining what is published on {yardstick.task.name}.")
         news: str | None = None
         while True:
             try:
@@ -58,16 +58,16 @@ def run_verifier(
                 examiner.examine_pending(tell)
                 news = registry_port.watch(after=news, task=yardstick.task.name, seconds=min(pause, 20.0)).cursor
             except ServiceUnavailableError as error:
-                say(error.message)
+                echo(error.message)
                 time.sleep(pause)
 
 
-def yardstick_of(settings: Settings, secret_set: Path | None, say: Callable[[str], None]) -> VerificationSet:
+def yardstick_of(settings: Settings, secret_set: Path | None, echo: Callable[[str], None]) -> VerificationSet:
     """The task of the data set, and the samples to examine with."""
-    dataset, task, common = common_task(settings, verify=True, say=say)
+    dataset, task, common = common_task(settings, verify=True, echo=echo)
     samples = common
     if secret_set is not None:
-        own = load(str(secret_set), cache_dir=settings.cache_dir, say=say)
+        own = load(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
         samples = own.train
         if samples.shape != common.shape or len(own.labels) > task.classes:
             theirs, ours = ("x".join(map(str, one.shape)) for one in (samples, common))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class CurveSelection:
     """Who is drawn out of all that have told an accuracy, and why: entity id -> what it is called in the picture."""
 
-    drawn_out: dict[str, str]
+    highlighted: dict[str, str]
     few: bool  # whether that is everybody
 
 
@@ -29,13 +29,13 @@ def select_curves(view: HubView, chosen: str | None = None) -> CurveSelection:
     """Everybody where they are few; else the best, the worst and the chosen entity."""
     told = sorted((one for one in view.entities.values() if one.curve), key=lambda one: natural(one.name))
     if len(told) <= NAMED:
-        return CurveSelection(drawn_out={one.id: one.name for one in told}, few=True)
+        return CurveSelection(highlighted={one.id: one.name for one in told}, few=True)
     best = max(told, key=_accuracy)
     worst = min(told, key=_accuracy)
     names = {best.id: f"best: {best.name}", worst.id: f"worst: {worst.name}"}
     if chosen is not None and chosen in view.entities:
         names.setdefault(chosen, view.entities[chosen].name)
-    return CurveSelection(drawn_out=names, few=False)
+    return CurveSelection(highlighted=names, few=False)
 
 
 def mean_curve(entities: Sequence[HubEntity], *, most: int = MOMENTS) -> list[tuple[datetime, float]]:

@@ -6,18 +6,18 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.experiment.comparison.statistics import absent_recalls, difference, flat, personal, row, spread, summaries
-from kuber.experiment.metrics import Account, RoundMetrics
+from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views import DeliveryView, ResultRow, parsed
 
 HELD_OUT = Digest.of(b"held out")
 
 
-def standing(entity: int, round: int, *correct: int, trained: int = 0, forward: int = 0) -> RoundMetrics:
+def entry(entity: int, round: int, *correct: int, trained: int = 0, forward: int = 0) -> RoundMetrics:
     return RoundMetrics(
         entity=entity,
         round=round,
         time=0.0,
-        account=Account(samples_trained=trained, samples_forward=forward, bytes_up=5, bytes_down=2, seconds=1.0),
+        cost=Cost(samples_trained=trained, samples_forward=forward, bytes_up=5, bytes_down=2, seconds=1.0),
         evaluation=Evaluation(test_set=HELD_OUT, correct=correct, total=(10,) * len(correct)),
     )
 
@@ -30,8 +30,8 @@ def delivery(before: float, after: float, *, kept: bool = True) -> DeliveryView:
 
 def made(strategy: str, seed: int, *accuracies: int) -> ResultRow:
     """A row of entities that get so many of ten right."""
-    standings = [standing(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
-    return row(strategy, seed, standings, [], [(9, 1)] * len(accuracies))
+    metrics = [entry(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
+    return row(strategy, seed, metrics, [], [(9, 1)] * len(accuracies))
 
 
 def test_personal_accuracy_weighs_each_class_as_the_entity_has_it():
@@ -45,14 +45,14 @@ def test_a_class_under_one_per_cent_of_the_samples_is_absent():
 
 
 def test_a_row_tells_of_the_last_round_and_of_all_entities():
-    standings = [
-        standing(0, 1, 10, 0, trained=100),
-        standing(1, 1, 0, 2, trained=100),
-        standing(0, 2, 10, 4, trained=200, forward=30),
-        standing(1, 2, 6, 2, trained=200),
+    metrics = [
+        entry(0, 1, 10, 0, trained=100),
+        entry(1, 1, 0, 2, trained=100),
+        entry(0, 2, 10, 4, trained=200, forward=30),
+        entry(1, 2, 6, 2, trained=200),
     ]
     deliveries = [delivery(0.5, 0.4), delivery(0.5, 0.6), delivery(0.5, 0.4, kept=False)]
-    found = row("vanilla", 7, standings, deliveries, [(10, 0), (5, 5)])
+    found = row("vanilla", 7, metrics, deliveries, [(10, 0), (5, 5)])
     assert (found.strategy, found.seed, found.rounds) == ("vanilla", 7, 2)
     assert found.mean_accuracy == pytest.approx((0.7 + 0.4) / 2)
     assert found.worst_accuracy == pytest.approx(0.4)
@@ -101,7 +101,7 @@ def test_an_entity_is_hurt_when_it_ends_lower_than_alone():
 
 def test_entities_that_ended_no_round_are_paired_with_nobody():
     def some(strategy: str, corrects: dict[int, int]) -> ResultRow:
-        return row(strategy, 0, [standing(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
+        return row(strategy, 0, [entry(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
 
     alone, together = some("local", {0: 5, 2: 5}), some("kuber", {1: 1, 2: 4})
     assert alone.accuracies == (0.25, None, 0.25)

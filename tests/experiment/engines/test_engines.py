@@ -14,7 +14,7 @@ from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, TrainingError
 from kuber.experiment.engines import Engine, open_engine
 from kuber.experiment.entity_factory import make_learners
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.settings import Settings
 
@@ -62,7 +62,7 @@ def work(function, **arguments) -> Work:
 
 
 @pytest.fixture(params=[0, 2], ids=["inline", "processes"])
-def machine(request, deeds):
+def engine(request, deeds):
     with open_engine(request.param) as found:
         yield found
 
@@ -70,10 +70,10 @@ def machine(request, deeds):
 @pytest.fixture
 def learners(tmp_path):
     """Of two entities, in one file of samples."""
-    scene = scenario(
+    scenario = load_scenario(
         Settings(dataset="digits", num_entities=2, partition="iid", common_test_size=20, cache_dir=tmp_path / "cache")
     )
-    return make_learners(scene, simulated_runtime(scene))
+    return make_learners(scenario, simulated_runtime(scenario))
 
 
 WEIGHTS = {
@@ -83,8 +83,8 @@ WEIGHTS = {
 }
 
 
-def test_tensors_go_and_come_back_as_they_are(machine: Engine, deeds):
-    told = machine.submit(work(deeds.tell, weights=WEIGHTS)).result()
+def test_tensors_go_and_come_back_as_they_are(engine: Engine, deeds):
+    told = engine.submit(work(deeds.tell, weights=WEIGHTS)).result()
     for name, tensor in WEIGHTS.items():
         back = told.weights[name]
         assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
@@ -94,36 +94,36 @@ def test_tensors_go_and_come_back_as_they_are(machine: Engine, deeds):
 
 def test_a_learner_is_read_once_by_a_worker(learners, deeds):
     first, second = learners
-    with open_engine(1) as machine:
-        seen = [machine.submit(work(deeds.look, learner=one)).result() for one in (first, second, first, first)]
+    with open_engine(1) as engine:
+        seen = [engine.submit(work(deeds.look, learner=one)).result() for one in (first, second, first, first)]
     assert [labels for _, _, labels in seen] == [one.private.labels.tolist() for one in (first, second, first, first)]
     assert len({place for place, _, _ in seen}) == 2
 
 
 def test_learners_of_one_after_the_other_are_told_apart(learners, deeds):
-    with open_engine(1) as machine:
+    with open_engine(1) as engine:
         for number in range(20):  # what is gone leaves its id to what comes
             one = replace(learners[0], private=learners[0].private.take([number % 4]))
-            _, count, labels = machine.submit(work(deeds.look, learner=one)).result()
+            _, count, labels = engine.submit(work(deeds.look, learner=one)).result()
             assert (count, labels) == (1, one.private.labels.tolist())
             del one
 
 
-def test_work_is_done_on_one_thread(machine: Engine, deeds):
+def test_work_is_done_on_one_thread(engine: Engine, deeds):
     before = torch.get_num_threads()
-    assert machine.submit(work(deeds.tell, weights={})).result().threads == 1
+    assert engine.submit(work(deeds.tell, weights={})).result().threads == 1
     assert torch.get_num_threads() == before
 
 
-def test_an_error_arrives_with_its_class_and_its_sentence(machine: Engine, deeds):
+def test_an_error_arrives_with_its_class_and_its_sentence(engine: Engine, deeds):
     with pytest.raises(CorruptKnowledgeError, match="It says infinity"):
-        machine.submit(work(deeds.refuse)).result()
-    assert machine.submit(work(deeds.tell, weights={})).result()
+        engine.submit(work(deeds.refuse)).result()
+    assert engine.submit(work(deeds.tell, weights={})).result()
 
 
 def test_workers_are_processes_that_end_with_the_engine(deeds):
-    with open_engine(2) as machine:
-        futures = [machine.submit(work(deeds.tell, weights={})) for _ in range(20)]
+    with open_engine(2) as engine:
+        futures = [engine.submit(work(deeds.tell, weights={})) for _ in range(20)]
         places = {future.result().where for future in futures}
         assert os.getpid() not in places
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in places if psutil.pid_exists(pid)], timeout=10)
@@ -135,9 +135,9 @@ def test_an_engine_that_is_left_at_work_ends_whole(deeds):
     futures = []
 
     def leave() -> None:
-        with open_engine(2) as machine:
-            machine.submit(work(deeds.tell, weights={})).result()
-            futures.extend(machine.submit(work(deeds.dawdle)) for _ in range(20))
+        with open_engine(2) as engine:
+            engine.submit(work(deeds.tell, weights={})).result()
+            futures.extend(engine.submit(work(deeds.dawdle)) for _ in range(20))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -148,5 +148,5 @@ def test_an_engine_that_is_left_at_work_ends_whole(deeds):
 
 
 def test_a_worker_that_is_killed_is_told_of(deeds):
-    with open_engine(1) as machine, pytest.raises(TrainingError, match="worker process ended"):
-        machine.submit(work(deeds.die)).result(timeout=30)
+    with open_engine(1) as engine, pytest.raises(TrainingError, match="worker process ended"):
+        engine.submit(work(deeds.die)).result(timeout=30)

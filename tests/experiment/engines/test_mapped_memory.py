@@ -18,7 +18,7 @@ import torch
 
 from kuber.domain.digest import Digest
 from kuber.errors import TrainingError
-from kuber.experiment.engines.mapped_memory import EXTENT, Writer, located, raw
+from kuber.experiment.engines.mapped_memory import EXTENT, MappedMemoryWriter, as_bytes, find_block
 from kuber.experiment.simulation.shared_weights import MappedWeightStore
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.weights import dump
@@ -29,102 +29,102 @@ def bytes_of(*values: int, size: int = 10_000) -> list[memoryview]:
 
 
 def test_what_is_written_is_read_and_mapped():
-    arena = Writer()
-    block, places = arena.write(bytes_of(1, 2, 3))
-    assert [arena.read(place, 2) for place in places] == [b"\1\1", b"\2\2", b"\3\3"]
-    whole = arena.view(block)
+    memory = MappedMemoryWriter()
+    block, places = memory.write(bytes_of(1, 2, 3))
+    assert [memory.read(place, 2) for place in places] == [b"\1\1", b"\2\2", b"\3\3"]
+    whole = memory.view(block)
     for value, place in enumerate(places, 1):
         part = whole[place.offset - block.offset :][: place.size]
         assert part.tobytes() == bytes([value]) * 10_000
-        assert located(part) == (arena, place)
-    assert located(np.zeros(10, np.uint8)) is None
+        assert find_block(part) == (memory, place)
+    assert find_block(np.zeros(10, np.uint8)) is None
 
 
 def test_a_block_is_free_when_nobody_refers_to_its_view():
-    arena = Writer()
-    weights = arena.keep({"w": torch.ones(5000), "b": torch.zeros(3, dtype=torch.int64)})
-    used = arena.size
+    memory = MappedMemoryWriter()
+    weights = memory.keep({"w": torch.ones(5000), "b": torch.zeros(3, dtype=torch.int64)})
+    used = memory.size
     kept = weights.pop("b")
     del weights
     gc.collect()
-    other = arena.keep({"w": torch.full((5000,), 2.0), "b": torch.zeros(3, dtype=torch.int64)})
-    assert arena.size == 2 * used  # one tensor of the first block is left
+    other = memory.keep({"w": torch.full((5000,), 2.0), "b": torch.zeros(3, dtype=torch.int64)})
+    assert memory.size == 2 * used  # one tensor of the first block is left
     assert kept.tolist() == [0, 0, 0]
     del kept, other
     gc.collect()
     for _ in range(50):
-        arena.keep({"w": torch.full((5000,), 3.0), "b": torch.zeros(3, dtype=torch.int64)})
-    assert arena.size == 2 * used
+        memory.keep({"w": torch.full((5000,), 3.0), "b": torch.zeros(3, dtype=torch.int64)})
+    assert memory.size == 2 * used
 
 
 def test_kept_weights_are_the_same_and_kept_once():
-    arena = Writer()
+    memory = MappedMemoryWriter()
     weights = {"w": torch.randn(40, 50), "n": torch.tensor(7), "half": torch.ones(99, dtype=torch.bfloat16)}
-    kept = arena.keep(weights)
+    kept = memory.keep(weights)
     for name, tensor in weights.items():
         assert (kept[name].dtype, kept[name].shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(kept[name], tensor)
-        assert located(raw(kept[name]))
-    assert arena.keep(kept) is kept
+        assert find_block(as_bytes(kept[name]))
+    assert memory.keep(kept) is kept
 
 
 def test_mapped_pages_that_are_given_back_are_still_there(monkeypatch):
-    arena = Writer()
-    kept = arena.keep({"w": torch.arange(100_000.0)})["w"]
+    memory = MappedMemoryWriter()
+    kept = memory.keep({"w": torch.arange(100_000.0)})["w"]
     kept += 1  # through the map: not on its way to the disk yet
-    monkeypatch.setattr("kuber.experiment.engines.mapped_memory.SIGHT", 1)
-    arena.looked_at(1)
+    monkeypatch.setattr("kuber.experiment.engines.mapped_memory.RELEASE_AFTER_BYTES", 1)
+    memory.note_read(1)
     assert torch.equal(kept, torch.arange(100_000.0) + 1)
 
 
 def test_no_block_lies_across_two_maps():
-    arena = Writer()
-    arena._end = EXTENT - 4096  # as after many blocks
-    block, (place,) = arena.write(bytes_of(9))
+    memory = MappedMemoryWriter()
+    memory._end = EXTENT - 4096  # as after many blocks
+    block, (place,) = memory.write(bytes_of(9))
     assert block.offset == EXTENT
-    assert arena.view(block)[: place.size].tobytes() == bytes([9]) * 10_000
+    assert memory.view(block)[: place.size].tobytes() == bytes([9]) * 10_000
 
 
 def test_parts_beyond_number_are_written():
-    arena = Writer()
-    _, places = arena.write([memoryview(bytes([number % 251]) * 3) for number in range(3000)])
-    assert [arena.read(place, 3) for place in places] == [bytes([number % 251]) * 3 for number in range(3000)]
+    memory = MappedMemoryWriter()
+    _, places = memory.write([memoryview(bytes([number % 251]) * 3) for number in range(3000)])
+    assert [memory.read(place, 3) for place in places] == [bytes([number % 251]) * 3 for number in range(3000)]
 
 
 def test_a_full_disk_is_told_of():
-    arena = Writer()
-    arena.write(bytes_of(1))
+    memory = MappedMemoryWriter()
+    memory.write(bytes_of(1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
         with pytest.raises(TrainingError, match=r"cannot be written to .* TMPDIR"):
-            arena.write(bytes_of(1, size=2 << 20))
+            memory.write(bytes_of(1, size=2 << 20))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert arena.read(arena.write(bytes_of(5))[1][0], 1) == b"\5"
+    assert memory.read(memory.write(bytes_of(5))[1][0], 1) == b"\5"
 
 
 def test_nothing_of_it_is_in_shared_memory_or_has_a_name():
     before = set(os.listdir(tempfile.gettempdir()))
-    arena = Writer()
-    arena.write(bytes_of(1))
-    assert os.fstat(arena.descriptor).st_nlink == 0
-    assert os.fstat(arena.descriptor).st_dev == os.stat(tempfile.gettempdir()).st_dev
+    memory = MappedMemoryWriter()
+    memory.write(bytes_of(1))
+    assert os.fstat(memory.descriptor).st_nlink == 0
+    assert os.fstat(memory.descriptor).st_dev == os.stat(tempfile.gettempdir()).st_dev
     assert not any("kuber" in name for name in set(os.listdir(tempfile.gettempdir())) - before)
 
 
 PARENT = """
     import torch, sys, time
-    from kuber.entity.work import Work
-    from kuber.experiment.engines import engine
+    from kuber.entity.work.steps import Work
+    from kuber.experiment.engines import open_engine
     from kuber_test_hold import hold
 
     if __name__ == "__main__":
-        with engine(2) as machine:
+        with open_engine(2) as engine:
             weights = [{"w": torch.full((500_000,), float(number))} for number in range(4)]
 
             def submit(one, seconds):
-                return machine.submit(Work(function=hold, arguments={"weights": one, "seconds": seconds}, cost=1.0))
+                return engine.submit(Work(function=hold, arguments={"weights": one, "seconds": seconds}, cost=1.0))
 
             kept = [future.result() for future in [submit(one, 0) for one in weights]]
             print("ready", flush=True)
@@ -169,7 +169,7 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureReq
 
 
 def test_what_nobody_has_any_more_is_forgotten():
-    housing = MappedWeightStore(Writer())
+    housing = MappedWeightStore(MappedMemoryWriter())
     architecture = describe("mlp", {"input_shape": (4,), "classes": 2})
     data = dump(initial_weights(architecture, 0))
     digest = Digest.of(data)

@@ -26,12 +26,12 @@ from kuber.data.samples import Samples
 from kuber.domain.query import Query
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, ServiceUnavailableError, SettingsError
-from kuber.experiment.comparison.methods import SilentProgress
 from kuber.experiment.engines import EngineConfig, engine_config, open_engine
 from kuber.experiment.engines.ray import _kept
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder
-from kuber.experiment.scenario import scenario
+from kuber.experiment.progress import SilentProgress
+from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
 
@@ -101,9 +101,9 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
         "none": torch.zeros(0, 3),
     }
     before = signal.getsignal(signal.SIGTERM)
-    with open_engine(at(cluster)) as machine:
+    with open_engine(at(cluster)) as engine:
         assert signal.getsignal(signal.SIGTERM) is before
-        pid, threads, told = machine.submit(work(deeds.tell, weights=weights)).result()
+        pid, threads, told = engine.submit(work(deeds.tell, weights=weights)).result()
         assert pid != os.getpid()
         assert threads == 1
         for name, tensor in weights.items():
@@ -111,7 +111,7 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
             assert torch.equal(told[name].nan_to_num(7.0), (tensor + 1).nan_to_num(7.0))
             told[name] += 1  # they can be written to
         with pytest.raises(CorruptKnowledgeError, match="It says infinity"):
-            machine.submit(work(deeds.refuse)).result()
+            engine.submit(work(deeds.refuse)).result()
 
         # A path that names a file in our folder, another in that of the tasks: /proc/self/cwd is of who asks.
         monkeypatch.chdir(tmp_path)
@@ -120,20 +120,20 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
         digest = hashlib.sha256(Path("ours.safetensors").read_bytes()).hexdigest()
         shutil.rmtree(_kept(digest).parent, ignore_errors=True)
         here = Samples(path=Path("/proc/self/cwd/ours.safetensors"), part="train", rows=np.arange(100, 1900))
-        found = [machine.submit(work(deeds.read, samples=here)) for _ in range(4)]
+        found = [engine.submit(work(deeds.read, samples=here)) for _ in range(4)]
         assert {one.result() for one in found} == {(int(labels[100:1900].sum()), str(_kept(digest)))}
         # Where the file has the samples that were meant, it is used.
         same = Samples(path=tmp_path / "ours.safetensors", part="train")
-        assert machine.submit(work(deeds.read, samples=same)).result() == (labels.sum(), str(same.path))
+        assert engine.submit(work(deeds.read, samples=same)).result() == (labels.sum(), str(same.path))
         # Labels that are told otherwise are told so there too.
         few = Samples(path=same.path, part="train", rows=np.array([0, 1])).told_as([5, 7])
-        assert machine.submit(work(deeds.read, samples=few)).result()[0] == 12
+        assert engine.submit(work(deeds.read, samples=few)).result()[0] == 12
 
     # Neither a kept file that was damaged nor another one of that name is taken for what was meant.
     _kept(digest).write_bytes(b"something else")
     (tasks / "ours.safetensors").write_bytes(b"other samples")
-    with open_engine(at(cluster)) as machine:
-        assert machine.submit(work(deeds.read, samples=here)).result() == found[0].result()
+    with open_engine(at(cluster)) as engine:
+        assert engine.submit(work(deeds.read, samples=here)).result() == found[0].result()
 
 
 def test_gpus_that_the_cluster_has_not_are_refused(cluster):
@@ -146,7 +146,7 @@ def test_gpus_that_the_cluster_has_not_are_refused(cluster):
 
 @pytest.mark.timeout(120)
 def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
-    scene = scenario(
+    scenario = load_scenario(
         Settings(
             dataset="digits",
             architecture="mlp",
@@ -177,14 +177,14 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
     for choice in (EngineConfig(kind="inline"), at(cluster)):
         log = tmp_path / f"{choice.kind}.jsonl"
         log.touch()
-        with open_engine(choice) as machine:
-            runtime = simulated_runtime(scene)
+        with open_engine(choice) as engine:
+            runtime = simulated_runtime(scenario)
             simulation = Simulation(
-                scene,
-                engine=machine,
-                ledger=MetricsRecorder(scene, machine, make_learners(scene, runtime)),
+                scenario,
+                engine=engine,
+                recorder=MetricsRecorder(scenario, engine, make_learners(scenario, runtime)),
                 runtime=runtime,
-                watcher=SilentProgress(),
+                progress=SilentProgress(),
                 log=log,
             )
             if choice.kind == "ray":

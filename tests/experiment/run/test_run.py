@@ -116,7 +116,7 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     import torch
 
     from kuber.experiment.run_folder import open_run
-    from kuber.experiment.scenario import scenario
+    from kuber.experiment.scenario import load_scenario
     from kuber.learning.architectures import make
     from kuber.learning.runtime import Runtime
     from kuber.learning.weights import load
@@ -124,17 +124,17 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     result, run, _ = complete
     runtime = Runtime(**json.loads((run / "runtime.json").read_text(encoding="utf-8")))
     folder, settings = open_run(None, run)
-    scene = scenario(settings)
-    assert not set(scene.common.rows.tolist()) & set(scene.held_out.rows.tolist())
-    assert len(scene.common) + len(scene.held_out) == len(scene.dataset.test)
-    mean, std = scene.dataset.mean[0], scene.dataset.std[0]
-    x = (torch.from_numpy(scene.held_out.images()) / 255 - mean) / std
+    scenario = load_scenario(settings)
+    assert not set(scenario.common.rows.tolist()) & set(scenario.held_out.rows.tolist())
+    assert len(scenario.common) + len(scenario.held_out) == len(scenario.dataset.test)
+    mean, std = scenario.dataset.mean[0], scenario.dataset.std[0]
+    x = (torch.from_numpy(scenario.held_out.images()) / 255 - mean) / std
     for entity in result["entities"]:
-        network = make("mlp", scene.architectures[0].arguments).eval()
+        network = make("mlp", scenario.architectures[0].arguments).eval()
         data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
-        network.load_state_dict(load(data, scene.architectures[0]))
+        network.load_state_dict(load(data, scenario.architectures[0]))
         with torch.inference_mode(), runtime.autocast():  # bfloat16 where the run chose it: it rounds otherwise
-            right = (network(x).argmax(1).numpy() == scene.held_out.labels).mean()
+            right = (network(x).argmax(1).numpy() == scenario.held_out.labels).mean()
         assert entity["final_accuracy"] == pytest.approx(right, abs=2e-3)
 
 

@@ -32,11 +32,11 @@ from kuber.entity.work.steps import (
     train_locally,
     training,
 )
-from kuber.experiment.comparison.methods import SilentProgress
 from kuber.experiment.engines import InlineEngine, open_engine
 from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners
 from kuber.experiment.metrics import MetricsRecorder
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.progress import SilentProgress
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.event_queue import BEGINNING
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions, World
@@ -69,25 +69,25 @@ def made(cache: Path, **changes: Any) -> Scenario:
         "speed_ratio": 3,
         "cache_dir": cache,
     }
-    return scenario(Settings(**told | changes))
+    return load_scenario(Settings(**told | changes))
 
 
 @pytest.fixture
-def scene(cache: Path) -> Scenario:
+def scenario(cache: Path) -> Scenario:
     return made(cache)
 
 
-def simulated(scene: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
+def simulated(scenario: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
     """A finished simulation, and the last model of each entity."""
     last: dict[int, Weights] = {}
-    runtime = simulated_runtime(scene)
-    with open_engine(workers) as machine:
+    runtime = simulated_runtime(scenario)
+    with open_engine(workers) as engine:
         simulation = Simulation(
-            scene,
-            engine=machine,
-            ledger=MetricsRecorder(scene, machine, make_learners(scene, runtime)),
+            scenario,
+            engine=engine,
+            recorder=MetricsRecorder(scenario, engine, make_learners(scenario, runtime)),
             runtime=runtime,
-            watcher=SilentProgress(),
+            progress=SilentProgress(),
             log=log,
             keep_round=lambda entity, round, weights: last.update({entity: weights}),
         )
@@ -101,8 +101,8 @@ def published(simulation: Simulation) -> list[str]:
     return [str(record.artifacts["weights"].digest) for record in reversed(records)]
 
 
-def at_speeds(scene: Scenario, *speeds: float) -> Scenario:
-    return replace(scene, world=World(entities=tuple(Conditions(speed=speed) for speed in speeds)))
+def at_speeds(scenario: Scenario, *speeds: float) -> Scenario:
+    return replace(scenario, world=World(entities=tuple(Conditions(speed=speed) for speed in speeds)))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def at_speeds(scene: Scenario, *speeds: float) -> Scenario:
     ids=["vanilla", "kuber"],
 )
 def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):
-    scene = made(cache, **changes)
-    runs = [simulated(scene, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
+    scenario = made(cache, **changes)
+    runs = [simulated(scenario, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
     digests = [published(run) for run in runs]
-    assert len(digests[0]) > scene.settings.num_entities
+    assert len(digests[0]) > scenario.settings.num_entities
     # Something was absorbed: there was an order that could have differed.
     assert {delivery.method for delivery in runs[0].view.deliveries} == methods
     assert digests[0] == digests[1] == digests[2]
@@ -125,35 +125,35 @@ def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods)
     assert logs[0] == logs[1] == logs[2]
 
 
-def test_events_come_in_the_order_of_virtual_time(scene, tmp_path):
-    simulated(scene, log=tmp_path / FILE_NAME)
+def test_events_come_in_the_order_of_virtual_time(scenario, tmp_path):
+    simulated(scenario, log=tmp_path / FILE_NAME)
     times = [event.time for event in read_events(tmp_path / FILE_NAME)]
     assert times == sorted(times)
 
 
-def test_a_quicker_entity_is_done_earlier(scene):
-    simulation, _ = simulated(at_speeds(scene, 1.0, 1000.0, 1.0, 1.0))
+def test_a_quicker_entity_is_done_earlier(scenario):
+    simulation, _ = simulated(at_speeds(scenario, 1.0, 1000.0, 1.0, 1.0))
     ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
     assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
 
 
-def test_entities_join_and_leave_at_their_virtual_times(scene, tmp_path):
-    whole, _ = simulated(scene)
+def test_entities_join_and_leave_at_their_virtual_times(scenario, tmp_path):
+    whole, _ = simulated(scenario)
     half = [entity.ended_at / 2 for entity in whole.view.entities.values()]
-    world = scene.world.change(0, absences=(Absence(half[0]),)).change(1, joins=7.5)
-    simulated(replace(scene, world=world), log=tmp_path / FILE_NAME)
+    world = scenario.world.change(0, absences=(Absence(half[0]),)).change(1, joins=7.5)
+    simulated(replace(scenario, world=world), log=tmp_path / FILE_NAME)
     by_entity = {name: [e for e in read_events(tmp_path / FILE_NAME) if e.entity == name] for name in "0123"}
     assert by_entity["1"][0].time == BEGINNING + timedelta(seconds=7.5)
     assert by_entity["0"][-1].time <= BEGINNING + timedelta(seconds=half[0])
-    assert 0 < max(event.round for event in by_entity["0"]) < scene.settings.num_rounds
+    assert 0 < max(event.round for event in by_entity["0"]) < scenario.settings.num_rounds
     for name in "123":
-        assert (by_entity[name][-1].kind, by_entity[name][-1].round) == ("round-ended", scene.settings.num_rounds)
+        assert (by_entity[name][-1].kind, by_entity[name][-1].round) == ("round-ended", scenario.settings.num_rounds)
 
 
-def test_other_held_out_samples_change_no_decision(scene):
+def test_other_held_out_samples_change_no_decision(scenario):
     """The reported set is read by nobody who decides: with another one, every event is the same."""
-    plain, _ = simulated(scene)
-    other = replace(scene, held_out=scene.held_out.take(np.arange(20)))
+    plain, _ = simulated(scenario)
+    other = replace(scenario, held_out=scenario.held_out.take(np.arange(20)))
     assert published(simulated(other)[0]) == published(plain)
 
 
@@ -166,16 +166,18 @@ class Forbidden:
     __len__ = __iter__ = __getattr__  # type: ignore[assignment]
 
 
-def test_no_gradient_comes_from_the_common_test_set(scene):
+def test_no_gradient_comes_from_the_common_test_set(scenario):
     """Training and distillation give the same bits when the common test set cannot be read at all."""
-    learner = make_learner(scene, 0, simulated_runtime(scene))
+    learner = make_learner(scenario, 0, simulated_runtime(scenario))
     blind: Learner = replace(learner, common=Forbidden())  # type: ignore[arg-type]
-    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
-    teacher = TeacherModel(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    weights, generator = initial_weights(scenario.architectures[0], 0), generator_state(0, 0)
+    teacher = TeacherModel(
+        architecture=scenario.architectures[0], weights=initial_weights(scenario.architectures[0], 1)
+    )
     guided = LocalPhase(loss="balanced-softmax", guidance=Guidance(augmented=False))
     augmented = LocalPhase(guidance=Guidance())
     for work, arguments in (
-        (train_locally, {"phase": scene.strategy.local_phase()}),
+        (train_locally, {"phase": scenario.strategy.local_phase()}),
         (train_locally, {"phase": guided, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
         (train_locally, {"phase": augmented, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
         (distil_locally, {"teacher": teacher}),
@@ -187,20 +189,20 @@ def test_no_gradient_comes_from_the_common_test_set(scene):
         assert dump(results[0].weights) == dump(results[1].weights)
 
 
-def test_what_an_entity_holds_has_no_held_out_sample(scene):
+def test_what_an_entity_holds_has_no_held_out_sample(scenario):
     """No decision path can reach the held-out test set: nothing that an entity is made of has a row of it."""
-    held_out = set(scene.held_out.rows.tolist())
-    for index in range(len(scene.private)):
-        learner = make_learner(scene, index, simulated_runtime(scene))
+    held_out = set(scenario.held_out.rows.tolist())
+    for index in range(len(scenario.private)):
+        learner = make_learner(scenario, index, simulated_runtime(scenario))
         for name in Learner.__slots__:
             value = getattr(learner, name)
             if isinstance(value, Samples):
                 assert value.part == "train" or not held_out & set(value.rows.tolist())
 
 
-def test_normalisation_is_of_the_training_part(scene):
-    train = scene.dataset.train.images().astype(np.float64) / 255
-    assert scene.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
+def test_normalisation_is_of_the_training_part(scenario):
+    train = scenario.dataset.train.images().astype(np.float64) / 255
+    assert scenario.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
 
 
 def kuber(*arguments: str, cwd: Path, cache: Path) -> dict:
@@ -246,14 +248,14 @@ class Scripted(Vanilla):
         return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy)
 
 
-def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, registry_url, vault_url, samples):
+def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path, registry_url, vault_url, samples):
     """One entity does all its rounds, then the other, which absorbs what it finds: in memory and over HTTP."""
     both = replace(
-        scene,
+        scenario,
         strategy=Scripted(),
-        private=(scene.private[3], scene.private[0]),
+        private=(scenario.private[3], scenario.private[0]),
         world=World(entities=(Conditions(speed=1e12), Conditions(speed=1.0))),
-        task=replace(scene.task, name=samples.token),  # of its own: other tests publish to the same registry
+        task=replace(scenario.task, name=samples.token),  # of its own: other tests publish to the same registry
     )
     simulation, in_memory = simulated(both)
     assert simulation.view.deliveries
@@ -290,11 +292,13 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scene, tmp_path, r
     assert "absorbed" in {kind for _, kind in kinds[1]}
 
 
-def test_a_graph_teaches_as_its_network_does(scene):
+def test_a_graph_teaches_as_its_network_does(scenario):
     """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
-    learner = make_learner(scene, 0, simulated_runtime(scene))
-    weights, generator = initial_weights(scene.architectures[0], 0), generator_state(0, 0)
-    plain = TeacherModel(architecture=scene.architectures[0], weights=initial_weights(scene.architectures[0], 1))
+    learner = make_learner(scenario, 0, simulated_runtime(scenario))
+    weights, generator = initial_weights(scenario.architectures[0], 0), generator_state(0, 0)
+    plain = TeacherModel(
+        architecture=scenario.architectures[0], weights=initial_weights(scenario.architectures[0], 1)
+    )
     graph = TeacherModel(
         architecture=Architecture(name="another's", arguments={}, manifest={}),
         weights={},

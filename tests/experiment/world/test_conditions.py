@@ -14,11 +14,12 @@ from kuber.domain.query import Query
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.comparison.compare import compare, make_plan
-from kuber.experiment.comparison.methods import SilentProgress, perform
+from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines import Engine, EngineConfig, InlineEngine, open_engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
-from kuber.experiment.scenario import Scenario, scenario
+from kuber.experiment.progress import SilentProgress
+from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.event_queue import BEGINNING
 from kuber.experiment.simulation.network import NetworkLink, SharedBandwidth
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
@@ -46,22 +47,22 @@ def made(cache: Path, **changes: Any) -> Scenario:
         "local_epochs": 1,
         "cache_dir": cache,
     }
-    return scenario(Settings(**told | changes))
+    return load_scenario(Settings(**told | changes))
 
 
 class Lived:
     """A simulation that is over, with its events and standings."""
 
-    def __init__(self, scene: Scenario, folder: Path, machine: Engine | None = None) -> None:
-        runtime = simulated_runtime(scene)
+    def __init__(self, scenario: Scenario, folder: Path, engine: Engine | None = None) -> None:
+        runtime = simulated_runtime(scenario)
         log = folder / FILE_NAME
-        machine = machine or InlineEngine()
-        ledger = MetricsRecorder(scene, machine, make_learners(scene, runtime))
+        engine = engine or InlineEngine()
+        recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
         self.simulation = Simulation(
-            scene, engine=machine, ledger=ledger, runtime=runtime, watcher=SilentProgress(), log=log
+            scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress(), log=log
         )
         self.simulation.run()
-        self.standings: list[RoundMetrics] = ledger.standings()
+        self.metrics: list[RoundMetrics] = recorder.metrics()
         self.events = read_events(log)
         self.log = log.read_bytes()
 
@@ -72,7 +73,7 @@ class Lived:
         return (event.time - BEGINNING).total_seconds()
 
     def rounds(self, entity: int) -> list[int]:
-        return [one.round for one in self.standings if one.entity == entity]
+        return [one.round for one in self.metrics if one.entity == entity]
 
     def records(self, entity: int) -> list[Any]:
         member = self.simulation.view.entities[str(entity)].id
@@ -87,20 +88,20 @@ def plain(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[Engine]:
-    with open_engine(2) as machine:
-        yield machine
+    with open_engine(2) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("world", PRESETS)
 def test_each_preset_is_the_same_on_any_number_of_workers(world, cache, tmp_path, two_workers):
-    scene = made(cache, world=world, num_entities=8)
+    scenario = made(cache, world=world, num_entities=8)
     (tmp_path / "some").mkdir()
-    alone, shared = Lived(scene, tmp_path), Lived(scene, tmp_path / "some", two_workers)
+    alone, shared = Lived(scenario, tmp_path), Lived(scenario, tmp_path / "some", two_workers)
     assert alone.log == shared.log
-    pairs = zip(alone.standings, shared.standings, strict=True)
+    pairs = zip(alone.metrics, shared.metrics, strict=True)
     assert all(one.evaluation == other.evaluation and one.time == other.time for one, other in pairs)
     everybody = set(range(8))
-    assert {one.entity for one in alone.standings if one.round == ROUNDS} == everybody
+    assert {one.entity for one in alone.metrics if one.round == ROUNDS} == everybody
     times = [event.time for event in alone.events]
     assert times == sorted(times)
     for entity in everybody:
@@ -109,9 +110,10 @@ def test_each_preset_is_the_same_on_any_number_of_workers(world, cache, tmp_path
 
 def test_a_crash_costs_what_was_done_since_the_checkpoint(cache, tmp_path, plain):
     middle = plain.at(plain.of(1, "trained")[1]) - 0.001  # of the second local phase
-    scene = made(cache)
+    scenario = made(cache)
     crashed = Lived(
-        replace(scene, world=scene.world.change(1, absences=(Absence(middle, middle + 5.0, crash=True),))), tmp_path
+        replace(scenario, world=scenario.world.change(1, absences=(Absence(middle, middle + 5.0, crash=True),))),
+        tmp_path,
     )
     kinds = [event.kind for event in crashed.of(1)]
     assert kinds.index("stopped") + 1 == kinds.index("resumed")
@@ -128,14 +130,14 @@ def test_a_crash_costs_what_was_done_since_the_checkpoint(cache, tmp_path, plain
 
 
 def test_a_crash_at_any_moment_publishes_and_ends_each_round_once(cache, tmp_path, plain):
-    scene = made(cache)
-    scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.01, up=1e6, down=1e6)))
-    usual = Lived(scene, tmp_path)
+    scenario = made(cache)
+    scenario = replace(scenario, world=scenario.world.change(2, link=Link(latency=0.01, up=1e6, down=1e6)))
+    usual = Lived(scenario, tmp_path)
     last = usual.at(usual.of(2)[-1])
     for step in range(8):
         time = last * (step + 0.5) / 8
-        world = scene.world.change(2, absences=(Absence(time, time + 0.5, crash=True),))
-        lived = Lived(replace(scene, world=world), tmp_path)
+        world = scenario.world.change(2, absences=(Absence(time, time + 0.5, crash=True),))
+        lived = Lived(replace(scenario, world=world), tmp_path)
         assert lived.rounds(2) == [1, 2, 3, 4]
         records = lived.records(2)
         # The initial checkpoint, perhaps, and one record a round.
@@ -147,31 +149,31 @@ def test_a_crash_at_any_moment_publishes_and_ends_each_round_once(cache, tmp_pat
 @pytest.mark.parametrize("end", [float("inf"), 60.0])
 def test_an_absence_in_the_last_call_of_a_round_leaves_log_and_ledger_at_one(end, cache, tmp_path):
     """While it tells the hub of its round, the round has not ended."""
-    scene = made(cache)
-    scene = replace(scene, world=scene.world.change(2, link=Link(latency=0.5)))
-    usual = Lived(scene, tmp_path)
+    scenario = made(cache)
+    scenario = replace(scenario, world=scenario.world.change(2, link=Link(latency=0.5)))
+    usual = Lived(scenario, tmp_path)
     reporting = usual.at(usual.of(2, "round-ended")[1]) - 0.25
-    lived = Lived(replace(scene, world=scene.world.change(2, absences=(Absence(reporting, end),))), tmp_path)
+    lived = Lived(replace(scenario, world=scenario.world.change(2, absences=(Absence(reporting, end),))), tmp_path)
     ended = lived.of(2, "round-ended")
     assert [event.round for event in ended] == lived.rounds(2) == ([1] if end > 60 else [1, 2, 3, 4])
-    times = [one.time for one in lived.standings if one.entity == 2]
+    times = [one.time for one in lived.metrics if one.entity == 2]
     assert times == pytest.approx([lived.at(event) for event in ended], abs=1e-5)
 
 
 def test_who_leaves_does_nothing_more(cache, tmp_path, plain):
-    scene = made(cache)
+    scenario = made(cache)
     time = plain.at(plain.of(3, "round-ended")[1]) + 0.001
-    lived = Lived(replace(scene, world=scene.world.change(3, absences=(Absence(time),))), tmp_path)
+    lived = Lived(replace(scenario, world=scenario.world.change(3, absences=(Absence(time),))), tmp_path)
     assert lived.rounds(3) == [1, 2]
     assert (lived.of(3)[-1].kind, lived.of(3)[-1].detail) == ("stopped", {"reason": "left"})
     assert lived.simulation.view.entities["3"].state == "stopped"
 
 
 def test_who_is_cut_off_trains_on_and_publishes_later(cache, tmp_path, plain):
-    scene = made(cache)
+    scenario = made(cache)
     start, end = (plain.at(event) for event in plain.of(0, "round-started")[1::2])
     cut = Interval(start + 0.001, end + 30.0)
-    lived = Lived(replace(scene, world=scene.world.change(0, cuts=(cut,))), tmp_path)
+    lived = Lived(replace(scenario, world=scenario.world.change(0, cuts=(cut,))), tmp_path)
     assert lived.of(0, "unreachable")
     queued, published = lived.of(0, "queued"), lived.of(0, "published")
     assert {event.detail["digest"] for event in queued} <= {event.detail["digest"] for event in published}
@@ -181,9 +183,9 @@ def test_who_is_cut_off_trains_on_and_publishes_later(cache, tmp_path, plain):
 
 
 def test_who_is_cut_off_from_the_start_joins_later_and_who_always_is_never(cache, tmp_path):
-    scene = made(cache)
-    world = scene.world.change(0, cuts=(Interval(0.0, 40.0),)).change(1, cuts=(Interval(0.0),))
-    lived = Lived(replace(scene, world=world), tmp_path)
+    scenario = made(cache)
+    world = scenario.world.change(0, cuts=(Interval(0.0, 40.0),)).change(1, cuts=(Interval(0.0),))
+    lived = Lived(replace(scenario, world=world), tmp_path)
     assert lived.at(lived.of(0, "joined")[0]) >= 40.0
     assert lived.rounds(0) == [1, 2, 3, 4]
     assert lived.of(1) == []
@@ -191,9 +193,9 @@ def test_who_is_cut_off_from_the_start_joins_later_and_who_always_is_never(cache
 
 
 def test_calls_and_bytes_take_their_time(cache, tmp_path):
-    scene = made(cache, strategy="exchange")
+    scenario = made(cache, strategy="exchange")
     for link, least in ((Link(latency=2.0), 2.0), (Link(up=SIZE / 5), 5.0)):
-        far = Lived(replace(scene, world=scene.world.change(2, link=link)), tmp_path)
+        far = Lived(replace(scenario, world=scenario.world.change(2, link=link)), tmp_path)
         trained, published = far.of(2, "evaluated")[0], far.of(2, "published")[0]
         assert far.at(published) - far.at(trained) >= least
         assert far.rounds(2) == [1, 2, 3, 4]
@@ -221,9 +223,9 @@ def test_a_call_without_weights_waits_for_nobody():
 
 
 def test_others_find_nothing_before_it_has_arrived(cache, tmp_path):
-    scene = made(cache)
+    scenario = made(cache)
     # A round takes a third of a second, and sending its model a fifth.
-    lived = Lived(replace(scene, world=scene.world.change(2, link=Link(up=5 * SIZE))), tmp_path)
+    lived = Lived(replace(scenario, world=scenario.world.change(2, link=Link(up=5 * SIZE))), tmp_path)
     arrived = {event.detail["knowledge"]: lived.at(event) for event in lived.of(2, "published")}
     pulls = [event for entity in (0, 1, 3) for event in lived.of(entity, "pulled")]
     assert any(event.detail["knowledge"] in arrived for event in pulls)
@@ -231,8 +233,8 @@ def test_others_find_nothing_before_it_has_arrived(cache, tmp_path):
 
 
 def test_the_hub_serves_a_crowd_one_after_the_other(cache, tmp_path, plain):
-    scene = made(cache)
-    narrow = Lived(replace(scene, world=replace(scene.world, bandwidth=2e4)), tmp_path)
+    scenario = made(cache)
+    narrow = Lived(replace(scenario, world=replace(scenario.world, bandwidth=2e4)), tmp_path)
     moved = sum(entity.bytes_up + entity.bytes_down for entity in narrow.simulation.view.entities.values())
     assert narrow.at(narrow.events[-1]) >= moved / 2e4
     assert narrow.at(narrow.events[-1]) > plain.at(plain.events[-1])
@@ -240,8 +242,8 @@ def test_the_hub_serves_a_crowd_one_after_the_other(cache, tmp_path, plain):
 
 @pytest.mark.parametrize("poison", ["claims", "noise"])
 def test_models_under_false_claims_are_refused(poison, cache, tmp_path):
-    scene = made(cache)
-    lived = Lived(replace(scene, world=scene.world.change(1, poison=poison)), tmp_path)
+    scenario = made(cache)
+    lived = Lived(replace(scenario, world=scenario.world.change(1, poison=poison)), tmp_path)
     records = [record for record in lived.records(1) if record.round]
     assert len(records) == ROUNDS
     rejected = {event.detail["knowledge"] for entity in (0, 2, 3) for event in lived.of(entity, "rejected")}
@@ -254,7 +256,7 @@ def test_models_under_false_claims_are_refused(poison, cache, tmp_path):
     assert bold
     assert not [one for one in kept if bold & set(one.teachers)]
     # Its own model is sound: it trains on, and what it says of that is true.
-    assert max(one.evaluation.accuracy for one in lived.standings if one.entity == 1) > 0.3
+    assert max(one.evaluation.accuracy for one in lived.metrics if one.entity == 1) > 0.3
 
 
 def test_turned_labels_are_trained_on(cache):
@@ -267,13 +269,13 @@ def test_turned_labels_are_trained_on(cache):
 
 
 def test_a_straggler_holds_up_who_moves_in_step_and_nobody_else(cache, tmp_path, plain):
-    scene = made(cache)
-    slow = replace(scene, world=scene.world.change(0, speed=scene.world.entities[0].speed / 10))
+    scenario = made(cache)
+    slow = replace(scenario, world=scenario.world.change(0, speed=scenario.world.entities[0].speed / 10))
     lived = Lived(slow, tmp_path)
     for entity in (1, 2, 3):
         assert lived.at(lived.of(entity)[-1]) == pytest.approx(plain.at(plain.of(entity)[-1]), rel=0.2)
-    with open_engine(0) as machine:
-        ends = [perform("fedavg", one, engine=machine).standings[-1].time for one in (scene, slow)]
+    with open_engine(0) as engine:
+        ends = [perform("fedavg", one, engine=engine).metrics[-1].time for one in (scenario, slow)]
     assert ends[1] == pytest.approx(10 * ends[0])
 
 
@@ -287,9 +289,9 @@ class Nobody:
 def test_a_comparison_with_a_method_in_step_is_refused_before_anything_is_played(cache, tmp_path):
     plan = make_plan(made(cache, world="churn").settings, ["kuber", "fedavg"], [0])
     with pytest.raises(SettingsError, match="moves all entities in step"):
-        compare(plan, tmp_path, machinery=EngineConfig(kind="inline"), audience=Nobody(), say=lambda _: None)
+        compare(plan, tmp_path, engine_config=EngineConfig(kind="inline"), progress=Nobody(), echo=lambda _: None)
 
 
 def test_methods_in_step_are_not_for_who_comes_and_goes(cache):
-    with open_engine(0) as machine, pytest.raises(SettingsError, match="moves all entities in step"):
-        perform("fedavg", made(cache, world="churn"), engine=machine)
+    with open_engine(0) as engine, pytest.raises(SettingsError, match="moves all entities in step"):
+        perform("fedavg", made(cache, world="churn"), engine=engine)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kuber.errors import SettingsError
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.experiment.world.conditions import USUAL, Absence, Interval, Link, World
 from kuber.experiment.world.config import PRESETS, check_real, draw, memberships, read_world
 from kuber.settings import Settings
@@ -31,7 +31,7 @@ def drawn(named: str | None, *, count: int = 8, seed: int = 0, round: float = 2.
 
 def test_without_a_world_everybody_is_there_all_the_time():
     world = drawn(None)
-    assert all(one.steady and one.link == Link() and one.group == USUAL for one in world.entities)
+    assert all(one.always_available and one.link == Link() and one.group == USUAL for one in world.entities)
     assert world.bandwidth == inf
 
 
@@ -147,7 +147,7 @@ def test_a_world_that_does_not_fit_its_entities_is_one_sentence(text, words, wri
 @pytest.mark.parametrize("named", ["straglers", "worlds/none.toml"])
 def test_a_world_that_is_not_there_is_found_before_the_data_are_loaded(named):
     with pytest.raises(SettingsError, match=r"no world 'straglers'; choose from stragglers|cannot be read"):
-        scenario(Settings(world=named, dataset="nowhere.npz"))
+        load_scenario(Settings(world=named, dataset="nowhere.npz"))
 
 
 def test_a_world_is_refused_where_time_is_real():
@@ -164,13 +164,13 @@ def test_an_entity_without_enough_data_is_refused(write, tmp_path):
         world=write("[groups.poor]\nentities = [1]\nsamples = 0.001"),
     )
     with pytest.raises(SettingsError, match=r"entity 1 has \d samples, and needs at least 32"):
-        scenario(settings)
+        load_scenario(settings)
 
 
 def test_an_entity_may_have_less_of_its_data(write, tmp_path):
     told = {"dataset": "digits", "batch_size": 16, "cache_dir": tmp_path, "partition": "iid"}
-    whole = scenario(Settings(**told))
-    part = scenario(Settings(**told, world=write("[groups.poor]\nentities = [1]\nsamples = 0.5")))
+    whole = load_scenario(Settings(**told))
+    part = load_scenario(Settings(**told, world=write("[groups.poor]\nentities = [1]\nsamples = 0.5")))
     assert len(part.private[1]) == round(len(whole.private[1]) / 2)
     assert set(part.private[1].rows) < set(whole.private[1].rows)
     assert len(part.private[0]) == len(whole.private[0])

@@ -139,7 +139,7 @@ class EntityPage:
             if state == self._drawn and not anew:
                 return
             self._drawn = state
-            alone = CurveSelection(drawn_out={one.id: one.name}, few=True)
+            alone = CurveSelection(highlighted={one.id: one.name}, few=True)
             told = accuracy_chart(_only(one), alone, self.visit.palette)
             correct, total = one.correct, one.total
         _redraw(self._curve, told if one.curve else None)

@@ -60,7 +60,7 @@ class Overview:
         self._arguments = arguments
         asked = arguments.query_parameters
         self.text = asked.get("q", "")
-        self.drawn_out = asked.get("entity", "")
+        self.highlighted = asked.get("entity", "")
         self.sort: Sort = next((one for one in SORTS if one == asked.get("sort")), "entity")
         self.descending = asked.get("down") == "1"
         self.number = number(asked.get("page", ""), 1)
@@ -80,7 +80,7 @@ class Overview:
                 "p", "On the common test set, or on each entity's own validation samples, as the entities told it."
             ).classes("k-soft")
             with Element("div").classes("k-tools"):
-                self._out = SelectField("Draw out", {"": "nobody more"}, self.drawn_out, self._draw_out)
+                self._out = SelectField("Draw out", {"": "nobody more"}, self.highlighted, self._draw_out)
             self.place = Element("div").classes("k-chart")
         with section("Entities"):
             with Element("div").classes("k-tools"):
@@ -125,7 +125,7 @@ class Overview:
         """Draw the picture anew."""
         self.place.clear()
         with self.visit.site.feed.reading() as view, self.place:
-            self._crowd = select_curves(view, self.drawn_out or None)
+            self._crowd = select_curves(view, self.highlighted or None)
             options = accuracy_chart(view, self._crowd, self.visit.palette)
             self.chart = ui.echart(options, on_point_click=self._open)
             self._lines = _states(view)
@@ -135,7 +135,7 @@ class Overview:
         states = _states(view)
         if states == self._lines:
             return
-        shown = select_curves(view, self.drawn_out or None)
+        shown = select_curves(view, self.highlighted or None)
         if self._crowd is None or shown.few is not self._crowd.few:
             self.draw_chart()
             return
@@ -177,7 +177,7 @@ class Overview:
         self._again()
 
     def _draw_out(self, id: str) -> None:
-        self.drawn_out = id
+        self.highlighted = id
         self._again()
         if self.chart is not None:
             self.draw_chart()
@@ -185,7 +185,7 @@ class Overview:
     def _again(self) -> None:
         query = {
             "q": self.text,
-            "entity": self.drawn_out,
+            "entity": self.highlighted,
             "sort": self.sort if self.sort != "entity" else "",
             "down": "1" if self.descending else "",
             "page": str(self.number) if self.number > 1 else "",

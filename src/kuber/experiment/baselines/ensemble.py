@@ -1,7 +1,7 @@
 """The oracle: every entity trains alone, and the mean logits of all their models answer."""
 
 from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
-from kuber.experiment.metrics import Account
+from kuber.experiment.metrics import Cost
 from kuber.learning.weights import dump
 
 
@@ -13,5 +13,5 @@ def ensemble(parties: SynchronousEntities) -> Rounds:
         if round == parties.rounds:
             sizes = [len(dump(model)) for model in models]
             for entity, size in enumerate(sizes):
-                parties.spend(entity, Account(bytes_up=size, bytes_down=sum(sizes) - size))
+                parties.spend(entity, Cost(bytes_up=size, bytes_down=sum(sizes) - size))
         parties.end_round(round, [models] * len(models))

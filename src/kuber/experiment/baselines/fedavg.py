@@ -2,7 +2,7 @@
 
 from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.synchronous import PLAIN, Rounds, SynchronousEntities
-from kuber.experiment.metrics import Account
+from kuber.experiment.metrics import Cost
 from kuber.learning.merging import average
 from kuber.learning.weights import dump
 
@@ -15,5 +15,5 @@ def fedavg(parties: SynchronousEntities, phase: LocalPhase = PLAIN) -> Rounds:
         shared = average(models, parties.sizes)
         size = len(dump(shared))  # files of the same tensors are equally long
         for entity in range(len(models)):
-            parties.spend(entity, Account(bytes_up=size, bytes_down=size))
+            parties.spend(entity, Cost(bytes_up=size, bytes_down=size))
         parties.end_round(round, [[shared]] * len(models))

@@ -13,7 +13,7 @@ from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
-from kuber.experiment.metrics import Account
+from kuber.experiment.metrics import Cost
 from kuber.learning.evaluation import logits
 from kuber.learning.training import train
 from kuber.learning.weights import Weights, weights_of
@@ -36,7 +36,7 @@ def fedmd(parties: SynchronousEntities) -> Rounds:
         ]
         consensus = torch.stack(spoken).mean(0)
         for entity in range(len(models)):
-            parties.spend(entity, Account(samples_forward=len(public), bytes_up=size, bytes_down=size))
+            parties.spend(entity, Cost(samples_forward=len(public), bytes_up=size, bytes_down=size))
         places = zip(parties.learners, models, parties.generators, strict=True)
         models = yield from parties.learn([approaching(*place, public, consensus) for place in places])
         models = yield from parties.train(models)

@@ -7,4 +7,4 @@ from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
 
 def fedprox(parties: SynchronousEntities) -> Rounds:
     """FedAvg whose local phases are held back by mu/2 times the squared distance to the shared model."""
-    return fedavg(parties, LocalPhase(proximal=parties.scene.settings.fedprox_mu))
+    return fedavg(parties, LocalPhase(proximal=parties.scenario.settings.fedprox_mu))

@@ -12,7 +12,7 @@ from kuber.entity.work.steps import TrainingResult, Work, training
 from kuber.errors import SettingsError
 from kuber.experiment.engines import Engine
 from kuber.experiment.entity_factory import generator_state, make_learners
-from kuber.experiment.metrics import Account, MetricsRecorder
+from kuber.experiment.metrics import Cost, MetricsRecorder
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime
@@ -23,14 +23,14 @@ PLAIN = LocalPhase()
 Rounds = Generator[list[Work], list[Any], None]  # yields work that may be done at once; is sent the results
 
 
-def check_in_step(scene: Scenario) -> None:
+def check_in_step(scenario: Scenario) -> None:
     """SettingsError unless all entities can be moved in step.
 
     What is averaged must be of one architecture, and all of them there, in reach and sound all the time.
     """
-    if len(set(scene.settings.architectures)) > 1:
+    if len(set(scenario.settings.architectures)) > 1:
         raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
-    if not all(one.steady for one in scene.world.entities):
+    if not all(one.always_available for one in scenario.world.entities):
         raise SettingsError(
             "This method moves all entities in step, and in this world some come and go, are cut off or publish what "
             "is unsound; choose another world, or leave the method out."
@@ -40,21 +40,21 @@ def check_in_step(scene: Scenario) -> None:
 class SynchronousEntities:
     """Every entity of a scenario, moved in step."""
 
-    def __init__(self, scene: Scenario, runtime: Runtime, ledger: MetricsRecorder) -> None:
+    def __init__(self, scenario: Scenario, runtime: Runtime, recorder: MetricsRecorder) -> None:
         """Raises as `check_in_step`."""
-        check_in_step(scene)
-        settings = scene.settings
-        self.scene = scene
-        self.learners = make_learners(scene, runtime)
+        check_in_step(scenario)
+        settings = scenario.settings
+        self.scenario = scenario
+        self.learners = make_learners(scenario, runtime)
         self.rounds = settings.num_rounds
-        self.initial = initial_weights(scene.architectures[0], settings.seed)
-        self.public = scene.public
+        self.initial = initial_weights(scenario.architectures[0], settings.seed)
+        self.public = scenario.public
         self.sizes = [len(learner.private) for learner in self.learners]
-        self._ledger = ledger
-        self.generators = [generator_state(settings.seed, index) for index in range(len(scene.private))]
-        self._accounts = [Account()] * len(self.learners)
-        self._told = list(self._accounts)  # at the end of the round before
-        self._world = scene.world
+        self._recorder = recorder
+        self.generators = [generator_state(settings.seed, index) for index in range(len(scenario.private))]
+        self._costs = [Cost()] * len(self.learners)
+        self._told = list(self._costs)  # at the end of the round before
+        self._world = scenario.world
         self._time = 0.0  # virtual seconds
 
     def train(
@@ -72,12 +72,12 @@ class SynchronousEntities:
         learnt: list[TrainingResult] = yield works
         self.generators = [one.generator for one in learnt]
         for index, one in enumerate(learnt):
-            self.spend(index, Account(samples_trained=one.samples, seconds=one.seconds))
+            self.spend(index, Cost(samples_trained=one.samples, seconds=one.seconds))
         return [one.weights for one in learnt]
 
-    def spend(self, entity: int, cost: Account) -> None:
+    def spend(self, entity: int, cost: Cost) -> None:
         """Charge an entity."""
-        self._accounts[entity] += cost
+        self._costs[entity] += cost
 
     def compute(self, works: Sequence[Work]) -> None:
         """Let the time go by until the slowest is done; work on the data of all is done by the quickest."""
@@ -93,15 +93,15 @@ class SynchronousEntities:
         """
         self._time += self._transfer()
         for index, model in enumerate(models):
-            self._ledger.end_round(index, round, model, self._accounts[index], time=self._time)
+            self._recorder.end_round(index, round, model, self._costs[index], time=self._time)
 
     def _transfer(self) -> float:
         """The seconds that the messages of this round take; one each way."""
         moved = [
             (now.bytes_up - before.bytes_up, now.bytes_down - before.bytes_down)
-            for now, before in zip(self._accounts, self._told, strict=True)
+            for now, before in zip(self._costs, self._told, strict=True)
         ]
-        self._told = list(self._accounts)
+        self._told = list(self._costs)
         links = [one.link for one in self._world.entities]
         own = [up / link.up + down / link.down for (up, down), link in zip(moved, links, strict=True)]
         all_of_it = sum(up + down for up, down in moved) / self._world.bandwidth

@@ -3,24 +3,24 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
+from kuber.data.datasets import Echo
 from kuber.entity.strategy_loader import strategy_names
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import check_in_step
 from kuber.experiment.comparison.methods import BASELINES, perform
 from kuber.experiment.comparison.statistics import flat, row, summaries
-from kuber.experiment.engines import Engine, EngineConfig
-from kuber.experiment.engines import open_engine as running_engine
+from kuber.experiment.engines import Engine, EngineConfig, open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
 from kuber.experiment.run_folder import new_folder, settings_of, within_dataset
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.files import write_atomically
 from kuber.settings import Settings
 from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, ResultRow, parsed
@@ -30,7 +30,8 @@ PLOT_FILE = "comparison.png"
 REPORT_FILE = "report.html"
 MEMO_FOLDER = "work"
 TASKS_FOLDER = "tasks"
-LEVEL = 1.01  # a method with more than so many times the compute of `local` is shown against a longer `local` too
+COMPUTE_MARGIN = 1.01  # a method that costs more than this times `local` is also compared with a longer `local`
+
 _IN_FLIGHT = 2  # tasks more than workers: while one waits for its slowest entity, others have work
 
 
@@ -80,13 +81,11 @@ def make_plan(settings: Settings, strategies: Sequence[str], seeds: Sequence[int
     return Plan(settings=settings, strategies=tuple(dict.fromkeys([FLOOR, *strategies])), seeds=tuple(seeds))
 
 
-def open_comparison(
-    plan: Plan | None, resume: Path | None, *, say: Callable[[str], None] = lambda _: None
-) -> tuple[Path, Plan]:
+def open_comparison(plan: Plan | None, resume: Path | None, *, echo: Echo = lambda _: None) -> tuple[Path, Plan]:
     """Return the folder and the plan of a new comparison, or of the earlier comparison to resume."""
     if resume is None:
         assert plan is not None
-        plan = replace(plan, settings=within_dataset(plan.settings, say))
+        plan = replace(plan, settings=within_dataset(plan.settings, echo))
         folder = new_folder(plan.settings, "compare")
         told = {"strategies": plan.strategies, "seeds": plan.seeds}
         write_atomically(folder / PLAN_FILE, f"{json.dumps(told)}\n".encode(), durable=False)
@@ -100,7 +99,12 @@ def open_comparison(
 
 
 def compare(
-    plan: Plan, folder: Path, *, machinery: EngineConfig, audience: ComparisonProgress, say: Callable[[str], None]
+    plan: Plan,
+    folder: Path,
+    *,
+    engine_config: EngineConfig,
+    progress: ComparisonProgress,
+    echo: Echo,
 ) -> ComparisonResult:
     """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
 
@@ -114,18 +118,18 @@ def compare(
         for seed in plan.seeds
         for name in plan.strategies
     ]
-    with running_engine(machinery) as machine:  # before data are loaded: it can be refused
-        scene = scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, say=say)
+    with open_engine(engine_config) as engine:  # before data are loaded: it can be refused
+        scenario = load_scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, echo=echo)
         if not BASELINES.keys().isdisjoint(plan.strategies):
-            check_in_step(scene)  # before anything is played
-        memo = ResultCache(machine, folder / MEMO_FOLDER)
-        stage = _Stage(plan, folder, memo, audience, machinery.at_a_time)
+            check_in_step(scenario)  # before anything is played
+        memo = ResultCache(engine, folder / MEMO_FOLDER)
+        stage = _Stage(plan, folder, memo, progress, engine_config.parallelism)
         rows = stage.play(tasks)
         rows += stage.play(_longer(rows, rounds))
     names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))
     rows.sort(key=lambda one: (names.index(one.strategy), one.seed))
     done = ComparisonResult(
-        settings=scene.settings.model_copy(update={"seed": plan.settings.seed}).model_dump(mode="json"),
+        settings=scenario.settings.model_copy(update={"seed": plan.settings.seed}).model_dump(mode="json"),
         strategies=plan.strategies,
         seeds=plan.seeds,
         rounds=rounds,
@@ -148,12 +152,12 @@ class _Stage:
     plan: Plan
     folder: Path
     engine: Engine
-    audience: ComparisonProgress
+    progress: ComparisonProgress
     workers: int
 
     def play(self, tasks: Sequence[ComparisonTask]) -> list[ResultRow]:
         """The row of every task; those that an earlier session ended are read from their files."""
-        self.audience.on_tasks(tasks, self.plan.settings.num_entities)
+        self.progress.on_tasks(tasks, self.plan.settings.num_entities)
         # `central` has one work step after another: begun last, it would leave the other workers idle.
         seeds = self.plan.seeds
         ordered = sorted(tasks, key=lambda task: (seeds.index(task.seed), task.method != "central"))
@@ -177,17 +181,17 @@ class _Stage:
             found = self._perform(task)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, f"{json.dumps(asdict(found))}\n".encode(), durable=False)
-        self.audience.on_row(task, found)
+        self.progress.on_row(task, found)
         return found
 
     def _perform(self, task: ComparisonTask) -> ResultRow:
         changes: dict[str, Any] = {"seed": task.seed, "num_rounds": task.rounds}
         if task.method not in BASELINES:
             changes["strategy"] = task.method
-        scene = scenario(self.plan.settings.model_copy(update=changes))
-        done = perform(task.method, scene, engine=self.engine, on_round=lambda: self.audience.on_round(task))
-        counts = [scene.class_counts(index) for index in range(len(scene.private))]
-        return row(task.label, task.seed, done.standings, done.deliveries, counts)
+        scenario = load_scenario(self.plan.settings.model_copy(update=changes))
+        done = perform(task.method, scenario, engine=self.engine, on_round=lambda: self.progress.on_round(task))
+        counts = [scenario.class_counts(index) for index in range(len(scenario.private))]
+        return row(task.label, task.seed, done.metrics, done.deliveries, counts)
 
 
 def _longer(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
@@ -204,7 +208,7 @@ def _longer(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
             rounds=ceil(rounds * one.compute / floor[one.seed] - 1e-9),
         )
         for one in rows
-        if one.compute > LEVEL * floor[one.seed]
+        if one.compute > COMPUTE_MARGIN * floor[one.seed]
     ]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kuber.domain.event import Event
 from kuber.experiment.baselines.central import central
 from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
@@ -13,6 +12,7 @@ from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities, 
 from kuber.experiment.engines import Engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
+from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.views import DeliveryView
@@ -30,31 +30,23 @@ BASELINES: dict[str, Callable[[SynchronousEntities], Rounds]] = {
 class Performance:
     """What a method did on one scenario."""
 
-    standings: list[RoundMetrics]  # every entity at the end of every round
+    metrics: list[RoundMetrics]  # every entity at the end of every round
     deliveries: list[DeliveryView]
 
 
 def perform(
-    method: str, scene: Scenario, *, engine: Engine, on_round: Callable[[], None] = lambda: None
+    method: str, scenario: Scenario, *, engine: Engine, on_round: Callable[[], None] = lambda: None
 ) -> Performance:
     """Play a method to the end; `on_round` is told each time an entity ends a round.
 
     Raises SettingsError when the scenario lacks what the method needs.
     """
-    runtime = simulated_runtime(scene)
-    ledger = MetricsRecorder(scene, engine, make_learners(scene, runtime), on_round)
+    runtime = simulated_runtime(scenario)
+    recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime), on_round)
     if method in BASELINES:
-        parties = SynchronousEntities(scene, runtime, ledger)
+        parties = SynchronousEntities(scenario, runtime, recorder)
         conduct(BASELINES[method](parties), parties, engine)
-        return Performance(standings=ledger.standings(), deliveries=[])
-    simulation = Simulation(scene, engine=engine, ledger=ledger, runtime=runtime, watcher=SilentProgress())
+        return Performance(metrics=recorder.metrics(), deliveries=[])
+    simulation = Simulation(scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress())
     simulation.run()
-    return Performance(standings=ledger.standings(), deliveries=simulation.view.deliveries)
-
-
-class SilentProgress:
-    """A `Watcher` that nobody looks at."""
-
-    def on_event(self, event: Event) -> None: ...
-
-    def on_progress(self, entity: str, fraction: float) -> None: ...
+    return Performance(metrics=recorder.metrics(), deliveries=simulation.view.deliveries)

@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from kuber.experiment.metrics import Account, RoundMetrics
+from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views import FLOOR, DeliveryView, Difference, Point, ResultRow, Spread, Summary
 
 ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent there
@@ -23,19 +23,19 @@ _NORMAL = 1.960
 def row(
     strategy: str,
     seed: int,
-    standings: Sequence[RoundMetrics],
+    metrics: Sequence[RoundMetrics],
     deliveries: Sequence[DeliveryView],
     class_counts: Sequence[Sequence[int]],
 ) -> ResultRow:
     """The figures of one method on one seed; `class_counts` of each entity's private samples."""
-    last = max(standing.round for standing in standings)
-    final = list({standing.entity: standing for standing in standings}.values())  # of who left: where it had come to
-    final.sort(key=lambda standing: standing.entity)
-    by_entity = {standing.entity: standing.evaluation.accuracy for standing in final}
-    counts = [class_counts[standing.entity] for standing in final]
-    recalls = [standing.evaluation.recalls for standing in final]
+    last = max(entry.round for entry in metrics)
+    final = list({entry.entity: entry for entry in metrics}.values())  # of who left: where it had come to
+    final.sort(key=lambda entry: entry.entity)
+    by_entity = {entry.entity: entry.evaluation.accuracy for entry in final}
+    counts = [class_counts[entry.entity] for entry in final]
+    recalls = [entry.evaluation.recalls for entry in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
-    total = sum((standing.account for standing in final), Account())
+    total = sum((entry.cost for entry in final), Cost())
     return ResultRow(
         strategy=strategy,
         seed=seed,
@@ -53,7 +53,7 @@ def row(
         deliveries=len(deliveries),
         deliveries_hurt=sum(delivery.kept and delivery.after < delivery.before for delivery in deliveries),
         accuracies=tuple(by_entity.get(entity) for entity in range(len(class_counts))),
-        curve=tuple(_point(number, standings) for number in range(1, last + 1)),
+        curve=tuple(_point(number, metrics) for number in range(1, last + 1)),
     )
 
 
@@ -129,12 +129,12 @@ def flat(one: ResultRow) -> dict[str, Any]:
     return {name: value for name, value in asdict(one).items() if name not in ("accuracies", "curve")}
 
 
-def _point(number: int, standings: Sequence[RoundMetrics]) -> Point:
-    these = [standing for standing in standings if standing.round == number]
-    total = sum((standing.account for standing in these), Account())
+def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:
+    these = [entry for entry in metrics if entry.round == number]
+    total = sum((entry.cost for entry in these), Cost())
     return Point(
         round=number,
-        accuracy=fmean(standing.evaluation.accuracy for standing in these),
+        accuracy=fmean(entry.evaluation.accuracy for entry in these),
         compute=total.compute,
         bytes=total.bytes_up + total.bytes_down,
     )

@@ -16,5 +16,5 @@ class Engine(Protocol):
         ...
 
 
-def unheard(share: float) -> None:
+def ignore_progress(share: float) -> None:
     """Takes a report of progress that nobody reads."""

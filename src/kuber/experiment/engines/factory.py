@@ -27,7 +27,7 @@ class EngineConfig:
     gpus_per_worker: float = 0.0
 
     @property
-    def at_a_time(self) -> int:
+    def parallelism(self) -> int:
         """About how many steps are computed at once."""
         return 0 if self.kind == "inline" else self.workers or available_cores()
 

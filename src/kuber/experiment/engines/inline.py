@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kuber.entity.work.steps import Work
-from kuber.experiment.engines.base import THREADS, unheard
+from kuber.experiment.engines.base import THREADS, ignore_progress
 
 
 class InlineEngine:
@@ -17,7 +17,7 @@ class InlineEngine:
         threads = torch.get_num_threads()
         torch.set_num_threads(THREADS)
         try:
-            future.set_result(work.do(unheard))
+            future.set_result(work.do(ignore_progress))
         except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
             future.set_exception(error)
         finally:

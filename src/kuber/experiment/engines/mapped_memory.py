@@ -27,7 +27,7 @@ Bytes = NDArray[np.uint8]
 
 ALIGNMENT = 64  # of each tensor: a line of the processor's cache
 EXTENT = 1 << 30  # mapped at a time; addresses cost nothing
-SIGHT = 64 << 20  # so many bytes are looked at before our pages are given back to the cache
+RELEASE_AFTER_BYTES = 64 << 20  # so many bytes are looked at before our pages are given back to the cache
 _MOST_PARTS = 512  # of one write; systems allow 1,024
 
 
@@ -39,14 +39,14 @@ class Block(NamedTuple):
 
 
 class MappedMemory:
-    """A file in blocks. This side only reads and maps it; a `Writer` hands out blocks too."""
+    """A file in blocks. This side only reads and maps it; a `MappedMemoryWriter` hands out blocks too."""
 
     def __init__(self, descriptor: int, free: Callable[[Block], None]) -> None:
         """`free` hears of every block whose view is gone, in whatever thread that happens; the descriptor is ours."""
         self.descriptor = descriptor
         self._free = free
         self._extents: dict[int, mmap.mmap] = {}
-        self._looked_at = 0
+        self._read_bytes = 0
         self._lock = Lock()
         weakref.finalize(self, os.close, descriptor)
 
@@ -73,20 +73,20 @@ class MappedMemory:
                 _Extents.add(np.frombuffer(found, np.uint8, 1).ctypes.data, self, number)
             return self._extents[number]
 
-    def looked_at(self, size: int) -> None:
+    def note_read(self, size: int) -> None:
         """Say that so many mapped bytes were read: now and then their pages leave this process, not the cache."""
         with self._lock:
-            self._looked_at += size
-            if self._looked_at < SIGHT or not hasattr(mmap, "MADV_DONTNEED"):
+            self._read_bytes += size
+            if self._read_bytes < RELEASE_AFTER_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
                 return
-            self._looked_at = 0
+            self._read_bytes = 0
             for extent in self._extents.values():
                 extent.madvise(mmap.MADV_DONTNEED)
         # Copies of weights, too, leave holes between what stays: a thousand models' worth of them, if left alone.
         give_back_freed_memory()
 
 
-class Writer(MappedMemory):
+class MappedMemoryWriter(MappedMemory):
     """An arena whose blocks are handed out here."""
 
     def __init__(self) -> None:
@@ -125,13 +125,13 @@ class Writer(MappedMemory):
 
     def keep(self, weights: Weights) -> Weights:
         """The same weights, in mapped memory."""
-        arrays = {name: raw(tensor) for name, tensor in weights.items()}
-        if all(located(array) is not None for array in arrays.values()):
+        arrays = {name: as_bytes(tensor) for name, tensor in weights.items()}
+        if all(find_block(array) is not None for array in arrays.values()):
             return weights
         block, places = self.write([array.data for array in arrays.values()])
         view = self.view(block)
         return {
-            name: shaped(view[place.offset - block.offset :][: place.size], tensor.dtype, tuple(tensor.shape))
+            name: as_tensor(view[place.offset - block.offset :][: place.size], tensor.dtype, tuple(tensor.shape))
             for (name, tensor), place in zip(weights.items(), places, strict=True)
         }
 
@@ -183,14 +183,14 @@ class _Extents:
     _lock = Lock()
 
     @classmethod
-    def add(cls, base: int, arena: MappedMemory, number: int) -> None:
+    def add(cls, base: int, memory: MappedMemory, number: int) -> None:
         with cls._lock:
             known = [
                 (at, whose)
                 for at, whose in zip(cls._bases, cls._arenas, strict=True)
                 if whose[0]() is not None and at != base
             ]
-            known = sorted([*known, (base, (weakref.ref(arena), number))], key=lambda one: one[0])
+            known = sorted([*known, (base, (weakref.ref(memory), number))], key=lambda one: one[0])
             cls._bases, cls._arenas = tuple(at for at, _ in known), tuple(whose for _, whose in known)
 
     @classmethod
@@ -200,24 +200,24 @@ class _Extents:
             if at < 0 or address - cls._bases[at] >= EXTENT:
                 return None
             found, number = cls._arenas[at]
-            arena = found()
-            return None if arena is None else (arena, number * EXTENT + address - cls._bases[at])
+            memory = found()
+            return None if memory is None else (memory, number * EXTENT + address - cls._bases[at])
 
 
-def located(array: Bytes) -> tuple[MappedMemory, Block] | None:
+def find_block(array: Bytes) -> tuple[MappedMemory, Block] | None:
     """Where these bytes lie, if that is in an arena."""
     found = _Extents.find(array.ctypes.data)
     return None if found is None else (found[0], Block(found[1], array.nbytes))
 
 
-def raw(tensor: Tensor) -> Bytes:
+def as_bytes(tensor: Tensor) -> Bytes:
     """The bytes of a tensor on the CPU; not copied where they lie in order."""
     flat = tensor.detach().contiguous().reshape(-1)
     array: Bytes = flat.view(torch.uint8).numpy()
     return array
 
 
-def shaped(array: Bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def as_tensor(array: Bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """The tensor whose bytes these are; it shares their memory where that can be written to."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype).reshape(shape)
 

@@ -23,9 +23,16 @@ import torch
 from kuber.entity.work.steps import Work
 from kuber.errors import TrainingError
 from kuber.experiment.engines.fork_server import CONTEXT, warm_up
-from kuber.experiment.engines.mapped_memory import Block, Bytes, MappedMemory, Writer, located
+from kuber.experiment.engines.mapped_memory import Block, Bytes, MappedMemory, MappedMemoryWriter, find_block
 from kuber.experiment.engines.process_worker import MappedSpan, Order, WorkerReply, serve
-from kuber.experiment.engines.serialization import MESSAGE, LearnerCache, LearnerPacker, PayloadPart, pack, unpack
+from kuber.experiment.engines.serialization import (
+    MAX_MESSAGE_BYTES,
+    LearnerCache,
+    LearnerPacker,
+    PayloadPart,
+    pack,
+    unpack,
+)
 
 QUICK = 0.01  # seconds; a worker whose last step took less gets the next one before it has answered
 STOP_SECONDS = 5.0
@@ -36,7 +43,7 @@ class ProcessPool:
 
     def __init__(self, workers: int) -> None:
         warm_up()
-        self._arena = Writer()
+        self._memory = MappedMemoryWriter()
         self._sent: dict[int, _Sent] = {}  # id of a tensor -> where it lies
         self._learners = LearnerCache()
         self._lock = threading.RLock()
@@ -124,7 +131,7 @@ class ProcessPool:
     def _send(self, task: "_Task", worker: "_Worker") -> None:
         try:
             message, parts = pack(task.work, LearnerPacker, self._learners)
-            if len(message) > MESSAGE:
+            if len(message) > MAX_MESSAGE_BYTES:
                 parts.append(PayloadPart(np.frombuffer(message, np.uint8), None))
                 message = b""
             spans = self._spans(parts, task, worker)
@@ -143,25 +150,25 @@ class ProcessPool:
         places: list[tuple[MappedMemory, Block] | None] = [self._place(part, task) for part in parts]
         fresh = [number for number, place in enumerate(places) if place is None]
         if fresh:
-            block, pieces = self._arena.write([parts[number].array.data for number in fresh])
-            held = self._arena.view(block)
+            block, pieces = self._memory.write([parts[number].array.data for number in fresh])
+            held = self._memory.view(block)
             task.held.append(held)
             for number, piece in zip(fresh, pieces, strict=True):
-                places[number] = self._arena, piece
+                places[number] = self._memory, piece
                 tensor = parts[number].tensor
                 if tensor is not None and not tensor.is_inference():
                     self._sent[id(tensor)] = _Sent(tensor, self._sent, piece, held)
         return [worker.span(*place) for place in places if place is not None]
 
     def _place(self, part: PayloadPart, task: "_Task") -> tuple[MappedMemory, Block] | None:
-        place = located(part.array)
+        place = find_block(part.array)
         if place is not None or part.tensor is None:
             return place
         sent = self._sent.get(id(part.tensor))
         if sent is None or not sent.is_of(part.tensor):
             return None
         task.held.append(sent.held)
-        return self._arena, sent.block
+        return self._memory, sent.block
 
     def _fail(self, sentence: str | None) -> None:
         """Every step that is not done fails, or is cancelled; so does what comes later."""
@@ -221,7 +228,7 @@ class _Worker:
         self.under_way: deque[_Task] = deque()
         self.quick = False
         self._freed: deque[Block] = deque()  # of its arena
-        self._arena: MappedMemory | None = None
+        self._memory: MappedMemory | None = None
         self._known: dict[int, weakref.ref[MappedMemory]] = {}  # descriptor -> the arena it has
 
     def opened(self, answer: WorkerReply) -> tuple[Any, BaseException | None]:
@@ -229,31 +236,31 @@ class _Worker:
         message: bytes | memoryview = answer.message
         parts: list[memoryview] = []
         if answer.block is not None:
-            if self._arena is None:
-                self._arena = MappedMemory(reduction.recv_handle(self._files), self._freed.append)
-            whole = self._arena.view(answer.block)
+            if self._memory is None:
+                self._memory = MappedMemory(reduction.recv_handle(self._files), self._freed.append)
+            whole = self._memory.view(answer.block)
             start = answer.block.offset
             parts = [whole[place.offset - start :][: place.size].data for place in answer.places]
-            self._arena.looked_at(answer.block.size)
+            self._memory.note_read(answer.block.size)
             message = message or parts.pop()
         found = unpack(message, parts)
         return (None, found) if answer.failed else (found, None)
 
-    def span(self, arena: MappedMemory, block: Block) -> MappedSpan:
+    def span(self, memory: MappedMemory, block: Block) -> MappedSpan:
         """Where the worker finds a block; it gets the file when it has not got it yet."""
-        number = arena.descriptor
-        if arena is self._arena:
+        number = memory.descriptor
+        if memory is self._memory:
             return MappedSpan(-1, *block)
         known = self._known.get(number)
-        if known is None or known() is not arena:
+        if known is None or known() is not memory:
             self.pipe.send_bytes(pickle.dumps(Order(arrives=number)))
-            reduction.send_handle(self._files, arena.descriptor, self.process.pid)
-            self._known[number] = weakref.ref(arena)
+            reduction.send_handle(self._files, memory.descriptor, self.process.pid)
+            self._known[number] = weakref.ref(memory)
         return MappedSpan(number, *block)
 
     def send(self, message: bytes, spans: list[MappedSpan]) -> None:
         freed = [self._freed.popleft() for _ in range(len(self._freed))]
-        gone = [number for number, arena in self._known.items() if arena() is None]
+        gone = [number for number, memory in self._known.items() if memory() is None]
         for number in gone:
             del self._known[number]
         order = Order(message=message, spans=spans, freed=freed, gone=gone)

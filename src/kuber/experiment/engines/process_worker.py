@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from kuber.entity.work.steps import Work
-from kuber.experiment.engines.base import THREADS, unheard
-from kuber.experiment.engines.mapped_memory import Block, Writer
-from kuber.experiment.engines.serialization import MESSAGE, pack, portable_error, unpack
+from kuber.experiment.engines.base import THREADS, ignore_progress
+from kuber.experiment.engines.mapped_memory import Block, MappedMemoryWriter
+from kuber.experiment.engines.serialization import MAX_MESSAGE_BYTES, pack, portable_error, unpack
 from kuber.learning.runtime import keep_freed_memory
 
 OWN = -1  # the arena of the worker that is told
@@ -60,8 +60,8 @@ def serve(pipe: Connection, files: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(THREADS)
-    arena = Writer()
-    known, told = {OWN: arena.descriptor}, False
+    memory = MappedMemoryWriter()
+    known, told = {OWN: memory.descriptor}, False
     while True:
         try:
             order: Order = pickle.loads(pipe.recv_bytes())  # noqa: S301 - our own parent wrote it
@@ -75,36 +75,36 @@ def serve(pipe: Connection, files: Connection) -> None:
         for number in order.gone:
             os.close(known.pop(number))
         for block in order.freed:
-            arena.free(block)
-        answer = _answer(order, known, arena)
+            memory.free(block)
+        answer = _answer(order, known, memory)
         pipe.send_bytes(pickle.dumps(answer, protocol=5))
         if answer.block is not None and not told:
-            reduction.send_handle(files, arena.descriptor, os.getppid())
+            reduction.send_handle(files, memory.descriptor, os.getppid())
             told = True
 
 
-def _answer(order: Order, known: dict[int, int], arena: Writer) -> WorkerReply:
+def _answer(order: Order, known: dict[int, int], memory: MappedMemoryWriter) -> WorkerReply:
     start = time.perf_counter()
     failed, value = False, None
     try:
         parts = _mapped(order.spans, known)
         work: Work = unpack(order.message or parts.pop(), parts)
-        value = work.do(unheard)
+        value = work.do(ignore_progress)
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
         failed, value = True, portable_error(error)
     seconds = time.perf_counter() - start
     try:
-        return _packed(value, arena, failed=failed, seconds=seconds)
+        return _packed(value, memory, failed=failed, seconds=seconds)
     except Exception as error:  # noqa: BLE001 - a result that cannot travel, or no room for it
-        return _packed(portable_error(error), arena, failed=True, seconds=seconds)
+        return _packed(portable_error(error), memory, failed=True, seconds=seconds)
 
 
-def _packed(value: Any, arena: Writer, *, failed: bool, seconds: float) -> WorkerReply:
+def _packed(value: Any, memory: MappedMemoryWriter, *, failed: bool, seconds: float) -> WorkerReply:
     message, parts = pack(value)
     beside = [part.array.data for part in parts]
-    if len(message) > MESSAGE:
+    if len(message) > MAX_MESSAGE_BYTES:
         beside, message = [*beside, memoryview(message)], b""
-    block, places = arena.write(beside) if beside else (None, [])
+    block, places = memory.write(beside) if beside else (None, [])
     return WorkerReply(failed=failed, message=message, block=block, places=places, seconds=seconds)
 
 

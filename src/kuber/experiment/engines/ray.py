@@ -32,8 +32,8 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.entity.work.steps import Work
 from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError
-from kuber.experiment.engines.base import THREADS, unheard
-from kuber.experiment.engines.mapped_memory import Bytes, Writer
+from kuber.experiment.engines.base import THREADS, ignore_progress
+from kuber.experiment.engines.mapped_memory import Bytes, MappedMemoryWriter
 from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
 from kuber.files import atomic_replacement
 from kuber.learning.runtime import keep_freed_memory
@@ -92,7 +92,7 @@ class RayEngine:
         except BaseException:
             self._disconnect()
             raise
-        self._arena = Writer()
+        self._memory = MappedMemoryWriter()
         self._files: dict[Path, _File] = {}
         self._lock = threading.RLock()
         self._waiting: deque[_Task] = deque()
@@ -151,10 +151,10 @@ class RayEngine:
             return
         parts: list[Bytes] = []
         if arrays:
-            block, places = self._arena.write([array.data for array in arrays])
-            whole = self._arena.view(block)
+            block, places = self._memory.write([array.data for array in arrays])
+            whole = self._memory.view(block)
             parts = [whole[place.offset - block.offset :][: place.size] for place in places]
-            self._arena.looked_at(block.size)
+            self._memory.note_read(block.size)
         value = unpack(message, [part.data for part in parts])
         if kind == "failed":
             raise value
@@ -258,7 +258,7 @@ def do_step(versions: str, message: bytes, arrays: Sequence[Bytes], file: Bytes 
             if file is not None:
                 raise DatasetError(f"The samples in {missing.args[0]} were changed meanwhile; start again.") from None
             return "missing", missing.args[0], []
-        value, kind = work.do(unheard), "done"
+        value, kind = work.do(ignore_progress), "done"
     except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
         value, kind = portable_error(error), "failed"
     packed = pack(value)

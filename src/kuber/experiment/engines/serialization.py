@@ -12,12 +12,12 @@ import torch
 
 from kuber.entity.work.learner import Learner
 from kuber.errors import KUberError, TrainingError
-from kuber.experiment.engines.mapped_memory import Bytes, raw, shaped
+from kuber.experiment.engines.mapped_memory import Bytes, as_bytes, as_tensor
 
-SMALL = 8192  # bytes that travel in the message
-MESSAGE = 1 << 15  # bytes of one that surely find room in a pipe; a longer one lies beside an empty one
-WRITTEN = 16 << 20  # bytes of learners that are kept
-READ = 2048  # learners
+INLINE_BYTES = 8192  # bytes that travel in the message
+MAX_MESSAGE_BYTES = 1 << 15  # bytes of one that surely find room in a pipe; a longer one lies beside an empty one
+CACHE_BYTES = 16 << 20  # bytes of learners that are kept
+CACHE_ENTRIES = 2048  # learners
 
 
 class PayloadPart(NamedTuple):
@@ -41,7 +41,7 @@ def pack(value: Any, packer: "type[Packer] | None" = None, context: Any = None) 
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()
-        if view.nbytes <= SMALL:
+        if view.nbytes <= INLINE_BYTES:
             return True  # to stay in the message
         array = np.frombuffer(view, np.uint8)
         parts.append(PayloadPart(array, tensors.get(array.ctypes.data)))
@@ -78,9 +78,9 @@ class Packer(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            array = raw(value)
+            array = as_bytes(value)
             self._tensors[array.ctypes.data] = value
-            return shaped, (array, value.dtype, tuple(value.shape))
+            return as_tensor, (array, value.dtype, tuple(value.shape))
         return NotImplemented
 
 
@@ -96,7 +96,7 @@ class LearnerCache:
         if of is not learner:
             written = pickle.dumps(learner, protocol=5)
             self._size += len(written)
-            if self._size > WRITTEN:
+            if self._size > CACHE_BYTES:
                 self._written, self._size = {}, len(written)
             self._written[id(learner)] = learner, written
         return written
@@ -111,7 +111,7 @@ class LearnerPacker(Packer):
         return super().reducer_override(value)
 
 
-@lru_cache(maxsize=READ)
+@lru_cache(maxsize=CACHE_ENTRIES)
 def load_learner(written: bytes) -> Learner:
     """The learner in these bytes, the same one each time."""
     learner: Learner = pickle.loads(written)  # noqa: S301 - our own parent wrote it

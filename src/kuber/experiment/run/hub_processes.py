@@ -4,13 +4,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kuber.client.admin import AdminClient
 from kuber.client.credentials import TOKEN_FILE
+from kuber.data.datasets import Echo
 from kuber.domain.address import is_loopback, url_of
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
 from kuber.errors import ServiceError
@@ -68,12 +69,10 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
 
 
 @contextmanager
-def running_dashboard(
-    hub: HubProcesses, *, token: Path, runs: Path, log: Path, say: Callable[[str], None]
-) -> Iterator[None]:
+def running_dashboard(hub: HubProcesses, *, token: Path, runs: Path, log: Path, echo: Echo) -> Iterator[None]:
     """Serve the pages of this hub in a process of its own, to this machine alone, and stop it on leaving.
 
-    `say` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.
+    `echo` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.
     """
     options = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(token), "--runs-dir", str(runs)]
     options += ["--port", "0"]
@@ -82,7 +81,7 @@ def running_dashboard(
     def tell() -> None:
         assert process.stdout is not None
         address = _address(process)
-        say(f"The dashboard is at {address}." if address else f"The dashboard did not start; {log} says why.")
+        echo(f"The dashboard is at {address}." if address else f"The dashboard did not start; {log} says why.")
 
     teller = threading.Thread(target=tell, name="dashboard", daemon=True)
     teller.start()

@@ -1,6 +1,5 @@
 """`kuber entity`: one entity in this process, joining services that somebody else runs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.key_rotation import NEXT_FILE, change_key
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.data.datasets import Echo
 from kuber.entity.hub.publisher import Consents
 from kuber.entity.managed import drive
 from kuber.entity.state.blob_cache import BlobCache
@@ -18,9 +18,9 @@ from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind,
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
+from kuber.experiment.progress import RunProgress
 from kuber.experiment.run.runner import reached, runtime_for
-from kuber.experiment.run.supervisor import RunProgress
-from kuber.experiment.scenario import scenario
+from kuber.experiment.scenario import load_scenario
 from kuber.experiment.world.config import check_real
 from kuber.learning.runtime import keep_freed_memory
 from kuber.settings import Settings
@@ -39,8 +39,8 @@ def run(
     patience: float,
     ca: Path | None,
     ask: Consents | None,
-    watcher: RunProgress,
-    say: Callable[[str], None],
+    progress: RunProgress,
+    echo: Echo,
 ) -> float:
     """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
 
@@ -70,15 +70,15 @@ def run(
             except ServiceUnavailableError:
                 if not home.exists():
                     raise  # whoever has joined goes on without the hub
-        scene = scenario(settings, verify=True, say=say)
-        runtime = runtime_for(folder, scene)
+        scenario = load_scenario(settings, verify=True, echo=echo)
+        runtime = runtime_for(folder, scenario)
         keep_freed_memory()
         torch.set_num_threads(runtime.threads)
         rewind(folder / FILE_NAME, reached=reached(folder, [index]))
         log = EventLog(folder / FILE_NAME, clock=utc_now)
         tail = EventTail(folder / FILE_NAME)
         entity = make_entity(
-            scene,
+            scenario,
             index,
             runtime=runtime,
             registry=registry_port,
@@ -92,12 +92,12 @@ def run(
         )
 
         def do(work: Work) -> Any:
-            result = work.do(lambda share: watcher.on_progress(entity.name, share))
+            result = work.do(lambda share: progress.on_progress(entity.name, share))
             for event in tail.read():
-                watcher.on_event(event)
+                progress.on_event(event)
             return result
 
         drive(entity.steps(), do)
         for event in tail.read():
-            watcher.on_event(event)
+            progress.on_event(event)
         return entity.accuracy

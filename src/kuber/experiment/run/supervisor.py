@@ -1,28 +1,19 @@
-"""The entity processes of a run: started, given slots in turn, watched, and stopped."""
+"""Supervisor of the entity processes of a run: starts them, grants slots, forwards events, stops them."""
 
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
 
-from kuber.domain.event import Event
 from kuber.entity.state.event_log import EventTail
 from kuber.errors import KUberError, TrainingError, error_class
 from kuber.experiment.engines.fork_server import CONTEXT
-from kuber.experiment.run.entity_process import EntityJob, live
+from kuber.experiment.progress import RunProgress
+from kuber.experiment.run.entity_process import EntityJob, main
 from kuber.experiment.run.hub_processes import HubProcesses
-from kuber.experiment.run.scheduler import Slots
+from kuber.experiment.run.scheduler import SlotScheduler
 
-LOOK_SECONDS = 0.2  # between two looks at the event log
+POLL_SECONDS = 0.2  # between two reads of the event log
 STOP_SECONDS = 5.0
-
-
-class RunProgress(Protocol):
-    """Who is shown a run while it goes on."""
-
-    def on_event(self, event: Event) -> None: ...
-
-    def on_progress(self, entity: str, fraction: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,85 +27,88 @@ class _Child:
 
 
 class EntitySupervisor:
-    """Every entity of a run. `work` returns when all are done, and raises the first failure after stopping all."""
+    """Every entity process of a run."""
 
     def __init__(
-        self, assignments: list[EntityJob], *, slots: int, hub: HubProcesses, tail: EventTail, watcher: RunProgress
+        self, jobs: list[EntityJob], *, slots: int, hub: HubProcesses, tail: EventTail, progress: RunProgress
     ) -> None:
-        self._slots = Slots(slots)
+        self._scheduler = SlotScheduler(slots)
         self._hub = hub
         self._tail = tail
-        self._watcher = watcher
-        self._places = [self._start(assignment) for assignment in assignments]
+        self._progress = progress
+        self._children = [self._start(job) for job in jobs]
 
-    def work(self) -> None:
-        """Serve the entities until the last one is done; none of them outlives this call."""
-        active = {place.channel: place for place in self._places}
+    def run(self) -> None:
+        """Serve the entities until the last one is done; stop all of them before returning.
+
+        Raises the KUberError of the first entity that fails, and ServiceError when a service of the hub has ended.
+        """
+        active = {child.channel: child for child in self._children}
         try:
             while active:
-                for channel in wait(list(active), LOOK_SECONDS):
+                for channel in wait(list(active), POLL_SECONDS):
                     assert isinstance(channel, Connection)
-                    if not self._hear(active[channel]):
+                    if not self._receive(active[channel]):
                         del active[channel]
-                for name in self._slots.grant():
+                for name in self._scheduler.grant():
                     self._send_grant(name)
-                self._show()
+                self._forward_events()
                 self._hub.check()
-            for place in self._places:
-                place.process.join(STOP_SECONDS)
-            self._show()
+            for child in self._children:
+                child.process.join(STOP_SECONDS)
+            self._forward_events()
         finally:
             self._stop()
 
-    def _start(self, assignment: EntityJob) -> _Child:
+    def _start(self, job: EntityJob) -> _Child:
         ours, theirs = CONTEXT.Pipe()
         their_lifeline, our_lifeline = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=live, args=(assignment, theirs, their_lifeline), daemon=True)
+        process = CONTEXT.Process(target=main, args=(job, theirs, their_lifeline), daemon=True)
         process.start()
         theirs.close()
         their_lifeline.close()
-        return _Child(str(assignment.index), process, ours, our_lifeline)
+        return _Child(str(job.index), process, ours, our_lifeline)
 
-    def _hear(self, place: _Child) -> bool:
-        """Take one message of an entity; False when it is done. Raises what made it fail."""
+    def _receive(self, child: _Child) -> bool:
+        """Handle one message of an entity. Return False when it is done; raise its error when it failed."""
         try:
-            kind, *rest = place.channel.recv()
+            kind, *content = child.channel.recv()
         except (EOFError, ConnectionResetError):
-            place.process.join(STOP_SECONDS)
+            child.process.join(STOP_SECONDS)
             raise TrainingError(
-                f"Entity {place.name} ended unexpectedly (exit code {place.process.exitcode}); "
-                "its folder may hold a traceback.txt. `kuber run --resume` goes on from its checkpoint."
+                f"Entity {child.name} ended unexpectedly (exit code {child.process.exitcode}); "
+                "its folder may hold a traceback.txt. `kuber run --resume` continues from its checkpoint."
             ) from None
-        if kind == "ask":
-            progress, samples = rest
-            self._slots.ask(place.name, progress=progress, samples=samples)
+        if kind == "request":
+            progress, samples = content
+            self._scheduler.request(child.name, progress=progress, samples=samples)
         elif kind == "progress":
-            self._watcher.on_progress(place.name, rest[0])
+            self._progress.on_progress(child.name, content[0])
         elif kind == "failed":
-            code, message = rest
-            raise (error_class(code) or KUberError)(f"Entity {place.name}: {message}")
-        else:
-            self._slots.leave(place.name)
+            code, message = content
+            raise (error_class(code) or KUberError)(f"Entity {child.name}: {message}")
+        else:  # "release" or "done"
+            self._scheduler.release(child.name)
         return bool(kind != "done")
 
     def _send_grant(self, name: str) -> None:
-        place = next(place for place in self._places if place.name == name)
+        child = next(child for child in self._children if child.name == name)
         try:
-            place.channel.send("granted")
+            child.channel.send("granted")
         except (BrokenPipeError, ConnectionResetError):
-            self._slots.leave(name)  # it has died; its channel says so at the next look
+            self._scheduler.release(name)  # it has died; the next `_receive` raises
 
-    def _show(self) -> None:
+    def _forward_events(self) -> None:
         for event in self._tail.read():
-            self._watcher.on_event(event)
+            self._progress.on_event(event)
 
     def _stop(self) -> None:
-        for place in self._places:
-            place.lifeline.close()
-            place.process.terminate()
-        for place in self._places:
-            place.process.join(STOP_SECONDS)
-            if place.process.is_alive():
-                place.process.kill()
-                place.process.join()
-            place.channel.close()
+        for child in self._children:
+            child.lifeline.close()
+            child.process.terminate()
+        for child in self._children:
+            child.process.join(STOP_SECONDS)
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
+            child.channel.close()

@@ -6,29 +6,29 @@ from torch import Tensor
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Architecture
-from kuber.experiment.engines.mapped_memory import Block, Writer
+from kuber.experiment.engines.mapped_memory import Block, MappedMemoryWriter
 from kuber.learning.weights import Weights, load
 
 
 class MappedBlobBytes:
     """The bytes of a `MemoryVault`, in an arena."""
 
-    def __init__(self, arena: Writer) -> None:
-        self._arena = arena
+    def __init__(self, memory: MappedMemoryWriter) -> None:
+        self._memory = memory
         self._blocks: dict[Digest, Block] = {}
 
     def keep(self, digest: Digest, data: bytes) -> None:
-        self._blocks[digest] = self._arena.write([memoryview(data)])[0]._replace(size=len(data))
+        self._blocks[digest] = self._memory.write([memoryview(data)])[0]._replace(size=len(data))
 
     def head(self, digest: Digest, length: int) -> bytes:
-        return self._arena.read(self._blocks[digest], length)
+        return self._memory.read(self._blocks[digest], length)
 
 
 class MappedWeightStore:
     """The `WeightStore` of all simulated entities: in an arena, and a model that many pulled only once."""
 
-    def __init__(self, arena: Writer) -> None:
-        self._arena = arena
+    def __init__(self, memory: MappedMemoryWriter) -> None:
+        self._memory = memory
         self._loaded: dict[Digest, tuple[Architecture, dict[str, weakref.ref[Tensor]]]] = {}
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
@@ -37,7 +37,7 @@ class MappedWeightStore:
             there = {name: tensor() for name, tensor in held.items()}
             weights = {name: tensor for name, tensor in there.items() if tensor is not None}
             if len(weights) == len(there):
-                self._arena.looked_at(len(data))  # by whoever merges it
+                self._memory.note_read(len(data))  # by whoever merges it
                 return weights
         weights = self.keep(load(data, architecture))
         held = {name: weakref.ref(tensor) for name, tensor in weights.items()}
@@ -52,5 +52,5 @@ class MappedWeightStore:
             del self._loaded[digest]
 
     def keep(self, weights: Weights) -> Weights:
-        self._arena.looked_at(sum(tensor.nbytes for tensor in weights.values()))
-        return self._arena.keep(weights)
+        self._memory.note_read(sum(tensor.nbytes for tensor in weights.values()))
+        return self._memory.keep(weights)

@@ -16,10 +16,10 @@ from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
 from kuber.entity.managed import ManagedEntity
 from kuber.experiment.engines import THREADS, Engine
-from kuber.experiment.engines.mapped_memory import Writer
+from kuber.experiment.engines.mapped_memory import MappedMemoryWriter
 from kuber.experiment.entity_factory import derived_identity, make_entity
-from kuber.experiment.metrics import Account, MetricsRecorder
-from kuber.experiment.run.supervisor import RunProgress
+from kuber.experiment.metrics import Cost, MetricsRecorder
+from kuber.experiment.progress import RunProgress
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulation.event_queue import EventQueue
 from kuber.experiment.simulation.network import DelayedRegistry, DelayedVault, NetworkLink, SharedBandwidth
@@ -35,7 +35,7 @@ from kuber.wire import encode_event
 
 # When to look for garbage. Most of what entities make is records, which stay to the end: to look through them again
 # and again took an eighth of the time of 4,000 entities.
-RARELY = (50_000, 20, 100)
+GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class Simulation:
@@ -43,36 +43,36 @@ class Simulation:
 
     def __init__(
         self,
-        scene: Scenario,
+        scenario: Scenario,
         *,
         engine: Engine,
-        ledger: MetricsRecorder,
+        recorder: MetricsRecorder,
         runtime: Runtime,
-        watcher: RunProgress,
+        progress: RunProgress,
         log: Path | None = None,
         keep_round: Callable[[int, int, Weights], str | None] = lambda index, round, weights: None,
     ) -> None:
         """Events go to the file `log`, when one is named; `keep_round` may store a round's model under a name."""
-        self.view = RunView(rounds=scene.settings.num_rounds)
-        self.arena = Writer()
-        self.vault = MemoryVault(MappedBlobBytes(self.arena))
-        self._housing = MappedWeightStore(self.arena)
+        self.view = RunView(rounds=scenario.settings.num_rounds)
+        self.memory = MappedMemoryWriter()
+        self.vault = MemoryVault(MappedBlobBytes(self.memory))
+        self._housing = MappedWeightStore(self.memory)
         self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
         self._agenda = EventQueue()
         self.registry = MemoryRegistry(
             vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id, recalls=ColumnRecallIndex
         )
-        self._scene = scene
+        self._scene = scenario
         self._runtime = runtime
-        self._ledger = ledger
-        self._watcher = watcher
+        self._recorder = recorder
+        self._progress = progress
         self._keep_round = keep_round
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
         self._ids = 0
-        self._gate = SharedBandwidth(scene.world.bandwidth)
+        self._gate = SharedBandwidth(scenario.world.bandwidth)
         self._residents = [
             SimulatedEntity(index, conditions, agenda=self._agenda, engine=engine, home=self, make=self._entity)
-            for index, conditions in enumerate(scene.world.entities)
+            for index, conditions in enumerate(scenario.world.entities)
         ]
 
     def run(self) -> None:
@@ -80,7 +80,7 @@ class Simulation:
         self.note(None, 0, 0, "run-started", {"version": __version__, "resumed": False})
         usual = gc.get_threshold()
         gc.freeze()  # what was there before is no garbage of ours, and a look through it takes a fifth of a second
-        gc.set_threshold(*RARELY)
+        gc.set_threshold(*GC_THRESHOLDS)
         try:
             for resident in self._residents:
                 resident.come()
@@ -100,47 +100,47 @@ class Simulation:
         if self._file is not None:
             self._file.write(f"{encode_event(event)}\n")
         self.view.apply(event)
-        self._watcher.on_event(event)
+        self._progress.on_event(event)
         return event
 
     def begin_work(self, index: int) -> None:
         """Tell the watcher that an entity computes."""
-        self._watcher.on_progress(str(index), 0.0)
+        self._progress.on_progress(str(index), 0.0)
 
     def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
         """Take the model of an entity at the end of a round."""
         entity = self.view.entity(str(index))
-        account = Account(
+        cost = Cost(
             samples_trained=entity.samples_trained,
             samples_forward=entity.samples_forward,
             bytes_up=entity.bytes_up,
             bytes_down=entity.bytes_down,
             seconds=seconds,
         )
-        self._ledger.end_round(index, round, [weights], account, time=self._agenda.now)
+        self._recorder.end_round(index, round, [weights], cost, time=self._agenda.now)
         return self._keep_round(index, round, weights)
 
     def _entity(self, resident: SimulatedEntity) -> ManagedEntity:
         """The entity of a resident's new life."""
-        scene, index = self._scene, resident.index
+        scenario, index = self._scene, resident.index
         link = NetworkLink(
             resident.conditions,
             self._gate,
-            patience=scene.world.patience,
+            patience=scenario.world.patience,
             clock=lambda: self._agenda.now,
             sleep=resident.pause,
         )
         return make_entity(
-            scene,
+            scenario,
             index,
             runtime=self._runtime,
             registry=DelayedRegistry(self.registry, link),
             vault=DelayedVault(self.vault, link),
             checkpoints=resident,
             log=resident,
-            identity=derived_identity(scene.settings.seed, index),
+            identity=derived_identity(scenario.settings.seed, index),
             waiting=resident.waiting,
-            forms=forms_of(resident.conditions.poison, classes=scene.task.classes, seed=index),
+            forms=forms_of(resident.conditions.poison, classes=scenario.task.classes, seed=index),
             life=lambda: f"{index}",
             housing=self._housing,
             start=self._start,
@@ -158,13 +158,13 @@ class Simulation:
         return f"{self._ids:032x}"
 
 
-def simulated_runtime(scene: Scenario) -> Runtime:
+def simulated_runtime(scenario: Scenario) -> Runtime:
     """One thread, and a precision that is never probed: the result depends on nothing but the scenario."""
-    settings = scene.settings
+    settings = scenario.settings
     return choose(
         device=settings.device,
         precision="float32" if settings.precision == "auto" else settings.precision,
         threads=THREADS,
-        architecture=scene.architectures[0],
+        architecture=scenario.architectures[0],
         batch_size=settings.batch_size,
     )

@@ -55,7 +55,7 @@ class Conditions:
     poison: Poison | None = None  # how what it publishes is unsound
 
     @property
-    def steady(self) -> bool:
+    def always_available(self) -> bool:
         """Whether it is there, in reach of the hub and sound from first to last."""
         return self.joins == 0.0 and not self.absences and not self.cuts and self.poison is None
 
