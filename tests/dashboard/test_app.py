@@ -79,7 +79,7 @@ def test_says_whether_it_is_up_and_sees_its_hub(quiet: World, record: Knowledge)
         (("--identity", "missing"), "There is no token of an entity in missing"),
         (("--host", "0.0.0.0"), "can be reached by other machines"),
         (("--registry", "nonsense"), "'nonsense' is not the address of a registry"),
-        (("--certificate", "missing"), "--certificate and --private-key are given together"),
+        (("--certificate", "missing"), "Give --certificate and --private-key together"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:

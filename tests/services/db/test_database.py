@@ -42,7 +42,7 @@ def insert_pin(holder):
 
 
 def holders(database):
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         return sorted(connection.scalars(text("SELECT holder FROM pins")))
 
 
@@ -51,7 +51,7 @@ def holders(database):
 )
 def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables):
     database = Database(tmp_path / "db.sqlite", history=history)
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables) == []
     database.close()
@@ -86,7 +86,7 @@ def test_deliveries_of_before_there_were_reasons_have_none(tmp_path, vault_store
 
 @on_sqlite
 def test_is_durable(database):
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         settings = [
             connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
@@ -140,7 +140,7 @@ def test_writes_that_wait_share_a_commit(database):
     threads += [threading.Thread(target=database.write, args=(note(f"h{i}"),)) for i in range(20)]
     for thread in threads[1:]:
         thread.start()
-    while database._waiting.qsize() < 20:
+    while database.waiting < 20:
         pass
     go_on.set()
     for thread in threads:
@@ -175,7 +175,7 @@ def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
         threads.append(threading.Thread(target=write, args=(name, work)))
         threads[-1].start()
         assert busy.wait(10)
-        while database._waiting.qsize() < waiting:
+        while database.waiting < waiting:
             pass
     go_on.set()
     for thread in threads:
@@ -185,7 +185,7 @@ def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
 
 
 def test_a_read_sees_one_state(database):
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         count = text("SELECT count(*) FROM pins")
         assert connection.scalar(count) == 0
         database.write(insert_pin("h"))
@@ -228,7 +228,7 @@ def test_a_database_of_a_newer_kuber_is_one_sentence(database, place):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ServiceError, match="cannot be made"):
+    with pytest.raises(ServiceError, match="cannot be created"):
         Database(tmp_path / "file" / "db.sqlite", history="vault")
 
 
@@ -248,7 +248,7 @@ def test_a_lock_by_name_is_held_by_one_thread(database):
     inside, met = [], []
 
     def enter(names):
-        with database.locked("blob", *names):
+        with database.lock("blob", *names):
             inside.append(names)
             met.append([other for other in inside if set(other) & set(names)])
             time.sleep(0.002)
@@ -265,7 +265,7 @@ def test_a_lock_by_name_is_held_by_one_thread(database):
 
 
 def test_a_lock_by_name_ends_with_a_failure(database):
-    with pytest.raises(RequestRejectedError, match=r"No\."), database.locked("blob", "a"):
+    with pytest.raises(RequestRejectedError, match=r"No\."), database.lock("blob", "a"):
         raise RequestRejectedError("No.")
-    with database.locked("blob", "a"), database.locked("another kind", "a"):
+    with database.lock("blob", "a"), database.lock("another kind", "a"):
         pass

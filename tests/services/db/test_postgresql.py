@@ -39,7 +39,7 @@ def insert_pin(holder):
 
 
 def holders(database):
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         return sorted(connection.scalars(text("SELECT holder FROM pins")))
 
 
@@ -55,7 +55,7 @@ def test_migrations_make_the_tables_that_the_code_uses_also_for_both_in_one_data
     with postgres.database() as url:
         for history in both:
             Database(url, history=history).close()
-        with closing(Database(url, history="vault")) as database, database.read() as connection:
+        with closing(Database(url, history="vault")) as database, database.read_snapshot() as connection:
             context = MigrationContext.configure(
                 connection, opts={"compare_type": True, "include_object": lambda _, name, *__: "_version" not in name}
             )
@@ -96,13 +96,13 @@ def test_goes_on_when_the_server_is_back(postgres, database):
                 holders(database)
             with pytest.raises(ServiceUnavailableError, match="The database cannot be written"):
                 database.write(insert_pin("meanwhile"))
-            with pytest.raises(ServiceUnavailableError, match="is lost"), database.locked("blob", "a"):
+            with pytest.raises(ServiceUnavailableError, match="is lost"), database.lock("blob", "a"):
                 pass
     finally:
         postgres.start()
     database.write(insert_pin("after"))
     assert holders(database) == ["after", "before"]
-    with database.locked("blob", "a"):
+    with database.lock("blob", "a"):
         pass
 
 
@@ -164,7 +164,7 @@ def test_a_time_is_the_same_whatever_the_time_zone_of_the_server(postgres, regis
         member = store.register("entity")
         assert store.member(member.id).registered_at == noon
         assert store.member(member.id).registered_at.utcoffset().total_seconds() == 0
-        with store.database.read() as connection:
+        with store.database.read_snapshot() as connection:
             stored = connection.scalar(text("SELECT extract(epoch FROM registered_at)::bigint FROM entities"))
     assert stored == noon.timestamp()
 
@@ -184,7 +184,7 @@ def test_text_with_a_nul_is_refused_in_one_sentence(stores, vault_database, tmp_
             lambda: store.record(delivery, key="k"),
             lambda: vault.unpin("a\0b"),
         ):
-            with pytest.raises(RequestRejectedError, match=r"does not take a value of the request: .*NUL"):
+            with pytest.raises(RequestRejectedError, match=r"refuses a value of the request: .*NUL"):
                 act()
     assert store.member(entity).name == "entity"
 
@@ -255,14 +255,14 @@ def test_a_lock_is_held_against_other_processes(vault_database):
 
         def wait():
             waiting.set()
-            with other.locked("blob", "b", "a"):
+            with other.lock("blob", "b", "a"):
                 order.append("second")
 
-        with one.locked("blob", "a"):
+        with one.lock("blob", "a"):
             thread = threading.Thread(target=wait)
             thread.start()
             assert waiting.wait(10)
-            with other.locked("blob", "c"), other.locked("another kind", "a"):  # nobody has these
+            with other.lock("blob", "c"), other.lock("another kind", "a"):  # nobody has these
                 time.sleep(0.1)
             order.append("first")
         thread.join(10)
@@ -270,9 +270,9 @@ def test_a_lock_is_held_against_other_processes(vault_database):
 
 
 def test_a_lock_that_was_lost_is_told(postgres, database):
-    with pytest.raises(ServiceUnavailableError, match="lock of blob a is lost"), database.locked("blob", "a"):
+    with pytest.raises(ServiceUnavailableError, match="lock of blob a is lost"), database.lock("blob", "a"):
         postgres.tell("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
-    with database.locked("blob", "a"):
+    with database.lock("blob", "a"):
         pass
 
 
@@ -280,7 +280,7 @@ def test_many_threads_hold_more_locks_than_there_are_connections(database):
     done = []
 
     def hold(number):
-        with database.locked("blob", str(number % 15)):
+        with database.lock("blob", str(number % 15)):
             database.write(insert_pin(f"h{number}"))
             done.append(number)
 

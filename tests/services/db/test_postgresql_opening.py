@@ -65,7 +65,7 @@ def test_the_password_may_stand_in_the_address_or_the_environment(secured, where
     if where == "environment":
         monkeypatch.setenv("PGPASSWORD", SECRET)
     url = secured(SECRET if where == "address" else "")
-    with closing(Database(url, history="vault")) as database, database.read() as connection:
+    with closing(Database(url, history="vault")) as database, database.read_snapshot() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pins")) == 0
 
 

@@ -34,10 +34,10 @@ class Halting:
         """What a statement tells, and in which thread it was asked."""
 
         def look():
-            with self.store.database.look() as connection:
+            with self.store.database.read_latest() as connection:
                 return threading.get_ident(), connection.scalar(text(statement))
 
-        return self.store.database.ask(look)
+        return self.store.database.run_read(look)
 
     def go_on(self):
         self.holder.execute(text("SELECT pg_advisory_unlock(7)"))
@@ -90,16 +90,16 @@ def test_a_connection_is_kept_through_news_and_replaced_after_its_end(registry_d
     ):
 
         def number(statement="SELECT 1"):
-            with store.database.look() as connection:
+            with store.database.read_latest() as connection:
                 connection.execute(text(statement))
                 return connection.scalar(text("SELECT pg_backend_pid()"))
 
         async def life():
-            first = await store.database.ask(number, "LISTEN news")
+            first = await store.database.run_read(number, "LISTEN news")
             other.execute(text("NOTIFY news"))
-            assert await store.database.ask(number) == first
+            assert await store.database.run_read(number) == first
             other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
-            assert await store.database.ask(number) != first
+            assert await store.database.run_read(number) != first
 
         in_a_loop(life())
         first = number("LISTEN news")
@@ -112,7 +112,7 @@ def test_a_connection_is_kept_through_news_and_replaced_after_its_end(registry_d
 def test_is_closed_also_where_an_event_loop_runs(registry_database, vault_store):
     async def life():
         store = RegistryStore(registry_database, vault=vault_store)
-        assert (await store.database.ask(store.discover, Query())).items == ()
+        assert (await store.database.run_read(store.discover, Query())).items == ()
         store.close()
 
     in_a_loop(life())
@@ -122,10 +122,10 @@ def test_readers_of_both_kinds_cannot_write(registry_database, vault_store):
     with closing(RegistryStore(registry_database, vault=vault_store)) as store:
 
         def write():
-            for begin in (store.database.read, store.database.look):
+            for begin in (store.database.read_snapshot, store.database.read_latest):
                 with pytest.raises(ServiceUnavailableError, match="read-only transaction"), begin() as connection:
                     connection.execute(text("DELETE FROM knowledge"))
             return True
 
         assert write()
-        assert in_a_loop(store.database.ask(write))
+        assert in_a_loop(store.database.run_read(write))

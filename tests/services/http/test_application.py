@@ -43,9 +43,9 @@ def test_a_compatible_client_is_served(service):
 @pytest.mark.parametrize(
     ("method", "path", "status", "sentence"),
     [
-        ("GET", "/nothing", 404, "There is nothing at /nothing"),
-        ("GET", "/healthz/", 404, "There is nothing"),
-        ("DELETE", "/healthz", 405, "DELETE is not possible at /healthz"),
+        ("GET", "/nothing", 404, "There is no route /nothing"),
+        ("GET", "/healthz/", 404, "There is no route"),
+        ("DELETE", "/healthz", 405, "/healthz does not support DELETE"),
     ],
 )
 def test_a_wrong_address_is_a_problem(service, method, path, status, sentence):

@@ -133,7 +133,7 @@ def test_a_vault_counts_collections_rot_and_uploads(vault_store):
     counted.scrubbed(
         Scrub(blobs=5, size=1, cursor=None, rotten=(Rot(digest=Digest.of(b""), fault="lost", holders=0),))
     )
-    counts = parse(counted.metrics.told().body.decode())
+    counts = parse(counted.metrics.exposition().body.decode())
     assert counts("kuber_uploads_under_way") == 1
     assert counts("kuber_blobs_collected_total") == 2
     assert counts("kuber_blobs_collected_bytes_total") == 30
@@ -143,13 +143,13 @@ def test_a_vault_counts_collections_rot_and_uploads(vault_store):
 
 def test_a_commit_that_fails_is_counted(tmp_path, monkeypatch):
     database, metrics = Database(tmp_path / "r.sqlite", history="registry"), Metrics("registry")
-    metrics.watch(database)
+    metrics.watch_database(database)
     database.write(lambda connection: connection.execute(text("SELECT 1")))
     # The transaction ends before its time, and the savepoint of the write with it.
     with pytest.raises(ServiceUnavailableError):
         database.write(lambda connection: connection.connection.driver_connection.execute("COMMIT"))
     database.close()
-    counts = parse(metrics.told().body.decode())
+    counts = parse(metrics.exposition().body.decode())
     assert counts("kuber_database_group_writes_count") == counts("kuber_database_group_seconds_count") == 2
     assert counts("kuber_database_failed_groups_total") == 1
 

@@ -68,5 +68,5 @@ def test_enrolment_is_not_open_to_other_machines(tmp_path):
 
 def test_a_certificate_and_its_key_belong_together(tmp_path, certificate):
     chain, key = map(str, certificate)
-    assert "given together" in refused(tmp_path, "vault", "--certificate", chain)
+    assert "--certificate and --private-key together" in refused(tmp_path, "vault", "--certificate", chain)
     assert "cannot be used for TLS" in refused(tmp_path, "vault", "--certificate", key, "--private-key", chain)

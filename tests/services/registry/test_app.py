@@ -97,7 +97,7 @@ def test_a_reason_that_is_no_sentence_is_refused(client, publish, person, body, 
         ({"round": "1"}, 422, "request-rejected", "body.round"),
         ({"surprise": 1}, 422, "request-rejected", "body.surprise"),
         ({"round": -1}, 422, "request-rejected", "round"),
-        ({"entity": "nobody"}, 403, "not-authorized", "act only for yourself"),
+        ({"entity": "nobody"}, 403, "not-authorized", "acts only for itself"),
         (
             {"artifacts": {WEIGHTS: {"digest": str(Digest.of(b"no")), "size": 2}}},
             400,

@@ -10,7 +10,9 @@ from kuber.services.registry import knowledge_reader
 def statements(store):
     """Every statement that a store's readers send from now on."""
     sent = []
-    event.listen(store.database._backend.looking, "before_cursor_execute", lambda *told: sent.append(told[2]))
+    event.listen(
+        store.database._backend.autocommit_engine, "before_cursor_execute", lambda *event: sent.append(event[2])
+    )
     return sent
 
 

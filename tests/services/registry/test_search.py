@@ -100,7 +100,7 @@ def test_entities_of_all_strategies_ask_in_many_ways():
 
 @pytest.mark.parametrize("query", [*asked_by_entities(), *asked_by_the_hub()], ids=told)
 def test_no_question_reads_or_sorts_all_records(crowd, query):
-    with crowd.read() as connection:
+    with crowd.read_snapshot() as connection:
         asked, values = discovery(query)
         made = asked.params(values).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         statement = str(made).replace("%%", "%")
@@ -169,7 +169,7 @@ def newest_as_kept(connection):
 
 
 def test_the_migration_finds_the_newest_of_what_was_there(crowd):
-    with crowd.read() as connection:
+    with crowd.read_snapshot() as connection:
         kept = newest_as_kept(connection)
         assert kept == newest_by_reading_all(connection)
         assert len(kept) == 2 * ENTITIES

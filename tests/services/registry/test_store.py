@@ -226,13 +226,13 @@ FINDINGS = [
 def plan_of(store, query):
     statement, values = discovery(query)
     made = statement.params(values).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
-    with store.database.read() as connection:
+    with store.database.read_snapshot() as connection:
         return [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {made}"))]
 
 
 def test_evaluations_are_rows_of_counts(registry_store, draft):
     registry_store.publish(draft((3, 4)), key="k")
-    with registry_store.database.read() as connection:
+    with registry_store.database.read_snapshot() as connection:
         counts = text("SELECT label, correct, total, recall FROM class_evaluations ORDER BY label")
         rows = [tuple(row) for row in connection.execute(counts)]
     assert rows == [(0, 3, 10, 300_000), (1, 4, 10, 400_000)]

@@ -66,7 +66,7 @@ def test_put_refuses_what_is_too_large(client):
 def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
     incoming = vault_service.log.parent / "vault" / "incoming"
     before = set(incoming.iterdir())  # uploads of other tests
-    gone = vault_service.log.read_text().count("the client went away")
+    gone = vault_service.log.read_text().count("the client disconnected")
     host, port = vault_service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sender:
         path = blob_path(b"never complete")
@@ -75,7 +75,7 @@ def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
             f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 99\r\n\r\nhalf".encode()
         )
     assert client.head(path).status_code == 404
-    while vault_service.log.read_text().count("the client went away") == gone:
+    while vault_service.log.read_text().count("the client disconnected") == gone:
         client.get("/healthz")
     assert set(incoming.iterdir()) <= before
 

@@ -1,4 +1,4 @@
-"""What was read and need not be read again until it changes."""
+"""Bounded cache with invalidation."""
 
 import threading
 from typing import Generic, TypeVar
@@ -7,36 +7,36 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[V]):
-    """At most `size` values by key. Safe to use from several threads.
+    """Cache of at most `size` values by key. Safe to use from several threads.
 
-    `changes` counts how often something was forgotten: what was read before a change is not kept after it. A size of
-    0 keeps nothing, which is right where others make changes that we do not hear of.
+    `version` counts the invalidations: a value that was read before one is not cached after it. A size of 0 disables
+    the cache, for databases that other processes change too.
     """
 
     def __init__(self, size: int) -> None:
-        self.changes = 0
+        self.version = 0
         self._size = size
-        self._gate = threading.Lock()
-        self._known: dict[str, V] = {}
+        self._lock = threading.Lock()
+        self._values: dict[str, V] = {}
 
     def get(self, key: str) -> V | None:
-        """The value that was kept, if any."""
-        return self._known.get(key)
+        """Return the cached value, or None."""
+        return self._values.get(key)
 
-    def keep(self, key: str, value: V, *, since: int) -> None:
-        """Remember a value that was read when there had been `since` changes."""
-        with self._gate:
-            if not self._size or since != self.changes:
+    def put(self, key: str, value: V, *, version: int) -> None:
+        """Cache a value that was read when the cache had this version."""
+        with self._lock:
+            if not self._size or version != self.version:
                 return
-            if len(self._known) >= self._size:
-                self._known.clear()
-            self._known[key] = value
+            if len(self._values) >= self._size:
+                self._values.clear()
+            self._values[key] = value
 
-    def forget(self, key: str | None = None) -> None:
-        """What is known under this key, or all, has changed."""
-        with self._gate:
-            self.changes += 1
+    def invalidate(self, key: str | None = None) -> None:
+        """Drop the value of this key, or all values."""
+        with self._lock:
+            self.version += 1
             if key is None:
-                self._known.clear()
+                self._values.clear()
             else:
-                self._known.pop(key, None)
+                self._values.pop(key, None)

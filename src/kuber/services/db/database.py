@@ -1,4 +1,4 @@
-"""A service's database: migrated at start, read in place, written by one thread that groups commits."""
+"""Database of a service: migrated at start, written by one thread that groups commits."""
 
 import contextvars
 import queue
@@ -24,7 +24,7 @@ from kuber.services.db.postgresql import PostgreSQL
 from kuber.services.db.sqlite import SQLite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-GROUP = 256  # writes of one commit at most
+MAX_GROUP = 256  # writes per commit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,11 +33,11 @@ _FAILURES = (DBAPIError, TimeoutError, sqlite3.Error)
 
 
 class Backend(Protocol):
-    """What is particular to one kind of database."""
+    """The part of a database that differs between SQLite and PostgreSQL."""
 
-    name: str  # in sentences; no password
-    version_table: str  # of its migrations
-    writing: Engine  # whose transactions begin as the only writer
+    name: str  # for messages, without a password
+    version_table: str  # where Alembic keeps the revision
+    write_engine: Engine  # its transactions hold the lock of the only writer
 
     @property
     def shared(self) -> bool:
@@ -45,188 +45,184 @@ class Backend(Protocol):
         ...
 
     @property
-    def reading(self) -> Engine:
-        """Whose transactions see one state."""
+    def snapshot_engine(self) -> Engine:
+        """Engine whose transactions each see one state of the database."""
         ...
 
     @property
-    def looking(self) -> Engine:
-        """Whose statements each see the state of their moment, where that is quicker."""
+    def autocommit_engine(self) -> Engine:
+        """Engine whose statements each see the latest commit, where that is faster."""
         ...
 
     def check(self, connection: Connection) -> None:
-        """ServiceError unless the database can be used."""
+        """Raise ServiceError unless the database can be used."""
         ...
 
-    def save(self, connection: Connection) -> None:
-        """Begin a piece of work that can be undone by itself."""
+    def savepoint(self, connection: Connection) -> None:
+        """Set the savepoint."""
         ...
 
-    def undo(self, connection: Connection) -> bool:
-        """Undo what was done since `save`: whether the transaction goes on."""
+    def rollback_to_savepoint(self, connection: Connection) -> bool:
+        """Undo the changes since the savepoint. Return whether the transaction is still usable."""
         ...
 
-    def release(self, connection: Connection) -> None:
-        """End the piece of work."""
+    def release_savepoint(self, connection: Connection) -> None:
+        """Release the savepoint; the changes become part of the transaction."""
         ...
 
-    def told(self, error: Exception, act: str) -> KUberError:
-        """The error as ours; `act` says what the database could not be: read, written."""
+    def translate_error(self, error: Exception, participle: str) -> KUberError:
+        """Return the driver's error as a KUberError; `participle` is what failed: "read" or "written"."""
         ...
 
-    def locked(self, names: Collection[str]) -> AbstractContextManager[None]:
-        """Hold these locks against everybody who uses the database."""
+    def lock(self, names: Collection[str]) -> AbstractContextManager[None]:
+        """Hold these locks against every user of the database."""
         ...
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
         ...
 
 
-def chosen(url: str | None, file: Path) -> Path | str:
-    """The database that is named, or this file. ServiceError when one is named and the file is there too: it would be
-    left aside unseen, with all that it holds.
-    """
+def database_location(url: str | None, file: Path) -> Path | str:
+    """Return `url`, or `file` without one. ServiceError when both exist: the data in the file would be ignored."""
     if url is not None and file.exists():
         raise ServiceError(
-            f"The folder {file.parent} holds a SQLite database ({file.name}), which --database would leave aside; "
-            "name another folder with --data, or move that file away."
+            f"The folder {file.parent} holds a SQLite database ({file.name}), which --database would ignore; "
+            "choose another folder with --data, or move that file away."
         )
     return file if url is None else url
 
 
 class Database:
-    """A SQLite file (a path) or a PostgreSQL database (a URL), and its writer thread.
+    """SQLite file (a path) or PostgreSQL database (a URL), with its writer thread.
 
-    `history` names the folder of migrations. Raises SettingsError for a URL of no database, ServiceError when the
-    database cannot be opened, belongs to a newer KUber or, where it is a file, is in use by another process.
+    `history` names the folder of migrations. Raises SettingsError for a URL that is not PostgreSQL's, ServiceError
+    when the database cannot be opened, belongs to a newer KUber or, being a file, is in use by another process.
     """
 
-    def __init__(self, place: Path | str, *, history: str) -> None:
-        self._backend: Backend = SQLite(place) if isinstance(place, Path) else PostgreSQL(place, history)
-        self.on_group: Callable[[int, float, bool], None] = lambda writes, seconds, done: None  # after each commit
+    def __init__(self, location: Path | str, *, history: str) -> None:
+        self._backend: Backend = SQLite(location) if isinstance(location, Path) else PostgreSQL(location, history)
+        self.on_commit: Callable[[int, float, bool], None] = lambda writes, seconds, succeeded: None
         self._closed = False
         self._gate = threading.Lock()  # nothing is queued after the end mark
-        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
             _migrate(self._backend, history)
         except BaseException:
             self._backend.close()
             raise
-        self._writer = threading.Thread(target=self._serve, name=f"{history}-writer", daemon=True)
+        self._writer = threading.Thread(target=self._run_writer, name=f"{history}-writer", daemon=True)
         self._writer.start()
 
     @property
     def shared(self) -> bool:
-        """Whether other processes write here too: what can change is to be read anew each time."""
+        """Whether other processes write to it too, so that nothing that can change may be cached."""
         return self._backend.shared
 
-    def read(self) -> AbstractContextManager[Connection]:
-        """A connection that sees one state of the database for as long as it is open."""
-        return self._connected(self._backend.reading)
+    def read_snapshot(self) -> AbstractContextManager[Connection]:
+        """Open a connection that sees one state of the database for as long as it is open."""
+        return self._connect(self._backend.snapshot_engine)
 
-    def look(self) -> AbstractContextManager[Connection]:
-        """A connection for what one statement tells: a second may see a later state."""
-        return self._connected(self._backend.looking)
+    def read_latest(self) -> AbstractContextManager[Connection]:
+        """Open a connection whose statements each see the latest commit."""
+        return self._connect(self._backend.autocommit_engine)
 
-    async def ask(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `read` returns, which reads this database, without a change of threads: a file in place, and while a
-        server is waited for the event loop goes on.
+    async def run_read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `read`, which reads this database, in the thread of the event loop.
+
+        A file is read in place. While a server computes its answer, the event loop serves other requests.
         """
         if self._backend.shared:
             return await greenlet_spawn(partial(read, *args, **kwargs))
         return read(*args, **kwargs)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """What `work` returns, once its changes are safely on disk.
+        """Run `work` in the writer thread and return its result once its changes are committed.
 
-        Calls of several threads share a commit. When `work` raises, its own changes are undone and the error is
-        raised here. ServiceUnavailableError when the database is lost, also where nobody can know whether its last
-        commit was made: the same write again must do no harm.
+        Calls from several threads share a commit. When `work` raises, its own changes are rolled back and the error
+        is raised here. Raises ServiceUnavailableError when the database is lost, even where the last commit may have
+        succeeded: `work` must be safe to repeat.
         """
-        task = _Write(work, self._backend)
+        write = _Write(work, self._backend)
         with self._gate:
             if self._closed:
-                raise ServiceUnavailableError("The service is stopping; ask again when it is up.")
-            self._waiting.put(task)
+                raise ServiceUnavailableError("The service is stopping; try again when it is up.")
+            self._queue.put(write)
         try:
-            result: T = task.future.result()
+            result: T = write.future.result()
         except IntegrityError:
-            raise  # a mistake of ours: trying again does not help
+            raise  # a bug of ours: trying again does not help
         except _FAILURES as error:
-            raise self._backend.told(error, "written") from None
+            raise self._backend.translate_error(error, "written") from None
         return result
 
-    @contextmanager
-    def locked(self, kind: str, *names: str) -> Iterator[None]:
-        """Hold the locks of these names of a kind against every thread and process that uses this database.
+    def lock(self, kind: str, *names: str) -> AbstractContextManager[None]:
+        """Hold the locks of these names, of one kind, against every thread and process that uses this database.
 
-        ServiceUnavailableError when they cannot be had, or were lost with the connection to the server. Only who
-        holds the lock of a collection asks for others beside it.
+        Raises ServiceUnavailableError when they cannot be acquired, or were lost with the connection to the server.
+        Only the holder of the lock of a collection may take further ones.
         """
-        with self._backend.locked(sorted({f"{kind} {name}" for name in names})):
-            yield
+        return self._backend.lock(sorted({f"{kind} {name}" for name in names}))
 
     @property
     def waiting(self) -> int:
-        """How many writes wait for the next commit."""
-        return self._waiting.qsize()
+        """Number of writes that wait for the next commit."""
+        return self._queue.qsize()
 
     def close(self) -> None:
-        """Finish the writes that wait, then close; closing again does nothing."""
+        """Commit the waiting writes, then close. Idempotent."""
         with self._gate:
             if self._closed:
                 return
             self._closed = True
-            self._waiting.put(None)
+            self._queue.put(None)
         self._writer.join()
         self._backend.close()
 
     @contextmanager
-    def _connected(self, engine: Engine) -> Iterator[Connection]:
+    def _connect(self, engine: Engine) -> Iterator[Connection]:
         try:
             with engine.connect() as connection:
                 yield connection
         except _FAILURES as error:
-            raise self._backend.told(error, "read") from None
+            raise self._backend.translate_error(error, "read") from None
 
-    def _serve(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group, ended = self._gather(first)
+    def _run_writer(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group, closing = self._next_group(first)
             self._commit(group)
-            if ended:
+            if closing:
                 return
 
-    def _gather(self, first: "_Write") -> tuple[list["_Write"], bool]:
+    def _next_group(self, first: "_Write") -> tuple[list["_Write"], bool]:
+        """Return the waiting writes, at most MAX_GROUP, and whether the end mark followed them."""
         group = [first]
-        while len(group) < GROUP:
+        while len(group) < MAX_GROUP:
             try:
-                task = self._waiting.get_nowait()
+                write = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if task is None:
+            if write is None:
                 return group, True
-            group.append(task)
+            group.append(write)
         return group, False
 
     def _commit(self, group: list["_Write"]) -> None:
         began = time.perf_counter()
+        failure: BaseException | None = None
         try:
-            with self._backend.writing.begin() as connection:
-                for task in group:
-                    task.run(connection)
-        except BaseException as error:  # noqa: BLE001  the threads that wait must learn of it, whatever it is
-            self.on_group(len(group), time.perf_counter() - began, False)
-            for task in group:
-                task.future.set_exception(error)
-        else:
-            self.on_group(len(group), time.perf_counter() - began, True)
-            for task in group:
-                task.settle()
+            with self._backend.write_engine.begin() as connection:
+                for write in group:
+                    write.run(connection)
+        except BaseException as error:  # noqa: BLE001  the waiting threads must learn of it, whatever it is
+            failure = error
+        self.on_commit(len(group), time.perf_counter() - began, failure is None)
+        for write in group:
+            write.finish(failure)
 
 
 class _Write:
-    """A piece of work for the writer thread, and what came of it."""
+    """Work for the writer thread, and its result or error."""
 
     def __init__(self, work: Callable[[Connection], Any], backend: Backend) -> None:
         self.future: Future[Any] = Future()
@@ -237,31 +233,33 @@ class _Write:
         self._error: BaseException | None = None
 
     def run(self, connection: Connection) -> None:
-        """Do the work, or leave no trace of it. Raises only when the transaction itself is lost."""
-        self._backend.save(connection)
+        """Do the work, or roll its changes back. Raises only when the whole transaction is lost."""
+        self._backend.savepoint(connection)
         try:
             self._result = self._context.run(self._work, connection)
         except BaseException as error:
-            if not self._backend.undo(connection):
+            if not self._backend.rollback_to_savepoint(connection):
                 raise
-            self._error = error  # raised again in the thread that waits
-        self._backend.release(connection)
+            self._error = error  # raised in the waiting thread
+        self._backend.release_savepoint(connection)
 
-    def settle(self) -> None:
-        if self._error is not None:
-            self.future.set_exception(self._error)
+    def finish(self, failure: BaseException | None) -> None:
+        """Wake the waiting thread; `failure` is why the commit failed."""
+        error = failure or self._error
+        if error is not None:
+            self.future.set_exception(error)
         else:
             self.future.set_result(self._result)
 
 
 def _migrate(backend: Backend, history: str) -> None:
-    """Bring the database to this version, as its only writer."""
+    """Upgrade the schema to this version of KUber, as the only writer."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS / history).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["version_table"] = backend.version_table
     try:
-        with backend.writing.begin() as connection:
+        with backend.write_engine.begin() as connection:
             backend.check(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 
 class NamedLocks:
-    """Any number of locks that are there while they are held."""
+    """Set of locks that exist only while they are held."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._held: set[str] = set()
 
     @contextmanager
-    def held(self, names: Collection[str]) -> Iterator[None]:
-        """Hold all of these. None is taken before all are free, so two that want the same never wait for good."""
+    def hold(self, names: Collection[str]) -> Iterator[None]:
+        """Hold all these locks. They are taken together once all are free, so callers cannot deadlock."""
         with self._changed:
             self._changed.wait_for(lambda: self._held.isdisjoint(names))
             self._held.update(names)

@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: a server that several processes write to, one after the other."""
+"""PostgreSQL backend: a server that several processes write to, one at a time."""
 
 import asyncio
 import hashlib
@@ -25,18 +25,18 @@ from kuber.errors import (
 from kuber.services.db.named_locks import NamedLocks
 
 EXAMPLE = "postgresql+psycopg://USER@HOST/NAME"
-# Connections of one process at most: of its event loop and of its threads, for each of two ways to read; to hold
-# locks, which only a vault does. One more writes.
+# Connections of one process at most: for reads by its event loop and by its threads, each with both engines; and for
+# locks, which only a vault takes. One more writes.
 LOOP_READERS, THREAD_READERS, LOCKERS = 6, 4, 8
 _DISK_FULL = "53100"
 _LOCK = "SELECT pg_advisory_lock(%s)"
 _LOCK_OF_TRANSACTION = "SELECT pg_advisory_xact_lock(%s)"
 _UNLOCK = "SELECT pg_advisory_unlock_all()"
-# A machine that is gone without a word is noticed within half a minute.
+# A server that vanishes without closing the connection is noticed within half a minute.
 _CONNECT = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "tcp_user_timeout": "30000"}
-# A writer that stands still gives its lock back; who waits for one gets an answer. A plan is made for the values that
-# are asked for: one that is made for any value does not know how short a page is. Everything is found by looking up a
-# few rows; the other joins read whole tables where the planner guesses wrong.
+# A stalled writer loses its lock; a transaction that waits for one fails in the end. Plans are made for the actual
+# values: a generic plan does not know how short a page is. Nested loops suit all our queries, which look up a few
+# rows; the other joins read whole tables where the planner guesses wrong.
 _SESSION = """
 SET TimeZone = 'UTC';
 SET idle_in_transaction_session_timeout = '60s';
@@ -49,87 +49,87 @@ SET jit = off;
 
 
 class PostgreSQL:
-    """The database at this URL. `history` is the kind of what is stored: its writers come one after the other.
+    """Database at this URL. Writers with the same `history`, registry or vault, exclude each other.
 
-    Raises SettingsError when the URL is none of PostgreSQL, or its driver is not installed.
+    Raises SettingsError when the URL is not PostgreSQL's, or its driver is not installed.
     """
 
     shared = True
 
     def __init__(self, url: str, history: str) -> None:
-        place = _place(url)
-        self.name = _shown(place)
+        parsed = _parse_url(url)
+        self.name = _without_password(parsed)
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
         self._locks = NamedLocks()
-        writer = _number(f"write {history}")
-        self._threads = _Readers(place, asynchronous=False)
-        # For the event loop: to hand a question to a thread and back takes longer than to answer it.
-        self._loop = _Readers(place, asynchronous=True)
-        # Each statement sees what was committed before it: a state from before the lock was had is of no use.
-        self.writing = _engine(place, 1, isolation_level="READ COMMITTED")
-        self._locking = _engine(place, LOCKERS, isolation_level="AUTOCOMMIT")
+        writer = _lock_number(f"write {history}")
+        self._thread_readers = _Readers(parsed, asynchronous=False)
+        # For the event loop: handing a query to a thread and back takes longer than answering it.
+        self._loop_readers = _Readers(parsed, asynchronous=True)
+        # Each statement sees the latest commit: a state from before the lock was acquired is of no use.
+        self.write_engine = _engine(parsed, 1, isolation_level="READ COMMITTED")
+        self._lock_engine = _engine(parsed, LOCKERS, isolation_level="AUTOCOMMIT")
 
-        # Held to the end of the commit, so that numbers appear in the order in which they were given, and what was
-        # looked up before it is written is still so.
-        @event.listens_for(self.writing, "begin")
+        # Held until the commit ends, so that sequence numbers become visible in order, and a read within the
+        # transaction still holds when it writes.
+        @event.listens_for(self.write_engine, "begin")
         def begin(connection: Connection) -> None:
             connection.exec_driver_sql(_LOCK_OF_TRANSACTION, (writer,))
 
     @property
-    def reading(self) -> Engine:
-        """Whose transactions see one state."""
-        return (self._loop if in_greenlet() else self._threads).whole
+    def snapshot_engine(self) -> Engine:
+        """Engine whose transactions each see one state of the database."""
+        return self._readers().snapshot
 
     @property
-    def looking(self) -> Engine:
-        """Whose statements each see the state of their moment: nothing is sent to begin and end a transaction."""
-        return (self._loop if in_greenlet() else self._threads).single
+    def autocommit_engine(self) -> Engine:
+        """Engine whose statements each see the latest commit: no message begins or ends a transaction."""
+        return self._readers().autocommit
 
     def check(self, connection: Connection) -> None:
-        """ServiceError unless the database can hold any text."""
+        """Raise ServiceError unless the database can hold any text."""
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
         if encoding != "UTF8":
             raise ServiceError(
                 f"The database {self.name} has the encoding {encoding}; create one with the encoding UTF8."
             )
 
-    def save(self, connection: Connection) -> None:
-        """Begin a piece of work that can be undone by itself."""
+    def savepoint(self, connection: Connection) -> None:
+        """Set the savepoint."""
         connection.exec_driver_sql("SAVEPOINT write")
 
-    def undo(self, connection: Connection) -> bool:
-        """Undo what was done since `save`: whether the transaction goes on."""
+    def rollback_to_savepoint(self, connection: Connection) -> bool:
+        """Undo the changes since the savepoint. Return whether the transaction is still usable."""
         if connection.invalidated:  # the server is gone
             return False
         connection.exec_driver_sql("ROLLBACK TO write")
         return True
 
-    def release(self, connection: Connection) -> None:
-        """End the piece of work."""
+    def release_savepoint(self, connection: Connection) -> None:
+        """Release the savepoint; the changes become part of the transaction."""
         connection.exec_driver_sql("RELEASE write")
 
-    def told(self, error: Exception, act: str) -> KUberError:
-        """The error as ours; `act` says what the database could not be: read, written."""
-        if isinstance(error, DataError):  # text with a NUL, a number out of range: whoever sent it can know
-            return RequestRejectedError(f"The database does not take a value of the request: {_reason(error)}.")
+    def translate_error(self, error: Exception, participle: str) -> KUberError:
+        """Return the driver's error as a KUberError; `participle` is what failed: "read" or "written"."""
+        if isinstance(error, DataError):  # text with a NUL, a number out of range: the sender's mistake
+            return RequestRejectedError(f"The database refuses a value of the request: {_reason(error)}.")
         if getattr(getattr(error, "orig", None), "sqlstate", None) == _DISK_FULL:
             return InsufficientStorageError(
-                "The database cannot be written: the disk of its server is full; make space there and try again."
+                "The database cannot be written: the disk of its server is full; free some space and try again."
             )
-        return ServiceUnavailableError(f"The database cannot be {act}: {_reason(error)}.")
+        return ServiceUnavailableError(f"The database cannot be {participle}: {_reason(error)}.")
 
     @contextmanager
-    def locked(self, names: Collection[str]) -> Iterator[None]:
-        """Hold these locks against every process on this database, for as long as our connection to it holds.
+    def lock(self, names: Collection[str]) -> Iterator[None]:
+        """Hold these locks against every process on this database, for as long as our connection to it lasts.
 
-        ServiceUnavailableError when they cannot be had within 30 s, or were lost while they were held.
+        Raises ServiceUnavailableError when they cannot be acquired within 30 s, or were lost while they were held.
         """
-        with self._locks.held(names):  # at most one thread of ours waits at the server for each
+        with self._locks.hold(names):  # at most one thread of this process waits at the server for each
             try:
-                with self._locking.connect() as connection:
+                with self._lock_engine.connect() as connection:
                     try:
-                        # One order, so that two processes never wait for each other.
-                        for number in sorted({_number(f"lock {name}") for name in names}):
+                        # In one order, so that two processes never wait for each other.
+                        for number in sorted({_lock_number(f"lock {name}") for name in names}):
                             connection.exec_driver_sql(_LOCK, (number,))
                         yield
                     except BaseException:
@@ -141,66 +141,68 @@ class PostgreSQL:
                 raise ServiceUnavailableError(f"The lock of {', '.join(names)} is lost: {_reason(error)}.") from None
 
     def close(self) -> None:
-        """Let go of the server."""
-        for engine in (*self._threads, self.writing, self._locking):
+        """Close all connections."""
+        for engine in (*self._thread_readers, self.write_engine, self._lock_engine):
             engine.dispose()
 
-        async def leave() -> None:
-            for engine in self._loop:
+        async def dispose_loop_readers() -> None:
+            for engine in self._loop_readers:
                 await AsyncEngine(engine).dispose()
 
-        with ThreadPoolExecutor(1) as elsewhere:  # here a loop may run already
-            elsewhere.submit(asyncio.run, leave()).result()
+        with ThreadPoolExecutor(1) as pool:  # an event loop may already run in this thread
+            pool.submit(asyncio.run, dispose_loop_readers()).result()
+
+    def _readers(self) -> "_Readers":
+        return self._loop_readers if in_greenlet() else self._thread_readers
 
 
 class _Readers:
-    """Connections that only read, of threads that wait for the server, or of an event loop that does not."""
+    """Read-only connections, for threads that block on the server, or for an event loop, which does not."""
 
-    def __init__(self, place: URL, *, asynchronous: bool) -> None:
-        most = LOOP_READERS if asynchronous else THREAD_READERS
-        self.whole = _engine(place, most, asynchronous, isolation_level="REPEATABLE READ")
+    def __init__(self, url: URL, *, asynchronous: bool) -> None:
+        connections = LOOP_READERS if asynchronous else THREAD_READERS
+        self.snapshot = _engine(url, connections, asynchronous, isolation_level="REPEATABLE READ")
         options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-        self.single = _engine(place, most, asynchronous, **options)
+        self.autocommit = _engine(url, connections, asynchronous, **options)
         for engine in self:
-            event.listen(engine, "connect", _only_read)
+            event.listen(engine, "connect", _set_read_only)
 
     def __iter__(self) -> Iterator[Engine]:
-        return iter((self.whole, self.single))
+        return iter((self.snapshot, self.autocommit))
 
 
-def _only_read(connection: Any, _record: Any) -> None:
+def _set_read_only(connection: Any, _record: Any) -> None:
     _execute(connection, "SET default_transaction_read_only = on")
 
 
-def _place(url: str) -> URL:
-    """What a URL names. SettingsError when it is none; the URL is not repeated, as a password may stand in it."""
+def _parse_url(url: str) -> URL:
+    """Parse a URL of PostgreSQL. SettingsError for others; it omits the URL, which may hold a password."""
     try:
-        place = make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
-        place = None
-    if place is None or place.get_backend_name() != "postgresql" or "@" in (place.host or ""):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() != "postgresql" or "@" in (parsed.host or ""):
         raise SettingsError(
-            f"--database is no address of a PostgreSQL database; give one like {EXAMPLE}, in whose name and password "
-            "@ is written %40 and / is written %2F."
+            f"--database is not the address of a PostgreSQL database; use the form {EXAMPLE}, and in its parts write "
+            "%40 for @ and %2F for /."
         )
-    if place.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise SettingsError(f"KUber speaks to PostgreSQL through psycopg; give an address like {EXAMPLE}.")
-    return place.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise SettingsError(f"KUber connects to PostgreSQL with psycopg; use an address of the form {EXAMPLE}.")
+    return parsed.set(drivername="postgresql+psycopg")
 
 
-def _shown(place: URL) -> str:
-    """A URL without its password, wherever that stands."""
-    shown = URL.create(place.drivername, place.username, None, place.host, place.port, place.database)
-    return shown.render_as_string()
+def _without_password(url: URL) -> str:
+    """Return the URL without the password, which may also be in the query."""
+    return URL.create(url.drivername, url.username, None, url.host, url.port, url.database).render_as_string()
 
 
-def _engine(place: URL, connections: int, asynchronous: bool = False, **options: Any) -> Engine:
-    """So many connections at most. Threads wait on them for the server; `asynchronous`, an event loop goes on."""
-    make = _asynchronous if asynchronous else create_engine
+def _engine(url: URL, connections: int, asynchronous: bool = False, **options: Any) -> Engine:
+    """Create an engine with at most so many connections; `asynchronous` for use in an event loop."""
+    create = _create_async_engine if asynchronous else create_engine
     try:
-        engine = make(
-            place,
-            connect_args={name: value for name, value in _CONNECT.items() if name not in place.query},
+        engine = create(
+            url,
+            connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
             pool_size=connections,
             max_overflow=0,
             pool_timeout=10,
@@ -217,50 +219,50 @@ def _engine(place: URL, connections: int, asynchronous: bool = False, **options:
         _execute(connection, _SESSION)
 
     @event.listens_for(engine, "checkout")
-    def still_there(connection: Any, _record: Any, _proxy: Any) -> None:
-        if _is_ended(connection):  # and so are those from before the server's restart
+    def require_alive(connection: Any, _record: Any, _proxy: Any) -> None:
+        if _is_closed(connection):  # then so are all others from before the server's restart
             raise InvalidatePoolError
 
     tracing.follow_statements(engine)
     return engine
 
 
-def _asynchronous(place: URL, **options: Any) -> Engine:
-    return create_async_engine(place, **options).sync_engine
+def _create_async_engine(url: URL, **options: Any) -> Engine:
+    return create_async_engine(url, **options).sync_engine
 
 
 def _execute(connection: Any, statements: str) -> None:
-    """For the whole session."""
+    """Execute statements outside any transaction."""
     before, connection.autocommit = connection.autocommit, True
     connection.cursor().execute(statements)
     connection.autocommit = before
 
 
-def _is_ended(connection: Any) -> bool:
-    """Whether the server let go of a connection that nobody uses: then there is its farewell to read, and the end.
+def _is_closed(connection: Any) -> bool:
+    """Whether the server has closed this idle connection: then its last message and the end of the stream are there.
 
-    To ask the server would take as long as most of what it is asked then.
+    A query to find out would take as long as most of ours.
     """
     from psycopg import OperationalError
 
     driver = getattr(connection, "driver_connection", connection)
     try:
-        watch = select.poll()
-        watch.register(driver.fileno(), select.POLLIN)
-        while watch.poll(0):  # it may also be news that we did not ask for
+        poller = select.poll()
+        poller.register(driver.fileno(), select.POLLIN)
+        while poller.poll(0):  # it may also be a notification
             driver.pgconn.consume_input()
     except OperationalError:
         return True
     return bool(driver.closed)
 
 
-def _number(name: str) -> int:
-    """The number of an advisory lock: 64 bits of a hash."""
+def _lock_number(name: str) -> int:
+    """Return the number of an advisory lock: 64 bits of a hash of its name."""
     return int.from_bytes(hashlib.sha256(f"kuber {name}".encode()).digest()[:8], signed=True)
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what the server, or its driver, says."""
+    """Return the first line of the message of the server or its driver."""
     if isinstance(error, TimeoutError):
         return "all connections to it are in use; try again"
     lines = str(getattr(error, "orig", None) or error).strip().splitlines() or ["no reason given"]

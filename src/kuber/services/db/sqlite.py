@@ -1,4 +1,4 @@
-"""What is particular to SQLite: one file, which one process opens, and its pragmas."""
+"""SQLite backend: one file, opened by one process."""
 
 import sqlite3
 from collections.abc import Collection
@@ -14,11 +14,11 @@ from kuber.errors import InsufficientStorageError, KUberError, ServiceError, Ser
 from kuber.services.db.named_locks import NamedLocks
 
 BUSY_SECONDS = 10
-KEPT_OPEN = 40  # connections, as many as threads serve requests; opening one costs more than most reads
+POOL_SIZE = 40  # connections, as many as threads serve requests; opening one costs more than most reads
 
 
 class SQLite:
-    """The database in this file, which no second process can open meanwhile.
+    """Database in this file, which no second process can open at the same time.
 
     Raises ServiceError when the file cannot be opened or is in use.
     """
@@ -28,61 +28,62 @@ class SQLite:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._lock = hold(path)
+        self._file_lock = lock_file(path)
         self._locks = NamedLocks()
-        self.reading = self.looking = _engine(path)
-        self.writing: Engine = self.reading.execution_options(kuber_begin="BEGIN IMMEDIATE")
+        self.snapshot_engine = self.autocommit_engine = _engine(path)
+        self.write_engine: Engine = self.snapshot_engine.execution_options(kuber_begin="BEGIN IMMEDIATE")
 
     def check(self, connection: Connection) -> None:
-        """Any SQLite will do."""
+        """Accept any SQLite database."""
 
-    def save(self, connection: Connection) -> None:
-        """Begin a piece of work that can be undone by itself."""
-        # Straight to the driver: SQLAlchemy's own savepoints cost more than what a small write does.
+    def savepoint(self, connection: Connection) -> None:
+        """Set the savepoint."""
+        # Straight to the driver: SQLAlchemy's own savepoints cost more than a small write.
         _driver(connection).execute("SAVEPOINT write")
 
-    def undo(self, connection: Connection) -> bool:
-        """Undo what was done since `save`: whether the transaction goes on."""
-        base = _driver(connection)
-        if not base.in_transaction:  # SQLite gave it up, on a full disk for one
+    def rollback_to_savepoint(self, connection: Connection) -> bool:
+        """Undo the changes since the savepoint. Return whether the transaction is still usable."""
+        driver = _driver(connection)
+        if not driver.in_transaction:  # SQLite rolled all of it back, on a full disk for example
             return False
-        base.execute("ROLLBACK TO write")
+        driver.execute("ROLLBACK TO write")
         return True
 
-    def release(self, connection: Connection) -> None:
-        """End the piece of work."""
+    def release_savepoint(self, connection: Connection) -> None:
+        """Release the savepoint; the changes become part of the transaction."""
         _driver(connection).execute("RELEASE write")
 
-    def told(self, error: Exception, act: str) -> KUberError:
-        """The error as ours; `act` says what the database could not be: read, written."""
+    def translate_error(self, error: Exception, participle: str) -> KUberError:
+        """Return the driver's error as a KUberError; `participle` is what failed: "read" or "written"."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return InsufficientStorageError(
-                "The database cannot be written: its disk is full; make space there and try again."
+                "The database cannot be written: its disk is full; free some space and try again."
             )
-        return ServiceUnavailableError(f"The database cannot be {act}: {cause}.")
+        return ServiceUnavailableError(f"The database cannot be {participle}: {cause}.")
 
-    def locked(self, names: Collection[str]) -> AbstractContextManager[None]:
-        """Hold these locks: no other process is there to ask."""
-        return self._locks.held(names)
+    def lock(self, names: Collection[str]) -> AbstractContextManager[None]:
+        """Hold these locks against other threads: no other process has the file open."""
+        return self._locks.hold(names)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self.reading.dispose()
-        self._lock.close()
+        """Close the file and release its lock."""
+        self.snapshot_engine.dispose()
+        self._file_lock.close()
 
 
-def hold(path: Path) -> sqlite3.Connection:
-    """An exclusive lock beside a file, in a folder that is made when missing; it ends with its process, however that
-    ends. ServiceError when it is taken.
+def lock_file(path: Path) -> sqlite3.Connection:
+    """Create the folder of this file and lock the file exclusively, until the process ends, however it ends.
+
+    The lock is a file beside it. ServiceError when another process holds the lock.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ServiceError(f"The folder {path.parent} cannot be made: {error.strerror}.") from None
-    file = path.with_name(path.name + ".lock")
+        raise ServiceError(f"The folder {path.parent} cannot be created: {error.strerror}.") from None
+    lock = path.with_name(path.name + ".lock")
     try:
-        connection = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
@@ -101,7 +102,7 @@ def _engine(path: Path) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         connect_args={"timeout": BUSY_SECONDS},
-        pool_size=KEPT_OPEN,
+        pool_size=POOL_SIZE,
         max_overflow=-1,
         pool_use_lifo=True,
     )

@@ -1,1 +1,1 @@
-"""What both HTTP services share: application, authentication, metrics, server."""
+"""Shared by both HTTP services: application, authentication, metrics, server."""

@@ -1,4 +1,4 @@
-"""What both applications share: problem details, the protocol header and the request log."""
+"""Application factory of both services: problem details, protocol header, limits and request log."""
 
 import logging
 import time
@@ -46,16 +46,16 @@ STATUSES: dict[type[KUberError], int] = {
     InsufficientStorageError: 507,
 }
 MAX_JSON_BYTES = 16 << 20
-REQUESTS_PER_MINUTE = 30_000  # of one address
-DRAIN_BYTES = 64 << 20  # of a body that is refused
-_DRAINED = {409, 413, 507}  # answers that may come before the body has
-_EXPLAINED = {401, 413, 416}  # raised here, with a sentence
+REQUESTS_PER_MINUTE = 30_000  # from one address
+DRAIN_BYTES = 64 << 20  # read of a refused body at most
+_DRAINED = {409, 413, 507}  # responses that may precede the end of the body
+_EXPLAINED = {401, 413, 416}  # raised by our own code, with a whole sentence
 PROBLEM_TYPE = "application/problem+json"
 
 log = logging.getLogger(__name__)
 
 _problem: dict[str, Any] = {
-    "description": "What is wrong, as problem details (RFC 9457).",
+    "description": "The error, as problem details (RFC 9457).",
     "content": {PROBLEM_TYPE: {"schema": ProblemBody.model_json_schema()}},
 }
 
@@ -63,15 +63,15 @@ _problem: dict[str, Any] = {
 def application(
     service: ServiceName, *, description: str, metrics: Metrics, requests_per_minute: int = REQUESTS_PER_MINUTE
 ) -> FastAPI:
-    """An application without routes but /healthz and /metrics, that answers every error as a problem.
+    """Create an application with only /healthz and /metrics, which answers every error with problem details.
 
-    One address may send so many requests a minute; 0 sets no limit.
+    `requests_per_minute` limits the requests from one address; 0 sets no limit.
     """
     app = FastAPI(
         title=f"KUber {service}",
         version=kuber.__version__,
         description=description,
-        docs_url=None,  # those pages load scripts from a content network; the document itself is at /openapi.json
+        docs_url=None,  # those pages load scripts from a CDN; the document itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": _problem, "5XX": _problem},
@@ -81,18 +81,18 @@ def application(
             HTTPException: _on_http,
         },
     )
-    app.state.ends = []  # called when the service is told to stop: what waits for others is to wait no longer
+    app.state.on_stop = []  # callbacks that end long polls and streams when the service stops
     app.add_middleware(ServiceMiddleware, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
 
     @app.get("/healthz", operation_id="health")
     async def health() -> HealthBody:
-        """Whether the service is up, and what it is."""
+        """Return the name, protocol and version of the service."""
         return HealthBody(status="ok", service=service, protocol=PROTOCOL, version=kuber.__version__)
 
     @app.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
-    async def told() -> Response:
-        """What the service counts, for Prometheus."""
-        return metrics.told()
+    async def exposition() -> Response:
+        """Return the metrics of the service for Prometheus."""
+        return metrics.exposition()
 
     tracing.follow_requests(app)
 
@@ -100,7 +100,7 @@ def application(
 
 
 def problem(error: KUberError, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
-    """The error as problem details; the status is that of its class when not given."""
+    """Return the error as problem details; the status defaults to that of its class."""
     if status is None:
         status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
     body = problem_from(error, status).model_dump_json()
@@ -109,10 +109,10 @@ def problem(error: KUberError, status: int | None = None, headers: dict[str, str
 
 async def _on_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, KUberError)
-    answer = problem(error)
-    if answer.status_code >= 500:
+    response = problem(error)
+    if response.status_code >= 500:
         log.error(error.message)
-    return answer
+    return response
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
@@ -123,13 +123,15 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        message = f"There is nothing at {request.url.path}; the routes are listed at /openapi.json."
+        message = f"There is no route {request.url.path}; see /openapi.json for the routes."
     elif error.status_code == 405:
-        message = f"{request.method} is not possible at {request.url.path}; see /openapi.json for what is."
+        message = (
+            f"{request.url.path} does not support {request.method}; see /openapi.json for the methods it supports."
+        )
     elif error.status_code in _EXPLAINED:
         message = error.detail
     else:
-        message = f"The request cannot be understood: {error.detail}."
+        message = f"The request is invalid: {error.detail}."
     headers = dict(error.headers) if error.headers else {}
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
@@ -138,9 +140,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of every route at this path; Starlette's own header names those of the first only."""
-    found = [route for route in request.app.routes if isinstance(route, Route)]
-    at_path = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
+    """Return the methods of every route at this path; Starlette's own header names those of the first only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    at_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in at_path for method in route.methods or ()})
 
 
@@ -148,13 +150,13 @@ def _sentence(error: RequestValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return "The body of the request is not JSON; send a JSON object."
-    place = ".".join(str(part)[:100] for part in first["loc"])
+    field = ".".join(str(part)[:100] for part in first["loc"])
     reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"The field {place} is refused: {reason[:1].lower()}{reason[1:]}."
+    return f"The field {field} is refused: {reason[:1].lower()}{reason[1:]}."
 
 
 class ServiceMiddleware:
-    """ASGI middleware: protocol header, bounds on JSON bodies and on the rate, request log, no leak of what broke."""
+    """ASGI middleware: protocol header, limits on JSON bodies and request rate, request log, unexpected errors."""
 
     def __init__(self, app: ASGIApp, *, service: ServiceName, metrics: Metrics, requests_per_minute: int) -> None:
         self.app = app
@@ -168,12 +170,12 @@ class ServiceMiddleware:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        self._metrics.begun()
+        self._metrics.count_start()
         status = 0
         sent = 0
         body = _LimitedBody(receive, None if _streamed(scope) else MAX_JSON_BYTES, self._too_large())
 
-        async def answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -188,75 +190,77 @@ class ServiceMiddleware:
         try:
             refusal = self._refusal(scope)
             if refusal is not None:
-                await refusal(scope, body, answer)
+                await refusal(scope, body, send_response)
             else:
-                await self.app(scope, body, answer)
+                await self.app(scope, body, send_response)
         except ClientDisconnect:
-            log.warning("the client went away", extra={"told": {"service": self.service, "path": scope["path"]}})
-        except Exception:  # the last line of defence: the reason goes to the log and not to the caller
+            log.warning("the client disconnected", extra={"fields": {"service": self.service, "path": scope["path"]}})
+        except Exception:  # the last resort: the reason goes to the log, not to the caller
             log.exception("unexpected error in %s %s", scope["method"], scope["path"])
             if status:
-                raise  # the answer is under way; cutting the connection tells the caller
-            mistake = ServiceError(f"The {self.service} made a mistake; its log says which.")
-            await problem(mistake, 500)(scope, body, answer)
+                raise  # the response has begun; the caller sees the connection break
+            hidden = ServiceError(f"The {self.service} failed unexpectedly; see its log for the reason.")
+            await problem(hidden, 500)(scope, body, send_response)
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.ended(scope, status, seconds=seconds, received=body.taken, sent=sent)
+            self._metrics.count_end(scope, status, seconds=seconds, received=body.received, sent=sent)
             milliseconds = round(seconds * 1000, 2)
-            told = {"service": self.service, "method": scope["method"], "path": scope["path"], "status": status}
-            log.info("request", extra={"told": {**told, "bytes": sent, "milliseconds": milliseconds}})
+            fields = {"service": self.service, "method": scope["method"], "path": scope["path"], "status": status}
+            log.info("request", extra={"fields": {**fields, "bytes": sent, "milliseconds": milliseconds}})
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = {name.lower(): value for name, value in scope["headers"]}
-        spoken = headers.get(PROTOCOL_HEADER.lower().encode())
-        if spoken is not None and spoken != str(PROTOCOL).encode():
-            return problem(RequestRejectedError(_incompatible(self.service, spoken.decode("latin-1"))), 400)
+        version = headers.get(PROTOCOL_HEADER.lower().encode())
+        if version is not None and version != str(PROTOCOL).encode():
+            return problem(RequestRejectedError(_incompatible(self.service, version.decode("latin-1"))), 400)
         address = (scope.get("client") or ("unknown",))[0]
         if self._rate is not None and not self._limiter.hit(self._rate, address):
-            again = ceil(self._limiter.get_window_stats(self._rate, address).reset_time - time.time())
-            message = f"The {self.service} takes {self._rate.amount} requests a minute from one address; send fewer."
-            return problem(ServiceUnavailableError(message), 429, {"Retry-After": str(max(1, again))})
+            retry_after = ceil(self._limiter.get_window_stats(self._rate, address).reset_time - time.time())
+            message = (
+                f"The {self.service} accepts {self._rate.amount} requests per minute from one address; slow down."
+            )
+            return problem(ServiceUnavailableError(message), 429, {"Retry-After": str(max(1, retry_after))})
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > MAX_JSON_BYTES and not _streamed(scope):
             return problem(RequestRejectedError(self._too_large()), 413, {"connection": "close"})
         return None
 
     def _too_large(self) -> str:
-        return f"The {self.service} takes at most {MAX_JSON_BYTES} bytes of JSON; send less."
+        return f"The {self.service} accepts at most {MAX_JSON_BYTES} bytes of JSON; send less."
 
 
 class _LimitedBody:
-    """The body of a request on its way in, of which no more than `limit` bytes are passed on."""
+    """Receive channel that refuses a request body of more than `limit` bytes."""
 
     def __init__(self, receive: Receive, limit: int | None, refusal: str) -> None:
         self._receive = receive
         self._limit = limit
         self._refusal = refusal
-        self.taken = 0
+        self.received = 0
         self._ended = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self.taken += len(message.get("body", b""))
+        self.received += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
-        if self._limit is not None and self.taken > self._limit:
+        if self._limit is not None and self.received > self._limit:
             raise HTTPException(413, self._refusal, {"connection": "close"})
         return message
 
     async def drain(self) -> None:
-        """Take in a refused body, within reason: a caller still sending would lose the answer with the connection."""
+        """Read the rest of a refused body, up to DRAIN_BYTES: a caller still sending would miss the response."""
         self._limit = None
-        bound = self.taken + DRAIN_BYTES
-        while not self._ended and self.taken < bound:
+        bound = self.received + DRAIN_BYTES
+        while not self._ended and self.received < bound:
             await self()
 
 
 def _streamed(scope: Scope) -> bool:
-    """Whether the body is a blob, which is never held in memory and has a limit of its own."""
+    """Whether the body is a blob, which is never held in memory as a whole and has its own limit."""
     return bool(scope["path"].startswith(("/v1/blobs/", "/v1/uploads/")))
 
 
-def _incompatible(service: ServiceName, spoken: str) -> str:
-    newer = spoken.isdigit() and int(spoken) > PROTOCOL
+def _incompatible(service: ServiceName, version: str) -> str:
+    newer = version.isdigit() and int(version) > PROTOCOL
     side = f"the {service}" if newer else "the client"
-    return f"The client speaks protocol {spoken[:20]!r} and this {service} protocol {PROTOCOL}: upgrade {side}."
+    return f"The client uses protocol {version[:20]!r} and this {service} protocol {PROTOCOL}: upgrade {side}."

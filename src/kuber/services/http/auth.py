@@ -1,4 +1,4 @@
-"""Who may call a route: the token of the request, and the scopes that the route is open to."""
+"""Authentication of requests by bearer token, and the scopes that a route accepts."""
 
 import hmac
 import os
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import NotAuthorizedError, ServiceError
 
-FOREVER = datetime.max.replace(tzinfo=UTC)  # the end of a service's own right
+FOREVER = datetime.max.replace(tzinfo=UTC)  # when the secret of the hub expires
 
 Authenticate = Callable[[str], Awaitable[Caller]]
 
@@ -24,18 +24,21 @@ _TOKEN = re.compile(r"[!-~]{1,200}")
 
 
 class Authenticator:
-    """Tells who calls. `authenticate` finds the owner of a token, or raises NotAuthorizedError."""
+    """Source of FastAPI dependencies that authenticate callers.
+
+    `authenticate` returns the owner of a token or raises NotAuthorizedError.
+    """
 
     def __init__(self, authenticate: Authenticate) -> None:
         self._authenticate = authenticate
 
-    def admits(self, *scopes: Scope) -> Any:
-        """What marks a parameter as the caller, of one of these scopes; any other is refused."""
-        return Security(_Admission(self._authenticate, scopes))
+    def require(self, *scopes: Scope) -> Any:
+        """Return the annotation of a parameter that receives the caller; refuse callers of other scopes."""
+        return Security(_BearerToken(self._authenticate, scopes))
 
 
-class _Admission(HTTPBearer):
-    """A scheme of FastAPI's, for its documents, that finds the caller itself: one dependency in place of two."""
+class _BearerToken(HTTPBearer):
+    """FastAPI's security scheme, for OpenAPI, that also authenticates: one dependency instead of two."""
 
     def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...]) -> None:
         super().__init__(
@@ -47,45 +50,47 @@ class _Admission(HTTPBearer):
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not _TOKEN.fullmatch(token.strip()):
-            raise _unknown("The request carries no token; send it as Authorization: Bearer TOKEN.")
+            raise _unauthenticated("The request carries no token; send it as Authorization: Bearer TOKEN.")
         try:
-            found = await self._authenticate(token.strip())
+            caller = await self._authenticate(token.strip())
         except NotAuthorizedError as error:
-            raise _unknown(error.message) from None
-        if found.scope not in self._scopes:
-            raise NotAuthorizedError(f"A token of scope {found.scope} is not enough for this.")
-        return found
+            raise _unauthenticated(error.message) from None
+        if caller.scope not in self._scopes:
+            raise NotAuthorizedError(f"A token of scope {caller.scope} does not permit this request.")
+        return caller
 
 
 def check_acts_for(caller: Caller, entity: str) -> None:
-    """NotAuthorizedError unless the caller is this entity."""
+    """Raise NotAuthorizedError unless the caller is this entity."""
     if caller.entity != entity:
-        raise NotAuthorizedError(f"The token is not that of entity {entity[:100]!r}; act only for yourself.")
+        raise NotAuthorizedError(
+            f"The token does not belong to entity {entity[:100]!r}; an entity acts only for itself."
+        )
 
 
 def same_secret(given: str, secret: str) -> bool:
-    """Compared in a time that tells nothing."""
+    """Compare secrets in constant time."""
     return hmac.compare_digest(given.encode(), secret.encode())
 
 
 def hub_secret(path: Path) -> str:
-    """The secret that registry and vault know each other by; made by the first that starts, for its owner only.
+    """Return the secret that registry and vault share. The first to start creates the file, for its owner only.
 
     Raises ServiceError when the file cannot be used.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mine = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         if not path.exists():
-            descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32))
             try:
-                os.link(mine, path)  # fails where the other service was faster
+                os.link(draft, path)  # fails when the other service was faster
             except FileExistsError:
                 pass
             finally:
-                mine.unlink()
+                draft.unlink()
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"The secret file {path} cannot be used: {error}.") from None
@@ -94,5 +99,5 @@ def hub_secret(path: Path) -> str:
     return secret
 
 
-def _unknown(message: str) -> HTTPException:
+def _unauthenticated(message: str) -> HTTPException:
     return HTTPException(401, message, {"WWW-Authenticate": "Bearer"})

@@ -1,4 +1,4 @@
-"""What a service counts of itself, for Prometheus: one set of metrics for each application."""
+"""Prometheus metrics of a service."""
 
 import time
 from bisect import bisect_left
@@ -20,60 +20,62 @@ from kuber.wire import PROTOCOL
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-WINDOW = 300.0  # seconds; whoever asked within this and the part of the next that has gone by is online
+WINDOW = 300.0  # seconds; an entity is online if it sent a request in this window or the one before
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-UNMATCHED = "unmatched"  # in place of a path without a route: callers may send any, and a label holds few values
+UNMATCHED = "unmatched"  # instead of a path without a route: callers may send any, and a label must have few values
 
-# Else each count would have a second series, the time it began.
+# Otherwise each counter would have a second series, its creation time.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class _Series:
-    """The requests of one method, route and status."""
+    """Requests of one method, route and status."""
 
     __slots__ = ("buckets", "received", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(SECONDS) + 1)  # requests that took longer than the bound before
+        self.buckets = [0] * (len(SECONDS) + 1)  # requests by the smallest bound that they did not exceed
         self.seconds = 0.0
         self.received = self.sent = 0
 
 
 class Metrics(Collector):
-    """The metrics of one application, which other parts of it add theirs to.
+    """Metrics of one application, to which its parts add their own.
 
-    Requests are begun, ended and told by one thread, that of the event loop: so they are counted without the locks of
+    Requests are counted and reported by one thread, that of the event loop, hence without the locks of
     prometheus_client, which cost several times as much. All else is safe to use from several threads.
     """
 
     def __init__(self, service: str) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        told = {"service": service, "version": kuber.__version__, "protocol": str(PROTOCOL)}
-        build = Gauge("kuber_build_info", "What runs here; always 1.", list(told), registry=self._registry)
-        build.labels(**told).set(1)
+        labels = {"service": service, "version": kuber.__version__, "protocol": str(PROTOCOL)}
+        build = Gauge(
+            "kuber_build_info", "Service, version and protocol; always 1.", list(labels), registry=self._registry
+        )
+        build.labels(**labels).set(1)
         self._under_way = 0
         self._series: dict[tuple[str, str, int], _Series] = defaultdict(_Series)
-        self._acts: list[tuple[str, str, tuple[str, str, int]]] = []
+        self._response_counts: list[tuple[str, str, tuple[str, str, int]]] = []
         self._registry.register(self)
 
-    def counter(self, name: str, told: str) -> prometheus_client.Counter:
-        """A new metric that only rises; its name is told with `_total` behind it."""
-        return prometheus_client.Counter(name, told, registry=self._registry)
+    def counter(self, name: str, description: str) -> prometheus_client.Counter:
+        """Add a metric that only rises; Prometheus sees its name with the suffix `_total`."""
+        return prometheus_client.Counter(name, description, registry=self._registry)
 
-    def gauge(self, name: str, told: str, read: Callable[[], float] | None = None) -> Gauge:
-        """A new metric that rises and falls; `read` tells it when it is asked for."""
-        made = Gauge(name, told, registry=self._registry)
+    def gauge(self, name: str, description: str, read: Callable[[], float] | None = None) -> Gauge:
+        """Add a metric that rises and falls; `read` returns its value on each scrape."""
+        gauge = Gauge(name, description, registry=self._registry)
         if read is not None:
-            made.set_function(read)
-        return made
+            gauge.set_function(read)
+        return gauge
 
-    def count_answers(self, name: str, told: str, method: str, route: str, status: int) -> None:
-        """A new metric that counts a route's answers of this status."""
-        self._acts.append((name, told, (method, route, status)))
+    def count_responses(self, name: str, description: str, method: str, route: str, status: int) -> None:
+        """Add a metric that counts the responses of a route with this status."""
+        self._response_counts.append((name, description, (method, route, status)))
 
-    def watch(self, database: Database) -> None:
-        """Tell of a database's writes."""
+    def watch_database(self, database: Database) -> None:
+        """Add metrics of the writes of a database."""
         groups = Histogram(
             "kuber_database_group_writes", "Commits, by the writes in them.", buckets=WRITES, registry=self._registry
         )
@@ -83,20 +85,20 @@ class Metrics(Collector):
         failed = self.counter("kuber_database_failed_groups", "Commits that failed, and all writes in them.")
         self.gauge("kuber_database_waiting_writes", "Writes that wait for a commit.", lambda: database.waiting)
 
-        def count(writes: int, took: float, done: bool) -> None:
+        def count(writes: int, took: float, succeeded: bool) -> None:
             groups.observe(writes)
             seconds.observe(took)
-            if not done:
+            if not succeeded:
                 failed.inc()
 
-        database.on_group = count
+        database.on_commit = count
 
-    def begun(self) -> None:
-        """A request came."""
+    def count_start(self) -> None:
+        """Count a request that has arrived."""
         self._under_way += 1
 
-    def ended(self, scope: Scope, status: int, *, seconds: float, received: int, sent: int) -> None:
-        """Its answer ended, or nobody was left to hear it: status 0."""
+    def count_end(self, scope: Scope, status: int, *, seconds: float, received: int, sent: int) -> None:
+        """Count a request whose response has ended; status 0 when the caller had disconnected before."""
         self._under_way -= 1
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method = scope["method"] if scope["method"] in METHODS else "other"
@@ -107,7 +109,7 @@ class Metrics(Collector):
         series.sent += sent
 
     def collect(self) -> Iterator[Metric]:
-        """What was counted of requests, for the registry of prometheus_client."""
+        """Yield the metrics of requests, for the registry of prometheus_client."""
         yield GaugeMetricFamily(
             "kuber_http_requests_under_way", "Requests whose answer has not ended.", self._under_way
         )
@@ -124,44 +126,44 @@ class Metrics(Collector):
             received[route] += series.received
             sent[route] += series.sent
         yield times
-        for name, told, counts in (
+        for name, description, counts in (
             ("kuber_http_received_bytes", "Bytes of bodies that came in.", received),
             ("kuber_http_sent_bytes", "Bytes of bodies that were sent.", sent),
         ):
-            family = CounterMetricFamily(name, told, labels=("route",))
+            family = CounterMetricFamily(name, description, labels=("route",))
             for route, count in counts.items():
                 family.add_metric((route,), count)
             yield family
-        for name, told, place in self._acts:
-            count = sum(self._series[place].buckets) if place in self._series else 0
-            yield CounterMetricFamily(name, told, count)
+        for name, description, key in self._response_counts:
+            count = sum(self._series[key].buckets) if key in self._series else 0
+            yield CounterMetricFamily(name, description, count)
 
-    def told(self) -> Response:
-        """All of it, in Prometheus's text format."""
+    def exposition(self) -> Response:
+        """Return all metrics in Prometheus's text format."""
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 class Presence:
-    """How many entities asked of late. At most two windows of them are held."""
+    """Number of entities that recently sent a request. Holds the names of at most two windows."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._since = monotonic()
-        self._now: set[str] = set()
-        self._before: set[str] = set()
+        self._current: set[str] = set()
+        self._previous: set[str] = set()
 
     def note(self, entity: str) -> None:
-        """This one asked."""
-        self._turn()
-        self._now.add(entity)
+        """Note that this entity sent a request."""
+        self._advance()
+        self._current.add(entity)
 
     def count(self) -> int:
-        """How many asked within the last window, and the part of this one that has gone by."""
-        self._turn()
-        return len(self._now | self._before)
+        """Return how many entities sent a request in the last window or the current one."""
+        self._advance()
+        return len(self._current | self._previous)
 
-    def _turn(self) -> None:
-        gone = self._monotonic() - self._since
-        if gone >= WINDOW:
-            self._before = self._now if gone < 2 * WINDOW else set()
-            self._now, self._since = set(), self._monotonic()
+    def _advance(self) -> None:
+        elapsed = self._monotonic() - self._since
+        if elapsed >= WINDOW:
+            self._previous = self._current if elapsed < 2 * WINDOW else set()
+            self._current, self._since = set(), self._monotonic()

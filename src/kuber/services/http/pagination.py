@@ -1,4 +1,4 @@
-"""Where a page of a listing ended, as opaque text."""
+"""Pages of listings, and the opaque cursors that continue them."""
 
 import base64
 import binascii
@@ -13,12 +13,12 @@ from kuber.errors import RequestRejectedError
 
 
 def encode(order: str, *position: int | float | str) -> str:
-    """The cursor that goes on after `position` in a listing of this order."""
+    """Return the cursor that continues after `position` in a listing of this order."""
     return base64.urlsafe_b64encode(json.dumps([order, *position]).encode()).decode().rstrip("=")
 
 
 def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
-    """The position in a cursor; RequestRejectedError unless `encode` made it for this order."""
+    """Return the position in a cursor. RequestRejectedError unless `encode` made it for this order."""
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
     except (UnicodeError, ValueError, binascii.Error, RecursionError):
@@ -33,10 +33,13 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
     return values[1:]
 
 
-def page_of(
+def fetch_page(
     connection: Connection, query: Select[Any], seq: Any, limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """The rows of one page of a listing in order of `seq`, and the cursor of the next."""
+    """Return the rows of one page, ordered by the column `seq`, and the cursor of the next page.
+
+    Raises RequestRejectedError when the limit is not from 1 to MAX_LIMIT, or the cursor is of another listing.
+    """
     if not 1 <= limit <= MAX_LIMIT:
         raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
     if cursor is not None:

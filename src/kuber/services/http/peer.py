@@ -1,4 +1,4 @@
-"""How the two services of a hub reach each other: once more when a connection fails, and through no proxy."""
+"""HTTP transport between the two services of a hub: one retry when connecting fails, and no proxy."""
 
 import ssl
 from pathlib import Path
@@ -8,8 +8,11 @@ import httpx
 from kuber.errors import SettingsError
 
 
-def neighbour(ca: Path | None) -> httpx.HTTPTransport:
-    """A transport that trusts the certificates in this file, or the system's. SettingsError when it holds none."""
+def peer_transport(ca: Path | None) -> httpx.HTTPTransport:
+    """Return a transport that trusts the certificates in `ca`, or the system's.
+
+    Raises SettingsError when the file has no usable certificates.
+    """
     if ca is None:
         return httpx.HTTPTransport(retries=1)
     try:

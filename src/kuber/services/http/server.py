@@ -1,4 +1,4 @@
-"""Serving an application as a process: its address, its JSON log and its clean stop."""
+"""Run an application as a process: address, JSON log and graceful stop."""
 
 import contextlib
 import gc
@@ -23,23 +23,23 @@ from kuber import tracing
 from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError, SettingsError
 
-STOP_SECONDS = 5  # that requests under way get when the service is told to stop
-# After which a thread hands the interpreter to one that waits for it. The event loop waits for it after each look at
-# its sockets: at Python's 5 ms a question comes late whenever something is published.
+STOP_SECONDS = 5  # for requests in progress when the service stops
+# After which a thread hands the interpreter lock to a waiting thread. The event loop waits for that lock after each
+# poll of its sockets: with Python's 5 ms every request is late while a record is being published.
 SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one JSON object a line."""
+    """Format each log record as a JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **getattr(record, "told", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
@@ -58,34 +58,32 @@ def serve(
     stop_with_stdin: bool = False,
     lifespan: Literal["on", "off"] = "off",
 ) -> None:
-    """Run a service until SIGTERM, SIGINT or, where asked, the end of standard input.
+    """Run a service until SIGTERM, SIGINT or, with `stop_with_stdin`, the end of standard input.
 
-    With a certificate it speaks HTTPS; without one, an address that other machines reach is refused unless
-    `plain_http` allows it.
+    It serves HTTPS with a certificate. Without one, an address that other machines can reach is refused unless
+    `plain_http` allows it. `lifespan` says whether the application has startup and shutdown handlers.
 
-    `lifespan` says whether the application has something to do at its start and its end.
-
-    Prints its address on standard output when it accepts requests. Raises ServiceError when the address cannot be
-    had, before `build` opens any data.
+    Prints the address on standard output once it accepts requests. Raises SettingsError for an unusable certificate
+    and ServiceError when the address is not available, both before `build` opens any data.
     """
     if certificate is None and not plain_http and not is_loopback(host):
         raise SettingsError(
-            f"{host} can be reached by other machines: give --certificate and --private-key, or --plain-http to let "
-            "everybody on the way read along."
+            f"{host} can be reached by other machines: add --certificate and --private-key to encrypt, or "
+            "--plain-http to serve unencrypted."
         )
     tls = _tls(certificate, private_key)
     _log_to_stderr()
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = threading.Event()
-    with _bound(service, host, port) as listener, _told_to(stop):
+    with _bound(service, host, port) as listener, _stop_on_signals(stop):
         if stop_with_stdin:
             threading.Thread(target=_await_end_of_input, args=(stop,), name="stdin", daemon=True).start()
         with tracing.traced(f"kuber-{service}"), build() as app:
-            # What is there now lives to the end: the collector need not look at it again, nor the exit.
+            # Objects that exist now live until the exit: garbage collection can skip them.
             gc.collect()
             gc.freeze()
             _Server(app, service, stop, tls, lifespan).run(sockets=[listener])
-    log.info("stopped", extra={"told": {"service": service}})
+    log.info("stopped", extra={"fields": {"service": service}})
 
 
 class _Server(uvicorn.Server):
@@ -110,7 +108,7 @@ class _Server(uvicorn.Server):
             ssl_keyfile=tls and tls[1],
         )
         super().__init__(config)
-        self._ends: list[Callable[[], None]] = getattr(app.state, "ends", [])
+        self._on_stop: list[Callable[[], None]] = getattr(app.state, "on_stop", [])
         self._service = service
         self._stop = stop
         self._scheme = "https" if tls else "http"
@@ -120,12 +118,12 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
         address = url_of(host, port, scheme=self._scheme)
-        log.info("up", extra={"told": {"service": self._service, "address": address}})
+        log.info("up", extra={"fields": {"service": self._service, "address": address}})
         print(f"KUber {self._service} is up at {address}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for end in self._ends:
-            end()
+        for callback in self._on_stop:
+            callback()
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
@@ -133,14 +131,14 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # `serve` holds the signals from before the data are opened until after they are closed
+        yield  # `serve` handles the signals, from before the data are opened until after they are closed
 
 
 def _bound(service: str, host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=2048)
-        # Inherited by accepted sockets: else an answer waits 40 ms for the delayed acknowledgement of its header.
+        # Accepted sockets inherit it: otherwise a response waits 40 ms for the delayed acknowledgement of its header.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
@@ -153,11 +151,11 @@ def _bound(service: str, host: str, port: int) -> socket.socket:
 
 
 def _tls(certificate: Path | None, private_key: Path | None) -> tuple[Path, Path] | None:
-    """The certificate and its key as the server wants them. SettingsError when they do not belong together."""
+    """Check and return the certificate and its key. SettingsError when they do not belong together."""
     if certificate is None and private_key is None:
         return None
     if certificate is None or private_key is None:
-        raise SettingsError("--certificate and --private-key are given together.")
+        raise SettingsError("Give --certificate and --private-key together.")
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:
@@ -166,8 +164,8 @@ def _tls(certificate: Path | None, private_key: Path | None) -> tuple[Path, Path
 
 
 @contextlib.contextmanager
-def _told_to(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop` while this is open."""
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on SIGTERM and SIGINT while this is open."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()

@@ -67,7 +67,7 @@ class RegistryAccess:
 
     def invitations(self) -> list[Invitation]:
         """Those made so far, the latest first; a thousand at most."""
-        with self._database.read() as connection:
+        with self._database.read_snapshot() as connection:
             rows = connection.execute(select(invitations).order_by(invitations.c.made_at.desc()).limit(1000)).all()
         return [
             Invitation(
@@ -115,7 +115,7 @@ class RegistryAccess:
             return member, new
 
         member, new = self._database.write(work)
-        self._known.forget()
+        self._known.invalidate()
         return member, token, new
 
     def revoke(self, entity: str, *, actor: str, block: bool = False) -> None:
@@ -131,20 +131,20 @@ class RegistryAccess:
             note(connection, now, actor, "block" if block else "revoke", entity)
 
         self._database.write(work)
-        self._known.forget()
+        self._known.invalidate()
 
     def caller(self, token: str) -> Caller:
         """Whom the token belongs to; NotAuthorizedError when it is unknown, ended or revoked."""
         key = digest(token)
         known = self._known.get(key)
         if known is None:
-            changes = self._known.changes
-            with self._database.look() as connection:
+            version = self._known.version
+            with self._database.read_latest() as connection:
                 row = connection.execute(_OF_TOKEN, {"key": key}).one_or_none()
             if row is None or row.revoked_at is not None:
                 raise NotAuthorizedError("The token is not one of this registry, or was revoked; enrol again.")
             known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
-            self._known.keep(key, known, since=changes)
+            self._known.put(key, known, version=version)
         if known.expires_at <= self._clock():
             raise NotAuthorizedError("The token has expired; enrol again.")
         return known
@@ -173,19 +173,19 @@ class RegistryAccess:
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
         """What was changed, first come first."""
         after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
-        with self._database.read() as connection:
+        with self._database.read_snapshot() as connection:
             found = read_audit(connection, after=after, limit=limit + 1, public=False)
         items = tuple(entry for _, entry in found[:limit])
         return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
 
     def last_event(self) -> int:
         """The number of the last event; 0 before the first."""
-        with self._database.look() as connection:
+        with self._database.read_latest() as connection:
             return connection.scalar(select(func.max(audit.c.seq))) or 0
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
         """What every entity may know of what was changed, after the event of this number, with its numbers."""
-        with self._database.look() as connection:
+        with self._database.read_latest() as connection:
             return read_audit(connection, after=after, limit=limit, public=True)
 
     def _use_invitation(self, connection: Connection, wish: EnrolmentBody, now: datetime) -> None:

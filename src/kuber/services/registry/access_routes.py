@@ -45,12 +45,12 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
 
 def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator) -> None:
     """Add the routes, on these stores."""
-    ask = store.database.ask
+    run_read = store.database.run_read
     news = EventFeed(
-        lambda after, limit: ask(access.events, after=after, limit=limit), lambda: ask(access.last_event)
+        lambda after, limit: run_read(access.events, after=after, limit=limit), lambda: run_read(access.last_event)
     )
-    app.state.ends.append(news.end)
-    readers = guard.admits(*Scope)
+    app.state.on_stop.append(news.end)
+    readers = guard.require(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
@@ -64,21 +64,21 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[MemberBody]:
         """The registered entities, first come first."""
-        return PageBody[MemberBody].of(await ask(store.members, limit=limit, cursor=cursor))
+        return PageBody[MemberBody].of(await run_read(store.members, limit=limit, cursor=cursor))
 
     @app.get("/v1/entities/{id}", operation_id="get_entity")
     async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
         """One entity, with its keys."""
-        return MemberBody.of(await ask(store.member, id))
+        return MemberBody.of(await run_read(store.member, id))
 
     @app.post("/v1/entities/{id}/keys", operation_id="change_key")
-    def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> MemberBody:
+    def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> MemberBody:
         """Let a new key sign what is yet to come; the last key vouches for it."""
         check_acts_for(caller, id)
         return MemberBody.of(store.change_key(id, body.value()))
 
     @app.post("/v1/entities/{id}/reports", operation_id="report", status_code=204)
-    def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.admits(Scope.ENTITY)]) -> None:
+    def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> None:
         """Tell that one lives, in which round one is, and how good one's model is."""
         check_acts_for(caller, id)
         store.report(id, round=body.round, evaluation=body.evaluation.value() if body.evaluation else None)
@@ -126,7 +126,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
     def revoke(
         id: Id,
-        caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)],
+        caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)],
         block: Annotated[bool, Query(description="Give it no new one either; for the operator.")] = False,
     ) -> None:
         """End the tokens of an entity."""
@@ -137,24 +137,24 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         access.revoke(id, actor=caller.entity or OPERATOR, block=block)
 
     @app.post("/v1/tokens/check", operation_id="check_token")
-    async def check(body: TokenBody, caller: Annotated[Caller, guard.admits(Scope.SERVICE)]) -> CallerBody:
+    async def check(body: TokenBody, caller: Annotated[Caller, guard.require(Scope.SERVICE)]) -> CallerBody:
         """Whom a token belongs to; 403 when it is none. For the vault."""
-        return CallerBody.of(await ask(access.caller, body.token))
+        return CallerBody.of(await run_read(access.caller, body.token))
 
     @app.post("/v1/invitations", operation_id="invite", status_code=201)
-    def invite(body: InvitationRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> CodeBody:
+    def invite(body: InvitationRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> CodeBody:
         """Make an invitation for an entity of this name."""
         return CodeBody(code=access.invite(body.name, days=body.days))
 
     @app.get("/v1/invitations", operation_id="list_invitations")
-    async def invitations(caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> PageBody[InvitationBody]:
+    async def invitations(caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> PageBody[InvitationBody]:
         """The last invitations, without their codes."""
-        items = tuple(InvitationBody.of(one) for one in await ask(access.invitations))
+        items = tuple(InvitationBody.of(one) for one in await run_read(access.invitations))
         return PageBody[InvitationBody](items=items)
 
     @app.get("/v1/audit", operation_id="list_audit")
     async def audit(
-        caller: Annotated[Caller, guard.admits(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
+        caller: Annotated[Caller, guard.require(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[AuditBody]:
         """Every change of the hub, first come first."""
-        return PageBody[AuditBody].of(await ask(access.audit, limit=limit, cursor=cursor))
+        return PageBody[AuditBody].of(await run_read(access.audit, limit=limit, cursor=cursor))

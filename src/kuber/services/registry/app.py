@@ -10,7 +10,7 @@ from fastapi import FastAPI, Header, Response
 
 from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
 from kuber.domain.knowledge import Knowledge
-from kuber.services.db.database import chosen
+from kuber.services.db.database import database_location
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
 from kuber.services.http.auth import FOREVER, Authenticator, check_acts_for, same_secret
 from kuber.services.http.metrics import Metrics, Presence
@@ -54,7 +54,9 @@ def open_registry(
     `ca` is a file of certificates to trust instead of the system's.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
-        store = RegistryStore(chosen(database, folder / "registry.sqlite"), vault=link, keep_best=keep_best)
+        store = RegistryStore(
+            database_location(database, folder / "registry.sqlite"), vault=link, keep_best=keep_best
+        )
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
@@ -74,18 +76,18 @@ def registry_app(
     Reads run in the event loop, which goes on while a database server is waited for; writes, which wait for the vault
     and the disk, run in threads.
     """
-    ask = store.database.ask
+    run_read = store.database.run_read
 
     async def authenticate(token: str) -> Caller:
         if same_secret(token, secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
-        found = await ask(access.caller, token)
+        found = await run_read(access.caller, token)
         if found.entity is not None:
             presence.note(found.entity)
         return found
 
     guard = Authenticator(authenticate)
-    readers, entities = guard.admits(*Scope), guard.admits(Scope.ENTITY)
+    readers, entities = guard.require(*Scope), guard.require(Scope.ENTITY)
     description = "Who takes part, what was published, what became of it."
     metrics, presence = _metrics(store)
     app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
@@ -95,7 +97,7 @@ def registry_app(
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
         """One record."""
-        return Response(written(await ask(store.knowledge, id)), media_type="application/json")
+        return Response(written(await run_read(store.knowledge, id)), media_type="application/json")
 
     add_access_routes(app, store, access, guard)
 
@@ -115,7 +117,7 @@ def registry_app(
     )
     async def discover(caller: Annotated[Caller, readers], question: Question) -> Response:
         """The knowledge that matches, in the order asked for."""
-        page = await ask(store.discover, question)
+        page = await run_read(store.discover, question)
         items = b",".join(map(written, page.items))
         told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
         return Response(told, media_type="application/json")
@@ -123,8 +125,8 @@ def registry_app(
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
     async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
         """What entities found when they evaluated this knowledge themselves."""
-        await ask(store.knowledge, id)
-        items = tuple(AttestationBody.of(one) for one in await ask(store.attestations, id))
+        await run_read(store.knowledge, id)
+        items = tuple(AttestationBody.of(one) for one in await run_read(store.attestations, id))
         return PageBody[AttestationBody](items=items)
 
     @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
@@ -134,22 +136,22 @@ def registry_app(
         store.attest(id, entity=caller.entity, evaluation=body.value())
 
     @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
-    def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.admits(Scope.VERIFIER)]) -> None:
+    def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.require(Scope.VERIFIER)]) -> None:
         """Say what the hub found out about a record."""
         store.verify(id, body.value())
 
     @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
-    def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+    def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
         """Have a record found no more, whatever the verifier finds; again: for the reason given last."""
         store.quarantine(id, body.reason)
 
     @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
-    def release(id: Id, caller: Annotated[Caller, guard.admits(Scope.ADMIN)]) -> None:
+    def release(id: Id, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
         """End a quarantine, also one by the verifier; without one, nothing."""
         store.release(id)
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
-    def withdraw(id: Id, caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.ADMIN)]) -> None:
+    def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:
         """Take a record back: it is found no more, and its blobs are no longer kept for it."""
         if caller.scope is not Scope.ADMIN:
             check_acts_for(caller, store.knowledge(id).entity)
@@ -166,7 +168,7 @@ def registry_app(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[DeliveryBody]:
         """The recorded deliveries, first come first."""
-        return PageBody[DeliveryBody].of(await ask(store.deliveries, limit=limit, cursor=cursor))
+        return PageBody[DeliveryBody].of(await run_read(store.deliveries, limit=limit, cursor=cursor))
 
     return app
 
@@ -196,7 +198,7 @@ class JsonCache:
 def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
     """What is counted of a registry, and who was seen."""
     metrics, presence = Metrics("registry"), Presence()
-    metrics.watch(store.database)
+    metrics.watch_database(store.database)
     metrics.gauge("kuber_entities_online", "Entities that asked in the last 5 to 10 minutes.", presence.count)
     for name, told, method, route, status in (
         ("kuber_publications", "New records.", "POST", "/v1/knowledge", 201),
@@ -205,5 +207,5 @@ def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
         ("kuber_reports", "Reports of entities that live.", "POST", "/v1/entities/{id}/reports", 204),
         ("kuber_withdrawals", "Withdrawals.", "DELETE", "/v1/knowledge/{id}", 204),
     ):
-        metrics.count_answers(name, told, method, route, status)
+        metrics.count_responses(name, told, method, route, status)
     return metrics, presence

@@ -130,7 +130,7 @@ class RegistryStore:
         """As `register`, and whether the member is new."""
         check_text(name, "The name of an entity")
         named = select(entities).where(entities.c.name == name)
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             known = find_member(connection, named)
         if known is not None:
             check_owner(known, public_key)
@@ -151,13 +151,13 @@ class RegistryStore:
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """The registered entities, first come first."""
         query = select(entities).order_by(entities.c.seq)
-        with self.database.read() as connection:
-            found, after = cursors.page_of(connection, query, entities.c.seq, limit, cursor)
+        with self.database.read_snapshot() as connection:
+            found, after = cursors.fetch_page(connection, query, entities.c.seq, limit, cursor)
             return Page(items=read_members(connection, found), cursor=after)
 
     def member(self, id: str) -> Member:
         """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             return read_member(connection, id)
 
     def change_key(self, id: str, key: Key) -> Member:
@@ -173,7 +173,7 @@ class RegistryStore:
             return replace(member, keys=(*member.keys, key))
 
         changed = self.database.write(work)
-        self._publishers.forget()
+        self._publishers.invalidate()
         return changed
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
@@ -185,8 +185,8 @@ class RegistryStore:
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
         digest = Digest.of(canonical(body)).hex
-        changes = self._publishers.changes
-        with self.database.read() as connection:
+        changes = self._publishers.version
+        with self.database.read_snapshot() as connection:
             earlier = earlier_publication(connection, draft, key, digest)
             if earlier is not None:
                 return earlier, False
@@ -215,7 +215,7 @@ class RegistryStore:
         known = self._publishers.get(id)
         if known is None:
             known = registered_member(connection, id)
-            self._publishers.keep(id, known, since=changes)
+            self._publishers.put(id, known, version=changes)
         return known
 
     def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool, list[str]]:
@@ -249,7 +249,7 @@ class RegistryStore:
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
-        with self.database.look() as connection:
+        with self.database.read_latest() as connection:
             found = self._records.read(connection, *discovery(query))
         items = tuple(record for _, record in found[: query.limit])
         if len(found) <= query.limit:
@@ -268,13 +268,13 @@ class RegistryStore:
         known = self._known.get(id)
         if known is not None:
             return known
-        changes = self._known.changes
-        with self.database.look() as connection:
+        version = self._known.version
+        with self.database.read_latest() as connection:
             found = self._records.read(connection, BY_ID, {"id": id})
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         record = found[0][1]
-        self._known.keep(id, record, since=changes)
+        self._known.put(id, record, version=version)
         return record
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
@@ -285,7 +285,7 @@ class RegistryStore:
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
         """What entities found about this knowledge, in order of their ids."""
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             return read_attestations(connection, id)
 
     def verify(self, id: str, verification: Verification) -> None:
@@ -318,7 +318,7 @@ class RegistryStore:
         """Change what is found out about a record."""
         record, now = self.knowledge(id), self._clock()
         self.database.write(lambda connection: work(connection, record, now))
-        self._known.forget(id)
+        self._known.invalidate(id)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Tell that the entity lives, in which round it is, and how good its model is."""
@@ -366,6 +366,6 @@ class RegistryStore:
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
         """The recorded deliveries, first come first."""
         query = select(deliveries).order_by(deliveries.c.seq)
-        with self.database.read() as connection:
-            found, after = cursors.page_of(connection, query, deliveries.c.seq, limit, cursor)
+        with self.database.read_snapshot() as connection:
+            found, after = cursors.fetch_page(connection, query, deliveries.c.seq, limit, cursor)
             return Page(items=read_deliveries(connection, found), cursor=after)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
-from kuber.services.http.peer import neighbour
+from kuber.services.http.peer import peer_transport
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinsBody, ProblemBody, error_from
 
 CONNECT_SECONDS = 3
@@ -29,7 +29,7 @@ class RegistryVault:
                 base_url=self.url,
                 headers={PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"},
                 timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                transport=neighbour(ca),  # neighbours: no proxy in between
+                transport=peer_transport(ca),  # neighbours: no proxy in between
             )
         except httpx.InvalidURL as error:
             raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None

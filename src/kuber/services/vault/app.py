@@ -153,9 +153,9 @@ def vault_app(
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """The routes of the vault, on this store."""
-    ask = store.database.ask
+    run_read = store.database.run_read
     guard = Authenticator(authenticate)
-    readers = guard.admits(*Scope)
+    readers = guard.require(*Scope)
     app = application(
         "vault",
         description="Blobs by digest.",
@@ -173,7 +173,7 @@ def vault_app(
         digest: DigestText,
         request: Request,
         response: Response,
-        caller: Annotated[Caller, guard.admits(Scope.ENTITY, Scope.SERVICE)],
+        caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.SERVICE)],
     ) -> ArtifactBody:
         """Store the bytes of the body: 201 when they are new, 200 when they were there already."""
         length = request.headers.get("content-length", "")
@@ -182,7 +182,7 @@ def vault_app(
         named = Digest.parse(digest)
         if length.isdigit() and int(length):
             artifact = Artifact(digest=named, size=int(length))
-            await ask(store.check_room, artifact, owner=caller.entity)
+            await run_read(store.check_room, artifact, owner=caller.entity)
         with store.receive(owner=caller.entity) as blob:
             await write_pieces(bounded(pieces_of(request), max_blob_bytes), blob.write)
             artifact, new = await run_in_threadpool(blob.keep, named)
@@ -206,7 +206,7 @@ def vault_app(
         """The bytes with this digest, or one range of them, or where to read them. The reader verifies them."""
         tag = f'"{digest}"'
         with contextlib.ExitStack() as stack:
-            blob = stack.enter_context(await ask(store.open, Digest.parse(digest)))
+            blob = stack.enter_context(await run_read(store.open, Digest.parse(digest)))
             if if_none_match is not None and tag in if_none_match:
                 return Response(status_code=304, headers={"ETag": tag})
             if direct is not None and elsewhere is not None and request.method == "GET":
@@ -231,7 +231,7 @@ def vault_app(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[ArtifactBody]:
         """What is stored, in order of digest."""
-        return PageBody[ArtifactBody].of(await ask(store.blobs, limit=limit, cursor=cursor))
+        return PageBody[ArtifactBody].of(await run_read(store.blobs, limit=limit, cursor=cursor))
 
     _add_uploads(app, uploads, guard, max_blob_bytes)
     _add_keeping(app, store, uploads, guard, grace, counted)
@@ -239,7 +239,7 @@ def vault_app(
 
 
 def _add_uploads(app: FastAPI, uploads: Uploads, guard: Authenticator, max_blob_bytes: int) -> None:
-    senders = guard.admits(Scope.ENTITY, Scope.SERVICE)
+    senders = guard.require(Scope.ENTITY, Scope.SERVICE)
 
     @app.post(
         "/v1/uploads",
@@ -297,8 +297,8 @@ def _add_uploads(app: FastAPI, uploads: Uploads, guard: Authenticator, max_blob_
 def _add_keeping(
     app: FastAPI, store: VaultStore, uploads: Uploads, guard: Authenticator, grace: timedelta, counted: VaultMetrics
 ) -> None:
-    ask = store.database.ask
-    keepers = guard.admits(Scope.SERVICE, Scope.ADMIN)
+    run_read = store.database.run_read
+    keepers = guard.require(Scope.SERVICE, Scope.ADMIN)
 
     @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
     def pin(body: PinsBody, caller: Annotated[Caller, keepers]) -> None:
@@ -315,7 +315,7 @@ def _add_keeping(
         caller: Annotated[Caller, keepers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[PinBody]:
         """Every promise, in order of holder and digest."""
-        return PageBody[PinBody].of(await ask(store.pins, limit=limit, cursor=cursor))
+        return PageBody[PinBody].of(await run_read(store.pins, limit=limit, cursor=cursor))
 
     @app.post("/v1/collections", operation_id="collect")
     def collect_now(caller: Annotated[Caller, keepers]) -> CollectionBody:

@@ -16,7 +16,7 @@ from kuber.services.vault.storage import CHUNK, BlobReader
 def known_fault(database: Database, kind: str, digest: Digest) -> tuple[str | None] | None:
     """What was found wrong with this blob as an artifact of this kind; None when it was never looked at."""
     row = verdict_rows.c
-    with database.read() as connection:
+    with database.read_snapshot() as connection:
         found = connection.execute(select(row.fault).where(row.digest == digest.hex, row.kind == kind)).one_or_none()
     return None if found is None else (found.fault,)
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.services.http.auth import FOREVER, same_secret
-from kuber.services.http.peer import neighbour
+from kuber.services.http.peer import peer_transport
 from kuber.services.registry.access import digest
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, CallerBody, ProblemBody, TokenBody, error_from
 
@@ -39,7 +39,7 @@ class VaultAccess:
         self._known: dict[str, tuple[float, Caller]] = {}  # by hash of the token -> until when, whose
         headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
         self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=ANSWER_SECONDS, transport=neighbour(ca)
+            base_url=self.url, headers=headers, timeout=ANSWER_SECONDS, transport=peer_transport(ca)
         )
 
     async def caller(self, token: str) -> Caller:

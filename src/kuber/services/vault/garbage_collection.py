@@ -27,7 +27,7 @@ def collect(store: VaultStore, uploads: Uploads, *, grace: timedelta = GRACE) ->
 
     Of the vaults that share an index one collects at a time.
     """
-    with store.database.locked("collection", "of the vault"):
+    with store.database.lock("collection", "of the vault"):
         return _collect(store, uploads, grace)
 
 
@@ -70,7 +70,7 @@ def collecting(
             else:
                 tell(done)
                 if done.blobs or done.leftovers:
-                    log.info("collected", extra={"told": {"blobs": done.blobs, "bytes": done.size}})
+                    log.info("collected", extra={"fields": {"blobs": done.blobs, "bytes": done.size}})
 
     thread = threading.Thread(target=run, name="collection", daemon=True)
     if period:
@@ -88,7 +88,7 @@ def _batches(store: VaultStore, ended: datetime) -> Iterator[list[Digest]]:
     while True:
         row = blob_rows.c
         query = select(row.digest).where(_free(ended), row.digest > after).order_by(row.digest).limit(_BATCH)
-        with store.database.read() as connection:
+        with store.database.read_snapshot() as connection:
             found = list(connection.scalars(query))
         if not found:
             return

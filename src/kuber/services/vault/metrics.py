@@ -11,7 +11,7 @@ class VaultMetrics:
 
     def __init__(self, store: VaultStore, uploads: Uploads) -> None:
         self.metrics = Metrics("vault")
-        self.metrics.watch(store.database)
+        self.metrics.watch_database(store.database)
         self.metrics.gauge("kuber_uploads_under_way", "Uploads that wait for bytes.", lambda: uploads.under_way)
         self._collected = self.metrics.counter("kuber_blobs_collected", "Blobs removed as nobody held them.")
         self._bytes = self.metrics.counter("kuber_blobs_collected_bytes", "Their bytes.")

@@ -16,8 +16,8 @@ from kuber.domain.knowledge import Artifact
 from kuber.domain.publication_checks import check_kind, check_text, unsound
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
-from kuber.services.db.database import Database, chosen
-from kuber.services.db.sqlite import hold
+from kuber.services.db.database import Database, database_location
+from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
 from kuber.services.vault.artifact_verdicts import find_fault, known_fault, remember
 from kuber.services.vault.blob_writer import HashingWriter
@@ -62,8 +62,8 @@ class VaultStore:
         self.clock = clock
         self._lease = lease
         index = folder / "vault.sqlite"
-        place = chosen(database, index)
-        self._held = None if place is index else hold(index)  # a file is held by its own database
+        place = database_location(database, index)
+        self._held = None if place is index else lock_file(index)  # SQLite locks its own file
         self.database = Database(place, history="vault")
         try:
             self.shelves: BlobStorage = shelves or FilesystemStorage(folder)
@@ -121,7 +121,7 @@ class VaultStore:
 
     def size(self, digest: Digest) -> int | None:
         """How many bytes are stored under this digest; None when there are none."""
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             size: int | None = connection.scalar(select(blob_rows.c.size).where(blob_rows.c.digest == digest.hex))
         return size
 
@@ -134,7 +134,7 @@ class VaultStore:
                 query = query.where(blob_rows.c.digest > Digest(cursor).hex)
             except ValueError:
                 raise RequestRejectedError("The cursor is not one of this vault; start again without it.") from None
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             rows = connection.execute(query).all()
         items = tuple(Artifact(digest=Digest(row.digest), size=row.size) for row in rows[:limit])
         return Page(items=items, cursor=items[-1].digest.hex if len(rows) > limit else None)
@@ -179,7 +179,7 @@ class VaultStore:
         if cursor is not None:
             after = cursors.decode(cursor, "pins", str, str)
             query = query.where(tuple_(pin_rows.c.holder, pin_rows.c.digest) > tuple_(*after))
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             rows = connection.execute(query).all()
         items = tuple(
             Pin(holder=row.holder, digest=Digest(row.digest), pinned_at=row.pinned_at) for row in rows[:limit]
@@ -190,7 +190,7 @@ class VaultStore:
     def pinned(self, digest: Digest) -> list[str]:
         """Who holds this blob, in order of name."""
         query = select(pin_rows.c.holder).where(pin_rows.c.digest == digest.hex).order_by(pin_rows.c.holder)
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             return list(connection.scalars(query))
 
     @contextmanager
@@ -200,7 +200,7 @@ class VaultStore:
         A row is taken away before its bytes and given after them. Between the two steps of one hand no other may
         come: else a collection would remove the bytes of a blob that was just put again.
         """
-        with self.database.locked("blob", *(digest.hex for digest in digests)):
+        with self.database.lock("blob", *(digest.hex for digest in digests)):
             yield
 
     def settle(
@@ -243,7 +243,7 @@ class VaultStore:
     def check_room(self, artifact: Artifact, *, owner: str | None) -> None:
         """InsufficientStorageError when `owner` may not bring this blob too; one that is here may be sent again."""
         if owner is not None and self.quota and self.size(artifact.digest) is None:
-            with self.database.read() as connection:
+            with self.database.read_snapshot() as connection:
                 check_room(connection, artifact, owner=owner, quota=self.quota)
 
     def _index(self, artifact: Artifact, upload: str | None = None, owner: str | None = None) -> bool:
@@ -270,8 +270,8 @@ class VaultStore:
 
     def _check_mark(self) -> None:
         """ServiceError when the index is of other shelves: with these it would lose every row of theirs."""
-        with self.database.locked("mark", "of the shelves"):
-            with self.database.read() as connection:
+        with self.database.lock("mark", "of the shelves"):
+            with self.database.read_snapshot() as connection:
                 known: str | None = connection.scalar(select(shelf_rows.c.mark))
             mark = self.shelves.mark()
             if known is None:
@@ -290,7 +290,7 @@ class VaultStore:
 
         Another vault may be at work on both: what seems to be lost, or to have no row, is looked at again.
         """
-        with self.database.read() as connection:
+        with self.database.read_snapshot() as connection:
             rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size))
             sizes = {Digest(row.digest): row.size for row in rows}
         found = self.shelves.stock()

@@ -187,7 +187,7 @@ class Uploads:
         return part
 
     def _load(self) -> None:
-        with self._store.database.read() as connection:
+        with self._store.database.read_snapshot() as connection:
             rows = connection.execute(select(upload_rows)).all()
         files = {file.name for file in self._folder.iterdir()}
         for row in rows:
@@ -204,7 +204,7 @@ class Uploads:
 
     def _of_others(self, id: str) -> "UploadSession":
         """An upload that another vault began; KnowledgeNotFoundError when there is none."""
-        with self._store.database.read() as connection:
+        with self._store.database.read_snapshot() as connection:
             row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
         if row is None:
             raise _unknown(id)

@@ -1,1 +1,1 @@
-"""The histories of the two databases, run by Alembic when a service starts."""
+"""Migrations of the two databases, run by Alembic when a service starts."""

@@ -1,10 +1,12 @@
-"""Alembic's entry: runs this history on the connection that kuber.services.db.database hands over."""
+"""Alembic environment: migrates the connection that kuber.services.db.database passes in."""
 
 from alembic import context
 
-given = context.config.attributes
+attributes = context.config.attributes
 context.configure(
-    connection=given["connection"], target_metadata=None, version_table=given.get("version_table", "alembic_version")
+    connection=attributes["connection"],
+    target_metadata=None,
+    version_table=attributes.get("version_table", "alembic_version"),
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,4 +1,4 @@
-"""The initial checkpoint that weights descend from, and the newest knowledge of each entity."""
+"""Initial checkpoint that weights descend from, and an index of the newest knowledge of each entity."""
 
 import sqlalchemy as sa
 from alembic import op

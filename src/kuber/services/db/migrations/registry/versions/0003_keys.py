@@ -1,4 +1,4 @@
-"""The keys of entities, and the signature and sequence of each record."""
+"""Keys of entities; signature and sequence of each record."""
 
 import sqlalchemy as sa
 from alembic import op

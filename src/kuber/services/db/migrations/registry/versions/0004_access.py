@@ -1,4 +1,4 @@
-"""Who may do what: invitations, tokens, the audit log, and what was withdrawn or shut out."""
+"""Access control: invitations, tokens, audit log, withdrawn records and blocked entities."""
 
 import sqlalchemy as sa
 from alembic import op

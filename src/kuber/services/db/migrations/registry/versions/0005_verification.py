@@ -1,4 +1,4 @@
-"""What others found out about a claim."""
+"""Verifications and attestations of claimed evaluations."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Claims on validation data of one's own: a task may have no common test set."""
+"""Tasks without a common test set: claims may be made on an entity's own validation data."""
 
 from alembic import op
 
@@ -9,5 +9,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # The body tells it, and what a record was evaluated on stands in its own row.
+    # It is in the body of the task, and the test set of an evaluation is in the row of the record.
     op.drop_column("tasks", "test_set")

@@ -1,4 +1,4 @@
-"""Why the teachers of a delivery were chosen."""
+"""Reason for the choice of the teachers of a delivery."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the operator quarantined, beside what the hub's verifier found."""
+"""Quarantines by the operator, in addition to those by the verifier."""
 
 import sqlalchemy as sa
 from alembic import op

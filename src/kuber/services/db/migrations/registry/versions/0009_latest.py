@@ -1,4 +1,4 @@
-"""The newest knowledge of each entity and task, the recall on each class, and indexes for what is asked."""
+"""Newest knowledge of each entity and task, recall on each class, and indexes for discovery."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,22 +37,22 @@ def upgrade() -> None:
         sa.Column("knowledge", SEQ, sa.ForeignKey("knowledge.seq"), nullable=False),
         sa.Column("origin", text(64)),
     )
-    asked = ["task_name", "trained", "knowledge", "test_set", "origin"]
-    op.create_index("newest_knowledge_of_task", "newest_knowledge", asked)
+    columns = ["task_name", "trained", "knowledge", "test_set", "origin"]
+    op.create_index("newest_knowledge_of_task", "newest_knowledge", columns)
     op.execute(FILL.format(trained="false", only=""))
     op.execute(FILL.format(trained="true", only="AND round > 0"))
 
-    # What the hub found counts in place of the claim, as it does in knowledge.accuracy.
+    # The verified count replaces the claimed one, as in knowledge.accuracy.
     op.add_column("class_evaluations", sa.Column("recall", sa.Integer, nullable=False, server_default="0"))
     op.execute(RECALL)
-    op.drop_index("class_evaluations_by_label", "class_evaluations")  # answered no question
+    op.drop_index("class_evaluations_by_label", "class_evaluations")  # used by no query
     op.drop_column("class_evaluations", "verified")
 
     op.create_index("knowledge_of_task", "knowledge", ["task_name", "seq"])
-    for name, columns, told in (
+    for name, columns, condition in (
         ("knowledge_pending", ["task_name", "test_set", "seq"], "standing IS NULL"),
         ("knowledge_initial", ["task_name", "test_set", "seq"], "round = 0"),
         ("knowledge_initial_of_task", ["task_name", "seq"], "round = 0"),
     ):
-        part = sa.text(told)
-        op.create_index(name, "knowledge", columns, sqlite_where=part, postgresql_where=part)
+        where = sa.text(condition)
+        op.create_index(name, "knowledge", columns, sqlite_where=where, postgresql_where=where)

@@ -1,4 +1,4 @@
-"""An index of what is kept of each entity and task, best first."""
+"""Index of the records that are not withdrawn, by entity and task, most accurate first."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Leases on blobs, verdicts on what they hold, and uploads that can go on."""
+"""Leases on blobs, verdicts on artifacts, and resumable uploads."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A blob stored before there were leases has none left.
+    # The lease of a blob stored before this revision is over.
     op.add_column(
         "blobs",
         sa.Column("leased_until", sa.DateTime(timezone=True), nullable=False, server_default="1970-01-01 00:00:00"),

@@ -1,4 +1,4 @@
-"""Who brought a blob, for quotas."""
+"""Owners of blobs and uploads, for quotas."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # What was there before is nobody's, and counts for nobody.
+    # Blobs and uploads from before this revision have no owner and count for no quota.
     for table in ("blobs", "uploads"):
         op.add_column(table, sa.Column("owner", text(200)))
     op.create_index("blobs_by_owner", "blobs", ["owner"])

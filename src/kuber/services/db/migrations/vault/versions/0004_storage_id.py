@@ -1,4 +1,4 @@
-"""Which shelves the index is of."""
+"""Id of the blob storage that the index belongs to."""
 
 import sqlalchemy as sa
 from alembic import op
