@@ -45,6 +45,32 @@ ONE = TensorSpec(dtype="F32", shape=(1,))
 RUNTIME = Runtime(device="cpu", precision="float32", threads=1, channels_last=False)
 
 
+class Killed(BaseException):
+    """The process of an entity dies: nothing of the entity may catch it."""
+
+
+class Script:
+    """Executes work steps without computing: each evaluation finds the next of these percentages."""
+
+    def __init__(self, percentages=(), *, until: int = 10**6, watch=None) -> None:
+        """Killed is raised in work step `until`; `watch` is called with each step, and may raise."""
+        self.executed = []
+        self.left = list(percentages)
+        self._until = until
+        self._watch = watch or (lambda work: None)
+
+    def __call__(self, work):
+        self.executed.append(work.function)
+        self._watch(work)
+        if work.function is evaluate_commonly:
+            result = evaluation_result(self.left.pop(0))
+        else:
+            result = training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
+        if len(self.executed) == self._until:
+            raise Killed
+        return result
+
+
 class World:
     """Ports in memory, and entities whose accuracies are written down beforehand."""
 
@@ -57,7 +83,7 @@ class World:
         self.registry = MemoryRegistry(vault=self.vault, clock=self.clock, ids=lambda: f"id{next(ids)}")
         self.log = EventLog(folder / FILE_NAME, clock=self.clock)
 
-    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", **more) -> ManagedEntity:
+    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", execute=None, **more) -> ManagedEntity:
         seed = len(name)
         fields = {
             "registry": self.registry,
@@ -74,6 +100,7 @@ class World:
             rounds=rounds,
             class_counts=(5, 5, 0),
             identity=identity(name),
+            execute=execute or Script(),
             initial=lambda: initial_state(
                 life=f"life of {name}",
                 weights=initial_weights(ARCHITECTURE, seed),
@@ -93,28 +120,14 @@ class World:
         watch=None,
         **more,
     ):
-        """Drive an entity whose evaluations find these percentages; stop dead after `until` work steps."""
-        script = iter(accuracies)
-        steps = self.entity(name, rounds=rounds, strategy=strategy, **more).steps()
-        result = None
-        done = []
-        for _ in range(until):
-            try:
-                work = steps.send(result)
-            except StopIteration:
-                assert list(script) == []
-                return done
-            done.append(work.function)
-            if watch:
-                watch(work)
-            if work.function is evaluate_commonly:
-                correct = next(script)
-                evaluation = Evaluation(test_set=COMMON, correct=(correct, 0, 0), total=(100, 0, 0))
-                result = EvaluationResult(evaluation=evaluation, seconds=0.1)
-            else:
-                result = learnt(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
-        steps.close()
-        return done
+        """Run an entity whose evaluations find these percentages, killed in work step `until`; the work it did."""
+        script = Script(accuracies, until=until, watch=watch)
+        try:
+            self.entity(name, rounds=rounds, strategy=strategy, execute=script, **more).run()
+        except Killed:
+            return script.executed
+        assert script.left == []
+        return script.executed
 
     def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Discovery:
         entity = self.entity(name, rounds=1)
@@ -123,6 +136,7 @@ class World:
         return Discovery(
             task=task,
             evaluating=partial(common_evaluation, entity.learner),
+            execute=Script(),
             registry=self.registry,
             vault=self.vault,
             journal=journal,
@@ -168,7 +182,13 @@ def learner(folder: Path) -> Learner:
     )
 
 
-def learnt(weights, *, forward: int) -> TrainingResult:
+def evaluation_result(percentage: int) -> EvaluationResult:
+    """An evaluation with this accuracy."""
+    evaluation = Evaluation(test_set=COMMON, correct=(percentage, 0, 0), total=(100, 0, 0))
+    return EvaluationResult(evaluation=evaluation, seconds=0.1)
+
+
+def training_result(weights, *, forward: int) -> TrainingResult:
     """As if training had moved every weight a little."""
     moved = {name: tensor + 0.5 for name, tensor in weights.items()}
     state = torch.Generator().get_state()

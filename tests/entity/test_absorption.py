@@ -5,21 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import Method, Search
 from kuber.domain.verification import verdict
-from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import EvaluationResult, evaluate_commonly, train_locally
+from kuber.entity.work.steps import evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
 
-from .scripted_entities import ARCHITECTURE, COMMON, TASK, learnt
+from .scripted_entities import ARCHITECTURE, TASK, Killed, Script
 
 
 def test_entities_with_other_initial_weights_begin_from_the_first_one_published(world):
@@ -112,17 +110,9 @@ class Silent:
 
 def test_a_strategy_that_cannot_explain_absorbs_without_a_reason(world):
     world.live("one", [60], rounds=1)
-    silent = world.entity("student", rounds=2)
+    silent = world.entity("student", rounds=2, execute=Script([50, 45, 48]))
     silent.strategy = Silent()
-    script = iter([50, 45, 48])
-
-    def do(work):
-        if work.function is evaluate_commonly:
-            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return EvaluationResult(evaluation=evaluation, seconds=0.1)
-        return learnt(work.arguments["weights"], forward=0)
-
-    drive(silent.steps(), do)
+    silent.run()
     (absorbed,) = world.events("student", "absorbed")
     assert (absorbed["after"], absorbed["reason"]) == (0.48, None)
     assert [one.reason for one in world.registry.deliveries().items] == [None]
@@ -169,19 +159,15 @@ def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
 
 def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(world):
     world.live("broken", [60], rounds=1, strategy="exchange")
-    script = iter([60, 30, 50])
     trained = []
 
-    def do(work):
-        if work.function is evaluate_commonly:
-            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return EvaluationResult(evaluation=evaluation, seconds=0.1)
-        trained.append(len(work.arguments.get("guides", ())))
-        if trained[-1]:
-            raise CorruptKnowledgeError("It says infinity.")
-        return learnt(work.arguments["weights"], forward=0)
+    def fail_with_guides(work):
+        if work.function is train_locally:
+            trained.append(len(work.arguments.get("guides", ())))
+            if trained[-1]:
+                raise CorruptKnowledgeError("It says infinity.")
 
-    drive(world.entity("student", rounds=1, strategy="exchange").steps(), do)
+    world.live("student", [60, 30, 50], rounds=1, strategy="exchange", watch=fail_with_guides)
     assert trained == [1, 0]
     assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]
     assert world.events("student", "absorbed") == []
@@ -216,16 +202,13 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
 
 
 def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     def killed(*arguments):
         raise Killed
 
     sound = world.registry.publish
     monkeypatch.setattr(world.registry, "publish", lambda draft, key: (sound(draft, key=key), killed()))
     with pytest.raises(Killed):
-        world.live("a", [10], rounds=1, strategy="merge")
+        world.entity("a", rounds=1, strategy="merge", execute=Script([10])).run()
     monkeypatch.undo()
     state = Checkpoints(world.folder / "a").latest()
     rewind(world.folder / FILE_NAME, reached={"a": state.seq})
@@ -238,18 +221,12 @@ def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world,
 
 def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_its_place(world):
     world.live("broken", [10, 60], rounds=1, strategy="merge")
-    own = []
 
-    def do(work):
-        if work.function is evaluate_commonly:
-            if work.arguments["strict"]:
-                raise CorruptKnowledgeError("It says infinity.")
-            own.append(work)
-            evaluation = Evaluation(test_set=COMMON, correct=(40, 0, 0), total=(100, 0, 0))
-            return EvaluationResult(evaluation=evaluation, seconds=0.1)
-        return learnt(work.arguments["weights"], forward=0)
+    def fail(work):
+        if work.function is evaluate_commonly and work.arguments["strict"]:
+            raise CorruptKnowledgeError("It says infinity.")
 
-    drive(world.entity("student", rounds=1, strategy="merge").steps(), do)
+    world.live("student", [40, 40], rounds=1, strategy="merge", watch=fail)
     student = world.id_of("student")
     last, initial, *_ = [one for one in world.published() if one.entity == student]
     assert (initial.round, last.origin) == (0, initial.artifacts[WEIGHTS].digest)
@@ -297,18 +274,7 @@ def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
     )
     world.live("a", [50, 60], rounds=2, strategy="local")
     assert told == [(world.id_of("a"), 1, 0.5), (world.id_of("a"), 2, 0.6)]
-    silent = world.entity("b", rounds=1, strategy="local")
-    silent.reports = False
-    script = iter([50])
-
-    def do(work):
-        if work.function is evaluate_commonly:
-            return EvaluationResult(
-                evaluation=Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0)), seconds=0.1
-            )
-        return learnt(work.arguments["weights"], forward=0)
-
-    drive(silent.steps(), do)
+    world.live("b", [50], rounds=1, strategy="local", reports=False)
     assert len(told) == 2
 
 
@@ -320,34 +286,15 @@ def test_nothing_is_published_without_consent(world):
         asked.append((evaluation.accuracy, round))
         return False
 
-    def answers(percentages):
-        script = iter(percentages)
-
-        def do(work):
-            if work.function is evaluate_commonly:
-                evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-                return EvaluationResult(evaluation=evaluation, seconds=0.1)
-            return learnt(work.arguments["weights"], forward=0)
-
-        return do
-
-    student = world.entity("student", rounds=1, strategy="merge", consents=refuse)
-    drive(student.steps(), answers([50, 60, 65]))  # the local phase, the teacher, the average
+    script = [50, 60, 65]  # the local phase, the teacher, the average
+    world.live("student", script, rounds=1, strategy="merge", consents=refuse)
     assert asked == [(0.5, 1)]
     assert not [one for one in world.published() if one.entity == world.id_of("student")]
     assert world.events("student", "absorbed")  # it learns all the same
 
 
 def test_without_consent_and_without_others_it_learns_alone(world):
-    alone = world.entity("alone", rounds=1, strategy="merge", consents=lambda evaluation, round: False)
-    script = iter([10, 10, 50])
-
-    def do(work):
-        if work.function is evaluate_commonly:
-            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return EvaluationResult(evaluation=evaluation, seconds=0.1)
-        return learnt(work.arguments["weights"], forward=0)
-
-    drive(alone.steps(), do)
+    script = [10, 10, 50]
+    world.live("alone", script, rounds=1, strategy="merge", consents=lambda evaluation, round: False)
     assert world.published() == []
     assert "round-ended" in world.kinds("alone")

@@ -392,7 +392,7 @@ def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub
     evaluation = kuber.Evaluation(test_set=kuber.Digest.of(b"mine"), correct=(1,) * 4, total=(2,) * 4)
     liar._meet()
     liar._journal.change(round=1)
-    liar._run(liar._publisher.publish(evaluation))
+    liar._publisher.publish(evaluation)
     student = enter("student", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     assert not student.discover()
     (rejected,) = events(tmp_path / "student", "rejected")

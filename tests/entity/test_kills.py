@@ -5,24 +5,18 @@ from itertools import count
 import pytest
 
 from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
-from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import EvaluationResult, distil_locally, evaluate_commonly
+from kuber.entity.work.steps import distil_locally, evaluate_commonly
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
 
-from .scripted_entities import COMMON, World, learnt
+from .scripted_entities import Killed, World, evaluation_result, training_result
 
 ACTS = {"put", "get", "size", "register", "publish", "record", "attest", "report", "discover", "member"}
 ACTS |= {"save", "save_round", "append", "sync", "keep", "retain"}
-
-
-class Dead(BaseException):
-    """kill -9: nothing of the entity may catch it."""
 
 
 class Life:
@@ -53,13 +47,13 @@ class Watched:
             life = self._life
             life.acts += 1
             if life.acts == life.last and life.before:
-                raise Dead
+                raise Killed
             number = life.acts
             try:
                 return inner(*args, **kwargs)
             finally:
                 if number == life.last:
-                    raise Dead
+                    raise Killed
 
         return act
 
@@ -83,20 +77,18 @@ class Away:
         return call
 
 
-def do(work):
+def execute(work):
     """The work, scripted so that equal arguments have equal results."""
     if work.function is evaluate_commonly:
-        percent = 20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60
-        evaluation = Evaluation(test_set=COMMON, correct=(percent, 0, 0), total=(100, 0, 0))
-        return EvaluationResult(evaluation=evaluation, seconds=0.1)
-    return learnt(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
+        return evaluation_result(20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60)
+    return training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
 
 def live(world, name, life, *, strategy, away=None):
     """One life of an entity, in its folder."""
     registry = world.registry if away is None else Away(world.registry, *away)
     checkpoints = Checkpoints(world.folder / name)
-    entity = world.entity(
+    world.entity(
         name,
         rounds=3,
         strategy=strategy,
@@ -104,8 +96,8 @@ def live(world, name, life, *, strategy, away=None):
         vault=life.watched(world.vault),
         checkpoints=life.watched(checkpoints),
         log=life.watched(world.log),
-    )
-    drive(entity.steps(), do)
+        execute=execute,
+    ).run()
 
 
 def outcome(world, name):
@@ -173,7 +165,7 @@ def test_death_at_any_act(tmp_path, strategy, before, stride):
     assert life.acts > 40
     for last in range(1, life.acts + 1, stride):
         world = fresh(tmp_path / f"{last}", strategy)
-        with pytest.raises(Dead):
+        with pytest.raises(Killed):
             live(world, "student", Life(last, before=before), strategy=strategy)
         revived(world, "student")
         live(world, "student", Life(), strategy=strategy)
@@ -191,7 +183,7 @@ def test_death_at_any_act_while_the_hub_is_away(tmp_path, before, stride):
     assert "queued" in [kind for _, kind in events(whole, "student")]
     for last in range(1, life.acts + 1, stride):
         world = fresh(tmp_path / f"{last}", "merge")
-        with pytest.raises(Dead):
+        with pytest.raises(Killed):
             live(world, "student", Life(last, before=before), strategy="merge", away=away)
         revived(world, "student")
         live(world, "student", Life(), strategy="merge")

@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 
 from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS
-from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import EvaluationResult, distil_locally, evaluate_commonly, train_locally
+from kuber.entity.work.steps import distil_locally, evaluate_commonly, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 
-from .scripted_entities import COMMON, ONE, TASK, learnt
+from .scripted_entities import ONE, TASK, Killed, Script
 
 
 def test_the_first_evaluation_is_shared_an_equal_one_is_not(world):
@@ -132,17 +130,12 @@ def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change
 def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world):
     world.live("broken", [60], rounds=1)
     (broken,) = world.published()
-    script = iter([50, 40, 45])
 
-    def do(work):
+    def fail(work):
         if work.function is distil_locally:
             raise CorruptKnowledgeError("It says infinity.")
-        if work.function is evaluate_commonly:
-            evaluation = Evaluation(test_set=COMMON, correct=(next(script), 0, 0), total=(100, 0, 0))
-            return EvaluationResult(evaluation=evaluation, seconds=0.1)
-        return learnt(work.arguments["weights"], forward=0)
 
-    drive(world.entity("student", rounds=3).steps(), do)
+    world.live("student", [50, 40, 45], rounds=3, watch=fail)
     (rejected,) = world.events("student", "rejected")
     assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "It says infinity.")
     assert world.kinds("student").count("round-ended") == 3
@@ -194,16 +187,13 @@ def test_a_kill_after_any_step_loses_nothing_and_repeats_nothing(world, until):
 
 
 def test_a_kill_between_publishing_and_saving_publishes_once(world, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     def killed(*arguments):
         raise Killed
 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save_round", killed)
         with pytest.raises(Killed):
-            world.live("a", [50], rounds=1)
+            world.entity("a", rounds=1, execute=Script([50])).run()
     assert len(world.published()) == 1
     state = Checkpoints(world.folder / "a").latest()
     assert state.stage == "trained"

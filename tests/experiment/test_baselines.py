@@ -141,10 +141,9 @@ def test_central_trains_as_many_samples_as_all_entities(scenario):
 
 def test_central_has_everybodys_samples(scenario):
     runtime = simulated_runtime(scenario)
-    parties = SynchronousEntities(
-        scenario, runtime, MetricsRecorder(scenario, InlineEngine(), make_learners(scenario, runtime))
-    )
-    rows = pooled(parties).private.rows
+    engine = InlineEngine()
+    recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
+    rows = pooled(SynchronousEntities(scenario, runtime, engine, recorder)).private.rows
     assert sorted(rows.tolist()) == sorted(row for private in scenario.private for row in private.rows.tolist())
 
 

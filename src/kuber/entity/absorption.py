@@ -1,8 +1,7 @@
 """Absorbing what was retrieved: distilled after the local phase, merged, or heard in it; and the gate behind it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
@@ -11,7 +10,7 @@ from kuber.domain.strategy import Candidate, Choice, Method, Strategy
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.state.checkpoint import Absorption, State
 from kuber.entity.work.learner import Learner, TeacherModel
-from kuber.entity.work.steps import TrainingResult, Work, distillation
+from kuber.entity.work.steps import Execute, TrainingResult, distillation
 from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights
 
@@ -61,12 +60,12 @@ def keep_or_revert(
     before: Evaluation,
     weights: Weights,
     after: Evaluation,
-) -> Generator[Work, Any, tuple[Weights, Evaluation, bool]]:
+) -> tuple[Weights, Evaluation, bool]:
     """What stays: the new weights; else half-way to them; else those of the start, and nothing is kept."""
     if strategy.keep(before, after):
         return weights, after, True
     halfway = retrieval.housing.keep(average([start, weights], [1.0, 1.0]))
-    evaluation = yield from retrieval.evaluated(halfway, stage="halfway")
+    evaluation = retrieval.evaluated(halfway, stage="halfway")
     if strategy.keep(before, evaluation):
         return halfway, evaluation, True
     return start, before, False
@@ -82,11 +81,9 @@ def absorb_guided(
     before: Evaluation,
     weights: Weights,
     after: Evaluation,
-) -> Generator[Work, Any, Outcome]:
+) -> Outcome:
     """The outcome of a local phase from `start` to `weights` in which `taught` were heard."""
-    weights, own, kept = yield from keep_or_revert(
-        strategy, retrieval, start=start, before=before, weights=weights, after=after
-    )
+    weights, own, kept = keep_or_revert(strategy, retrieval, start=start, before=before, weights=weights, after=after)
     heard = tuple(one for one, _ in taught)
     return Outcome(
         method=Method.GUIDE,
@@ -107,12 +104,13 @@ def absorb_distilled(
     state: State,
     choice: Choice,
     taught: tuple[Candidate, TeacherModel],
-) -> Generator[Work, Any, Outcome]:
+    execute: Execute,
+) -> Outcome:
     """Distil a teacher in epochs of its own. Raises CorruptKnowledgeError when it speaks nonsense."""
     candidate, teacher = taught
     assert state.own is not None
-    learnt: TrainingResult = yield distillation(learner, teacher, state.weights, state.generator)
-    after = yield from retrieval.evaluated(learnt.weights, stage="absorbed")
+    learnt: TrainingResult = execute(distillation(learner, teacher, state.weights, state.generator))
+    after = retrieval.evaluated(learnt.weights, stage="absorbed")
     kept = strategy.keep(state.own, after)
     return Outcome(
         method=Method.DISTIL,
@@ -129,7 +127,7 @@ def absorb_distilled(
 
 def absorb_merged(
     strategy: Strategy, retrieval: Discovery, choice: Choice, state: State, taught: EvaluatedTeachers
-) -> Generator[Work, Any, Outcome | None]:
+) -> Outcome | None:
     """Average with those that weigh something; None when none does.
 
     Compared with the model that this round began with; when it is not kept, the better of that and our own stays.
@@ -145,10 +143,10 @@ def absorb_merged(
     mixed = retrieval.housing.keep(
         merge([state.weights, *(teacher.weights for _, teacher, _ in used)], [1.0, *shares])
     )
-    after = yield from retrieval.evaluated(mixed, stage="absorbed")
+    after = retrieval.evaluated(mixed, stage="absorbed")
     if previous is None:  # the first round: nothing is known of what it began with
         start, previous = state.weights, own
-    weights, stays, kept = yield from keep_or_revert(
+    weights, stays, kept = keep_or_revert(
         strategy, retrieval, start=start, before=previous, weights=mixed, after=after
     )
     if not kept and own.accuracy > stays.accuracy:

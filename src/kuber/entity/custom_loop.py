@@ -3,13 +3,13 @@
 import logging
 import re
 import uuid
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ from kuber.entity.absorption import Outcome, absorb_merged, keep_or_revert
 from kuber.entity.export_formats import ExportFormats
 from kuber.entity.hub.session import open_session
 from kuber.entity.initialization import agree_on_initial_checkpoint
-from kuber.entity.managed import Steps, drive
 from kuber.entity.model_adapter import Evaluates, ModelAdapter, Validation
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
@@ -51,7 +50,6 @@ HUB = "http://127.0.0.1:5001"
 
 OWN = Exchange(keeping=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
 
-T = TypeVar("T")
 log = logging.getLogger("kuber")
 
 
@@ -143,6 +141,7 @@ class Entity:
             task=task,
             architecture=bench.architecture,
             evaluating=bench.evaluating,
+            execute=_execute,
             sample_count=None if self._class_counts is None else sum(self._class_counts),
             class_counts=self._class_counts,
             waiting=BlobCache(home / "waiting"),
@@ -186,7 +185,7 @@ class Entity:
 
     def evaluate(self) -> Evaluation:
         """What the model is worth now, on the data that decisions are made on."""
-        return self._run(self._retrieval.evaluated(self._bench.weights(), stage="trained"))
+        return self._retrieval.evaluated(self._bench.weights(), stage="trained")
 
     def discover(self) -> Teachers:
         """Seek, choose, pull and examine teachers for the coming phase, as the strategy wants it.
@@ -217,7 +216,7 @@ class Entity:
         model. The first call after the start compares with the model as it was given.
         """
         if self._mark.evaluation is None:
-            before = self._run(self._retrieval.evaluated(self._mark.weights, stage="initial"))
+            before = self._retrieval.evaluated(self._mark.weights, stage="initial")
             self._mark = replace(self._mark, evaluation=before)
         _, kept = self._settle(optimizer)
         self._journal.save()
@@ -232,11 +231,7 @@ class Entity:
         self._meet()
         if not self._begun:
             if self.strategy.common_start and self._journal.state.origin is None:
-                self._run(
-                    agree_on_initial_checkpoint(
-                        self._journal, self._bench.architecture, self._retrieval, self._publisher
-                    )
-                )
+                agree_on_initial_checkpoint(self._journal, self._bench.architecture, self._retrieval, self._publisher)
                 self._bench.restore(self._journal.state.weights)
                 self._mark = Snapshot(weights=self._bench.weights())
             own = self._known()
@@ -319,10 +314,9 @@ class Entity:
         if before is not None:
             after = own
             weights = self._bench.weights()
-            gate = keep_or_revert(
+            stays, own, kept = keep_or_revert(
                 self.strategy, self._retrieval, start=start, before=before, weights=weights, after=after
             )
-            stays, own, kept = self._run(gate)
             if stays is not weights:
                 self._bench.restore(stays)
                 restore_optimizer(optimizer, self._mark.optimizer)
@@ -349,8 +343,8 @@ class Entity:
         """Average with relatives, where there are any."""
         journal = self._journal
         situation = self._situation(own, journal.state.previous)
-        choice, taught = self._run(self._listening.chosen(search, situation))
-        outcome = self._run(absorb_merged(self.strategy, self._retrieval, choice, journal.state, taught))
+        choice, taught = self._listening.chosen(search, situation)
+        outcome = absorb_merged(self.strategy, self._retrieval, choice, journal.state, taught)
         if outcome is None:
             return own
         self._bench.restore(outcome.weights)
@@ -359,7 +353,7 @@ class Entity:
         return outcome.own
 
     def _find(self, own: Evaluation) -> Teachers:
-        teachers = self._run(self._listening.find(self._situation(own, self._journal.state.previous)))
+        teachers = self._listening.find(self._situation(own, self._journal.state.previous))
         self._journal.save()
         return teachers
 
@@ -367,7 +361,7 @@ class Entity:
         # Who was heard and not judged yet is a parent of this model all the same.
         unjudged = self._listening.heard(forget=False)
         self._journal.change(parents=_merged(self._journal.state.parents, unjudged))
-        self._run(self._publisher.publish(own))
+        self._publisher.publish(own)
 
     def _record(self, outcome: Outcome) -> None:
         journal = self._journal
@@ -407,15 +401,9 @@ class Entity:
             self._journal.append("joined", detail)
             self._journal.save()
 
-    def _run(self, steps: Generator[Work, Any, T]) -> T:
-        """What a sequence of work steps comes to, each done here and now."""
-        result: list[T] = []
 
-        def whole() -> Steps:
-            result.append((yield from steps))
-
-        drive(whole(), lambda work: work.do(lambda share: None))
-        return result[0]
+def _execute(work: Work) -> Any:
+    return work.do(lambda share: None)
 
 
 def _first_state(life: str, weights: Weights) -> State:

@@ -1,13 +1,12 @@
 """The loop of an entity: seek guides, train, evaluate, decide, share or retrieve, round after round.
 
-`ManagedEntity.steps` is a generator. It yields work steps (training, evaluation, distillation) and is sent their
-results; between two of them it decides, on its two ports. Whoever drives it chooses where and when the work is done.
+`ManagedEntity.run` makes work steps (training, evaluation, distillation) and passes each to `execute`, which
+returns its result: `execute` determines where and when the work is done. Between two work steps the entity decides.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.ports import Registry, Vault
@@ -22,13 +21,11 @@ from kuber.entity.state.checkpoint import Absorption, CheckpointStore, State
 from kuber.entity.state.event_log import EventSink
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.learner import Guide, Learner, TeacherModel
-from kuber.entity.work.steps import TrainingResult, Work, common_evaluation, training
+from kuber.entity.work.steps import Execute, TrainingResult, common_evaluation, training
 from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
 from kuber.signing import Identity
-
-Steps = Generator[Work, Any, None]
 
 
 class ManagedEntity:
@@ -57,6 +54,7 @@ class ManagedEntity:
         cache: BlobCache | None = None,
         housing: WeightStore | None = None,
         initial: Callable[[], State],
+        execute: Execute,
     ) -> None:
         """`initial` makes the state before the first round; it is not called where a checkpoint exists.
 
@@ -74,6 +72,7 @@ class ManagedEntity:
         self.checkpoints = checkpoints
         self.class_counts = class_counts
         self.reports = reports
+        self._execute = execute
         self._training = False  # whether a local phase is under way
         self._journal = journal = Journal(name, checkpoints.latest() or initial(), checkpoints=checkpoints, log=log)
         ties = open_session(
@@ -84,6 +83,7 @@ class ManagedEntity:
             task=task,
             architecture=learner.architecture,
             evaluating=partial(common_evaluation, learner),
+            execute=execute,
             sample_count=len(learner.private),
             class_counts=class_counts,
             waiting=waiting,
@@ -110,8 +110,8 @@ class ManagedEntity:
         previous = self._journal.state.previous
         return previous.accuracy if previous else 0.0
 
-    def steps(self) -> Steps:
-        """Every remaining round, as work steps to be done and sent back.
+    def run(self) -> None:
+        """Live every remaining round.
 
         Raises ServiceUnavailableError when the hub is away before the first round, or after the last with something
         still to be told: started again, the entity goes on from there.
@@ -121,9 +121,7 @@ class ManagedEntity:
             self._log_joined()
             self._journal.save()
         if self.strategy.common_start and self._journal.state.round == 0 and self._journal.state.origin is None:
-            yield from agree_on_initial_checkpoint(
-                self._journal, self.learner.architecture, self._retrieval, self._publisher
-            )
+            agree_on_initial_checkpoint(self._journal, self.learner.architecture, self._retrieval, self._publisher)
             self._journal.save()
         while True:
             state = self._journal.state
@@ -132,14 +130,14 @@ class ManagedEntity:
                 if state.round >= self.rounds:
                     self._membership.check_told()
                     return
-                yield from self._local_phase()
+                self._local_phase()
             elif state.stage == "absorbed":
                 self._record_absorption()
                 self._end_round()
             else:
-                yield from self._decide()
+                self._decide()
 
-    def _local_phase(self) -> Steps:
+    def _local_phase(self) -> None:
         """Train on private data, guided or not, and evaluate; the state that results can be decided upon."""
         journal, retrieval = self._journal, self._retrieval
         journal.change(round=journal.state.round + 1)
@@ -152,19 +150,19 @@ class ManagedEntity:
         search = self.strategy.before(self._situation(previous))
         if search is not None:
             choice = self._found(search, previous)
-            taught = yield from retrieval.tested(choice.chosen, search.method)
+            taught = retrieval.tested(choice.chosen, search.method)
         if taught and previous is None:
-            previous = yield from retrieval.evaluated(start, stage="initial")
+            previous = retrieval.evaluated(start, stage="initial")
         guides = self._guides(phase, taught, start, previous)
         generator = journal.state.generator
         try:
-            learnt: TrainingResult = yield training(self.learner, phase, start, generator, guides)
+            learnt: TrainingResult = self._execute(training(self.learner, phase, start, generator, guides))
         except KnowledgeError as error:  # sound weights can still speak nonsense
             for one, _ in taught:
                 retrieval.refuse(one.knowledge, error.message, 0)
             taught = ()
             guides = self._guides(phase, taught, start, previous)
-            learnt = yield training(self.learner, phase, start, generator, guides)
+            learnt = self._execute(training(self.learner, phase, start, generator, guides))
         detail = {
             "samples": learnt.samples,
             "forward": learnt.forward,
@@ -172,10 +170,10 @@ class ManagedEntity:
             "seconds": learnt.seconds,
         }
         journal.append("trained", detail)
-        own = yield from retrieval.evaluated(learnt.weights, stage="trained")
+        own = retrieval.evaluated(learnt.weights, stage="trained")
         absorption, weights = None, learnt.weights
         if choice is not None and taught and previous is not None:
-            outcome = yield from absorb_guided(
+            outcome = absorb_guided(
                 self.strategy, retrieval, choice, taught, start=start, before=previous, weights=weights, after=own
             )
             absorption, weights, own = self._absorbed(outcome), outcome.weights, outcome.own
@@ -199,7 +197,7 @@ class ManagedEntity:
             guides.append(Guide(teacher=own, recalls=_recalls(previous)))
         return tuple(guides)
 
-    def _decide(self) -> Steps:
+    def _decide(self) -> None:
         """Publish, retrieve or rest, as the strategy says."""
         journal = self._journal
         if journal.state.absorption is not None:
@@ -207,12 +205,12 @@ class ManagedEntity:
             journal.save(absorption=None)
         own = self._own
         if journal.state.stage == "trained" and self.strategy.publishes(self._situation(own)):
-            yield from self._publisher.publish(own)
+            self._publisher.publish(own)
             if journal.state.errands:
                 journal.save(stage="shared")  # else it would be queued again after a kill
         search = self.strategy.after(self._situation(own))
         if search is not None:
-            outcome = yield from self._retrieve(search, own)
+            outcome = self._retrieve(search, own)
             if outcome is not None:
                 changes = {} if outcome.learnt is None else {"generator": outcome.learnt.generator}
                 absorption = self._absorbed(outcome)
@@ -222,13 +220,13 @@ class ManagedEntity:
         if journal.state.stage != "absorbed":
             self._end_round()
 
-    def _retrieve(self, search: Search, own: Evaluation) -> Generator[Work, Any, Outcome | None]:
+    def _retrieve(self, search: Search, own: Evaluation) -> Outcome | None:
         """Absorb what the search finds; None when there is nothing to absorb."""
         choice = self._found(search, own)
         if search.method is Method.DISTIL:
-            return (yield from self._distil(choice))
-        taught = yield from self._retrieval.tested(choice.chosen, search.method)
-        return (yield from absorb_merged(self.strategy, self._retrieval, choice, self._journal.state, taught))
+            return self._distil(choice)
+        taught = self._retrieval.tested(choice.chosen, search.method)
+        return absorb_merged(self.strategy, self._retrieval, choice, self._journal.state, taught)
 
     def _found(self, search: Search, own: Evaluation | None) -> Choice:
         """Whom the strategy chooses among what the search finds."""
@@ -238,7 +236,7 @@ class ManagedEntity:
         chosen = self.strategy.choose(candidates, search, situation)
         return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))
 
-    def _distil(self, choice: Choice) -> Generator[Work, Any, Outcome | None]:
+    def _distil(self, choice: Choice) -> Outcome | None:
         """Distil the first sound one of the chosen; None when there is none."""
         for knowledge in choice.chosen:
             teacher = self._line.ask(partial(self._retrieval.pull, knowledge), None)
@@ -247,8 +245,8 @@ class ManagedEntity:
             taught = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation), teacher
             try:
                 state = self._journal.state
-                return (
-                    yield from absorb_distilled(self.strategy, self._retrieval, self.learner, state, choice, taught)
+                return absorb_distilled(
+                    self.strategy, self._retrieval, self.learner, state, choice, taught, self._execute
                 )
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self._retrieval.refuse(knowledge, error.message, 0)
@@ -313,18 +311,3 @@ class ManagedEntity:
 
 def _recalls(evaluation: Evaluation) -> tuple[float, ...]:
     return tuple(recall or 0.0 for recall in evaluation.recalls)
-
-
-def drive(steps: Steps, do: Callable[[Work], Any]) -> None:
-    """Run an entity to its end, each work step done by `do`; an unsound teacher is the entity's own business."""
-    result: Any = None
-    error: KnowledgeError | None = None
-    while True:
-        try:
-            work = steps.send(result) if error is None else steps.throw(error)
-        except StopIteration:
-            return
-        try:
-            result, error = do(work), None
-        except KnowledgeError as caught:
-            result, error = None, caught

@@ -1,8 +1,6 @@
 """Whom an entity with its own loop listens to: found, examined on its own data, and heard in its phase."""
 
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
 
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Search, Situation, Strategy
@@ -10,7 +8,6 @@ from kuber.entity.absorption import EvaluatedTeachers
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.steps import Work
 from kuber.learning.teachers import Teacher, Teachers
 
 
@@ -29,13 +26,13 @@ class TeacherSelector:
         self.teachers = Teachers(classes=bench.task.classes)
         self.choice: Choice | None = None  # of these teachers
 
-    def find(self, situation: Situation) -> Generator[Work, Any, Teachers]:
+    def find(self, situation: Situation) -> Teachers:
         """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
         self.teachers = Teachers(classes=self._bench.task.classes)
         search = self._strategy.before(situation) or self._strategy.after(situation)
         taught: EvaluatedTeachers = ()
         if search is not None and search.method is not Method.MERGE:
-            self.choice, taught = yield from self.chosen(search, situation)
+            self.choice, taught = self.chosen(search, situation)
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
@@ -53,7 +50,7 @@ class TeacherSelector:
         )
         return self.teachers
 
-    def chosen(self, search: Search, situation: Situation) -> Generator[Work, Any, tuple[Choice, EvaluatedTeachers]]:
+    def chosen(self, search: Search, situation: Situation) -> tuple[Choice, EvaluatedTeachers]:
         """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
         retrieval = self._retrieval
         candidates = retrieval.candidates(search)
@@ -61,8 +58,8 @@ class TeacherSelector:
         task = self._bench.task
         if task.test_set is not None:
             choice = self._choice(candidates, search, situation)
-            return choice, (yield from retrieval.tested(choice.chosen, search.method))
-        found = yield from retrieval.tested(candidates[: self._examined], search.method)
+            return choice, retrieval.tested(choice.chosen, search.method)
+        found = retrieval.tested(candidates[: self._examined], search.method)
         # As we see them: on our task, by what we found on our data.
         seen = [
             replace(one.knowledge, task=task, evaluation=one.evaluation, class_counts=None, verification=None)

@@ -16,6 +16,7 @@ from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
 from kuber.entity.state.checkpoint import CheckpointStore, initial_state
 from kuber.entity.state.event_log import EventSink
 from kuber.entity.work.learner import Learner
+from kuber.entity.work.steps import Execute
 from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
@@ -82,6 +83,7 @@ def make_entity(
     checkpoints: CheckpointStore,
     log: EventSink,
     identity: Identity,
+    execute: Execute,
     ask: Consents | None = None,
     waiting: PendingBlobs | None = None,
     cache: BlobCache | None = None,
@@ -109,6 +111,7 @@ def make_entity(
         log=log,
         class_counts=scenario.class_counts(index),
         identity=identity,
+        execute=execute,
         reports=settings.reports,
         verified_only=settings.verified_only,
         consents=_consents(settings, ask),

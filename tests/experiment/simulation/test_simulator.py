@@ -21,7 +21,6 @@ from kuber.domain.knowledge import Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
-from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, utc_now
 from kuber.entity.work.learner import Guide, Learner, TeacherModel
@@ -277,9 +276,10 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
                 checkpoints=Checkpoints(tmp_path / str(index)),
                 log=log,
                 identity=credentials.identity,
+                execute=lambda work: InlineEngine().submit(work).result(),
             )
             entity.name = entity._journal.name = samples.name(str(index))
-            drive(entity.steps(), lambda work: InlineEngine().submit(work).result())
+            entity.run()
     torch.set_num_threads(threads)
     over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]
     assert over_http == [dump(weights) for weights in in_memory]

@@ -57,7 +57,7 @@ def asked_by_entities():
     line = SimpleNamespace(ask=lambda act, _default: act())
     for task in (COMMON, OWN):
         for verified_only in (False, True):
-            told = {"evaluating": None, "vault": None, "trust": None, "outbox": None}
+            told = {"evaluating": None, "execute": None, "vault": None, "trust": None, "outbox": None}
             retrieval = Discovery(
                 task=task, registry=registry, journal=journal, line=line, verified_only=verified_only, **told
             )

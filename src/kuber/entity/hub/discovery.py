@@ -1,9 +1,8 @@
 """Finding knowledge of others, pulling it, and finding out what it is worth before it is used."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
@@ -19,7 +18,7 @@ from kuber.entity.hub.trust import Trust
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.learner import TeacherModel
-from kuber.entity.work.steps import EvaluationResult, Work
+from kuber.entity.work.steps import EvaluationResult, Execute, Work
 from kuber.entity.work.weight_store import MemoryWeightStore, WeightStore
 from kuber.errors import KnowledgeError
 from kuber.learning.compatibility import Knows, known_by_name, runnable_form
@@ -38,6 +37,7 @@ class Discovery:
         *,
         task: Task,
         evaluating: EvaluationFactory,
+        execute: Execute,
         registry: Registry,
         vault: Vault,
         journal: Journal,
@@ -53,6 +53,7 @@ class Discovery:
         self.housing = housing or MemoryWeightStore()
         self._task = task
         self._evaluating = evaluating
+        self._execute = execute
         self._knows = knows
         self._registry = registry
         self._vault = vault
@@ -137,9 +138,7 @@ class Discovery:
         self._journal.append("pulled", detail)
         return teacher
 
-    def tested(
-        self, chosen: Sequence[Knowledge], method: Method
-    ) -> Generator[Work, Any, list[tuple[Candidate, TeacherModel]]]:
+    def tested(self, chosen: Sequence[Knowledge], method: Method) -> list[tuple[Candidate, TeacherModel]]:
         """Pull what was chosen and evaluate it on the common test set; what claims more than we find is refused.
 
         What the last search for this method pulled is neither pulled nor evaluated again.
@@ -154,7 +153,7 @@ class Discovery:
             if teacher is None:
                 continue
             try:
-                found = yield from self.evaluated(teacher.weights, stage="candidate", of=knowledge, teacher=teacher)
+                found = self.evaluated(teacher.weights, stage="candidate", of=knowledge, teacher=teacher)
             except KnowledgeError as error:  # sound weights can still speak nonsense
                 self.refuse(knowledge, error.message, 0)
                 continue
@@ -171,9 +170,9 @@ class Discovery:
 
     def evaluated(
         self, weights: Weights, *, stage: str, of: Knowledge | None = None, teacher: TeacherModel | None = None
-    ) -> Generator[Work, Any, Evaluation]:
+    ) -> Evaluation:
         """Evaluate a model on what decisions are made on: ours, or a teacher's of someone's knowledge."""
-        done: EvaluationResult = yield self._evaluating(weights, teacher)
+        done: EvaluationResult = self._execute(self._evaluating(weights, teacher))
         evaluation = done.evaluation
         detail = {
             "stage": stage,

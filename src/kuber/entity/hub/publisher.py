@@ -1,7 +1,6 @@
 """What an entity shares of itself: its weights, and a signed record of what they are worth."""
 
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from kuber import tracing
 from kuber.domain.evaluation import Evaluation
@@ -12,7 +11,6 @@ from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.steps import Work
 from kuber.learning.weights import Weights, dump, to_bfloat16, to_float32
 
 Consents = Callable[[Evaluation, int], bool]
@@ -59,10 +57,10 @@ class Publisher:
         self._narrow = narrow
         self._forms = forms
 
-    def publish_start(self) -> Generator[Work, Any, None]:
+    def publish_start(self) -> None:
         """Publish the weights before the first round. This does not wait: others may begin from them."""
         journal = self._journal
-        own = yield from self._retrieval.evaluated(journal.state.weights, stage="initial")
+        own = self._retrieval.evaluated(journal.state.weights, stage="initial")
         if not self._consents(own, 0):
             return
         data = dump(journal.state.weights)
@@ -77,13 +75,13 @@ class Publisher:
         journal.append("published", detail)
         self._count(own)
 
-    def publish(self, own: Evaluation) -> Generator[Work, Any, None]:
+    def publish(self, own: Evaluation) -> None:
         """Publish the weights of this round. What is claimed was measured on the very weights that are sent."""
         journal = self._journal
         weights = journal.state.weights
         if self._narrow:
             weights = to_bfloat16(weights)
-            own = yield from self._retrieval.evaluated(to_float32(weights), stage="narrowed")
+            own = self._retrieval.evaluated(to_float32(weights), stage="narrowed")
         if not self._consents(own, journal.state.round):
             return
         forms = self._forms(weights)

@@ -12,6 +12,7 @@ from kuber.entity.hub.publisher import Consents, Forms, Publisher, as_weights
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
 from kuber.entity.state.journal import Journal
+from kuber.entity.work.steps import Execute
 from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import ConflictError, ServiceUnavailableError
 from kuber.learning.compatibility import Knows, known_by_name
@@ -100,6 +101,7 @@ def open_session(
     task: Task,
     architecture: Architecture,
     evaluating: EvaluationFactory,
+    execute: Execute,
     sample_count: int | None,
     class_counts: tuple[int, ...] | None,
     waiting: PendingBlobs | None,
@@ -118,6 +120,7 @@ def open_session(
     retrieval = Discovery(
         task=task,
         evaluating=evaluating,
+        execute=execute,
         registry=registry,
         vault=vault,
         journal=journal,

@@ -22,6 +22,7 @@ from kuber.learning.weights import Weights, weights_of
 FORWARD_COST = 1 / 3  # of a sample that only runs forward, in samples trained: a backward pass costs two forward ones
 
 Progress = Callable[[float], None]  # takes the finished share of the work, 0 to 1
+Execute = Callable[["Work"], Any]  # does a work step, here or elsewhere, and returns its result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

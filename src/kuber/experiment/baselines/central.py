@@ -2,29 +2,28 @@
 
 from math import prod
 
-from kuber.entity.work.steps import TrainingResult, training
-from kuber.experiment.baselines.synchronous import PLAIN, Rounds, SynchronousEntities, pooled
+from kuber.entity.work.steps import training
+from kuber.experiment.baselines.synchronous import PLAIN, SynchronousEntities, pooled
 from kuber.experiment.entity_factory import generator_state
 from kuber.experiment.metrics import Cost
 
 
-def central(parties: SynchronousEntities) -> Rounds:
+def central(entities: SynchronousEntities) -> None:
     """One model, trained on as many samples as all entities together; every entity sends its samples once."""
-    learner = pooled(parties)
-    weights = parties.initial
-    generator = generator_state(parties.scenario.settings.seed, len(parties.learners))
-    share = 1 / len(parties.learners)
+    learner = pooled(entities)
+    weights = entities.initial
+    generator = generator_state(entities.scenario.settings.seed, len(entities.learners))
+    share = 1 / len(entities.learners)
     sample = prod(learner.private.shape) * learner.private.images(slice(0, 1)).itemsize  # bytes
-    for entity, size in enumerate(parties.sizes):
-        parties.spend(entity, Cost(bytes_up=size * sample))
-    for round in range(1, parties.rounds + 1):
-        (learnt,) = yield [training(learner, PLAIN, weights, generator)]
-        assert isinstance(learnt, TrainingResult)
-        weights, generator = learnt.weights, learnt.generator
-        for entity, size in enumerate(parties.sizes):
+    for entity, size in enumerate(entities.sizes):
+        entities.spend(entity, Cost(bytes_up=size * sample))
+    for round in range(1, entities.rounds + 1):
+        (trained,) = entities.execute([training(learner, PLAIN, weights, generator)])
+        weights, generator = trained.weights, trained.generator
+        for entity, size in enumerate(entities.sizes):
             cost = Cost(
                 samples_trained=size * learner.training.epochs,
-                seconds=learnt.seconds * share,
+                seconds=trained.seconds * share,
             )
-            parties.spend(entity, cost)
-        parties.end_round(round, [[weights]] * len(parties.learners))
+            entities.spend(entity, cost)
+        entities.end_round(round, [[weights]] * len(entities.learners))

@@ -12,35 +12,33 @@ from kuber.data.samples import Samples
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
+from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.metrics import Cost
 from kuber.learning.evaluation import logits
 from kuber.learning.training import train
 from kuber.learning.weights import Weights, weights_of
 
 
-def fedmd(parties: SynchronousEntities) -> Rounds:
+def fedmd(entities: SynchronousEntities) -> None:
     """Each round: say logits on the public set, approach the mean of all, then revisit the private data.
 
     The paper's transfer learning beforehand needs labels of the public set and is left out. Raises SettingsError
     when no public set was named.
     """
-    if parties.public is None:
+    if entities.public is None:
         raise SettingsError("fedmd needs a public set that all entities know; name one with --public-dataset.")
-    public = parties.public
-    size = len(public) * parties.learners[0].classes * 4  # bytes of float32 logits
-    models = [parties.initial] * len(parties.learners)
-    for round in range(1, parties.rounds + 1):
-        spoken: list[Tensor] = yield [
-            speaking(learner, model, public) for learner, model in zip(parties.learners, models, strict=True)
-        ]
-        consensus = torch.stack(spoken).mean(0)
+    public = entities.public
+    size = len(public) * entities.learners[0].classes * 4  # bytes of float32 logits
+    models = [entities.initial] * len(entities.learners)
+    for round in range(1, entities.rounds + 1):
+        works = [speaking(learner, model, public) for learner, model in zip(entities.learners, models, strict=True)]
+        consensus = torch.stack(entities.execute(works)).mean(0)
         for entity in range(len(models)):
-            parties.spend(entity, Cost(samples_forward=len(public), bytes_up=size, bytes_down=size))
-        places = zip(parties.learners, models, parties.generators, strict=True)
-        models = yield from parties.learn([approaching(*place, public, consensus) for place in places])
-        models = yield from parties.train(models)
-        parties.end_round(round, [[model] for model in models])
+            entities.spend(entity, Cost(samples_forward=len(public), bytes_up=size, bytes_down=size))
+        places = zip(entities.learners, models, entities.generators, strict=True)
+        models = entities.learn([approaching(*place, public, consensus) for place in places])
+        models = entities.train(models)
+        entities.end_round(round, [[model] for model in models])
 
 
 def speaking(learner: Learner, weights: Weights, public: Samples) -> Work:

@@ -2,9 +2,9 @@
 
 from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.fedavg import fedavg
-from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities
+from kuber.experiment.baselines.synchronous import SynchronousEntities
 
 
-def fedprox(parties: SynchronousEntities) -> Rounds:
+def fedprox(entities: SynchronousEntities) -> None:
     """FedAvg whose local phases are held back by mu/2 times the squared distance to the shared model."""
-    return fedavg(parties, LocalPhase(proximal=parties.scenario.settings.fedprox_mu))
+    fedavg(entities, LocalPhase(proximal=entities.scenario.settings.fedprox_mu))

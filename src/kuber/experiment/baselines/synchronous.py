@@ -1,6 +1,6 @@
 """What the synchronous baselines have in common: all entities at once, and what each of them has spent."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,6 @@ from kuber.learning.weights import Weights
 
 PLAIN = LocalPhase()
 
-Rounds = Generator[list[Work], list[Any], None]  # yields work that may be done at once; is sent the results
-
 
 def check_in_step(scenario: Scenario) -> None:
     """SettingsError unless all entities can be moved in step.
@@ -40,7 +38,7 @@ def check_in_step(scenario: Scenario) -> None:
 class SynchronousEntities:
     """Every entity of a scenario, moved in step."""
 
-    def __init__(self, scenario: Scenario, runtime: Runtime, recorder: MetricsRecorder) -> None:
+    def __init__(self, scenario: Scenario, runtime: Runtime, engine: Engine, recorder: MetricsRecorder) -> None:
         """Raises as `check_in_step`."""
         check_in_step(scenario)
         settings = scenario.settings
@@ -50,6 +48,7 @@ class SynchronousEntities:
         self.initial = initial_weights(scenario.architectures[0], settings.seed)
         self.public = scenario.public
         self.sizes = [len(learner.private) for learner in self.learners]
+        self._engine = engine
         self._recorder = recorder
         self.generators = [generator_state(settings.seed, index) for index in range(len(scenario.private))]
         self._costs = [Cost()] * len(self.learners)
@@ -57,34 +56,37 @@ class SynchronousEntities:
         self._world = scenario.world
         self._time = 0.0  # virtual seconds
 
-    def train(
-        self, starts: Sequence[Weights], phase: LocalPhase = PLAIN
-    ) -> Generator[list[Work], list[Any], list[Weights]]:
+    def train(self, starts: Sequence[Weights], phase: LocalPhase = PLAIN) -> list[Weights]:
         """One local phase of every entity, from its own start; the weights it ends with."""
         works = [
             training(learner, phase, start, generator)
             for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
         ]
-        return (yield from self.learn(works))
+        return self.learn(works)
 
-    def learn(self, works: list[Work]) -> Generator[list[Work], list[Any], list[Weights]]:
-        """One work step of every entity that gives weights; charged for."""
-        learnt: list[TrainingResult] = yield works
-        self.generators = [one.generator for one in learnt]
-        for index, one in enumerate(learnt):
-            self.spend(index, Cost(samples_trained=one.samples, seconds=one.seconds))
-        return [one.weights for one in learnt]
+    def learn(self, works: list[Work]) -> list[Weights]:
+        """Execute a training step of each entity and charge for it; return the weights that each ends with."""
+        results: list[TrainingResult] = self.execute(works)
+        self.generators = [result.generator for result in results]
+        for index, result in enumerate(results):
+            self.spend(index, Cost(samples_trained=result.samples, seconds=result.seconds))
+        return [result.weights for result in results]
 
     def spend(self, entity: int, cost: Cost) -> None:
         """Charge an entity."""
         self._costs[entity] += cost
 
-    def compute(self, works: Sequence[Work]) -> None:
-        """Let the time go by until the slowest is done; work on the data of all is done by the quickest."""
-        speeds = [one.speed for one in self._world.entities]
+    def execute(self, works: Sequence[Work]) -> list[Any]:
+        """Return the results of work steps that run at once, one for each entity, or one on the data of all.
+
+        Virtual time advances until the slowest entity has finished; work on the data of all runs on the quickest.
+        """
+        futures = [self._engine.submit(work) for work in works]
+        speeds = [entity.speed for entity in self._world.entities]
         if len(works) != len(speeds):
             speeds = [max(speeds)] * len(works)
         self._time += max(work.cost / speed for work, speed in zip(works, speeds, strict=True))
+        return [future.result() for future in futures]
 
     def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
         """Every entity ends the round with these models: one, or several whose logits are averaged.
@@ -109,21 +111,9 @@ class SynchronousEntities:
         return max(*own, all_of_it) + 2 * max(latencies, default=0.0)
 
 
-def pooled(parties: SynchronousEntities) -> Learner:
+def pooled(entities: SynchronousEntities) -> Learner:
     """A learner that has every entity's private data."""
-    first = parties.learners[0]
-    parts = [learner.private.rows for learner in parties.learners if learner.private.rows is not None]
+    first = entities.learners[0]
+    parts = [learner.private.rows for learner in entities.learners if learner.private.rows is not None]
     rows = np.sort(np.concatenate(parts))
     return replace(first, private=replace(first.private, rows=rows))
-
-
-def conduct(rounds: Rounds, parties: SynchronousEntities, engine: Engine) -> None:
-    """Do a baseline's work, each batch of it at once."""
-    works = next(rounds, None)
-    while works is not None:
-        futures = [engine.submit(work) for work in works]
-        parties.compute(works)
-        try:
-            works = rounds.send([future.result() for future in futures])
-        except StopIteration:
-            return

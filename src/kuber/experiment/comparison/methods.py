@@ -8,7 +8,7 @@ from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
-from kuber.experiment.baselines.synchronous import Rounds, SynchronousEntities, conduct
+from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.engines import Engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
@@ -17,7 +17,7 @@ from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.views import DeliveryView
 
-BASELINES: dict[str, Callable[[SynchronousEntities], Rounds]] = {
+BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
     "fedavg": fedavg,
     "fedprox": fedprox,
     "fedmd": fedmd,
@@ -44,8 +44,7 @@ def perform(
     runtime = simulated_runtime(scenario)
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime), on_round)
     if method in BASELINES:
-        parties = SynchronousEntities(scenario, runtime, recorder)
-        conduct(BASELINES[method](parties), parties, engine)
+        BASELINES[method](SynchronousEntities(scenario, runtime, engine, recorder))
         return Performance(metrics=recorder.metrics(), deliveries=[])
     simulation = Simulation(scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress())
     simulation.run()

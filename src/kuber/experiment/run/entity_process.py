@@ -17,7 +17,6 @@ import torch
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
-from kuber.entity.managed import drive
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, utc_now
 from kuber.entity.work.steps import Work
@@ -77,6 +76,15 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
         HttpRegistry(job.registry, credentials=credentials) as registry,
         HttpVault(job.vault, credentials=credentials) as vault,
     ):
+
+        def execute(work: Work) -> Any:
+            supervisor.send(("request", entity.progress, len(entity.learner.private)))
+            supervisor.recv()  # granted
+            try:
+                return work.do(throttled(lambda share: supervisor.send(("progress", share))))
+            finally:
+                supervisor.send(("release",))
+
         entity = make_entity(
             scenario,
             job.index,
@@ -86,19 +94,10 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
             checkpoints=Checkpoints(folder),
             log=log,
             identity=identity,
+            execute=execute,
             waiting=waiting_blobs(folder),
         )
-        samples = len(entity.learner.private)
-
-        def do(work: Work) -> Any:
-            supervisor.send(("request", entity.progress, samples))
-            supervisor.recv()  # granted
-            try:
-                return work.do(throttled(lambda share: supervisor.send(("progress", share))))
-            finally:
-                supervisor.send(("release",))
-
-        drive(entity.steps(), do)
+        entity.run()
 
 
 def throttled(report: Callable[[float], None]) -> Callable[[float], None]:

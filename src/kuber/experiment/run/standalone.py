@@ -11,7 +11,6 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.datasets import Echo
 from kuber.entity.hub.publisher import Consents
-from kuber.entity.managed import drive
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind, utc_now
@@ -77,6 +76,13 @@ def run(
         rewind(folder / FILE_NAME, reached=reached(folder, [index]))
         log = EventLog(folder / FILE_NAME, clock=utc_now)
         tail = EventTail(folder / FILE_NAME)
+
+        def execute(work: Work) -> Any:
+            result = work.do(lambda share: progress.on_progress(str(index), share))
+            for event in tail.read():
+                progress.on_event(event)
+            return result
+
         entity = make_entity(
             scenario,
             index,
@@ -86,18 +92,12 @@ def run(
             checkpoints=Checkpoints(home),
             log=log,
             identity=key,
+            execute=execute,
             ask=ask,
             waiting=waiting_blobs(home),
             cache=BlobCache(home / "cache", limit=settings.cache_mebibytes << 20),
         )
-
-        def do(work: Work) -> Any:
-            result = work.do(lambda share: progress.on_progress(entity.name, share))
-            for event in tail.read():
-                progress.on_event(event)
-            return result
-
-        drive(entity.steps(), do)
+        entity.run()
         for event in tail.read():
             progress.on_event(event)
         return entity.accuracy

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from greenlet import GreenletExit, greenlet
 
 from kuber.domain.event import Event, Kind
-from kuber.entity.managed import ManagedEntity, drive
+from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.blob_cache import MemoryBlobCache
 from kuber.entity.state.checkpoint import State
 from kuber.entity.work.steps import Work
@@ -77,6 +77,16 @@ class SimulatedEntity:
         if seconds > 0:
             self._sleep(seconds)
 
+    def execute(self, work: Work) -> Any:
+        """Submit a work step to the engine, let its virtual time pass, and return its result."""
+        duration = work.cost / self.conditions.speed
+        future = self._engine.submit(work)
+        self._home.begin_work(self.index)
+        self._sleep(duration)
+        result = future.result()
+        self._busy += result.seconds
+        return replace(result, seconds=duration)  # virtual seconds, so that the log is the same on every engine
+
     def end(self) -> None:
         """End the life that is under way, if any."""
         life, self._life = self._life, None
@@ -130,20 +140,11 @@ class SimulatedEntity:
 
     def _live(self) -> None:
         try:
-            drive(self._make(self).steps(), self._do)
+            self._make(self).run()
         except ServiceUnavailableError:  # away before the first round, or with something still to be told
             now = self._agenda.now
             over = next((cut.end for cut in self.conditions.cuts if now in cut), now)
             self._plan_return(over, self._begin)
-
-    def _do(self, work: Work) -> Any:
-        duration = work.cost / self.conditions.speed
-        future = self._engine.submit(work)
-        self._home.begin_work(self.index)
-        self._sleep(duration)
-        result = future.result()
-        self._busy += result.seconds
-        return replace(result, seconds=duration)  # what is logged is virtual, and always the same
 
     def _sleep(self, seconds: float) -> None:
         life = self._life

@@ -139,6 +139,7 @@ class Simulation:
             checkpoints=resident,
             log=resident,
             identity=derived_identity(scenario.settings.seed, index),
+            execute=resident.execute,
             waiting=resident.waiting,
             forms=forms_of(resident.conditions.poison, classes=scenario.task.classes, seed=index),
             life=lambda: f"{index}",
