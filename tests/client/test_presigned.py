@@ -157,8 +157,8 @@ def test_flipped_bytes_in_the_bucket_are_found(vault, bucket):
 
 def test_a_bucket_that_clients_do_not_reach_leaves_the_way_through_the_vault(vault, monkeypatch):
     data = random.Random(4).randbytes(SIZE)
-    monkeypatch.setattr("kuber.client.presigned.DirectWay.put", nowhere(PresignedTransfer.put))
-    monkeypatch.setattr("kuber.client.presigned.DirectWay.get", nowhere(PresignedTransfer.get))
+    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.put", nowhere(PresignedTransfer.put))
+    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.get", nowhere(PresignedTransfer.get))
     digest = vault.put(data).digest
     assert [each.method for each in vault.asked] == ["POST", "PATCH"]
     vault._direct._away_until = 0.0
