@@ -19,8 +19,11 @@ INDENT = 27  # column in which the purposes of a tree begin
 
 
 def purpose(path: Path) -> str:
-    """Return the first line of a module's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    """Return the first line of a module's docstring. Raises ValueError where there is none."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if not docstring:
+        raise ValueError(f"{path} has no docstring")
+    return docstring.partition("\n")[0]
 
 
 def entries(package: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Baselines: the methods that strategies are compared with."""
