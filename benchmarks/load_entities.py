@@ -73,7 +73,7 @@ class Entity:
     strategy: Strategy
     per_task: int
     blob_bytes: int
-    identity: Identity = field(default_factory=Identity.new)
+    identity: Identity = field(default_factory=Identity.generate)
     id: str = ""
     sequence: int = 0
     asked: int = 0

@@ -42,12 +42,14 @@ def main() -> None:
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        blobs, me = MemoryVault(), Identity.new()
+        blobs, me = MemoryVault(), Identity.generate()
         artifact = blobs.put(SMALL)
         path = folder / "registry.sqlite"
         registry = RegistryStore(path, vault=Headed(blobs))
         told = {
-            "entity": grown(path, times, lambda n: registry.register(f"{n}", public_key=Identity.new().public_key))
+            "entity": grown(
+                path, times, lambda n: registry.register(f"{n}", public_key=Identity.generate().public_key)
+            )
         }
         member = registry.register("publisher", public_key=me.public_key).id
         ids = []

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.evaluation import logits
+from kuber.learning.evaluation import compute_logits
 from kuber.learning.runtime import Runtime, build, keep_freed_memory
 from kuber.learning.training import Training, train
 
@@ -53,7 +53,7 @@ def measure(variant):
     if variant.isdecimal():
         one = batch(runtime, int(variant))
         count = max(1, 1024 // int(variant))
-        work = lambda: logits(network, [one] * count, runtime=runtime).shape[0]  # noqa: E731
+        work = lambda: compute_logits(network, [one] * count, runtime=runtime).shape[0]  # noqa: E731
     elif variant == "bare loop":
         steps = bare(network, *batch(runtime))
         work = lambda: sum(next(steps) for _ in range(10))  # noqa: E731

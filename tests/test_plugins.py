@@ -1,4 +1,4 @@
-"""Entry points of a package that is really installed: its metadata lie on sys.path."""
+"""Plugins of a package that is installed: its metadata are on sys.path."""
 
 import sys
 from dataclasses import replace
@@ -12,8 +12,8 @@ from kuber.data.partition import Split, divide
 from kuber.entity.strategy_loader import strategy_named
 from kuber.errors import DatasetError, IncompatibleKnowledgeError, SettingsError
 from kuber.experiment.scenario import load_scenario
-from kuber.learning.architectures import describe, initial_weights, make
-from kuber.learning.compatibility import known_by_name
+from kuber.learning.architectures import describe, initial_weights, make_network
+from kuber.learning.compatibility import can_load_by_name
 from kuber.settings import load as settings_of
 
 MODULE = """
@@ -25,7 +25,7 @@ def halves(labels, split):
 def twice(labels, split):
     return [np.arange(len(labels))] * split.entities
 
-def one(labels, split):
+def single(labels, split):
     return [np.arange(len(labels))]
 
 def floats(labels, split):
@@ -39,8 +39,8 @@ def stripes():
 def empty():
     return {"x": np.zeros((3, 2))}
 
-def away():
-    raise OSError("the share is away")
+def offline():
+    raise OSError("the share is offline")
 
 NUMBER = 3
 
@@ -70,14 +70,14 @@ POINTS = """
 [kuber.partitions]
 halves = kuber_test_plugin:halves
 twice = kuber_test_plugin:twice
-one = kuber_test_plugin:one
+single = kuber_test_plugin:single
 floats = kuber_test_plugin:floats
 number = kuber_test_plugin:NUMBER
 gone = kuber_test_plugin:gone
 [kuber.datasets]
 stripes = kuber_test_plugin:stripes
 empty = kuber_test_plugin:empty
-away = kuber_test_plugin:away
+offline = kuber_test_plugin:offline
 [kuber.architectures]
 tiny = kuber_test_plugin:tiny
 no-network = kuber_test_plugin:no_network
@@ -104,7 +104,7 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("kuber_test_plugin", None)
 
 
-def test_a_partition_of_ones_own():
+def test_a_partition_from_a_plugin():
     assert [part.tolist() for part in divide("halves", LABELS, SPLIT)] == np.arange(100).reshape(4, 25).tolist()
 
 
@@ -112,19 +112,19 @@ def test_a_partition_of_ones_own():
     ("name", "sentence"),
     [
         ("twice", "gave a sample twice"),
-        ("one", "for each of 4 entities"),
+        ("single", "for each of 4 entities"),
         ("floats", "must give row numbers"),
-        ("number", "of kuber_test_plugin is no function"),
+        ("number", "of kuber_test_plugin is not a function"),
         ("gone", "of kuber_test_plugin cannot be imported: AttributeError"),
         ("nobody's", "choose from: dirichlet, shards, iid, quantity, mixture, floats, gone, halves"),
     ],
 )
-def test_what_is_no_partition_is_told_in_a_sentence(name, sentence):
+def test_an_invalid_partition_is_refused_in_a_sentence(name, sentence):
     with pytest.raises(SettingsError, match=sentence):
         divide(name, LABELS, SPLIT)
 
 
-def test_a_data_set_of_ones_own(tmp_path):
+def test_a_data_set_from_a_plugin(tmp_path):
     found = load("stripes", cache_dir=tmp_path / "cache")
     assert (found.name, found.labels, found.train.shape) == ("stripes", ("a", "b", "c"), (6,))
     assert len(found.train) + len(found.test) == 200
@@ -134,11 +134,11 @@ def test_a_data_set_of_ones_own(tmp_path):
     ("name", "sentence"),
     [
         ("empty", "lacks the array y"),
-        ("away", "cannot be had: OSError: the share is away"),
-        ("nobody's", "choose from cifar10, fashion-mnist, digits, away, empty, stripes, or a path"),
+        ("offline", "cannot be loaded: OSError: the share is offline"),
+        ("nobody's", "choose from cifar10, fashion-mnist, digits, empty, offline, stripes, or a path"),
     ],
 )
-def test_what_is_no_data_set_is_told_in_a_sentence(name, sentence, tmp_path):
+def test_an_invalid_data_set_is_refused_in_a_sentence(name, sentence, tmp_path):
     with pytest.raises(DatasetError, match=sentence):
         load(name, cache_dir=tmp_path)
 
@@ -152,28 +152,28 @@ def test_a_name_that_two_packages_offer_is_refused(installed):
 ARGUMENTS = {"input_shape": (6,), "classes": 3}
 
 
-def test_an_architecture_of_ones_own_travels_by_name_and_typed_arguments():
+def test_an_architecture_from_a_plugin_is_made_from_its_name_and_typed_arguments():
     wide = describe("tiny", ARGUMENTS | {"width": 9})
     assert wide.manifest["1.weight"].shape == (9, 6)
     assert set(initial_weights(wide, 0)) == set(wide.manifest)
-    assert known_by_name(wide)
-    assert not known_by_name(replace(wide, arguments={**ARGUMENTS, "width": 8}))
+    assert can_load_by_name(wide)
+    assert not can_load_by_name(replace(wide, arguments={**ARGUMENTS, "width": 8}))
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
     [
         ("tiny", {"classes": 3}, "does not take these arguments: TypeError"),
-        ("no-network", {}, "makes no torch.nn.Module"),
+        ("no-network", {}, "does not return a torch.nn.Module"),
         ("nobody's", ARGUMENTS, "known: cnn, lenet, resnet20, mlp, no-network, tiny"),
     ],
 )
-def test_what_is_no_architecture_is_told_in_a_sentence(name, arguments, sentence):
+def test_an_invalid_architecture_is_refused_in_a_sentence(name, arguments, sentence):
     with pytest.raises(IncompatibleKnowledgeError, match=sentence):
-        make(name, arguments)
+        make_network(name, arguments)
 
 
-def test_a_strategy_of_ones_own():
+def test_a_strategy_from_a_plugin():
     assert strategy_named("quiet").name == "quiet"
     assert strategy_named("kuber_test_plugin:own_strategy").name == "quiet"
 
@@ -190,15 +190,15 @@ def test_a_strategy_need_not_explain():
         ("nobody's", "choose from: kuber, exchange, merge, vanilla, local, local-balanced, nothing, quiet, or give"),
         ("kuber_test_plugin:gone", "cannot be imported: AttributeError"),
         ("nowhere_at_all:x", "cannot be imported: ModuleNotFoundError"),
-        ("kuber_test_plugin:away", "cannot be made: OSError: the share is away"),
+        ("kuber_test_plugin:offline", "cannot be made: OSError: the share is offline"),
     ],
 )
-def test_what_is_no_strategy_is_told_in_a_sentence(name, sentence):
+def test_an_invalid_strategy_is_refused_in_a_sentence(name, sentence):
     with pytest.raises(SettingsError, match=sentence):
         strategy_named(name)
 
 
-def test_a_run_may_use_them(tmp_path):
+def test_a_run_may_use_plugins(tmp_path):
     settings = settings_of(
         {
             "dataset": "stripes",

@@ -1,4 +1,4 @@
-"""Keys and signatures."""
+"""Ed25519 keys and signatures."""
 
 import stat
 
@@ -16,7 +16,7 @@ SIGNATURE = (
 )
 
 
-def test_is_ed25519_as_in_the_standard():
+def test_signatures_are_those_of_the_standard():
     identity = Identity(SEED)
     assert identity.public_key == PUBLIC
     assert identity.sign(b"\x72") == SIGNATURE
@@ -34,22 +34,22 @@ def test_is_ed25519_as_in_the_standard():
         (Identity(b"another" + bytes(25)).public_key, SIGNATURE, b"\x72"),
     ],
 )
-def test_anything_else_is_refused(key, signature, message):
+def test_any_other_signature_is_refused(key, signature, message):
     with pytest.raises(CorruptKnowledgeError, match="The message is not signed with the key of its entity"):
         check_signature(key, signature, message, "The message")
 
 
-def test_a_key_is_kept_for_its_owner_only(tmp_path):
+def test_only_its_owner_can_read_a_key_file(tmp_path):
     path = tmp_path / "folder" / "key"
-    first = Identity.kept(path)
-    assert Identity.kept(path).public_key == first.public_key
+    first = Identity.load_or_create(path)
+    assert Identity.load_or_create(path).public_key == first.public_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert first.public_key not in path.read_text()
 
 
-def test_a_file_that_is_no_key_is_told(tmp_path):
+def test_a_file_that_holds_no_key_is_refused(tmp_path):
     (tmp_path / "key").write_text("not a key")
     with pytest.raises(ServiceError, match="holds no key"):
-        Identity.kept(tmp_path / "key")
-    with pytest.raises(ServiceError, match="cannot be used"):
-        Identity.kept(tmp_path)
+        Identity.load_or_create(tmp_path / "key")
+    with pytest.raises(ServiceError, match="cannot be read or written"):
+        Identity.load_or_create(tmp_path)

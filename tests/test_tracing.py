@@ -1,4 +1,4 @@
-"""Traces of real processes, as a collector gets them over HTTP."""
+"""Traces of real processes, as a collector receives them over HTTP."""
 
 import socket
 import subprocess
@@ -30,17 +30,17 @@ class Collector:
     raw: list[bytes] = field(default_factory=list)
 
     def spans(self) -> list[tuple[str, Span]]:
-        """Each span with the name of its service."""
+        """Return each span with the name of its service."""
         found = []
         for body in self.raw:
             for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-                names = [one.value.string_value for one in group.resource.attributes if one.key == "service.name"]
+                names = [item.value.string_value for item in group.resource.attributes if item.key == "service.name"]
                 found += [(names[0], span) for scope in group.scope_spans for span in scope.spans]
         return found
 
     def wait_for(self, *wanted: tuple[str, str]) -> list[tuple[str, Span]]:
-        """The spans of the first trace that has all of these: service and name of a span."""
-        given_up = time.monotonic() + 20
+        """Return the spans of the first trace that has all of these pairs of service and span name."""
+        deadline = time.monotonic() + 20
         while True:
             traces = defaultdict(list)
             for service, span in self.spans():
@@ -48,7 +48,7 @@ class Collector:
             for spans in traces.values():
                 if set(wanted) <= {(service, span.name) for service, span in spans}:
                     return spans
-            assert time.monotonic() < given_up, sorted((service, span.name) for service, span in self.spans())
+            assert time.monotonic() < deadline, sorted((service, span.name) for service, span in self.spans())
             time.sleep(0.1)
 
 
@@ -91,7 +91,7 @@ def test_a_publication_is_one_trace_that_shows_no_name(own_hub, collector, sampl
             vault.put(samples.weights())
             record = registry.publish(draft, key="a-key-of-mine")
         registry.discover(Query(task=samples.task.name))
-        registry.withdraw(record.id)  # its id is in the path, and as a question at the vault
+        registry.withdraw(record.id)  # its id is in the path, and a query parameter at the vault
         httpx.get(f"{hub.registry}/v1/nowhere/{member.id}?name={member.name}", trust_env=False)
         with pytest.raises(ServiceError):
             registry.report(samples.token, round=1)
@@ -110,26 +110,26 @@ def test_a_publication_is_one_trace_that_shows_no_name(own_hub, collector, sampl
     by_id = {span.span_id: span for _, span in spans}
     roots = [span for _, span in spans if span.parent_span_id not in by_id]
     assert [span.name for span in roots] == ["publish"]
-    shown = {one.key for _, span in spans for one in span.attributes}
+    shown = {attribute.key for _, span in spans for attribute in span.attributes}
     assert "http.route" in shown or "http.status_code" in shown
-    assert any(one.key == "db.statement" for _, span in spans for one in span.attributes)
+    assert any(attribute.key == "db.statement" for _, span in spans for attribute in span.attributes)
 
     collector.wait_for(("kuber-registry", "DELETE /v1/knowledge/{id}"), ("kuber-vault", "DELETE /v1/pins"))
     collector.wait_for(("kuber-registry", "POST /v1/entities/{id}/reports"))
-    told = b"".join(collector.raw)
+    sent = b"".join(collector.raw)
     for secret in (member.name, member.id, record.id, me.token(), hub.secret, samples.token, "a-key-of-mine"):
-        assert secret.encode() not in told
+        assert secret.encode() not in sent
     assert not any("healthz" in span.name for _, span in collector.spans())
 
     collector.raw.clear()
-    entity(hub, tmp_path)
+    run_entity(hub, tmp_path)
     collector.wait_for(
         ("kuber-entity", "publish"), ("kuber-registry", "POST /v1/knowledge"), ("kuber-vault", "POST /v1/pins")
     )
 
 
-def entity(hub, folder):
-    """`kuber entity`, to its end."""
+def run_entity(hub, folder):
+    """Run `kuber entity` to its end."""
     command = [sys.executable, "-m", "kuber", "entity", "0", "--registry", hub.registry, "--vault", hub.vault]
     command += ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "1", "--num-entities", "2"]
     done = subprocess.run([*command, "--local-epochs", "1"], cwd=folder, capture_output=True, text=True, timeout=200)
@@ -137,8 +137,8 @@ def entity(hub, folder):
 
 
 @pytest.mark.parametrize("service", ["registry", "vault"])
-def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, service):
-    """The registry's does not listen; the vault's takes the connection and never says a word."""
+def test_a_collector_that_is_unreachable_or_silent_does_no_harm(tmp_path, monkeypatch, service):
+    """The registry's collector does not listen; the vault's accepts the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
@@ -147,9 +147,9 @@ def test_a_collector_that_is_away_or_silent_harms_nobody(tmp_path, monkeypatch, 
         if service == "registry":
             silent.close()
         with running_service(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=5) as client:
-            for _ in range(100):  # an export is given up after 10 s only
+            for _ in range(100):  # an export is given up only after 10 s
                 assert client.get(f"{url}/v1/{'entities' if service == 'registry' else 'blobs'}").status_code == 401
-        # That it ends well, and in time, is looked at by `running_service`.
+        # `running_service` checks that the service ends with exit code 0 and in time.
 
 
 HIDES = """
@@ -164,7 +164,7 @@ sys.meta_path.insert(0, Hides)
 
 @pytest.fixture
 def without_opentelemetry(tmp_path, monkeypatch):
-    """For processes: what the extra brings cannot be imported. FastAPI itself needs OpenTelemetry's API."""
+    """Hide the packages of the extra from child processes. FastAPI itself needs OpenTelemetry's API."""
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDES)
     before = [path for path in sys.path if path]
@@ -172,7 +172,7 @@ def without_opentelemetry(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [["registry"], ["vault"], ["entity", "0"]], ids=" ".join)
-def test_without_the_extra_it_is_one_sentence(without_opentelemetry, tmp_path, monkeypatch, command):
+def test_without_the_extra_the_error_is_one_sentence(without_opentelemetry, tmp_path, monkeypatch, command):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     more = [] if command[0] == "entity" else ["--port", "0"]
     run = [sys.executable, "-m", "kuber", *command, *more]
@@ -186,20 +186,20 @@ def test_without_the_extra_it_is_one_sentence(without_opentelemetry, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("environ", "wanted"),
+    ("environ", "enabled"),
     [
         ({}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),  # an empty one is as none, says the specification
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),  # the specification: an empty value means unset
         ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
         ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
         ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
     ],
 )
-def test_the_variables_decide(environ, wanted):
-    assert tracing.wanted(environ) is wanted
+def test_the_variables_decide(environ, enabled):
+    assert tracing.is_enabled(environ) is enabled
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,6 @@ def test_the_variables_decide(environ, wanted):
     [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}],
     ids=lambda more: next(iter(more)),
 )
-def test_what_is_not_spoken_is_told(more):
-    with pytest.raises(SettingsError, match=r"KUber (knows|speaks)"):
-        tracing.wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", **more})
+def test_other_exporters_and_protocols_are_refused(more):
+    with pytest.raises(SettingsError, match="KUber supports"):
+        tracing.is_enabled({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", **more})

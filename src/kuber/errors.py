@@ -1,33 +1,33 @@
-"""Everything KUber raises.
+"""The exceptions KUber raises.
 
 KUberError
 ├ SettingsError                      a setting is unknown, impossible, or contradicts another
 ├ KnowledgeError
 │ ├ KnowledgeNotFoundError           no such record or blob
-│ ├ IncompatibleKnowledgeError       sound, but for another task or architecture
-│ └ CorruptKnowledgeError            bytes or record are not what they claim to be
+│ ├ IncompatibleKnowledgeError       valid, but for another task or architecture
+│ └ CorruptKnowledgeError            bytes or record are invalid, or not what they claim to be
 ├ ServiceError
-│ ├ ServiceUnavailableError          no answer; trying again may help
-│ ├ NotAuthorizedError               the service knows you, or does not, and says no
-│ ├ ConflictError                    contradicts what is already stored
-│ ├ InsufficientStorageError         no space left where the service stores
+│ ├ ServiceUnavailableError          no answer; a retry may help
+│ ├ NotAuthorizedError               the service refuses this caller
+│ ├ ConflictError                    the request contradicts what is already stored
+│ ├ InsufficientStorageError         the service has no space left
 │ └ RequestRejectedError             the request itself is wrong
-├ DatasetError                       the data cannot be had, or are not what was expected
+├ DatasetError                       the data are missing, unreadable or not as expected
 └ TrainingError
-  └ DivergedError                    the loss is no longer a finite number
+  └ DivergedError                    the loss or a weight is not finite
 
-Every class has a stable `code`; services send it in their problem details and the client rebuilds the class
-from it. The message is one sentence for the person at the keyboard: what is wrong and what to do.
+Every class has a stable `code`: services send it in their problem details, and the client rebuilds the class from it.
+The message says to the user, in a sentence or two, what is wrong and what to do.
 """
 
 from typing import ClassVar
 
 
 class KUberError(Exception):
-    """Base of everything KUber raises on purpose."""
+    """Base class of all exceptions that KUber raises on purpose."""
 
     code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1  # what a command ends with
+    exit_code: ClassVar[int] = 1  # of a command that ends with this error
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -42,38 +42,38 @@ class SettingsError(KUberError):
 
 
 class KnowledgeError(KUberError):
-    """Something is wrong with a piece of knowledge."""
+    """A record, or the model it names, is missing or cannot be used."""
 
     code = "knowledge"
 
 
 class KnowledgeNotFoundError(KnowledgeError):
-    """No such record in the registry, or no such blob in the vault."""
+    """The registry has no such record, or the vault no such blob."""
 
     code = "knowledge-not-found"
 
 
 class IncompatibleKnowledgeError(KnowledgeError):
-    """The knowledge is sound, but belongs to another task or architecture."""
+    """The knowledge is valid, but for another task or architecture."""
 
     code = "knowledge-incompatible"
 
 
 class CorruptKnowledgeError(KnowledgeError):
-    """Bytes or record are not what they claim to be."""
+    """The bytes or the record are invalid, or not what they claim to be."""
 
     code = "knowledge-corrupt"
 
 
 class ServiceError(KUberError):
-    """The registry or the vault did not do what it was asked."""
+    """The registry or the vault failed to serve a request."""
 
     code = "service"
     exit_code = 4
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service gave no answer, or said it cannot answer now; trying again may help."""
+    """The service did not answer, or cannot answer now; a retry may help."""
 
     code = "service-unavailable"
 
@@ -91,38 +91,38 @@ class ConflictError(ServiceError):
 
 
 class InsufficientStorageError(ServiceError):
-    """The service has no space left to store what was sent; what it stored before is safe."""
+    """The service has no space left for the new data; what it stored before is safe."""
 
     code = "insufficient-storage"
 
 
 class RequestRejectedError(ServiceError):
-    """The request itself is wrong; sending it again will not help."""
+    """The request itself is wrong; a retry will not help."""
 
     code = "request-rejected"
 
 
 class DatasetError(KUberError):
-    """The data cannot be had, or are not what was expected."""
+    """The data are missing, unreadable or not as expected."""
 
     code = "dataset"
     exit_code = 3
 
 
 class TrainingError(KUberError):
-    """Training cannot go on."""
+    """Training failed."""
 
     code = "training"
 
 
 class DivergedError(TrainingError):
-    """The loss, or a weight, is no longer a finite number."""
+    """The loss or a weight is not finite."""
 
     code = "diverged"
 
 
 def all_errors() -> list[type[KUberError]]:
-    """Every class of the tree, the base first."""
+    """Return every class of the tree, the base class first."""
     found: list[type[KUberError]] = [KUberError]
     for cls in found:
         found.extend(cls.__subclasses__())
@@ -130,5 +130,11 @@ def all_errors() -> list[type[KUberError]]:
 
 
 def error_class(code: str) -> type[KUberError] | None:
-    """The class with this `code`, or None where this version knows no such code."""
+    """Return the class with this `code`; None if this version of KUber has no such code."""
     return next((cls for cls in all_errors() if cls.code == code), None)
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's text, cut and without full stop; if it is empty, the error's class name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300].rstrip(".") if lines else type(error).__name__

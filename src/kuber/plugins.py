@@ -1,4 +1,4 @@
-"""What installed packages add by entry point, and what a module of the user's own adds by its path."""
+"""Plugins: entry points of installed packages, and objects that the user names as `module:name`."""
 
 import sys
 from collections.abc import Callable
@@ -15,20 +15,20 @@ STRATEGIES = "kuber.strategies"
 
 
 def names(group: str) -> list[str]:
-    """What is offered in this group."""
+    """Return the names of a group's entry points, sorted."""
     return sorted({point.name for point in entry_points(group=group)})
 
 
 def owners(group: str, name: str) -> list[str]:
-    """The packages that offer this name."""
+    """Return the names of the packages that have an entry point of this name."""
     points = entry_points(group=group, name=name)
     return sorted(point.dist.name if point.dist else "an unnamed package" for point in points)
 
 
 def find(group: str, name: str) -> Callable[..., Any] | None:
-    """What is offered under this name; None when nothing is.
+    """Return the object behind the entry point of this name; None if there is no such entry point.
 
-    Raises SettingsError when two packages offer it, or what is offered cannot be imported or called.
+    Raises SettingsError when two packages have one, or the object cannot be imported or called.
     """
     points = list(entry_points(group=group, name=name))
     if not points:
@@ -36,12 +36,11 @@ def find(group: str, name: str) -> Callable[..., Any] | None:
     packages = owners(group, name)
     if len(points) > 1:
         raise SettingsError(f"{' and '.join(packages)} both offer {name!r} as {group}; uninstall one of them.")
-    whose = f"{group} entry {name!r} of {packages[0]}"
-    return _loaded(points[0].load, whose)
+    return _load(points[0].load, f"{group} entry {name!r} of {packages[0]}")
 
 
 def find_by_path(path: str) -> Callable[..., Any]:
-    """What `package.module:name` names; the module may lie in the working directory.
+    """Return the object at `package.module:name`; the module may be in the working directory.
 
     Raises SettingsError when it cannot be imported or called.
     """
@@ -52,15 +51,16 @@ def find_by_path(path: str) -> Callable[..., Any]:
             sys.path.insert(0, "")  # as `python -m` would
         return getattr(import_module(module), attribute)
 
-    return _loaded(load, f"object {path!r}")
+    return _load(load, f"object {path!r}")
 
 
-def _loaded(load: Callable[[], Any], whose: str) -> Callable[..., Any]:
+def _load(load: Callable[[], Any], label: str) -> Callable[..., Any]:
+    """Return what `load` imports; `label` names it in errors."""
     try:
-        found = load()
-    except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
-        raise SettingsError(f"The {whose} cannot be imported: {type(error).__name__}: {error}.") from None
-    if not callable(found):
-        raise SettingsError(f"The {whose} is no function.")
-    checked: Callable[..., Any] = found
+        loaded = load()
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything; the message names its owner
+        raise SettingsError(f"The {label} cannot be imported: {type(error).__name__}: {error}.") from None
+    if not callable(loaded):
+        raise SettingsError(f"The {label} is not a function or class.")
+    checked: Callable[..., Any] = loaded
     return checked

@@ -1,6 +1,6 @@
-"""Signatures: an entity's private key, and what anybody can check with its public one.
+"""Ed25519 signatures (RFC 8032): an entity's private key, and checks with its public key.
 
-Ed25519 (RFC 8032): deterministic, so the same record signed again is the same record. Keys and signatures travel as
+Signing is deterministic, so the same record signed twice is the same record. Keys and signatures are sent as
 lower-case hex digits.
 """
 
@@ -18,22 +18,22 @@ from kuber.files import write_atomically
 
 
 class Identity:
-    """The private key of an entity. It never leaves the entity's machine."""
+    """Private key of an entity, which never leaves the entity's machine."""
 
     def __init__(self, seed: bytes) -> None:
-        """`seed` is the private key of RFC 8032: 32 random bytes."""
+        """Make the key pair from `seed`, the private key of RFC 8032: 32 random bytes."""
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
 
     @classmethod
-    def new(cls) -> "Identity":
-        """A key nobody has had before."""
+    def generate(cls) -> "Identity":
+        """Return a new random key."""
         return cls(os.urandom(32))
 
     @classmethod
-    def kept(cls, path: Path) -> "Identity":
-        """The key in this file, which only its owner can read; a new one is made where there is none.
+    def load_or_create(cls, path: Path) -> "Identity":
+        """Return the key in this file; without a file, write a new key to one that only its owner can read.
 
-        Raises ServiceError when the file cannot be used.
+        Raises ServiceError when the file cannot be read or written, or holds no key.
         """
         try:
             if path.exists():
@@ -42,40 +42,43 @@ class Identity:
             write_secret(path, seed.hex())
             return cls(seed)
         except OSError as error:
-            raise ServiceError(f"The key {path} cannot be used: {error.strerror}.") from None
+            raise ServiceError(f"The key file {path} cannot be read or written: {error.strerror}.") from None
         except ValueError:
-            raise ServiceError(f"{path} holds no key; move it away, and enrol anew under another name.") from None
+            raise ServiceError(f"{path} holds no key; move the file away and enrol under another name.") from None
 
     @property
     def public_key(self) -> str:
-        """What others check signatures with: 64 hex digits."""
+        """The public key that others check signatures with: 64 hex digits."""
         return self._key.public_key().public_bytes_raw().hex()
 
     def sign(self, message: bytes) -> str:
-        """The signature of these bytes: 128 hex digits."""
+        """Return the signature of these bytes: 128 hex digits."""
         return self._key.sign(message).hex()
 
 
-def check_signature(public_key: str, signature: str, message: bytes, what: str) -> None:
-    """CorruptKnowledgeError, about `what`, unless the owner of the key signed these bytes."""
+def check_signature(public_key: str, signature: str, message: bytes, subject: str) -> None:
+    """Raise CorruptKnowledgeError, with `subject` in its message, unless the owner of the key signed these bytes."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
-        raise CorruptKnowledgeError(f"{what} is not signed with the key of its entity; do not use it.") from None
+        raise CorruptKnowledgeError(f"{subject} is not signed with the key of its entity; do not use it.") from None
 
 
-def check_keys(member: Member, signed: Callable[[str, Key], bytes], *, start: int = 0) -> None:
-    """CorruptKnowledgeError unless each key after the one at `start` is vouched for by the one before it.
+def check_keys(member: Member, signed_bytes: Callable[[str, Key], bytes], *, start: int = 0) -> None:
+    """Raise CorruptKnowledgeError unless each key after index `start` is signed with the key before it.
 
-    `signed(id, key)` is what was signed of a key of the entity with this id.
+    `signed_bytes(id, key)` returns the bytes to sign for a new key of the entity with this id.
     """
     for before, key in zip(member.keys[start:], member.keys[start + 1 :], strict=False):
-        message = signed(member.id, key)
+        message = signed_bytes(member.id, key)
         check_signature(before.public_key, key.signature or "", message, f"The new key of {member.name!r}")
 
 
 def check_record(member: Member, draft: Draft, message: bytes) -> None:
-    """Raises unless the publisher signed `message`, what is signed of the draft; one without a key signs nothing."""
+    """Raise unless the publisher signed `message`, the canonical bytes of the draft. Without a key it signs nothing.
+
+    Raises RequestRejectedError without a signature, CorruptKnowledgeError with a wrong one.
+    """
     key = member.key_for(draft.sequence)
     if key is None:
         return
@@ -85,26 +88,30 @@ def check_record(member: Member, draft: Draft, message: bytes) -> None:
 
 
 def check_sequence(draft: Draft, last: int) -> None:
-    """ConflictError when the publisher has come further already."""
+    """Raise ConflictError unless the draft's sequence is above the publisher's `last` one."""
     if draft.sequence <= last:
         raise ConflictError(
-            f"The record has sequence {draft.sequence}, and record {last} of this entity is here already; "
-            "a signed record is sent once."
+            f"The record has sequence {draft.sequence}, but this entity has already published record {last}; "
+            "send each signed record once."
         )
 
 
-def check_succession(member: Member, key: Key, message: bytes, last: int) -> None:
-    """Raises unless the member's last key signed `message`, the new key, for records that are yet to come."""
+def check_new_key(member: Member, key: Key, message: bytes, last: int) -> None:
+    """Raise unless the member's last key signed `message`, which names the new key, for records after `last`.
+
+    Raises RequestRejectedError without a key or signature, CorruptKnowledgeError with a wrong signature, and
+    ConflictError when the new key would begin at a record that is signed already.
+    """
     if not member.keys:
-        raise RequestRejectedError("An entity without a key has none to change; enrol with one.")
+        raise RequestRejectedError("This entity has no key to replace; enrol with a key.")
     if key.signature is None:
-        raise RequestRejectedError("The new key is not signed; sign it with the last one.")
+        raise RequestRejectedError("The new key is not signed; sign it with the entity's last key.")
     check_signature(member.keys[-1].public_key, key.signature, message, "The new key")
     if key.since <= last:
-        raise ConflictError(f"Record {last} of this entity is signed already; let the new key begin after it.")
+        raise ConflictError(f"Record {last} of this entity is signed already; the new key must begin after it.")
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, with the folders above it."""
+    """Write a file that only its owner can read; create the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode("ascii"), mode=0o600)

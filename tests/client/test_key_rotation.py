@@ -25,7 +25,7 @@ class Person:
         self.hub, self.folder, self.name, self.samples = hub, folder, name, samples
 
     def publish(self, sequence):
-        identity = Identity.kept(self.folder / KEY_FILE)
+        identity = Identity.load_or_create(self.folder / KEY_FILE)
         credentials = Credentials(identity, path=self.folder / TOKEN_FILE)
         with (
             HttpRegistry(self.hub.registry, credentials=credentials) as registry,
@@ -81,7 +81,7 @@ def test_a_change_that_was_interrupted_is_finished_by_the_next(person, monkeypat
         person.change()
     _, member = person.publish(2)
     assert len(member.keys) == 2
-    assert member.keys[-1].public_key == Identity.kept(person.folder / KEY_FILE).public_key
+    assert member.keys[-1].public_key == Identity.load_or_create(person.folder / KEY_FILE).public_key
 
 
 def test_who_has_no_key_has_none_to_change(person):
@@ -92,7 +92,7 @@ def test_who_has_no_key_has_none_to_change(person):
 
 def test_records_signed_with_the_old_key_are_refused_afterwards(person):
     person.publish(1)
-    old = Identity.kept(person.folder / KEY_FILE)
+    old = Identity.load_or_create(person.folder / KEY_FILE)
     person.change()
     member = person.publish(2)[1]
     draft = person.samples.draft(member.id, person.publish(3)[0].artifacts["weights"], sequence=4)

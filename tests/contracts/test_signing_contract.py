@@ -32,7 +32,7 @@ def as_signed(registry, draft, *, key):
 @pytest.fixture
 def signer(registry, samples):
     """An entity with a key, and the key."""
-    identity = registry.credentials.identity if isinstance(registry, HttpRegistry) else Identity.new()
+    identity = registry.credentials.identity if isinstance(registry, HttpRegistry) else Identity.generate()
     return registry.register(samples.name("signer"), public_key=identity.public_key), identity
 
 
@@ -40,7 +40,7 @@ def test_a_name_belongs_to_a_key(registry, signer):
     member, identity = signer
     assert registry.register(member.name, public_key=identity.public_key) == member
     with pytest.raises(ConflictError):
-        registry.register(member.name, public_key=Identity.new().public_key)
+        registry.register(member.name, public_key=Identity.generate().public_key)
 
 
 def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
@@ -71,7 +71,7 @@ def test_what_was_changed_is_refused(registry, signer, samples, stored, change):
 
 def test_a_key_follows_another(registry, signer):
     member, identity = signer
-    key = Key(public_key=Identity.new().public_key, since=5)
+    key = Key(public_key=Identity.generate().public_key, since=5)
     with pytest.raises(RequestRejectedError):
         registry.change_key(member.id, key)
     with pytest.raises(CorruptKnowledgeError):

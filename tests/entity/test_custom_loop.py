@@ -286,11 +286,11 @@ class Unwritable(Wide):
 def test_a_model_that_cannot_be_a_graph_travels_as_weights_and_says_so(enter, hub, caplog):
     with caplog.at_level(logging.WARNING, logger="kuber"):
         entity = enter("odd", Unwritable())
-    assert "cannot be written as an ONNX graph" in caplog.text
+    assert "cannot be exported as an ONNX graph" in caplog.text
     entity.publish()
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights"}
-    with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be written"):
+    with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be exported"):
         enter("asked", Unwritable(), forms=("onnx",))
 
 
@@ -396,7 +396,7 @@ def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub
     student = enter("student", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     assert not student.discover()
     (rejected,) = events(tmp_path / "student", "rejected")
-    assert "answers 1 samples with shape (1, 3)" in rejected["reason"]
+    assert "For 1 samples the network returns shape (1, 3)" in rejected["reason"]
 
 
 def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):

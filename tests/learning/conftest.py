@@ -1,4 +1,4 @@
-"""One thread for every test of learning, and the runtime they compute with."""
+"""Fixtures of the learning tests: one thread for each test, and a float32 runtime."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from kuber.learning.runtime import Runtime
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums are taken in the same order each time, and other tests keep their cores."""
+    """Compute on one thread, so that sums are taken in one order and other tests keep their cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

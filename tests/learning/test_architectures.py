@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from kuber.domain.knowledge import TensorSpec
 from kuber.errors import IncompatibleKnowledgeError
-from kuber.learning.architectures import ARCHITECTURES, LARGEST, describe, initial_weights, make
+from kuber.learning.architectures import ARCHITECTURES, MAX_SIZE, describe, initial_weights, make_network
 from kuber.learning.weights import manifest_of
 
 CIFAR, FASHION, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
@@ -38,8 +38,8 @@ def arguments(shape: tuple[int, ...], classes: int = 10) -> dict:
 
 
 @pytest.mark.parametrize(("name", "shape", "count"), PARAMETERS)
-def test_every_network_has_the_parameters_of_its_table_and_one_logit_a_class(name, shape, count):
-    network = make(name, arguments(shape))
+def test_every_network_has_its_count_of_parameters_and_one_logit_for_each_class(name, shape, count):
+    network = make_network(name, arguments(shape))
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert network(torch.zeros(2, *shape)).shape == (2, 10)
 
@@ -53,7 +53,7 @@ def test_the_manifest_is_that_of_the_real_weights(name, shape, count):
     assert all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in weights.values())
 
 
-def test_a_manifest_tells_of_buffers_too():
+def test_a_manifest_has_buffers_too():
     manifest = describe("cnn", arguments(CIFAR)).manifest
     assert manifest["features.0.weight"] == TensorSpec(dtype="F32", shape=(32, 3, 3, 3))
     assert manifest["features.1.running_var"] == TensorSpec(dtype="F32", shape=(32,))
@@ -61,8 +61,8 @@ def test_a_manifest_tells_of_buffers_too():
 
 
 @pytest.mark.parametrize(("name", "smallest"), [("cnn", 8), ("lenet", 16), ("resnet20", 4), ("mlp", 1)])
-def test_the_smallest_image_a_network_takes(name, smallest):
-    network = make(name, arguments((1, smallest, smallest)))
+def test_the_smallest_image_that_a_network_accepts(name, smallest):
+    network = make_network(name, arguments((1, smallest, smallest)))
     assert network(torch.zeros(4, 1, smallest, smallest)).shape == (4, 10)
 
 
@@ -71,7 +71,7 @@ def test_the_smallest_image_a_network_takes(name, smallest):
     [("lenet", DIGITS), ("lenet", (3, 32, 15)), ("cnn", (3, 7, 32)), ("resnet20", (1, 3, 3)), ("cnn", (64,))],
 )
 def test_too_small_an_image_is_refused_in_one_sentence(name, shape):
-    with pytest.raises(IncompatibleKnowledgeError, match=rf"^{name} needs images of at least .*mlp takes any\.$"):
+    with pytest.raises(IncompatibleKnowledgeError, match=rf"^{name} needs images of at least .*such as mlp\.$"):
         describe(name, arguments(shape))
 
 
@@ -93,18 +93,18 @@ def test_too_small_an_image_is_refused_in_one_sentence(name, shape):
         {"input_shape": (-3, 32, 32), "classes": 10},
         {"input_shape": (3, 32.0, 32), "classes": 10},
         {"input_shape": (3, 10**12, 10**12), "classes": 10},
-        {"input_shape": (1, LARGEST + 1, 1), "classes": 10},
+        {"input_shape": (1, MAX_SIZE + 1, 1), "classes": 10},
     ],
     ids=str,
 )
-def test_arguments_that_cannot_be_are_refused(name, wrong):
+def test_invalid_arguments_are_refused(name, wrong):
     with pytest.raises(IncompatibleKnowledgeError):
         describe(name, wrong)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(IncompatibleKnowledgeError, match=r"'__import__'.*cnn, lenet, resnet20, mlp"):
-        make("__import__", arguments(CIFAR))
+        make_network("__import__", arguments(CIFAR))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -120,7 +120,7 @@ def test_initial_weights_depend_on_seed_and_architecture_only(name):
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_initial_weights_leave_the_global_randomness_as_it_was():
+def test_initial_weights_leave_the_global_randomness_unchanged():
     torch.manual_seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     initial_weights(describe("cnn", arguments(CIFAR)), 0)
@@ -130,13 +130,13 @@ def test_initial_weights_leave_the_global_randomness_as_it_was():
 
 
 def test_describing_the_largest_network_allocates_nothing():
-    manifest = describe("mlp", arguments((LARGEST,))).manifest  # 16 GiB, were it real
-    assert manifest["layers.1.weight"] == TensorSpec(dtype="F32", shape=(256, LARGEST))
+    manifest = describe("mlp", arguments((MAX_SIZE,))).manifest  # 16 GiB, if it were allocated
+    assert manifest["layers.1.weight"] == TensorSpec(dtype="F32", shape=(256, MAX_SIZE))
 
 
-def test_the_cnn_is_what_it_would_be_with_relu_before_pooling():
+def test_the_cnn_equals_one_with_relu_before_pooling():
     """max(relu(a), relu(b)) == relu(max(a, b)), in values and, where they are not 0, in gradients."""
-    network = make("cnn", arguments(DIGITS)).double()
+    network = make_network("cnn", arguments(DIGITS)).double()
     x = torch.randn(6, *DIGITS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.arange(6)
     F.cross_entropy(network(x), y).backward()
@@ -154,16 +154,16 @@ def test_the_cnn_is_what_it_would_be_with_relu_before_pooling():
 
 
 def test_the_resnet_halves_the_image_twice_and_ends_with_64_channels():
-    blocks = make("resnet20", arguments(CIFAR)).blocks
+    blocks = make_network("resnet20", arguments(CIFAR)).blocks
     assert blocks(torch.zeros(2, 16, 32, 32)).shape == (2, 64, 8, 8)
     assert len(blocks) * 2 + 2 == 20
 
 
-def test_threads_that_draw_at_the_same_time_draw_what_they_would_alone():
+def test_threads_that_draw_at_the_same_time_draw_the_same_weights_as_alone():
     architectures = [describe(name, {"input_shape": (3, 32, 32), "classes": 10}) for name in ("cnn", "mlp")]
     places = [(architecture, seed) for seed in range(12) for architecture in architectures]
     alone = [initial_weights(*place) for place in places]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda place: initial_weights(*place), places))
-    for one, other in zip(alone, together, strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    for expected, drawn in zip(alone, together, strict=True):
+        assert all(torch.equal(expected[name], drawn[name]) for name in expected)

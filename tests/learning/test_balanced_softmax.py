@@ -14,11 +14,11 @@ def test_equally_frequent_classes_give_plain_cross_entropy():
     )
 
 
-def test_it_is_the_formula_of_the_paper():
+def test_the_loss_is_the_formula_of_the_paper():
     counts = torch.tensor([6, 3, 1])
     weighted = counts * LOGITS.exp()
-    wanted = -(weighted[[0, 1], LABELS] / weighted.sum(1)).log().mean()
-    torch.testing.assert_close(balanced_softmax(counts)(LOGITS, LABELS), wanted)
+    expected = -(weighted[[0, 1], LABELS] / weighted.sum(1)).log().mean()
+    torch.testing.assert_close(balanced_softmax(counts)(LOGITS, LABELS), expected)
 
 
 def test_a_class_without_samples_is_not_pushed_down():

@@ -9,11 +9,11 @@ from kuber.learning.losses import Distillation, distillation_loss
 # Two samples of two classes, temperature T = 2, alpha = 1/4, with logits whose exponentials are whole numbers.
 #
 # Sample 1, label 0. Student z = (0, 0): softmax(z) = (1/2, 1/2), so CE = -ln 1/2 = ln 2; softened the same.
-# Teacher v = (2 ln 3, 0): v/T = (ln 3, 0), e^(v/T) = (3, 1), so it says (3/4, 1/4).
+# Teacher v = (2 ln 3, 0): v/T = (ln 3, 0), e^(v/T) = (3, 1), so its distribution is (3/4, 1/4).
 #   KL(teacher || student) = 3/4 ln((3/4)/(1/2)) + 1/4 ln((1/4)/(1/2)) = 3/4 ln(3/2) - 1/4 ln 2 = 3/4 ln 3 - ln 2.
 # Sample 2, label 1. Student z = (2 ln 2, 0): e^z = (4, 1), softmax(z) = (4/5, 1/5), CE = -ln 1/5 = ln 5;
-#   softened e^(z/T) = (2, 1), so it says (2/3, 1/3).
-# Teacher v = (0, 2 ln 4): e^(v/T) = (1, 4), so it says (1/5, 4/5).
+#   softened e^(z/T) = (2, 1), so the distribution is (2/3, 1/3).
+# Teacher v = (0, 2 ln 4): e^(v/T) = (1, 4), so its distribution is (1/5, 4/5).
 #   KL = 1/5 ln((1/5)/(2/3)) + 4/5 ln((4/5)/(1/3)) = 1/5 ln(3/10) + 4/5 ln(12/5).
 #
 # Loss = alpha * mean CE + (1 - alpha) * T^2 * mean KL, the means over the two samples.
@@ -59,19 +59,19 @@ def test_the_divergence_is_from_the_teacher_to_the_student():
     assert back != pytest.approx(there)
 
 
-def test_alpha_1_is_cross_entropy_whatever_the_teacher_says():
+def test_alpha_1_is_cross_entropy_for_any_teacher():
     for teacher in (TEACHER, STUDENT, -100 * TEACHER):
         loss, _ = loss_and_gradient(teacher=teacher, alpha=1)
         assert loss == pytest.approx(F.cross_entropy(STUDENT, LABELS).item())
 
 
-def test_alpha_0_is_the_teacher_whatever_the_labels_say():
+def test_alpha_0_ignores_the_labels():
     assert loss_and_gradient(alpha=0)[0] == loss_and_gradient(labels=1 - LABELS, alpha=0)[0]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 100.0])
-def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn_from_it(temperature):
-    shifted = STUDENT + 3.0  # the same for every class: the same answer
+def test_a_student_that_agrees_with_its_teacher_has_no_loss_and_no_gradient(temperature):
+    shifted = STUDENT + 3.0  # a shift of all classes leaves the distribution unchanged
     loss, gradient = loss_and_gradient(teacher=shifted, temperature=temperature, alpha=0)
     assert loss == pytest.approx(0, abs=1e-10)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
@@ -99,12 +99,12 @@ def test_extreme_logits_stay_finite():
     assert torch.isfinite(gradient).all()
 
 
-def test_the_settings_take_a_batch_in_the_order_of_training():
+def test_the_loss_of_the_settings_takes_a_batch_in_the_order_of_training():
     settings = Distillation(epochs=1, learning_rate=0.1, temperature=TEMPERATURE, alpha=ALPHA)
     expected, _ = loss_and_gradient()
     assert settings.loss(STUDENT, LABELS, TEACHER).item() == pytest.approx(expected)
 
 
-def test_the_settings_of_the_table_are_the_defaults():
+def test_the_defaults():
     settings = Distillation(epochs=3, learning_rate=0.01)
     assert (settings.temperature, settings.alpha, settings.momentum, settings.weight_decay) == (4.0, 0.5, 0.9, 5e-4)

@@ -1,4 +1,4 @@
-"""What several teachers say together, and how a student hears it."""
+"""Ensembles of teachers, and the guide loss of a student."""
 
 import pytest
 import torch
@@ -7,65 +7,65 @@ import torch.nn.functional as F
 from kuber.learning.ensembling import ensemble_log_probs, not_true_distillation
 
 DRAW = torch.Generator().manual_seed(0)
-SPOKEN = [torch.randn(7, 4, generator=DRAW) * 3 for _ in range(3)]
+LOGITS = [torch.randn(7, 4, generator=DRAW) * 3 for _ in range(3)]
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2])
-ALIKE = [torch.full((4,), 0.5)] * 3
+EQUAL = [torch.full((4,), 0.5)] * 3
 
 
-def test_one_teacher_is_heard_as_it_is():
-    heard = ensemble_log_probs(SPOKEN[:1], ALIKE[:1], temperature=2.0, sharpness=2.0)
-    torch.testing.assert_close(heard, F.log_softmax(SPOKEN[0] / 2, dim=1))
+def test_an_ensemble_of_one_teacher_is_that_teacher():
+    log_probs = ensemble_log_probs(LOGITS[:1], EQUAL[:1], temperature=2.0, sharpness=2.0)
+    torch.testing.assert_close(log_probs, F.log_softmax(LOGITS[0] / 2, dim=1))
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 3.0])
 def test_equally_competent_teachers_are_averaged(sharpness):
-    heard = ensemble_log_probs(SPOKEN, ALIKE, temperature=1.5, sharpness=sharpness)
-    mean = torch.stack([F.softmax(spoken / 1.5, dim=1) for spoken in SPOKEN]).mean(0)
-    torch.testing.assert_close(heard.exp(), mean)
+    log_probs = ensemble_log_probs(LOGITS, EQUAL, temperature=1.5, sharpness=sharpness)
+    mean = torch.stack([F.softmax(logits / 1.5, dim=1) for logits in LOGITS]).mean(0)
+    torch.testing.assert_close(log_probs.exp(), mean)
 
 
-def test_a_teacher_counts_as_its_expected_recall():
+def test_a_teacher_is_weighted_by_its_expected_recall():
     first, second = torch.log(torch.tensor([[0.8, 0.2]])), torch.log(torch.tensor([[0.5, 0.5]]))
     recalls = [torch.tensor([1.0, 0.0]), torch.tensor([0.2, 0.6])]
-    heard = ensemble_log_probs([first, second], recalls, temperature=1.0, sharpness=2.0)
+    log_probs = ensemble_log_probs([first, second], recalls, temperature=1.0, sharpness=2.0)
     # Expected recalls 0.8 and 0.4: weights 0.64 and 0.16 of 0.8.
-    torch.testing.assert_close(heard.exp(), torch.tensor([[0.8 * 0.8 + 0.2 * 0.5, 0.8 * 0.2 + 0.2 * 0.5]]))
+    torch.testing.assert_close(log_probs.exp(), torch.tensor([[0.8 * 0.8 + 0.2 * 0.5, 0.8 * 0.2 + 0.2 * 0.5]]))
 
 
-def test_what_is_said_are_probabilities():
-    recalls = [torch.rand(4, generator=DRAW) for _ in SPOKEN]
-    heard = ensemble_log_probs(SPOKEN, [*recalls[:2], torch.zeros(4)], temperature=3.0, sharpness=2.0)
-    torch.testing.assert_close(heard.exp().sum(1), torch.ones(7))
+def test_the_probabilities_sum_to_one():
+    recalls = [torch.rand(4, generator=DRAW) for _ in LOGITS]
+    log_probs = ensemble_log_probs(LOGITS, [*recalls[:2], torch.zeros(4)], temperature=3.0, sharpness=2.0)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(7))
 
 
-def test_the_loss_by_hand():
+def test_the_loss_is_the_one_derived_by_hand():
     student = torch.tensor([[9.0, 0.0, 0.0]])
-    spoken = torch.log(torch.tensor([[0.2, 0.6, 0.2]]))
-    # Of the classes that are not the label: the teacher says 3/4 and 1/4, the student 1/2 and 1/2.
-    loss = not_true_distillation(student, spoken, torch.tensor([0]), temperature=1.0)
+    teacher = torch.log(torch.tensor([[0.2, 0.6, 0.2]]))
+    # Over the classes that are not the label: the teacher has 3/4 and 1/4, the student 1/2 and 1/2.
+    loss = not_true_distillation(student, teacher, torch.tensor([0]), temperature=1.0)
     expected = 0.75 * torch.log(torch.tensor(1.5)) + 0.25 * torch.log(torch.tensor(0.5))
     torch.testing.assert_close(loss, expected)
 
 
-def test_nothing_is_heard_about_the_true_class():
+def test_the_true_class_has_no_gradient():
     student = torch.randn(7, 4, generator=DRAW, requires_grad=True)
-    spoken = ensemble_log_probs(SPOKEN, ALIKE, temperature=2.0, sharpness=1.0)
-    not_true_distillation(student, spoken, LABELS, temperature=2.0).backward()
+    teacher = ensemble_log_probs(LOGITS, EQUAL, temperature=2.0, sharpness=1.0)
+    not_true_distillation(student, teacher, LABELS, temperature=2.0).backward()
     assert (student.grad.gather(1, LABELS.unsqueeze(1)) == 0).all()
     torch.testing.assert_close(student.grad.sum(1), torch.zeros(7), atol=1e-6, rtol=0)
 
 
 def test_a_student_that_agrees_has_no_loss():
-    spoken = F.log_softmax(SPOKEN[0] / 2, dim=1)
-    assert not_true_distillation(SPOKEN[0], spoken, LABELS, temperature=2.0) == pytest.approx(0, abs=1e-6)
+    teacher = F.log_softmax(LOGITS[0] / 2, dim=1)
+    assert not_true_distillation(LOGITS[0], teacher, LABELS, temperature=2.0) == pytest.approx(0, abs=1e-6)
 
 
 def test_temperature_leaves_the_scale_of_gradients():
-    """For large T the gradient no longer depends on T."""
+    """For large T the gradient does not depend on T."""
     grads = []
     for temperature in (50.0, 100.0):
-        student = SPOKEN[1].clone().requires_grad_()
-        spoken = F.log_softmax(SPOKEN[0] / temperature, dim=1)
-        not_true_distillation(student, spoken, LABELS, temperature=temperature).backward()
+        student = LOGITS[1].clone().requires_grad_()
+        teacher = F.log_softmax(LOGITS[0] / temperature, dim=1)
+        not_true_distillation(student, teacher, LABELS, temperature=temperature).backward()
         grads.append(student.grad)
     torch.testing.assert_close(grads[0], grads[1], rtol=0.05, atol=1e-3)

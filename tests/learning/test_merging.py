@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuber.learning.architectures import describe, initial_weights, make
+from kuber.learning.architectures import describe, initial_weights, make_network
 from kuber.learning.merging import average, merge
 
 
@@ -19,7 +19,7 @@ def test_models_are_weighted_by_their_sizes():
     values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=5),
     sizes=st.lists(st.integers(1, 10**6), min_size=1, max_size=7),
 )
-def test_equal_models_come_out_bit_for_bit_as_they_were(values, sizes):
+def test_the_average_of_equal_models_equals_them_bit_for_bit(values, sizes):
     merged = average([model(*values) for _ in sizes], sizes)
     assert merged["w"].numpy().tobytes() == model(*values)["w"].numpy().tobytes()
     assert merged["steps"].item() == 3
@@ -35,8 +35,8 @@ def test_whole_numbers_are_rounded_and_stay_whole():
     assert merged["steps"].item() in (4, 5)
 
 
-def test_statistics_are_those_of_the_mixture():
-    """BatchNorm that saw one half of the samples each, pooled, has the mean and variance of all of them."""
+def test_pooled_statistics_are_those_of_the_mixture():
+    """Two BatchNorms that saw a part of the samples each have, pooled, the mean and variance of all samples."""
     samples = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)) * 3
     samples[200:] += 7
     halves = samples[:100], samples[100:]
@@ -52,9 +52,9 @@ def test_statistics_are_those_of_the_mixture():
 
 def test_merging_equal_networks_changes_no_bit():
     weights = initial_weights(describe("cnn", {"input_shape": (3, 8, 8), "classes": 4}), 0)
-    network = make("cnn", {"input_shape": (3, 8, 8), "classes": 4})
+    network = make_network("cnn", {"input_shape": (3, 8, 8), "classes": 4})
     network.load_state_dict(weights)
-    network(torch.randn(16, 3, 8, 8))  # statistics that are no round numbers
+    network(torch.randn(16, 3, 8, 8))  # statistics that are not round numbers
     weights = network.state_dict()
     merged = merge([weights, weights, weights], [3, 1.7, 0.2])
     assert all(merged[name].numpy().tobytes() == weights[name].numpy().tobytes() for name in weights)

@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs: ours written as one, and strangers' run under limits."""
+"""ONNX graphs: export of networks, and untrusted graphs run under limits."""
 
 import numpy as np
 import onnx
@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
-from kuber.learning.architectures import make
-from kuber.learning.onnx_model import GraphLimits, OnnxModel, check_faithful, export
+from kuber.learning.architectures import make_network
+from kuber.learning.onnx_model import GraphLimits, OnnxModel, check_equivalent, export
 
 SHAPE, CLASSES = (4,), 3
 FLOAT = TensorProto.FLOAT
@@ -18,10 +18,10 @@ FLOAT = TensorProto.FLOAT
 def graph(
     nodes, *, constants=(), shape=("batch", 4), dtype=FLOAT, opsets=(("", 17),), outputs=("logits",), functions=()
 ):
-    """A graph from `x` to `outputs`, as bytes."""
-    given = helper.make_tensor_value_info("x", dtype, shape)
-    made = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
-    body = helper.make_graph(nodes, "g", [given], made, initializer=constants)
+    """Return a graph from `x` to `outputs`, as bytes."""
+    inputs = [helper.make_tensor_value_info("x", dtype, shape)]
+    results = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
+    body = helper.make_graph(nodes, "g", inputs, results, initializer=constants)
     model = helper.make_model(
         body, opset_imports=[helper.make_opsetid(*opset) for opset in opsets], functions=functions, ir_version=8
     )
@@ -33,39 +33,39 @@ def constant(name, values, dtype=np.float32):
 
 
 WEIGHT = constant("w", np.arange(12).reshape(4, 3) / 10)
-LINE = helper.make_node("MatMul", ["x", "w"], ["logits"])
+LINEAR = helper.make_node("MatMul", ["x", "w"], ["logits"])
 
 
 def run(data, x=None, **limits):
-    portable = OnnxModel(data, input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(**limits))
+    model = OnnxModel(data, input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(**limits))
     try:
-        return portable(torch.ones(5, 4) if x is None else x)
+        return model(torch.ones(5, 4) if x is None else x)
     finally:
-        portable.close()
+        model.close()
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet", "resnet20", "mlp"])
-def test_our_networks_answer_alike_as_graphs(name):
-    network = make(name, {"input_shape": (3, 32, 32), "classes": 10})
+def test_the_built_in_networks_have_the_same_logits_as_graphs(name):
+    network = make_network(name, {"input_shape": (3, 32, 32), "classes": 10})
     network.train()
     data = export(network, input_shape=(3, 32, 32))
     assert network.training
-    check_faithful(network, data, torch.randn(7, 3, 32, 32), classes=10)
+    check_equivalent(network, data, torch.randn(7, 3, 32, 32), classes=10)
 
 
-def test_batches_of_any_size_are_answered_without_gradient():
-    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+def test_batches_of_any_size_have_logits_without_gradient():
+    model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     for samples in (1, 64, 3000):
         x = torch.randn(samples, 4, requires_grad=True)
-        said = portable(x)
-        assert torch.allclose(said, x @ torch.arange(12.0).reshape(4, 3) / 10, atol=1e-5)
-        assert not said.requires_grad
+        logits = model(x)
+        assert torch.allclose(logits, x @ torch.arange(12.0).reshape(4, 3) / 10, atol=1e-5)
+        assert not logits.requires_grad
 
 
-def test_text_ids_are_whole_numbers():
+def test_a_graph_may_take_whole_numbers():
     network = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(32, CLASSES))
     data = export(network, input_shape=SHAPE, dtype=torch.int64)
-    check_faithful(network, data, torch.randint(0, 50, (6, 4)), classes=CLASSES)
+    check_equivalent(network, data, torch.randint(0, 50, (6, 4)), classes=CLASSES)
 
 
 def test_probabilities_become_logits():
@@ -73,17 +73,17 @@ def test_probabilities_become_logits():
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Softmax", ["m"], ["probabilities"], axis=1),
     ]
-    said = run(graph(soft, constants=[WEIGHT], outputs=("probabilities",)))
-    plain = run(graph([LINE], constants=[WEIGHT]))
-    assert torch.allclose(said.softmax(1), plain.softmax(1), atol=1e-5)
+    logits = run(graph(soft, constants=[WEIGHT], outputs=("probabilities",)))
+    plain = run(graph([LINEAR], constants=[WEIGHT]))
+    assert torch.allclose(logits.softmax(1), plain.softmax(1), atol=1e-5)
 
 
 def external():
-    far = constant("w", np.zeros((4, 3)))
-    far.ClearField("raw_data")
-    far.data_location = TensorProto.EXTERNAL
-    far.external_data.add(key="location", value="/etc/passwd")
-    return far
+    tensor = constant("w", np.zeros((4, 3)))
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
 
 
 def hidden_branch():
@@ -92,18 +92,18 @@ def hidden_branch():
 
 
 REFUSED = {
-    "no graph": (b"\x00" * 100, "no ONNX file"),
-    "external data": (graph([LINE], constants=[external()]), "lies in another file"),
+    "no graph": (b"\x00" * 100, "not an ONNX file"),
+    "external data": (graph([LINEAR], constants=[external()]), "is in another file"),
     "custom domain": (
-        graph([LINE], constants=[WEIGHT], opsets=(("", 17), ("evil", 1))),
+        graph([LINEAR], constants=[WEIGHT], opsets=(("", 17), ("evil", 1))),
         "'evil', which are not standard",
     ),
     "custom operator": (graph([helper.make_node("Evil", ["x"], ["logits"])]), "cannot be loaded"),
     "control flow": (graph([hidden_branch()], constants=[WEIGHT]), "control flow"),
-    "other samples": (graph([LINE], constants=[WEIGHT], shape=("batch", 5)), "samples of the task have"),
-    "one batch size": (graph([LINE], constants=[WEIGHT], shape=(2, 4)), "batches of 2 samples only"),
-    "other classes": (graph([LINE], constants=[constant("w", np.zeros((4, 2)))]), "not \\(2, 3\\)"),
-    "texts": (graph([LINE], constants=[WEIGHT], dtype=TensorProto.STRING), "neither float32"),
+    "other samples": (graph([LINEAR], constants=[WEIGHT], shape=("batch", 5)), "samples of the task have"),
+    "one batch size": (graph([LINEAR], constants=[WEIGHT], shape=(2, 4)), "only batches of 2 samples"),
+    "other classes": (graph([LINEAR], constants=[constant("w", np.zeros((4, 2)))]), "not \\(2, 3\\)"),
+    "texts": (graph([LINEAR], constants=[WEIGHT], dtype=TensorProto.STRING), "neither float32"),
     "a bomb": (
         graph(
             [
@@ -120,7 +120,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_unsound_graphs_are_refused_in_a_sentence(name):
+def test_invalid_graphs_are_refused_in_a_sentence(name):
     data, words = REFUSED[name]
     with pytest.raises(CorruptKnowledgeError, match=words) as caught:
         run(data)
@@ -129,12 +129,12 @@ def test_unsound_graphs_are_refused_in_a_sentence(name):
 
 def test_functions_are_refused():
     function = helper.make_function("", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [])
-    data = graph([LINE], constants=[WEIGHT], functions=[function])
+    data = graph([LINEAR], constants=[WEIGHT], functions=[function])
     with pytest.raises(CorruptKnowledgeError, match="functions"):
         run(data)
 
 
-def test_what_takes_too_long_is_ended():
+def test_a_graph_that_takes_too_long_is_stopped():
     side = 4096
     nodes = [
         helper.make_node("ConstantOfShape", ["square"], ["m0"], value=helper.make_tensor("v", FLOAT, [1], [1e-4]))
@@ -145,55 +145,62 @@ def test_what_takes_too_long_is_ended():
     nodes.append(helper.make_node("ReduceMean", ["n60"], ["much"], keepdims=0))
     nodes += [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "much"], ["logits"])]
     data = graph(nodes, constants=[WEIGHT, constant("square", [side, side], np.int64)])
-    with pytest.raises(IncompatibleKnowledgeError, match="longer than it may"):
+    with pytest.raises(IncompatibleKnowledgeError, match="exceeded its time limit"):
         run(data, load_seconds=3)
 
 
 def test_a_graph_that_is_too_large_is_not_started():
-    with pytest.raises(IncompatibleKnowledgeError, match="bytes, over 10"):
-        run(graph([LINE], constants=[WEIGHT]), bytes=10)
+    with pytest.raises(IncompatibleKnowledgeError, match="bytes, more than the limit of 10"):
+        run(graph([LINEAR], constants=[WEIGHT]), bytes=10)
 
 
 def test_other_samples_are_refused_before_they_are_sent():
     with pytest.raises(IncompatibleKnowledgeError, match="takes samples of shape"):
-        run(graph([LINE], constants=[WEIGHT]), torch.ones(2, 5))
+        run(graph([LINEAR], constants=[WEIGHT]), torch.ones(2, 5))
 
 
-def test_a_process_that_dies_is_told():
-    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
-    portable._process.kill()
-    portable._process.wait()
-    with pytest.raises(IncompatibleKnowledgeError, match="process of the ONNX graph ended"):
-        portable(torch.ones(2, 4))
+def test_a_process_that_dies_is_an_error():
+    model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+    model._process.kill()
+    model._process.wait()
+    with pytest.raises(IncompatibleKnowledgeError, match="process of the ONNX graph exited"):
+        model(torch.ones(2, 4))
 
 
-def test_a_model_that_cannot_be_written_is_told_in_a_sentence():
+def test_a_model_that_cannot_be_exported_is_an_error():
     class Odd(nn.Module):
         def forward(self, x):
             return torch.linalg.svd(x.unsqueeze(1).expand(-1, 3, -1))[1]
 
-    with pytest.raises(IncompatibleKnowledgeError, match="cannot be written as an ONNX graph"):
+    with pytest.raises(IncompatibleKnowledgeError, match="cannot be exported as an ONNX graph"):
         export(Odd(), input_shape=SHAPE)
 
 
-def test_a_model_whose_code_depends_on_the_samples_is_found_out():
-    class Fickle(nn.Module):
+def test_a_model_that_branches_on_the_samples_is_detected():
+    class Branching(nn.Module):
         def forward(self, x):
             return x[:, :3] * 2 if x.sum() > 0 else x[:, :3]
 
-    data = export(Fickle(), input_shape=SHAPE)
-    with pytest.raises(IncompatibleKnowledgeError, match="answers otherwise"):
-        check_faithful(Fickle(), data, torch.ones(2, 4), classes=CLASSES)
+    data = export(Branching(), input_shape=SHAPE)
+    with pytest.raises(IncompatibleKnowledgeError, match="return different logits"):
+        check_equivalent(Branching(), data, torch.ones(2, 4), classes=CLASSES)
 
 
 def test_the_process_loads_no_torch_and_writes_no_file(tmp_path):
-    portable = OnnxModel(graph([LINE], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
-    pid = portable._process.pid
+    model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+    pid = model._process.pid
     with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
         assert "libtorch" not in maps.read()
     with open(f"/proc/{pid}/limits", encoding="utf-8") as limits:
-        told = {line[:26].strip(): line[26:].split()[0] for line in limits}
-    assert told["Max file size"] == "0"
-    assert told["Max address space"] != "unlimited"
-    portable.close()
+        limit = {line[:26].strip(): line[26:].split()[0] for line in limits}
+    assert limit["Max file size"] == "0"
+    assert limit["Max address space"] != "unlimited"
+    model.close()
     assert onnx.__version__
+
+
+def test_a_graph_prints_as_what_it_takes():
+    data = graph([LINEAR], constants=[WEIGHT])
+    model = OnnxModel(data, input_shape=SHAPE, classes=CLASSES)
+    model.close()
+    assert repr(model) == f"OnnxModel(input_shape=(4,), classes=3, {len(data):,} bytes)"

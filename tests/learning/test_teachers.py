@@ -1,4 +1,4 @@
-"""Several teachers with one voice, in the student's labels."""
+"""Ensembles of teachers over the student's labels."""
 
 from datetime import UTC, datetime
 
@@ -17,11 +17,11 @@ from kuber.learning.losses import distillation_loss
 from kuber.learning.teachers import LabelMapped, Teacher, Teachers
 
 SET = Digest.of(b"set")
-NOTHING = -torch.inf
+UNKNOWN = -torch.inf
 
 
-class Says(nn.Module):
-    """Answers every sample alike."""
+class Constant(nn.Module):
+    """Return the same logits for every sample."""
 
     def __init__(self, *logits):
         super().__init__()
@@ -31,7 +31,7 @@ class Says(nn.Module):
         return self.logits.expand(len(x), -1).clone()
 
 
-def voice(id, network, correct=(5, 5, 5)):
+def teacher(id, network, correct=(5, 5, 5), name=None):
     evaluation = Evaluation(test_set=SET, correct=correct, total=(10, 10, 10))
     knowledge = Knowledge(
         id=id,
@@ -43,56 +43,57 @@ def voice(id, network, correct=(5, 5, 5)):
         round=1,
         published_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    return Teacher(knowledge=knowledge, evaluation=evaluation, network=network)
+    return Teacher(knowledge=knowledge, evaluation=evaluation, network=network, name=name)
 
 
-def test_labels_are_matched_by_their_texts():
-    network = LabelMapped(Says(1.0, 2.0, 3.0), theirs=("c", "x", "a"), ours=("a", "b", "c"))
-    assert network(torch.zeros(1, 2)).tolist() == [[3.0, NOTHING, 1.0]]
+def test_labels_are_matched_by_name():
+    network = LabelMapped(Constant(1.0, 2.0, 3.0), theirs=("c", "x", "a"), ours=("a", "b", "c"))
+    assert network(torch.zeros(1, 2)).tolist() == [[3.0, UNKNOWN, 1.0]]
 
 
-def test_softened_at_their_temperature_they_say_what_softened_says():
-    teachers = Teachers([voice("k", Says(1.0, 2.0, 4.0))], classes=3, temperature=3.0)
+def test_logits_softened_with_the_temperature_are_the_log_probabilities():
+    teachers = Teachers([teacher("k", Constant(1.0, 2.0, 4.0))], classes=3, temperature=3.0)
     x = torch.zeros(2, 2)
-    assert torch.allclose((teachers(x) / 3.0).log_softmax(1), teachers.softened(x), atol=1e-6)
-    assert torch.allclose(teachers.softened(x), F.log_softmax(torch.tensor([1.0, 2.0, 4.0]) / 3.0, 0).expand(2, -1))
+    assert torch.allclose((teachers(x) / 3.0).log_softmax(1), teachers.log_probs(x), atol=1e-6)
+    assert torch.allclose(teachers.log_probs(x), F.log_softmax(torch.tensor([1.0, 2.0, 4.0]) / 3.0, 0).expand(2, -1))
 
 
-def test_who_does_not_know_a_class_has_no_say_in_it():
-    partial = voice("p", LabelMapped(Says(0.0, 0.0), theirs=("a", "b"), ours=("a", "b", "c")))
-    whole = voice("w", Says(0.0, 0.0, 0.0))
-    # a and b: the mean of 1/2 and 1/3, as both are equally competent; c: 1/3, of the one who knows it; then to sum 1.
-    told = torch.tensor([[5 / 12, 5 / 12, 4 / 12]]) / (14 / 12)
-    softened = Teachers([partial, whole], classes=3, temperature=1.0).softened(torch.zeros(1, 2)).exp()
-    assert torch.allclose(softened, told, atol=1e-6)
+def test_a_class_is_averaged_over_the_teachers_that_know_it():
+    partial = teacher("p", LabelMapped(Constant(0.0, 0.0), theirs=("a", "b"), ours=("a", "b", "c")))
+    whole = teacher("w", Constant(0.0, 0.0, 0.0))
+    # a and b: the mean of 1/2 and 1/3, as both are equally competent; c: 1/3, of the only one that knows it; then
+    # normalised.
+    expected = torch.tensor([[5 / 12, 5 / 12, 4 / 12]]) / (14 / 12)
+    softened = Teachers([partial, whole], classes=3, temperature=1.0).log_probs(torch.zeros(1, 2)).exp()
+    assert torch.allclose(softened, expected, atol=1e-6)
 
 
-def test_a_class_that_nobody_knows_stays_unsaid_and_is_not_learnt_of():
-    partial = voice("p", LabelMapped(Says(2.0, 1.0), theirs=("a", "b"), ours=("a", "b", "c")))
-    spoken = Teachers([partial], classes=3)(torch.zeros(4, 2))
-    assert torch.isneginf(spoken[:, 2]).all()
+def test_a_class_that_no_teacher_knows_has_no_gradient():
+    partial = teacher("p", LabelMapped(Constant(2.0, 1.0), theirs=("a", "b"), ours=("a", "b", "c")))
+    logits = Teachers([partial], classes=3)(torch.zeros(4, 2))
+    assert torch.isneginf(logits[:, 2]).all()
     student = torch.randn(4, 3, requires_grad=True)
-    distillation_loss(student, spoken, torch.tensor([0, 1, 0, 1]), alpha=0.0).backward()
+    distillation_loss(student, logits, torch.tensor([0, 1, 0, 1]), alpha=0.0).backward()
     assert torch.isfinite(student.grad).all()
     assert (student.grad[:, 2] == 0).all()
     assert (student.grad[:, :2] != 0).any()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_without_teachers_there_is_nothing_to_learn(classes):
+def test_without_teachers_the_loss_is_0(classes):
     teachers = Teachers(classes=classes)
     assert not teachers
     student = torch.randn(4, classes, requires_grad=True)
-    loss = guide_loss(student, teachers.softened(torch.zeros(4, 2)), torch.tensor([0, 1, 0, 1]), temperature=2.0)
+    loss = guide_loss(student, teachers.log_probs(torch.zeros(4, 2)), torch.tensor([0, 1, 0, 1]), temperature=2.0)
     loss.backward()
     assert loss.item() == 0
     assert (student.grad == 0).all()
 
 
-def test_of_two_classes_all_is_heard():
-    student, spoken = torch.randn(5, 2), F.log_softmax(torch.randn(5, 2), 1)
-    loss = guide_loss(student, spoken, torch.zeros(5, dtype=torch.int64), temperature=2.0)
-    assert torch.allclose(loss, 4 * masked_kl(student / 2, spoken))
+def test_with_two_classes_the_loss_compares_both():
+    student, log_probs = torch.randn(5, 2), F.log_softmax(torch.randn(5, 2), 1)
+    loss = guide_loss(student, log_probs, torch.zeros(5, dtype=torch.int64), temperature=2.0)
+    assert torch.allclose(loss, 4 * masked_kl(student / 2, log_probs))
     assert loss > 0
 
 
@@ -101,13 +102,20 @@ class Failing(nn.Module):
         raise IncompatibleKnowledgeError("It is over.")
 
 
-@pytest.mark.parametrize("broken", [Says(0.0, torch.nan, 0.0), Says(0.0, torch.inf, 0.0), Failing()])
-def test_who_speaks_nonsense_is_left_out_and_the_others_go_on(broken):
+@pytest.mark.parametrize("broken", [Constant(0.0, torch.nan, 0.0), Constant(0.0, torch.inf, 0.0), Failing()])
+def test_a_teacher_that_fails_is_left_out_and_the_others_remain(broken):
     refused = []
-    sound, unsound = voice("sound", Says(1.0, 0.0, 0.0)), voice("unsound", broken)
+    sound, unsound = teacher("sound", Constant(1.0, 0.0, 0.0)), teacher("unsound", broken)
     teachers = Teachers([unsound, sound], classes=3, refuse=lambda knowledge, reason: refused.append(knowledge.id))
-    said = teachers(torch.zeros(2, 2))
-    assert torch.isfinite(said).all()
+    assert torch.isfinite(teachers(torch.zeros(2, 2))).all()
     assert refused == ["unsound"]
-    assert [one.knowledge.id for one in teachers] == ["sound"]
-    assert [one.id for one in teachers.heard] == ["sound"]
+    assert [teacher.knowledge.id for teacher in teachers] == ["sound"]
+    assert [record.id for record in teachers.used] == ["sound"]
+
+
+def test_teachers_print_as_who_they_are_and_how_accurate():
+    bob, ann = teacher("k1", Constant(1.0), correct=(10, 9, 9), name="bob"), teacher("k2", Constant(1.0))
+    assert str(Teachers([bob, ann], classes=3)) == "2 teachers: bob r1 (93 %), entity k2 r1 (50 %)"
+    assert repr(Teachers([bob], classes=3)) == "<Teachers: 1 teacher: bob r1 (93 %)>"
+    assert str(Teachers(classes=3)) == "no teachers"
+    assert repr(bob) == "<Teacher bob r1 (93 %)>"

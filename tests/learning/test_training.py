@@ -7,7 +7,7 @@ from torch import nn
 
 from kuber.errors import DivergedError
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.evaluation import logits
+from kuber.learning.evaluation import compute_logits
 from kuber.learning.losses import Distillation
 from kuber.learning.runtime import build
 from kuber.learning.training import Training, train
@@ -32,7 +32,7 @@ class Toy:
 
 
 class Line(nn.Module):
-    """w * x for one weight w, to follow SGD by hand."""
+    """w * x for one weight w, to compute SGD by hand."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Line(nn.Module):
 
 
 def steps(count: int, *rest):
-    """An epoch of `count` batches of one sample, x = 1."""
+    """Return an epoch of `count` batches of one sample, x = 1."""
     return lambda: [(torch.ones(1), *rest)] * count
 
 
@@ -52,24 +52,24 @@ def mean_output(out, *_):
 
 
 @pytest.mark.parametrize("architecture", [MLP, CNN], ids=lambda architecture: architecture.name)
-def test_a_separable_problem_is_learnt(architecture, runtime):
+def test_a_separable_problem_is_learned(architecture, runtime):
     shape = architecture.arguments["input_shape"]
     network = build(architecture, initial_weights(architecture, 0), runtime)
     trained = train(network, Toy(shape), settings=SETTINGS, runtime=runtime)
     unseen = Toy(shape, seed=1)
     assert trained.loss < 0.1
-    assert torch.equal(logits(network, unseen(), runtime=runtime).argmax(1), unseen.y)
+    assert torch.equal(compute_logits(network, unseen(), runtime=runtime).argmax(1), unseen.y)
 
 
 def test_a_student_learns_from_its_teacher_alone(runtime):
-    """alpha 0 and labels that are all wrong: what it knows in the end, it has from the teacher."""
+    """With alpha 0 and labels that are all wrong, it can only have learned from the teacher."""
     toy = Toy((3,))
-    spoken = torch.stack([-5.0 * toy.x.mean(1), 5.0 * toy.x.mean(1)], dim=1)
+    logits = torch.stack([-5.0 * toy.x.mean(1), 5.0 * toy.x.mean(1)], dim=1)
     student = build(MLP, initial_weights(MLP, 0), runtime)
     settings = Distillation(epochs=4, learning_rate=0.1, alpha=0)
-    batches = [(x, 1 - y, said) for x, y, said in zip(*(t.split(16) for t in (toy.x, toy.y, spoken)), strict=True)]
+    batches = [(x, 1 - y, v) for x, y, v in zip(*(t.split(16) for t in (toy.x, toy.y, logits)), strict=True)]
     train(student, lambda: batches, settings=settings, runtime=runtime, loss=settings.loss)
-    assert torch.equal(logits(student, toy(), runtime=runtime).argmax(1), toy.y)
+    assert torch.equal(compute_logits(student, toy(), runtime=runtime).argmax(1), toy.y)
 
 
 @pytest.mark.parametrize("architecture", [MLP, CNN], ids=lambda architecture: architecture.name)
@@ -86,14 +86,14 @@ def test_the_same_seed_gives_the_same_bits(architecture, runtime):
     assert files[0] == files[1] != files[2]
 
 
-def test_training_leaves_the_global_randomness_as_it_was(runtime):
+def test_training_leaves_the_global_randomness_unchanged(runtime):
     network = build(CNN, initial_weights(CNN, 0), runtime)
     before = torch.get_rng_state()
     train(network, Toy((1, 8, 8)), settings=SETTINGS, runtime=runtime)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_momentum_gathers_within_a_phase(runtime):
+def test_momentum_accumulates_within_a_phase(runtime):
     """The gradient of w * 1 is 1: steps of 0.1 and 0.1 * (1 + 0.9), so 0 - 0.1 - 0.19."""
     line = Line(0.0)
     settings = Training(epochs=2, learning_rate=0.1, weight_decay=0)
@@ -116,7 +116,7 @@ def test_weight_decay_pulls_towards_zero(runtime):
     assert line.weight.item() == pytest.approx(2 - 1e-4, rel=1e-7)
 
 
-def test_gradients_of_earlier_do_not_count(runtime):
+def test_earlier_gradients_are_cleared(runtime):
     line = Line(0.0)
     line.weight.grad = torch.tensor(100.0)
     settings = Training(epochs=1, learning_rate=0.1, weight_decay=0)
@@ -124,12 +124,12 @@ def test_gradients_of_earlier_do_not_count(runtime):
     assert line.weight.item() == pytest.approx(-0.1)
 
 
-def test_samples_are_counted_and_told(runtime):
-    told: list[int] = []
+def test_samples_are_counted_and_reported(runtime):
+    reported: list[int] = []
     network = build(MLP, initial_weights(MLP, 0), runtime)
     settings = replace(SETTINGS, epochs=2)
-    trained = train(network, Toy((3,), count=40), settings=settings, runtime=runtime, progress=told.append)
-    assert told == [16, 32, 40, 56, 72, 80]
+    trained = train(network, Toy((3,), count=40), settings=settings, runtime=runtime, progress=reported.append)
+    assert reported == [16, 32, 40, 56, 72, 80]
     assert trained.samples == 80
     assert network.training
 
@@ -142,7 +142,9 @@ def test_the_loss_is_the_mean_over_the_samples_of_the_last_epoch(runtime):
         return [(torch.ones(n), torch.tensor(loss)) for n, loss in zip((3, 1), next(epochs), strict=True)]
 
     settings = replace(SETTINGS, epochs=2)
-    trained = train(Line(0.0), epoch, settings=settings, runtime=runtime, loss=lambda out, told: 0 * out.sum() + told)
+    trained = train(
+        Line(0.0), epoch, settings=settings, runtime=runtime, loss=lambda out, value: 0 * out.sum() + value
+    )
     assert trained.loss == pytest.approx(1.75)
 
 
@@ -166,20 +168,20 @@ def test_bfloat16_learns_too(runtime):
     toy = Toy((3,))
     network = build(MLP, initial_weights(MLP, 0), reduced)
     train(network, toy, settings=SETTINGS, runtime=reduced)
-    assert torch.equal(logits(network, toy(), runtime=reduced).argmax(1), toy.y)
+    assert torch.equal(compute_logits(network, toy(), runtime=reduced).argmax(1), toy.y)
 
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_rate_that_is_none_diverges(rate, epochs, runtime):
+def test_an_impossible_learning_rate_diverges(rate, epochs, runtime):
     network = build(MLP, initial_weights(MLP, 0), runtime)
     settings = Training(epochs=epochs, learning_rate=rate)
     with pytest.raises(DivergedError, match=r"^Training diverged in epoch 1: the loss is .*learning_rate\.$"):
         train(network, Toy((3,)), settings=settings, runtime=runtime)
 
 
-def test_a_last_step_that_ruins_the_weights_is_noticed(runtime):
-    """Its loss was still finite: only the weights tell."""
+def test_a_last_step_that_ruins_the_weights_is_detected(runtime):
+    """The last loss is finite, the weights are not."""
     with pytest.raises(DivergedError, match=r"a weight is not finite.*learning_rate\.$"):
         train(
             Line(0.0),
@@ -198,5 +200,5 @@ def test_a_sample_that_is_not_finite_diverges(runtime):
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, Distillation(epochs=1, learning_rate=0.1)])
-def test_settings_travel_to_other_processes(settings):
+def test_settings_can_be_pickled(settings):
     assert pickle.loads(pickle.dumps(settings)) == settings

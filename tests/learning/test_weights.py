@@ -29,22 +29,22 @@ def tensor(begin: int = 0, end: int = 4, shape: object = (1,), dtype: object = "
 
 @pytest.fixture
 def nothing_is_allocated(monkeypatch):
-    """Fails when tensors are made of the bytes."""
+    """Fail when tensors are made from the bytes."""
 
     def load_anyway(data: bytes) -> None:
-        pytest.fail("tensors were made before the header was known to be right")
+        pytest.fail("tensors were made before the header was checked")
 
     monkeypatch.setattr(module.safetensors, "load", load_anyway)
 
 
-def test_what_is_dumped_is_loaded():
+def test_dumped_weights_are_loaded_unchanged():
     loaded = load(dump(WEIGHTS), DIGITS)
     assert loaded.keys() == WEIGHTS.keys()
     assert all(torch.equal(loaded[name], WEIGHTS[name]) for name in WEIGHTS)
     assert loaded["features.1.num_batches_tracked"].dtype == torch.int64
 
 
-def test_narrowed_weights_are_half_the_bytes_and_load_as_float32():
+def test_bfloat16_weights_have_half_the_bytes_and_load_as_float32():
     data = dump(to_bfloat16(WEIGHTS))
     assert len(data) < 0.52 * len(dump(WEIGHTS))
     loaded = load(data, DIGITS)
@@ -54,10 +54,10 @@ def test_narrowed_weights_are_half_the_bytes_and_load_as_float32():
 
 
 def test_the_same_weights_give_the_same_bytes_in_any_order_and_layout():
-    turned = {name: WEIGHTS[name].clone() for name in reversed(WEIGHTS)}
-    turned["features.0.weight"] = turned["features.0.weight"].to(memory_format=torch.channels_last)
-    turned["classifier.weight"] = turned["classifier.weight"].t().contiguous().t()
-    assert dump(turned) == dump(WEIGHTS)
+    permuted = {name: WEIGHTS[name].clone() for name in reversed(WEIGHTS)}
+    permuted["features.0.weight"] = permuted["features.0.weight"].to(memory_format=torch.channels_last)
+    permuted["classifier.weight"] = permuted["classifier.weight"].t().contiguous().t()
+    assert dump(permuted) == dump(WEIGHTS)
     assert dump(load(dump(WEIGHTS), DIGITS)) == dump(WEIGHTS)
     assert b"__metadata__" not in dump(WEIGHTS)
 
@@ -73,7 +73,7 @@ def test_loading_needs_no_global_state_and_shares_no_memory():
     assert all(torch.isfinite(values).all() for values in loaded.values())
 
 
-def test_weights_of_a_network_are_a_copy_in_the_plain_layout():
+def test_weights_of_a_network_are_a_contiguous_copy():
     network = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
     weights = weights_of(network)
     kept = weights["weight"].clone()
@@ -84,7 +84,7 @@ def test_weights_of_a_network_are_a_copy_in_the_plain_layout():
     assert not weights["weight"].requires_grad
 
 
-def test_a_manifest_tells_dtype_and_shape():
+def test_a_manifest_has_dtype_and_shape():
     weights = {"a": torch.zeros(2, 3), "b": torch.tensor(1), "c": torch.zeros(0, dtype=torch.bfloat16)}
     assert manifest_of(weights) == {
         "a": TensorSpec(dtype="F32", shape=(2, 3)),
@@ -115,7 +115,7 @@ def test_a_manifest_tells_dtype_and_shape():
         file({"a": tensor(shape=[True])}, bytes(4)),
         file({"a": tensor(shape="1")}, bytes(4)),
         file({"a": tensor(shape=[2**60], end=2**62)}, bytes(4)),
-        file({"a": tensor(shape=[2**62, 4])}, bytes(4)),  # its size is 0, to who counts in 64 bits
+        file({"a": tensor(shape=[2**62, 4])}, bytes(4)),  # its size overflows to 0 in 64 bits
         file({"a": tensor(), "b": tensor()}, bytes(4)),
         file({"a": tensor(), "b": tensor(8, 12)}, bytes(12)),
         FILE[:-1],
@@ -126,8 +126,8 @@ def test_a_manifest_tells_dtype_and_shape():
     ids=lambda data: repr(data[:24]),
 )
 @pytest.mark.usefixtures("nothing_is_allocated")
-def test_what_is_no_sound_file_is_refused_before_anything_is_allocated(data):
-    with pytest.raises(CorruptKnowledgeError, match=r"^The weights are no safetensors file: .*\.$"):
+def test_an_invalid_file_is_refused_before_anything_is_allocated(data):
+    with pytest.raises(CorruptKnowledgeError, match=r"^The weights are not a valid safetensors file: .*\.$"):
         load(data, SMALL)
 
 
@@ -143,10 +143,10 @@ def test_what_is_no_sound_file_is_refused_before_anything_is_allocated(data):
         lambda w: initial_weights(SMALL, 0),
         lambda w: {},
     ],
-    ids=["classes", "turned", "double", "int32", "one more", "one less", "other architecture", "none"],
+    ids=["classes", "transposed", "double", "int32", "one more", "one less", "other architecture", "none"],
 )
 @pytest.mark.usefixtures("nothing_is_allocated")
-def test_sound_weights_of_another_architecture_are_refused_before_anything_is_allocated(change):
+def test_valid_weights_of_another_architecture_are_refused_before_anything_is_allocated(change):
     with pytest.raises(IncompatibleKnowledgeError, match="not those of cnn"):
         load(dump(change(dict(WEIGHTS))), DIGITS)
 
@@ -163,13 +163,13 @@ def test_a_value_that_is_not_finite_is_refused(name, value):
 def test_a_header_that_two_parsers_read_differently_is_refused(monkeypatch):
     other = safetensors.save({"a": torch.zeros(1)})
     monkeypatch.setattr(module.safetensors, "load", lambda data, real=safetensors.load: real(other))
-    with pytest.raises(CorruptKnowledgeError, match="read in two ways"):
+    with pytest.raises(CorruptKnowledgeError, match="header of the weights is ambiguous"):
         load(FILE, SMALL)
 
 
 @settings(max_examples=150, deadline=None)
 @given(position=st.integers(0, len(FILE) - 1), value=st.integers(0, 255))
-def test_a_changed_byte_never_gives_unsound_weights(position, value):
+def test_a_changed_byte_never_gives_invalid_weights(position, value):
     data = bytearray(FILE)
     data[position] = value
     try:

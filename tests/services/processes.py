@@ -73,7 +73,7 @@ class Applicant:
     """An owner of a key, who asks to join."""
 
     def __init__(self):
-        self.identity = Identity.new()
+        self.identity = Identity.generate()
         self._sequences = {}
 
     def enrolment(self, name, **changes):

@@ -15,7 +15,7 @@ from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
-from kuber.learning.architectures import describe, initial_weights, make
+from kuber.learning.architectures import describe, initial_weights, make_network
 from kuber.learning.onnx_model import export
 from kuber.learning.weights import dump
 from kuber.services.registry.store import RegistryStore
@@ -159,7 +159,7 @@ def test_graphs_are_measured_too(hub, yardstick, publish):
     registry, vault = hub
     record = publish(0.1)
     task = yardstick.task
-    network = make("mlp", {"input_shape": task.input_shape, "classes": task.classes})
+    network = make_network("mlp", {"input_shape": task.input_shape, "classes": task.classes})
     weights = initial_weights(record.architecture, 0)
     network.load_state_dict(weights)
     graph = vault.put(export(network, input_shape=task.input_shape))
@@ -170,4 +170,4 @@ def test_graphs_are_measured_too(hub, yardstick, publish):
     assert found.evaluation == examiner.examine(record).evaluation
     broken = vault.put(b"no graph at all")
     found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: broken}))
-    assert (found.standing, "no ONNX file" in found.reason) == (Standing.QUARANTINED, True)
+    assert (found.standing, "not an ONNX file" in found.reason) == (Standing.QUARANTINED, True)

@@ -275,7 +275,7 @@ def credentials_of(identity: Path | None, admin_token: Path) -> "Credentials":
         return Credentials(token=token_in(admin_token))
     if not (identity / TOKEN_FILE).exists():
         raise SettingsError(f"There is no token of an entity in {identity}; it gets one when it joins.")
-    return Credentials(Identity.kept(identity / KEY_FILE), path=identity / TOKEN_FILE)
+    return Credentials(Identity.load_or_create(identity / KEY_FILE), path=identity / TOKEN_FILE)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Credentials:
         token: str | None = None,
         path: Path | None = None,
     ) -> None:
-        self.identity = identity or Identity.new()
+        self.identity = identity or Identity.generate()
         self.invitation = invitation
         self._path = path
         self._token = token or self._saved()

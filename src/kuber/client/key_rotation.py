@@ -23,7 +23,7 @@ def change_key(folder: Path, name: str, registry: str, *, patience: float = 10.0
     """
     if not (folder / KEY_FILE).exists():
         raise SettingsError(f"There is no key in {folder} to change; an entity gets one when it first joins.")
-    old, new = Identity.kept(folder / KEY_FILE), Identity.kept(folder / NEXT_FILE)
+    old, new = Identity.load_or_create(folder / KEY_FILE), Identity.load_or_create(folder / NEXT_FILE)
 
     def known_as(identity: Identity) -> HttpRegistry:
         credentials = Credentials(identity, path=folder / TOKEN_FILE)

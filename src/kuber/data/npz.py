@@ -42,7 +42,7 @@ def offered(name: str, offer: Callable[[], Any]) -> tuple[DecodedArrays, tuple[s
     try:
         given = dict(offer())
     except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
-        raise DatasetError(f"{source} cannot be had: {type(error).__name__}: {error}.") from None
+        raise DatasetError(f"{source} cannot be loaded: {type(error).__name__}: {error}.") from None
     try:
         held = {key: np.asarray(given[key]) for key in _NAMES if key in given}
     except ValueError:

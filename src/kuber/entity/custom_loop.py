@@ -114,7 +114,7 @@ class Entity:
         own_forms = ExportFormats(bench, forms, name=name)
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
         home.mkdir(parents=True, exist_ok=True)
-        identity = Identity.kept(home / KEY_FILE)
+        identity = Identity.load_or_create(home / KEY_FILE)
         self._open = ExitStack()
         if isinstance(hub, str):
             credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
@@ -287,7 +287,7 @@ class Entity:
         """Keep or undo the phase that ends, publish, and merge."""
         journal = self._journal
         start, before = self._mark.weights, self._mark.evaluation
-        if self._listening.teachers.heard:
+        if self._listening.teachers.used:
             own, _ = self._settle(optimizer)
         else:
             own = self.evaluate()

@@ -8,7 +8,7 @@ import torch
 from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
-from kuber.learning.onnx_model import check_faithful, export
+from kuber.learning.onnx_model import check_equivalent, export
 from kuber.learning.weights import Weights, dump
 
 log = logging.getLogger("kuber")
@@ -53,7 +53,7 @@ class ExportFormats:
         bench, graph = self._bench, self._graph()
         if bench.labelled is not None:
             probe = bench.labelled.x[:3].to(bench.device)
-            check_faithful(bench.model, graph, probe, classes=bench.task.classes)
+            check_equivalent(bench.model, graph, probe, classes=bench.task.classes)
 
     def _graph(self) -> bytes:
         labelled = self._bench.labelled

@@ -15,8 +15,8 @@ from kuber.domain.task import Task
 from kuber.entity.work.learner import TeacherModel
 from kuber.entity.work.steps import EvaluationResult, Work
 from kuber.errors import SettingsError
-from kuber.learning.architectures import make
-from kuber.learning.compatibility import check_fits, known_by_name
+from kuber.learning.architectures import make_network
+from kuber.learning.compatibility import can_load_by_name, check_fits
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime
@@ -99,7 +99,7 @@ class ModelAdapter:
 
     def knows(self, architecture: Architecture) -> bool:
         """Whether weights of this architecture can be run here."""
-        return architecture == self.architecture or known_by_name(architecture)
+        return architecture == self.architecture or can_load_by_name(architecture)
 
     def speaker(self, teacher: TeacherModel, task: Task) -> nn.Module:
         """A teacher's network in our labels, frozen, on our device."""
@@ -151,7 +151,7 @@ class ModelAdapter:
         if teacher.architecture == self.architecture:
             network = copy.deepcopy(self.model)
         else:
-            network = make(teacher.architecture.name, teacher.architecture.arguments)
+            network = make_network(teacher.architecture.name, teacher.architecture.arguments)
         network.load_state_dict(teacher.weights)
         return network
 

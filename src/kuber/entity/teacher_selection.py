@@ -71,9 +71,9 @@ class TeacherSelector:
 
     def heard(self, *, forget: bool = True) -> tuple[Candidate, ...]:
         """Who has spoken since this was last asked, and forgotten."""
-        spoke = list(self.teachers.heard)
+        spoke = list(self.teachers.used)
         if forget:
-            self.teachers.heard.clear()
+            self.teachers.used.clear()
         found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
         return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
 

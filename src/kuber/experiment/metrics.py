@@ -16,7 +16,7 @@ from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Wo
 from kuber.experiment.engines import Engine
 from kuber.experiment.held_out import INTERIM_SAMPLES
 from kuber.experiment.scenario import Scenario
-from kuber.learning.evaluation import evaluate, logits
+from kuber.learning.evaluation import compute_logits, evaluate
 from kuber.learning.weights import Weights
 
 
@@ -127,7 +127,7 @@ def evaluate_together(
             runtime=learner.runtime,
         )
     else:
-        spoken = [logits(learner.model(model), batches(samples), runtime=learner.runtime) for model in models]
+        spoken = [compute_logits(learner.model(model), batches(samples), runtime=learner.runtime) for model in models]
         labels = torch.from_numpy(samples.labels)
         right = labels[torch.stack(spoken).mean(0).argmax(1) == labels]
         correct, total = (torch.bincount(of, minlength=learner.classes).tolist() for of in (right, labels))

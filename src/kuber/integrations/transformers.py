@@ -109,7 +109,7 @@ class KUberTrainerCallback(TrainerCallback):
         output.loss = output.loss + (loss if whole is None else loss * len(said) / whole)
 
     def _warn(self) -> None:
-        if self.teachers and not self.teachers.heard:
+        if self.teachers and not self.teachers.used:
             log.warning("%s heard none of its teachers: the trainer uses no loss of the model.", self.entity.name)
 
     def _let_go(self) -> None:

@@ -1,4 +1,4 @@
-"""The networks that KUber knows by name."""
+"""Neural networks by name: the built-in ones and those of plugins."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -15,8 +15,8 @@ from kuber.learning.weights import Weights, manifest_of, weights_of
 
 Factory = Callable[..., nn.Module]
 
-_DRAWING = Lock()  # two threads that seed the same global state would draw each other's weights
-LARGEST = 1 << 24  # values of a sample, and classes
+_SEEDING = Lock()  # two threads that seed the same global state would draw each other's weights
+MAX_SIZE = 1 << 24  # values of a sample, and classes
 
 
 class Cnn(nn.Module):
@@ -30,7 +30,7 @@ class Cnn(nn.Module):
             blocks += [
                 nn.Conv2d(channels, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
-                # Maximum and ReLU commute: pooled first, ReLU has a quarter of the values (measured 4 per cent).
+                # Maximum and ReLU commute: pooled first, ReLU has a quarter of the values (measured: 4 % faster).
                 nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),
             ]
@@ -44,7 +44,7 @@ class Cnn(nn.Module):
 
 
 class LeNet(nn.Module):
-    """NIID-Bench's simple-cnn (arXiv 2102.02079): 5x5 convolutions of 6 and 16, then 120, 84, classes."""
+    """NIID-Bench's simple-cnn (arXiv 2102.02079): 5x5 convolutions with 6 and 16 channels, then 120, 84, classes."""
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def _after_lenet(length: int) -> int:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; where the shape changes, the shortcut is a 1x1 convolution."""
+    """Two 3x3 convolutions and a shortcut; where the shape changes, the shortcut is a 1x1 convolution."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ResNet20(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two hidden layers of 256 and 128; takes samples of any shape."""
+    """Two hidden layers of 256 and 128 units, for samples of any shape."""
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -135,60 +135,61 @@ ARCHITECTURES: dict[str, Factory] = {"cnn": Cnn, "lenet": LeNet, "resnet20": Res
 
 
 def _image(shape: tuple[int, ...], *, smallest: int, name: str) -> tuple[int, int, int]:
-    """Channels, height and width; IncompatibleKnowledgeError when the network cannot take such samples."""
+    """Return channels, height and width. Raises IncompatibleKnowledgeError when the samples are not such images."""
     if len(shape) != 3 or min(shape[1:]) < smallest:
         raise IncompatibleKnowledgeError(
             f"{name} needs images of at least {smallest}x{smallest} pixels, channels first, not samples of shape "
-            f"{'x'.join(map(str, shape))}; choose another architecture, mlp takes any."
+            f"{'x'.join(map(str, shape))}; choose another architecture, such as mlp."
         )
     channels, height, width = shape
     return channels, height, width
 
 
-def make(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
-    """A new network on torch's current default device, with torch's own initialisation.
+def make_network(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
+    """Return a new network on torch's current default device, with torch's own initialisation.
 
-    The built-in names, and those that installed packages offer as entry points of the group `kuber.architectures`:
-    functions that make an nn.Module of the arguments. Raises IncompatibleKnowledgeError when the name is unknown or
-    the arguments do not fit.
+    `name` is a built-in one or an entry point of the group `kuber.architectures`, a function that returns an
+    nn.Module for the arguments. Raises IncompatibleKnowledgeError when the name is unknown or the arguments do not
+    fit.
     """
     if name not in ARCHITECTURES:
-        return _installed(name, arguments)
+        return _make_from_plugin(name, arguments)
     if set(arguments) != {"input_shape", "classes"}:
         raise IncompatibleKnowledgeError(f"{name} takes the arguments input_shape and classes, nothing else.")
     shape, classes = arguments["input_shape"], arguments["classes"]
     if not isinstance(shape, tuple) or not shape or type(classes) is not int:
-        raise IncompatibleKnowledgeError(f"{name} takes a list of lengths as input_shape and a number as classes.")
-    # Arguments come with records of others: no length may be zero or overflow.
+        raise IncompatibleKnowledgeError(
+            f"{name} takes a list of lengths as input_shape and a whole number as classes."
+        )
+    # Arguments come with records of other entities: no length may be zero or overflow.
     if (
-        any(type(number) is not int or number < 1 for number in (*shape, classes))
-        or max(prod(shape), classes) > LARGEST
+        any(type(length) is not int or length < 1 for length in (*shape, classes))
+        or max(prod(shape), classes) > MAX_SIZE
     ):
         raise IncompatibleKnowledgeError(
-            f"{name} takes positive whole numbers in input_shape and classes, for at most {LARGEST} values a sample."
+            f"{name} takes positive whole numbers in input_shape and classes, for at most {MAX_SIZE} values a sample."
         )
     return ARCHITECTURES[name](input_shape=shape, classes=classes)
 
 
 def check_architecture(name: str) -> None:
-    """SettingsError unless a network is known by this name, or by an installed package."""
+    """Raise SettingsError unless there is a built-in architecture or a plugin of this name."""
     if name not in ARCHITECTURES and plugins.find(plugins.ARCHITECTURES, name) is None:
         raise SettingsError(_unknown(name))
 
 
-def _installed(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
-    """A network of an installed package."""
+def _make_from_plugin(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     factory = plugins.find(plugins.ARCHITECTURES, name)
     if factory is None:
         raise IncompatibleKnowledgeError(_unknown(name))
     try:
         network = factory(**arguments)
-    except Exception as error:  # noqa: BLE001 - another's code, with arguments that may come from a third
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
         raise IncompatibleKnowledgeError(
             f"The architecture {name!r} does not take these arguments: {type(error).__name__}: {error}."
         ) from None
     if not isinstance(network, nn.Module):
-        raise IncompatibleKnowledgeError(f"The architecture {name!r} makes no torch.nn.Module.")
+        raise IncompatibleKnowledgeError(f"The architecture {name!r} does not return a torch.nn.Module.")
     return network
 
 
@@ -198,18 +199,18 @@ def _unknown(name: str) -> str:
 
 
 def describe(name: str, arguments: Mapping[str, Argument]) -> Architecture:
-    """The architecture with its manifest: which tensors, of which dtypes and shapes. Allocates nothing."""
+    """Return the architecture with its manifest: the dtype and shape of each tensor. Allocates no tensor."""
     with torch.device("meta"):
-        network = make(name, arguments)
+        network = make_network(name, arguments)
     return Architecture(name=name, arguments=dict(arguments), manifest=manifest_of(network.state_dict()))
 
 
 def initial_weights(architecture: Architecture, seed: int) -> Weights:
-    """The weights that every entity starts from; they depend on seed and architecture only.
+    """Return initial weights, which depend on seed and architecture only.
 
-    They are drawn on the CPU, whatever torch's default device; the global state of randomness is as before.
+    They are drawn on the CPU, whatever torch's default device. torch's global random state is left unchanged.
     """
-    with _DRAWING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would also seed every GPU, which fork_rng here does not put back.
+    with _SEEDING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # torch.manual_seed would also seed every GPU, whose state fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
-        return weights_of(make(architecture.name, architecture.arguments))
+        return weights_of(make_network(architecture.name, architecture.arguments))

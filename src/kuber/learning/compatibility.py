@@ -1,4 +1,4 @@
-"""In which of its forms knowledge can be run here: as weights of a network that we know, else as an ONNX graph."""
+"""Choice of the artifact to run: weights if their network can be made here, else an ONNX graph."""
 
 from collections.abc import Callable
 
@@ -7,61 +7,63 @@ from torch import Tensor, nn
 
 from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Knowledge
 from kuber.domain.task import Task
-from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError
+from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
 from kuber.learning.architectures import describe
 from kuber.learning.onnx_model import check_installed
 
-Knows = Callable[[Architecture], bool]
+CanLoad = Callable[[Architecture], bool]
 
 
-def known_by_name(architecture: Architecture) -> bool:
-    """Whether the very same network is made here under this name with these arguments.
+def can_load_by_name(architecture: Architecture) -> bool:
+    """Return whether the architecture of this name here, with these arguments, has the same tensors.
 
-    Raises IncompatibleKnowledgeError when there is no such name, or its factory does not take the arguments.
+    Raises IncompatibleKnowledgeError when the name is unknown or the arguments do not fit.
     """
     return describe(architecture.name, architecture.arguments) == architecture
 
 
 def check_fits(network: nn.Module, x: Tensor, *, classes: int) -> None:
-    """IncompatibleKnowledgeError unless a network answers samples like these with one number for each class."""
+    """Raise IncompatibleKnowledgeError unless the network returns shape (len(x), classes) for samples `x`."""
     network.eval()
     try:
         with torch.no_grad():
-            said = network(x)
-        shape = tuple(said.shape)
+            shape = tuple(network(x).shape)
     except KnowledgeError:
         raise
-    except Exception as error:  # noqa: BLE001 - another's network: whatever it raises, it does not take our samples
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise IncompatibleKnowledgeError(f"The network does not take samples of this task: {reason}.") from None
+    except Exception as error:  # noqa: BLE001 - a foreign network may raise anything
+        raise IncompatibleKnowledgeError(
+            f"The network does not accept samples of this task: {first_line(error)}."
+        ) from None
     if shape != (len(x), classes):
         raise IncompatibleKnowledgeError(
-            f"The network answers {len(x)} samples with shape {shape}, not ({len(x)}, {classes})."
+            f"For {len(x)} samples the network returns shape {shape}, not ({len(x)}, {classes})."
         )
 
 
-def runnable_form(knowledge: Knowledge, task: Task, knows: Knows = known_by_name) -> str:
-    """The kind of artifact to pull: weights where their network is known here, else an ONNX graph.
+def runnable_kind(knowledge: Knowledge, task: Task, can_load: CanLoad = can_load_by_name) -> str:
+    """Return the kind of artifact to pull: weights if their network can be made here, else an ONNX graph.
 
     Raises IncompatibleKnowledgeError, with the reason, when the record is for another task or has neither.
     """
     if not task.understands(knowledge.task):
-        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task than ours.")
+        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task.")
     reason = "it has no weights"
     if WEIGHTS in knowledge.artifacts:
         name, theirs = knowledge.architecture.name, knowledge.task
-        usual = {"classes": theirs.classes, "input_shape": theirs.input_shape}  # where the arguments tell of them
-        told = {key: value for key, value in knowledge.architecture.arguments.items() if key in usual}
+        expected = {"classes": theirs.classes, "input_shape": theirs.input_shape}  # where the arguments have them
+        stated = {key: value for key, value in knowledge.architecture.arguments.items() if key in expected}
         try:
-            if not told.items() <= usual.items():
-                reason = f"its architecture named {name} is not one for its task"
-            elif knows(knowledge.architecture):
+            if not stated.items() <= expected.items():
+                reason = f"its architecture {name} does not fit its task"
+            elif can_load(knowledge.architecture):
                 return WEIGHTS
             else:
-                reason = f"its architecture named {name} is not the one we know"
+                reason = f"its architecture {name} differs from the one of that name here"
         except (IncompatibleKnowledgeError, SettingsError) as error:
             reason = error.message.rstrip(".")
     if ONNX not in knowledge.artifacts:
-        raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} cannot be run: {reason}, and no ONNX graph.")
+        raise IncompatibleKnowledgeError(
+            f"Knowledge {knowledge.id} cannot be run: {reason}, and it has no ONNX graph."
+        )
     check_installed()
     return ONNX

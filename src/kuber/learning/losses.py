@@ -1,4 +1,4 @@
-"""Losses: balanced softmax for skewed classes, distillation from a teacher."""
+"""Losses: balanced softmax for skewed classes, and distillation from a teacher."""
 
 from dataclasses import dataclass
 
@@ -12,24 +12,24 @@ from kuber.learning.training import Loss, Training
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distillation(Training):
-    """A training whose loss listens to a teacher as well."""
+    """Settings of a training with `distillation_loss`."""
 
     temperature: float = 4.0  # softens both distributions
     alpha: float = 0.5  # weight of the cross-entropy; 1 - alpha weighs the teacher
 
     def loss(self, student: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
-        """`distillation_loss` with these settings, in the order of a batch."""
+        """Return `distillation_loss` with these settings; the arguments are in the order of a batch."""
         return distillation_loss(student, teacher, labels, temperature=self.temperature, alpha=self.alpha)
 
 
 def distillation_loss(
     student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, temperature: float = 2.0, alpha: float = 0.5
 ) -> Tensor:
-    """alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(teacher softened by T || student softened by T).
+    """Return alpha * CE(student, labels) + (1 - alpha) * T² * KL(teacher || student), both softened by T in KL.
 
-    Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al.,
-    arXiv 1503.02531, section 2. Classes of which the teacher says minus infinity, since it does not know them, have
-    no part in KL. Without labels it is the second part alone, unweighted.
+    Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al., arXiv
+    1503.02531, section 2. Classes that the teacher does not know, with a logit of minus infinity, are left out of KL.
+    Without labels the result is T² * KL alone, unweighted.
     """
     soft = masked_kl(student / temperature, teacher / temperature)
     if labels is None:
@@ -40,10 +40,11 @@ def distillation_loss(
 
 
 def balanced_softmax(counts: Tensor) -> Loss:
-    """Cross-entropy of logits shifted by the log frequency of each class: Ren et al., arXiv 2007.10740, equation 4.
+    """Return a loss: cross-entropy of logits shifted by each class's log frequency, so that rare classes count.
 
-    `counts`, shape (classes,), is of the training samples. The network then learns as if all classes were equally
-    frequent. A class without samples has frequency zero and leaves the softmax: nothing pushes its logit down.
+    `counts`, shape (classes,), are those of the training samples. The network learns as if all classes were equally
+    frequent: Ren et al., arXiv 2007.10740, equation 4. A class without samples has frequency zero and is left out of
+    the softmax, so nothing pushes its logit down.
     """
     shift = torch.log(counts.float() / counts.sum())
 

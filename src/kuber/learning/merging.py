@@ -8,10 +8,11 @@ from kuber.learning.weights import Weights
 
 
 def average(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
-    """The mean of the models, each weighted by its size: McMahan et al., arXiv 1602.05629, algorithm 1.
+    """Return the mean of the models, each weighted by its size: McMahan et al., arXiv 1602.05629, algorithm 1.
 
-    Buffers, as BatchNorm's running statistics, are averaged too; whole numbers are rounded. It is computed as the
-    first model and the weighted differences to it, in float64, so equal models come out bit for bit as they were.
+    Buffers, such as BatchNorm's running statistics, are averaged too; whole numbers are rounded. The mean is computed
+    in float64 as the first model plus weighted differences to it, so the mean of equal models equals them bit for
+    bit.
     """
     first, total = models[0], sum(sizes)
     merged: Weights = {}
@@ -26,20 +27,20 @@ def average(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
 
 
 def merge(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
-    """`average`, with BatchNorm's running statistics pooled: those of all the models' samples together.
+    """Return the `average`, with BatchNorm's running statistics pooled over the samples of all models.
 
-    The pooled variance is the mean of the variances and, besides, the variance of the means: what one network would
-    have measured on a mixture of the models' data in these proportions. Equal models come out bit for bit.
+    The pooled variance is the mean of the variances plus the variance of the means, as one network would measure it
+    on a mixture of the models' data in these proportions. The merge of equal models equals them bit for bit.
     """
     merged = average(models, sizes)
     total = sum(sizes)
     for name, tensor in merged.items():
         if not name.endswith("running_var"):
             continue
-        of_mean = name.removesuffix("running_var") + "running_mean"
-        middle = merged[of_mean].double()
-        spread = torch.zeros_like(middle)
+        mean_name = name.removesuffix("running_var") + "running_mean"
+        pooled_mean = merged[mean_name].double()
+        spread = torch.zeros_like(pooled_mean)
         for model, size in zip(models, sizes, strict=True):
-            spread += (model[of_mean].double() - middle) ** 2 * (size / total)
+            spread += (model[mean_name].double() - pooled_mean) ** 2 * (size / total)
         merged[name] = torch.where(spread == 0, tensor, (tensor.double() + spread).to(tensor.dtype))
     return merged

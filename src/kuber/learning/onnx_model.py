@@ -1,7 +1,7 @@
-"""Networks as ONNX graphs, which run without their code: our own written as one, and those of others run as one.
+"""ONNX graphs, which run without the model's code: a graph as an nn.Module, and the export of one.
 
-A graph of others runs in a process of its own, on one thread, under limits of memory and time, and may not read or
-write a file: see `kuber.learning.onnx_worker`.
+A graph runs in a process of its own, on one thread, with limits on memory and time, and cannot write files: see
+`kuber.learning.onnx_worker`.
 """
 
 import io
@@ -23,29 +23,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, first_line
 
-OPSET = 17  # of the graphs we write: known to onnxruntime since 1.12
-MOST_SAMPLES = 1024  # sent at once
-_ANSWER = 1 << 16  # bytes of an answer in words, at most
+OPSET = 17  # of exported graphs: supported by onnxruntime since 1.12
+MAX_BATCH = 1024  # samples in one request to the process
+_MAX_MESSAGE = 1 << 16  # bytes of a JSON line or an error message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphLimits:
-    """What one graph may take."""
+    """Limits on one ONNX graph: its size, memory and time."""
 
     bytes: int = 512 << 20  # of the file
-    memory_bytes: int = 2 << 30  # beside what the process needs before it loads the graph
+    memory_bytes: int = 2 << 30  # in addition to what the process needs before it loads the graph
     load_seconds: float = 60.0  # to start the process and load the graph
     seconds: float = 30.0  # for one batch
 
 
 class OnnxModel(nn.Module):
-    """An ONNX graph as a network: takes a batch, gives its logits, shape (batch, classes), on the batch's device.
+    """An ONNX graph as a network that returns logits, shape (batch, classes), without gradient.
 
-    Its process runs from here until this object goes. No gradient flows through it. Raises CorruptKnowledgeError
-    when the graph is unsound, IncompatibleKnowledgeError when it does not fit the samples, exceeds the limits, or
-    onnxruntime is not installed.
+    Its process ends with `close`, or when this object is collected. Raises CorruptKnowledgeError when the graph is
+    invalid, IncompatibleKnowledgeError when it does not fit the samples, exceeds the limits, or onnxruntime is
+    missing.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class OnnxModel(nn.Module):
         super().__init__()
         check_installed()
         if len(graph) > limits.bytes:
-            raise IncompatibleKnowledgeError(f"The ONNX graph has {len(graph)} bytes, over {limits.bytes}.")
+            raise IncompatibleKnowledgeError(
+                f"The ONNX graph has {len(graph)} bytes, more than the limit of {limits.bytes}."
+            )
         self.graph = graph
         self._shape = tuple(input_shape)
         self._classes = classes
@@ -67,60 +69,63 @@ class OnnxModel(nn.Module):
         self._lock = Lock()
         self._process = _start()
         self._finalizer = weakref.finalize(self, _end, self._process)
-        told = {
+        header = {
             "size": len(graph),
             "memory_bytes": limits.memory_bytes,
             "input_shape": self._shape,
             "classes": classes,
         }
         deadline = time.monotonic() + limits.load_seconds
-        self._send(json.dumps(told).encode() + b"\n" + graph)
-        answer = self._line(deadline)
-        if "error" in answer:
+        self._send(json.dumps(header).encode() + b"\n" + graph)
+        reply = self._read_line(deadline)
+        if "error" in reply:
             self.close()
-            raise CorruptKnowledgeError(f"The ONNX graph is refused: {answer['error']}.")
-        self._dtype = np.dtype(answer["dtype"])
+            raise CorruptKnowledgeError(f"The ONNX graph is refused: {reply['error']}.")
+        self._dtype = np.dtype(reply["dtype"])
+
+    def extra_repr(self) -> str:
+        return f"input_shape={self._shape}, classes={self._classes}, {len(self.graph):,} bytes"
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits of a batch of samples."""
+        """Return the logits of a batch of samples, shape (batch, classes), on its device."""
         if tuple(x.shape[1:]) != self._shape:
             raise IncompatibleKnowledgeError(
                 f"The ONNX graph takes samples of shape {self._shape}, not {tuple(x.shape[1:])}."
             )
         batch = np.ascontiguousarray(x.detach().cpu().numpy().astype(self._dtype, copy=False))
         with self._lock:
-            said = [self._ask(batch[start : start + MOST_SAMPLES]) for start in range(0, len(batch), MOST_SAMPLES)]
-        return torch.from_numpy(np.concatenate(said)).to(x.device)
+            logits = [self._run(batch[start : start + MAX_BATCH]) for start in range(0, len(batch), MAX_BATCH)]
+        return torch.from_numpy(np.concatenate(logits)).to(x.device)
 
     def close(self) -> None:
         """End the process."""
         self._finalizer()
 
-    def _ask(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _run(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         deadline = time.monotonic() + self._limits.seconds
         self._send(len(batch).to_bytes(8, "little") + batch.tobytes())
-        fault = int.from_bytes(self._receive(8, deadline), "little")
-        if fault:
-            words = self._receive(min(fault, _ANSWER), deadline).decode(errors="replace")
-            raise CorruptKnowledgeError(f"The ONNX graph is refused: {words}.")
+        error_bytes = int.from_bytes(self._receive(8, deadline), "little")
+        if error_bytes:
+            reason = self._receive(min(error_bytes, _MAX_MESSAGE), deadline).decode(errors="replace")
+            raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
         data = self._receive(len(batch) * self._classes * 4, deadline)
         return np.frombuffer(data, "<f4").reshape(len(batch), self._classes).copy()
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        left = memoryview(data)
+        rest = memoryview(data)
         try:
-            while left:
-                left = left[self._process.stdin.write(left) :]
+            while rest:
+                rest = rest[self._process.stdin.write(rest) :]
         except (BrokenPipeError, ValueError):
             self._fail()
 
-    def _line(self, deadline: float) -> dict[str, str]:
+    def _read_line(self, deadline: float) -> dict[str, str]:
         data = bytearray()
-        while not data.endswith(b"\n") and len(data) < _ANSWER:
+        while not data.endswith(b"\n") and len(data) < _MAX_MESSAGE:
             data += self._receive(1, deadline)
-        answer: dict[str, str] = json.loads(data)
-        return answer
+        reply: dict[str, str] = json.loads(data)
+        return reply
 
     def _receive(self, count: int, deadline: float) -> bytearray:
         assert self._process.stdout is not None
@@ -129,7 +134,7 @@ class OnnxModel(nn.Module):
             ready, _, _ = select.select([source], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 self.close()
-                raise IncompatibleKnowledgeError("The ONNX graph took longer than it may; do not use it.")
+                raise IncompatibleKnowledgeError("The ONNX graph exceeded its time limit; do not use it.")
             piece = os.read(source, count - len(data))
             if not piece:
                 self._fail()
@@ -139,15 +144,15 @@ class OnnxModel(nn.Module):
     def _fail(self) -> None:
         self.close()
         raise IncompatibleKnowledgeError(
-            f"The process of the ONNX graph ended; it may need more than {self._limits.memory_bytes} bytes."
+            f"The process of the ONNX graph exited; it may need over {self._limits.memory_bytes} bytes of memory."
         )
 
 
 def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> bytes:
-    """The network in evaluation mode as a single ONNX graph of standard operators, for batches of any size.
+    """Return the network in evaluation mode as one ONNX graph of standard operators, for batches of any size.
 
-    Samples have shape `input_shape` and `dtype`. Raises IncompatibleKnowledgeError when it cannot be written so, or
-    answers otherwise than the network.
+    Samples have shape `input_shape` and `dtype`. Raises IncompatibleKnowledgeError when the network cannot be
+    exported.
     """
     check_installed()
     if isinstance(network, OnnxModel):
@@ -158,52 +163,53 @@ def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dty
     try:
         probe = torch.zeros(2, *input_shape, dtype=dtype, device=first.device)
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # it tells of what it leaves out; what matters is checked below
+            warnings.simplefilter("ignore")  # about what it leaves out; publishers run `check_equivalent`
             torch.onnx.export(
                 network,
                 (probe,),
                 file,  # type: ignore[arg-type]
-                # The newer exporter writes the same graph; measured 5.2 against 0.1 s for resnet20.
+                # The newer exporter writes the same graph in 5.2 s instead of 0.1 s (resnet20).
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["x"],
                 output_names=["logits"],
                 dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
             )
-    except Exception as error:  # noqa: BLE001 - the exporter raises whatever a stranger's forward raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise IncompatibleKnowledgeError(f"The model cannot be written as an ONNX graph: {reason}.") from None
+    except Exception as error:  # noqa: BLE001 - a foreign forward may raise anything
+        raise IncompatibleKnowledgeError(
+            f"The model cannot be exported as an ONNX graph: {first_line(error)}."
+        ) from None
     finally:
         network.train(training)
     return file.getvalue()
 
 
-def check_faithful(network: nn.Module, graph: bytes, x: Tensor, *, classes: int) -> None:
-    """IncompatibleKnowledgeError unless the graph answers a batch as the network does."""
+def check_equivalent(network: nn.Module, graph: bytes, x: Tensor, *, classes: int) -> None:
+    """Raise IncompatibleKnowledgeError unless the graph and the network return the same logits for the batch `x`."""
     training = network.training
     network.eval()
-    portable = OnnxModel(graph, input_shape=tuple(x.shape[1:]), classes=classes)
+    exported = OnnxModel(graph, input_shape=tuple(x.shape[1:]), classes=classes)
     try:
         with torch.no_grad():
-            ours, its = network(x).float(), portable(x)
+            expected, actual = network(x).float(), exported(x)
     finally:
-        portable.close()
+        exported.close()
         network.train(training)
-    if not torch.allclose(ours, its, rtol=1e-2, atol=1e-2):
+    if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
         raise IncompatibleKnowledgeError(
-            "The model answers otherwise as an ONNX graph, as where its Python code depends on the samples; publish "
-            "without one."
+            "The ONNX graph and the model return different logits, as when Python code branches on the samples; "
+            "publish without a graph."
         )
 
 
 def check_installed() -> None:
-    """IncompatibleKnowledgeError when what runs graphs is not installed."""
+    """Raise IncompatibleKnowledgeError when onnx or onnxruntime is not installed."""
     if find_spec("onnxruntime") is None or find_spec("onnx") is None:
         raise IncompatibleKnowledgeError("ONNX graphs need onnx and onnxruntime: pip install 'kuber[onnx]'.")
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    # Nothing of our environment but where Python finds its packages.
+    # The process gets nothing of our environment but the paths where Python finds its packages.
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.defpath}
     return subprocess.Popen(
         [sys.executable, "-m", "kuber.learning.onnx_worker"],

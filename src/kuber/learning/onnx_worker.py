@@ -1,8 +1,7 @@
-"""The process that runs one ONNX graph of a stranger, under limits: `python -m kuber.learning.onnx_worker`.
+"""Process that runs one untrusted ONNX graph under limits: `python -m kuber.learning.onnx_worker`.
 
-It reads a line of JSON and the graph, answers with a line of JSON, and then answers each batch of samples with its
-logits. Nothing here loads torch, and nothing that is sent either way is unpickled. The other side is
-`kuber.learning.onnx_model`.
+It reads a line of JSON and the graph, replies with a line of JSON, and then replies to each batch of samples with its
+logits. It does not load torch, and neither side unpickles anything. The other side is `kuber.learning.onnx_model`.
 """
 
 import json
@@ -18,57 +17,59 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 
 from kuber.domain.onnx_header import STANDARD_DOMAINS
+from kuber.errors import first_line
 from kuber.learning.sandbox import confine
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-MOST_NODES = 100_000
-SMALLEST = 1e-6  # a probability below it is taken as it
+MAX_NODES = 100_000
+MIN_PROBABILITY = 1e-6  # smaller probabilities are raised to it before the logarithm
 DTYPES = {onnx.TensorProto.FLOAT: "<f4", onnx.TensorProto.DOUBLE: "<f8", onnx.TensorProto.INT64: "<i8"}
 
 
 class Refused(Exception):
-    """The graph is not one that we run; the message says why."""
+    """The graph is not allowed or fails; the message is the reason."""
 
 
 def main() -> None:
     inlet, outlet = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    told = json.loads(inlet.readline())
-    data = inlet.read(told["size"])
-    confine(memory_bytes=told["memory_bytes"])
-    shape, classes = tuple(told["input_shape"]), told["classes"]
+    os.dup2(2, 1)  # so that nothing a library prints is read as a reply
+    header = json.loads(inlet.readline())
+    data = inlet.read(header["size"])
+    confine(memory_bytes=header["memory_bytes"])
+    out_of_memory = f"it needs more than {header['memory_bytes']} bytes of memory"
+    shape, classes = tuple(header["input_shape"]), header["classes"]
     try:
         network = Network(data, shape, classes)
         for samples in (2, 3):
             network.run(np.zeros((samples, *shape), network.dtype))
     except Refused as refused:
-        _say(outlet, {"error": str(refused)})
+        _send_line(outlet, {"error": str(refused)})
         return
     except MemoryError:
-        _say(outlet, {"error": f"it needs more than {told['memory_bytes']} bytes"})
+        _send_line(outlet, {"error": out_of_memory})
         return
-    _say(outlet, {"dtype": network.dtype})
+    _send_line(outlet, {"dtype": network.dtype})
     width = prod(shape) * np.dtype(network.dtype).itemsize
     while count := int.from_bytes(inlet.read(8), "little"):
         batch = np.frombuffer(inlet.read(count * width), network.dtype).reshape(count, *shape)
         try:
-            answer, fault = network.run(batch).astype("<f4").tobytes(), b""
+            logits, error = network.run(batch).astype("<f4").tobytes(), b""
         except Refused as refused:
-            answer, fault = b"", str(refused).encode()
+            logits, error = b"", str(refused).encode()
         except MemoryError:
-            answer, fault = b"", f"it needs more than {told['memory_bytes']} bytes".encode()
-        outlet.write(len(fault).to_bytes(8, "little") + fault + answer)
+            logits, error = b"", out_of_memory.encode()
+        outlet.write(len(error).to_bytes(8, "little") + error + logits)
         outlet.flush()
 
 
 class Network:
-    """A checked graph, ready to run. Raises Refused when it is none that we run."""
+    """A checked graph, ready to run. Raises Refused when it is not allowed, malformed or does not fit."""
 
     def __init__(self, data: bytes, shape: tuple[int, ...], classes: int) -> None:
         try:
             model = onnx.ModelProto.FromString(data)
         except DecodeError:
-            raise Refused("it is no ONNX file") from None
+            raise Refused("it is not an ONNX file") from None
         check(model)
         self._input, self.dtype = _input(model.graph, shape)
         self._output, self._probabilities = _output(model.graph)
@@ -78,31 +79,31 @@ class Network:
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - as above
-            raise Refused(f"it cannot be loaded: {_first_line(error)}") from None
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own
+            raise Refused(f"it cannot be loaded: {first_line(error)}") from None
 
     def run(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The logits of a batch, shape (batch, classes)."""
+        """Return the logits of a batch, shape (batch, classes)."""
         try:
-            (said,) = self._session.run([self._output], {self._input: batch})
-        except Exception as error:  # noqa: BLE001 - as above
-            raise Refused(f"it cannot be run: {_first_line(error)}") from None
-        wanted = len(batch), self._classes
-        if not isinstance(said, np.ndarray) or said.shape != wanted or said.dtype.kind != "f":
-            shape = getattr(said, "shape", None)
-            raise Refused(f"it answers {wanted[0]} samples with shape {shape}, not {wanted}")
-        return np.log(np.maximum(said, SMALLEST)) if self._probabilities else said
+            (output,) = self._session.run([self._output], {self._input: batch})
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own
+            raise Refused(f"it cannot be run: {first_line(error)}") from None
+        expected = len(batch), self._classes
+        if not isinstance(output, np.ndarray) or output.shape != expected or output.dtype.kind != "f":
+            shape = getattr(output, "shape", None)
+            raise Refused(f"for {expected[0]} samples it returns shape {shape}, not {expected}")
+        return np.log(np.maximum(output, MIN_PROBABILITY)) if self._probabilities else output
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Refused unless the graph is whole in this file, of standard operators, and without control flow."""
+    """Raise Refused unless the graph is whole in this file, has standard operators only, and no control flow."""
     domains = {opset.domain for opset in model.opset_import}
     if foreign := sorted(domains - STANDARD_DOMAINS):
         raise Refused(f"it uses operators of {foreign[0][:100]!r}, which are not standard")
     if model.functions or model.training_info:
         raise Refused("it holds functions or training steps, not one plain graph")
-    if len(model.graph.node) > MOST_NODES:
-        raise Refused(f"it has over {MOST_NODES} nodes")
+    if len(model.graph.node) > MAX_NODES:
+        raise Refused(f"it has more than {MAX_NODES} nodes")
     for node in model.graph.node:
         if node.domain not in STANDARD_DOMAINS:
             raise Refused(f"it uses operators of {node.domain[:100]!r}, which are not standard")
@@ -112,7 +113,7 @@ def check(model: onnx.ModelProto) -> None:
             raise Refused(f"it hides a graph in a node ({node.op_type[:100]})")
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise Refused("a part of it lies in another file")
+            raise Refused("a part of it is in another file")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -127,9 +128,9 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> tuple[str, str]:
-    """Name and numpy dtype of the one input."""
+    """Return name and numpy dtype of the one input."""
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in constants]
+    inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
         raise Refused(f"it has {len(inputs)} inputs, not one")
     kind = inputs[0].type.tensor_type
@@ -138,17 +139,17 @@ def _input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> tuple[str, str]:
     lengths = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
     if kind.HasField("shape") and (
         len(lengths) != 1 + len(shape)
-        or any(told not in (None, own) for told, own in zip(lengths[1:], shape, strict=True))
+        or any(length not in (None, expected) for length, expected in zip(lengths[1:], shape, strict=True))
     ):
-        raise Refused(f"its input has shape {lengths}, and samples of the task have {list(shape)}")
+        raise Refused(f"its input has shape {lengths}, but samples of the task have {list(shape)}")
     if kind.HasField("shape") and lengths[0] is not None:
-        raise Refused(f"it takes batches of {lengths[0]} samples only")
+        raise Refused(f"it takes only batches of {lengths[0]} samples")
     return inputs[0].name, DTYPES[kind.elem_type]
 
 
 def _output(graph: onnx.GraphProto) -> tuple[str, bool]:
-    """Name of the output to read, and whether it is probabilities instead of logits."""
-    names = [one.name for one in graph.output]
+    """Return the name of the output to read, and whether it holds probabilities instead of logits."""
+    names = [value.name for value in graph.output]
     for name in ("logits", "probabilities"):
         if name in names:
             return name, name == "probabilities"
@@ -157,12 +158,8 @@ def _output(graph: onnx.GraphProto) -> tuple[str, bool]:
     return names[0], False
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def _say(outlet: BinaryIO, answer: dict[str, str]) -> None:
-    outlet.write(json.dumps(answer).encode() + b"\n")
+def _send_line(outlet: BinaryIO, reply: dict[str, str]) -> None:
+    outlet.write(json.dumps(reply).encode() + b"\n")
     outlet.flush()
 
 

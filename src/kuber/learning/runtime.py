@@ -1,4 +1,4 @@
-"""Where and how to compute: device, precision, threads and memory layout."""
+"""Runtime of a run: device, precision, threads and memory layout."""
 
 import ctypes
 import math
@@ -18,43 +18,43 @@ from torch.overrides import TorchFunctionMode
 
 from kuber.domain.knowledge import Architecture
 from kuber.errors import SettingsError
-from kuber.learning.architectures import initial_weights, make
+from kuber.learning.architectures import initial_weights, make_network
 from kuber.learning.weights import Weights
 
 PROBE_SECONDS = 0.5  # for each precision
-PROBE_GAIN = 1.1  # how much quicker bfloat16 has to be
+PROBE_GAIN = 1.1  # speed of bfloat16 over float32 from which it is chosen
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse the large blocks it frees, instead of giving them back to the system at every step.
+    """Make this process reuse the large blocks it frees, instead of returning them to the system at every step.
 
-    glibc returns blocks above a threshold at once, and each step then faults its activations in anew: measured 7 to
-    21 % of a training step. Does nothing where the C library is another one.
+    glibc returns blocks above a threshold at once, so each step page-faults its activations in anew: measured 7 to 21
+    % of a training step. Does nothing with another C library.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # bytes, the largest that is allowed
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # bytes, the maximum
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
-def give_back_freed_memory() -> None:
-    """Return what this process has freed to the system; where the C library is not glibc, nothing is done."""
+def release_freed_memory() -> None:
+    """Return freed memory to the system. Does nothing with another C library than glibc."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """How every work step of a run computes. Weights are float32 whatever the precision of the forward pass."""
+    """Device, precision, threads and layout of all work steps of a run. Weights are float32 in either precision."""
 
     device: str  # "cpu", "cuda", "mps"
     precision: str  # "float32" or "bfloat16"
     threads: int
-    channels_last: bool  # memory layout of images: measured 1.4 times quicker for the cnn on a CPU
+    channels_last: bool  # memory layout of images: measured 1.4 times faster for the cnn on a CPU
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The forward pass runs in this context."""
+        """Return the context manager for forward passes."""
         kind = self.device.partition(":")[0]
         context: AbstractContextManager[None] = torch.autocast(
             kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
@@ -62,16 +62,16 @@ class Runtime:
         return context
 
     def place(self, batch: Tensor) -> Tensor:
-        """A batch of samples on our device, in our layout."""
+        """Return a batch of samples on the device, in the memory layout."""
         if self.channels_last and batch.dim() == 4:
             return batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return batch.to(self.device, non_blocking=True)
 
 
 def build(architecture: Architecture, weights: Weights, runtime: Runtime) -> nn.Module:
-    """A network with these weights, ready to compute on the runtime's device."""
-    with torch.device("meta"), _Uninitialised():
-        network = make(architecture.name, architecture.arguments)
+    """Return a network with these weights on the runtime's device."""
+    with torch.device("meta"), _SkipInitialisation():
+        network = make_network(architecture.name, architecture.arguments)
     network.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
@@ -80,10 +80,10 @@ def build(architecture: Architecture, weights: Weights, runtime: Runtime) -> nn.
     return network.to(runtime.device)
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves tensors as they are made: to initialise what holds nothing takes half of the time to make an `mlp`."""
+class _SkipInitialisation(TorchFunctionMode):
+    """Skip torch.nn.init: on the meta device it initialises nothing, in half of the time to make an `mlp`."""
 
-    _LEFT_OUT = frozenset(
+    _SKIPPED = frozenset(
         function for name, function in vars(nn.init).items() if name.endswith("_") and name[0] != "_"
     )
 
@@ -94,13 +94,13 @@ class _Uninitialised(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if function in self._LEFT_OUT:
+        if function in self._SKIPPED:
             return args[0] if args else (kwargs or {})["tensor"]
         return function(*args, **(kwargs or {}))
 
 
 def available_cores() -> int:
-    """The cores this process may use: its affinity, and the quota of its control group."""
+    """Return the cores this process may use, by its affinity and the quota of its control group."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
@@ -109,7 +109,7 @@ def available_cores() -> int:
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """How many cores the control groups mounted at `root` (version 2 or 1) grant; infinite without a limit."""
+    """Return the cores that the control groups (version 2 or 1) mounted at `root` grant; infinity without a limit."""
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((root / name).read_text(encoding="ascii") for name in files).split()
@@ -120,7 +120,7 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
     return math.inf
 
 
-def choose(
+def choose_runtime(
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -129,12 +129,12 @@ def choose(
     batch_size: int,
     entities: int = 1,
 ) -> Runtime:
-    """The runtime asked for, with what was left to `auto` chosen by capability and a short probe.
+    """Return the runtime for these settings; `auto` is resolved by capability and a short probe.
 
-    `threads` 0 shares the cores among the entities, at least one each. A precision asked for is taken even where it
-    is slow. Raises SettingsError when a device was asked for that this machine does not have.
+    With `threads` 0 the cores are divided among the entities, at least one each. A precision other than `auto` is
+    used even if it is slow. Raises SettingsError when the device is missing on this machine.
     """
-    device = _device(device)
+    device = _resolve_device(device)
     cores = available_cores()
     runtime = Runtime(
         device=device,
@@ -159,17 +159,17 @@ def _shape(architecture: Architecture) -> tuple[int, ...]:
     return shape
 
 
-def _device(asked: str) -> str:
+def _resolve_device(device: str) -> str:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return next(name for name, here in present.items() if here)
-    if not present.get(asked):
-        raise SettingsError(f"There is no {asked} device that torch can use here; choose --device cpu or auto.")
-    return asked
+    if device == "auto":
+        return next(name for name, available in present.items() if available)
+    if not present.get(device):
+        raise SettingsError(f"torch finds no {device} device on this machine; choose --device cpu or auto.")
+    return device
 
 
 def _has_bfloat16(device: str) -> bool:
-    """Whether the device computes in bfloat16 itself; where it only emulates it, a step can take ten times longer."""
+    """Return whether the device computes in bfloat16 natively; emulated, a step can take ten times longer."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -186,7 +186,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _samples_per_second(runtime: Runtime, architecture: Architecture, batch_size: int) -> float:
-    """The speed of a training step, after two steps of warm-up."""
+    """Return the training speed in samples per second, after two steps of warm-up."""
     network = build(architecture, initial_weights(architecture, 0), runtime)
     x = runtime.place(torch.zeros(batch_size, *_shape(architecture)))
     y = torch.zeros(batch_size, dtype=torch.int64, device=runtime.device)

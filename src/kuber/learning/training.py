@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from kuber.errors import DivergedError
 from kuber.learning.runtime import Runtime
 
-Batch = tuple[Tensor, ...]  # samples, labels, and whatever else the loss speaks about, row by row
+Batch = tuple[Tensor, ...]  # samples, labels, and further arguments of the loss, row by row
 Loss = Callable[..., Tensor]  # (logits, *rest of the batch) -> scalar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """SGD with momentum at a constant rate."""
+    """Settings of a training: SGD with momentum at a constant learning rate."""
 
     epochs: int
     learning_rate: float
@@ -26,9 +26,9 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingStats:
-    """What a training cost and where it ended."""
+    """Samples processed by a training, and its last loss."""
 
-    samples: int  # a gradient step was taken on, counted once an epoch
+    samples: int  # samples trained on, times epochs
     loss: float  # mean over the samples of the last epoch
 
 
@@ -42,11 +42,10 @@ def train(
     penalty: Callable[[], Tensor] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TrainingStats:
-    """Train a network in place with a new optimizer; `epoch` makes the batches of one epoch.
+    """Train a network in place with a new optimizer; `epoch` returns the batches of one epoch.
 
-    `penalty`, a scalar of the network as it is, is added to the loss of each batch.
-    `progress` is told after each step how many samples are done. Raises DivergedError when the loss, or in the end
-    a weight, is no longer finite.
+    `penalty` returns a scalar that is added to the loss of each batch. `progress` is called after each step with the
+    number of samples done. Raises DivergedError when the loss of an epoch or, at the end, a weight is not finite.
     """
     network.train()
     optimizer = torch.optim.SGD(
@@ -73,19 +72,21 @@ def train(
             seen += len(x)
             progress(done + seen)
         done += seen
-        # Looked at once an epoch: every look would make a GPU wait.
+        # Read once an epoch, because each read makes a GPU wait.
         mean = total.item() / seen
         if not torch.isfinite(total):
             raise DivergedError(
                 f"Training diverged in epoch {number}: the loss is {mean}; try a smaller learning_rate."
             )
-    # The last step of all has no loss after it that would tell.
+    # No loss is computed after the last step, so look at the weights.
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
-        raise DivergedError("Training diverged in the end: a weight is not finite; try a smaller learning_rate.")
+        raise DivergedError(
+            "Training diverged in the last epoch: a weight is not finite; try a smaller learning_rate."
+        )
     return TrainingStats(samples=done, loss=mean)
 
 
 def proximal(network: nn.Module, mu: float) -> Callable[[], Tensor]:
-    """FedProx's penalty, mu/2 times the squared distance to the weights the network has now (arXiv 1812.06127)."""
+    """Return FedProx's penalty: mu/2 times the squared distance to the present weights (arXiv 1812.06127)."""
     pairs = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
-    return lambda: mu / 2 * torch.stack([((now - then) ** 2).sum() for now, then in pairs]).sum()
+    return lambda: mu / 2 * torch.stack([((now - before) ** 2).sum() for now, before in pairs]).sum()

@@ -1,4 +1,4 @@
-"""Weights as bytes: safetensors in, safetensors out, nothing unpickled."""
+"""Weights as safetensors bytes and back; nothing is unpickled."""
 
 from collections.abc import Mapping
 
@@ -29,58 +29,55 @@ _DTYPES = {
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """A copy of the network's state on the CPU, in the plain memory format."""
+    """Return a copy of the network's state dict on the CPU, contiguous in memory."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in network.state_dict().items()}
 
 
 def manifest_of(weights: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    """Dtype and shape of every tensor, by name."""
+    """Return the dtype and shape of every tensor, by name."""
     return {
         name: TensorSpec(dtype=_DTYPES[tensor.dtype], shape=tuple(tensor.shape)) for name, tensor in weights.items()
     }
 
 
 def dump(weights: Weights) -> bytes:
-    """A safetensors file; the same weights give the same bytes."""
+    """Return the weights as a safetensors file; equal weights give equal bytes."""
     return bytes(safetensors.save({name: weights[name].contiguous() for name in sorted(weights)}))
 
 
 def load(data: bytes, architecture: Architecture) -> Weights:
-    """The weights in a safetensors file, once they are known to be of this architecture.
+    """Return the weights in a safetensors file, checked to be those of this architecture; bfloat16 becomes float32.
 
-    The header is checked before a tensor is allocated; narrowed weights come out widened. Raises
-    CorruptKnowledgeError when the file is malformed or holds a value that is not finite, IncompatibleKnowledgeError
-    when it holds other tensors than the architecture.
+    The header is checked before a tensor is allocated. Raises CorruptKnowledgeError when the file is malformed or
+    holds a value that is not finite, IncompatibleKnowledgeError when its tensors are not those of the architecture.
     """
     try:
         header = data[PREFIX_LENGTH : PREFIX_LENGTH + header_length(data)]
         manifest = read_manifest(header, size=len(data))
     except ValueError as error:
-        raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
-    told = dict(architecture.manifest)
-    if manifest not in (told, safetensors_header.narrowed(told)):
-        raise IncompatibleKnowledgeError(
-            f"The weights are not those of {architecture.name}: other tensors are in it."
-        )
+        raise CorruptKnowledgeError(f"The weights are not a valid safetensors file: {error}.") from None
+    expected = dict(architecture.manifest)
+    if manifest not in (expected, safetensors_header.narrowed(expected)):
+        raise IncompatibleKnowledgeError(f"The weights are not those of {architecture.name}: their tensors differ.")
     try:
         weights: Weights = safetensors.load(data)
     except SafetensorError as error:
-        raise CorruptKnowledgeError(f"The weights are no safetensors file: {error}.") from None
-    if manifest_of(weights) != manifest:  # two parsers read the header: they have to agree on what it says
-        raise CorruptKnowledgeError("The weights have a header that can be read in two ways; do not use them.")
+        raise CorruptKnowledgeError(f"The weights are not a valid safetensors file: {error}.") from None
+    if manifest_of(weights) != manifest:  # two parsers read the header and have to agree
+        raise CorruptKnowledgeError("The header of the weights is ambiguous; do not use them.")
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise CorruptKnowledgeError(f"The weights hold a value that is not finite, in {name}.")
-    return weights if manifest == told else to_float32(weights)
+            raise CorruptKnowledgeError(f"The weights have a value that is not finite, in {name}; do not use them.")
+    return weights if manifest == expected else to_float32(weights)
 
 
 def to_bfloat16(weights: Weights) -> Weights:
-    """The weights as they may travel: bfloat16 for float32, half the bytes and 8 bits of mantissa."""
+    """Return the weights with bfloat16 in place of float32: half the bytes, and 8 bits of mantissa."""
     return _cast(weights, torch.float32, torch.bfloat16)
 
 
 def to_float32(weights: Weights) -> Weights:
-    """Narrowed weights, as they are used."""
+    """Return the weights with float32 in place of bfloat16."""
     return _cast(weights, torch.bfloat16, torch.float32)
 
 

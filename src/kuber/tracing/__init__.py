@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where its standard variables ask for them; without them, nothing is loaded.
+"""OpenTelemetry traces, if its standard environment variables ask for them; otherwise nothing is loaded.
 
 Specification: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -11,64 +11,64 @@ from typing import Any
 
 from kuber.errors import SettingsError
 
-STOP_SECONDS = 3.0  # that a collector gets for the last spans
+STOP_SECONDS = 3.0  # for a collector to take the last spans
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-UNTRACED_URLS = "/healthz$,/metrics$"  # asked every few seconds, by machines
+UNTRACED_URLS = "/healthz$,/metrics$"  # polled by machines every few seconds
 
 _provider: Any = None  # of this process, while it is traced
 
 
-def wanted(environ: Mapping[str, str]) -> bool:
-    """Whether the variables ask for traces. SettingsError when they ask for what is not made here."""
+def is_enabled(environ: Mapping[str, str]) -> bool:
+    """Return whether the variables ask for traces. Raises SettingsError for an exporter or protocol KUber lacks."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environ.get("OTEL_TRACES_EXPORTER", "")
-    asking = next((name for name in ("OTEL_TRACES_EXPORTER", *ENDPOINTS) if environ.get(name)), None)
-    if exporter == "none" or asking is None:
+    configured = any(environ.get(name) for name in ("OTEL_TRACES_EXPORTER", *ENDPOINTS))
+    if exporter == "none" or not configured:
         return False
     if exporter not in ("", "otlp"):
-        raise SettingsError(f"OTEL_TRACES_EXPORTER is {exporter!r}; KUber knows otlp and none.")
+        raise SettingsError(f"OTEL_TRACES_EXPORTER is {exporter!r}; KUber supports otlp and none.")
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
-        raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; KUber speaks http/protobuf only.")
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; KUber supports http/protobuf only.")
     return True
 
 
 @contextmanager
 def traced(service: str) -> Iterator[None]:
-    """Trace this process under the name `service` while this is open, if the variables ask for it.
+    """Trace this process under the name `service` inside the `with` block, if the variables ask for it.
 
-    Spans are sent by a thread of their own; those that a silent collector does not take in time are dropped. Raises
-    SettingsError when OpenTelemetry is asked for and not installed.
+    A background thread sends the spans; spans that the collector does not accept in time are dropped. Raises
+    SettingsError when traces are asked for and OpenTelemetry is not installed.
     """
     global _provider
-    if not wanted(os.environ):
+    if not is_enabled(os.environ):
         yield
         return
     try:
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
-        from kuber.tracing.redaction import provider_for
+        from kuber.tracing.redaction import make_provider
     except ImportError:
         raise SettingsError(
             "The OTEL_ variables ask for traces and OpenTelemetry is not installed: "
             "pip install 'kuber[tracing]', or set OTEL_SDK_DISABLED=true."
         ) from None
-    _provider = provider_for(service)
+    _provider = make_provider(service)
     HTTPXClientInstrumentor().instrument(tracer_provider=_provider)
     try:
         yield
     finally:
         HTTPXClientInstrumentor().uninstrument()
-        ending = threading.Thread(target=_provider.shutdown, name="last-spans", daemon=True)
+        shutdown = threading.Thread(target=_provider.shutdown, name="last-spans", daemon=True)
         _provider = None
-        ending.start()
-        ending.join(STOP_SECONDS)
+        shutdown.start()
+        shutdown.join(STOP_SECONDS)
 
 
-def follow_requests(app: Any) -> None:
-    """Make a span of each request that this FastAPI application answers."""
+def instrument_app(app: Any) -> None:
+    """Record a span for each request to this FastAPI application."""
     if _provider is not None:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -77,17 +77,17 @@ def follow_requests(app: Any) -> None:
         )
 
 
-def follow_statements(engine: Any) -> None:
-    """Make a span of each statement on this SQLAlchemy engine."""
+def instrument_engine(engine: Any) -> None:
+    """Record a span for each statement on this SQLAlchemy engine."""
     if _provider is not None:
         from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
         from opentelemetry.metrics import NoOpMeterProvider
 
-        # Not by its instrumentor: that one takes a single engine, traces the pool too, and refuses SQLAlchemy 2.1.
+        # SQLAlchemyInstrumentor takes a single engine, traces the pool too, and refuses SQLAlchemy 2.1.
         used = NoOpMeterProvider().get_meter("kuber").create_up_down_counter("connections")
         EngineTracer(_provider.get_tracer("kuber"), engine, used)  # type: ignore[no-untyped-call]
 
 
 def span(name: str) -> Any:
-    """A context manager: a span around what is done within, of which requests become part."""
+    """Return a context manager that records a span, the parent of the requests made within."""
     return nullcontext() if _provider is None else _provider.get_tracer("kuber").start_as_current_span(name)

@@ -1,4 +1,4 @@
-"""What leaves the process of a span: no address, token, name or text of an error. Loaded by `tracing` only."""
+"""An exporter that strips addresses, tokens, names and error texts from spans. Loaded by `kuber.tracing` only."""
 
 import os
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace.status import Status
 from opentelemetry.util.types import Attributes
 
-# Everything else may hold an id: the path, the question, the address of the caller. Statements name no value.
-SHOWN = frozenset(
+# All other attributes may hold an id: the path, the query, the address of the caller. Statements hold no values.
+ALLOWED = frozenset(
     {
         "http.method",
         "http.request.method",
@@ -29,8 +29,8 @@ SHOWN = frozenset(
 )
 
 
-def provider_for(service: str) -> TracerProvider:
-    """A provider whose spans go to the collector that the variables name."""
+def make_provider(service: str) -> TracerProvider:
+    """Return a provider that sends redacted spans to the collector named by the environment variables."""
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": service})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -39,15 +39,15 @@ def provider_for(service: str) -> TracerProvider:
 
 
 class RedactingExporter(SpanExporter):
-    """Hands spans on to another exporter with what is SHOWN, and without statements that no request asked for."""
+    """Pass spans to another exporter with the ALLOWED attributes only, without statements outside of a request."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Hand these on."""
-        told = [_redact(span) for span in spans if not _without_request(span)]
-        return self._exporter.export(told) if told else SpanExportResult.SUCCESS
+        """Redact and export these spans."""
+        redacted = [_redact(span) for span in spans if not _without_request(span)]
+        return self._exporter.export(redacted) if redacted else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -57,18 +57,18 @@ class RedactingExporter(SpanExporter):
 
 
 def _without_request(span: ReadableSpan) -> bool:
-    """A statement outside of a request, such as those of a collection."""
+    """Return whether this is a statement outside of a request, such as those of a garbage collection."""
     return span.parent is None and any(name.startswith("db.") for name in span.attributes or ())
 
 
 def _redact(span: ReadableSpan) -> ReadableSpan:
     return ReadableSpan(
-        name=span.name.partition(" ")[0] if span.kind is SpanKind.CLIENT else span.name,  # a verb, of HTTP or SQL
+        name=span.name.partition(" ")[0] if span.kind is SpanKind.CLIENT else span.name,  # the HTTP or SQL verb
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_shown(span),
-        events=[Event(event.name, _shown(event), event.timestamp) for event in span.events],
+        attributes=_allowed(span),
+        events=[Event(event.name, _allowed(event), event.timestamp) for event in span.events],
         kind=span.kind,
         status=Status(span.status.status_code),
         start_time=span.start_time,
@@ -77,5 +77,5 @@ def _redact(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _shown(of: ReadableSpan | Event) -> Attributes:
-    return {name: value for name, value in (of.attributes or {}).items() if name in SHOWN}
+def _allowed(recorded: ReadableSpan | Event) -> Attributes:
+    return {name: value for name, value in (recorded.attributes or {}).items() if name in ALLOWED}

@@ -17,7 +17,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, Knowledge
 from kuber.domain.ports import Vault
 from kuber.errors import DatasetError
-from kuber.learning.compatibility import runnable_form
+from kuber.learning.compatibility import runnable_kind
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime, build
@@ -36,7 +36,7 @@ def appraise(
     Raises DatasetError when the data do not fit the task, KnowledgeError when the model is unsound or cannot be run.
     """
     task = knowledge.task
-    form = runnable_form(knowledge, task)
+    form = runnable_kind(knowledge, task)
     samples, labels = _samples(data, task.input_shape, task.labels)
     normalise = normalisation or usual_normalisation(knowledge)
     if len(normalise.mean) not in (1, task.input_shape[0]):

@@ -13,7 +13,7 @@ from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.errors import ConflictError, CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
-from kuber.learning.compatibility import runnable_form
+from kuber.learning.compatibility import runnable_kind
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import GraphLimits, OnnxModel
 from kuber.learning.runtime import Runtime
@@ -76,7 +76,7 @@ class Verifier:
     def _form(self, knowledge: Knowledge) -> str:
         if knowledge.task != self._yardstick.task:
             raise IncompatibleKnowledgeError("The record is for another task of that name.")
-        return runnable_form(knowledge, self._yardstick.task)
+        return runnable_kind(knowledge, self._yardstick.task)
 
     def _as_weights(self, knowledge: Knowledge, data: bytes) -> Evaluation:
         yardstick = self._yardstick

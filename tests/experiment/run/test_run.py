@@ -130,7 +130,7 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     mean, std = scenario.dataset.mean[0], scenario.dataset.std[0]
     x = (torch.from_numpy(scenario.held_out.images()) / 255 - mean) / std
     for entity in result["entities"]:
-        network = make("mlp", scenario.architectures[0].arguments).eval()
+        network = make_network("mlp", scenario.architectures[0].arguments).eval()
         data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
         network.load_state_dict(load(data, scenario.architectures[0]))
         with torch.inference_mode(), runtime.autocast():  # bfloat16 where the run chose it: it rounds otherwise

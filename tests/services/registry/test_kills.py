@@ -64,7 +64,7 @@ class Writer:
         self.name = name
         self.safetensors = safetensors
         self.numbers = random.Random(name)
-        self.identity = Identity.new()
+        self.identity = Identity.generate()
         credentials = Credentials(self.identity)
         self.registry = HttpRegistry(sites.registry, credentials=credentials, patience=0)
         self.vault = HttpVault(sites.vault, credentials=credentials)

@@ -41,7 +41,7 @@ def test_what_another_process_finds_out_is_seen_by_the_next_request(stores, draf
 
 def test_a_key_that_another_process_changed_signs_the_next_record(stores, draft_of):
     one, other = stores
-    first, second = Identity.new(), Identity.new()
+    first, second = Identity.generate(), Identity.generate()
     entity = one.register("entity", public_key=first.public_key).id
     for number, store in enumerate(stores, start=1):  # both have seen the first key
         store.publish(signed_by(first, draft_of(entity, (3, 4), sequence=number)), key=f"k{number}")
@@ -57,7 +57,7 @@ def test_a_token_that_another_process_revoked_is_refused_by_the_next_request(sto
         RegistryAccess(store.database, clock=lambda: datetime.now(UTC), ids=sortable_id, open_enrolment=True)
         for store in stores
     )
-    identity = Identity.new()
+    identity = Identity.generate()
     wish = EnrolmentBody(name="entity", public_key=identity.public_key, at=datetime.now(UTC))
     wish = wish.model_copy(update={"signature": identity.sign(enrolment_bytes(wish))})
     member, token, _ = one.enrol(wish)

@@ -21,7 +21,7 @@ from kuber.domain.ranking import recall_rank
 from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
-from kuber.signing import check_record, check_sequence, check_succession
+from kuber.signing import check_new_key, check_record, check_sequence
 from kuber.wire import (
     ArchitectureBody,
     DeliveryBody,
@@ -98,7 +98,7 @@ class MemoryRegistry:
             member = self.member(id)
             if key in member.keys:
                 return member
-            check_succession(member, key, succession_bytes(id, key), self._sequences.get(id, 0))
+            check_new_key(member, key, succession_bytes(id, key), self._sequences.get(id, 0))
             self._members[member.name] = replace(member, keys=(*member.keys, key))
             return self._members[member.name]
 

@@ -21,7 +21,7 @@ from kuber.entity.work.learner import TeacherModel
 from kuber.entity.work.steps import EvaluationResult, Execute, Work
 from kuber.entity.work.weight_store import MemoryWeightStore, WeightStore
 from kuber.errors import KnowledgeError
-from kuber.learning.compatibility import Knows, known_by_name, runnable_form
+from kuber.learning.compatibility import CanLoad, can_load_by_name, runnable_kind
 from kuber.learning.weights import Weights
 
 REMEMBERED = 1000  # candidates whose first sight we remember
@@ -46,7 +46,7 @@ class Discovery:
         outbox: Outbox,
         cache: BlobCache | None = None,
         verified_only: bool = False,
-        knows: Knows = known_by_name,
+        knows: CanLoad = can_load_by_name,
         housing: WeightStore | None = None,
     ) -> None:
         """`evaluating` makes the work of evaluating our own model, or a teacher's."""
@@ -110,7 +110,7 @@ class Discovery:
         """The teacher behind a record, checked; None, logged and remembered, when it is unsound."""
         received = 0
         try:
-            form = runnable_form(knowledge, self._task, self._knows)
+            form = runnable_kind(knowledge, self._task, self._knows)
             self._trust.check(knowledge)
             artifact = knowledge.artifacts[form]
             data = None if self._cache is None else self._cache.get(artifact.digest)

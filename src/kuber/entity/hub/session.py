@@ -15,7 +15,7 @@ from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import Execute
 from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import ConflictError, ServiceUnavailableError
-from kuber.learning.compatibility import Knows, known_by_name
+from kuber.learning.compatibility import CanLoad, can_load_by_name
 from kuber.signing import Identity
 
 
@@ -106,7 +106,7 @@ def open_session(
     class_counts: tuple[int, ...] | None,
     waiting: PendingBlobs | None,
     cache: BlobCache | None,
-    knows: Knows = known_by_name,
+    knows: CanLoad = can_load_by_name,
     verified_only: bool = False,
     consents: Consents = lambda evaluation, round: True,
     narrow: bool = False,

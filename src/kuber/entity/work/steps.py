@@ -14,7 +14,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.entity.work.learner import Guide, Learner, TeacherModel
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
-from kuber.learning.evaluation import evaluate, logits
+from kuber.learning.evaluation import compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
@@ -142,7 +142,7 @@ def distil_locally(
     model = learner.model(weights)
     draws = _generator_in(generator)
     speaker = learner.speaker(teacher)
-    spoken = logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
+    spoken = compute_logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
     distilled = train(
         model,
         partial(learner.training_batches, draws, spoken, augment=False),
@@ -205,12 +205,14 @@ def _guided_epoch(
     recalls = [torch.tensor(guide.recalls) for guide in guides]
     told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
     if not guidance.augmented:
-        spoken = [logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models]
+        spoken = [
+            compute_logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models
+        ]
         return partial(learner.training_batches, draws, ensemble_log_probs(spoken, recalls, **told))
 
     def epoch() -> Iterator[tuple[Tensor, ...]]:
         for x, y in learner.training_batches(draws):
-            spoken = [logits(model, [(x,)], runtime=runtime) for model in models]
+            spoken = [compute_logits(model, [(x,)], runtime=runtime) for model in models]
             yield x, y, runtime.place(ensemble_log_probs(spoken, recalls, **told))
 
     return epoch

@@ -14,7 +14,7 @@ from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.metrics import Cost
-from kuber.learning.evaluation import logits
+from kuber.learning.evaluation import compute_logits
 from kuber.learning.training import train
 from kuber.learning.weights import Weights, weights_of
 
@@ -61,7 +61,7 @@ def approaching(learner: Learner, weights: Weights, generator: Tensor, public: S
 
 def speak(learner: Learner, weights: Weights, public: Samples, *, progress: Progress) -> Tensor:
     """Logits on the public set, shape (samples, classes)."""
-    return logits(learner.model(weights), learner.ordered_batches(public), runtime=learner.runtime)
+    return compute_logits(learner.model(weights), learner.ordered_batches(public), runtime=learner.runtime)
 
 
 def approach(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kuber.errors import TrainingError
-from kuber.learning.runtime import give_back_freed_memory
+from kuber.learning.runtime import release_freed_memory
 from kuber.learning.weights import Weights
 
 Bytes = NDArray[np.uint8]
@@ -83,7 +83,7 @@ class MappedMemory:
             for extent in self._extents.values():
                 extent.madvise(mmap.MADV_DONTNEED)
         # Copies of weights, too, leave holes between what stays: a thousand models' worth of them, if left alone.
-        give_back_freed_memory()
+        release_freed_memory()
 
 
 class MappedMemoryWriter(MappedMemory):

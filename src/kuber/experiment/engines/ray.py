@@ -31,7 +31,7 @@ from kuber import __version__
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.entity.work.steps import Work
-from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError
+from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError, first_line
 from kuber.experiment.engines.base import THREADS, ignore_progress
 from kuber.experiment.engines.mapped_memory import Bytes, MappedMemoryWriter
 from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
@@ -193,7 +193,7 @@ class RayEngine:
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
             self._disconnect()
             where = "cannot be started here" if address is None else f"at {address} cannot be joined from here"
-            raise ServiceUnavailableError(f"The Ray cluster {where}: {_first_sentence(error)}") from None
+            raise ServiceUnavailableError(f"The Ray cluster {where}: {first_line(error)}.") from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray puts its own there
@@ -311,7 +311,7 @@ def _digest(path: Path) -> Digest:
 def _lost(error: BaseException) -> TrainingError:
     """What is said when Ray itself gave up a step."""
     return TrainingError(
-        f"The Ray cluster did not do a work step ({type(error).__name__}: {_first_sentence(error)}) "
+        f"The Ray cluster did not do a work step ({type(error).__name__}: {first_line(error)}.) "
         "See that KUber is installed on each machine and that their memory suffices, and try again."
     )
 
@@ -320,11 +320,6 @@ def _short() -> str:
     """A temporary folder in which a socket finds room: its whole path can have 107 bytes."""
     folder = tempfile.gettempdir()
     return folder if len(folder) <= 20 else "/tmp"  # noqa: S108 - the folder in it has a name of its own
-
-
-def _first_sentence(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0].rstrip(".") if lines else type(error).__name__) + "."
 
 
 def _installed() -> Any:

@@ -70,7 +70,7 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
     torch.set_num_threads(job.runtime.threads)
     scenario = load_scenario(job.settings)
     log = EventLog(job.folder / FILE_NAME, clock=utc_now)
-    identity = Identity.kept(folder / KEY_FILE)
+    identity = Identity.load_or_create(folder / KEY_FILE)
     credentials = Credentials(identity, invitation=job.invitation, path=folder / TOKEN_FILE)
     with (
         HttpRegistry(job.registry, credentials=credentials) as registry,

@@ -22,7 +22,7 @@ from kuber.experiment.run_result import result_of, wall_seconds
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.world.config import check_real
 from kuber.files import write_atomically
-from kuber.learning.runtime import Runtime, available_cores, choose
+from kuber.learning.runtime import Runtime, available_cores, choose_runtime
 from kuber.settings import Settings
 from kuber.views import RESULT_FILE, RunResult, RunView
 
@@ -104,7 +104,7 @@ def runtime_for(folder: Path, scenario: Scenario) -> Runtime:
     if path.exists():
         return Runtime(**json.loads(path.read_text(encoding="utf-8")))
     settings = scenario.settings
-    runtime = choose(
+    runtime = choose_runtime(
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,

@@ -56,7 +56,7 @@ def run(
         )
     if (identity / NEXT_FILE).exists():
         change_key(identity, str(index), registry, patience=patience, ca=ca)  # goes on where it was interrupted
-    key = Identity.kept(identity / KEY_FILE)
+    key = Identity.load_or_create(identity / KEY_FILE)
     credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
     with (
         HttpRegistry(registry, credentials=credentials, patience=patience, ca=ca) as registry_port,

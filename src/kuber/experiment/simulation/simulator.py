@@ -28,7 +28,7 @@ from kuber.experiment.simulation.shared_weights import MappedBlobBytes, MappedWe
 from kuber.experiment.simulation.simulated_entity import SimulatedEntity
 from kuber.experiment.world.attacks import forms_of
 from kuber.learning.architectures import initial_weights
-from kuber.learning.runtime import Runtime, choose
+from kuber.learning.runtime import Runtime, choose_runtime
 from kuber.learning.weights import Weights
 from kuber.views import RunView
 from kuber.wire import encode_event
@@ -162,7 +162,7 @@ class Simulation:
 def simulated_runtime(scenario: Scenario) -> Runtime:
     """One thread, and a precision that is never probed: the result depends on nothing but the scenario."""
     settings = scenario.settings
-    return choose(
+    return choose_runtime(
         device=settings.device,
         precision="float32" if settings.precision == "auto" else settings.precision,
         threads=THREADS,

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from kuber.errors import KUberError, ServiceError, ServiceUnavailableError
+from kuber.errors import KUberError, ServiceError, ServiceUnavailableError, first_line
 from kuber.services.db.postgresql import PostgreSQL
 from kuber.services.db.sqlite import SQLite
 
@@ -266,5 +266,5 @@ def _migrate(backend: Backend, history: str) -> None:
     except CommandError:
         raise ServiceError(f"The database {backend.name} was made by a newer KUber; upgrade this one.") from None
     except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error.orig or error)
         raise ServiceError(f"The database {backend.name} cannot be opened: {reason}.") from None

@@ -21,6 +21,7 @@ from kuber.errors import (
     ServiceError,
     ServiceUnavailableError,
     SettingsError,
+    first_line,
 )
 from kuber.services.db.named_locks import NamedLocks
 
@@ -223,7 +224,7 @@ def _engine(url: URL, connections: int, asynchronous: bool = False, **options: A
         if _is_closed(connection):  # then so are all others from before the server's restart
             raise InvalidatePoolError
 
-    tracing.follow_statements(engine)
+    tracing.instrument_engine(engine)
     return engine
 
 
@@ -265,5 +266,4 @@ def _reason(error: Exception) -> str:
     """Return the first line of the message of the server or its driver."""
     if isinstance(error, TimeoutError):
         return "all connections to it are in use; try again"
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or ["no reason given"]
-    return lines[0].rstrip(".")
+    return first_line(getattr(error, "orig", None) or error)

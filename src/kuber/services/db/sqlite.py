@@ -117,5 +117,5 @@ def _engine(path: Path) -> Engine:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("kuber_begin", "BEGIN"))
 
-    tracing.follow_statements(engine)
+    tracing.instrument_engine(engine)
     return engine

@@ -94,7 +94,7 @@ def application(
         """Return the metrics of the service for Prometheus."""
         return metrics.exposition()
 
-    tracing.follow_requests(app)
+    tracing.instrument_app(app)
 
     return app
 

@@ -55,7 +55,7 @@ from kuber.services.registry.verifications import (
     read_attestations,
     release,
 )
-from kuber.signing import check_record, check_succession
+from kuber.signing import check_new_key, check_record
 from kuber.wire import DeliveryBody, DraftBody, body_bytes, canonical, succession_bytes
 
 REMEMBERED = 2000  # records that are not read again
@@ -167,7 +167,7 @@ class RegistryStore:
             member = read_member(connection, id)
             if key in member.keys:
                 return member
-            check_succession(member, key, succession_bytes(id, key), last_sequence(connection, id))
+            check_new_key(member, key, succession_bytes(id, key), last_sequence(connection, id))
             insert_key(connection, id, key, position=len(member.keys))
             note(connection, self._clock(), id, "change-key", id)
             return replace(member, keys=(*member.keys, key))

@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from kuber.errors import ServiceUnavailableError, SettingsError
+from kuber.errors import ServiceUnavailableError, SettingsError, first_line
 from kuber.services.vault.storage import CHUNK
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Bucket:
                 **told,
             )
         except (BaseError, ValueError) as error:
-            raise SettingsError(f"The bucket {self.url} cannot be used: {_first_line(error)}.") from None
+            raise SettingsError(f"The bucket {self.url} cannot be used: {first_line(error)}.") from None
 
     def _pieces(self, stream: Any) -> Iterator[bytes]:
         with self._answering():
@@ -176,7 +176,7 @@ class Bucket:
                 raise ServiceUnavailableError(self._sentence(str(error))) from None
             raise
         except BaseError as error:
-            log.warning("the bucket failed: %s", _first_line(error))
+            log.warning("the bucket failed: %s", first_line(error))
             raise ServiceUnavailableError(self._sentence(str(error))) from None
 
     def _sentence(self, error: str) -> str:
@@ -273,7 +273,3 @@ def _check_endpoint(url: str, name: str) -> None:
         sound = False
     if not sound or any(letter.isspace() for letter in url):
         raise SettingsError(f"{name} is {url!r}, which is no address; give one like http://127.0.0.1:9000.")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:500]
