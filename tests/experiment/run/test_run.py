@@ -117,7 +117,7 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
 
     from kuber.experiment.run_folder import open_run
     from kuber.experiment.scenario import load_scenario
-    from kuber.learning.architectures import make
+    from kuber.learning.architectures import make_network
     from kuber.learning.runtime import Runtime
     from kuber.learning.weights import load
 
