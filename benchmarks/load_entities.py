@@ -14,7 +14,8 @@ from hub_site import weights
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
-from kuber.domain.strategy import Search, Situation, Strategy
+from kuber.domain.query import Query
+from kuber.domain.strategy import Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.strategy_loader import strategy_named
 from kuber.signing import Identity
@@ -142,22 +143,23 @@ class Entity:
             architecture=self.architecture,
             origin=self.origin,
         )
-        sought = [one for one in (self.strategy.before(situation), self.strategy.after(situation)) if one]
+        requests = list(filter(None, (self.strategy.before(situation), self.strategy.after(situation))))
         self.asked += 1
-        return self._asks(sought[self.asked % len(sought)])
+        _, query = requests[self.asked % len(requests)]
+        return self._asks(query)
 
-    def _asks(self, search: Search) -> Call:
+    def _asks(self, query: Query) -> Call:
         wanted: list[tuple[str, Any]] = [
             ("task", self.task.name),
             ("test_set", self.task.test_set),
-            ("min_accuracy", search.min_accuracy),
+            ("min_accuracy", query.min_accuracy),
             ("exclude_entity", self.id),
             ("initial", "false"),
-            ("origin", search.origin),
-            ("latest", "true" if search.latest else None),
-            *(("classes", label) for label in search.classes),
-            ("order", search.order),
-            ("limit", search.limit),
+            ("origin", query.origin),
+            ("latest", "true" if query.latest else None),
+            *(("classes", label) for label in query.classes),
+            ("order", query.order),
+            ("limit", query.limit),
         ]
         params = tuple((name, str(value)) for name, value in wanted if value is not None)
         return Call("GET", f"{self.registry}/v1/knowledge", self.headers, None, params)

@@ -26,8 +26,9 @@ from idle_work import idle
 from tree_memory import TreeMemory, look
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
-from kuber.domain.strategy import Method, Search, Situation
+from kuber.domain.strategy import Method, Situation
 from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
 from kuber.experiment.baselines.synchronous import SynchronousEntities, conduct
 from kuber.experiment.comparison.methods import BASELINES
@@ -88,8 +89,8 @@ class Busy(Vanilla):
     def publishes(self, situation: Situation) -> bool:
         return True
 
-    def after(self, situation: Situation) -> Search | None:
-        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy if situation.own else None)
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
+        return Method.DISTIL, Query(min_accuracy=situation.own.accuracy if situation.own else None, limit=10)
 
 
 def made(asked: argparse.Namespace, cache: Path) -> Scenario:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuber import Knowledge
-from kuber.strategies import Choice, Exchange, Search, Situation, more_accurate
+from kuber.strategies import Choice, Exchange, Method, Situation, more_accurate
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Elitist(Exchange):
 
     name: str = "elitist"
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         return more_accurate(candidates, situation.own)[:2] if situation.own else []
 
     def explain(self, choice: Choice) -> str:
@@ -25,5 +25,5 @@ class Elitist(Exchange):
         return f"Chosen as the best of {len(choice.candidates)}, two at most; found {found}."
 
     def publishes(self, situation: Situation) -> bool:
-        own, shared = situation.own, situation.shared
-        return own is not None and (shared is None or own.accuracy > shared.accuracy)
+        own, published = situation.own, situation.published
+        return own is not None and (published is None or own.accuracy > published.accuracy)

@@ -22,9 +22,10 @@ NAMES = {
     },
     "kuber.strategies": {
         *("Local", "LocalBalanced", "Vanilla", "Exchange", "Merge", "Kuber"),
-        *("Strategy", "Situation", "Search", "Method", "LocalPhase", "Guidance", "Candidate", "Choice"),
+        *("Strategy", "Situation", "Method", "LocalPhase", "Guidance", "Candidate", "Choice"),
         *("PublishPolicy", "SelectionPolicy", "MergePolicy", "AcceptancePolicy"),
         *("has_improved", "more_accurate", "select_complementary", "most_recent", "weak_classes", "merge_shares"),
+        "query_for_teachers",
         *("is_no_worse", "is_mergeable", "reason_for", "Draft", "Artifact", "Architecture"),
     },
     "kuber.losses": {"distillation_loss", "guide_loss", "not_true_distillation", "balanced_softmax"},

@@ -12,12 +12,13 @@ from kuber.domain.policies import (
     is_no_worse,
     merge_shares,
     most_recent,
+    query_for_teachers,
     select_complementary,
     weak_classes,
 )
 from kuber.domain.ranking import more_accurate
 from kuber.domain.strategies import Exchange, Kuber, Local, LocalBalanced, Merge, Vanilla
-from kuber.domain.strategy import Candidate, Choice, Guidance, LocalPhase, Method, Search, Situation, Strategy
+from kuber.domain.strategy import Candidate, Choice, Guidance, LocalPhase, Method, Situation, Strategy
 
 __all__ = [
     "AcceptancePolicy",
@@ -36,7 +37,6 @@ __all__ = [
     "MergePolicy",
     "Method",
     "PublishPolicy",
-    "Search",
     "SelectionPolicy",
     "Situation",
     "Strategy",
@@ -47,6 +47,7 @@ __all__ = [
     "merge_shares",
     "more_accurate",
     "most_recent",
+    "query_for_teachers",
     "reason_for",
     "select_complementary",
     "weak_classes",

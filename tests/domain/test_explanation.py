@@ -9,7 +9,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.explanation import explanation, reason_for
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Merge, Vanilla
-from kuber.domain.strategy import Candidate, Choice, Method, Search, Situation, Strategy
+from kuber.domain.strategy import Candidate, Choice, Method, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.domain.verification import verdict
 
@@ -24,7 +24,7 @@ def pet(id: str, *correct: int, task: Task = PETS, **changes: object) -> Knowled
 
 def chosen(
     strategy: Strategy,
-    search: Search | None,
+    method: Method,
     candidates: list[Knowledge],
     at: Situation,
     *,
@@ -32,16 +32,15 @@ def chosen(
     lost: tuple[str, ...] = (),
 ) -> Choice:
     """What the strategy chooses, found to be as claimed where nothing else is said; some of it is lost on the way."""
-    assert search is not None
-    those = strategy.choose(candidates, search, at)
+    those = strategy.choose(candidates, method, at)
     left = [one for one in those if one.id not in lost]
     absorbed = [Candidate(knowledge=one, evaluation=(found or {}).get(one.id, one.evaluation)) for one in left]
-    shares = strategy.shares(absorbed, at) if search.method is Method.MERGE else ()
-    return Choice(search=search, situation=at, candidates=candidates, chosen=those, absorbed=absorbed, shares=shares)
+    shares = strategy.shares(absorbed, at) if method is Method.MERGE else ()
+    return Choice(method=method, situation=at, candidates=candidates, chosen=those, absorbed=absorbed, shares=shares)
 
 
 def guides(strategy: Strategy, candidates: list[Knowledge], at: Situation, **changes: object) -> str:
-    return strategy.explain(chosen(strategy, strategy.before(at), candidates, at, **changes))
+    return strategy.explain(chosen(strategy, Method.GUIDE, candidates, at, **changes))
 
 
 LACKING = situation(evaluation(12, 20, 90, 80, 70))
@@ -110,7 +109,7 @@ def relative(id: str, samples: int = 100) -> Knowledge:
 
 
 def merge(strategy: Strategy, candidates: list[Knowledge], at: Situation, **changes: object) -> str:
-    return strategy.explain(chosen(strategy, strategy.after(at), candidates, at, **changes))
+    return strategy.explain(chosen(strategy, Method.MERGE, candidates, at, **changes))
 
 
 @pytest.mark.parametrize("strategy", [Merge(), Kuber()])
@@ -147,7 +146,7 @@ def test_who_is_merged_with_is_the_newest_only_where_that_is_so():
 def test_a_strategy_that_merges_with_others_than_relatives_does_not_call_them_so():
     @dataclass(frozen=True, slots=True)
     class Loose(Merge):
-        def choose(self, candidates, search, situation):
+        def choose(self, candidates, method, situation):
             return candidates
 
     at = situation(evaluation(50, 50), samples=100, **RELATED)
@@ -161,7 +160,7 @@ def test_many_teachers_are_counted():
     candidates = [relative(id) for id in "abcdefg"]
     absorbed = [Candidate(knowledge=one, evaluation=evaluation(60, 60)) for one in candidates]
     choice = Choice(
-        search=Search(method=Method.MERGE),
+        method=Method.MERGE,
         situation=at,
         candidates=candidates,
         chosen=candidates,
@@ -179,8 +178,7 @@ def distil(candidates: list[Knowledge], own: int = 412, previous: int = 440, **c
         return Evaluation(test_set=COMMON, correct=(right, 0), total=(1000, 0))
 
     at = situation(of(own), previous=of(previous))
-    search = Search(method=Method.DISTIL, min_accuracy=at.own.accuracy)
-    return Vanilla().explain(chosen(Vanilla(), search, candidates, at, **changes))
+    return Vanilla().explain(chosen(Vanilla(), Method.DISTIL, candidates, at, **changes))
 
 
 def test_a_distillation_is_told_by_our_fall_and_by_who_is_best():
@@ -197,13 +195,12 @@ def test_a_distillation_is_told_by_our_fall_and_by_who_is_best():
 def test_a_teacher_that_is_not_the_best_is_not_called_so():
     @dataclass(frozen=True, slots=True)
     class Modest(Vanilla):
-        def choose(self, candidates, search, situation):
+        def choose(self, candidates, method, situation):
             return candidates[1:2]
 
     at = situation(evaluation(41), previous=evaluation(44))
-    search = Search(method=Method.DISTIL, min_accuracy=0.41)
     candidates = [knowledge("best", 51), knowledge("next", 50)]
-    assert Modest().explain(chosen(Modest(), search, candidates, at)) == (
+    assert Modest().explain(chosen(Modest(), Method.DISTIL, candidates, at)) == (
         "Our accuracy fell from 44.0 % to 41.0 %; 1 of 2 candidates, which claims 50.0 % (ours 41.0 %)."
     )
 
@@ -211,7 +208,7 @@ def test_a_teacher_that_is_not_the_best_is_not_called_so():
 def test_guides_that_know_nothing_that_we_lack_are_told_by_their_accuracy():
     @dataclass(frozen=True, slots=True)
     class Loyal(Exchange):
-        def choose(self, candidates, search, situation):
+        def choose(self, candidates, method, situation):
             return candidates[:1]
 
     assert guides(Loyal(), OTHERS[:3], LACKING) == "1 of 3 candidates, which claims 42.4 % (ours 54.4 %)."
@@ -226,7 +223,7 @@ def test_whatever_the_labels_a_delivery_can_carry_it(name, method):
     at = situation(evaluation(*[0] * 100), previous=evaluation(*[1] * 100))
     absorbed = [Candidate(knowledge=one, evaluation=one.evaluation) for one in candidates[:50]]
     choice = Choice(
-        search=Search(method=method),
+        method=method,
         situation=at,
         candidates=candidates,
         chosen=candidates,
@@ -260,10 +257,10 @@ class Speaker(Exchange):
     ],
 )
 def test_what_a_strategy_of_ones_own_says_is_made_fit_to_be_sent(says, carried):
-    choice = chosen(Exchange(), Exchange().before(LACKING), [pet("cats", 61, 0, 0, 0, 0)], LACKING)
+    choice = chosen(Exchange(), Method.GUIDE, [pet("cats", 61, 0, 0, 0, 0)], LACKING)
     assert explanation(Speaker(says=says), choice) == carried
 
 
 def test_a_strategy_that_cannot_explain_gives_no_reason():
-    choice = chosen(Exchange(), Exchange().before(LACKING), [pet("cats", 61, 0, 0, 0, 0)], LACKING)
+    choice = chosen(Exchange(), Method.GUIDE, [pet("cats", 61, 0, 0, 0, 0)], LACKING)
     assert explanation(object(), choice) is None

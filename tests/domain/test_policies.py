@@ -24,7 +24,7 @@ TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
-    ("own", "shared", "adds"),
+    ("own", "published", "adds"),
     [
         ((10, 10), None, True),
         ((50, 50), (50, 50), False),
@@ -34,8 +34,8 @@ TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
         ((30, 54), (50, 50), False),
     ],
 )
-def test_publishes_what_the_last_publication_could_not_do(own, shared, adds):
-    at = situation(evaluation(*own), shared=shared and evaluation(*shared))
+def test_publishes_what_the_last_publication_could_not_do(own, published, adds):
+    at = situation(evaluation(*own), published=published and evaluation(*published))
     assert has_improved(at, PublishPolicy()) is adds
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from kuber.domain.policies import MergePolicy
+from kuber.domain.query import Query
 from kuber.domain.ranking import exclude, more_accurate
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Local, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Method
@@ -22,9 +23,8 @@ from .samples import ARCHITECTURE, ORIGIN, evaluation, knowledge, situation
 def test_vanilla_publishes_after_improving_and_seeks_after_degrading(now, before, publishes, seeks):
     at = situation(evaluation(now), previous=before and evaluation(before))
     assert Vanilla().publishes(at) is publishes
-    search = Vanilla().after(at)
-    assert (search is not None) is seeks
-    assert search is None or (search.method, search.min_accuracy) == (Method.DISTIL, 0.49)
+    request = Vanilla().after(at)
+    assert request == ((Method.DISTIL, Query(min_accuracy=0.49, limit=10)) if seeks else None)
     assert Vanilla().before(at) is None
 
 
@@ -40,13 +40,13 @@ def test_local_does_nothing_with_others(name, now, before):
 def test_vanilla_chooses_the_single_best():
     candidates = [knowledge("weak", 55), knowledge("strong", 80), knowledge("middle", 70)]
     at = situation(evaluation(50), previous=evaluation(60))
-    assert [k.id for k in Vanilla().choose(candidates, Vanilla().after(at), at)] == ["strong"]
+    assert [k.id for k in Vanilla().choose(candidates, Method.DISTIL, at)] == ["strong"]
 
 
 def test_vanilla_chooses_none_when_none_is_better():
     at = situation(evaluation(50), previous=evaluation(60))
     candidates = [knowledge("equal", 50), knowledge("weak", 40)]
-    assert Vanilla().choose(candidates, Vanilla().after(at), at) == []
+    assert Vanilla().choose(candidates, Method.DISTIL, at) == []
 
 
 @pytest.mark.parametrize("strategy", [Vanilla(), Local()])
@@ -61,23 +61,24 @@ def test_the_others_keep_what_is_hardly_worse(strategy, least):
 
 
 def test_exchange_asks_for_the_classes_that_it_lacks():
-    search = Exchange().before(situation(evaluation(80, 10)))
-    assert (search.method, search.classes, search.latest, search.order) == (Method.GUIDE, (1,), True, "classes")
-    assert Exchange().before(situation(None)).order == "accuracy"
+    method, query = Exchange().before(situation(evaluation(80, 10)))
+    assert (method, query) == (Method.GUIDE, Query(classes=(1,), latest=True, order="classes", limit=30))
+    method, query = Exchange().before(situation(None))
+    assert (method, query.order) == (Method.GUIDE, "accuracy")
     assert Exchange().after(situation(evaluation(80, 10))) is None
 
 
 def test_exchange_chooses_by_complement():
     at = situation(evaluation(80, 10))
     alike, other = knowledge("alike", 90, 10), knowledge("other", 20, 70)
-    assert [k.id for k in Exchange().choose([alike, other], Exchange().before(at), at)] == ["other", "alike"]
+    assert [k.id for k in Exchange().choose([alike, other], Method.GUIDE, at)] == ["other", "alike"]
 
 
 def test_merge_takes_relatives_only():
     relative = knowledge("relative", 50, architecture=ARCHITECTURE, origin=ORIGIN)
     stranger = knowledge("stranger", 90, architecture=ARCHITECTURE)
     at = situation(evaluation(40), architecture=ARCHITECTURE, origin=ORIGIN)
-    assert Merge().choose([stranger, relative], Merge().after(at), at) == [relative]
+    assert Merge().choose([stranger, relative], Method.MERGE, at) == [relative]
     assert Merge().publishes(at)
     assert Merge().common_start
 
@@ -86,8 +87,9 @@ def test_kuber_merges_relatives_and_is_guided_by_strangers():
     relative = knowledge("relative", 50, 90, architecture=ARCHITECTURE, origin=ORIGIN)
     stranger = knowledge("stranger", 90, 90, architecture=ARCHITECTURE)
     at = situation(evaluation(40, 40), architecture=ARCHITECTURE, origin=ORIGIN)
-    before, after = Kuber().before(at), Kuber().after(at)
-    assert (before.method, after.method) == (Method.GUIDE, Method.MERGE)
+    (before, _), (after, query) = Kuber().before(at), Kuber().after(at)
+    assert (before, after) == (Method.GUIDE, Method.MERGE)
+    assert query == Query(origin=ORIGIN, latest=True, order="newest", limit=30)
     assert Kuber().choose([relative, stranger], before, at) == [stranger]
     assert Kuber().choose([relative, stranger], after, at) == [relative]
 

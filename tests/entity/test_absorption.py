@@ -8,7 +8,6 @@ import torch
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
-from kuber.domain.strategy import Method, Search
 from kuber.domain.verification import verdict
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
@@ -237,14 +236,14 @@ def test_knowledge_of_a_task_with_other_labels_is_no_candidate(world):
     """Same name and test set, but another number of classes: its recalls could not be compared with ours."""
     world.live("teacher", [60], rounds=1, strategy="exchange")
     retrieval = world.retrieval("student", task=replace(TASK, labels=("a", "b")))
-    assert retrieval.candidates(Search(method=Method.GUIDE, latest=True)) == []
-    assert len(world.retrieval("student").candidates(Search(method=Method.GUIDE, latest=True))) == 1
+    assert retrieval.candidates(Query(latest=True)) == []
+    assert len(world.retrieval("student").candidates(Query(latest=True))) == 1
 
 
 def test_however_many_were_refused_there_is_an_answer(world):
     retrieval = world.retrieval("student")
     retrieval._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
-    assert retrieval.candidates(Search(method=Method.GUIDE, latest=True)) == []
+    assert retrieval.candidates(Query(latest=True)) == []
 
 
 def test_what_was_pulled_and_evaluated_is_attested(world):
@@ -260,11 +259,11 @@ def test_only_what_is_verified_is_a_candidate_where_that_is_asked_for(world):
     world.live("teacher", [60], rounds=1, strategy="exchange")
     (record,) = world.published()
     retrieval = world.retrieval("student", verified_only=True)
-    search = Search(method=Method.GUIDE, latest=True)
-    assert retrieval.candidates(search) == []
+    query = Query(latest=True)
+    assert retrieval.candidates(query) == []
     world.registry.verify(record.id, verdict(record.evaluation, record.evaluation))
-    assert [one.id for one in retrieval.candidates(search)] == [record.id]
-    assert [one.id for one in world.retrieval("student").candidates(search)] == [record.id]
+    assert [one.id for one in retrieval.candidates(query)] == [record.id]
+    assert [one.id for one in world.retrieval("student").candidates(query)] == [record.id]
 
 
 def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):

@@ -1,4 +1,4 @@
-"""Why teachers were chosen, in one sentence."""
+"""Explain in one sentence why teachers were chosen."""
 
 from collections.abc import Sequence
 
@@ -9,44 +9,44 @@ from kuber.domain.policies import is_mergeable
 from kuber.domain.ranking import more_accurate
 from kuber.domain.strategy import Choice, Method, Strategy
 
-SHOWN = 3  # teachers or classes that are named
-LABEL = 30  # characters that are shown of a label
+SHOWN = 3  # teachers or classes named
+LABEL = 30  # characters shown of a label
 
 
 def explanation(strategy: Strategy, choice: Choice) -> str | None:
-    """What the strategy says of its choice, as a delivery can carry it; None where it says nothing."""
-    explain = getattr(strategy, "explain", None)  # a strategy of before there were reasons has none
+    """Return the strategy's explanation of its choice, cut to what a delivery can carry; None without one."""
+    explain = getattr(strategy, "explain", None)  # optional: older strategies lack it
     if explain is None:
         return None
-    text = "".join(one for one in " ".join(explain(choice).split()) if one.isprintable())
+    text = "".join(character for character in " ".join(explain(choice).split()) if character.isprintable())
     return _cut(text, MAX_REASON) or None
 
 
 def reason_for(choice: Choice) -> str:
-    """Why those who were absorbed, of whom there is one at least: facts that hold whatever strategy chose them.
+    """Return facts about the absorbed knowledge, at least one record, that hold whatever strategy chose it.
 
-    What they know, are worth or weigh, beside us and among the candidates. Shares are in per cent.
+    They compare its recalls, accuracies or weights with the own model's and those of the candidates.
     """
-    match choice.search.method:
+    match choice.method:
         case Method.GUIDE:
             sentence = _complement(choice) or _accuracies(choice)
         case Method.DISTIL:
             sentence = _decline(choice) + (_best(choice) or _accuracies(choice))
         case Method.MERGE:
-            sentence = _relatives(choice)
-    unused = len({one.id for one in choice.chosen}) - len(choice.absorbed)
+            sentence = _mergeable(choice)
+    unused = len({knowledge.id for knowledge in choice.chosen}) - len(choice.absorbed)
     if unused:
         sentence += f"; {unused} more {'was' if unused == 1 else 'were'} chosen but not used"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _complement(choice: Choice) -> str | None:
-    """The classes on which they are ahead of us, farthest first; None when there are none."""
+    """Name the classes on which the teachers are ahead of us, farthest first; None when there are none."""
     known, own = _known(choice), choice.situation.own
     ours = own.recalls if own else (None,) * len(known[0].task.labels)
-    theirs = [max(recalls) for recalls in zip(*(_recalls(one.trusted) for one in known), strict=True)]
-    ahead = [(best - (have or 0.0), label) for label, (best, have) in enumerate(zip(theirs, ours, strict=True))]
-    ahead = sorted(((gain, label) for gain, label in ahead if gain > 0), key=lambda one: (-one[0], one[1]))
+    theirs = [max(recalls) for recalls in zip(*(_recalls(knowledge.trusted) for knowledge in known), strict=True)]
+    leads = [(best - (have or 0.0), label) for label, (best, have) in enumerate(zip(theirs, ours, strict=True))]
+    ahead = sorted((-lead, label) for lead, label in leads if lead > 0)
     if not ahead:
         return None
     texts = []
@@ -63,7 +63,7 @@ def _complement(choice: Choice) -> str | None:
 def _accuracies(choice: Choice) -> str:
     known, own = _known(choice), choice.situation.own
     beside = "" if own is None else f" (ours {_percent(own.accuracy)})"
-    texts = [_percent(one.trusted.accuracy) for one in known]
+    texts = [_percent(knowledge.trusted.accuracy) for knowledge in known]
     lead = _count(len(known), len(choice.candidates), "candidate")
     return f"{lead}, which {_claim(known)} {_listed(texts)}{beside}"
 
@@ -76,7 +76,7 @@ def _decline(choice: Choice) -> str:
 
 
 def _best(choice: Choice) -> str | None:
-    """That a single teacher is the best of those that are better than we are; None where it is not."""
+    """Say that the only teacher is the best of the more accurate candidates; None if it is not."""
     known, own = _known(choice), choice.situation.own
     higher = more_accurate(choice.candidates, own) if own else []
     if len(known) > 1 or not higher or known[0].trusted.accuracy < higher[0].trusted.accuracy:
@@ -85,38 +85,38 @@ def _best(choice: Choice) -> str | None:
     return f"{among} {_claim(higher)} more, with {_percent(known[0].trusted.accuracy)}"
 
 
-def _relatives(choice: Choice) -> str:
-    ids = {one.knowledge.id for one in choice.absorbed}
-    relatives = [one for one in choice.candidates if is_mergeable(one, choice.situation)]
-    pool, noun, what = relatives, "relative", " (same architecture and initial checkpoint)"
-    if not ids <= {one.id for one in relatives}:
+def _mergeable(choice: Choice) -> str:
+    ids = {candidate.knowledge.id for candidate in choice.absorbed}
+    mergeable = [knowledge for knowledge in choice.candidates if is_mergeable(knowledge, choice.situation)]
+    pool, noun, what = mergeable, "relative", " (same architecture and initial checkpoint)"
+    if not ids <= {knowledge.id for knowledge in mergeable}:
         pool, noun, what = list(choice.candidates), "candidate", ""
     lead = _count(len(ids), len(pool), noun)
-    places = {one.id: (choice.situation.ages.get(one.id, 0), -(one.sample_count or 0)) for one in pool}
+    places = {k.id: (choice.situation.ages.get(k.id, 0), -(k.sample_count or 0)) for k in pool}
     if len(choice.chosen) < len(pool):
         last, rest = max(places[id] for id in ids), min(place for id, place in places.items() if id not in ids)
         if last[0] < rest[0]:
             lead = f"the {'' if len(ids) == 1 else f'{len(ids)} '}newest of {len(pool)} {noun}s"
         elif last < rest:
             what += ", the newest with the most samples"
-    found = _listed([_percent(one.evaluation.accuracy) for one in choice.absorbed])
-    weighed = _listed(["under 0.01" if share < 0.005 else f"{share:.2f}" for share in choice.shares])
-    return f"{lead}{what}; found {found}" + (f", weighed {weighed} beside our 1" if weighed else "")
+    found = _listed([_percent(candidate.evaluation.accuracy) for candidate in choice.absorbed])
+    weights = _listed(["under 0.01" if share < 0.005 else f"{share:.2f}" for share in choice.shares])
+    return f"{lead}{what}; found {found}" + (f", weighed {weights} beside our 1" if weights else "")
 
 
 def _known(choice: Choice) -> list[Knowledge]:
-    """Those who were absorbed, as they were known when they were chosen."""
-    chosen = {one.id: one for one in choice.chosen}
-    return [chosen[one.knowledge.id] for one in choice.absorbed]
+    """Return the records of the absorbed knowledge as they were when it was chosen."""
+    chosen = {knowledge.id: knowledge for knowledge in choice.chosen}
+    return [chosen[candidate.knowledge.id] for candidate in choice.absorbed]
 
 
 def _claim(known: Sequence[Knowledge]) -> str:
-    """Whose word their evaluations are, as a verb."""
+    """Return the verb that says who made their evaluations: the publisher, the hub or this entity."""
     many = len(known) > 1
     claim, are = ("claim", "are") if many else ("claims", "is")
-    if known[0].task.test_set is None:  # then they were evaluated by us before they were chosen
+    if known[0].task.test_set is None:  # then this entity evaluated them before it chose
         return f"{are} found by us to have"
-    verified = {one.trusted is not one.evaluation for one in known}
+    verified = {knowledge.trusted is not knowledge.evaluation for knowledge in known}
     if verified == {False}:
         return claim
     return f"{are} verified to have" if verified == {True} else f"{claim} or {are} verified to have"
@@ -139,7 +139,7 @@ def _percent(share: float) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """The first of these texts, and how many more there are."""
+    """Join the first texts, and count the rest."""
     if not texts:
         return ""
     named = list(texts) if len(texts) <= SHOWN else [*texts[:SHOWN], f"{len(texts) - SHOWN} more"]

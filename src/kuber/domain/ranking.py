@@ -1,4 +1,4 @@
-"""Which candidates to learn from, best first."""
+"""Order candidates by their evaluation."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -8,9 +8,9 @@ from kuber.domain.query import RECALL_UNIT
 
 
 def more_accurate(candidates: Iterable[Knowledge], own: Evaluation) -> list[Knowledge]:
-    """The candidates that are better than we are on the same test set, as verified or else as claimed; best first.
+    """Return the candidates with a higher verified or claimed accuracy on the same test set, best first.
 
-    Equal claims are ordered by age (older first), then by id, so that every reader ranks them alike.
+    Equal accuracies are ordered by age (older first), then by id, so that the order is the same everywhere.
     """
     higher = [
         candidate
@@ -21,17 +21,17 @@ def more_accurate(candidates: Iterable[Knowledge], own: Evaluation) -> list[Know
 
 
 def exclude(candidates: Iterable[Knowledge], refused: Collection[str]) -> list[Knowledge]:
-    """The candidates that we have not found unsound before, in their order."""
+    """Return the candidates whose ids are not among the refused, in their order."""
     return [candidate for candidate in candidates if candidate.id not in refused]
 
 
 def recalls(evaluation: Evaluation) -> list[int]:
-    """The recall on each class, in whole millionths; 0 on a class without samples."""
+    """Return the recall on each class, in whole millionths; 0 on a class without samples."""
     counts = zip(evaluation.correct, evaluation.total, strict=True)
     return [correct * RECALL_UNIT // total if total else 0 for correct, total in counts]
 
 
 def recall_rank(evaluation: Evaluation, classes: Sequence[int]) -> int:
-    """The sum of the recalls on these classes, each in whole millionths; a class without samples adds nothing."""
+    """Return the sum of the recalls on these classes, each in whole millionths; classes without samples count 0."""
     found = recalls(evaluation)
     return sum(found[label] for label in classes if label < len(found))

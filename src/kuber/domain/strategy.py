@@ -1,4 +1,4 @@
-"""What a strategy decides: when to publish, when to seek, whom to choose, how to absorb, what to keep."""
+"""The decisions of a strategy: when to publish, when to discover, what to choose, how to absorb, what to keep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,27 +8,27 @@ from typing import Literal, Protocol
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Knowledge
-from kuber.domain.query import Order
+from kuber.domain.query import Query
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guidance:
-    """How a local phase listens to frozen teachers, its guides: see `kuber.learning.ensembling`."""
+    """Settings of a local phase with frozen teachers: see `kuber.learning.ensembling`."""
 
-    temperature: float = 2.0  # softens guides and student
-    weight: float = 1.0  # of what the guides say, beside the loss on the labels
-    sharpness: float = 2.0  # how much more a competent guide counts than a less competent one; 0: all alike
-    augmented: bool = False  # guides see each augmented batch; else each sample once, as it is
-    own_start: bool = False  # the model that the phase starts from is one of the guides
+    temperature: float = 2.0  # softens teachers and student
+    weight: float = 1.0  # of the teachers' loss, beside the loss on the labels
+    sharpness: float = 2.0  # how much more a competent teacher counts than a less competent one; 0: all alike
+    augmented: bool = False  # teachers see each augmented batch; else each sample once, unaugmented
+    own_start: bool = False  # the model that the phase starts from is one of the teachers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalPhase:
-    """What a local phase optimises."""
+    """The objective of a local phase."""
 
     loss: Literal["cross-entropy", "balanced-softmax"] = "cross-entropy"
     proximal: float = 0.0  # weight of the squared distance to the weights it starts from (FedProx's mu)
-    guidance: Guidance | None = None  # where there are guides
+    guidance: Guidance | None = None  # when there are teachers
 
 
 class Method(StrEnum):
@@ -40,41 +40,23 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
-    """What to ask the registry for, and what for."""
-
-    method: Method
-    min_accuracy: float | None = None
-    origin: Digest | None = None  # only what descends from this initial checkpoint, newest first
-    latest: bool = False  # only the newest knowledge of each entity
-    classes: tuple[int, ...] = ()  # rank by the recall on these
-    limit: int = 10  # candidates to look at
-
-    @property
-    def order(self) -> Order:
-        if self.classes:
-            return "classes"
-        return "newest" if self.origin else "accuracy"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
-    """What an entity knows when it decides."""
+    """Everything an entity knows when it decides."""
 
     round: int
-    classes: int  # of the task
-    own: Evaluation | None  # of the model as it is; None before the first evaluation
+    classes: int  # number of classes of the task
+    own: Evaluation | None  # of the current model; None before the first evaluation
     previous: Evaluation | None  # at the end of the round before
-    shared: Evaluation | None = None  # of what we published last
-    samples: int = 0  # private ones; 0 where that is not told
+    published: Evaluation | None = None  # of the model that was published last
+    samples: int = 0  # number of private samples; 0 if the owner does not state it
     architecture: Architecture | None = None
-    origin: Digest | None = None  # of the initial checkpoint that our weights descend from
-    ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since we first saw it
+    origin: Digest | None = None  # initial checkpoint that the weights descend from
+    ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since it was first seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Knowledge that was pulled, with what we found when we evaluated it ourselves."""
+    """Knowledge that was pulled, and the entity's own evaluation of it."""
 
     knowledge: Knowledge
     evaluation: Evaluation
@@ -82,18 +64,18 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """What a strategy chose, from what, and what became of it."""
+    """A strategy's choice: from which candidates, for which method, and what was absorbed of it."""
 
-    search: Search
+    method: Method
     situation: Situation
-    candidates: Sequence[Knowledge]  # that it chose from
+    candidates: Sequence[Knowledge]  # to choose from
     chosen: Sequence[Knowledge]  # best first
-    absorbed: Sequence[Candidate] = ()  # who is left of the chosen: pulled, sound, and of some weight
-    shares: Sequence[float] = ()  # what each of these weighs in a merge, beside our own model's one
+    absorbed: Sequence[Candidate] = ()  # the chosen that were pulled, sound, and of some weight
+    shares: Sequence[float] = ()  # weight of each of these in a merge, beside the own model's 1
 
 
 class Strategy(Protocol):
-    """Decisions only: nothing here trains, sends or stores."""
+    """Pure decisions: a strategy trains, sends and stores nothing."""
 
     @property
     def name(self) -> str: ...
@@ -104,33 +86,37 @@ class Strategy(Protocol):
         ...
 
     def local_phase(self) -> LocalPhase:
-        """What to optimise in the coming local phase."""
+        """Return the objective of the next local phase."""
         ...
 
-    def before(self, situation: Situation) -> Search | None:
-        """What to seek before a local phase; None for nothing."""
+    def before(self, situation: Situation) -> tuple[Method, Query] | None:
+        """Return how to absorb knowledge in the next local phase, and the query for it; None to discover nothing.
+
+        The entity adds its task, and excludes its own records and initial checkpoints. Without a common test set
+        claims cannot be compared, so minimum accuracy and order are replaced by the newest first.
+        """
         ...
 
     def publishes(self, situation: Situation) -> bool:
-        """Whether to publish after a local phase."""
+        """Return whether to publish after a local phase."""
         ...
 
-    def after(self, situation: Situation) -> Search | None:
-        """What to seek after a local phase; None for nothing."""
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
+        """Return how to absorb knowledge after a local phase, and the query for it, as `before` does."""
         ...
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
-        """Which of the candidates to pull, best first; none when none helps."""
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
+        """Return the candidates to pull, best first; none when none helps."""
         ...
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
-        """What each pulled candidate weighs in a merge, beside our own model's one."""
+        """Return the weight of each pulled candidate in a merge, beside the own model's 1."""
         ...
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        """Whether what was absorbed stays."""
+        """Return whether to keep a model that absorbed knowledge."""
         ...
 
     def explain(self, choice: Choice) -> str:
-        """Why those who were absorbed: one sentence of facts. A strategy without this gives no reasons."""
+        """Return why the absorbed knowledge was chosen, in one sentence. A strategy may omit this method."""
         ...

@@ -22,8 +22,9 @@ from kuber.domain.explanation import explanation
 from kuber.domain.knowledge import Argument
 from kuber.domain.policies import AcceptancePolicy
 from kuber.domain.ports import Registry, Vault
+from kuber.domain.query import Query
 from kuber.domain.strategies import Exchange
-from kuber.domain.strategy import Candidate, Guidance, Method, Search, Situation, Strategy
+from kuber.domain.strategy import Candidate, Guidance, Method, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Outcome, absorb_merged, keep_or_revert
 from kuber.entity.export_formats import ExportFormats
@@ -48,7 +49,7 @@ from kuber.signing import Identity
 CACHE = 1 << 30  # bytes of pulled models kept on disk
 HUB = "http://127.0.0.1:5001"
 
-OWN = Exchange(keeping=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
+OWN = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
 
 log = logging.getLogger("kuber")
 
@@ -294,9 +295,9 @@ class Entity:
         journal.change(weights=self._bench.weights(), start=start, previous=before, own=own)
         if self.strategy.publishes(self._situation(own, before)):
             self._publish(own)
-        search = self.strategy.after(self._situation(own, before))
-        if search is not None and search.method is Method.MERGE:
-            own = self._merge(search, own)
+        request = self.strategy.after(self._situation(own, before))
+        if request is not None and request[0] is Method.MERGE:
+            own = self._merge(request[1], own)
         self._mark = Snapshot(
             weights=self._bench.weights(), evaluation=own, optimizer=copy_optimizer_state(optimizer)
         )
@@ -339,11 +340,11 @@ class Entity:
         )
         return own, kept
 
-    def _merge(self, search: Search, own: Evaluation) -> Evaluation:
+    def _merge(self, query: Query, own: Evaluation) -> Evaluation:
         """Average with relatives, where there are any."""
         journal = self._journal
         situation = self._situation(own, journal.state.previous)
-        choice, taught = self._listening.chosen(search, situation)
+        choice, taught = self._listening.chosen(Method.MERGE, query, situation)
         outcome = absorb_merged(self.strategy, self._retrieval, choice, journal.state, taught)
         if outcome is None:
             return own

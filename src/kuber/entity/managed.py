@@ -10,7 +10,8 @@ from functools import partial
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.ports import Registry, Vault
-from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Search, Situation, Strategy
+from kuber.domain.query import Query
+from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import EvaluatedTeachers, Outcome, absorb_distilled, absorb_guided, absorb_merged
 from kuber.entity.hub.publisher import Consents, Forms, as_weights
@@ -147,10 +148,10 @@ class ManagedEntity:
         phase = self.strategy.local_phase()
         choice: Choice | None = None
         taught: EvaluatedTeachers = ()
-        search = self.strategy.before(self._situation(previous))
-        if search is not None:
-            choice = self._found(search, previous)
-            taught = retrieval.tested(choice.chosen, search.method)
+        request = self.strategy.before(self._situation(previous))
+        if request is not None:
+            choice = self._found(*request, previous)
+            taught = retrieval.tested(choice.chosen, choice.method)
         if taught and previous is None:
             previous = retrieval.evaluated(start, stage="initial")
         guides = self._guides(phase, taught, start, previous)
@@ -208,9 +209,9 @@ class ManagedEntity:
             self._publisher.publish(own)
             if journal.state.errands:
                 journal.save(stage="shared")  # else it would be queued again after a kill
-        search = self.strategy.after(self._situation(own))
-        if search is not None:
-            outcome = self._retrieve(search, own)
+        request = self.strategy.after(self._situation(own))
+        if request is not None:
+            outcome = self._retrieve(*request, own)
             if outcome is not None:
                 changes = {} if outcome.learnt is None else {"generator": outcome.learnt.generator}
                 absorption = self._absorbed(outcome)
@@ -220,21 +221,21 @@ class ManagedEntity:
         if journal.state.stage != "absorbed":
             self._end_round()
 
-    def _retrieve(self, search: Search, own: Evaluation) -> Outcome | None:
-        """Absorb what the search finds; None when there is nothing to absorb."""
-        choice = self._found(search, own)
-        if search.method is Method.DISTIL:
+    def _retrieve(self, method: Method, query: Query, own: Evaluation) -> Outcome | None:
+        """Absorb knowledge that the query finds; None when there is nothing to absorb."""
+        choice = self._found(method, query, own)
+        if method is Method.DISTIL:
             return self._distil(choice)
-        taught = self._retrieval.tested(choice.chosen, search.method)
+        taught = self._retrieval.tested(choice.chosen, method)
         return absorb_merged(self.strategy, self._retrieval, choice, self._journal.state, taught)
 
-    def _found(self, search: Search, own: Evaluation | None) -> Choice:
-        """Whom the strategy chooses among what the search finds."""
-        candidates = self._retrieval.candidates(search)
+    def _found(self, method: Method, query: Query, own: Evaluation | None) -> Choice:
+        """Return what the strategy chooses among the knowledge that the query finds."""
+        candidates = self._retrieval.candidates(query)
         self._journal.append("sought", {"candidates": len(candidates)})
         situation = self._situation(own)
-        chosen = self.strategy.choose(candidates, search, situation)
-        return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))
+        chosen = self.strategy.choose(candidates, method, situation)
+        return Choice(method=method, situation=situation, candidates=candidates, chosen=list(chosen))
 
     def _distil(self, choice: Choice) -> Outcome | None:
         """Distil the first sound one of the chosen; None when there is none."""

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Search, Situation, Strategy
+from kuber.domain.query import Query
+from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
 from kuber.entity.absorption import EvaluatedTeachers
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
@@ -29,10 +30,10 @@ class TeacherSelector:
     def find(self, situation: Situation) -> Teachers:
         """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
         self.teachers = Teachers(classes=self._bench.task.classes)
-        search = self._strategy.before(situation) or self._strategy.after(situation)
+        request = self._strategy.before(situation) or self._strategy.after(situation)
         taught: EvaluatedTeachers = ()
-        if search is not None and search.method is not Method.MERGE:
-            self.choice, taught = self.chosen(search, situation)
+        if request is not None and request[0] is not Method.MERGE:
+            self.choice, taught = self.chosen(*request, situation)
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
@@ -50,23 +51,23 @@ class TeacherSelector:
         )
         return self.teachers
 
-    def chosen(self, search: Search, situation: Situation) -> tuple[Choice, EvaluatedTeachers]:
+    def chosen(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, EvaluatedTeachers]:
         """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
         retrieval = self._retrieval
-        candidates = retrieval.candidates(search)
+        candidates = retrieval.candidates(query)
         self._journal.append("sought", {"candidates": len(candidates)})
         task = self._bench.task
         if task.test_set is not None:
-            choice = self._choice(candidates, search, situation)
-            return choice, retrieval.tested(choice.chosen, search.method)
-        found = retrieval.tested(candidates[: self._examined], search.method)
+            choice = self._choice(candidates, method, situation)
+            return choice, retrieval.tested(choice.chosen, method)
+        found = retrieval.tested(candidates[: self._examined], method)
         # As we see them: on our task, by what we found on our data.
         seen = [
             replace(one.knowledge, task=task, evaluation=one.evaluation, class_counts=None, verification=None)
             for one, _ in found
         ]
         by_id = {one.knowledge.id: (one, teacher) for one, teacher in found}
-        choice = self._choice(seen, search, situation)
+        choice = self._choice(seen, method, situation)
         return choice, [by_id[one.id] for one in choice.chosen]
 
     def heard(self, *, forget: bool = True) -> tuple[Candidate, ...]:
@@ -77,6 +78,6 @@ class TeacherSelector:
         found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
         return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
 
-    def _choice(self, candidates: list[Knowledge], search: Search, situation: Situation) -> Choice:
-        chosen = self._strategy.choose(candidates, search, situation)
-        return Choice(search=search, situation=situation, candidates=candidates, chosen=list(chosen))
+    def _choice(self, candidates: list[Knowledge], method: Method, situation: Situation) -> Choice:
+        chosen = self._strategy.choose(candidates, method, situation)
+        return Choice(method=method, situation=situation, candidates=candidates, chosen=list(chosen))

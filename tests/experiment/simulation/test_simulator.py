@@ -20,7 +20,7 @@ from kuber.data.samples import Samples
 from kuber.domain.knowledge import Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
-from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
+from kuber.domain.strategy import Guidance, LocalPhase, Method, Situation
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, utc_now
 from kuber.entity.work.learner import Guide, Learner, TeacherModel
@@ -241,10 +241,10 @@ class Scripted(Vanilla):
     def publishes(self, situation: Situation) -> bool:
         return situation.previous is None
 
-    def after(self, situation: Situation) -> Search | None:
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
         if situation.previous is None:
             return None
-        return Search(method=Method.DISTIL, min_accuracy=situation.own.accuracy)
+        return Method.DISTIL, Query(min_accuracy=situation.own.accuracy, limit=10)
 
 
 def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path, registry_url, vault_url, samples):

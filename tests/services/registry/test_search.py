@@ -68,8 +68,8 @@ def asked_by_entities():
                         now = own and Evaluation(test_set=ORIGINS[1], correct=own, total=(100, 100))
                         before = now and Evaluation(test_set=ORIGINS[1], correct=(100, 100), total=(100, 100))
                         at = situation(now, previous=before, origin=origin, classes=2)
-                        for search in filter(None, (strategy.before(at), strategy.after(at))):
-                            retrieval.candidates(search)
+                        for _, query in filter(None, (strategy.before(at), strategy.after(at))):
+                            retrieval.candidates(query)
     return list(dict.fromkeys(asked))
 
 

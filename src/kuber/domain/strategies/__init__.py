@@ -1,4 +1,4 @@
-"""The strategies that KUber knows by name."""
+"""The built-in strategies, by name."""
 
 from kuber.domain.strategies.exchange import Exchange
 from kuber.domain.strategies.kuber import Kuber

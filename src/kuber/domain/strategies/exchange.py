@@ -1,4 +1,4 @@
-"""For entities of any architectures: teachers guide the local phase, and only their logits reach the student."""
+"""Guide the local phase with complementary teachers of any architecture; only their logits reach the student."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,35 +11,35 @@ from kuber.domain.policies import (
     SelectionPolicy,
     has_improved,
     is_no_worse,
+    query_for_teachers,
     select_complementary,
-    weak_classes,
 )
+from kuber.domain.query import Query
 from kuber.domain.strategies.local import Local
-from kuber.domain.strategy import Guidance, LocalPhase, Method, Search, Situation
+from kuber.domain.strategy import Guidance, LocalPhase, Method, Situation
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange(Local):
-    """Teachers that know what we lack speak during the local epochs; what comes out is kept if it is no worse."""
+    """Train beside teachers that are strong on the own model's weak classes; keep the result if it is no worse."""
 
     name: str = "exchange"
     publishing: PublishPolicy = field(default_factory=PublishPolicy)
-    choosing: SelectionPolicy = field(default_factory=SelectionPolicy)
-    keeping: AcceptancePolicy = field(default_factory=AcceptancePolicy)
+    selection: SelectionPolicy = field(default_factory=SelectionPolicy)
+    acceptance: AcceptancePolicy = field(default_factory=AcceptancePolicy)
     guidance: Guidance = field(default_factory=Guidance)
 
     def local_phase(self) -> LocalPhase:
         return LocalPhase(loss="balanced-softmax", guidance=self.guidance)
 
-    def before(self, situation: Situation) -> Search | None:
-        classes = weak_classes(situation.own) if situation.own else ()
-        return Search(method=Method.GUIDE, latest=True, classes=classes, limit=10 * self.choosing.limit)
+    def before(self, situation: Situation) -> tuple[Method, Query] | None:
+        return Method.GUIDE, query_for_teachers(situation, self.selection)
 
     def publishes(self, situation: Situation) -> bool:
         return has_improved(situation, self.publishing)
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
-        return select_complementary(candidates, situation.own, dict(situation.ages), self.choosing)
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
+        return select_complementary(candidates, situation.own, situation.ages, self.selection)
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return is_no_worse(before, after, self.keeping)
+        return is_no_worse(before, after, self.acceptance)

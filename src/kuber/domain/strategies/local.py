@@ -1,4 +1,4 @@
-"""Learning alone: the honest floors of every comparison."""
+"""Learn alone: the floors of every comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.explanation import reason_for
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.strategy import Candidate, Choice, LocalPhase, Search, Situation
+from kuber.domain.query import Query
+from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Situation
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Never publishes and never seeks."""
+    """Train alone: publish and discover nothing."""
 
     name: str = "local"
     common_start: bool = False
@@ -19,16 +20,16 @@ class Local:
     def local_phase(self) -> LocalPhase:
         return LocalPhase()
 
-    def before(self, situation: Situation) -> Search | None:
+    def before(self, situation: Situation) -> tuple[Method, Query] | None:
         return None
 
     def publishes(self, situation: Situation) -> bool:
         return False
 
-    def after(self, situation: Situation) -> Search | None:
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
         return None
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         return []
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
@@ -43,7 +44,7 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class LocalBalanced(Local):
-    """`local` with a loss that corrects for the entity's class frequencies: a floor that knows its own data."""
+    """Train alone with balanced softmax, which corrects for the entity's class frequencies."""
 
     name: str = "local-balanced"
 

@@ -1,4 +1,4 @@
-"""For entities that share an architecture and an initial checkpoint: weights are averaged, without any barrier."""
+"""Average weights with entities of the same architecture and initial checkpoint, without any barrier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,22 +14,23 @@ from kuber.domain.policies import (
     merge_shares,
     most_recent,
 )
+from kuber.domain.query import Query
 from kuber.domain.strategies.local import Local
-from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Search, Situation
+from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Situation
 
 
 @dataclass(frozen=True, slots=True)
 class Merge(Local):
-    """Publish every local phase, and average with the others' newest."""
+    """Publish after every local phase, and average with the newest models of others."""
 
     name: str = "merge"
     common_start: bool = True
-    choosing: SelectionPolicy = field(default_factory=SelectionPolicy)
+    selection: SelectionPolicy = field(default_factory=SelectionPolicy)
     merging: MergePolicy = field(default_factory=MergePolicy)
-    keeping: AcceptancePolicy = field(
+    acceptance: AcceptancePolicy = field(
         default_factory=lambda: AcceptancePolicy(tolerance=0.05)
     )  # measured: averages dip before they gain
-    guidance: Guidance | None = None  # measured: a guide, be it the average itself, holds the local phase back
+    guidance: Guidance | None = None  # measured: a teacher, be it the average itself, holds the local phase back
 
     def local_phase(self) -> LocalPhase:
         return LocalPhase(loss="balanced-softmax", guidance=self.guidance)
@@ -37,17 +38,18 @@ class Merge(Local):
     def publishes(self, situation: Situation) -> bool:
         return True
 
-    def after(self, situation: Situation) -> Search | None:
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
         if situation.origin is None:
             return None
-        return Search(method=Method.MERGE, origin=situation.origin, latest=True, limit=10 * self.choosing.limit)
+        limit = 10 * self.selection.limit
+        return Method.MERGE, Query(origin=situation.origin, latest=True, order="newest", limit=limit)
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
-        relatives = [one for one in candidates if is_mergeable(one, situation)]
-        return most_recent(relatives, dict(situation.ages), self.choosing.limit)
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
+        mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
+        return most_recent(mergeable, situation.ages, self.selection.limit)
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return is_no_worse(before, after, self.keeping)
+        return is_no_worse(before, after, self.acceptance)

@@ -1,12 +1,13 @@
-"""The strategy of KUber's research proof of concept."""
+"""Distil the single best other model: the strategy of KUber's research proof of concept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import Query
 from kuber.domain.ranking import more_accurate
 from kuber.domain.strategies.local import Local
-from kuber.domain.strategy import Method, Search, Situation
+from kuber.domain.strategy import Method, Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,11 @@ class Vanilla(Local):
         own, previous = situation.own, situation.previous
         return own is not None and (previous is None or own.accuracy > previous.accuracy)
 
-    def after(self, situation: Situation) -> Search | None:
+    def after(self, situation: Situation) -> tuple[Method, Query] | None:
         own, previous = situation.own, situation.previous
         if own is None or previous is None or own.accuracy >= previous.accuracy:
             return None
-        return Search(method=Method.DISTIL, min_accuracy=own.accuracy)
+        return Method.DISTIL, Query(min_accuracy=own.accuracy, limit=10)
 
-    def choose(self, candidates: Sequence[Knowledge], search: Search, situation: Situation) -> Sequence[Knowledge]:
+    def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         return more_accurate(candidates, situation.own)[:1] if situation.own else []

@@ -9,7 +9,7 @@ from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import MAX_LIMIT, Query
 from kuber.domain.ranking import exclude
-from kuber.domain.strategy import Candidate, Method, Search
+from kuber.domain.strategy import Candidate, Method
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.entity.hub.availability import HubAvailability
@@ -67,23 +67,20 @@ class Discovery:
             Method, dict[str, tuple[TeacherModel, Evaluation]]
         ] = {}  # what the last search of each pulled
 
-    def candidates(self, search: Search) -> list[Knowledge]:
-        """Knowledge of others on our task that answers the search and that we have not refused."""
+    def candidates(self, query: Query) -> list[Knowledge]:
+        """Return knowledge of other entities on our task that matches the query and was not refused before."""
         state = self._journal.state
-        comparable = self._task.test_set is not None  # claims that were made on several sets are not
-        query = Query(
+        query = replace(
+            query,
             task=self._task.name,
             test_set=self._task.test_set,
-            min_accuracy=search.min_accuracy if comparable else None,
-            exclude_entity=state.member,  # nobody learns from itself
+            exclude_entity=state.member,
             initial=False,
-            standing=Standing.VERIFIED if self._verified_only else None,
-            origin=search.origin,
-            latest=search.latest,
-            classes=search.classes if comparable else (),
-            order=search.order if comparable else "newest",
-            limit=min(MAX_LIMIT, search.limit + len(state.refused)),
+            standing=Standing.VERIFIED if self._verified_only else query.standing,
+            limit=min(MAX_LIMIT, query.limit + len(state.refused)),
         )
+        if self._task.test_set is None:  # claims made on several sets cannot be compared
+            query = replace(query, min_accuracy=None, classes=(), order="newest")
         # A task of that name and test set may still have other labels.
         page: Sequence[Knowledge] = self._line.ask(lambda: self._registry.discover(query).items, ())
         ours = [one for one in page if self._task.understands(one.task)]

@@ -96,7 +96,7 @@ class State:
             classes=classes,
             own=own,
             previous=previous,
-            shared=self.shared,
+            published=self.shared,
             samples=samples,
             architecture=architecture,
             origin=self.origin,
