@@ -1,4 +1,4 @@
-"""Every setting, in one typed place: TOML file < KUBER_* variables < flags; unknown keys are refused."""
+"""All settings, typed: TOML file < KUBER_* variables < flags. Unknown keys are refused."""
 
 import os
 import tomllib
@@ -22,101 +22,119 @@ Folder = Annotated[Path, AfterValidator(_user_path)]
 
 
 class Settings(BaseModel):
-    """What a run or an entity can be told. `load` makes one, or raises SettingsError."""
+    """Settings of a run or an entity, as `load` reads them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     _from_preset: frozenset[str] = PrivateAttr(frozenset())
 
     # the experiment
-    num_entities: int = Field(4, ge=1, description="How many entities share the data set.")
-    num_rounds: int = Field(20, ge=1, description="Rounds of each entity.")
+    num_entities: int = Field(4, ge=1, description="Number of entities that the training data are split over.")
+    num_rounds: int = Field(20, ge=1, description="Rounds that each entity trains.")
     strategy: str = Field(
         "kuber",
-        description="How entities decide: kuber, exchange, merge, vanilla, local, local-balanced, an installed one, "
-        "or module:name.",
+        description="Strategy of the entities: kuber, exchange, merge, vanilla, local, local-balanced, an installed "
+        "one, or module:name.",
     )
     dataset: str = Field(
         "cifar10",
-        description="cifar10, fashion-mnist, digits, a path to an .npz of arrays x, y, or an installed one.",
+        description="Data set: cifar10, fashion-mnist, digits, a path to an .npz file with arrays x and y, or an "
+        "installed one.",
     )
-    train_size: int | None = Field(None, ge=1, description="Training images to use; all when not given.")
+    train_size: int | None = Field(None, ge=1, description="Training samples to use; all if not set.")
     common_test_size: int = Field(
         2000,
         ge=1,
-        description="Samples of the common test set; by default a fifth of a test set smaller than 10,000.",
+        description="Samples in the common test set; if not set, a fifth of a test set smaller than 10,000.",
     )
     partition: str = Field(
-        "dirichlet", description="How it is split: dirichlet, shards, iid, quantity, mixture, or an installed one."
+        "dirichlet",
+        description="Partition of the training data: dirichlet, shards, iid, quantity, mixture, or an installed one.",
     )
-    classes_per_entity: int = Field(2, ge=1, description="Classes of each entity, in partition shards.")
+    classes_per_entity: int = Field(2, ge=1, description="Classes of each entity with the partition shards.")
     dirichlet_alpha: float = Field(
-        0.5, gt=0, le=1e6, description="How alike the entities' data are; small: not at all."
+        0.5, gt=0, le=1e6, description="Dirichlet concentration: smaller values give more skewed data."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of partition, initial weights and batches.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for the partition, initial weights and batch order.")
 
     # learning
     architecture: str = Field(
         "cnn",
-        description="The network: cnn, lenet, resnet20, mlp or an installed one; several, with commas, are given to "
-        "entities in turn.",
+        description="Network: cnn, lenet, resnet20, mlp, or an installed one; several, separated by commas, are "
+        "assigned to the entities in turn.",
     )
-    local_epochs: int = Field(5, ge=1, description="Epochs on private data in each round.")
-    learning_rate: float = Field(0.01, gt=0, le=10, description="Of SGD, constant.")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="Of SGD: how strongly weights are pulled to zero.")
-    batch_size: int = Field(64, ge=2, description="Samples of one step.")
-    kd_temperature: float = Field(4.0, gt=0, le=1000, description="Softens teacher and student in distillation.")
-    kd_alpha: float = Field(0.5, ge=0, le=1, description="Weight of cross-entropy; the rest weighs the teacher.")
-    kd_epochs: int = Field(3, ge=1, description="Epochs of one distillation.")
+    local_epochs: int = Field(5, ge=1, description="Epochs of training on private data in each round.")
+    learning_rate: float = Field(0.01, gt=0, le=10, description="Learning rate of SGD, constant.")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="Weight decay of SGD.")
+    batch_size: int = Field(64, ge=2, description="Samples in each training batch.")
+    kd_temperature: float = Field(
+        4.0, gt=0, le=1000, description="Temperature that softens teacher and student in distillation."
+    )
+    kd_alpha: float = Field(
+        0.5, ge=0, le=1, description="Weight of the cross-entropy in distillation; the rest weighs the teacher."
+    )
+    kd_epochs: int = Field(3, ge=1, description="Epochs of each distillation.")
 
     # Of the paper's candidates, 0.01 is the one that NIID-Bench (arXiv 2102.02079) finds best on CIFAR-10.
-    fedprox_mu: float = Field(0.01, ge=0, le=1000, description="How strongly FedProx holds local phases back.")
+    fedprox_mu: float = Field(0.01, ge=0, le=1000, description="Weight of the proximal term in FedProx.")
 
     # the simulation
     speed_ratio: float = Field(
-        1.0, ge=1, le=1e6, description="How many times as quick as the slowest a simulated entity may be."
+        1.0, ge=1, le=1e6, description="Largest ratio between the speeds of two simulated entities; 1: equal speeds."
     )
     pace: Literal["rounds", "samples"] = Field(
-        "rounds", description="What takes simulated entities of one speed equally long: a local phase, or a sample."
+        "rounds",
+        description="Work that takes equally fast simulated entities equally long: a whole local phase (rounds), or "
+        "each sample (samples).",
     )
     world: str | None = Field(
         None,
-        description="What befalls simulated entities: stragglers, churn, crashes, late-joiners, flash-crowd, "
-        "partitioned, poisoned, or a path to a .toml.",
+        description="Simulated conditions: stragglers, churn, crashes, late-joiners, flash-crowd, partitioned, "
+        "poisoned, or a path to a .toml file.",
     )
-    public_dataset: str | None = Field(None, description="Data set that all entities know, without its labels.")
-    public_size: int = Field(5000, ge=1, description="Samples of it to use, at most.")
+    public_dataset: str | None = Field(
+        None, description="Data set that all entities share without its labels; fedmd needs one."
+    )
+    public_size: int = Field(5000, ge=1, description="Samples of the public data set to use, at most.")
 
     # the machine
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the forward pass in training.")
-    threads: int = Field(0, ge=0, le=1024, description="Of one entity; 0 shares the cores among the entities.")
-    data_dir: Folder | None = Field(None, description="Folder that holds the data set's own files.")
-    cache_dir: Folder = Field(Path("~/.cache/kuber"), description="Where decoded data sets are kept.")
-    runs_dir: Folder = Field(Path("runs"), description="Where run folders are made.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Device to compute on: auto (a GPU where there is one), cpu, cuda or mps."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the forward pass in training: auto (bfloat16 where it is faster), float32 or "
+        "bfloat16.",
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of each entity; 0: share the cores among the entities."
+    )
+    data_dir: Folder | None = Field(None, description="Folder with the data set's original files.")
+    cache_dir: Folder = Field(Path("~/.cache/kuber"), description="Folder for decoded data sets.")
+    runs_dir: Folder = Field(Path("runs"), description="Folder in which run folders are created.")
 
     # trust: what an entity learns from, and what others learn of it
-    verified_only: bool = Field(False, description="Learn only from what the hub has verified.")
+    verified_only: bool = Field(False, description="Learn only from knowledge that the hub has verified.")
     publishing: Literal["auto", "ask", "never"] = Field(
-        "auto", description="Publish as the strategy says, after asking a person, or never."
+        "auto", description="When to publish: as the strategy decides (auto), after asking you (ask), or never."
     )
     transfer: Literal["float32", "bfloat16"] = Field(
-        "float32", description="What weights travel as: bfloat16 is half the bytes, and evaluated as sent."
+        "float32", description="Number format of published weights: float32, or bfloat16 for half the size."
     )
     cache_mebibytes: int = Field(
-        1024, ge=0, description="Of pulled models that `kuber entity` keeps on its disk; 0: none."
+        1024, ge=0, description="Disk space of `kuber entity` for pulled models, in MiB; 0: keep none."
     )
     reports: bool = Field(
-        True, description="Tell the registry each round and its evaluation, and why teachers were chosen."
+        True, description="Report each round's evaluation, and why teachers were chosen, to the registry."
     )
 
     # the services
     host: str = Field("127.0.0.1", description="Address that registry and vault listen on.")
-    registry_port: int = Field(0, ge=0, le=65535, description="Port of the run's registry; 0: any free one.")
-    vault_port: int = Field(0, ge=0, le=65535, description="Port of the run's vault; 0: any free one.")
+    registry_port: int = Field(0, ge=0, le=65535, description="Port of the run's registry; 0: any free port.")
+    vault_port: int = Field(0, ge=0, le=65535, description="Port of the run's vault; 0: any free port.")
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """The networks' names, to be given to the entities in turn."""
+        """Names of the networks, which are assigned to the entities in turn."""
         return tuple(name.strip() for name in self.architecture.split(","))
 
     def is_from_preset(self, name: str) -> bool:
@@ -124,13 +142,13 @@ class Settings(BaseModel):
         return name in self._from_preset
 
     @model_validator(mode="after")
-    def _possible(self) -> "Settings":
+    def _check_ports(self) -> "Settings":
         if self.registry_port and self.registry_port == self.vault_port:
             raise ValueError("registry_port and vault_port must differ")
         return self
 
 
-# What comparisons are reported on: fixed, so that tables of different days are of the same experiment.
+# The experiment that comparisons report: fixed, so that tables of different days can be compared.
 _STUDY: dict[str, Any] = {
     "dataset": "cifar10",
     "train_size": 16000,
@@ -140,7 +158,7 @@ _STUDY: dict[str, Any] = {
     "dirichlet_alpha": 0.5,
 }
 
-# `quick` is the same system on less work: chosen so that shares and retrievals occur within minutes on two cores.
+# `quick` is the same system on less work: small enough to show exchanges within minutes on two cores.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"train_size": 8000, "num_rounds": 8, "local_epochs": 2, "kd_epochs": 2},
     "study": _STUDY | {"num_rounds": 8, "local_epochs": 2},
@@ -155,10 +173,10 @@ def load(
     file: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """The settings from preset, TOML file, `KUBER_*` variables and flags, the later ones winning.
+    """Return the settings from preset, TOML file, `KUBER_*` variables and flags; later sources win.
 
-    `file` is read when given, else ./kuber.toml where there is one. Flags that are None were not given.
-    Raises SettingsError with one sentence on anything unknown or impossible.
+    Reads `file`, or ./kuber.toml if there is one. Flags that are None were not given.
+    Raises SettingsError for anything unknown or impossible.
     """
     if preset is not None and preset not in PRESETS:
         raise SettingsError(f"There is no preset {preset!r}; choose from: {', '.join(PRESETS)}.")

@@ -1,4 +1,4 @@
-"""`kuber run --dashboard`: pages beside a run, for as long as it goes on."""
+"""`kuber run --dashboard`: web pages while a run lasts."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ TINY = (
 )
 
 
-def test_a_run_tells_where_its_pages_are_and_ends_them(tmp_path: Path) -> None:
+def test_a_run_prints_the_address_of_its_pages_and_stops_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kuber", "run", "--dashboard", *TINY]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
@@ -35,8 +35,8 @@ def test_a_run_tells_where_its_pages_are_and_ends_them(tmp_path: Path) -> None:
                 address = found[1]
                 break
         assert address is not None, "".join(lines)
-        told = httpx.get(f"{address}/healthz").json()
-        assert (told["service"], told["status"]) == ("dashboard", "ok")
+        health = httpx.get(f"{address}/healthz").json()
+        assert (health["service"], health["status"]) == ("dashboard", "ok")
         until = time.monotonic() + 30
         while httpx.get(f"{address}/healthz").json()["events"] < 4:
             assert time.monotonic() < until
@@ -44,5 +44,6 @@ def test_a_run_tells_where_its_pages_are_and_ends_them(tmp_path: Path) -> None:
         run.terminate()
         run.communicate(timeout=60)
     assert run.returncode == 130
-    left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or ())]
+    processes = psutil.process_iter(["cmdline"])
+    left = [process for process in processes if str(tmp_path) in " ".join(process.info["cmdline"] or ())]
     assert left == []

@@ -1,4 +1,4 @@
-"""The commands for operators, as processes, on services that run."""
+"""`kuber hub` on running services."""
 
 import contextlib
 import io
@@ -25,16 +25,16 @@ numbers = count()
 
 
 def kuber(*arguments):
-    """Exit code, and what was printed."""
-    said = io.StringIO()
+    """Run `kuber hub`; return the exit code and the output."""
+    output = io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["kuber", "hub", *map(str, arguments)]),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         pytest.raises(SystemExit) as ended,
     ):
         main()
-    return ended.value.code or 0, said.getvalue()
+    return ended.value.code or 0, output.getvalue()
 
 
 class Hub:
@@ -71,7 +71,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """One for all these tests; each leaves it in agreement, with nothing that nobody holds."""
+    """Hub shared by these tests; each leaves registry and vault in agreement, and no unpinned blob."""
     made = Hub(tmp_path_factory.mktemp("hub"), Samples())
     with made.stack:
         yield made
@@ -83,19 +83,19 @@ def test_collect_and_check_and_repair(hub):
     check = ["check", *hub.urls, "--settled", 0]
     assert kuber("collect", *hub.at_vault) == (
         0,
-        f"Removed 1 blobs ({stray.size} bytes) and 0 leftovers of uploads.\n",
+        f"Removed 1 blobs ({stray.size} bytes) and 0 unfinished uploads.\n",
     )
     assert kuber(*check) == (0, "1 records, 1 blobs, 1 pins; 0 disagreements.\n")
     hub.vault.unpin(record.id)
     hub.vault.pin("nobody", record.artifacts.items())
-    code, said = kuber(*check)
+    code, output = kuber(*check)
     assert code == 1
-    assert f"The blobs of {record.id} are not all pinned.\n" in said
-    assert "Pins are held for nobody, which is no record.\n" in said
-    code, said = kuber("check", *hub.urls)
-    assert "nobody" not in said  # a young pin may be of a record that is being published
-    code, said = kuber(*check, "--repair")
-    assert (code, said.count("Put right.")) == (0, 2)
+    assert f"The blobs of {record.id} are not all pinned.\n" in output
+    assert "Pins are held for nobody, which is no record.\n" in output
+    code, output = kuber("check", *hub.urls)
+    assert "nobody" not in output  # a young pin may be of a record that is being published
+    code, output = kuber(*check, "--repair")
+    assert (code, output.count("Repaired.")) == (0, 2)
     assert kuber(*check)[0] == 0
     assert [pin.holder for pin in hub.vault.pins().items] == [record.id]
     kuber("collect", *hub.at_vault)
@@ -105,14 +105,14 @@ def test_collect_and_check_and_repair(hub):
 def test_quarantine_and_release(hub):
     record = hub.publish()
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]
-    told = kuber("quarantine", record.id, "--reason", "It may carry a backdoor.", *operate)
-    assert told == (0, f"The record {record.id} is quarantined; `kuber hub release {record.id}` ends that.\n")
+    result = kuber("quarantine", record.id, "--reason", "It may carry a backdoor.", *operate)
+    assert result == (0, f"The record {record.id} is quarantined until `kuber hub release {record.id}`.\n")
     found = Verification(standing=Standing.QUARANTINED, reason="It may carry a backdoor.")
     assert hub.registry.knowledge(record.id).verification == found
-    assert record.id not in {one.id for one in hub.registry.discover(Query(limit=1000)).items}
+    assert record.id not in {listed.id for listed in hub.registry.discover(Query(limit=1000)).items}
     assert kuber("check", *hub.urls)[0] == 0  # its blobs are kept
-    told = kuber("release", record.id, *operate)
-    assert told == (0, f"The record {record.id} is quarantined no more.\n")
+    result = kuber("release", record.id, *operate)
+    assert result == (0, f"The record {record.id} is no longer quarantined.\n")
     assert hub.registry.knowledge(record.id) == record
     lines = kuber("audit", *operate)[1].splitlines()
     acts = [line.split()[1:] for line in lines if line.endswith(record.id)]
@@ -120,19 +120,19 @@ def test_quarantine_and_release(hub):
 
 
 @pytest.mark.parametrize("id", ["nothing", "no id", "../entities"])
-def test_a_record_that_is_not_there_is_one_sentence(hub, id):
+def test_a_missing_record_is_reported_in_one_sentence(hub, id):
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]
     for command in (["quarantine", id, "--reason", "Because."], ["release", id], ["withdraw", id]):
-        code, said = kuber(*command, *operate)
-        assert (code, said) == (1, f"error: The registry has no knowledge {id!r}.\n")
+        code, output = kuber(*command, *operate)
+        assert (code, output) == (1, f"error: The registry has no knowledge {id!r}.\n")
 
 
 @pytest.mark.parametrize("reason", ["", "   ", "two\nlines", "x" * 201])
 def test_a_reason_is_one_printable_sentence(hub, reason):
     record = hub.publish()
-    code, said = kuber("quarantine", record.id, "--reason", reason, "--registry", hub.urls[1], *hub.urls[4:])
-    assert (code, said.count("\n")) == (4, 1)
-    assert "The field reason is refused" in said
+    code, output = kuber("quarantine", record.id, "--reason", reason, "--registry", hub.urls[1], *hub.urls[4:])
+    assert (code, output.count("\n")) == (4, 1)
+    assert "The field reason is refused" in output
     assert hub.registry.knowledge(record.id) == record
 
 
@@ -142,8 +142,8 @@ def test_check_misses_no_record_that_is_released_or_quarantined_meanwhile(hub, b
     record = hub.publish()
     turns = []
 
-    class Restless:
-        """The registry, whose operator acts after so many questions."""
+    class ChangingRegistry:
+        """Registry whose operator acts after `turn` queries."""
 
         def discover(self, query):
             page = hub.registry.discover(query)
@@ -153,23 +153,23 @@ def test_check_misses_no_record_that_is_released_or_quarantined_meanwhile(hub, b
             return page
 
     hub.set_quarantine(record.id, before)
-    found = compare(Restless(), hub.vault, now=datetime.now(UTC), settled=timedelta(0))
+    found = compare(ChangingRegistry(), hub.vault, now=datetime.now(UTC), settled=timedelta(0))
     assert (found.faults, found.records) == ((), len({pin.holder for pin in hub.vault.pins(limit=1000).items}))
     assert len(turns) > turn
     hub.set_quarantine(record.id, False)
 
 
-def test_scrub_sets_rot_aside_and_check_tells_of_it(hub):
+def test_scrub_sets_damaged_blobs_aside_and_check_reports_them(hub):
     sound, rotten = hub.publish(), hub.publish()
     artifact = rotten.artifacts["weights"]
     whole = hub.file(rotten).read_bytes()
     hub.file(rotten).write_bytes(whole[:-1] + b"?")
-    code, said = kuber("scrub", *hub.at_vault)
-    assert (code, said.splitlines()[0]) == (1, f"{artifact.digest} is damaged; 1 records hold it: put it again.")
+    code, output = kuber("scrub", *hub.at_vault)
+    assert (code, output.splitlines()[0]) == (1, f"{artifact.digest} is damaged; 1 records name it: upload it again.")
     with pytest.raises(KnowledgeNotFoundError):
         hub.vault.get(artifact.digest)
-    code, said = kuber("check", *hub.urls)
-    assert (code, f"The weights of {rotten.id} are missing" in said) == (1, True)
+    code, output = kuber("check", *hub.urls)
+    assert (code, f"The weights of {rotten.id} are missing" in output) == (1, True)
     hub.vault.put(whole)
     assert kuber("check", *hub.urls)[0] == 0
     assert kuber("scrub", *hub.at_vault)[0] == 0
@@ -198,52 +198,52 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
             digest = record.artifacts["weights"].digest
             assert again.vault.get(digest) == hub.vault.get(digest)
         assert kuber("check", *again.urls) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.\n")
-        code, said = kuber("restore", folder, *to)
-        assert (code, "is not empty; name a new folder" in said) == (4, True)
+        code, output = kuber("restore", folder, *to)
+        assert (code, "is not empty; name a new folder" in output) == (4, True)
 
 
-def test_restore_leaves_out_what_rotted_and_tells(hub, tmp_path):
+def test_restore_leaves_out_and_reports_damaged_blobs(hub, tmp_path):
     record = hub.publish()
     folder, other = tmp_path / "backup", tmp_path / "other"
     kuber("backup", folder, *hub.data, "--copy")
     hex = record.artifacts["weights"].digest.hex
     (folder / "blobs" / hex[:2] / hex[2:4] / hex).write_bytes(b"rot")
-    code, said = kuber("restore", folder, "--registry-data", other / "r", "--vault-data", other / "v")
-    assert (code, said.splitlines()[0]) == (
+    code, output = kuber("restore", folder, "--registry-data", other / "r", "--vault-data", other / "v")
+    assert (code, output.splitlines()[0]) == (
         1,
-        f"sha256:{hex} is named by a record and not there, or damaged: put it again.",
+        f"sha256:{hex} is missing or damaged, but a record names it: upload it again.",
     )
 
 
-def test_what_is_on_postgresql_is_copied_with_its_own_tool(hub, tmp_path):
-    told = kuber("backup", tmp_path / "backup", "--registry-data", tmp_path, *hub.data[2:])
-    assert told[0] == 4
-    assert "One that is on PostgreSQL is copied with pg_dump." in told[1].replace("\n", " ")
+def test_a_postgresql_database_is_not_copied_by_kuber_backup(hub, tmp_path):
+    result = kuber("backup", tmp_path / "backup", "--registry-data", tmp_path, *hub.data[2:])
+    assert result[0] == 4
+    assert "One that is on PostgreSQL is copied with pg_dump." in result[1].replace("\n", " ")
 
 
 def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
     hub.publish()
     kuber("backup", tmp_path / "backup", *hub.data)
     (tmp_path / "backup" / "backup.json").unlink()
-    code, said = kuber(
+    code, output = kuber(
         "restore", tmp_path / "backup", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v"
     )
-    assert (code, "no finished backup" in said) == (4, True)
+    assert (code, "no finished backup" in output) == (4, True)
 
 
 def test_the_folder_of_a_vault_in_a_bucket_is_no_backup(hub, tmp_path):
     (tmp_path / "v").mkdir()
-    code, said = kuber(
+    code, output = kuber(
         "backup", tmp_path / "b", "--registry-data", hub.folder / "registry", "--vault-data", tmp_path / "v"
     )
-    assert (code, said.count("\n")) == (4, 1)
-    assert "has them in its bucket" in said
+    assert (code, output.count("\n")) == (4, 1)
+    assert "has them in its bucket" in output
     assert not (tmp_path / "b").exists()
 
 
-def test_no_hub_is_one_sentence(tmp_path):
-    code, said = kuber("backup", tmp_path / "b", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v")
-    assert (code, said.count("\n")) == (4, 1)
+def test_a_missing_hub_is_reported_in_one_sentence(tmp_path):
+    code, output = kuber("backup", tmp_path / "b", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v")
+    assert (code, output.count("\n")) == (4, 1)
 
 
 def test_a_refused_record_leaves_no_pin(hub):

@@ -1,4 +1,4 @@
-"""`kuber knowledge`, on services that run and models that were published."""
+"""`kuber knowledge` on running services and published models."""
 
 import contextlib
 import io
@@ -22,21 +22,21 @@ SHAPE, LABELS = (1, 8, 8), ("bright", "dark")
 
 
 def kuber(*arguments, columns=120):
-    """Exit code, and what was printed."""
-    said = io.StringIO()
+    """Run `kuber knowledge`; return the exit code and the output."""
+    output = io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["kuber", "knowledge", *map(str, arguments)]),
         mock.patch.dict("os.environ", {"COLUMNS": str(columns), "TERM": "dumb"}),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         pytest.raises(SystemExit) as ended,
     ):
         main()
-    return ended.value.code or 0, said.getvalue()
+    return ended.value.code or 0, output.getvalue()
 
 
 class Sum(nn.Module):
-    """Bright pictures are those whose pixels sum to more than half."""
+    """Classifies pictures as bright whose mean pixel is above one half."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ def hub(tmp_path_factory):
                 if name == "second":
                     with torch.no_grad():
                         entity.model.scale.mul_(2)
-                    entity._journal.change(parents=(first,))  # as if it had learnt from the first
+                    entity._journal.change(parents=(first,))  # as if it had learned from the first
                     entity.publish()
             records = HttpRegistry(services.registry, credentials=Credentials(token=services.operator))
             first = first or records.discover(public.Query()).items[0].id
@@ -88,52 +88,52 @@ def hub(tmp_path_factory):
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_listing_fits_the_terminal(hub, columns):
     _, first, registry, _ = hub
-    code, said = kuber("list", *registry, columns=columns)
+    code, output = kuber("list", *registry, columns=columns)
     assert code == 0
-    assert max(map(len, said.splitlines())) <= columns
-    assert first[-12:] in said
-    assert "light [b]" in said
-    assert ("onnx weights" in said) == (columns == 120)
+    assert max(map(len, output.splitlines())) <= columns
+    assert first[-12:] in output
+    assert "light [b]" in output
+    assert ("onnx weights" in output) == (columns == 120)
 
 
 def test_a_record_is_shown_by_the_end_of_its_id(hub):
     _, first, registry, _ = hub
-    code, said = kuber("show", first[-8:], *registry)
+    code, output = kuber("show", first[-8:], *registry)
     assert code == 0
-    assert first in said
-    assert "its publisher's own data" in said
-    assert "bright" in said
+    assert first in output
+    assert "its publisher's own data" in output
+    assert "bright" in output
 
 
 def test_files_are_pulled_whole(hub, tmp_path):
     _, first, registry, vault = hub
-    code, said = kuber("pull", first, "--to", tmp_path / "here", *registry, *vault)
+    code, output = kuber("pull", first, "--to", tmp_path / "here", *registry, *vault)
     assert code == 0
     assert sorted(path.suffix for path in (tmp_path / "here").iterdir()) == [".json", ".onnx", ".safetensors"]
-    assert len(said.split()) == 3
+    assert len(output.split()) == 3
 
 
 def test_a_model_is_evaluated_on_arrays_and_on_pictures(hub, tmp_path):
     _, first, registry, vault = hub
     x, y = pictures(30)
     np.savez(tmp_path / "mine.npz", x=x, y=np.array(LABELS)[y])
-    code, said = kuber("evaluate", first, tmp_path / "mine.npz", *registry, *vault)
-    assert (code, "100.0% of 30 samples" in said) == (0, True), said
+    code, output = kuber("evaluate", first, tmp_path / "mine.npz", *registry, *vault)
+    assert (code, "100.0% on 30 samples" in output) == (0, True), output
     for place, (image, label) in enumerate(zip(x, y, strict=True)):
         path = tmp_path / "pictures" / LABELS[label] / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).resize((16, 16)).save(path)
-    code, said = kuber("evaluate", first, tmp_path / "pictures", *registry, *vault)
-    assert (code, "100.0% of 30 samples" in said) == (0, True), said
-    code, said = kuber("evaluate", first, tmp_path / "mine.npz", "--mean", "-1", "--std", "1", *registry, *vault)
-    assert (code, "50.0% of 30 samples" in said) == (0, True), said
+    code, output = kuber("evaluate", first, tmp_path / "pictures", *registry, *vault)
+    assert (code, "100.0% on 30 samples" in output) == (0, True), output
+    code, output = kuber("evaluate", first, tmp_path / "mine.npz", "--mean", "-1", "--std", "1", *registry, *vault)
+    assert (code, "50.0% on 30 samples" in output) == (0, True), output
 
 
-def test_the_tree_tells_who_taught_whom(hub):
+def test_the_tree_shows_who_taught_whom(hub):
     _, _, registry, _ = hub
-    code, said = kuber("tree", *registry, columns=80)
+    code, output = kuber("tree", *registry, columns=80)
     assert code == 0
-    lines = said.splitlines()
+    lines = output.splitlines()
     place = next(i for i, line in enumerate(lines) if "second, round 2" in line)
     assert "first, round 1" in lines[place + 1]
     assert lines[place + 1].index("first") > lines[place].index("second")
@@ -153,33 +153,33 @@ def wrong_data(folder, name):
         ("names.npz", [], "no class 'cat'; it has: bright, dark"),
         ("shape.npz", [], "samples in .* have shape"),
         ("empty", [], "no pictures"),
-        ("nothing.npz", [], "There is no"),
-        ("names.npz", ["--mean", "0.5"], "given together"),
-        ("names.npz", ["--mean", "a", "--std", "b"], "no list of numbers"),
+        ("nothing.npz", [], "does not exist"),
+        ("names.npz", ["--mean", "0.5"], "must be given together"),
+        ("names.npz", ["--mean", "a", "--std", "b"], "not a list of numbers"),
     ],
 )
-def test_data_that_do_not_fit_are_told_in_a_sentence(hub, tmp_path, name, options, words):
+def test_unsuitable_data_are_refused_in_one_sentence(hub, tmp_path, name, options, words):
     _, first, registry, vault = hub
-    code, said = kuber("evaluate", first, wrong_data(tmp_path, name), *options, *registry, *vault)
+    code, output = kuber("evaluate", first, wrong_data(tmp_path, name), *options, *registry, *vault)
     assert code in (2, 3)
-    assert re.search(words, " ".join(said.split()))
-    assert "Traceback" not in said
+    assert re.search(words, " ".join(output.split()))
+    assert "Traceback" not in output
 
 
-def test_an_id_that_names_nothing_is_told(hub):
+def test_an_unknown_id_is_refused(hub):
     _, _, registry, _ = hub
-    code, said = kuber("show", "zzz", *registry)
+    code, output = kuber("show", "zzz", *registry)
     assert code == 2
-    assert "no record" in said
+    assert "no record" in output
 
 
-def test_one_takes_back_ones_own_only(hub):
+def test_an_entity_withdraws_only_its_own_records(hub):
     folder, first, registry, _ = hub
     url = registry[:2]
-    code, said = kuber("withdraw", first, "--identity", folder / "second", *url)
-    assert code == 4, said
-    code, said = kuber("withdraw", first, "--identity", folder / "nobody", *url)
-    assert (code, "no token" in said) == (2, True)
-    code, said = kuber("withdraw", first, "--identity", folder / "first", *url)
-    assert (code, "is withdrawn" in said) == (0, True), said
+    code, output = kuber("withdraw", first, "--identity", folder / "second", *url)
+    assert code == 4, output
+    code, output = kuber("withdraw", first, "--identity", folder / "nobody", *url)
+    assert (code, "no token" in output) == (2, True)
+    code, output = kuber("withdraw", first, "--identity", folder / "first", *url)
+    assert (code, "is withdrawn" in output) == (0, True), output
     assert first[-12:] not in kuber("list", *registry)[1]

@@ -55,14 +55,15 @@ def test_the_result_table_fits_80_columns(result: RunResult) -> None:
     assert re.search(r"│ 0 +│ +38\.4% │ +\+13\.4 │ +5 │ +2 │ 2\.0 MB │ +0 B │", text)
     assert re.search(r"│ mean +│ +29\.2% │ +\+4\.2 │", text)
     assert re.search(r"│ worst +│ +20\.0% │", text)
-    assert "1:15 at work" in text
+    assert "Run time: 1:15." in text
 
 
 def test_the_groups_of_a_world_fit_80_columns_and_have_lines(result: RunResult) -> None:
     assert groups_table(result) is None
     groups = ("usual", "a group of entities with a name that is longer than most names that anybody would give")
     entities = [
-        replace(one, group=group, ends=(3.0, 1234.56)) for one, group in zip(result.entities, groups, strict=True)
+        replace(entity, group=group, ends=(3.0, 1234.56))
+        for entity, group in zip(result.entities, groups, strict=True)
     ]
     result = replace(result, entities=tuple(entities))
     console = Console(width=80, file=io.StringIO(), force_terminal=True, record=True)
@@ -76,9 +77,9 @@ def test_the_groups_of_a_world_fit_80_columns_and_have_lines(result: RunResult) 
 
 def test_summary_lines_are_plain_and_aligned(result: RunResult) -> None:
     assert summary_lines(result) == [
-        "entity  accuracy   gain  shared  absorbed    sent  received",
-        "0          38.4%  +13.4       5         2  2.0 MB       0 B",
-        "1          20.0%   -5.0       5         2  2.0 MB       0 B",
+        "entity  accuracy   gain  published  absorbed    sent  received",
+        "0          38.4%  +13.4          5         2  2.0 MB       0 B",
+        "1          20.0%   -5.0          5         2  2.0 MB       0 B",
         "mean       29.2%   +4.2",
         "worst      20.0%",
     ]

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, with and without a terminal."""
+"""The progress of a run, with and without a terminal."""
 
 import io
 import re
@@ -32,7 +32,7 @@ def evaluated(seconds: float, name: str, round: int, accuracy: float) -> Event:
 
 
 def one_round(name: str, round: int, accuracy: float = 0.412) -> list[Event]:
-    """Ten seconds in which an entity trains and shares."""
+    """Ten seconds in which an entity trains and publishes."""
     began = 10 * (round - 1)
     return [
         event(began, name, round, "round-started"),
@@ -66,24 +66,34 @@ class TestLiveTable:
     def test_shows_every_entity_in_whole_words(self, width: int) -> None:
         console = terminal(width)
         table = LiveTable(console, Settings(num_entities=2, num_rounds=8), clock=at(14))
-        for told in [joined("0"), joined("1"), *one_round("0", 1), event(10, "0", 2, "round-started")]:
-            table.on_event(told)
+        for each in [joined("0"), joined("1"), *one_round("0", 1), event(10, "0", 2, "round-started")]:
+            table.on_event(each)
         table.on_progress("0", 0.5)
         header, _, heads, first, second = screen(table, console)
         assert header == "KUber kuber on cifar10, 2 entities, seed 0   0:14"
         curve = ["over", "time"] if width == 120 else []
-        assert heads.split() == ["entity", "round", "work", "accuracy", *curve, "shared", "absorbed", "ETA", "state"]
+        assert heads.split() == [
+            "entity",
+            "round",
+            "work",
+            "accuracy",
+            *curve,
+            "published",
+            "absorbed",
+            "ETA",
+            "state",
+        ]
         drawn = "▄ +" if width == 120 else ""
         assert re.fullmatch(rf"0 +2/8 +[━╸╺]+ +41\.2% +{drawn}1 +0 +1:06 +training", first)
         assert re.fullmatch(r"1 +0/8 +[━╸╺]+ +- +0 +0 +- +waiting", second)
         assert "…" not in header + heads + first + second
 
-    def test_tells_how_long_the_run_will_take(self) -> None:
+    def test_shows_the_time_left(self) -> None:
         console = terminal()
         table = LiveTable(console, Settings(num_entities=1, num_rounds=3), clock=at(12))
-        for told in [joined("0"), *one_round("0", 1)]:
-            table.on_event(told)
-        assert screen(table, console)[0] == "KUber kuber on cifar10, 1 entity, seed 0   0:12, about 0:18 to go"
+        for each in [joined("0"), *one_round("0", 1)]:
+            table.on_event(each)
+        assert screen(table, console)[0] == "KUber kuber on cifar10, 1 entity, seed 0   0:12, about 0:18 left"
 
     def test_says_waiting_until_a_work_step_has_its_turn(self) -> None:
         console = terminal()
@@ -108,14 +118,14 @@ class TestLiveTable:
         names = [line.split()[0] for line in lines[3:-1]]
         assert {"3", "17"} <= set(names)
         assert names == sorted(names, key=int)
-        assert lines[-1] == f"and {30 - len(names)} more: {30 - len(names)} deciding; mean accuracy of all 50.0%"
+        assert lines[-1] == f"and {30 - len(names)} more: {30 - len(names)} deciding; mean accuracy 50.0%"
 
-    @pytest.mark.parametrize(("height", "told"), [(24, 5), (11, 2), (9, 0)])
-    def test_says_who_learnt_from_whom_where_there_is_room(self, height: int, told: int) -> None:
+    @pytest.mark.parametrize(("height", "count"), [(24, 5), (11, 2), (9, 0)])
+    def test_shows_the_latest_deliveries_where_there_is_room(self, height: int, count: int) -> None:
         console = terminal(height=height)
         table = LiveTable(console, Settings(num_entities=2, num_rounds=8), clock=at(1))
-        for one in [joined("0"), joined("1")]:
-            table.on_event(one)
+        for name in ("0", "1"):
+            table.on_event(joined(name))
         for round in range(1, 8):
             kept = round != 7
             detail = {"teachers": [K1], "publishers": ["id-1"], "method": "merge", "before": 0.25, "after": 0.5}
@@ -123,10 +133,10 @@ class TestLiveTable:
             table.on_event(event(round, "0", round, "absorbed", **detail, **figures, kept=kept))
         lines = screen(table, console)
         assert len(lines) < height
-        assert lines[5:7] == (["", "0 <- 1: merge in round 7, 25.0% -> 50.0% (+25.0), not kept"] if told else [])
-        assert sum(" <- " in line for line in lines) == told
+        assert lines[5:7] == (["", "0 <- 1: merge in round 7, 25.0% -> 50.0% (+25.0), not kept"] if count else [])
+        assert sum(" <- " in line for line in lines) == count
 
-    def test_is_drawn_to_its_console_and_nowhere_else(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_writes_only_to_its_console(self, capsys: pytest.CaptureFixture[str]) -> None:
         console = terminal()
         with LiveTable(console, Settings(num_entities=1), clock=at(0)) as table:
             table.echo("The registry is at http://127.0.0.1:5001.")
@@ -150,8 +160,8 @@ class TestPlainLines:
     def test_a_line_for_each_notable_event(self, console: Console) -> None:
         with PlainLines(console, rounds=8, clock=at(0)) as view:
             view.echo("Starting.")
-            for told in [joined("0"), *one_round("0", 3)]:
-                view.on_event(told)
+            for each in [joined("0"), *one_round("0", 3)]:
+                view.on_event(each)
             view.on_progress("0", 0.5)
         assert self.lines(console) == [
             "Starting.",
@@ -159,17 +169,17 @@ class TestPlainLines:
             "entity 0  round 3/8  accuracy 41.2%  published 4b5c6d7e",
         ]
 
-    def test_an_entity_may_seek_before_it_is_evaluated(self, console: Console) -> None:
+    def test_an_entity_may_discover_before_it_is_evaluated(self, console: Console) -> None:
         with PlainLines(console, rounds=8, clock=at(0)) as view:
             view.on_event(joined("0"))
             view.on_event(event(1, "0", 1, "sought", candidates=0))
-        assert self.lines(console)[1:] == ["entity 0  round 1/8  sought, but nobody knows better"]
+        assert self.lines(console)[1:] == ["entity 0  round 1/8  found no better knowledge"]
 
     @pytest.mark.parametrize(
         ("kind", "detail", "expected"),
         [
-            ("sought", {"candidates": 0}, ["accuracy 35.0%  sought, but nobody knows better"]),
-            ("sought", {"candidates": 3}, ["accuracy 35.0%"]),  # told when the round ends
+            ("sought", {"candidates": 0}, ["accuracy 35.0%  found no better knowledge"]),
+            ("sought", {"candidates": 3}, ["accuracy 35.0%"]),  # a line follows when the round ends
             (
                 "rejected",
                 {"knowledge": K1, "reason": "It is \x1b[31mdamaged.", "bytes": 5},
@@ -197,8 +207,8 @@ class TestPlainLines:
         view.on_event(event(3, "1", 4, "round-ended", accuracy=0.35, checkpoint="round-0004.safetensors"))
         assert self.lines(console)[1:] == [f"entity 1  round 4  {line}" for line in expected]
 
-    def test_what_happened_before_is_not_told_again(self, console: Console) -> None:
+    def test_events_of_an_earlier_session_print_nothing(self, console: Console) -> None:
         view = PlainLines(console, rounds=8, clock=at(15))
-        for told in [joined("0"), *one_round("0", 1), *one_round("0", 2)]:
-            view.on_event(told)
+        for each in [joined("0"), *one_round("0", 1), *one_round("0", 2)]:
+            view.on_event(each)
         assert self.lines(console) == ["entity 0  round 2/8  accuracy 41.2%  published 4b5c6d7e"]

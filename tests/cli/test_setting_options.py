@@ -1,5 +1,8 @@
 """Every setting is a flag of `kuber run`, and reaches the command as a checked value."""
 
+from collections.abc import Iterator
+
+import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -11,51 +14,67 @@ from kuber.settings import Settings
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch):
-    """Runs a command that takes settings; returns what it was called with."""
+def call(tmp_path, monkeypatch):
+    """Run a command that takes settings; return the arguments it was called with."""
     monkeypatch.chdir(tmp_path)
-    got = []
+    calls = []
     small = typer.Typer()
 
     @small.command()
     @with_settings()
     def command(settings: Settings | None, resume: str | None = None) -> None:
-        got.append((settings, resume))
+        calls.append((settings, resume))
 
-    def told(*arguments: str):
+    def call(*arguments: str):
         result = CliRunner().invoke(small, arguments)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output
-        return got.pop()
+        return calls.pop()
 
-    return told
+    return call
 
 
-def test_flags_become_settings(told):
-    settings, _ = told("--num-rounds", "3", "--dirichlet-alpha", "0.1", "--num-entities", "7", "--dataset", "digits")
+def test_flags_become_settings(call):
+    settings, _ = call("--num-rounds", "3", "--dirichlet-alpha", "0.1", "--num-entities", "7", "--dataset", "digits")
     assert (settings.num_rounds, settings.dirichlet_alpha, settings.num_entities) == (3, 0.1, 7)
     assert settings.model_fields_set == {"num_rounds", "dirichlet_alpha", "num_entities", "dataset"}
 
 
-def test_preset_and_file_are_read(told, tmp_path):
+def test_preset_and_file_are_read(call, tmp_path):
     (tmp_path / "mine.toml").write_text("seed = 9\n")
-    settings, _ = told("--preset", "quick", "--config", "mine.toml")
+    settings, _ = call("--preset", "quick", "--config", "mine.toml")
     assert (settings.seed, settings.num_rounds) == (9, 8)
 
 
-def test_resuming_takes_no_settings(told):
-    assert told("--resume", "somewhere") == (None, "somewhere")
+def test_resuming_accepts_no_settings(call):
+    assert call("--resume", "somewhere") == (None, "somewhere")
     for more in (["--seed", "1"], ["--preset", "quick"], ["--config", "x.toml"]):
         with pytest.raises(SettingsError, match="give no others"):
-            told("--resume", "somewhere", *more)
+            call("--resume", "somewhere", *more)
 
 
-@pytest.mark.parametrize("command", ["run", "entity", "registry", "vault"])
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in group.commands.items():
+        yield from commands(command, (*path, name)) if hasattr(command, "commands") else [(*path, name)]
+
+
+@pytest.mark.parametrize("command", [*commands(typer.main.get_command(app))], ids=" ".join)
 def test_help_reads_well_in_80_columns(command):
-    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
+    assert "..." not in result.output.replace("X,...", "").replace("[ARGS]...", "")  # nothing is cut off
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_help_of_a_setting_is_a_whole_phrase(name):
+    description = Settings.model_fields[name].description
+    assert description is not None
+    assert description[0].isupper()
+    assert description.endswith(".")
+    assert not description.startswith(("Of ", "What ", "How "))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

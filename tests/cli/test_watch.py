@@ -1,4 +1,4 @@
-"""`kuber watch`: on a hub that runs, dies and comes back, and drawn for narrow and wide terminals."""
+"""`kuber watch` on a hub that runs, dies and comes back, and on narrow and wide terminals."""
 
 import io
 import os
@@ -28,37 +28,37 @@ def entry(seconds: float, actor: str, act: str, subject: str, /, **detail: Any) 
 
 
 def story(entities: int) -> list[AuditEntry]:
-    """Everybody joins, tells of three rounds and publishes; the second learns from the first."""
-    told = []
+    """Every entity joins, reports three rounds and publishes; the second learns from the first."""
+    entries = []
     for index in range(entities):
         id = f"id{index}"
-        told.append(entry(index, id, "enrol", f"ward {index}"))
-        told += [
+        entries.append(entry(index, id, "enrol", f"ward {index}"))
+        entries += [
             entry(100 + index, id, "report", id, round=n, correct=[10 * n * n + index, 0], total=[100, 100])
             for n in (1, 2, 3)
         ]
-        told.append(entry(110 + index, id, "publish", f"k{index}", round=3))
+        entries.append(entry(110 + index, id, "publish", f"k{index}", round=3))
     delivery = {"method": "guide", "round": 3, "accuracy_before": 0.25, "accuracy_after": 0.4}
-    told.append(entry(150, "id1", "deliver", "k0", teachers=["k0"], kept=True, **delivery))
-    return [*told, entry(160, "id1", "deliver", "k0", teachers=["k0"], kept=False, **delivery)]
+    entries.append(entry(150, "id1", "deliver", "k0", teachers=["k0"], kept=True, **delivery))
+    return [*entries, entry(160, "id1", "deliver", "k0", teachers=["k0"], kept=False, **delivery)]
 
 
-def drawn(width: int, height: int, entries: list[AuditEntry], *, away: str | None = None) -> list[str]:
+def drawn(width: int, height: int, entries: list[AuditEntry], *, offline: str | None = None) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, record=True)
     screen = HubScreen(console, HubView(), "http://hub:5001", clock=lambda: START + timedelta(seconds=170))
-    for number, one in enumerate(entries, start=1):
-        screen.apply(number, one)
-    if away:
-        screen.lose(away)
+    for number, each in enumerate(entries, start=1):
+        screen.apply(number, each)
+    if offline:
+        screen.mark_offline(offline)
     console.print(screen.render())
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_says_who_is_there_and_who_learnt_from_whom(width: int) -> None:
+def test_shows_entities_and_who_learned_from_whom(width: int) -> None:
     lines = drawn(width, 24, story(3))
     assert max(map(len, lines)) <= width
-    assert lines[:2] == ["KUber http://hub:5001", "3 of 3 online, 3 records, 1 of 2 deliveries kept"]
+    assert lines[:2] == ["KUber http://hub:5001", "3 of 3 entities online, 3 records, 1 of 2 deliveries kept"]
     rows = {line.split()[2]: line.split() for line in lines if line.startswith("● ward")}
     curve = ["▁▄█"] if width == 120 else []
     assert rows["0"][3:] == ["3", "45.0%", *curve, "1", "0/0", "-", "1", "1", "min"]
@@ -68,15 +68,15 @@ def test_says_who_is_there_and_who_learnt_from_whom(width: int) -> None:
 
 
 def test_never_higher_than_the_terminal() -> None:
-    lines = drawn(80, 24, story(50), away="No answer.")
+    lines = drawn(80, 24, story(50), offline="No answer.")
     assert len(lines) <= 24
-    assert "No answer. Trying again." in lines
+    assert "No answer. Retrying." in lines
     shown = sum(line.startswith("● ward") for line in lines)
     assert f"and {50 - shown} more" in lines
 
 
-def test_nobody_there_yet_is_said() -> None:
-    assert any("Nobody has joined yet" in line for line in drawn(80, 24, []))
+def test_an_empty_hub_says_how_to_start() -> None:
+    assert any("No entity has joined yet" in line for line in drawn(80, 24, []))
 
 
 def test_a_name_cannot_write_to_the_terminal() -> None:
@@ -84,13 +84,13 @@ def test_a_name_cannot_write_to_the_terminal() -> None:
     assert any("[2J[red]evil" in line and "\x1b" not in line for line in lines)
 
 
-def test_lines_tell_once_that_the_hub_is_away() -> None:
+def test_lines_say_once_that_the_hub_is_unreachable() -> None:
     console = Console(width=80, file=io.StringIO())
     lines = HubLines(console, HubView())
-    lines.found()
-    for act in (lambda: lines.lose("Gone."), lambda: lines.lose("Gone."), lines.found, lines.found):
+    lines.mark_online()
+    for act in (*[lambda: lines.mark_offline("Gone.")] * 2, lines.mark_online, lines.mark_online):
         act()
-    assert console.file.getvalue().splitlines() == ["Gone. Trying again.", "The registry answers again."]  # type: ignore[attr-defined]
+    assert console.file.getvalue().splitlines() == ["Gone. Retrying.", "The registry answers again."]  # type: ignore[attr-defined]
 
 
 def kuber(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -100,14 +100,14 @@ def kuber(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
-    said: queue.Queue[str] = queue.Queue()
+    printed_lines: queue.Queue[str] = queue.Queue()
 
     def read(stream: io.TextIOBase) -> None:
         for line in stream:
-            said.put(line.rstrip())
+            printed_lines.put(line.rstrip())
 
     def until(wanted: str) -> None:
-        while wanted not in said.get(timeout=30):
+        while wanted not in printed_lines.get(timeout=30):
             pass
 
     token = tmp_path / "registry" / OPERATOR_TOKEN_FILE
@@ -122,7 +122,7 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
         until("ward ended round 4, accuracy 75.0%")
         credentials = registry.credentials
     try:
-        until("Trying again.")
+        until("Retrying.")
         port = hub.registry.rpartition(":")[2]
         options = ("--port", port, "--vault", hub.vault, "--secret", str(tmp_path / "secret"))
         with (
@@ -135,14 +135,14 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
             once = kuber("--registry", hub.registry, "--admin-token", str(token), "--once")
             printed, _ = once.communicate(timeout=60)
             assert once.returncode == 0, printed
-            assert "1 of 1 online" in printed
+            assert "1 of 1 entities online" in printed
     finally:
         watching.terminate()
         watching.wait(20)
 
 
 def test_a_wrong_address_is_one_sentence() -> None:
-    asked = kuber("--registry", "http://127.0.0.1:9", "--admin-token", os.devnull)
-    printed, _ = asked.communicate(timeout=60)
-    assert asked.returncode != 0
+    watching = kuber("--registry", "http://127.0.0.1:9", "--admin-token", os.devnull)
+    printed, _ = watching.communicate(timeout=60)
+    assert watching.returncode != 0
     assert "Traceback" not in printed

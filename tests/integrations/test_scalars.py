@@ -201,11 +201,11 @@ def test_the_command_writes_either(run, tmp_path, capsys):
     folder, write = run
     whole(write)
     code, said = command(folder, "--tensorboard", tmp_path / "curves", "--follow", capsys=capsys)
-    assert (code, said) == (0, f"{len(SCALARS)} numbers of {folder} are in {tmp_path / 'curves'}.\n")
+    assert (code, said) == (0, f"Exported {len(SCALARS)} values of {folder} to {tmp_path / 'curves'}.\n")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     code, said = command(folder, "--mlflow", uri, "--experiment", "e", capsys=capsys)
     assert code == 0
-    assert f"{len(SCALARS)} numbers of {folder} are in {uri}.\n" in said
+    assert f"Exported {len(SCALARS)} values of {folder} to {uri}.\n" in said
 
 
 def test_what_cannot_be_is_told_in_a_sentence(run, tmp_path, capsys):
@@ -217,7 +217,7 @@ def test_what_cannot_be_is_told_in_a_sentence(run, tmp_path, capsys):
     to = tmp_path / "curves"
     for arguments, words in (
         ((folder,), "--tensorboard DIR or --mlflow URI"),
-        ((folder, "--tensorboard", to, "--mlflow", "x"), "one of them"),
+        ((folder, "--tensorboard", to, "--mlflow", "x"), "either --tensorboard"),
         ((tmp_path, "--tensorboard", to), "not the folder of a run"),
         ((tmp_path / "bad", "--tensorboard", to), "not an event log"),
         ((folder, "--tensorboard", to), "not as docs/events.md says"),

@@ -1,7 +1,7 @@
 """Runs kuber and kills it, as kill -9 does, at the named point of its work: `kill_points.py POINT TIMES ARGUMENTS`.
 
 The points are calls that a service makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
-TIMES-th time. Nothing of this is in the product.
+TIMES-th time. STOP_SIGNAL names another signal than SIGKILL. Nothing of this is in the product.
 """
 
 import importlib
@@ -55,6 +55,7 @@ POINTS = {
 
 # Of an entity: by name, as a service does not load these.
 ENTITY_POINTS = {
+    "joined": ("kuber.client.registry", "HttpRegistry", "register"),
     "blob stored": ("kuber.client.vault", "HttpVault", "put"),
     "published": ("kuber.client.registry", "HttpRegistry", "publish"),
     "discovered": ("kuber.client.registry", "HttpRegistry", "discover"),
@@ -78,7 +79,7 @@ def arm(point: str, times: int) -> None:
     left = [times]
 
     def last() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[os.environ.get("STOP_SIGNAL", "SIGKILL")])
 
     def call(*args: object, **kwargs: object) -> object:
         left[0] -= 1

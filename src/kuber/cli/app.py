@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The command tree of `kuber`."""
 
 from typing import Annotated
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Knowledge exchange between independently trained deep networks.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # rich's panels cut options off at 80 columns
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,7 +50,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _kuber(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Knowledge exchange between independently trained deep networks."""

@@ -1,4 +1,4 @@
-"""`kuber compare`: does exchanging knowledge help, by how much, and is that real?"""
+"""`kuber compare`: strategies and baselines, measured against training alone."""
 
 import signal
 from pathlib import Path
@@ -14,10 +14,20 @@ from kuber.errors import SettingsError
 from kuber.settings import Settings
 
 Strategies = Annotated[
-    str, typer.Option("--strategies", help="Methods to compare, separated by commas; local is always one.")
+    str,
+    typer.Option(
+        "--strategies",
+        metavar="NAMES",
+        help="Strategies and baselines to compare, separated by commas; local is always included.",
+    ),
 ]
-Seeds = Annotated[str, typer.Option("--seeds", help="How many seeds (3: 0, 1, 2), or which (11,12).", metavar="N")]
-Resume = Annotated[Path | None, typer.Option("--resume", metavar="FOLDER", help="Go on with an earlier comparison.")]
+Seeds = Annotated[
+    str,
+    typer.Option("--seeds", metavar="N", help="Number of seeds (3: 0, 1, 2), or the seeds themselves (11,12)."),
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="FOLDER", help="Folder of an earlier comparison to resume.")
+]
 SERVICES = {"host", "registry_port", "vault_port"}
 NOT_OURS = {"strategy", "seed", "threads", *SERVICES}
 
@@ -34,7 +44,7 @@ def compare(
     json: Json = False,
     resume: Resume = None,
 ) -> None:
-    """Compare strategies and baselines on the same partitions, seeds and initial weights."""
+    """Compare strategies and baselines over several seeds. All start from the same partitions and weights."""
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.cli.compare_progress import comparison_lines, comparison_tables, progress
     from kuber.experiment import run_folder
@@ -52,7 +62,7 @@ def compare(
             shown.echo(f"Everything goes to {folder}.")
             done = compare.compare(plan, folder, engine_config=choice, progress=shown, echo=shown.echo)
     except KeyboardInterrupt:
-        errors.print(f"Interrupted. Go on with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
+        errors.print(f"Interrupted. Resume with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)
         raise
     if json:
         print(done.to_json())
@@ -69,11 +79,11 @@ def compare(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`3` means 0, 1, 2; `11,12` names them. SettingsError when it is neither."""
+    """Return the seeds that a count (`3`: 0, 1, 2) or a list (`11,12`) means. Raises SettingsError for other text."""
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
     if not numbers or any(not 0 <= number < 2**32 for number in numbers) or ("," not in text and numbers == [0]):
-        raise SettingsError(f"Seeds are a count (3) or whole numbers with commas between (11,12), not {text!r}.")
+        raise SettingsError(f"--seeds takes a count (3) or whole numbers separated by commas (11,12), not {text!r}.")
     return numbers if "," in text else list(range(numbers[0]))

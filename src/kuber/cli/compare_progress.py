@@ -1,4 +1,4 @@
-"""A comparison on the terminal: while it goes on, and its tables."""
+"""A comparison on the terminal: its progress, and its tables."""
 
 from collections.abc import Sequence
 from threading import Lock
@@ -14,12 +14,12 @@ from kuber.views import ComparisonResult, ResultRow, Section, percent
 
 
 def progress(console: Console) -> "ComparisonPrinter":
-    """What shows a comparison best on this console."""
+    """Return a bar for a terminal, plain lines for anything else."""
     return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else ComparisonPrinter(console)
 
 
 class ComparisonPrinter:
-    """One line for each method and seed that is done. A context manager."""
+    """Prints a line for each finished method and seed. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -52,7 +52,7 @@ class ComparisonPrinter:
 
 
 class LiveBar(ComparisonPrinter):
-    """The same lines above a bar of all rounds of all entities."""
+    """Prints the same lines above a progress bar of all rounds of all entities."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -66,7 +66,7 @@ class LiveBar(ComparisonPrinter):
             console=console,
         )
         self._all = self._bar.add_task("rounds", total=None)
-        self._told: dict[ComparisonTask, int] = {}
+        self._reported: dict[ComparisonTask, int] = {}  # rounds
         self._entities = 0
         self._rounds = 0
 
@@ -87,22 +87,22 @@ class LiveBar(ComparisonPrinter):
 
     def on_round(self, task: ComparisonTask) -> None:
         with self._lock:
-            self._told[task] = self._told.get(task, 0) + 1
+            self._reported[task] = self._reported.get(task, 0) + 1
         self._bar.advance(self._all)
 
     def on_row(self, task: ComparisonTask, row: ResultRow) -> None:
         super().on_row(task, row)
-        # A task that an earlier session ended has told of no round.
-        self._bar.advance(self._all, task.rounds * self._entities - self._told.get(task, 0))
+        # A task that an earlier session finished reports no rounds.
+        self._bar.advance(self._all, task.rounds * self._entities - self._reported.get(task, 0))
 
 
 def comparison_tables(done: ComparisonResult) -> list[Table]:
-    """The figures for a terminal of 80 columns; methods that use public data stand in tables of their own."""
+    """Return tables for a terminal of 80 columns; methods that use public data have tables of their own."""
     return [_table(section) for section in done.sections]
 
 
 def comparison_lines(done: ComparisonResult) -> list[str]:
-    """The same as aligned plain lines."""
+    """Return the same tables as aligned plain lines."""
     lines: list[str] = []
     for section in done.sections:
         cells = [section.header, *section.rows]

@@ -1,4 +1,4 @@
-"""`kuber dashboard`: a hub as web pages."""
+"""`kuber dashboard`: a hub on web pages."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,8 +6,16 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.hub import REGISTRY_HERE, TOKEN, VAULT_HERE, AdminToken, RegistryUrl, VaultUrl
-from kuber.cli.knowledge import IdentityFolder, credentials_of
+from kuber.cli.hub_options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_VAULT,
+    OPERATOR_TOKEN,
+    AdminToken,
+    IdentityFolder,
+    RegistryUrl,
+    VaultUrl,
+    credentials_of,
+)
 from kuber.cli.service_options import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
 from kuber.cli.setting_options import Ca
 from kuber.errors import SettingsError
@@ -16,10 +24,10 @@ PORT = 5003
 
 
 def dashboard(
-    registry: RegistryUrl = REGISTRY_HERE,
-    vault: VaultUrl = VAULT_HERE,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    vault: VaultUrl = DEFAULT_VAULT,
     identity: IdentityFolder = None,
-    admin_token: AdminToken = TOKEN,
+    admin_token: AdminToken = OPERATOR_TOKEN,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs to show.")] = Path("runs"),
     host: Host = "127.0.0.1",
     port: Port = PORT,
@@ -29,7 +37,7 @@ def dashboard(
     plain_http: PlainHttp = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
-    """Serve web pages that show a hub as it goes on: who is there, what they know, who learnt from whom."""
+    """Serve web pages of a hub: entities, knowledge, lineage, runs."""
     check_installed()
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
@@ -38,7 +46,7 @@ def dashboard(
 
     credentials = credentials_of(identity, admin_token)
     with (
-        # Without patience: that the hub is away is told at once, and it is asked again.
+        # No retries here: pages show at once that the hub is unreachable, and the feed reconnects.
         HttpRegistry(registry, credentials=credentials, patience=0, ca=ca) as records,
         HttpVault(vault, credentials=credentials, ca=ca) as blobs,
     ):
@@ -56,6 +64,6 @@ def dashboard(
 
 
 def check_installed() -> None:
-    """SettingsError when what the dashboard is made with is not installed."""
+    """Raise SettingsError when NiceGUI is not installed."""
     if find_spec("nicegui") is None:
         raise SettingsError("The dashboard needs NiceGUI; install it with: pip install 'kuber[dashboard]'")

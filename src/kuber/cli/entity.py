@@ -1,6 +1,8 @@
-"""`kuber entity`: one entity that joins services which are already running."""
+"""`kuber entity`: one entity that joins a running registry and vault."""
 
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -8,36 +10,43 @@ import typer
 from rich.console import Console
 
 from kuber import tracing
+from kuber.cli.hub_options import DEFAULT_REGISTRY, DEFAULT_VAULT, RegistryUrl, VaultUrl
 from kuber.cli.run import echo_error
 from kuber.cli.run_progress import PlainLines
 from kuber.cli.setting_options import Ca, with_settings
 from kuber.domain.evaluation import Evaluation
 from kuber.settings import Settings
 
-Index = Annotated[int, typer.Argument(min=0, help="Which part of the data: 0 to the number of entities minus 1.")]
-RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="The registry to join.")]
-VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="The vault to use.")]
-Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on in an earlier entity's folder.")]
-
+Index = Annotated[
+    int, typer.Argument(metavar="INDEX", min=0, help="Number of the entity and its part of the data, from 0.")
+]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Folder of an entity to resume.")]
 Invitation = Annotated[
     str | None,
-    typer.Option("--invitation", metavar="CODE", help="What the hub's operator gave you to join with."),
+    typer.Option("--invitation", metavar="CODE", help="Invitation code from the hub's operator."),
 ]
 IdentityFolder = Annotated[
     Path | None,
-    typer.Option("--identity", metavar="DIR", help="Folder of the entity's key and token; else identities/INDEX."),
+    typer.Option(
+        "--identity", metavar="DIR", help="Folder of the entity's key and token. (default: identities/INDEX)"
+    ),
 ]
 Patience = Annotated[
     float,
     typer.Option(
-        "--patience", metavar="SECONDS", min=0, max=3600, help="How long a silent hub is asked before going on alone."
+        "--patience",
+        metavar="SECONDS",
+        min=0,
+        max=3600,
+        help="Seconds to retry an unreachable hub; then continue alone.",
     ),
 ]
 ChangeKey = Annotated[
     bool,
-    typer.Option("--change-key", help="Do nothing but this: sign with a new key, which the old one vouches for."),
+    typer.Option("--change-key", help="Rotate the signing key and exit."),
 ]
 
+_PATIENCE = 10.0  # seconds
 _NOT_HERE = {"host", "registry_port", "vault_port"}
 
 
@@ -45,47 +54,70 @@ _NOT_HERE = {"host", "registry_port", "vault_port"}
 def entity(
     index: Index,
     settings: Settings | None,
-    registry: RegistryUrl = "http://127.0.0.1:5001",
-    vault: VaultUrl = "http://127.0.0.1:5002",
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    vault: VaultUrl = DEFAULT_VAULT,
     resume: Resume = None,
     invitation: Invitation = None,
     identity: IdentityFolder = None,
-    patience: Patience = 10.0,
+    patience: Patience = _PATIENCE,
     ca: Ca = None,
     change_key: ChangeKey = False,
 ) -> None:
-    """Train entity INDEX on its part of the data, sharing and retrieving through a running registry and vault."""
+    """Train one entity, exchanging knowledge through a running hub."""
     home = identity or Path("identities") / str(index)
     if change_key:
         from kuber.client import key_rotation
 
         member = key_rotation.change_key(home, str(index), registry, patience=patience, ca=ca)
-        print(f"Entity {index} signs with {member.keys[-1].public_key} from record {member.keys[-1].since} on.")
+        print(f"Entity {index} signs with {member.keys[-1].public_key} from its record {member.keys[-1].since} on.")
         return
 
-    with tracing.traced("kuber-entity"):  # before torch is loaded: what is missing is told at once
+    from kuber.client.credentials import TOKEN_FILE
+
+    with tracing.traced("kuber-entity"):  # before torch is loaded, so that a missing package is reported at once
         from kuber.experiment import run_folder
         from kuber.experiment.run import standalone
 
         folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", echo=echo_error)
-        with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
-            accuracy = standalone.run(
-                settings,
+        try:
+            with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
+                accuracy = standalone.run(
+                    settings,
+                    index,
+                    folder,
+                    registry=registry,
+                    vault=vault,
+                    identity=home,
+                    invitation=invitation,
+                    patience=patience,
+                    ca=ca,
+                    ask=_ask if sys.stdin.isatty() else None,
+                    progress=view,
+                    echo=view.echo,
+                )
+        except KeyboardInterrupt:
+            command = _resume_command(
                 index,
-                folder,
-                registry=registry,
-                vault=vault,
-                identity=home,
-                invitation=invitation,
-                patience=patience,
-                ca=ca,
-                ask=_ask if sys.stdin.isatty() else None,
-                progress=view,
-                echo=view.echo,
+                {
+                    "--resume": folder,
+                    "--identity": None if identity is None else identity.resolve(),
+                    "--registry": None if registry == DEFAULT_REGISTRY else registry,
+                    "--vault": None if vault == DEFAULT_VAULT else vault,
+                    "--invitation": None if (home / TOKEN_FILE).exists() else invitation,
+                    "--patience": None if patience == _PATIENCE else patience,
+                    "--ca": None if ca is None else ca.resolve(),
+                },
             )
+            echo_error(f"Interrupted. Resume with: {command}")
+            raise
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
 
 
+def _resume_command(index: int, options: Mapping[str, object]) -> str:
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["kuber", "entity", str(index), *words])
+
+
 def _ask(evaluation: Evaluation, round: int) -> bool:
-    what = f"round {round}" if round else "the initial checkpoint"
-    return typer.confirm(f"Publish {what}, with {evaluation.accuracy:.1%} on the common test set?")
+    model = f"round {round}" if round else "the initial checkpoint"
+    return typer.confirm(f"Publish {model}, with {evaluation.accuracy:.1%} on the common test set?")

@@ -1,4 +1,4 @@
-"""Which engine does the work of a simulation or a comparison: their common options."""
+"""Options of `kuber simulate` and `kuber compare` that choose the engine."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,28 +11,32 @@ Engine = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        metavar="inline|processes|ray",
-        help="Where work is done: in this process, in worker processes, or as tasks of a Ray cluster.",
+        metavar="NAME",
+        help="Engine: inline (this process), processes, or ray (a cluster). (default: processes)",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Worker processes; 0: none but this one (default: one a core)."),
+    typer.Option("--workers", metavar="N", min=0, help="Worker processes; 0: this process. (default: one per core)"),
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option("--ray-address", metavar="HOST:PORT", help="A Ray cluster to use; else one is started here."),
+    typer.Option(
+        "--ray-address", metavar="HOST:PORT", help="Address of a Ray cluster; if not set, one is started here."
+    ),
 ]
 GpusPerWorker = Annotated[
     float | None,
-    typer.Option("--gpus-per-worker", metavar="X", help="GPUs that each work step has on a Ray cluster, as 0.5."),
+    typer.Option(
+        "--gpus-per-worker", metavar="X", help="GPUs reserved for each work step on a Ray cluster, such as 0.5."
+    ),
 ]
 
 
 def engine_from_flags(
     engine: str | None, workers: int | None, ray_address: str | None, gpus: float | None
 ) -> "EngineConfig":
-    """The engine that these options choose, before anything else is done. Raises as `engines.chosen`."""
+    """Return the engine that these options choose. Raises as `engine_config`."""
     if engine in (None, "processes") and workers != 0:
         from kuber.experiment.engines import fork_server
 

@@ -1,4 +1,4 @@
-"""`kuber export`: the curves of a run, for the tools that draw curves."""
+"""`kuber export`: the curves of a run, for TensorBoard or MLflow."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,22 +9,22 @@ from kuber.errors import SettingsError
 
 
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of an entity's own loop.", metavar="RUN_DIR")],
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, or of a `kuber.Entity`.", metavar="RUN_DIR")],
     tensorboard: Annotated[
-        Path | None, typer.Option("--tensorboard", metavar="DIR", help="A new folder for TensorBoard's logs.")
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="New folder for TensorBoard event files.")
     ] = None,
     mlflow: Annotated[
         str | None,
-        typer.Option("--mlflow", metavar="URI", help="Where MLflow tracks: sqlite:///FILE or http://HOST."),
+        typer.Option("--mlflow", metavar="URI", help="MLflow tracking URI: sqlite:///FILE or http://HOST."),
     ] = None,
     experiment: Annotated[
-        str, typer.Option("--experiment", metavar="NAME", help="Of MLflow; made when there is none.")
+        str, typer.Option("--experiment", metavar="NAME", help="MLflow experiment; created if missing.")
     ] = "kuber",
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep exporting until the run has ended.")] = False,
 ) -> None:
-    """Write a run's accuracies, gains, losses and bytes for TensorBoard or MLflow."""
+    """Export the curves of a run to TensorBoard or MLflow. They are accuracies, gains, losses and bytes."""
     if (tensorboard is None) == (mlflow is None):
-        raise SettingsError("Say where to: --tensorboard DIR or --mlflow URI, and one of them.")
+        raise SettingsError("Give either --tensorboard DIR or --mlflow URI.")
     if tensorboard is not None:
         from kuber.integrations import tensorboard as curves
 
@@ -34,4 +34,4 @@ def export(
 
         assert mlflow is not None
         count, where = metrics.write(run_dir, uri=mlflow, experiment=experiment, follow=follow), mlflow
-    print(f"{count} numbers of {run_dir} are in {where}.")
+    print(f"Exported {count} values of {run_dir} to {where}.")

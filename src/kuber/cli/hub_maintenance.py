@@ -1,4 +1,4 @@
-"""`kuber hub`: what keeps a hub's data whole: collect, scrub, check, backup, restore."""
+"""`kuber hub`: collect, scrub, check, back up and restore the stored data."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,28 +6,36 @@ from typing import Annotated
 
 import typer
 
-from kuber.cli.hub import REGISTRY_HERE, TOKEN, VAULT_HERE, AdminToken, RegistryUrl, VaultUrl, token_in
+from kuber.cli.hub_options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_VAULT,
+    OPERATOR_TOKEN,
+    AdminToken,
+    RegistryUrl,
+    VaultUrl,
+    token_in,
+)
 from kuber.cli.setting_options import Ca
 
-RegistryData = Annotated[Path, typer.Option(help="Folder of the registry's database.")]
-VaultData = Annotated[Path, typer.Option(help="Folder of the vault's blobs and their index.")]
+RegistryData = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the registry's database.")]
+VaultData = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the vault's blobs and their index.")]
 
 REGISTRY_DATA, VAULT_DATA = Path("hub/registry"), Path("hub/vault")
 
 
-def collect(vault: VaultUrl = VAULT_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
-    """Remove the blobs that no record names, now."""
+def collect(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
+    """Remove unreferenced blobs now. The vault also does so on a schedule."""
     from kuber.client.credentials import Credentials
     from kuber.client.vault import HttpVault
 
     with HttpVault(vault, credentials=Credentials(token=token_in(admin_token)), ca=ca) as client:
         client.check()
         done = client.collect()
-    print(f"Removed {done.blobs} blobs ({done.size} bytes) and {done.leftovers} leftovers of uploads.")
+    print(f"Removed {done.blobs} blobs ({done.size} bytes) and {done.leftovers} unfinished uploads.")
 
 
-def scrub(vault: VaultUrl = VAULT_HERE, admin_token: AdminToken = TOKEN, ca: Ca = None) -> None:
-    """Hash every stored blob again; set those aside that rotted. Ends with 1 when there were any."""
+def scrub(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
+    """Hash every stored blob again and set damaged ones aside. Exits with 1 if there were any."""
     from kuber.client.credentials import Credentials
     from kuber.client.vault import HttpVault
 
@@ -39,26 +47,29 @@ def scrub(vault: VaultUrl = VAULT_HERE, admin_token: AdminToken = TOKEN, ca: Ca 
             part = client.scrub(cursor=cursor)
             blobs, size, rotten = blobs + part.blobs, size + part.size, rotten + len(part.rotten)
             for rot in part.rotten:
-                print(f"{rot.digest} is {rot.fault}; {rot.holders} records hold it: put it again.")
+                print(f"{rot.digest} is {rot.fault}; {rot.holders} records name it: upload it again.")
             cursor = part.cursor
             if cursor is None:
                 break
-    print(f"Hashed {blobs} blobs ({size} bytes); {rotten} were rotten.")
+    print(f"Hashed {blobs} blobs ({size} bytes); {rotten} were damaged.")
     if rotten:
         raise typer.Exit(1)
 
 
 def check(
-    registry: RegistryUrl = REGISTRY_HERE,
-    vault: VaultUrl = VAULT_HERE,
-    admin_token: AdminToken = TOKEN,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    vault: VaultUrl = DEFAULT_VAULT,
+    admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Pin what records name, unpin what none does.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Pin what records name, and unpin what no record names.")
+    ] = False,
     settled: Annotated[
-        float, typer.Option(min=0, max=366 * 86400, help="Seconds after which a pin has its record, if ever.")
+        float,
+        typer.Option(min=0, max=366 * 86400, metavar="SECONDS", help="Ignore pins younger than this many seconds."),
     ] = 3600,
 ) -> None:
-    """Prove that registry and vault agree. Ends with 1 when they do not, and it was not put right."""
+    """Check that registry and vault agree. Exits with 1 if a disagreement is left."""
     from kuber.client.consistency import compare
     from kuber.client.credentials import Credentials
     from kuber.client.registry import HttpRegistry
@@ -70,19 +81,19 @@ def check(
         blobs.check()
         found = compare(records, blobs, now=datetime.now(UTC), settled=timedelta(seconds=settled), repair=repair)
     for fault in found.faults:
-        print(fault.sentence + (" Put right." if fault.repaired else ""))
+        print(fault.sentence + (" Repaired." if fault.repaired else ""))
     print(f"{found.records} records, {found.blobs} blobs, {found.pins} pins; {len(found.faults)} disagreements.")
     if not all(fault.repaired for fault in found.faults):
         raise typer.Exit(1)
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New or empty folder for the backup.")],
     registry_data: RegistryData = REGISTRY_DATA,
     vault_data: VaultData = VAULT_DATA,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy blobs also where they could be hard links.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy blobs even where hard links are possible.")] = False,
 ) -> None:
-    """Copy the data of both services, which may run. Ends with 1 when a record's blob is not there."""
+    """Back up the data of both services, which may be running. Exits with 1 if a blob is missing."""
     from kuber.services.backup import backup
 
     done = backup(folder, registry=registry_data, vault=vault_data, copy=copy)
@@ -90,11 +101,11 @@ def backup(
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(help="A backup.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")],
     registry_data: RegistryData = REGISTRY_DATA,
     vault_data: VaultData = VAULT_DATA,
 ) -> None:
-    """Bring a backup back to new or empty folders, each blob verified. Ends with 1 when one was not sound."""
+    """Restore a backup to new or empty folders. Exits with 1 if a blob is missing or damaged."""
     from kuber.services.backup import restore
 
     done = restore(folder, registry=registry_data, vault=vault_data)
@@ -103,7 +114,7 @@ def restore(
 
 def _report(done: str, records: int, blobs: int, size: int, lacking: tuple[str, ...]) -> None:
     for digest in lacking:
-        print(f"{digest} is named by a record and not there, or damaged: put it again.")
+        print(f"{digest} is missing or damaged, but a record names it: upload it again.")
     print(f"{done} {records} records and {blobs} blobs ({size} bytes).")
     if lacking:
         raise typer.Exit(1)

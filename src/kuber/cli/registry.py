@@ -24,13 +24,20 @@ from kuber.errors import SettingsError
 def registry(
     host: Host = "127.0.0.1",
     port: Port = 5001,
-    vault: Annotated[str, typer.Option(help="Address of the vault.")] = "http://127.0.0.1:5002",
-    data: Annotated[Path, typer.Option(help="Folder of the database.")] = Path("hub/registry"),
+    vault: Annotated[str, typer.Option(metavar="URL", help="URL of the vault.")] = "http://127.0.0.1:5002",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the database.")] = Path("hub/registry"),
     database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
-    open_enrolment: Annotated[bool, typer.Option(help="Let any entity of this machine join uninvited.")] = False,
+    open_enrolment: Annotated[
+        bool, typer.Option(show_default=False, help="Let any entity on this machine join without an invitation.")
+    ] = False,
     keep_best: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Of an entity on a task, beside its newest, what is kept; 0: all.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Records to keep per entity and task: the latest and the K most accurate; 0: all.",
+        ),
     ] = 0,
     requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
@@ -39,13 +46,15 @@ def registry(
     plain_http: PlainHttp = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
-    """Serve the registry: who takes part, what was published, what became of it."""
+    """Serve the registry: entities, knowledge and deliveries."""
     from kuber.services.http.auth import hub_secret
     from kuber.services.http.server import serve
     from kuber.services.registry.app import open_registry
 
     if open_enrolment and not is_loopback(host):
-        raise SettingsError("--open-enrolment is for a loopback address; invite entities with `kuber hub invite`.")
+        raise SettingsError(
+            "--open-enrolment needs a loopback address; elsewhere, invite entities with `kuber hub invite`."
+        )
     serve(
         "registry",
         lambda: open_registry(

@@ -6,9 +6,9 @@ from kuber.views import RunResult, duration, groups_of, percent, points, printab
 
 
 def result_table(result: RunResult) -> Table:
-    """The result for a terminal of 80 columns."""
+    """Return the result as a table for a terminal of 80 columns."""
     title = f"Held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}"
-    caption = f"Gain: percentage points since the entity's first round. {duration(result.wall_seconds)} at work."
+    caption = f"Gain: percentage points since the entity's first round. Run time: {duration(result.wall_seconds)}."
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     table.add_column("entity", no_wrap=True)
     for column in _COLUMNS[1:]:
@@ -22,7 +22,7 @@ def result_table(result: RunResult) -> Table:
 
 
 def groups_table(result: RunResult) -> Table | None:
-    """What became of each group of a world; None where none was named."""
+    """Return a table of the groups of a world, or None without groups."""
     rows = _group_rows(result)
     if not rows:
         return None
@@ -35,14 +35,12 @@ def groups_table(result: RunResult) -> Table | None:
     return table
 
 
-_COLUMNS = ("entity", "accuracy", "gain", "shared", "absorbed", "sent", "received")
-
-
+_COLUMNS = ("entity", "accuracy", "gain", "published", "absorbed", "sent", "received")
 _GROUP_COLUMNS = ("group", "entities", "done", "rounds", "accuracy", "worst", "last end")
 
 
 def summary_lines(result: RunResult) -> list[str]:
-    """The same as aligned plain lines."""
+    """Return the same tables as aligned plain lines."""
     groups = _group_rows(result)
     return _aligned([_COLUMNS, *_rows(result)]) + (_aligned([_GROUP_COLUMNS, *groups]) if groups else [])
 
@@ -68,7 +66,7 @@ def _group_rows(result: RunResult) -> list[tuple[str, ...]]:
 
 
 def _rows(result: RunResult) -> list[tuple[str, ...]]:
-    """The cells of the result: each entity, the mean, the worst."""
+    """Return the cells of the result: each entity, the mean, the worst."""
     rows: list[tuple[str, ...]] = [
         (
             printable(entity.entity),

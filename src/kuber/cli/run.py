@@ -17,14 +17,16 @@ from kuber.settings import Settings
 from kuber.views import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
-Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with an earlier run.")]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Folder of an earlier run to resume.")
+]
 echo_error = partial(typer.echo, err=True)
-Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run as it goes on.")]
+Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run live.")]
 
 
 @with_settings()
 def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
-    """Start registry, vault and entities, run every round, and report."""
+    """Run registry, vault and all entities on this machine."""
     from kuber.experiment import run_folder
     from kuber.experiment.engines import fork_server
 
@@ -41,13 +43,13 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
             with live_view(settings, errors) as view:
                 result = runner.run(settings, folder, progress=view, echo=view.echo, dashboard=dashboard)
     except KeyboardInterrupt:
-        errors.print(f"Interrupted. Go on with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
+        errors.print(f"Interrupted. Resume with: kuber run --resume {folder}", soft_wrap=True, highlight=False)
         raise
     show_result(result, folder, json=json)
 
 
 def show_result(result: RunResult, folder: Path, *, json: bool) -> None:
-    """A result on standard output: as JSON, a table, or plain lines."""
+    """Print a result to standard output: as JSON, a table, or plain lines."""
     if json:
         print(result.to_json())
         return
@@ -64,5 +66,5 @@ def show_result(result: RunResult, folder: Path, *, json: bool) -> None:
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """Treat SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt

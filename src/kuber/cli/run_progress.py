@@ -1,4 +1,4 @@
-"""A run as it goes on, on the terminal: a live table, or plain lines where there is no terminal."""
+"""The progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from kuber.views import (
 
 Clock = Callable[[], datetime]
 
-REFRESHES = 4  # a second
+REFRESHES = 4  # per second
 WIDE = 100  # columns from which on a curve is drawn
-_WIDEST_BAR = 40
-_CURVE = 20  # rounds of it
+_WIDEST_BAR = 40  # columns
+_CURVE = 20  # rounds
 _FEED = 5  # most deliveries below the table
-_OTHER_ROWS = 6  # lines of the live table that are no entity
-_SHORT_ID = 8  # characters of a knowledge id that are shown: its last, as the first ones tell the time
+_OTHER_ROWS = 6  # lines of the live table that are not entities
+_SHORT_ID = 8  # last characters of a knowledge id that are shown; the first are a time
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
 
 
@@ -44,21 +44,21 @@ def _utc_now() -> datetime:
 
 
 def live_view(settings: Settings, console: Console) -> "LiveTable | PlainLines":
-    """What shows a run with these settings best on this console."""
+    """Return a live table for a terminal, plain lines for anything else."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveTable(console, settings)
     return PlainLines(console, rounds=settings.num_rounds)
 
 
 class LiveTable:
-    """One row for each entity, redrawn in place. A context manager."""
+    """Table with a row for each entity, redrawn in place. A context manager."""
 
     def __init__(self, console: Console, settings: Settings, *, clock: Clock = _utc_now) -> None:
         self._console = console
         self._settings = settings
         self._clock = clock
         self._view = RunView(rounds=settings.num_rounds)
-        self._progress: dict[str, float] = {}  # of entities whose work step has begun
+        self._progress: dict[str, float] = {}  # of entities whose work step has started
         self._latest: deque[DeliveryView] = deque(maxlen=_FEED)
         self._lock = Lock()  # rich draws from a thread of its own
         self._live = Live(
@@ -93,7 +93,7 @@ class LiveTable:
             self._progress[entity] = fraction
 
     def render(self) -> RenderableType:
-        """The table as it is now, no higher than the terminal."""
+        """Return the current table, no higher than the terminal."""
         with self._lock:
             now = self._clock()
             room = max(1, self._console.height - _OTHER_ROWS)
@@ -102,9 +102,9 @@ class LiveTable:
             parts: list[RenderableType] = [self._header(now), "", self._table(shown, now)]
             if rest:
                 parts.append(self._summary(rest))
-            told = list(self._latest)[::-1][: max(0, room - len(shown) - 1 - bool(rest))]
-            if told:
-                parts += ["", *map(self._delivery, told)]
+            recent = list(self._latest)[::-1][: max(0, room - len(shown) - 1 - bool(rest))]
+            if recent:
+                parts += ["", *map(self._delivery, recent)]
             return Group(*parts)
 
     def _header(self, now: datetime) -> Text:
@@ -116,19 +116,19 @@ class LiveTable:
         text.append(f"   {duration(self._view.stopwatch.seconds(now))}", style="not bold cyan")
         eta = self._view.eta_of_all(now)
         if eta and len(self._view.entities) == settings.num_entities:
-            text.append(f", about {duration(eta)} to go", style="not bold cyan")
+            text.append(f", about {duration(eta)} left", style="not bold cyan")
         return text
 
     def _table(self, shown: list[EntityView], now: datetime) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         table.add_column("entity", no_wrap=True)
         table.add_column("round", justify="right", no_wrap=True)
-        table.add_column("work", max_width=_WIDEST_BAR)  # the one that gives way on narrow terminals
+        table.add_column("work", max_width=_WIDEST_BAR)  # shrinks on narrow terminals
         table.add_column("accuracy", justify="right", no_wrap=True)
         wide = self._console.width >= WIDE
         if wide:
             table.add_column("over time", no_wrap=True, min_width=_CURVE)
-        table.add_column("shared", justify="right", no_wrap=True)
+        table.add_column("published", justify="right", no_wrap=True)
         table.add_column("absorbed", justify="right", no_wrap=True)
         table.add_column("ETA", justify="right", no_wrap=True, min_width=5)
         table.add_column("state", no_wrap=True, min_width=10)
@@ -151,12 +151,12 @@ class LiveTable:
     def _curve(self, entity: EntityView) -> Text:
         return Text(sparkline([accuracy for _, accuracy in entity.history], width=_CURVE), style="cyan")
 
-    def _delivery(self, one: DeliveryView) -> Text:
-        line = absorption(one, self._view.name_of)
-        return Text(line, style="" if one.kept else "dim", no_wrap=True, overflow="ellipsis")
+    def _delivery(self, delivery: DeliveryView) -> Text:
+        line = absorption(delivery, self._view.name_of)
+        return Text(line, style="" if delivery.kept else "dim", no_wrap=True, overflow="ellipsis")
 
     def _busiest(self, room: int) -> list[EntityView]:
-        """The entities to show: all, or those at work and those that changed last; in their order."""
+        """Return the entities to show, in order: all, or those that are working or changed last."""
         entities = list(self._view.entities.values())
         if len(entities) <= room:
             return entities
@@ -166,28 +166,28 @@ class LiveTable:
 
     def _summary(self, rest: list[EntityView]) -> Text:
         states = Counter(self._state(entity) for entity in rest)
-        words = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
         known = [entity.accuracy for entity in self._view.entities.values() if entity.accuracy is not None]
-        mean = f"; mean accuracy of all {percent(fmean(known))}" if known else ""
-        return Text(f"and {len(rest)} more: {words}{mean}", style="dim", no_wrap=True, overflow="ellipsis")
+        mean = f"; mean accuracy {percent(fmean(known))}" if known else ""
+        return Text(f"and {len(rest)} more: {counts}{mean}", style="dim", no_wrap=True, overflow="ellipsis")
 
     def _state(self, entity: EntityView) -> str:
-        """Its state; `waiting` while a long work step has not got its turn on the machine."""
+        """Return the entity's state; `waiting` while its work step waits for a turn on the machine."""
         if entity.state in ("training", "distilling") and entity.name not in self._progress:
             return "waiting"
         return entity.state
 
     def _fraction(self, entity: EntityView) -> float:
-        """How much of the current work step is done."""
+        """Return how much of the current work step is done, 0 to 1."""
         if entity.state in ("training", "distilling"):
             return self._progress.get(entity.name, 0.0)
         return 0.0 if entity.state in ("joining", "waiting", "stopped", "failed") else 1.0
 
 
 class PlainLines:
-    """One short line for each notable event, without control characters. A context manager.
+    """Prints a short line for each notable event, without control characters. A context manager.
 
-    What happened before it was made, as in the log of a run that goes on, is not told again.
+    Events from before its creation, as in the log of a resumed run, print nothing.
     """
 
     def __init__(self, console: Console, *, rounds: int | None = None, clock: Clock = _utc_now) -> None:
@@ -196,7 +196,7 @@ class PlainLines:
         self._since = clock()
         self._names: dict[str, str] = {}  # entity id -> name
         self._accuracies: dict[str, float] = {}  # of the entity's latest evaluation
-        self._told: dict[str, int] = {}  # the latest round that a line was printed about
+        self._last_round: dict[str, int] = {}  # with a line, by entity name
 
     def __enter__(self) -> Self:
         return self
@@ -216,17 +216,17 @@ class PlainLines:
         line = self._line(event, event.entity)
         if line is None:
             return
-        self._told[event.entity] = event.round
+        self._last_round[event.entity] = event.round
         if event.time >= self._since:
             of = "" if self._rounds is None else f"/{self._rounds}"
             when = f"  round {event.round}{of}" if event.round else ""
             self.echo(f"entity {event.entity}{when}  {line}")
 
     def on_progress(self, entity: str, fraction: float) -> None:
-        """Nothing: a line is for what has happened."""
+        """Ignore progress within a work step."""
 
     def _line(self, event: Event, entity: str) -> str | None:
-        """What is worth telling about an event; None when nothing is."""
+        """Return the line of a notable event, or None for other events."""
         detail = event.detail
         match event.kind:
             case "joined":
@@ -236,14 +236,13 @@ class PlainLines:
                 self._accuracies[entity] = detail["accuracy"]
                 return None
             case "published":
-                told = f"published {detail['knowledge'][-_SHORT_ID:]}"
-                return "  ".join(filter(None, [self._accuracy(entity), told]))
+                return self._with_accuracy(entity, f"published {detail['knowledge'][-_SHORT_ID:]}")
             case "queued":
-                return "  ".join(filter(None, [self._accuracy(entity), "will publish when the hub takes it"]))
+                return self._with_accuracy(entity, "will publish when the hub accepts it")
             case "unreachable":
-                return f"goes on without the hub: {detail['reason']}"
+                return f"continues without the hub: {detail['reason']}"
             case "sought" if not detail["candidates"]:
-                return "  ".join(filter(None, [self._accuracy(entity), "sought, but nobody knows better"]))
+                return self._with_accuracy(entity, "found no better knowledge")
             case "rejected":
                 return f"rejected {detail['knowledge'][-_SHORT_ID:]}: {detail['reason']}"
             case "absorbed":
@@ -251,13 +250,14 @@ class PlainLines:
                 change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
                 return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
             case "stopped":
-                return {"crashed": "crashed", "away": "went away", "left": "left"}[detail["reason"]]
+                return {"crashed": "crashed", "away": "went offline", "left": "left"}[detail["reason"]]
             case "resumed":
-                return "is back"
-            case "round-ended" if self._told.get(entity, 0) < event.round:
+                return "resumed"
+            case "round-ended" if self._last_round.get(entity, 0) < event.round:
                 return f"accuracy {percent(detail['accuracy'])}"
         return None
 
-    def _accuracy(self, entity: str) -> str | None:
-        """None before its first evaluation, which it may seek guides before."""
-        return f"accuracy {percent(self._accuracies[entity])}" if entity in self._accuracies else None
+    def _with_accuracy(self, entity: str, action: str) -> str:
+        """Prefix an action with the entity's latest accuracy, which is unknown before its first evaluation."""
+        accuracy = self._accuracies.get(entity)
+        return action if accuracy is None else f"accuracy {percent(accuracy)}  {action}"

@@ -1,19 +1,25 @@
-"""The options that registry and vault have in common."""
+"""Options that the services have in common."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")]
-Secret = Annotated[Path, typer.Option(help="File of the secret that registry and vault share; made when missing.")]
-Rate = Annotated[int, typer.Option(min=0, help="Requests taken from one address in a minute; 0: any number.")]
-Certificate = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM), to serve HTTPS.")]
-PrivateKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")]
-PlainHttp = Annotated[bool, typer.Option(help="Serve other machines without TLS: all can read along.")]
-StopWithStdin = Annotated[bool, typer.Option(help="Stop when standard input ends.")]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0: any free port.")]
+Secret = Annotated[
+    Path, typer.Option(metavar="FILE", help="File with the secret that registry and vault share; created if missing.")
+]
+Rate = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Requests accepted per minute from one address; 0: no limit.")
+]
+Certificate = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM); serves HTTPS.")]
+PrivateKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of the certificate (PEM).")]
+PlainHttp = Annotated[
+    bool, typer.Option(show_default=False, help="Serve other machines over plain HTTP (unencrypted).")
+]
+StopWithStdin = Annotated[bool, typer.Option(show_default=False, help="Stop when standard input is closed.")]
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option("--database", metavar="URL", help="PostgreSQL database, in place of a file in the folder."),
+    typer.Option("--database", metavar="URL", help="PostgreSQL database, instead of a file in the data folder."),
 ]

@@ -1,4 +1,4 @@
-"""One flag for each setting, made from the settings themselves."""
+"""A command-line flag for each setting, generated from the Settings model."""
 
 import inspect
 from collections.abc import Callable
@@ -10,18 +10,23 @@ import typer
 from pydantic.fields import FieldInfo
 
 from kuber.errors import SettingsError
-from kuber.settings import PREFIX, PRESETS, Settings, load
+from kuber.settings import FILE_NAME, PREFIX, PRESETS, Settings, load
 
-Ca = Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust; else the system's.")]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="Trusted certificates (PEM), instead of the system's.")
+]
+SETTINGS_NOTE = (
+    f"The options after --preset are settings; {FILE_NAME} and variables such as {PREFIX}SEED set them too."
+)
 SHORTER = {"num_entities": ("--entities",), "num_rounds": ("--rounds",), "dirichlet_alpha": ("--alpha",)}
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config`, `--preset` and a flag for each named setting (all of them by default).
 
-    The command is called with `settings`, the loaded Settings, or None when it is told to `resume`: what goes on
-    has its settings already. Values reach pydantic as text, so that a wrong one gets the same sentence from a
-    flag, a variable or a file.
+    The command is called with `settings`: the loaded Settings, or None with `--resume`, as the run's folder holds its
+    settings. Values reach pydantic as text, so that a wrong value gives the same message from a flag, a variable or a
+    file.
     """
     chosen = names or tuple(Settings.model_fields)
 
@@ -32,31 +37,31 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
                 command(settings=load(flags, preset=preset, file=config), **given)
                 return
             if config or preset or any(value is not None for value in flags.values()):
-                raise SettingsError("--resume goes on with the settings it began with; give no others with it.")
+                raise SettingsError(
+                    "--resume uses the settings that the run was started with; give no others with it."
+                )
             command(settings=None, **given)
 
         own = inspect.signature(command).parameters
         parameters = [own[name] for name in own if name != "settings"]
-        parameters += [_flag(name, Settings.model_fields[name]) for name in chosen]
-        parameters.append(
+        preset_help = f"Named set of settings: {', '.join(PRESETS)}."
+        parameters += [
             _option(
-                "config", Path | None, "--config", help="Settings file (TOML); else ./kuber.toml.", metavar="FILE"
-            )
-        )
-        presets = ", ".join(PRESETS)
-        parameters.append(
-            _option("preset", str | None, "--preset", help=f"A set of settings by name: {presets}.", metavar="NAME")
-        )
+                "config", Path | None, "--config", metavar="FILE", help=f"Settings file, instead of ./{FILE_NAME}."
+            ),
+            _option("preset", str | None, "--preset", metavar="NAME", help=preset_help),
+            *(_flag(name, Settings.model_fields[name]) for name in chosen),
+        ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__name__, run.__doc__ = command.__name__, f"{command.__doc__}\n\n{SETTINGS_NOTE}"
         return run
 
     return decorate
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    default = "" if field.default is None else f" (default: {field.default})"
+    default = "" if field.default is None else f" (default: {_text(field.default)})"
     return _option(
         name,
         str | None,
@@ -64,16 +69,19 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         *SHORTER.get(name, ()),
         help=f"{field.description}{default}",
         metavar=_metavar(field.annotation),
-        rich_help_panel=f"Settings (also in kuber.toml, or as {PREFIX}NAME)",
     )
 
 
 def _metavar(annotation: Any) -> str:
-    """What a person types: one of the choices, or a kind of value."""
+    """Return the kind of value that a person types. Choices are listed in the help text: here they would widen it."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
     if isinstance(kinds[0], str):
-        return "|".join(kinds)
-    return {int: "N", float: "X", str: "TEXT"}.get(kinds[0], "PATH")
+        return "NAME"
+    return {int: "N", float: "X", str: "TEXT", bool: "true|false"}.get(kinds[0], "PATH")
+
+
+def _text(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _option(name: str, annotation: Any, *declarations: str, **details: Any) -> inspect.Parameter:

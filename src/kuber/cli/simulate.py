@@ -1,4 +1,4 @@
-"""`kuber simulate`: a scenario without services, on a virtual clock."""
+"""`kuber simulate`: the entities of a run without services, on a virtual clock."""
 
 import signal
 
@@ -21,7 +21,7 @@ def simulate(
     gpus_per_worker: GpusPerWorker = None,
     json: Json = False,
 ) -> None:
-    """Run every entity on ports in memory and a virtual clock; the same seed gives the same bits."""
+    """Simulate all entities in memory, on a virtual clock. The same seed gives the same bits."""
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.experiment import run_folder
     from kuber.experiment.simulation import run

@@ -23,43 +23,51 @@ _YEAR = 366 * 86400
 
 
 def _seconds(help: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0, max=_YEAR, help=help)
+    option: typer.models.OptionInfo = typer.Option(min=0, max=_YEAR, metavar="SECONDS", help=help)
     return option
 
 
 def vault(
     host: Host = "127.0.0.1",
     port: Port = 5002,
-    registry: Annotated[str, typer.Option(help="Address of the registry.")] = "http://127.0.0.1:5001",
-    data: Annotated[Path, typer.Option(help="Folder of the blobs and their index.")] = Path("hub/vault"),
+    registry: Annotated[str, typer.Option(metavar="URL", help="URL of the registry.")] = "http://127.0.0.1:5001",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the blobs and their index.")] = Path(
+        "hub/vault"
+    ),
     store: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Bucket of the blobs, like s3://bucket/prefix, instead of --data."),
+        typer.Option(metavar="URL", help="Bucket for the blobs, such as s3://bucket/prefix, instead of --data."),
     ] = None,
     direct: Annotated[
-        bool, typer.Option(help="Let entities exchange bytes with the bucket itself, by signed URLs.")
+        bool,
+        typer.Option(
+            show_default=False, help="Let entities transfer blobs directly to and from the bucket, by presigned URLs."
+        ),
     ] = False,
     direct_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Endpoint by which entities reach the bucket.")
+        str | None, typer.Option(metavar="URL", help="Endpoint at which entities reach the bucket.")
     ] = None,
     database: DatabaseUrl = None,
     secret: Secret = Path("hub/secret"),
-    max_blob_bytes: Annotated[int, typer.Option(min=1, help="Largest blob that is taken.")] = 2 << 30,
+    max_blob_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Largest accepted blob, in bytes.")] = 2
+    << 30,
     entity_quota: Annotated[
-        int, typer.Option(min=0, metavar="BYTES", help="That one entity may hold; 0: as many as there is space for.")
+        int, typer.Option(min=0, metavar="BYTES", help="Bytes that each entity may store; 0: no limit.")
     ] = 0,
     requests_per_minute: Rate = 30_000,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
     ca: Ca = None,
     plain_http: PlainHttp = False,
-    lease: Annotated[float, _seconds("Seconds that an uploaded blob waits for a record to name it.")] = 3600,
-    grace: Annotated[float, _seconds("Seconds after lease and last pin until a blob is removed.")] = 3600,
-    collect_every: Annotated[float, _seconds("Seconds between two collections; 0: only by hand.")] = 600,
-    upload_expiry: Annotated[float, _seconds("Seconds without a byte after which a cut upload is dropped.")] = 86400,
+    lease: Annotated[float, _seconds("Seconds that an upload is kept before a record must name it.")] = 3600,
+    grace: Annotated[float, _seconds("Seconds from the end of lease and pins until a blob is removed.")] = 3600,
+    collect_every: Annotated[float, _seconds("Seconds between two garbage collections; 0: only on request.")] = 600,
+    upload_expiry: Annotated[
+        float, _seconds("Seconds without data after which an interrupted upload is discarded.")
+    ] = 86400,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
-    """Serve the vault: blobs by digest."""
+    """Serve the vault: blobs, named by their digests."""
     from kuber.services.http.auth import hub_secret
     from kuber.services.http.server import serve
     from kuber.services.vault.app import CollectionSchedule, open_vault

@@ -1,4 +1,4 @@
-"""`kuber watch`: a hub as it goes on, on the terminal."""
+"""`kuber watch`: live view of a hub on the terminal."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kuber.cli.hub import REGISTRY_HERE, TOKEN, AdminToken, RegistryUrl
-from kuber.cli.knowledge import IdentityFolder, open_registry
+from kuber.cli.hub_options import (
+    DEFAULT_REGISTRY,
+    OPERATOR_TOKEN,
+    AdminToken,
+    IdentityFolder,
+    RegistryUrl,
+    open_registry,
+)
 from kuber.cli.setting_options import Ca
 from kuber.errors import ServiceUnavailableError
 
@@ -22,22 +28,22 @@ if TYPE_CHECKING:
     from kuber.domain.auth import AuditEntry
     from kuber.views import HubDelivery, HubEntity, HubView
 
-REFRESHES = 4  # a second
-PAUSE = 1.0  # seconds between two tries to reach a hub that is away
+REFRESHES = 4  # per second
+PAUSE = 1.0  # seconds between two attempts to reach an unreachable hub
 WIDE = 100  # columns from which on a curve is drawn
 _FEED = 6  # most deliveries below the table
-_OTHER_ROWS = 8  # lines that are neither an entity nor a delivery
-_SHORT_ID = 8  # characters of an id that are shown: its last, as the first ones tell the time
+_OTHER_ROWS = 8  # lines that are neither entities nor deliveries
+_SHORT_ID = 8  # last characters of an id that are shown; the first are a time
 
 
 def watch(
-    once: Annotated[bool, typer.Option("--once", help="Print what is there now, and end.")] = False,
-    registry: RegistryUrl = REGISTRY_HERE,
+    once: Annotated[bool, typer.Option("--once", help="Print the current state and exit.")] = False,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
     identity: IdentityFolder = None,
-    admin_token: AdminToken = TOKEN,
+    admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Watch a hub: who is there, how good each is, who learnt from whom. Ctrl-C ends it."""
+    """Watch a hub live in the terminal. Shows entities, accuracies and deliveries; Ctrl-C ends it."""
     from rich.console import Console
 
     from kuber.client.event_stream import EventReader
@@ -45,7 +51,7 @@ def watch(
 
     console = Console()
     view = HubView()
-    # Without patience: that the hub is away is told at once, and it is asked again.
+    # No retries here: an unreachable hub is shown at once, and `_follow` reconnects.
     with open_registry(registry, identity, admin_token, ca, patience=0) as records:
         if once:
             EventReader(records, view.apply).read()
@@ -54,7 +60,7 @@ def watch(
             _live(console, view, records)
         else:
             lines = HubLines(console, view)
-            _follow(records, lines.apply, on_open=lines.found, on_away=lines.lose)
+            _follow(records, lines.apply, on_open=lines.mark_online, on_failure=lines.mark_offline)
 
 
 def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
@@ -62,20 +68,20 @@ def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
 
     screen = HubScreen(console, view, records.url)
     with Live(console=console, refresh_per_second=REFRESHES, get_renderable=screen.render, screen=True):
-        _follow(records, screen.apply, on_open=screen.found, on_away=screen.lose)
+        _follow(records, screen.apply, on_open=screen.mark_online, on_failure=screen.mark_offline)
 
 
 def _follow(
     records: "HttpRegistry",
-    take: Callable[[int, "AuditEntry"], None],
+    apply: Callable[[int, "AuditEntry"], None],
     *,
     on_open: Callable[[], None],
-    on_away: Callable[[str], None],
+    on_failure: Callable[[str], None],
 ) -> None:
-    """Read until Ctrl-C; a hub that is away is asked again."""
+    """Read events until Ctrl-C, reconnecting to an unreachable hub."""
     from kuber.client.event_stream import EventReader
 
-    reader = EventReader(records, take, on_open=on_open)
+    reader = EventReader(records, apply, on_open=on_open)
     while True:
         try:
             reader.read(follow=True)
@@ -84,7 +90,7 @@ def _follow(
             reason = error.message
         except KeyboardInterrupt:
             return
-        on_away(reason)
+        on_failure(reason)
         try:
             time.sleep(PAUSE)
         except KeyboardInterrupt:
@@ -92,7 +98,7 @@ def _follow(
 
 
 class HubScreen:
-    """What a hub looks like now, no higher than the terminal; it is drawn from a thread of its own."""
+    """Screen of a hub, no higher than the terminal. Rich draws it from its own thread."""
 
     def __init__(
         self,
@@ -106,26 +112,26 @@ class HubScreen:
         self._view = view
         self._url = url
         self._clock = clock
-        self._away: str | None = None  # why
+        self._offline: str | None = None  # the reason
         self._lock = Lock()
 
     def apply(self, number: int, entry: "AuditEntry") -> None:
-        """Take in an event."""
+        """Apply an event to the view."""
         with self._lock:
             self._view.apply(number, entry)
 
-    def found(self) -> None:
-        """Show that the hub is there again."""
+    def mark_online(self) -> None:
+        """Show that the hub answers again."""
         with self._lock:
-            self._away = None
+            self._offline = None
 
-    def lose(self, reason: str) -> None:
-        """Show that the hub is away, above what was known of it."""
+    def mark_offline(self, reason: str) -> None:
+        """Show why the hub is unreachable, above its last known state."""
         with self._lock:
-            self._away = reason
+            self._offline = reason
 
     def render(self, *, whole: bool = False) -> "RenderableType":
-        """The screen; `whole` leaves nobody out, however high it becomes."""
+        """Return the screen; a `whole` one lists all entities, however high it becomes."""
         from rich.console import Group
         from rich.text import Text
 
@@ -134,32 +140,35 @@ class HubScreen:
         with self._lock:
             now = self._clock()
             parts: list[RenderableType] = [*self._header(now)]
-            if self._away is not None:
-                parts.append(Text(f"{printable(self._away)} Trying again.", style="bold red"))
+            if self._offline is not None:
+                parts.append(Text(f"{printable(self._offline)} Retrying.", style="bold red"))
             if not self._view.entities:
-                parts += ["", Text("Nobody has joined yet. `kuber entity` and `kuber.Entity` do.", style="dim")]
+                parts += [
+                    "",
+                    Text("No entity has joined yet. Start one with `kuber entity` or `kuber.Entity`.", style="dim"),
+                ]
                 return Group(*parts)
-            told = list(self._view.deliveries)[-_FEED:][::-1]
-            room = max(1, self._console.height - _OTHER_ROWS - len(told) - (self._away is not None))
+            recent = list(self._view.deliveries)[-_FEED:][::-1]
+            room = max(1, self._console.height - _OTHER_ROWS - len(recent) - (self._offline is not None))
             ranked = self._view.ranked(now)
             shown = ranked if whole else ranked[:room]
             parts += ["", self._entities(shown, now)]
             if len(ranked) > len(shown):
                 parts.append(Text(f"and {len(ranked) - len(shown)} more", style="dim"))
-            if told:
-                parts += ["", *(self._delivery(one, now) for one in told)]
+            if recent:
+                parts += ["", *(self._delivery(delivery, now) for delivery in recent)]
             return Group(*parts)
 
     def _header(self, now: datetime) -> tuple["Text", "Text"]:
         from rich.text import Text
 
         view = self._view
-        online = sum(one.online(now) for one in view.entities.values())
+        online = sum(entity.online(now) for entity in view.entities.values())
         title = Text("KUber ", style="bold", no_wrap=True, overflow="ellipsis")
         title.append(self._url, style="not bold cyan")
-        told = f"{online} of {len(view.entities)} online, {view.shelved} records, "
-        told += f"{view.kept} of {view.delivered} deliveries kept"
-        return title, Text(told, no_wrap=True, overflow="ellipsis")
+        totals = f"{online} of {len(view.entities)} entities online, {view.shelved} records, "
+        totals += f"{view.kept} of {view.delivered} deliveries kept"
+        return title, Text(totals, no_wrap=True, overflow="ellipsis")
 
     def _entities(self, shown: list["HubEntity"], now: datetime) -> "Table":
         from rich.table import Table
@@ -174,79 +183,81 @@ class HubScreen:
             table.add_column(name, justify="right", no_wrap=True)
         if wide:
             table.add_column("over time", no_wrap=True, min_width=24)
-        for name in ("shared", "kept", "gained", "taught"):
+        for name in ("published", "absorbed", "gained", "taught"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("seen", justify="right", no_wrap=True)
-        for one in shown:
-            here = one.online(now)
-            label = Text("● " if here else "○ ", style="green" if here else "dim")
-            label.append(printable(one.name), style="default" if here else "dim")
-            curve = sparkline([accuracy for _, _, accuracy in one.curve], width=24)
+        for entity in shown:
+            online = entity.online(now)
+            label = Text("● " if online else "○ ", style="green" if online else "dim")
+            label.append(printable(entity.name), style="default" if online else "dim")
+            curve = sparkline([accuracy for _, _, accuracy in entity.curve], width=24)
             table.add_row(
                 label,
-                str(one.round),
-                "-" if one.accuracy is None else percent(one.accuracy),
+                str(entity.round),
+                "-" if entity.accuracy is None else percent(entity.accuracy),
                 *([Text(curve, style="cyan")] if wide else []),
-                str(one.published),
-                f"{one.absorbed}/{one.absorbed + one.declined}",
-                points(one.gained) if one.absorbed else "-",
-                str(one.taught),
-                ago((now - one.seen).total_seconds()),
-                style="" if here else "dim",
+                str(entity.published),
+                f"{entity.absorbed}/{entity.absorbed + entity.declined}",
+                points(entity.gained) if entity.absorbed else "-",
+                str(entity.taught),
+                ago((now - entity.seen).total_seconds()),
+                style="" if online else "dim",
             )
         return table
 
-    def _delivery(self, one: "HubDelivery", now: datetime) -> "Text":
+    def _delivery(self, delivery: "HubDelivery", now: datetime) -> "Text":
         from rich.text import Text
 
         from kuber.views import absorption, ago
 
-        text = Text(f"{ago((now - one.time).total_seconds()):>6}  ", style="dim", no_wrap=True, overflow="ellipsis")
-        text.append(absorption(one, self._view.name_of), style="not dim" if one.kept else "dim")
+        text = Text(
+            f"{ago((now - delivery.time).total_seconds()):>6}  ", style="dim", no_wrap=True, overflow="ellipsis"
+        )
+        text.append(absorption(delivery, self._view.name_of), style="not dim" if delivery.kept else "dim")
         return text
 
 
 class HubLines:
-    """One line for each event, without control characters, where there is no terminal."""
+    """Prints a line for each event, without control characters, where there is no terminal."""
 
     def __init__(self, console: "Console", view: "HubView") -> None:
         self._console = console
         self._view = view
-        self._away: str | None = None  # why
+        self._offline: str | None = None  # the reason
 
     def apply(self, number: int, entry: "AuditEntry") -> None:
-        """Take in an event, and tell it."""
+        """Apply an event to the view, and print it."""
         self._view.apply(number, entry)
-        self._say(f"{entry.time:%H:%M:%SZ}  {self._line(entry)}")
+        self._print(f"{entry.time:%H:%M:%SZ}  {self._line(entry)}")
 
-    def found(self) -> None:
-        """Tell that the hub is there again."""
-        if self._away is not None:
-            self._say("The registry answers again.")
-        self._away = None
+    def mark_online(self) -> None:
+        """Print that the hub answers again, if it was unreachable."""
+        if self._offline is not None:
+            self._print("The registry answers again.")
+        self._offline = None
 
-    def lose(self, reason: str) -> None:
-        """Tell, once, that the hub is away."""
-        if self._away is None:
-            self._say(f"{reason} Trying again.")
-        self._away = reason
+    def mark_offline(self, reason: str) -> None:
+        """Print, once, why the hub is unreachable."""
+        if self._offline is None:
+            self._print(f"{reason} Retrying.")
+        self._offline = reason
 
     def _line(self, entry: "AuditEntry") -> str:
         from kuber.views import absorption, percent
 
-        who = self._view.name_of(entry.actor)
+        actor = self._view.name_of(entry.actor)
         match entry.act:
             case "enrol":
                 return f"{entry.subject} joined"
             case "report":
                 total = sum(entry.detail.get("total", ()))
-                told = f", accuracy {percent(sum(entry.detail['correct']) / total)}" if total else ""
-                return f"{who} ended round {entry.detail.get('round', '?')}{told}"
+                accuracy = f", accuracy {percent(sum(entry.detail['correct']) / total)}" if total else ""
+                return f"{actor} ended round {entry.detail.get('round', '?')}{accuracy}"
             case "deliver" if "teachers" in entry.detail and self._view.deliveries:
                 return absorption(self._view.deliveries[-1], self._view.name_of)
-        return f"{who} {entry.act} {entry.subject[-_SHORT_ID:]}"
+        return f"{actor} {entry.act} {entry.subject[-_SHORT_ID:]}"
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         from kuber.views import printable
 
         self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

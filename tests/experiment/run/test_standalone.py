@@ -178,7 +178,7 @@ def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path)
     _, err = entity.communicate(timeout=120)
     assert entity.returncode == 4
     assert "messages to the hub wait" in err.splitlines()[-1]
-    assert "goes on without the hub" in err
+    assert "continues without the hub" in err
     (folder,) = Path(tmp_path, "runs").iterdir()
     hub()
     again = start("entity", "1", "--resume", str(folder), *where)

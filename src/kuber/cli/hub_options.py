@@ -1,0 +1,79 @@
+"""Options that name a hub, and the connections they open."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kuber.domain.auth import OPERATOR_TOKEN_FILE
+from kuber.errors import SettingsError
+
+if TYPE_CHECKING:
+    from kuber.client.credentials import Credentials
+    from kuber.client.registry import HttpRegistry
+    from kuber.client.vault import HttpVault
+
+RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="URL of the registry.")]
+VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="URL of the vault.")]
+AdminToken = Annotated[
+    Path,
+    typer.Option("--admin-token", metavar="FILE", help="File with the operator's token."),
+]
+DEFAULT_REGISTRY, DEFAULT_VAULT = "http://127.0.0.1:5001", "http://127.0.0.1:5002"
+OPERATOR_TOKEN = Path("hub/registry") / OPERATOR_TOKEN_FILE
+IdentityFolder = Annotated[
+    Path | None,
+    typer.Option("--identity", metavar="DIR", help="Folder with the key and token of the entity to act as."),
+]
+
+
+@contextmanager
+def open_registry(
+    url: str, identity: Path | None, admin_token: Path, ca: Path | None, *, patience: float = 10.0
+) -> Iterator["HttpRegistry"]:
+    """Open the registry at `url`, as the operator or as the entity whose folder is `identity`."""
+    from kuber.client.registry import HttpRegistry
+
+    credentials = credentials_of(identity, admin_token)
+    with HttpRegistry(url, credentials=credentials, patience=patience, ca=ca) as records:
+        records.check()
+        yield records
+
+
+def credentials_of(identity: Path | None, admin_token: Path) -> "Credentials":
+    """Return the credentials of the operator, or of the entity whose folder is `identity`."""
+    from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
+    from kuber.signing import Identity
+
+    if identity is None:
+        return Credentials(token=token_in(admin_token))
+    if not (identity / TOKEN_FILE).exists():
+        raise SettingsError(f"There is no token in {identity}; an entity gets one when it joins.")
+    return Credentials(Identity.load_or_create(identity / KEY_FILE), path=identity / TOKEN_FILE)
+
+
+@contextmanager
+def open_hub(
+    registry: str, vault: str, identity: Path | None, admin_token: Path, ca: Path | None
+) -> Iterator[tuple["HttpRegistry", "HttpVault"]]:
+    """Open registry and vault, as the operator or as the entity whose folder is `identity`."""
+    from kuber.client.vault import HttpVault
+
+    with (
+        open_registry(registry, identity, admin_token, ca) as records,
+        HttpVault(vault, credentials=records.credentials, ca=ca) as blobs,
+    ):
+        blobs.check()
+        yield records, blobs
+
+
+def token_in(path: Path) -> str:
+    """Return the token in a file that the registry wrote. Raises SettingsError when it cannot be read."""
+    try:
+        return path.expanduser().read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(
+            f"The token cannot be read from {path}; name the file that the registry wrote into its data folder."
+        ) from None
