@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kuber import plugins
-from kuber.data.datasets import load
+from kuber.data.datasets import load_dataset
 from kuber.data.partition import Split, divide
 from kuber.entity.strategy_loader import strategy_named
 from kuber.errors import DatasetError, IncompatibleKnowledgeError, SettingsError
@@ -111,9 +111,9 @@ def test_a_partition_from_a_plugin():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("twice", "gave a sample twice"),
+        ("twice", "returned a row twice"),
         ("single", "for each of 4 entities"),
-        ("floats", "must give row numbers"),
+        ("floats", "must return row numbers"),
         ("number", "of kuber_test_plugin is not a function"),
         ("gone", "of kuber_test_plugin cannot be imported: AttributeError"),
         ("nobody's", "choose from: dirichlet, shards, iid, quantity, mixture, floats, gone, halves"),
@@ -125,7 +125,7 @@ def test_an_invalid_partition_is_refused_in_a_sentence(name, sentence):
 
 
 def test_a_data_set_from_a_plugin(tmp_path):
-    found = load("stripes", cache_dir=tmp_path / "cache")
+    found = load_dataset("stripes", cache_dir=tmp_path / "cache")
     assert (found.name, found.labels, found.train.shape) == ("stripes", ("a", "b", "c"), (6,))
     assert len(found.train) + len(found.test) == 200
 
@@ -140,7 +140,7 @@ def test_a_data_set_from_a_plugin(tmp_path):
 )
 def test_an_invalid_data_set_is_refused_in_a_sentence(name, sentence, tmp_path):
     with pytest.raises(DatasetError, match=sentence):
-        load(name, cache_dir=tmp_path)
+        load_dataset(name, cache_dir=tmp_path)
 
 
 def test_a_name_that_two_packages_offer_is_refused(installed):

@@ -1,4 +1,4 @@
-"""Small files in the formats that the data sets come in."""
+"""Small files in the formats of the data sets."""
 
 import gzip
 import io
@@ -11,34 +11,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kuber.data.datasets import Dataset, load
+from kuber.data.datasets import Dataset, load_dataset
 from kuber.data.decoded import DecodedArrays
 
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
-EACH = 4  # images of one batch
+PER_BATCH = 4  # images of one batch
 
 
 @dataclass(frozen=True)
 class Files:
     """Files by name, to be written or packed."""
 
-    folder: str  # that their archive has
+    folder: str  # in their archive
     content: dict[str, bytes]
 
-    def but(self, **changes: bytes | None) -> "Files":
-        """The same with some files changed, or missing; names are given with _ for the dot."""
-        changed = {name: changes.get(name.replace(".", "_"), data) for name, data in self.content.items()}
-        return Files(self.folder, {name: data for name, data in changed.items() if data is not None})
+    def changed(self, **changes: bytes | None) -> "Files":
+        """Return the files with some changed or, with None, left out; names are written with _ for the dot."""
+        files = {name: changes.get(name.replace(".", "_"), data) for name, data in self.content.items()}
+        return Files(self.folder, {name: data for name, data in files.items() if data is not None})
 
     def write(self, folder: Path) -> Path:
-        """The files, in this folder."""
+        """Write the files into this folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.content.items():
             (folder / name).write_bytes(data)
         return folder
 
     def pack(self) -> bytes:
-        """The files, in a gzipped archive."""
+        """Return a gzipped archive of the files."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
             for name, data in self.content.items():
@@ -50,7 +50,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Cifar:
-    """Made-up images, and the files of both packings of CIFAR-10 that hold them."""
+    """Random images, and the files of both CIFAR-10 packages that hold them."""
 
     arrays: DecodedArrays
     batches: Files
@@ -58,7 +58,7 @@ class Cifar:
 
 
 def png(images: np.ndarray) -> bytes:
-    """One image a row, its pixels from left to right."""
+    """Return a PNG with one image in each row, its pixels from left to right."""
     rows = images.transpose(0, 2, 3, 1).reshape(len(images), -1, 3)
     sheet = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rows)).save(sheet, "PNG")
@@ -66,7 +66,7 @@ def png(images: np.ndarray) -> bytes:
 
 
 def idx(values: np.ndarray) -> bytes:
-    """An IDX file of unsigned bytes."""
+    """Return an IDX file of unsigned bytes."""
     lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
     return bytes([0, 0, 8, values.ndim]) + lengths + values.astype(np.uint8).tobytes()
 
@@ -74,15 +74,15 @@ def idx(values: np.ndarray) -> bytes:
 @pytest.fixture(scope="session")
 def cifar() -> Cifar:
     draw = np.random.default_rng(0)
-    x = draw.integers(0, 256, (6 * EACH, 3, 32, 32), dtype=np.uint8)
-    y = draw.integers(0, 10, 6 * EACH)
+    x = draw.integers(0, 256, (6 * PER_BATCH, 3, 32, 32), dtype=np.uint8)
+    y = draw.integers(0, 10, 6 * PER_BATCH)
     batches, sheets = {}, {}
     for number, name in enumerate([*TRAIN, "test_batch"]):
-        part = slice(number * EACH, (number + 1) * EACH)
-        rows = np.concatenate([y[part, None].astype(np.uint8), x[part].reshape(EACH, -1)], axis=1)
+        part = slice(number * PER_BATCH, (number + 1) * PER_BATCH)
+        rows = np.concatenate([y[part, None].astype(np.uint8), x[part].reshape(PER_BATCH, -1)], axis=1)
         batches[f"{name}.bin"] = rows.tobytes()
         sheets[f"{name}.png"] = png(x[part])
-    last = 5 * EACH
+    last = 5 * PER_BATCH
     sheets["train_lables.json"] = json.dumps(y[:last].tolist()).encode()
     sheets["test_lables.json"] = json.dumps(y[last:].tolist()).encode()
     return Cifar(
@@ -106,12 +106,12 @@ def fashion_files() -> Files:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load("digits", cache_dir=tmp_path_factory.mktemp("cache"))
+    return load_dataset("digits", cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
 def fake_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Puts a script in npm's place, with no other command to be found but the shell's own and those in /bin."""
+    """Replace npm by a script; the only other commands are the shell's own and those in /bin."""
 
     def install(script: str) -> None:
         folder = tmp_path / "commands"

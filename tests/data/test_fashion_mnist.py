@@ -22,7 +22,7 @@ LABELS = bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "sentence"),
     [
         ("t10k-labels-idx1-ubyte", None, "lacks t10k-labels-idx1-ubyte"),
         ("t10k-labels-idx1-ubyte", b"", "not an IDX file"),
@@ -35,16 +35,16 @@ LABELS = bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4])
         ("train-labels-idx1-ubyte.gz", gzip.compress(LABELS, mtime=0)[:-9], "damaged or cannot be read"),
     ],
 )
-def test_missing_and_damaged_files_are_told(fashion_files, tmp_path, name, content, told):
+def test_missing_and_damaged_files_are_errors(fashion_files, tmp_path, name, content, sentence):
     fashion_files.write(tmp_path)
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(DatasetError, match=sentence):
         fashion_mnist.fetch(tmp_path)
 
 
-def test_a_missing_folder_is_told_with_what_to_do(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_folder_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="nowhere"):
         fashion_mnist.fetch(tmp_path / "nowhere")
     monkeypatch.setattr(fashion_mnist, "PACKAGE_FOLDER", tmp_path / "not-installed")

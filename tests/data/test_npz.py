@@ -32,14 +32,14 @@ def saved(tmp_path):
         (VECTORS, (4,), np.float32),
     ],
 )
-def test_images_come_channels_first_and_vectors_as_they_are(saved, x, shape, dtype):
+def test_images_become_channels_first_and_vectors_are_unchanged(saved, x, shape, dtype):
     arrays, _ = read(saved(x=x, y=NUMBERS))
     assert arrays.train_x.shape == (48, *shape)
     assert arrays.test_x.shape == (12, *shape)
     assert arrays.train_x.dtype == arrays.test_x.dtype == dtype
 
 
-def test_pixels_keep_their_places(saved):
+def test_samples_keep_their_labels(saved):
     arrays, _ = read(saved(x=PIXELS, y=np.arange(N) // 30))
     known = {
         image.transpose(2, 0, 1).tobytes(): label for image, label in zip(PIXELS, np.arange(N) // 30, strict=True)
@@ -51,12 +51,12 @@ def test_pixels_keep_their_places(saved):
 
 def test_the_split_is_fixed_and_stratified(saved):
     path = saved(x=VECTORS, y=NUMBERS)
-    (one, _), (other, _) = read(path), read(path)
-    np.testing.assert_array_equal(one.test_x, other.test_x)
-    assert np.bincount(one.test_y).tolist() == [4, 4, 4]
+    (first, _), (second, _) = read(path), read(path)
+    np.testing.assert_array_equal(first.test_x, second.test_x)
+    assert np.bincount(first.test_y).tolist() == [4, 4, 4]
 
 
-def test_a_test_part_of_its_own_is_taken_as_it_is(saved):
+def test_a_test_part_in_the_file_is_used_unchanged(saved):
     arrays, names = read(saved(x=VECTORS, y=NUMBERS, x_test=VECTORS[:5] + 1, y_test=NUMBERS[:5]))
     np.testing.assert_array_equal(arrays.train_x, VECTORS.astype(np.float32))
     np.testing.assert_array_equal(arrays.test_x, (VECTORS[:5] + 1).astype(np.float32))
@@ -96,7 +96,7 @@ def test_labels_are_numbers_or_names(saved, y, classes, names, numbers):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"x": None}, "lacks the array x"),
         ({"y": None}, "lacks the array y"),
@@ -119,39 +119,41 @@ def test_labels_are_numbers_or_names(saved, y, classes, names, numbers):
         ({"classes": [["a", "b", "c"]]}, "a list of names"),
     ],
 )
-def test_each_defect_is_one_sentence(saved, changes, told):
+def test_each_defect_is_an_error_of_one_sentence(saved, changes, sentence):
     arrays = {"x": VECTORS, "y": NUMBERS} | changes
     path = saved(**{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(DatasetError, match=told) as caught:
+    with pytest.raises(DatasetError, match=sentence) as caught:
         read(path)
     assert str(path) in caught.value.message
 
 
-def npy(path):
+def write_npy(path):
     with path.open("wb") as file:
         np.save(file, VECTORS)
 
 
-def cut(path):
+def write_cut(path):
     np.savez_compressed(path, x=VECTORS, y=NUMBERS)
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def flipped(path):
+def write_flipped(path):
     np.savez(path, x=VECTORS, y=NUMBERS)
     content = bytearray(path.read_bytes())
     content[500] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("make", [lambda p: p.write_bytes(b""), lambda p: p.write_text("hello"), npy, cut, flipped])
-def test_another_kind_of_file_is_refused(tmp_path, make):
+@pytest.mark.parametrize(
+    "write", [lambda p: p.write_bytes(b""), lambda p: p.write_text("hello"), write_npy, write_cut, write_flipped]
+)
+def test_another_kind_of_file_is_refused(tmp_path, write):
     path = tmp_path / "own.npz"
-    make(path)
+    write(path)
     with pytest.raises(DatasetError, match=r"not an .npz file of plain arrays"):
         read(path)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="There is no file"):
         read(tmp_path / "own.npz")

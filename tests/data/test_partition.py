@@ -21,7 +21,7 @@ def test_parts_are_disjoint_complete_sorted_and_large_enough(labels, entities, a
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
     assert all(len(part) >= minimum and (np.diff(part) > 0).all() for part in parts)
     again = dirichlet(labels, entities=entities, alpha=alpha, seed=seed, minimum=minimum)
-    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
 @settings(deadline=None)
@@ -32,7 +32,7 @@ def test_any_alpha_gives_a_complete_partition(alpha, seed):
     assert sorted(np.concatenate(parts).tolist()) == list(range(200))
 
 
-def test_alpha_rules_how_alike_the_parts_are():
+def test_alpha_controls_how_similar_the_parts_are():
     labels = np.repeat(np.arange(10), 500)
 
     def largest_class_share(alpha):
@@ -43,10 +43,10 @@ def test_alpha_rules_how_alike_the_parts_are():
     assert 0.15 < largest_class_share(0.5) < largest_class_share(0.05)
 
 
-def test_seeds_give_other_parts():
+def test_other_seeds_give_other_parts():
     labels = np.repeat(np.arange(10), 50)
-    one, other = (dirichlet(labels, entities=3, alpha=0.5, seed=seed, minimum=1) for seed in (0, 1))
-    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    first, second = (dirichlet(labels, entities=3, alpha=0.5, seed=seed, minimum=1) for seed in (0, 1))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_too_few_samples_are_refused():
@@ -54,14 +54,14 @@ def test_too_few_samples_are_refused():
         dirichlet(np.zeros(10, np.int64), entities=3, alpha=1.0, seed=0, minimum=4)
 
 
-def test_a_hopeless_draw_ends_in_a_sentence():
+def test_a_hopeless_draw_is_an_error_of_one_sentence():
     with pytest.raises(SettingsError, match="use a larger dirichlet_alpha"):
         dirichlet(np.zeros(100, np.int64), entities=4, alpha=0.01, seed=0, minimum=25)
 
 
 @settings(deadline=None)
 @given(labels=LABELS, seed=SEEDS, data=st.data())
-def test_stratified_is_exact_in_size_and_nearly_so_in_each_class(labels, seed, data):
+def test_stratified_is_exact_in_size_and_within_one_in_each_class(labels, seed, data):
     size = data.draw(st.integers(0, len(labels)))
     chosen, rest = stratified(labels, size, seed)
     assert len(chosen) == size
@@ -99,29 +99,29 @@ def test_every_partition_is_complete_disjoint_sorted_and_seeded(name, entities, 
     assert sorted(np.concatenate(parts).tolist()) == list(range(600))
     assert all((np.diff(part) > 0).all() for part in parts)
     again = divide(name, TEN, split(entities, seed=seed))
-    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
 @pytest.mark.parametrize(("entities", "classes"), [(5, 2), (10, 1), (4, 3), (7, 10), (20, 3)])
-def test_shards_give_each_entity_so_many_classes(entities, classes):
+def test_shards_give_each_entity_its_number_of_classes(entities, classes):
     parts = divide("shards", TEN, split(entities, classes=classes))
     assert [len(np.unique(TEN[part])) for part in parts] == [classes] * entities
     owners = np.bincount(np.concatenate([np.unique(TEN[part]) for part in parts]), minlength=10)
     assert owners.max() - owners.min() <= 1
 
 
-def test_shards_leave_out_a_class_that_nobody_owns():
+def test_shards_leave_out_a_class_without_owner():
     parts = divide("shards", TEN, split(2, classes=2))
     assert sum(map(len, parts)) == 4 * 60
 
 
-def test_iid_parts_are_equal_and_alike():
+def test_iid_parts_are_equal_in_size_and_similar_in_classes():
     parts = divide("iid", TEN, split(4))
     assert [len(part) for part in parts] == [150] * 4
     assert min(np.bincount(TEN[part], minlength=10).min() for part in parts) > 5
 
 
-def test_mixtures_are_of_equal_size_and_as_unlike_as_alpha_says():
+def test_mixtures_are_equal_in_size_and_skewed_by_alpha():
     labels = np.tile(np.arange(10), 150)
     biggest = {}
     for alpha in (0.1, 100.0):
@@ -129,7 +129,7 @@ def test_mixtures_are_of_equal_size_and_as_unlike_as_alpha_says():
         assert {len(part) for part in parts} == {15}
         assert sorted(np.concatenate(parts)) == list(range(1500))
         biggest[alpha] = np.mean([np.bincount(labels[part]).max() / len(part) for part in parts])
-    assert biggest[0.1] > 0.5  # the commonest class of an entity
+    assert biggest[0.1] > 0.5  # the most frequent class of an entity
     assert biggest[100.0] < 0.3
 
 
@@ -152,7 +152,7 @@ def test_quantity_parts_differ_in_size_and_not_in_classes():
         ("quantity", {"alpha": 0.01, "minimum": 149}, "use a larger dirichlet_alpha"),
     ],
 )
-def test_what_cannot_be_split_is_told_in_a_sentence(name, changes, sentence):
+def test_an_impossible_split_is_an_error_of_one_sentence(name, changes, sentence):
     with pytest.raises(SettingsError, match=sentence):
         divide(name, TEN, split(**changes))
 
@@ -163,21 +163,21 @@ def test_shards_refuse_a_class_with_fewer_samples_than_owners():
         divide("shards", labels, split(8, classes=2))
 
 
-def test_shards_leave_no_class_out_where_there_are_enough_owners():
+def test_shards_leave_no_class_out_if_there_are_enough_owners():
     for entities, classes in [(5, 2), (10, 1), (4, 3)]:
         owned = np.unique(TEN[np.concatenate(divide("shards", TEN, split(entities, classes=classes, seed=3)))])
         assert len(owned) == 10
 
 
-def test_dirichlet_by_name_is_the_function_of_this_name():
+def test_dirichlet_by_name_is_the_function_of_that_name():
     parts = divide("dirichlet", TEN, split(4, alpha=0.3, seed=7, minimum=5))
     again = dirichlet(TEN, entities=4, alpha=0.3, seed=7, minimum=5)
-    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """A package whose one partition `own` has this body."""
+    """Install a package whose partition `own` has this body."""
 
     def install(body):
         folder = tmp_path / "own_parts-1.0.dist-info"
@@ -200,21 +200,21 @@ def install(tmp_path, monkeypatch):
         ("return None", "of own_parts failed: TypeError"),
         ("raise SettingsError('Give six hospitals.')", r"^Give six hospitals\.$"),
         ("return [[], [], [], list(range(600))]", "gives an entity 0 samples, but each needs 1"),
-        ("return [labels == k for k in range(4)]", "must give row numbers"),
-        ("return [[[0]], [[1]], [[2]], [[3]]]", "must give row numbers"),
-        ("return [[0], [1], [2], [-1]]", "one that is not there"),
-        ("return [[0], [1], [2], [600]]", "one that is not there"),
+        ("return [labels == k for k in range(4)]", "must return row numbers"),
+        ("return [[[0]], [[1]], [[2]], [[3]]]", "must return row numbers"),
+        ("return [[0], [1], [2], [-1]]", "a row that does not exist"),
+        ("return [[0], [1], [2], [600]]", "a row that does not exist"),
         ("return []", "for each of 4 entities"),
     ],
 )
-def test_an_extension_that_fails_is_told_in_a_sentence(install, body, sentence):
+def test_a_plugin_that_fails_is_an_error_of_one_sentence(install, body, sentence):
     install(body)
     with pytest.raises(SettingsError, match=sentence):
         divide("own", TEN, split())
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "uint64"])
-def test_an_extension_may_give_any_whole_numbers_in_any_order(install, dtype):
+def test_a_plugin_may_return_any_whole_numbers_in_any_order(install, dtype):
     install(f"return [np.arange(k, 200, 4, dtype='{dtype}')[::-1] for k in range(4)]")
     parts = divide("own", TEN, split())
     assert [part.tolist() for part in parts] == [list(range(k, 200, 4)) for k in range(4)]

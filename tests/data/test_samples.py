@@ -29,7 +29,7 @@ def test_shape_and_length(samples):
     assert samples.labels.dtype == np.int64
 
 
-def test_take_chooses_in_order_and_composes(samples):
+def test_take_selects_in_order_and_composes(samples):
     chosen = samples.take([9, 3, 30]).take([2, 0])
     assert len(chosen) == 2
     np.testing.assert_array_equal(chosen.labels, samples.labels[[30, 9]])
@@ -43,7 +43,7 @@ def test_mapped_arrays_share_one_read_only_map(samples):
     assert not any(tensor.flags.writeable or tensor.flags.owndata for tensor in tensors.values())
 
 
-def test_a_reopened_pickle_maps_the_same_file_and_copies_nothing(samples):
+def test_an_unpickled_object_maps_the_same_file_and_copies_nothing(samples):
     samples.images()
     again = pickle.loads(pickle.dumps(samples))
     images = again.images(slice(3, 9))
@@ -57,7 +57,7 @@ def test_a_reopened_pickle_maps_the_same_file_and_copies_nothing(samples):
     np.testing.assert_array_equal(images, samples.images(np.arange(3, 9)))
 
 
-def test_a_file_is_mapped_once_for_as_long_as_somebody_holds_it(samples):
+def test_a_file_is_mapped_once_while_it_is_in_use(samples):
     def open_files():
         return len(os.listdir("/proc/self/fd"))
 
@@ -71,7 +71,7 @@ def test_a_file_is_mapped_once_for_as_long_as_somebody_holds_it(samples):
     assert open_files() == before
 
 
-def test_a_file_that_took_another_s_place_is_mapped_anew(samples):
+def test_a_file_that_replaced_another_is_mapped_anew(samples):
     old = map_tensors(samples.path)
     save_file({"train_x": np.ones(3, np.uint8), "train_y": np.arange(3)}, samples.path.with_name("b"))
     samples.path.with_name("b").replace(samples.path)
@@ -83,7 +83,7 @@ def test_pickles_without_its_samples(tmp_path):
     x = np.zeros((1000, 3, 32, 32), np.uint8)
     save_file({"train_x": x, "train_y": np.zeros(1000, np.int64)}, tmp_path / "a.safetensors")
     chosen = Samples(tmp_path / "a.safetensors", "train").take(np.arange(10))
-    assert len(chosen.labels) == 10  # mapped now
+    assert len(chosen.labels) == 10  # maps the file
     chosen.digest()
     assert len(pickle.dumps(chosen)) < 1000
 
@@ -91,11 +91,13 @@ def test_pickles_without_its_samples(tmp_path):
 def test_another_process_sees_the_same_samples(samples):
     chosen = samples.take([4, 2])
     script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).digest())"
-    told = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(chosen), capture_output=True, check=True)
-    assert told.stdout.decode().strip() == str(chosen.digest())
+    process = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps(chosen), capture_output=True, check=True
+    )
+    assert process.stdout.decode().strip() == str(chosen.digest())
 
 
-def test_digest_names_samples_labels_and_order(samples, tmp_path):
+def test_the_digest_depends_on_samples_labels_and_order(samples, tmp_path):
     chosen = samples.take([1, 2, 3])
     x, y = chosen.images(), chosen.labels
     save_file({"test_x": x, "test_y": y}, tmp_path / "b.safetensors")
@@ -120,7 +122,7 @@ def test_digest_names_samples_labels_and_order(samples, tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:20], lambda b: b"", lambda b: b"\xff" * 99]
 )
-def test_a_file_that_is_not_whole_is_refused(samples, damage):
+def test_a_file_cut_short_is_refused(samples, damage):
     samples.path.write_bytes(damage(samples.path.read_bytes()))
     with pytest.raises(ValueError):
         map_tensors(samples.path)

@@ -9,7 +9,7 @@ import pytest
 from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.data.batches import Normalisation
-from kuber.data.datasets import load
+from kuber.data.datasets import load_dataset
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.query import Query
@@ -26,7 +26,7 @@ from kuber.verifier.verifier import VerificationSet, Verifier
 
 @pytest.fixture(scope="module")
 def yardstick(tmp_path_factory):
-    digits = load("digits", cache_dir=tmp_path_factory.mktemp("cache"))
+    digits = load_dataset("digits", cache_dir=tmp_path_factory.mktemp("cache"))
     samples = digits.test.take(range(200))
     task = Task(name="digits", labels=digits.labels, input_shape=samples.shape, test_set=samples.digest())
     return VerificationSet(

@@ -1,1 +1,1 @@
-"""Data sets, their partition over entities, and batches of them."""
+"""Data sets, their partition over entities, and batches of samples."""

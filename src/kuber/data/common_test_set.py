@@ -1,32 +1,32 @@
-"""The task of a data set and its common test set."""
+"""The task of a data set, its common and its held-out test set."""
 
 from collections.abc import Callable
 
-from kuber.data.datasets import Dataset, load
+from kuber.data.datasets import Dataset, load_dataset
 from kuber.data.partition import stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.task import Task
 from kuber.errors import SettingsError
 from kuber.settings import Settings
 
-_FIXED_SEED = 0  # test sets are split alike in every run, so that runs can be compared
+_FIXED_SEED = 0  # the test set is split in the same way in every run, so that runs can be compared
 _LARGE_TEST_SET = 10_000
 
 
-def common_task(
+def load_task(
     settings: Settings, *, verify: bool = False, echo: Callable[[str], None] = lambda _: None
 ) -> tuple[Dataset, Task, Samples]:
-    """The data set, what is predicted, and the common test set. Raises SettingsError, DatasetError."""
-    dataset = load(
+    """Return the data set, its task and the common test set. Raises SettingsError and DatasetError."""
+    dataset = load_dataset(
         settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=verify, echo=echo
     )
-    common = dataset.test.take(test_rows(settings, dataset)[0])
+    common = dataset.test.take(split_test_rows(settings, dataset)[0])
     task = Task(name=dataset.name, labels=dataset.labels, input_shape=common.shape, test_set=common.digest())
     return dataset, task, common
 
 
-def test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
-    """The rows of the common and of the held-out test set."""
+def split_test_rows(settings: Settings, dataset: Dataset) -> tuple[Rows, Rows]:
+    """Return the rows of the common and of the held-out test set."""
     return stratified(dataset.test.labels, _common_size(settings, dataset), _FIXED_SEED)
 
 

@@ -1,4 +1,4 @@
-"""The data sets that KUber knows by name, and arrays of one's own; decoded once, then mapped by every process."""
+"""Data sets by name, and arrays of the user's own; decoded once into a cache file that every process maps."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from kuber import plugins
 from kuber.data import cifar10, digits, fashion_mnist, npz
-from kuber.data.decoded import NAMES, DecodedArrays, Numbers, digest_of
+from kuber.data.decoded import NAMES, Array, DecodedArrays, digest_of
 from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
@@ -29,25 +29,25 @@ class Dataset:
     labels: tuple[str, ...]  # class names, in order of the class numbers
     train: Samples
     test: Samples
-    mean: tuple[float, ...]  # per channel, of the training part; of pixels scaled to 0..1
+    mean: tuple[float, ...]  # per channel of the training part, with pixels scaled to 0..1
     std: tuple[float, ...]
-    flip: bool  # whether a mirrored image is still of its class
+    flip: bool  # whether a mirrored image still belongs to its class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """What is recorded of a data set with a name."""
+class BuiltIn:
+    """Source and constants of a built-in data set."""
 
     fetch: Callable[[Path | None, Echo], DecodedArrays]
-    digest: str  # of the decoded arrays, whatever they were decoded from
+    digest: str  # of the decoded arrays, which is the same for every source
     labels: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
 
 
-KNOWN = {
-    "cifar10": Known(
+BUILT_IN = {
+    "cifar10": BuiltIn(
         fetch=cifar10.fetch,
         digest="sha256:477ae002610c0d19c46767c924c08fd5a86c3b31429bdd8e330815289cbd2719",
         labels=cifar10.LABELS,
@@ -55,7 +55,7 @@ KNOWN = {
         std=cifar10.STD,
         flip=True,
     ),
-    "fashion-mnist": Known(
+    "fashion-mnist": BuiltIn(
         fetch=lambda data_dir, echo: fashion_mnist.fetch(data_dir),
         digest="sha256:dc6dc6b98c84991b711670a1cc385cec7e54583ee45714846e1958c5ed10dafc",
         labels=fashion_mnist.LABELS,
@@ -63,7 +63,7 @@ KNOWN = {
         std=fashion_mnist.STD,
         flip=True,
     ),
-    "digits": Known(
+    "digits": BuiltIn(
         fetch=lambda data_dir, echo: digits.fetch(),
         digest="sha256:bb2bc48fc42f19d1e785d54b0df6f25a68c15e4bd6e39d9f5d27b95563f787cf",
         labels=digits.LABELS,
@@ -74,43 +74,42 @@ KNOWN = {
 }
 
 
-def load(
+def load_dataset(
     name: str, *, data_dir: Path | None = None, cache_dir: Path, verify: bool = True, echo: Echo = lambda _: None
 ) -> Dataset:
-    """A data set by name, the arrays in a file whose name ends in .npz, or what an installed package offers.
+    """Return a built-in data set, the arrays of an .npz file, or the data set of a plugin.
 
-    It is decoded into `cache_dir` unless it is there already. `verify`, wanted once in a run, hashes what the cache
-    holds and removes what is damaged; it also reads the folder the user names, which must hold the very same data.
-    Raises DatasetError, with one sentence on what to do, when the data cannot be had, and SettingsError when the
-    package that offers them is broken.
+    It is decoded into `cache_dir` unless it is there already. `verify`, for one process of a run, hashes the cached
+    file and replaces a damaged one; it also checks that the user's folder holds the same data. Raises DatasetError,
+    with what to do, when the data cannot be loaded, and SettingsError when the plugin is broken.
     """
     if name.endswith(".npz"):
         source = Path(name).expanduser()
-        return _own(source.stem, npz.read(source), cache_dir)
-    if name not in KNOWN:
-        offer = plugins.find(plugins.DATASETS, name)
-        if offer is not None:
-            return _own(name, npz.offered(name, offer), cache_dir)
-        choice = ", ".join(dict.fromkeys([*KNOWN, *plugins.names(plugins.DATASETS)]))
+        return _cache_arrays(source.stem, npz.read(source), cache_dir)
+    if name not in BUILT_IN:
+        plugin = plugins.find(plugins.DATASETS, name)
+        if plugin is not None:
+            return _cache_arrays(name, npz.from_plugin(name, plugin), cache_dir)
+        choice = ", ".join(dict.fromkeys([*BUILT_IN, *plugins.names(plugins.DATASETS)]))
         raise DatasetError(f"There is no data set {name!r}; choose from {choice}, or a path ending in .npz.")
-    known = KNOWN[name]
-    digest = Digest.parse(known.digest)
+    entry = BUILT_IN[name]
+    digest = Digest.parse(entry.digest)
     path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
-    held = _holds(path, digest, verify)
-    if not held or (verify and data_dir is not None):
-        arrays = _checked(known.fetch(data_dir, echo), digest, name)
-        if not held:
+    cached = _is_cached(path, digest, verify)
+    if not cached or (verify and data_dir is not None):
+        arrays = _check_digest(entry.fetch(data_dir, echo), digest, name)
+        if not cached:
             _store(arrays, path)
-    return _dataset(name, path, labels=known.labels, mean=known.mean, std=known.std, flip=known.flip)
+    return _dataset(name, path, labels=entry.labels, mean=entry.mean, std=entry.std, flip=entry.flip)
 
 
-def _own(name: str, found: tuple[DecodedArrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
-    arrays, labels = found
+def _cache_arrays(name: str, content: tuple[DecodedArrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
+    arrays, labels = content
     digest = digest_of(arrays.by_name())
     path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
-    if not _holds(path, digest, True):
+    if not _is_cached(path, digest, True):
         _store(arrays.by_name(), path)
-    mean, std = _moments(arrays.train_x)
+    mean, std = _channel_statistics(arrays.train_x)
     return _dataset(name, path, labels=labels, mean=mean, std=std, flip=False)
 
 
@@ -121,8 +120,8 @@ def _dataset(
     return Dataset(name=name, labels=labels, train=train, test=test, mean=mean, std=std, flip=flip)
 
 
-def _moments(train: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the training part; a constant channel keeps its scale."""
+def _channel_statistics(train: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel; the deviation of a constant channel is 1."""
     axes = (0, *range(2, train.ndim))
     unit = 255.0 if train.dtype == np.uint8 else 1.0
     mean = train.mean(axes, dtype=np.float64) / unit
@@ -130,42 +129,42 @@ def _moments(train: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
-def _holds(path: Path, digest: Digest, verify: bool) -> bool:
-    """Whether the cache holds the data set whole, and undamaged where that is asked; a damaged file is removed."""
+def _is_cached(path: Path, digest: Digest, verify: bool) -> bool:
+    """Return whether the whole data set is cached, with the right digest if `verify`; remove a damaged file."""
     try:
-        before = path.stat()
+        seen = path.stat()
         tensors = map_tensors(path)
-        sound = set(tensors) == NAMES and (not verify or digest_of(tensors) == digest)
+        valid = set(tensors) == NAMES and (not verify or digest_of(tensors) == digest)
     except FileNotFoundError:
         return False
     except ValueError:
-        sound = False
+        valid = False
     except OSError as error:
         raise DatasetError(f"The data cache {path} cannot be read: {error.strerror}.") from None
-    if not sound:
-        _remove(path, before)
-    return sound
+    if not valid:
+        _remove(path, seen)
+    return valid
 
 
 def _remove(path: Path, seen: os.stat_result) -> None:
-    """Remove the file that was seen here, but not a sound one that another process has put in its place since."""
+    """Remove the file that was seen here, but not a new one that another process has put in its place."""
     with suppress(FileNotFoundError):
         now = path.stat()
-        # A file system gives the inode of a removed file to the next one, so the time of change is compared too.
+        # A file system reuses the inode of a removed file, so compare the time of change too.
         if (now.st_ino, now.st_ctime_ns) == (seen.st_ino, seen.st_ctime_ns):
             path.unlink()
 
 
-def _checked(arrays: DecodedArrays, digest: Digest, name: str) -> dict[str, Numbers]:
-    """The arrays by name. Raises DatasetError when they are not the recorded ones."""
+def _check_digest(arrays: DecodedArrays, digest: Digest, name: str) -> dict[str, Array]:
+    """Return the arrays by name. Raises DatasetError when their digest is not the recorded one."""
     by_name = arrays.by_name()
     decoded = digest_of(by_name)
     if decoded != digest:
-        raise DatasetError(f"These are not the images of {name}: they decode to {decoded}, not {digest}.")
+        raise DatasetError(f"These are not the images of {name}: their digest is {decoded}, not {digest}.")
     return by_name
 
 
-def _store(by_name: dict[str, Numbers], path: Path) -> None:
+def _store(by_name: dict[str, Array], path: Path) -> None:
     """Write the decoded arrays to the cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A decoded data set in memory, on its way into the cache."""
+"""A decoded data set in memory, before it is cached."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ from numpy.typing import NDArray
 
 from kuber.domain.digest import Digest
 
-Numbers = NDArray[np.generic]
+Array = NDArray[np.generic]
 NAMES = frozenset({"train_x", "train_y", "test_x", "test_y"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedArrays:
-    """Samples channels first (uint8, or float32) and int64 labels of both parts."""
+    """Samples, channels first and uint8 or float32, and int64 labels of both parts."""
 
-    train_x: Numbers
+    train_x: Array
     train_y: NDArray[np.int64]
-    test_x: Numbers
+    test_x: Array
     test_y: NDArray[np.int64]
 
-    def by_name(self) -> dict[str, Numbers]:
-        """The four arrays under the names they have in the cache file."""
+    def by_name(self) -> dict[str, Array]:
+        """Return the four arrays under their names in the cache file."""
         return {name: np.ascontiguousarray(getattr(self, name)) for name in sorted(NAMES)}
 
 
-def digest_of(arrays: dict[str, Numbers]) -> Digest:
-    """Of names, dtypes, shapes and values; the same decoded data have it whatever they were decoded from."""
+def digest_of(arrays: dict[str, Array]) -> Digest:
+    """Return a digest of names, dtypes, shapes and values, which is the same for every source of the data."""
     chunks: list[bytes | memoryview] = []
     for name in sorted(arrays):
         array = arrays[name]

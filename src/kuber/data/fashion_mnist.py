@@ -18,15 +18,15 @@ PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's packag
 
 
 def fetch(data_dir: Path | None) -> DecodedArrays:
-    """The images from `data_dir`, or from where Debian's package puts them.
+    """Return the images in `data_dir`, or else in the folder of Debian's package.
 
-    Raises DatasetError when the files are not there or damaged.
+    Raises DatasetError when files are missing or damaged.
     """
     folder = data_dir or PACKAGE_FOLDER
     if not folder.is_dir():
         raise DatasetError(
             f"There is no folder {folder} with Fashion-MNIST; install Debian's package dataset-fashion-mnist, "
-            "or give a folder with the four IDX files by --data-dir."
+            "or name a folder with the four IDX files with --data-dir."
         )
     return DecodedArrays(
         train_x=_idx(folder, "train-images-idx3-ubyte", dimensions=3)[:, None],
@@ -37,7 +37,7 @@ def fetch(data_dir: Path | None) -> DecodedArrays:
 
 
 def _idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: magic 0 0 8 n, n big-endian lengths, values (yann.lecun.com/exdb/mnist)."""
+    """Read an IDX file of unsigned bytes: 0 0 8 n, n big-endian lengths, values (yann.lecun.com/exdb/mnist)."""
     try:
         if (folder / f"{name}.gz").exists():
             data = gzip.decompress((folder / f"{name}.gz").read_bytes())

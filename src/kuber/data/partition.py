@@ -1,4 +1,4 @@
-"""The split of a data set over entities."""
+"""Partitions of a data set over entities."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ from kuber import plugins
 from kuber.errors import KUberError, SettingsError
 
 Rows = NDArray[np.int64]
-ATTEMPTS = 1000
+ATTEMPTS = 1000  # draws until every entity has enough samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """What a partition is asked for."""
+    """Parameters of a partition."""
 
     entities: int
-    alpha: float  # concentration of a Dirichlet distribution, where one is drawn from
-    classes: int  # of each entity, where that is fixed
+    alpha: float  # concentration of the Dirichlet distribution, for partitions that draw from one
+    classes: int  # of each entity, for partitions that fix it
     seed: int
-    minimum: int  # samples of each entity
+    minimum: int  # samples that each entity has at least
 
 
-# From the labels of all samples, the rows of each entity: disjoint, in any order. Extensions offer the same. Every
-# process of a run calls it anew, so equal arguments must give equal rows.
+# Takes the labels of all samples and returns the rows of each entity: disjoint, in any order. Every process of a run
+# calls it again, so equal arguments must give equal rows. Plugins have the same signature.
 Partition = Callable[[Rows, Split], Sequence[Rows]]
 
 
 def divide(name: str, labels: Rows, split: Split) -> list[Rows]:
-    """The rows of each entity, sorted, by the partition of this name: a built-in one, or an installed extension.
+    """Return the sorted rows of each entity by the built-in partition or plugin of this name.
 
-    Raises SettingsError when there is no such partition, when it cannot give every entity enough samples, or when an
-    extension fails or gives what is no partition.
+    Raises SettingsError when the name is unknown, when an entity would get too few samples, or when a plugin fails or
+    returns an invalid partition.
     """
     if split.entities * split.minimum > len(labels):
         raise SettingsError(
@@ -42,76 +42,76 @@ def divide(name: str, labels: Rows, split: Split) -> list[Rows]:
             "use fewer entities, smaller batches or more samples."
         )
     partition = PARTITIONS.get(name)
-    parts = _installed(name, labels, split) if partition is None else partition(labels, split)
-    return _checked(name, parts, labels, split)
+    parts = _from_plugin(name, labels, split) if partition is None else partition(labels, split)
+    return _check_parts(name, parts, labels, split)
 
 
 def check_partition(name: str) -> None:
-    """SettingsError when there is no partition of this name."""
+    """Raise SettingsError unless there is a partition of this name."""
     if name not in PARTITIONS:
-        _offered(name)
+        _find_plugin(name)
 
 
-def _offered(name: str) -> Callable[..., Any]:
-    offer = plugins.find(plugins.PARTITIONS, name)
-    if offer is None:
+def _find_plugin(name: str) -> Callable[..., Any]:
+    plugin = plugins.find(plugins.PARTITIONS, name)
+    if plugin is None:
         known = ", ".join(dict.fromkeys([*PARTITIONS, *plugins.names(plugins.PARTITIONS)]))
         raise SettingsError(f"There is no partition {name!r}; choose from: {known}.")
-    return offer
+    return plugin
 
 
-def _installed(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
-    """What an extension's partition of this name gives. Raises SettingsError when there is none, or it fails."""
-    offer = _offered(name)
+def _from_plugin(name: str, labels: Rows, split: Split) -> Sequence[Rows]:
+    """Return the parts made by a plugin. Raises SettingsError when there is none of this name, or it fails."""
+    plugin = _find_plugin(name)
     try:
-        return list(offer(labels, split))
-    except KUberError:  # it says itself what to do
+        return list(plugin(labels, split))
+    except KUberError:  # the plugin's own message says what to do
         raise
-    except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything; the message names its owner
         (owner,) = plugins.owners(plugins.PARTITIONS, name)
         raise SettingsError(f"The partition {name!r} of {owner} failed: {type(error).__name__}: {error}.") from None
 
 
-def _checked(name: str, parts: Sequence[Rows], labels: Rows, split: Split) -> list[Rows]:
+def _check_parts(name: str, parts: Sequence[Rows], labels: Rows, split: Split) -> list[Rows]:
     try:
-        found = [_rows(part) for part in parts]
+        checked = [_rows(part) for part in parts]
     except (TypeError, ValueError):
-        raise SettingsError(f"The partition {name!r} must give row numbers for each entity.") from None
-    if len(found) != split.entities:
-        raise SettingsError(f"The partition {name!r} must give a list of rows for each of {split.entities} entities.")
-    together = np.concatenate(found)
-    if len(np.unique(together)) != len(together) or (
-        len(together) and not 0 <= together.min() <= together.max() < len(labels)
-    ):
-        raise SettingsError(f"The partition {name!r} gave a sample twice, or one that is not there.")
-    smallest = min(map(len, found))
+        raise SettingsError(f"The partition {name!r} must return row numbers for each entity.") from None
+    if len(checked) != split.entities:
+        raise SettingsError(
+            f"The partition {name!r} must return a list of rows for each of {split.entities} entities."
+        )
+    joined = np.concatenate(checked)
+    if len(np.unique(joined)) != len(joined) or (len(joined) and not 0 <= joined.min() <= joined.max() < len(labels)):
+        raise SettingsError(f"The partition {name!r} returned a row twice, or a row that does not exist.")
+    smallest = min(map(len, checked))
     if smallest < split.minimum:
         raise SettingsError(
             f"The partition {name!r} gives an entity {smallest} samples, but each needs {split.minimum}; use fewer "
             "entities, smaller batches or more samples."
         )
-    return found
+    return checked
 
 
 def _rows(part: Rows) -> Rows:
-    """Sorted int64. Raises TypeError or ValueError when this is no list of whole numbers."""
+    """Return the rows as sorted int64. Raises TypeError or ValueError when they are not a list of whole numbers."""
     rows = np.asarray(part)
-    # An empty list has no dtype of its own; a mask would pass for rows 0 and 1.
+    # An empty list has no integer dtype; a boolean mask would be taken for rows 0 and 1.
     if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
         raise TypeError
     return np.sort(rows.astype(np.int64))
 
 
 def iid(labels: Rows, split: Split) -> list[Rows]:
-    """Parts of equal size, drawn at random."""
+    """Return parts of equal size, drawn at random."""
     shuffled = np.random.default_rng(split.seed).permutation(len(labels))
     return list(np.array_split(shuffled, split.entities))
 
 
 def quantity(labels: Rows, split: Split) -> list[Rows]:
-    """Parts whose sizes are proportions drawn from Dirichlet(alpha), each i.i.d.: NIID-Bench's quantity skew.
+    """Return i.i.d. parts whose sizes are proportions drawn from Dirichlet(alpha): NIID-Bench's quantity skew.
 
-    arXiv 2102.02079, section 4.3. Drawn again until every entity has enough.
+    arXiv 2102.02079, section 4.3. The sizes are drawn again until every entity has enough samples.
     """
     generator = np.random.default_rng(split.seed)
     for _ in range(ATTEMPTS):
@@ -127,10 +127,10 @@ def quantity(labels: Rows, split: Split) -> list[Rows]:
 
 
 def mixture(labels: Rows, split: Split) -> list[Rows]:
-    """Parts of equal size, each with a mixture of classes drawn from Dirichlet(alpha): Hsu et al., arXiv 1909.06335.
+    """Return parts of equal size, each with a mixture of classes drawn from Dirichlet(alpha).
 
-    Samples are drawn one entity after the other, without replacement; of a class that has run out, the others are
-    drawn in proportion. Fits any number of entities, however small alpha is.
+    Hsu et al., arXiv 1909.06335. Samples are drawn for one entity after the other, without replacement; once a class
+    has run out, the other classes of the mixture take its share. Works for any number of entities and any alpha.
     """
     generator = np.random.default_rng(split.seed)
     left = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
@@ -140,10 +140,10 @@ def mixture(labels: Rows, split: Split) -> list[Rows]:
         share = generator.dirichlet(np.full(len(left), split.alpha))
         taken: list[Rows] = []
         while size:
-            there = np.array([len(rows) for rows in left])
-            weights = np.where(there > 0, share, 0.0)
-            weights = weights if weights.sum() > 0 else there.astype(float)
-            counts = np.minimum(generator.multinomial(size, weights / weights.sum()), there)
+            available = np.array([len(rows) for rows in left])
+            weights = np.where(available > 0, share, 0.0)
+            weights = weights if weights.sum() > 0 else available.astype(float)
+            counts = np.minimum(generator.multinomial(size, weights / weights.sum()), available)
             taken += [rows[:count] for rows, count in zip(left, counts, strict=True)]
             left = [rows[count:] for rows, count in zip(left, counts, strict=True)]
             size -= int(counts.sum())
@@ -152,45 +152,44 @@ def mixture(labels: Rows, split: Split) -> list[Rows]:
 
 
 def shards(labels: Rows, split: Split) -> list[Rows]:
-    """Every entity has samples of exactly `classes` classes: NIID-Bench's #C=k (arXiv 2102.02079, section 4.1).
+    """Return parts with samples of exactly `classes` classes: NIID-Bench's #C=k (arXiv 2102.02079, section 4.1).
 
-    Classes are dealt like cards, so that each has as equal a number of owners as can be; its samples are shared
-    equally among them. With fewer entities than the classes need, some class has no owner and is left out. Raises
-    SettingsError when there are fewer classes than asked for, or a class has fewer samples than owners.
+    Classes are dealt like cards, so that their numbers of owners are as equal as possible; the owners of a class get
+    equal shares of its samples. With too few entities some classes have no owner and are left out. Raises
+    SettingsError when there are fewer classes than `classes`, or a class has fewer samples than owners.
     """
-    found = np.unique(labels)
-    if split.classes > len(found):
+    known = np.unique(labels)
+    if split.classes > len(known):
         raise SettingsError(
-            f"shards cannot give each entity {split.classes} classes: the data set has {len(found)}; "
+            f"shards cannot give each entity {split.classes} classes: the data set has {len(known)}; "
             "lower classes_per_entity."
         )
     generator = np.random.default_rng(split.seed)
-    owners: dict[int, list[int]] = {int(label): [] for label in found}
+    owners: dict[int, list[int]] = {int(label): [] for label in known}
     for entity in generator.permutation(split.entities):
-        # The classes with the fewest owners first; among those, at random.
-        order = sorted(generator.permutation(found), key=lambda label: len(owners[int(label)]))
+        # The classes with the fewest owners first; ties at random.
+        order = sorted(generator.permutation(known), key=lambda label: len(owners[int(label)]))
         for label in order[: split.classes]:
             owners[int(label)].append(int(entity))
     parts: list[list[Rows]] = [[] for _ in range(split.entities)]
-    for label, those in owners.items():
+    for label, members in owners.items():
         rows = generator.permutation(np.flatnonzero(labels == label))
-        if len(rows) < len(those):
+        if len(rows) < len(members):
             raise SettingsError(
-                f"shards cannot share class {label} among {len(those)} entities: it has {len(rows)} samples; use "
+                f"shards cannot share class {label} among {len(members)} entities: it has {len(rows)} samples; use "
                 "fewer entities, a lower classes_per_entity or more samples."
             )
-        for entity, piece in zip(those, np.array_split(rows, max(1, len(those))), strict=False):
+        for entity, piece in zip(members, np.array_split(rows, max(1, len(members))), strict=False):
             parts[entity].append(piece)
     return [np.concatenate(part) for part in parts]
 
 
 def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: int) -> list[Rows]:
-    """Rows for each entity: every class is split by proportions drawn from Dirichlet(alpha).
+    """Return the rows of each entity; every class is split by proportions drawn from Dirichlet(alpha).
 
-    As NIID-Bench does it (arXiv 2102.02079; Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes
-    instead), and as there drawn again until every entity has at least `minimum` samples. The parts are disjoint, hold
-    every row between them, and are sorted. Raises SettingsError when that many samples are not there, or no draw
-    gives everybody enough.
+    NIID-Bench, arXiv 2102.02079 (Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes instead). As
+    there, all is drawn again until every entity has at least `minimum` samples. The parts are sorted, disjoint and
+    complete. Raises SettingsError when there are too few samples, or no draw gives every entity enough.
     """
     if entities * minimum > len(labels):
         raise SettingsError(
@@ -229,10 +228,10 @@ PARTITIONS: dict[str, Partition] = {
 
 
 def stratified(labels: Rows, size: int, seed: int) -> tuple[Rows, Rows]:
-    """Two sorted sets of rows: `size` chosen ones, and the rest.
+    """Return two sorted sets of rows: `size` chosen ones, and the rest.
 
-    The chosen keep the classes' proportions as nearly as whole numbers allow (largest remainders). Raises
-    SettingsError when there are fewer rows than asked for.
+    The chosen rows have the classes' proportions, up to rounding by largest remainders. Raises SettingsError when
+    there are fewer than `size` rows.
     """
     if not 0 <= size <= len(labels):
         raise SettingsError(f"{size} samples cannot be chosen from {len(labels)}.")

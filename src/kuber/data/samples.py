@@ -1,4 +1,4 @@
-"""Samples: chosen rows of a file that every process maps and none copies."""
+"""Samples: selected rows of a file that every process maps and none copies."""
 
 import hashlib
 import json
@@ -18,22 +18,22 @@ from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_m
 
 Rows = NDArray[np.int64]
 _CHUNK = 4096  # rows hashed at a time
-# By what tells files apart. Each map keeps a file open, and a process may hold the samples of a thousand entities.
+# By device, inode, time and size. A map keeps its file open, and a process may hold samples of a thousand entities.
 _maps: "WeakValueDictionary[tuple[int, ...], np.memmap[Any, np.dtype[np.uint8]]]" = WeakValueDictionary()
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled samples, in a safetensors file under the names `<part>_x` and `<part>_y`.
+    """Labelled samples in a safetensors file, under the names `<part>_x` and `<part>_y`.
 
-    Pickles as a path and the chosen rows, never as the samples themselves.
+    Pickled as the path and the rows, without the samples themselves.
     """
 
     path: Path
     part: str  # "train" or "test"
     rows: Rows | None = None  # of the part; None for all of them
-    labels_as: tuple[int, ...] | None = None  # what each class is told as; None: as what it is
+    label_map: tuple[int, ...] | None = None  # class -> class it is labelled as; None: all as they are
 
     @cached_property
     def _all(self) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
@@ -41,41 +41,41 @@ class Samples:
         return tensors[f"{self.part}_x"], np.asarray(tensors[f"{self.part}_y"])
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "part": self.part, "rows": self.rows, "labels_as": self.labels_as}
+        return {"path": self.path, "part": self.part, "rows": self.rows, "label_map": self.label_map}
 
     def __len__(self) -> int:
         return len(self._all[1]) if self.rows is None else len(self.rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, channels first."""
+        """Shape of one sample, channels first."""
         return tuple(self._all[0].shape[1:])
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """The class of each sample, shape (len,)."""
+        """Class of each sample, shape (len,)."""
         labels = self._all[1]
         chosen = labels if self.rows is None else labels[self.rows]
-        return chosen if self.labels_as is None else np.asarray(self.labels_as)[chosen]
+        return chosen if self.label_map is None else np.asarray(self.label_map)[chosen]
 
     def images(self, positions: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.generic]:
-        """The samples at these positions, shape (n, *shape), as stored: uint8, or float32."""
+        """Return the samples at these positions, shape (n, *shape), as stored: uint8 or float32."""
         images = self._all[0]
         if self.rows is None:
             return np.asarray(images[positions])
         return np.asarray(images[self.rows[positions]])
 
     def take(self, positions: Sequence[int] | Rows) -> "Samples":
-        """The samples at these positions, in this order."""
+        """Return the samples at these positions, in this order."""
         chosen = np.asarray(positions, dtype=np.int64)
         return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
 
-    def told_as(self, classes: Sequence[int]) -> "Samples":
-        """The same samples, with another class told for each class."""
-        return replace(self, labels_as=tuple(classes))
+    def relabelled(self, classes: Sequence[int]) -> "Samples":
+        """Return the same samples with class k labelled as `classes[k]`."""
+        return replace(self, label_map=tuple(classes))
 
     def digest(self) -> Digest:
-        """Of shape, dtype, samples and labels, in order; the same samples have it wherever they lie."""
+        """Return a digest of shape, dtype, samples and labels in order, which does not depend on the file."""
         images = self._all[0]
         sha = hashlib.sha256(f"{images.dtype.str} {(len(self), *self.shape)}\n".encode())
         for first in range(0, len(self), _CHUNK):
@@ -85,9 +85,9 @@ class Samples:
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The tensors of a safetensors file as read-only views of one memory map, the same for all who hold any.
+    """Return the tensors of a safetensors file as read-only views of one memory map, shared within the process.
 
-    Raises ValueError when it is not such a file, or not a whole one.
+    Raises ValueError when the file is malformed or cut short.
     """
     with path.open("rb") as file:
         length = header_length(file.read(PREFIX_LENGTH))

@@ -1,4 +1,4 @@
-"""A data set as plain tensors, for loops that are not KUber's."""
+"""A data set as plain tensors, for training loops of the user's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,23 +7,30 @@ import torch
 from torch import Tensor
 
 from kuber.data.batches import Normalisation
-from kuber.data.datasets import load
+from kuber.data.datasets import load_dataset
 from kuber.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tensors:
-    """Samples, normalised, as float32 of shape (n, *sample), channels first; labels as int64 of shape (n,)."""
+    """A data set: pairs of samples, normalised, float32 of shape (n, *sample), and labels, int64 of shape (n,)."""
 
-    labels: tuple[str, ...]  # names of the classes, in order of their numbers
+    labels: tuple[str, ...]  # class names, in order of the class numbers
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
+    def __repr__(self) -> str:
+        (x, _), (x_test, _) = self.train, self.test
+        return (
+            f"<Tensors: {len(x):,} training and {len(x_test):,} test samples of shape {tuple(x.shape[1:])}, "
+            f"{len(self.labels)} classes>"
+        )
+
 
 def load_tensors(name: str, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> Tensors:
-    """A data set of those that `kuber run --dataset` takes. Raises DatasetError when it cannot be had."""
+    """Return a data set by the name for `kuber run --dataset`. Raises DatasetError when it cannot be loaded."""
     default: Path = Settings.model_fields["cache_dir"].default
-    data = load(name, data_dir=data_dir, cache_dir=(cache_dir or default).expanduser())
+    data = load_dataset(name, data_dir=data_dir, cache_dir=(cache_dir or default).expanduser())
     normalise = Normalisation(data.mean, data.std)
     train, test = (
         (normalise(part.images().copy()).contiguous(), torch.from_numpy(part.labels.copy()))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kuber.data.common_test_set import with_effective_sizes
-from kuber.data.datasets import Echo, load
+from kuber.data.datasets import Echo, load_dataset
 from kuber.errors import KUberError, SettingsError
 from kuber.files import write_atomically
 from kuber.settings import Settings
@@ -38,7 +38,7 @@ def within_dataset(settings: Settings, echo: Echo = lambda _: None) -> Settings:
     """Return the settings to record: a preset's train_size is lowered to what the data set holds."""
     if not settings.is_from_preset("train_size"):
         return settings
-    dataset = load(
+    dataset = load_dataset(
         settings.dataset, data_dir=settings.data_dir, cache_dir=settings.cache_dir, verify=False, echo=echo
     )
     return with_effective_sizes(settings, dataset)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kuber.data.common_test_set import common_task, test_rows, with_effective_sizes
-from kuber.data.datasets import Dataset, Echo, load
+from kuber.data.common_test_set import load_task, split_test_rows, with_effective_sizes
+from kuber.data.datasets import Dataset, Echo, load_dataset
 from kuber.data.partition import Split, check_partition, divide, stratified
 from kuber.data.samples import Rows, Samples
 from kuber.domain.knowledge import Architecture, Argument
@@ -57,9 +57,9 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
     strategy = strategy_named(settings.strategy)
     for name in settings.architectures:
         check_architecture(name)
-    dataset, task, common = common_task(settings, verify=verify, echo=echo)
+    dataset, task, common = load_task(settings, verify=verify, echo=echo)
     settings = with_effective_sizes(settings, dataset)
-    _, held_out_rows = test_rows(settings, dataset)
+    _, held_out_rows = split_test_rows(settings, dataset)
     train = dataset.train
     if settings.train_size is not None and settings.train_size != len(train):
         train = train.take(stratified(train.labels, settings.train_size, settings.seed)[0])
@@ -119,7 +119,7 @@ def _kept(part: Rows, share: float, wanted: Split, index: int) -> Rows:
 
 
 def _labelled(samples: Samples, poison: Poison | None, classes: int) -> Samples:
-    return samples.told_as(turned_labels(classes)) if poison == "labels" else samples
+    return samples.relabelled(turned_labels(classes)) if poison == "labels" else samples
 
 
 def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:
@@ -140,7 +140,7 @@ def _public(settings: Settings, shape: tuple[int, ...], *, verify: bool, echo: E
     """The first `public_size` training samples, in a seeded order, of the public data set."""
     if settings.public_dataset is None:
         return None
-    public = load(settings.public_dataset, cache_dir=settings.cache_dir, verify=verify, echo=echo)
+    public = load_dataset(settings.public_dataset, cache_dir=settings.cache_dir, verify=verify, echo=echo)
     if public.train.shape != shape:
         raise SettingsError(
             f"The public data set {public.name} has samples of shape {'x'.join(map(str, public.train.shape))}, "

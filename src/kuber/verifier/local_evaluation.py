@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kuber.data.batches import Normalisation
-from kuber.data.datasets import KNOWN
+from kuber.data.datasets import BUILT_IN
 from kuber.data.image_folder import read_images
 from kuber.data.npz import read_whole
 from kuber.domain.digest import Digest
@@ -64,7 +64,7 @@ def appraise(
 
 def usual_normalisation(knowledge: Knowledge) -> Normalisation:
     """That of the data set which the task is called after; none at all for other tasks."""
-    known = KNOWN.get(knowledge.task.name)
+    known = BUILT_IN.get(knowledge.task.name)
     return Normalisation(known.mean, known.std) if known else Normalisation((0.0,), (1.0,))
 
 

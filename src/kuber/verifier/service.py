@@ -8,8 +8,8 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.batches import Normalisation
-from kuber.data.common_test_set import common_task
-from kuber.data.datasets import load
+from kuber.data.common_test_set import load_task
+from kuber.data.datasets import load_dataset
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Verification
 from kuber.errors import ServiceUnavailableError, SettingsError
@@ -64,10 +64,10 @@ def run_verifier(
 
 def yardstick_of(settings: Settings, secret_set: Path | None, echo: Callable[[str], None]) -> VerificationSet:
     """The task of the data set, and the samples to examine with."""
-    dataset, task, common = common_task(settings, verify=True, echo=echo)
+    dataset, task, common = load_task(settings, verify=True, echo=echo)
     samples = common
     if secret_set is not None:
-        own = load(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
+        own = load_dataset(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
         samples = own.train
         if samples.shape != common.shape or len(own.labels) > task.classes:
             theirs, ours = ("x".join(map(str, one.shape)) for one in (samples, common))

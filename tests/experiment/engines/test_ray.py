@@ -126,7 +126,7 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
         same = Samples(path=tmp_path / "ours.safetensors", part="train")
         assert engine.submit(work(deeds.read, samples=same)).result() == (labels.sum(), str(same.path))
         # Labels that are told otherwise are told so there too.
-        few = Samples(path=same.path, part="train", rows=np.array([0, 1])).told_as([5, 7])
+        few = Samples(path=same.path, part="train", rows=np.array([0, 1])).relabelled([5, 7])
         assert engine.submit(work(deeds.read, samples=few)).result()[0] == 12
 
     # Neither a kept file that was damaged nor another one of that name is taken for what was meant.

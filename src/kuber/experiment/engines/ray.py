@@ -234,7 +234,7 @@ class _SamplesPacker(Packer):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Samples):
             path = Path(os.path.abspath(value.path))
-            return _samples, (str(path), self.context(path).digest.hex, value.part, value.rows, value.labels_as)
+            return _samples, (str(path), self.context(path).digest.hex, value.part, value.rows, value.label_map)
         return super().reducer_override(value)
 
 
@@ -275,7 +275,7 @@ def _begin() -> None:
 _here: dict[tuple[str, str], Path] = {}  # path and digest that a task was told -> where this process found the file
 
 
-def _samples(path: str, digest: str, part: str, rows: Any, labels_as: tuple[int, ...] | None) -> Samples:
+def _samples(path: str, digest: str, part: str, rows: Any, label_map: tuple[int, ...] | None) -> Samples:
     """The samples that a task was told of, from a file that surely has them."""
     key = path, digest
     if key not in _here:
@@ -285,7 +285,7 @@ def _samples(path: str, digest: str, part: str, rows: Any, labels_as: tuple[int,
                 break
         else:
             raise _MissingError(path)
-    return Samples(path=_here[key], part=part, rows=rows, labels_as=labels_as)
+    return Samples(path=_here[key], part=part, rows=rows, label_map=label_map)
 
 
 def _kept(digest: str) -> Path:

@@ -81,7 +81,7 @@ def _feed(sha: Any, value: Any) -> None:
             sha.update(f"array {array.dtype.str} {array.shape}\n".encode())
             sha.update(array.data)
         case Samples():
-            _feed(sha, [str(value.path), value.part, value.rows, value.labels_as])
+            _feed(sha, [str(value.path), value.part, value.rows, value.label_map])
         case Mapping():
             _feed(sha, [[name, value[name]] for name in sorted(value)])
         case list() | tuple():
