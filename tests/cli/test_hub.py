@@ -199,7 +199,7 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
             assert again.vault.get(digest) == hub.vault.get(digest)
         assert kuber("check", *again.urls) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.\n")
         code, output = kuber("restore", folder, *to)
-        assert (code, "is not empty; name a new folder" in output) == (4, True)
+        assert (code, "is not empty; choose a new folder" in output) == (4, True)
 
 
 def test_restore_leaves_out_and_reports_damaged_blobs(hub, tmp_path):
@@ -218,7 +218,7 @@ def test_restore_leaves_out_and_reports_damaged_blobs(hub, tmp_path):
 def test_a_postgresql_database_is_not_copied_by_kuber_backup(hub, tmp_path):
     result = kuber("backup", tmp_path / "backup", "--registry-data", tmp_path, *hub.data[2:])
     assert result[0] == 4
-    assert "One that is on PostgreSQL is copied with pg_dump." in result[1].replace("\n", " ")
+    assert "Back up a PostgreSQL database with pg_dump." in result[1].replace("\n", " ")
 
 
 def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
@@ -228,7 +228,7 @@ def test_an_unfinished_backup_is_not_restored(hub, tmp_path):
     code, output = kuber(
         "restore", tmp_path / "backup", "--registry-data", tmp_path / "r", "--vault-data", tmp_path / "v"
     )
-    assert (code, "no finished backup" in output) == (4, True)
+    assert (code, "not a complete backup" in output) == (4, True)
 
 
 def test_the_folder_of_a_vault_in_a_bucket_is_no_backup(hub, tmp_path):

@@ -41,8 +41,8 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
         with closing(VaultStore(tmp_path / "vault")) as store:
             yield store
     elif place == "s3":
-        shelves = S3Storage(Bucket(request.getfixturevalue("bucket_url")))
-        with closing(VaultStore(tmp_path / "vault", shelves=shelves)) as store:
+        storage = S3Storage(Bucket(request.getfixturevalue("bucket_url")))
+        with closing(VaultStore(tmp_path / "vault", storage=storage)) as store:
             yield store
     elif place == "postgresql":
         with closing(VaultStore(tmp_path / "vault", database=request.getfixturevalue("vault_database"))) as store:

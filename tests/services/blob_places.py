@@ -7,7 +7,7 @@ import httpx
 
 from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
-from kuber.services.vault.storage import MARK
+from kuber.services.vault.storage import ID_NAME
 from kuber.services.vault.store import VaultStore
 
 
@@ -55,7 +55,7 @@ class S3Bucket:
 
     def store(self, *, expiry=None, **options):
         given = {} if expiry is None else {"expiry": expiry}
-        return VaultStore(self.folder, shelves=S3Storage(Bucket(self.url), **given), **options)
+        return VaultStore(self.folder, storage=S3Storage(Bucket(self.url), **given), **options)
 
     def names(self):
         """All that lies there but the mark, and what was begun to be sent and is hidden."""
@@ -65,7 +65,7 @@ class S3Bucket:
         begun = httpx.get(self._uploads, headers={"Authorization": allowed}, trust_env=False, verify=False)
         begun.raise_for_status()
         hidden = [f"unfinished {name}" for name in re.findall("<Key>(.*?)</Key>", begun.text)]
-        return sorted([*hidden, *(each.key for each in self._bucket.objects("") if each.key != MARK)])
+        return sorted([*hidden, *(each.key for each in self._bucket.objects("") if each.key != ID_NAME)])
 
     def read(self, name):
         return b"".join(self._bucket.get(name)[1])

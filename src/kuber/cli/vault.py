@@ -72,7 +72,7 @@ def vault(
     from kuber.services.http.server import serve
     from kuber.services.vault.app import CollectionSchedule, open_vault
 
-    keeping = CollectionSchedule(
+    schedule = CollectionSchedule(
         lease=timedelta(seconds=lease),
         grace=timedelta(seconds=grace),
         period=timedelta(seconds=collect_every),
@@ -87,7 +87,7 @@ def vault(
             database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
-            keeping=keeping,
+            schedule=schedule,
             bucket=store,
             direct=direct,
             direct_url=direct_url,

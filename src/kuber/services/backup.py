@@ -1,4 +1,4 @@
-"""Copies of a hub's data, made while it runs, and brought back to empty folders."""
+"""Backups of a hub's data, made while it runs, and their restoration to empty folders."""
 
 import contextlib
 import hashlib
@@ -10,16 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kuber.errors import ServiceError
-from kuber.services.vault.filesystem import make, sync
+from kuber.services.vault.filesystem import make_folder, sync_folder
 from kuber.services.vault.storage import CHUNK
 
-REGISTRY, VAULT, MARK = "registry.sqlite", "vault.sqlite", "backup.json"
+REGISTRY, VAULT, MANIFEST = "registry.sqlite", "vault.sqlite", "backup.json"
 _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Copied:
-    """What was copied; `lacking` are the digests that records name and whose bytes are gone or damaged."""
+class BackupSummary:
+    """Counts of a backup or restoration.
+
+    `lacking` are the digests that records name but whose bytes are lost or damaged.
+    """
 
     records: int
     blobs: int
@@ -27,73 +30,73 @@ class Copied:
     lacking: tuple[str, ...]
 
 
-def backup(folder: Path, *, registry: Path, vault: Path, copy: bool = False) -> Copied:
-    """Copy the data of both services into `folder`, which is new or empty; the services may run meanwhile.
+def backup(folder: Path, *, registry: Path, vault: Path, copy: bool = False) -> BackupSummary:
+    """Copy the data of both services into `folder`, which must be new or empty; the services may be running.
 
-    The registry's database comes first: what its rows name was pinned before, so the vault keeps it until it is
-    copied. Blobs are hard links where `folder` is on the vault's disk, unless `copy` is set. The mark that `restore`
-    asks for is written last.
+    The registry's database is copied first: blobs that its rows name are pinned, so the vault keeps them until they
+    are copied. Blobs become hard links if `folder` is on the vault's disk, unless `copy` is set. The manifest, which
+    `restore` requires, is written last.
     """
     _require_empty(folder)
     if not (vault / "blobs").is_dir():
         raise ServiceError(
-            f"{vault} holds no blobs; a vault with --store has them in its bucket: back that up by its own means."
+            f"{vault} holds no blobs; a vault with --store has them in its bucket: back that up with its own tools."
         )
-    with _told(f"The backup in {folder} cannot be written"):
-        make(folder.absolute())
+    with _as_service_error(f"The backup in {folder} cannot be written"):
+        make_folder(folder.absolute())
         _copy_database(registry / REGISTRY, folder / REGISTRY)
         _copy_database(vault / VAULT, folder / VAULT)
-        done = _copy_blobs(vault / "blobs", folder / "blobs", folder, link=not copy)
-        mark = {"format": _FORMAT, **asdict(done)}
-        (folder / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
-        sync(folder)
-    return done
+        summary = _copy_blobs(vault / "blobs", folder / "blobs", folder, link=not copy)
+        manifest = {"format": _FORMAT, **asdict(summary)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        sync_folder(folder)
+    return summary
 
 
-def restore(folder: Path, *, registry: Path, vault: Path) -> Copied:
-    """Bring a backup back to the folders of services that do not run yet; both are new or empty.
+def restore(folder: Path, *, registry: Path, vault: Path) -> BackupSummary:
+    """Restore a backup to the folders of services that are not running; both must be new or empty.
 
-    Every blob is compared with its digest; one that rotted in the backup is left out and told. Databases come last.
+    Every blob is verified; those damaged in the backup are omitted and listed. Databases come last.
     """
     try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ServiceError(f"{folder} is no finished backup; `kuber hub backup` makes one.") from None
-    if not isinstance(mark, dict) or mark.get("format") != _FORMAT:
+        raise ServiceError(f"{folder} is not a complete backup; `kuber hub backup` makes one.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ServiceError(f"The backup in {folder} was made by another version of KUber; restore it with that one.")
     _require_empty(registry)
     _require_empty(vault)
-    with _told(f"The backup in {folder} cannot be restored"):
-        make(vault.absolute())
-        make(registry.absolute())
-        done = _copy_blobs(folder / "blobs", vault / "blobs", folder, link=False)
+    with _as_service_error(f"The backup in {folder} cannot be restored"):
+        make_folder(vault.absolute())
+        make_folder(registry.absolute())
+        summary = _copy_blobs(folder / "blobs", vault / "blobs", folder, link=False)
         _copy_database(folder / VAULT, vault / VAULT)
         _copy_database(folder / REGISTRY, registry / REGISTRY)
-    return done
+    return summary
 
 
-def _copy_blobs(source: Path, target: Path, databases: Path, *, link: bool) -> Copied:
+def _copy_blobs(source: Path, target: Path, databases: Path, *, link: bool) -> BackupSummary:
     """Copy every blob that the vault's database knows."""
-    make(target.absolute())
+    make_folder(target.absolute())
     blobs = size = 0
     copied = set()
     with _open(databases / VAULT) as connection:
         for (hex,) in connection.execute("SELECT digest FROM blobs ORDER BY digest"):
-            place = Path(hex[:2], hex[2:4], hex)
-            length = _copy_blob(source / place, target / place, link=link)
-            if length is not None:  # else it was collected since, or has rotted
+            path = Path(hex[:2], hex[2:4], hex)
+            length = _copy_blob(source / path, target / path, link=link)
+            if length is not None:  # otherwise it was collected since, or is damaged
                 blobs, size = blobs + 1, size + length
                 copied.add(hex)
     with _open(databases / REGISTRY) as connection:
         named = {hex for (hex,) in connection.execute("SELECT DISTINCT digest FROM knowledge_artifacts")}
         (records,) = connection.execute("SELECT count(*) FROM knowledge").fetchone()
     lacking = tuple(f"sha256:{hex}" for hex in sorted(named - copied))
-    return Copied(records=records, blobs=blobs, size=size, lacking=lacking)
+    return BackupSummary(records=records, blobs=blobs, size=size, lacking=lacking)
 
 
 def _copy_blob(source: Path, target: Path, *, link: bool) -> int | None:
-    """Its size; None where the file is gone, or is not what its name says (a link is taken as it is)."""
-    make(target.parent.absolute())
+    """Copy a blob and return its size; None if it is missing or damaged. A linked blob is not verified."""
+    make_folder(target.parent.absolute())
     if link:
         try:
             os.link(source, target)
@@ -101,7 +104,7 @@ def _copy_blob(source: Path, target: Path, *, link: bool) -> int | None:
         except FileNotFoundError:
             return None
         except OSError:
-            pass  # another disk, or a file system without links: a copy does as well
+            pass  # another disk, or a file system without hard links: copy it
     sha = hashlib.sha256()
     try:
         with source.open("rb") as read, target.open("xb") as written:
@@ -115,37 +118,37 @@ def _copy_blob(source: Path, target: Path, *, link: bool) -> int | None:
     if sha.hexdigest() != target.name:
         target.unlink()
         return None
-    sync(target.parent)
+    sync_folder(target.parent)
     return target.stat().st_size
 
 
 def _copy_database(source: Path, target: Path) -> None:
     with _open(source) as read, contextlib.closing(sqlite3.connect(target)) as written:
-        read.backup(written)  # one state of it, whoever writes meanwhile
+        read.backup(written)  # a consistent snapshot, even during writes
     with target.open("rb+") as file:
         os.fsync(file.fileno())
-    sync(target.parent)
+    sync_folder(target.parent)
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise ServiceError(
-            f"There is no database {path}; check the folder. One that is on PostgreSQL is copied with pg_dump."
+            f"There is no database {path}; check the folder. Back up a PostgreSQL database with pg_dump."
         )
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_service_error(failure: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ServiceError(f"{what}: {reason}.") from None
+        raise ServiceError(f"{failure}: {reason}.") from None
 
 
 def _require_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ServiceError(f"{folder} is not empty; name a new folder.")
+        raise ServiceError(f"{folder} is not empty; choose a new folder.")

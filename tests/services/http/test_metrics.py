@@ -129,11 +129,11 @@ def test_a_vault_counts_collections_rot_and_uploads(vault_store):
     uploads = Uploads(vault_store)
     counted = VaultMetrics(vault_store, uploads)
     uploads.begin(Artifact(digest=Digest.of(b"other"), size=5))
-    counted.collected(Collection(blobs=2, size=30, leftovers=1))
-    counted.scrubbed(
+    counted.count_collection(Collection(blobs=2, size=30, leftovers=1))
+    counted.count_scrub(
         Scrub(blobs=5, size=1, cursor=None, rotten=(Rot(digest=Digest.of(b""), fault="lost", holders=0),))
     )
-    counts = parse(counted.metrics.exposition().body.decode())
+    counts = parse(counted.exposition().body.decode())
     assert counts("kuber_uploads_under_way") == 1
     assert counts("kuber_blobs_collected_total") == 2
     assert counts("kuber_blobs_collected_bytes_total") == 30

@@ -16,7 +16,7 @@ from kuber.errors import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
-from kuber.services.vault.garbage_collection import collect, collecting
+from kuber.services.vault.garbage_collection import collect, periodic_collection
 from kuber.services.vault.uploads import Uploads
 
 from ..blob_places import Folder, S3Bucket, key
@@ -130,10 +130,10 @@ def test_sweeps_what_was_staged_long_ago_but_not_what_is_being_written(tmp_path,
 def look_at_sweeping(vault_place, vault):
     uploads = Uploads(vault)
     vault_place.write(f"{vault_place.staging}/leftover", b"half")
-    with vault.receive() as blob:
-        blob.write(b"whole")
+    with vault.create() as writer:
+        writer.write(b"whole")
         assert collect(vault, uploads).leftovers == 1
-        blob.keep(Digest.of(b"whole"))
+        vault.commit(writer, Digest.of(b"whole"))
     assert vault.get(Digest.of(b"whole")) == b"whole"
 
 
@@ -152,7 +152,7 @@ def test_a_file_goes_back_when_its_row_cannot_be_written(vault, vault_place, mon
     ("error", "level", "words"),
     [
         (ServiceUnavailableError("Another vault collects."), "WARNING", "no collection this time"),
-        (OSError(28, "No space left on device"), "ERROR", "collection broke off"),
+        (OSError(28, "No space left on device"), "ERROR", "collection failed"),
     ],
 )
 def test_a_collection_that_cannot_be_is_told_and_comes_again(
@@ -161,7 +161,7 @@ def test_a_collection_that_cannot_be_is_told_and_comes_again(
     vault.put(weights(1))
     clock.now += timedelta(days=2)
     done = threading.Event()
-    sweep = vault.shelves.sweep
+    sweep = vault.storage.purge_incomplete
     faults = [error]
 
     def sweep_at_the_second_time():
@@ -169,9 +169,9 @@ def test_a_collection_that_cannot_be_is_told_and_comes_again(
             raise faults.pop()
         return sweep()
 
-    monkeypatch.setattr(vault.shelves, "sweep", sweep_at_the_second_time)
+    monkeypatch.setattr(vault.storage, "purge_incomplete", sweep_at_the_second_time)
     period = timedelta(milliseconds=1)
-    with collecting(vault, uploads, period=period, grace=timedelta(), tell=lambda _: done.set()):
+    with periodic_collection(vault, uploads, period=period, grace=timedelta(), on_collection=lambda _: done.set()):
         assert done.wait(10)
     (told,) = [record for record in caplog.records if record.levelname == level]
     assert words in told.getMessage()
@@ -208,7 +208,7 @@ def test_soak_of_putting_pinning_and_collecting(vault_place, weights, acts):
 
     threads = [threading.Thread(target=publish, args=(writer,)) for writer in range(4)]
     period = timedelta(milliseconds=50 if bucket else 1)
-    with closing(vault), collecting(vault, uploads, period=period, grace=timedelta()):
+    with closing(vault), periodic_collection(vault, uploads, period=period, grace=timedelta()):
         for thread in threads:
             thread.start()
         for thread in threads:

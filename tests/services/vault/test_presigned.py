@@ -43,32 +43,32 @@ def place(tmp_path, bucket_url, s3):
 
 
 @pytest.fixture
-def shelves(place):
+def storage(place):
     return S3Storage(Bucket(place.url))
 
 
 @pytest.fixture
-def store(shelves, tmp_path):
-    with closing(VaultStore(tmp_path, shelves=shelves, quota=len(DATA) + 100)) as store:
+def store(storage, tmp_path):
+    with closing(VaultStore(tmp_path, storage=storage, quota=len(DATA) + 100)) as store:
         yield store
 
 
 @pytest.fixture
-def uploads(store, shelves):
-    return Uploads(store, direct=PresignedUrls(shelves))
+def uploads(store, storage):
+    return Uploads(store, presigned=PresignedUrls(storage))
 
 
 def test_what_was_put_becomes_the_blob(store, uploads, place):
     upload = uploads.begin(artifact(DATA), direct=True)
     with pytest.raises(ConflictError, match="Nothing of the upload"):
-        uploads.fetch(upload.id)
+        uploads.complete_direct(upload.id)
     put(upload, DATA)
     assert store.size(Digest.of(DATA)) is None  # it is hashed first
-    assert uploads.fetch(upload.id) == (artifact(DATA), True)
+    assert uploads.complete_direct(upload.id) == (artifact(DATA), True)
     assert store.get(Digest.of(DATA)) == DATA
     assert place.names() == [key(Digest.of(DATA))]
     with pytest.raises(KnowledgeNotFoundError, match="begin it again"):
-        uploads.fetch(upload.id)
+        uploads.complete_direct(upload.id)
     assert uploads.begin(artifact(DATA), direct=True).id is None
 
 
@@ -77,33 +77,33 @@ def test_what_is_not_what_was_announced_is_refused_and_removed(store, uploads, p
     upload = uploads.begin(artifact(DATA), direct=True)
     put(upload, data)
     with pytest.raises(CorruptKnowledgeError):
-        uploads.fetch(upload.id)
+        uploads.complete_direct(upload.id)
     assert store.size(Digest.of(DATA)) is None
     assert place.names() == []
     with pytest.raises(KnowledgeNotFoundError):
-        uploads.upload(upload.id)
+        uploads.status(upload.id)
 
 
 def test_what_is_changed_after_the_look_is_not_stored(store, uploads, place, monkeypatch):
     """The URL can still be used while the vault hashes: that must change nothing."""
     upload = uploads.begin(artifact(DATA), direct=True)
     put(upload, DATA)
-    honest = presigned.hashed
+    honest = presigned.hash_object
 
     def hashed(*told):
         found = honest(*told)
         put(upload, b"X" * len(DATA))
         return found
 
-    monkeypatch.setattr(presigned, "hashed", hashed)
-    uploads.fetch(upload.id)
+    monkeypatch.setattr(presigned, "hash_object", hashed)
+    uploads.complete_direct(upload.id)
     assert store.get(Digest.of(DATA)) == DATA
     assert place.names() == [key(Digest.of(DATA))]
 
 
 def test_an_upload_that_was_offered_a_url_may_be_sent_to_the_vault(store, uploads, place):
     upload = uploads.begin(artifact(DATA), direct=True)
-    turn = uploads.enter(upload.id, 0)
+    turn = uploads.begin_append(upload.id, 0)
     turn.write(DATA)
     assert uploads.complete(turn) == (artifact(DATA), True)
     assert store.get(Digest.of(DATA)) == DATA
@@ -115,31 +115,31 @@ def test_quota_holds_when_it_is_announced_and_when_it_is_stored(store, uploads, 
     with pytest.raises(InsufficientStorageError):
         uploads.begin(artifact(DATA + b"more"), owner="ann", direct=True)
     put(large, DATA)
-    with store.receive(owner="ann") as blob:
-        blob.write(b"y" * 90)  # within the room that is left
-        blob.keep(Digest.of(b"y" * 90))
-    uploads.fetch(large.id)
+    with store.create() as writer:
+        writer.write(b"y" * 90)  # within the rest of the quota
+        store.commit(writer, Digest.of(b"y" * 90), owner="ann")
+    uploads.complete_direct(large.id)
     with pytest.raises(InsufficientStorageError):
         uploads.begin(artifact(b"z" * 11), owner="ann", direct=True)
 
 
 def test_one_that_is_never_completed_is_swept(place):
-    shelves = S3Storage(Bucket(place.url), expiry=timedelta())
-    with closing(VaultStore(place.folder, shelves=shelves)) as store:
-        uploads = Uploads(store, direct=PresignedUrls(shelves), expiry=timedelta())
+    storage = S3Storage(Bucket(place.url), expiry=timedelta())
+    with closing(VaultStore(place.folder, storage=storage)) as store:
+        uploads = Uploads(store, presigned=PresignedUrls(storage), expiry=timedelta())
         upload = uploads.begin(artifact(DATA), direct=True)
         put(upload, DATA)
         assert collect(store, uploads).leftovers == 2  # what was put, and what was announced
         with pytest.raises(KnowledgeNotFoundError):
-            uploads.fetch(upload.id)
+            uploads.complete_direct(upload.id)
         put(upload, DATA)  # its URL still holds
         assert collect(store, uploads).leftovers == 1
     assert place.names() == []
 
 
-def test_a_url_reads_one_blob_and_writes_nothing(store, shelves):
+def test_a_url_reads_one_blob_and_writes_nothing(store, storage):
     there = store.put(DATA)
-    url = PresignedUrls(shelves).download_url(there.digest).url
+    url = PresignedUrls(storage).download_url(there.digest).url
     ask = {"trust_env": False, "verify": False}
     assert httpx.get(url, **ask).content == DATA
     part = httpx.get(url, headers={"Range": "bytes=5-9"}, **ask)
@@ -152,7 +152,7 @@ def test_a_vault_without_a_bucket_offers_nothing(vault_store):
     upload = uploads.begin(artifact(DATA), direct=True)
     assert upload.direct is None
     with pytest.raises(RequestRejectedError, match="send it the bytes"):
-        uploads.fetch(upload.id)
+        uploads.complete_direct(upload.id)
 
 
 def test_an_outage_leaves_the_upload_to_be_completed_later(store, uploads, monkeypatch):
@@ -165,5 +165,5 @@ def test_an_outage_leaves_the_upload_to_be_completed_later(store, uploads, monke
     with monkeypatch.context() as patch:
         patch.setattr(Bucket, "copy", away)
         with pytest.raises(ServiceError):
-            uploads.fetch(upload.id)
-    assert uploads.fetch(upload.id) == (artifact(DATA), True)
+            uploads.complete_direct(upload.id)
+    assert uploads.complete_direct(upload.id) == (artifact(DATA), True)

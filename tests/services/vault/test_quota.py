@@ -25,35 +25,35 @@ def store(tmp_path):
         yield store
 
 
-def bring(store, data, owner):
-    with store.receive(owner=owner) as blob:
-        blob.write(data)
-        return blob.keep(Digest.of(data))
+def put(store, data, owner):
+    with store.create() as writer:
+        writer.write(data)
+        return store.commit(writer, Digest.of(data), owner=owner)
 
 
 def test_each_entity_has_a_quota_of_its_own_and_the_hub_none(store):
-    bring(store, b"a" * 900, "ann")
-    with pytest.raises(InsufficientStorageError, match="1000 bytes of one entity and has 900 of yours, so 101 "):
-        bring(store, b"b" * 101, "ann")
+    put(store, b"a" * 900, "ann")
+    with pytest.raises(InsufficientStorageError, match="1000 bytes per entity and has 900 of yours, so 101 "):
+        put(store, b"b" * 101, "ann")
     assert store.size(Digest.of(b"b" * 101)) is None
-    assert not store.shelves.path(Digest.of(b"b" * 101)).exists()
-    bring(store, b"b" * 100, "ann")
-    bring(store, b"c" * 1000, "bob")
-    bring(store, b"d" * 5000, None)
+    assert not store.storage.path(Digest.of(b"b" * 101)).exists()
+    put(store, b"b" * 100, "ann")
+    put(store, b"c" * 1000, "bob")
+    put(store, b"d" * 5000, None)
 
 
 def test_what_is_there_is_sent_again_by_anybody(store):
-    bring(store, b"a" * 900, "ann")
-    bring(store, b"b" * 900, "bob")
-    assert bring(store, b"a" * 900, "bob") == (Artifact(digest=Digest.of(b"a" * 900), size=900), False)
-    assert bring(store, b"a" * 900, "ann")[1] is False
+    put(store, b"a" * 900, "ann")
+    put(store, b"b" * 900, "bob")
+    assert put(store, b"a" * 900, "bob") == (Artifact(digest=Digest.of(b"a" * 900), size=900), False)
+    assert put(store, b"a" * 900, "ann")[1] is False
 
 
 def test_what_is_collected_counts_no_more(store):
-    bring(store, b"a" * 900, "ann")
+    put(store, b"a" * 900, "ann")
     uploads = Uploads(store)
     collect(store, uploads, grace=timedelta(0))
-    bring(store, b"b" * 900, "ann")
+    put(store, b"b" * 900, "ann")
 
 
 def test_what_is_announced_counts_once(store):
@@ -64,9 +64,9 @@ def test_what_is_announced_counts_once(store):
     with pytest.raises(InsufficientStorageError):
         uploads.begin(Artifact(digest=Digest.of(b"b" * 101), size=101), owner="ann")
     with pytest.raises(InsufficientStorageError):
-        bring(store, b"b" * 101, "ann")
-    uploads.sweep()
-    bring(store, b"b" * 101, "ann")
+        put(store, b"b" * 101, "ann")
+    uploads.purge_expired()
+    put(store, b"b" * 101, "ann")
 
 
 def test_uploads_at_once_do_not_overstep_it_together(store):
@@ -74,7 +74,7 @@ def test_uploads_at_once_do_not_overstep_it_together(store):
 
     def send(number):
         try:
-            stored.append(bring(store, bytes([number]) * 300, "ann"))
+            stored.append(put(store, bytes([number]) * 300, "ann"))
         except InsufficientStorageError as error:
             refused.append(error)
 
@@ -97,7 +97,7 @@ def test_over_http_it_is_507_before_the_bytes_and_the_store_is_as_it_was(own_hub
             vault.put(b"a" * (4 << 20))
             vault.put(b"b" * (12 << 20))  # in pieces
             for size in (5 << 20, 12 << 20):
-                with pytest.raises(InsufficientStorageError, match="withdraw what is not needed"):
+                with pytest.raises(InsufficientStorageError, match="withdraw knowledge that is no longer needed"):
                     vault.put(b"c" * size)
             vault.put(b"a" * (4 << 20))
             vault.put(b"d" * (4 << 20))

@@ -26,14 +26,14 @@ def place(tmp_path, bucket_url, s3):
 
 
 def write(store, data):
-    with store.receive() as blob:
-        return go_on(blob, data)
+    with store.create() as writer:
+        return write_rest(store, writer, data)
 
 
-def go_on(blob, data, come=0):
-    for start in range(come, len(data), CHUNK):
-        blob.write(data[start : start + CHUNK])
-    return blob.keep(Digest.of(data))
+def write_rest(store, writer, data, written=0):
+    for start in range(written, len(data), CHUNK):
+        writer.write(data[start : start + CHUNK])
+    return store.commit(writer, Digest.of(data))
 
 
 def test_a_cut_object_is_told_before_its_bytes_are_sent(place):
@@ -41,10 +41,10 @@ def test_a_cut_object_is_told_before_its_bytes_are_sent(place):
         artifact = store.put(b"weights")
         place.write(key(artifact.digest), b"wei")
         with store.open(artifact.digest) as blob, pytest.raises(CorruptKnowledgeError, match="publish it again"):
-            blob.span(0, 2)
+            blob.seek_range(0, 2)
         for first, last in ((0, 6), (5, 6)):
             with store.open(artifact.digest) as blob, pytest.raises((CorruptKnowledgeError, ServiceUnavailableError)):
-                blob.span(first, last)
+                blob.seek_range(first, last)
 
 
 def test_objects_of_others_are_left_alone(place):
@@ -60,7 +60,7 @@ def test_cuts_on_the_way_only_delay(place, s3, monkeypatch, tmp_path):
     """Each connection may be cut; the store tries again until all is there."""
     with proxy(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
-        with closing(VaultStore(tmp_path / "v", shelves=S3Storage(Bucket(place.url)))) as store:
+        with closing(VaultStore(tmp_path / "v", storage=S3Storage(Bucket(place.url)))) as store:
             for seed in range(4):
                 data = random.Random(seed).randbytes(3_000_000)
                 assert write(store, data) == (Artifact(digest=Digest.of(data), size=len(data)), True)
@@ -77,15 +77,15 @@ def test_a_server_that_is_killed_and_comes_back(s3, tmp_path, monkeypatch):
     old, new = random.Random(1).randbytes(3_000_000), random.Random(2).randbytes(20_000_000)
     with closing(S3Bucket(tmp_path, f"s3://{name}", server.url).store()) as store:
         kept = store.put(old)
-        with store.receive() as blob:
+        with store.create() as writer:
             for start in range(0, 12 * CHUNK, CHUNK):
-                blob.write(new[start : start + CHUNK])
+                writer.write(new[start : start + CHUNK])
             server.close()
-            with pytest.raises(ServiceUnavailableError, match="gives no answer"):
-                go_on(blob, new, 12 * CHUNK)
+            with pytest.raises(ServiceUnavailableError, match="does not respond"):
+                write_rest(store, writer, new, 12 * CHUNK)
         assert store.size(Digest.of(new)) is None
         for act in (lambda: store.get(kept.digest), lambda: scrub(store), lambda: store.put(b"small")):
-            with pytest.raises(ServiceUnavailableError, match="gives no answer"):
+            with pytest.raises(ServiceUnavailableError, match="does not respond"):
                 act()
         assert store.blobs().items == (kept,)
         server = type(s3)(int(server.url.rpartition(":")[2]))
@@ -106,11 +106,11 @@ def test_memory_stays_flat_also_outside_of_python(place):
     with closing(place.store()) as store:
         store.get(write(store, bytes(9 * CHUNK))[0].digest)  # what is allocated once is there now
         before, peak = process.memory_info().rss, 0
-        with store.receive() as blob:
+        with store.create() as writer:
             for _ in range(count):
-                blob.write(piece)
+                writer.write(piece)
                 peak = max(peak, process.memory_info().rss)
-            artifact, _ = blob.keep(Digest(blob.hex))
+            artifact, _ = store.commit(writer, Digest(writer.hex))
         sent, peak = peak - before, 0
         with store.open(artifact.digest) as reading:
             while reading.read(CHUNK):

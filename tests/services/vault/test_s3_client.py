@@ -79,7 +79,7 @@ def test_an_endpoint_that_does_not_answer_is_told(tmp_path, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     error = refusal("s3://bucket", tmp_path)
     assert error.exit_code == 4
-    assert "s3://bucket at http://127.0.0.1:9 gives no answer" in error.message
+    assert "s3://bucket at http://127.0.0.1:9 does not respond" in error.message
 
 
 def test_it_needs_obstore(tmp_path, monkeypatch):
@@ -107,16 +107,16 @@ def test_a_folder_that_holds_blobs_gets_no_bucket(tmp_path):
     told = ["vault", "--store", "s3://bucket", "--data", str(tmp_path / "vault"), "--secret", str(tmp_path / "s")]
     error = CliRunner().invoke(app, [*told, "--port", "0"]).exception
     assert isinstance(error, SettingsError)
-    assert "a --data of its own" in error.message
+    assert "choose another --data" in error.message
 
 
 def test_what_is_sent_in_parts_is_one_object(bucket):
     data = bytes(range(256)) * (3 * PART // 256 + 1)
-    sender = bucket.sender("folder/large")
+    sender = bucket.writer("folder/large")
     for start in range(0, len(data), CHUNK):
         sender.write(data[start : start + CHUNK])
     assert bucket.head("folder/large") is None
-    sender.end()
+    sender.finish()
     found, pieces = bucket.get("folder/large", 5, len(data) - 7)
     pieces = list(pieces)
     assert b"".join(pieces) == data[5:-6]
@@ -127,7 +127,7 @@ def test_what_is_sent_in_parts_is_one_object(bucket):
 
 
 def test_a_sender_whose_bucket_is_gone_is_told_and_waits_for_nobody(s3, monkeypatch):
-    sender = Bucket("s3://no-such-bucket").sender("large")
+    sender = Bucket("s3://no-such-bucket").writer("large")
 
     def write_on():
         for _ in range(100):
@@ -136,17 +136,19 @@ def test_a_sender_whose_bucket_is_gone_is_told_and_waits_for_nobody(s3, monkeypa
     with pytest.raises(ServiceUnavailableError, match="no bucket"):
         write_on()
     with pytest.raises(ServiceUnavailableError, match="no bucket"):
-        sender.end()
-    sender.cut()
+        sender.finish()
+    sender.cancel()
 
 
 def test_a_signed_url_is_for_one_act_on_one_object_at_the_address_of_clients(s3, bucket_url):
     here = Bucket(bucket_url)
-    put, get = (here.signed(method, "staging/one", timedelta(seconds=60)) for method in ("PUT", "GET"))
+    put, get = (here.signed_url(method, "staging/one", timedelta(seconds=60)) for method in ("PUT", "GET"))
     assert httpx.put(put, content=b"bytes", trust_env=False, verify=False).status_code == 200
     assert httpx.get(get, headers={"Range": "bytes=1-"}, trust_env=False, verify=False).content == b"ytes"
-    elsewhere = Bucket(bucket_url, clients="https://bytes.example.org").signed("GET", "x", timedelta(seconds=60))
+    elsewhere = Bucket(bucket_url, public_endpoint="https://bytes.example.org").signed_url(
+        "GET", "x", timedelta(seconds=60)
+    )
     assert elsewhere.startswith(f"https://bytes.example.org/{bucket_url.removeprefix('s3://')}/x?")
     assert "X-Amz-Expires=60" in elsewhere
     with pytest.raises(SettingsError, match="--direct-url"):
-        Bucket(bucket_url, clients="bytes.example.org")
+        Bucket(bucket_url, public_endpoint="bytes.example.org")

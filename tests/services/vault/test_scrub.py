@@ -47,7 +47,7 @@ def test_goes_through_everything_in_stretches(vault_store, weights):
     stored = [vault_store.put(weights(fill)) for fill in range(7)]
     cursor, seen, stretches = None, 0, 0
     while True:
-        part = scrub(vault_store, limit=3, stretch=2 * stored[0].size, cursor=cursor)
+        part = scrub(vault_store, limit=3, batch_bytes=2 * stored[0].size, cursor=cursor)
         seen, stretches, cursor = seen + part.blobs, stretches + 1, part.cursor
         if cursor is None:
             break

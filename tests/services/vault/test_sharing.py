@@ -14,7 +14,7 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError, ServiceError
-from kuber.services.vault.garbage_collection import collect, collecting
+from kuber.services.vault.garbage_collection import collect, periodic_collection
 from kuber.services.vault.presigned import PresignedUrls
 from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
@@ -39,10 +39,10 @@ def opened(tmp_path, place, vault_database):
     with ExitStack() as stack:
 
         def again(**options):
-            shelves = S3Storage(Bucket(place.url))
+            storage = S3Storage(Bucket(place.url))
             folder = tmp_path / f"vault-{next(numbers)}"
             return stack.enter_context(
-                closing(VaultStore(folder, shelves=shelves, database=vault_database, **options))
+                closing(VaultStore(folder, storage=storage, database=vault_database, **options))
             )
 
         yield again
@@ -74,13 +74,13 @@ def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, buc
     """A slip of the pen in --data or --store would drop the rows of all that lies elsewhere."""
 
     def vault(name, url=None):
-        shelves = S3Storage(Bucket(url)) if url else None
-        return closing(VaultStore(tmp_path / name, shelves=shelves, database=vault_database))
+        storage = S3Storage(Bucket(url)) if url else None
+        return closing(VaultStore(tmp_path / name, storage=storage, database=vault_database))
 
     with vault("one") as store:
         kept = store.put(b"a blob")
     for name, url in (("other", None), ("third", bucket_url)):
-        with pytest.raises(ServiceError, match="blobs in another place"), vault(name, url):
+        with pytest.raises(ServiceError, match="belongs to another storage"), vault(name, url):
             pass
     with vault("one") as store:
         assert store.get(kept.digest) == b"a blob"
@@ -91,39 +91,39 @@ def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, buc
 
 
 def test_a_bucket_keeps_the_mark_of_its_index(opened, place, vault_database, tmp_path, s3):
-    with closing(VaultStore(tmp_path / "own", shelves=S3Storage(Bucket(place.url)))) as store:
+    with closing(VaultStore(tmp_path / "own", storage=S3Storage(Bucket(place.url)))) as store:
         kept = store.put(b"a blob")
     # An index that is lost finds the blobs again; and they are those of one index from then on.
     again = opened()
     assert again.get(kept.digest) == b"a blob"
     with pytest.raises(ServiceError, match="here it is none"):
-        VaultStore(tmp_path / "own", shelves=S3Storage(Bucket(f"{place.url}-misspelt")))
+        VaultStore(tmp_path / "own", storage=S3Storage(Bucket(f"{place.url}-misspelt")))
 
 
 def test_an_upload_that_one_announced_is_fetched_by_another(opened, place):
     one, other = opened(), opened()
     data = random.Random(1).randbytes(2_000_000)
     artifact = Artifact(digest=Digest.of(data), size=len(data))
-    begun, there = (Uploads(store, direct=PresignedUrls(store.shelves)) for store in (one, other))
+    begun, there = (Uploads(store, presigned=PresignedUrls(store.storage)) for store in (one, other))
     upload = begun.begin(artifact, owner="ann", direct=True)
     httpx.put(upload.direct.url, content=data, trust_env=False, verify=False).raise_for_status()
     third = opened()
-    assert Uploads(third).sweep() == there.sweep() == 0  # it is not theirs, and young
-    assert there.fetch(upload.id) == (artifact, True)
+    assert Uploads(third).purge_expired() == there.purge_expired() == 0  # it is not theirs, and young
+    assert there.complete_direct(upload.id) == (artifact, True)
     assert one.get(artifact.digest) == data
     assert place.names() == [key(artifact.digest)]
     with pytest.raises(KnowledgeNotFoundError, match="begin it again"):
-        there.fetch(upload.id)
-    begun.sweep()
+        there.complete_direct(upload.id)
+    begun.purge_expired()
     assert begun.begin(artifact).id is None
 
 
 def test_rows_of_a_vault_that_did_not_come_back_are_dropped_in_the_end(opened, vault_database):
     one, other = opened(), opened()
     upload = Uploads(one).begin(Artifact(digest=Digest.of(b"x"), size=1), direct=True)
-    assert Uploads(other, expiry=NONE).sweep() == 1
+    assert Uploads(other, expiry=NONE).purge_expired() == 1
     with pytest.raises(KnowledgeNotFoundError):
-        Uploads(other, direct=PresignedUrls(other.shelves)).fetch(upload.id)
+        Uploads(other, presigned=PresignedUrls(other.storage)).complete_direct(upload.id)
 
 
 def test_one_that_starts_does_not_index_what_another_is_about_to(opened, monkeypatch):
@@ -132,18 +132,18 @@ def test_one_that_starts_does_not_index_what_another_is_about_to(opened, monkeyp
     between, go_on = threading.Event(), threading.Event()
     index = one._index
 
-    def slowly(*told):
+    def slowly(*args, **options):
         between.set()
         assert go_on.wait(60)
-        return index(*told)
+        return index(*args, **options)
 
     monkeypatch.setattr(one, "_index", slowly)
     kept = []
 
     def put():
-        with one.receive(owner="ann") as blob:
-            blob.write(b"weights")
-            kept.append(blob.keep(Digest.of(b"weights")))
+        with one.create() as writer:
+            writer.write(b"weights")
+            kept.append(one.commit(writer, Digest.of(b"weights"), owner="ann"))
 
     putting = threading.Thread(target=put)
     putting.start()
@@ -165,14 +165,14 @@ def test_one_that_starts_does_not_drop_what_another_puts_again(opened, place, mo
     one = opened()
     artifact = one.put(b"weights")
     place.remove(key(artifact.digest))
-    stock = S3Storage.stock
+    stock = S3Storage.list_sizes
 
-    def outdated(shelves):
-        found = stock(shelves)
+    def outdated(storage):
+        found = stock(storage)
         one.put(b"weights")
         return found
 
-    monkeypatch.setattr(S3Storage, "stock", outdated)
+    monkeypatch.setattr(S3Storage, "list_sizes", outdated)
     assert opened().get(artifact.digest) == b"weights"
 
 
@@ -206,7 +206,7 @@ def test_putting_and_collecting_at_two_vaults(opened, place, weights, acts):
     period = timedelta(milliseconds=50)
     with ExitStack() as stack:
         for vault in vaults:
-            stack.enter_context(collecting(vault, Uploads(vault), period=period, grace=NONE))
+            stack.enter_context(periodic_collection(vault, Uploads(vault), period=period, grace=NONE))
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -63,10 +63,10 @@ def test_a_blob_lies_under_its_digest(vault, vault_place):
 
 
 def test_other_bytes_than_named_leave_nothing(vault, vault_place):
-    with vault.receive() as blob:
-        blob.write(b"other")
+    with vault.create() as writer:
+        writer.write(b"other")
         with pytest.raises(CorruptKnowledgeError, match="send them again"):
-            blob.keep(Digest.of(b"named"))
+            vault.commit(writer, Digest.of(b"named"))
     assert vault_place.names() == []
     assert listed(vault) == set()
 
@@ -74,9 +74,9 @@ def test_other_bytes_than_named_leave_nothing(vault, vault_place):
 @pytest.mark.parametrize("pieces", [1, 20])
 def test_a_sender_that_breaks_off_leaves_nothing(vault, vault_place, pieces):
     def break_off():
-        with vault.receive() as blob:
+        with vault.create() as writer:
             for _ in range(pieces):
-                blob.write(bytes(CHUNK))
+                writer.write(bytes(CHUNK))
             if isinstance(vault_place, Folder) or pieces > 1:
                 while vault_place.names() == []:  # a bucket's part is sent beside the next piece
                     pass
@@ -96,10 +96,10 @@ def test_an_empty_blob_is_refused(vault, vault_place):
 def test_memory_stays_flat(vault, vault_place):
     piece, count = bytes(CHUNK), 100 if isinstance(vault_place, Folder) else 40
     tracemalloc.start()
-    with vault.receive() as blob:
+    with vault.create() as writer:
         for _ in range(count):
-            blob.write(piece)
-        artifact, new = blob.keep(Digest(blob.hex))
+            writer.write(piece)
+        artifact, new = vault.commit(writer, Digest(writer.hex))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (artifact.size, new) == (count * CHUNK, True)
@@ -207,7 +207,7 @@ def test_a_part_of_a_blob_is_read_in_pieces_of_any_length(vault, first, last):
     digest = vault.put(data).digest
     with vault.open(digest) as blob:
         assert blob.size == len(data)
-        blob.span(first, last)
+        blob.seek_range(first, last)
         pieces = [blob.read(7)]
         while piece := blob.read(700_001):
             pieces.append(piece)

@@ -118,26 +118,26 @@ def test_goes_on_after_a_restart(tmp_path):
     with closing(VaultStore(tmp_path)) as store:
         uploads = Uploads(store)
         id = uploads.begin(artifact(DATA)).id
-        uploads.enter(id, 0).write(DATA[:1000])
+        uploads.begin_append(id, 0).write(DATA[:1000])
     (tmp_path / "uploads" / "leftover").write_bytes(b"without a row")
     with closing(VaultStore(tmp_path)) as store:
         uploads = Uploads(store)
         assert [path.name for path in (tmp_path / "uploads").iterdir()] == [id]
-        assert uploads.upload(id).offset == 1000
-        turn = uploads.enter(id, 1000)
+        assert uploads.status(id).offset == 1000
+        turn = uploads.begin_append(id, 1000)
         turn.write(DATA[1000:])
         assert uploads.complete(turn) == (artifact(DATA), True)
         assert store.get(Digest.of(DATA)) == DATA
     with closing(VaultStore(tmp_path)) as store, pytest.raises(KnowledgeNotFoundError):
-        Uploads(store).upload(id)
+        Uploads(store).status(id)
 
 
 def test_a_later_request_ends_an_earlier_one(vault_store):
     uploads = Uploads(vault_store)
     id = uploads.begin(artifact(DATA)).id
-    stalled = uploads.enter(id, 0)
+    stalled = uploads.begin_append(id, 0)
     stalled.write(DATA[:10])
-    later = uploads.enter(id, 10)
+    later = uploads.begin_append(id, 10)
     with pytest.raises(ConflictError, match="later request"):
         stalled.write(DATA[10:20])
     later.write(DATA[10:])
@@ -148,8 +148,8 @@ def test_an_upload_without_a_byte_for_long_is_dropped(vault_store, tmp_path):
     uploads = Uploads(vault_store, expiry=timedelta(hours=1))
     old, young = (uploads.begin(artifact(data)).id for data in (b"old", b"young"))
     os.utime(tmp_path / "vault" / "uploads" / old, (0, 0))
-    assert uploads.sweep() == 1
-    assert uploads.upload(young).offset == 0
+    assert uploads.purge_expired() == 1
+    assert uploads.status(young).offset == 0
     with pytest.raises(KnowledgeNotFoundError, match="begin it again"):
-        uploads.upload(old)
-    assert Uploads(vault_store).upload(young).size == 5
+        uploads.status(old)
+    assert Uploads(vault_store).status(young).size == 5

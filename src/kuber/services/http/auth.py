@@ -1,5 +1,6 @@
 """Authentication of requests by bearer token, and the scopes that a route accepts."""
 
+import hashlib
 import hmac
 import os
 import re
@@ -71,6 +72,11 @@ def check_acts_for(caller: Caller, entity: str) -> None:
 def same_secret(given: str, secret: str) -> bool:
     """Compare secrets in constant time."""
     return hmac.compare_digest(given.encode(), secret.encode())
+
+
+def secret_hash(secret: str) -> str:
+    """Return the form in which a secret is stored: 256 random bits need no slower hash than SHA-256."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def hub_secret(path: Path) -> str:

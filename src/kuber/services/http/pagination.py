@@ -33,6 +33,12 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
     return values[1:]
 
 
+def check_limit(limit: int) -> None:
+    """Raise RequestRejectedError unless the limit is from 1 to MAX_LIMIT."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; request that many.")
+
+
 def fetch_page(
     connection: Connection, query: Select[Any], seq: Any, limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
@@ -40,8 +46,7 @@ def fetch_page(
 
     Raises RequestRejectedError when the limit is not from 1 to MAX_LIMIT, or the cursor is of another listing.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
+    check_limit(limit)
     if cursor is not None:
         query = query.where(seq > decode(cursor, seq.table.name, int)[0])
     found = list(connection.execute(query.limit(limit + 1)).all())

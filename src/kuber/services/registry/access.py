@@ -1,6 +1,5 @@
 """Who may do what: invitations, enrolment, tokens and the audit log, in the registry's database."""
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from kuber.errors import NotAuthorizedError, ServiceError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
+from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import note, read_audit
 from kuber.services.registry.members import find_member, insert_member, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
@@ -56,7 +56,7 @@ class RegistryAccess:
         """The code of a new invitation for the entity of this name; it can be used once."""
         check_text(name, "The name of an entity")
         code, now = secrets.token_urlsafe(32), self._clock()
-        row = {"hash": digest(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
+        row = {"hash": secret_hash(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
 
         def work(connection: Connection) -> None:
             connection.execute(insert(invitations), row)
@@ -135,7 +135,7 @@ class RegistryAccess:
 
     def caller(self, token: str) -> Caller:
         """Whom the token belongs to; NotAuthorizedError when it is unknown, ended or revoked."""
-        key = digest(token)
+        key = secret_hash(token)
         known = self._known.get(key)
         if known is None:
             version = self._known.version
@@ -194,7 +194,7 @@ class RegistryAccess:
                 f"This registry takes no uninvited entity; ask its operator for an invitation "
                 f"(`kuber hub invite {wish.name}`) and join with --invitation CODE."
             )
-        chosen = invitations.c.hash == digest(wish.invitation)
+        chosen = invitations.c.hash == secret_hash(wish.invitation)
         row = connection.execute(select(invitations).where(chosen)).one_or_none()
         if row is None or not hmac.compare_digest(row.name.encode(), wish.name.encode()):
             raise NotAuthorizedError(f"The invitation is not one for {wish.name!r}; ask the operator for one.")
@@ -203,14 +203,9 @@ class RegistryAccess:
         connection.execute(update(invitations).where(chosen).values(used_at=now))
 
 
-def digest(secret: str) -> str:
-    """What is stored of a secret: 256 random bits need no slower hash."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 def _insert_token(connection: Connection, token: str, scope: Scope, entity: str | None, now: datetime) -> None:
     expires = now + timedelta(days=TOKEN_DAYS if entity is not None else 100 * 365)
-    row: dict[str, Any] = {"hash": digest(token), "entity": entity, "scope": scope.value}
+    row: dict[str, Any] = {"hash": secret_hash(token), "entity": entity, "scope": scope.value}
     connection.execute(insert(tokens), {**row, "made_at": now, "expires_at": expires})
 
 

@@ -1,4 +1,4 @@
-"""Whom a vault serves: it asks the registry about tokens, and remembers the answer for a while."""
+"""Authentication of the vault's callers by the registry, which knows the tokens; its answers are cached."""
 
 import time
 from collections.abc import Callable
@@ -10,18 +10,17 @@ from starlette.concurrency import run_in_threadpool
 
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import ServiceUnavailableError, SettingsError
-from kuber.services.http.auth import FOREVER, same_secret
+from kuber.services.http.auth import FOREVER, same_secret, secret_hash
 from kuber.services.http.peer import peer_transport
-from kuber.services.registry.access import digest
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, CallerBody, ProblemBody, TokenBody, error_from
 
-REMEMBER_SECONDS = 30
-REMEMBERED = 10_000  # tokens
-ANSWER_SECONDS = 10
+CACHE_SECONDS = 30
+CACHE_SIZE = 10_000  # tokens
+TIMEOUT_SECONDS = 10
 
 
 class VaultAccess:
-    """The vault's link to the registry at `url`; `secret` is what the two know each other by."""
+    """Client of the registry at `url` that checks tokens; `secret` is the one that the services of a hub share."""
 
     def __init__(
         self,
@@ -33,45 +32,50 @@ class VaultAccess:
     ) -> None:
         self.url = url.rstrip("/")
         if not self.url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url!r} is no address of a registry; give one like http://127.0.0.1:5001.")
+            raise SettingsError(f"{url!r} is not the address of a registry; use the form http://127.0.0.1:5001.")
         self._secret = secret
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, Caller]] = {}  # by hash of the token -> until when, whose
+        self._cache: dict[str, tuple[float, Caller]] = {}  # by hash of the token -> expiry, owner
         headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
         self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=ANSWER_SECONDS, transport=peer_transport(ca)
+            base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, transport=peer_transport(ca)
         )
 
     async def caller(self, token: str) -> Caller:
-        """Whom the token belongs to. Raises NotAuthorizedError, or ServiceUnavailableError without an answer."""
+        """Return the owner of a token.
+
+        Raises NotAuthorizedError for an unknown token, ServiceUnavailableError when the registry does not respond.
+        """
         if same_secret(token, self._secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
-        key = digest(token)
-        until, known = self._known.get(key, (0.0, None))
-        if known is not None and self._monotonic() < until:
-            return known
-        self._known.pop(key, None)
-        known = await run_in_threadpool(self._ask, token)
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known[key] = self._monotonic() + REMEMBER_SECONDS, known
-        return known
+        key = secret_hash(token)
+        expiry, caller = self._cache.get(key, (0.0, None))
+        if caller is not None and self._monotonic() < expiry:
+            return caller
+        self._cache.pop(key, None)
+        caller = await run_in_threadpool(self._fetch_caller, token)
+        if len(self._cache) >= CACHE_SIZE:
+            self._cache.clear()
+        self._cache[key] = self._monotonic() + CACHE_SECONDS, caller
+        return caller
 
     def close(self) -> None:
         self._client.close()
 
-    def _ask(self, token: str) -> Caller:
+    def _fetch_caller(self, token: str) -> Caller:
         body = TokenBody(token=token).model_dump_json()
         try:
-            answer = self._client.post("/v1/tokens/check", content=body, headers={"Content-Type": "application/json"})
-            if answer.status_code == httpx.codes.UNAUTHORIZED:  # it is we whom the registry does not know
+            response = self._client.post(
+                "/v1/tokens/check", content=body, headers={"Content-Type": "application/json"}
+            )
+            if response.status_code == httpx.codes.UNAUTHORIZED:  # it is the vault that the registry refuses
                 raise ServiceUnavailableError(
                     f"The registry at {self.url} does not know this vault; give both the same --secret file."
                 )
-            if answer.is_error:
-                raise error_from(ProblemBody.read(answer.content))
-            return CallerBody.read(answer.content).value()
+            if response.is_error:
+                raise error_from(ProblemBody.read(response.content))
+            return CallerBody.read(response.content).value()
         except (httpx.TransportError, ValidationError):
             raise ServiceUnavailableError(
-                f"The vault gets no answer from its registry at {self.url}; start that registry and try again."
+                f"The registry at {self.url} does not respond to the vault; start that registry and try again."
             ) from None

@@ -1,4 +1,4 @@
-"""The bytes of a vault in a folder: one file for each blob, and what makes it safe on disk."""
+"""Blob storage in a folder: one file per blob, durable before it gets its name."""
 
 import errno
 import hashlib
@@ -13,200 +13,197 @@ from typing import BinaryIO, Self
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault.storage import MARK, BlobStat, HashedBlob, Piece
+from kuber.services.vault.storage import ID_NAME, BlobStat, HashedBlob, Piece
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, none of one's own, or a limit on one file
-_SYNC = 8 << 20  # bytes that are begun to be put on disk at a time
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, or the limit on one file
+_SYNC_BYTES = 8 << 20  # writing to disk begins each time so many bytes have been written
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
 
 class FilesystemStorage:
-    """Shelves that are the folders `blobs/`, `incoming/` and `quarantine/` under `folder`.
+    """BlobStorage in the folders `blobs/`, `incoming/` and `quarantine/` under `folder`.
 
-    At start leftovers of a crash are swept: nobody else writes there. Raises OSError when the folder cannot be used.
+    Incomplete blobs of a crashed process are deleted at start: no other process writes there. Raises OSError when the
+    folder cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
-        self._receiving: set[str] = set()  # names of files in incoming/
+        self._open_writers: set[str] = set()  # names of files in incoming/
         self._blobs.mkdir(exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
-        self.sweep()
+        self.purge_incomplete()
 
     def path(self, digest: Digest) -> Path:
-        """Where the file of this blob is, or would be."""
+        """Return the path of a blob, stored or not."""
         return self._blobs / digest.hex[:2] / digest.hex[2:4] / digest.hex
 
-    def mark(self) -> str | None:
-        """The name that was given to this folder, if any."""
-        file = self.folder / MARK
+    def storage_id(self) -> str | None:
+        """Return the id of this folder, None when it has none yet."""
+        file = self.folder / ID_NAME
         return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
-    def give_mark(self, mark: str) -> None:
-        """Write its name into the folder."""
-        (self.folder / MARK).write_text(f"{mark}\n", encoding="utf-8")
-        sync(self.folder)
+    def set_storage_id(self, id: str) -> None:
+        """Write the id into the folder."""
+        (self.folder / ID_NAME).write_text(f"{id}\n", encoding="utf-8")
+        sync_folder(self.folder)
 
-    def arrival(self) -> "FileBlobWriter":
-        """A new blob to write, to a file without a name."""
-        return IncomingFile(self, self._incoming / secrets.token_hex(16), self._receiving)
+    def create(self) -> "FileBlobWriter":
+        """Open a writer for a new blob, in `incoming/`."""
+        return FileBlobWriter(self, self._incoming / secrets.token_hex(16), self._open_writers)
 
-    def arrived(self, file: Path) -> "FileBlobWriter":
-        """A whole blob that lies, safe on disk, in a file of the vault's own folder."""
-        return FileBlobWriter(self, file)
+    def adopt(self, file: Path) -> "StagedFile":
+        """Stage a complete, durable file of the vault's own folder. A commit moves it."""
+        return StagedFile(self, file)
 
     def open(self, artifact: Artifact) -> "FileBlobReader":
-        """The blob's file, to be read; KnowledgeNotFoundError when it is not there."""
+        """Open a blob for reading. KnowledgeNotFoundError when its file is missing."""
         try:
             return FileBlobReader(self.path(artifact.digest).open("rb"))
         except FileNotFoundError:
             raise KnowledgeNotFoundError(f"The vault has no blob {artifact.digest}.") from None
         except OSError as error:
-            raise _unreadable(artifact.digest, error) from None
+            raise _read_error(artifact.digest, error) from None
 
-    def look(self, digest: Digest) -> BlobStat | None:
-        """The size and the number of the file: a blob that is put again is another file."""
+    def stat(self, digest: Digest) -> BlobStat | None:
+        """Return the size and the inode of a blob: one that is put again is another file."""
         try:
-            return _seen(self.path(digest).stat())
+            return _blob_stat(self.path(digest).stat())
         except FileNotFoundError:
             return None
 
-    def hashed(self, digest: Digest) -> HashedBlob | None:
-        """What lies under this digest, read to its end; None when nothing does."""
+    def hash(self, digest: Digest) -> HashedBlob | None:
+        """Read and hash a whole blob; None when it is missing."""
         try:
             with self.path(digest).open("rb") as file:
-                seen = _seen(os.fstat(file.fileno()))
-                return HashedBlob(hashlib.file_digest(file, "sha256").hexdigest(), seen)
+                stat = _blob_stat(os.fstat(file.fileno()))
+                return HashedBlob(hashlib.file_digest(file, "sha256").hexdigest(), stat)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _unreadable(digest, error) from None
+            raise _read_error(digest, error) from None
 
-    def remove(self, digest: Digest) -> None:
-        """Take away the file of this blob, if there is one."""
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob. Idempotent."""
         try:
             self.path(digest).unlink(missing_ok=True)
         except OSError as error:
-            raise ServiceError(f"The file of blob {digest} cannot be removed: {error.strerror}.") from None
+            raise ServiceError(f"The vault cannot delete blob {digest}: {error.strerror}.") from None
 
-    def set_aside(self, digest: Digest) -> None:
+    def quarantine(self, digest: Digest) -> None:
         """Move the file of a damaged blob to `quarantine/`."""
-        aside = self.folder / "quarantine"
+        folder = self.folder / "quarantine"
         try:
-            make(aside)
-            self.path(digest).replace(aside / digest.hex)
+            make_folder(folder)
+            self.path(digest).replace(folder / digest.hex)
         except OSError as error:
-            raise ServiceError(f"The vault cannot set blob {digest} aside: {error.strerror}.") from None
+            raise ServiceError(f"The vault cannot quarantine blob {digest}: {error.strerror}.") from None
 
-    def stock(self) -> dict[Digest, int]:
-        """What is there, with its size in bytes. A file that has not the name of its place is removed."""
-        found = {}
+    def list_sizes(self) -> dict[Digest, int]:
+        """Return all blobs with their size in bytes. Delete files whose name is not that of a blob."""
+        sizes = {}
         for file in self._blobs.glob("*/*/*"):
             if _NAME.fullmatch(file.name) and file == self.path(Digest(file.name)):
-                found[Digest(file.name)] = file.stat().st_size
+                sizes[Digest(file.name)] = file.stat().st_size
             else:
-                log.warning("removed %s, which is no name of a blob", file)
+                log.warning("deleted %s, whose name is not that of a blob", file)
                 file.unlink()
-        return found
+        return sizes
 
-    def sweep(self) -> int:
-        """Remove files on their way in that nobody writes: how many."""
-        leftovers = [file for file in self._incoming.iterdir() if file.name not in self._receiving]
-        for leftover in leftovers:
-            log.warning("removed %s, left by a crash", leftover.name)
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
+    def purge_incomplete(self) -> int:
+        """Delete files in `incoming/` that nobody is writing. Return how many."""
+        abandoned = [file for file in self._incoming.iterdir() if file.name not in self._open_writers]
+        for file in abandoned:
+            log.warning("deleted %s, left by a crash", file.name)
+            file.unlink(missing_ok=True)
+        return len(abandoned)
 
 
-class FileBlobWriter:
-    """A whole blob in a file that has no name of a blob yet."""
+class StagedFile:
+    """StagedBlob in a file of the vault's folder that belongs to somebody else until it is committed."""
 
-    def __init__(self, shelves: FilesystemStorage, path: Path) -> None:
-        self._shelves = shelves
+    def __init__(self, storage: FilesystemStorage, path: Path) -> None:
+        self._storage = storage
         self._path = path
+        self._committed: Path | None = None
 
-    def write(self, piece: Piece) -> None:
-        """Not possible: all has come."""
-        raise ServiceError("This blob is whole; begin another one.")
-
-    def end(self) -> None:
-        """Nothing: it is safe on disk already."""
-
-    def place(self, digest: Digest) -> None:
-        """Give the file the name of its digest, instead of the file that had it."""
-        target = self._shelves.path(digest)
+    def commit(self, digest: Digest) -> None:
+        """Move the file to the path of its digest, replacing the file there."""
+        target = self._storage.path(digest)
         try:
-            make(target.parent)
+            make_folder(target.parent)
             self._path.replace(target)
-            sync(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
-            raise unwritable(error) from None
+            raise write_error(error) from None
+        self._committed = target
 
-    def take_back(self, digest: Digest) -> None:
-        """Undo `place`: the file is where it was."""
-        self._shelves.path(digest).replace(self._path)
+    def rollback(self) -> None:
+        """Move the file back."""
+        assert self._committed is not None
+        self._committed.replace(self._path)
 
-    def discard(self) -> None:
-        """Nothing: a file that found no place stays its owner's."""
+    def cancel(self) -> None:
+        """Do nothing: the file stays where it is."""
 
 
-class IncomingFile(FileBlobWriter):
-    """A blob that is written, piece by piece, to a file in `incoming/`; `receiving` names it meanwhile."""
+class FileBlobWriter(StagedFile):
+    """BlobWriter to a file in `incoming/`, whose name is in `open_writers` meanwhile."""
 
-    def __init__(self, shelves: FilesystemStorage, path: Path, receiving: set[str]) -> None:
-        super().__init__(shelves, path)
-        self._receiving = receiving
+    def __init__(self, storage: FilesystemStorage, path: Path, open_writers: set[str]) -> None:
+        super().__init__(storage, path)
+        self._open_writers = open_writers
         self._size = 0
-        receiving.add(path.name)
+        open_writers.add(path.name)
         try:
             self._file: BinaryIO = path.open("xb", buffering=0)
         except OSError as error:
-            receiving.discard(path.name)
-            raise unwritable(error) from None
+            open_writers.discard(path.name)
+            raise write_error(error) from None
 
     def write(self, piece: Piece) -> None:
-        """Append these bytes; large pieces are best."""
+        """Append bytes; large pieces are fastest."""
         try:
             write_all(self._file, piece)
         except OSError as error:
-            raise unwritable(error) from None
-        start_syncing(self._file, self._size, self._size + len(piece))
+            raise write_error(error) from None
+        begin_sync(self._file, self._size, self._size + len(piece))
         self._size += len(piece)
 
-    def end(self) -> None:
-        """All has come: from now on it survives a power cut."""
+    def finish(self) -> None:
+        """Make what was written durable: from now on it survives a power cut."""
         try:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError as error:
-            raise unwritable(error) from None
+            raise write_error(error) from None
 
-    def discard(self) -> None:
-        """Remove what was written, unless it is in its place."""
+    def cancel(self) -> None:
+        """Delete the file unless it is committed. Idempotent."""
         self._file.close()
         self._path.unlink(missing_ok=True)
-        self._receiving.discard(self._path.name)
+        self._open_writers.discard(self._path.name)
 
 
 class FileBlobReader:
-    """A blob's file that is being read."""
+    """BlobReader of a file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
         self._left = self.size
 
-    def span(self, first: int, last: int) -> None:
-        """Go on with the byte `first`, and end after the byte `last`."""
+    def seek_range(self, first: int, last: int) -> None:
+        """Restrict the following reads to the bytes from `first` to `last`, both included."""
         self._file.seek(first)
         self._left = last - first + 1
 
     def read(self, length: int = -1, /) -> bytes:
-        """The next bytes, at most `length` of them; all that are left when it is negative, none at the end."""
+        """Return the next bytes, at most `length`; all that are left when negative; none at the end."""
         piece = self._file.read(self._left if length < 0 else min(length, self._left))
         self._left -= len(piece)
         return piece
@@ -230,26 +227,26 @@ def write_all(file: BinaryIO, piece: Piece) -> None:
         view = view[file.write(view) :]
 
 
-def start_syncing(file: BinaryIO, before: int, now: int) -> None:
-    """Have the system begin to put on disk what was written, at every _SYNC bytes, so that the end waits for little.
+def begin_sync(file: BinaryIO, before: int, now: int) -> None:
+    """Let the system begin to write to disk, each time _SYNC_BYTES are full, so that the final fsync takes less time.
 
-    The advice says that nobody needs those bytes in memory. They stay: pages on their way to disk are not dropped.
+    The advice says that those bytes are not needed in memory. They stay there: dirty pages are not dropped.
     """
-    start, end = before // _SYNC * _SYNC, now // _SYNC * _SYNC
+    start, end = before // _SYNC_BYTES * _SYNC_BYTES, now // _SYNC_BYTES * _SYNC_BYTES
     if end > start and hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
-def make(folder: Path) -> None:
-    """Make a folder and those above it so that they survive a power cut."""
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents so that they survive a power cut."""
     if not folder.is_dir():
-        make(folder.parent)
+        make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync(folder.parent)
+        sync_folder(folder.parent)
 
 
-def sync(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -257,18 +254,18 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(error: OSError) -> ServiceError:
-    """The sentence for what the disk refused."""
+def write_error(error: OSError) -> ServiceError:
+    """Return the error of a write to the vault's disk as a ServiceError."""
     if error.errno in _FULL:
         return InsufficientStorageError(
-            f"The vault has no space for the blob ({error.strerror}); make space there and send it again."
+            f"The vault has no space for the blob ({error.strerror}); free some space there and send it again."
         )
     return ServiceError(f"The vault cannot store the blob: {error.strerror}.")
 
 
-def _seen(file: os.stat_result) -> BlobStat:
+def _blob_stat(file: os.stat_result) -> BlobStat:
     return BlobStat(file.st_size, file.st_ino)
 
 
-def _unreadable(digest: Digest, error: OSError) -> ServiceError:
+def _read_error(digest: Digest, error: OSError) -> ServiceError:
     return ServiceError(f"The vault cannot read blob {digest}: {error.strerror}.")

@@ -1,4 +1,4 @@
-"""What a vault counts of its blobs."""
+"""Prometheus metrics of a vault."""
 
 from kuber.domain.blob import Collection, Scrub
 from kuber.services.http.metrics import Metrics
@@ -6,24 +6,24 @@ from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
 
 
-class VaultMetrics:
-    """The metrics of a vault; collections and scrubs are told to it."""
+class VaultMetrics(Metrics):
+    """Metrics of requests and the database, with those of uploads, collections and scrubs."""
 
     def __init__(self, store: VaultStore, uploads: Uploads) -> None:
-        self.metrics = Metrics("vault")
-        self.metrics.watch_database(store.database)
-        self.metrics.gauge("kuber_uploads_under_way", "Uploads that wait for bytes.", lambda: uploads.under_way)
-        self._collected = self.metrics.counter("kuber_blobs_collected", "Blobs removed as nobody held them.")
-        self._bytes = self.metrics.counter("kuber_blobs_collected_bytes", "Their bytes.")
-        self._scrubbed = self.metrics.counter("kuber_blobs_scrubbed", "Blobs hashed again.")
-        self._rotten = self.metrics.counter("kuber_blobs_rotten", "Blobs found damaged, or gone, by a scrub.")
+        super().__init__("vault")
+        self.watch_database(store.database)
+        self.gauge("kuber_uploads_under_way", "Uploads in progress.", lambda: uploads.in_progress)
+        self._collected = self.counter("kuber_blobs_collected", "Blobs deleted by collections.")
+        self._collected_bytes = self.counter("kuber_blobs_collected_bytes", "Bytes deleted by collections.")
+        self._scrubbed = self.counter("kuber_blobs_scrubbed", "Blobs hashed again by scrubs.")
+        self._rotten = self.counter("kuber_blobs_rotten", "Blobs found damaged or lost by scrubs.")
 
-    def collected(self, done: Collection) -> None:
+    def count_collection(self, done: Collection) -> None:
         """Count a collection."""
         self._collected.inc(done.blobs)
-        self._bytes.inc(done.size)
+        self._collected_bytes.inc(done.size)
 
-    def scrubbed(self, done: Scrub) -> None:
-        """Count a stretch of a scrub."""
+    def count_scrub(self, done: Scrub) -> None:
+        """Count a batch of a scrub."""
         self._scrubbed.inc(done.blobs)
         self._rotten.inc(len(done.rotten))

@@ -1,4 +1,4 @@
-"""Bytes that go straight between clients and the bucket of a vault, by signed URLs."""
+"""Direct transfers between clients and the bucket of a vault, by signed URLs."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,60 +6,60 @@ from kuber.domain.blob import DirectUrl
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import ConflictError, CorruptKnowledgeError
-from kuber.services.vault.blob_writer import check_bytes
-from kuber.services.vault.s3 import S3BlobWriter, S3Storage, hashed, placed, staged
+from kuber.services.vault.blob_writer import check_digest
+from kuber.services.vault.s3 import S3BlobWriter, S3Storage, blob_key, hash_object, staging_key
 
-TO_SEND = timedelta(hours=1)  # within which an upload begins; what has begun may last longer
-TO_FETCH = timedelta(minutes=10)
+UPLOAD_LIFETIME = timedelta(hours=1)  # of a URL; a transfer that has begun may take longer
+DOWNLOAD_LIFETIME = timedelta(minutes=10)
 
 
 class PresignedUrls:
-    """Signed URLs for single objects: to write one that is staged, or to read one that is stored.
+    """Signed URLs for single objects: to write a staged one, or to read a stored one.
 
-    A URL lets its holder do that one thing until it expires, as often as they like. So what was put by one is copied
-    to a key that no URL reaches before it is hashed: else it could be changed between the look and the use.
+    A URL can be used any number of times until it expires. So an uploaded object is copied to a key that no URL
+    reaches before it is hashed: otherwise it could be changed between the check and the use.
     """
 
-    def __init__(self, shelves: S3Storage) -> None:
-        self._shelves = shelves
-        self._bucket = shelves.bucket
+    def __init__(self, storage: S3Storage) -> None:
+        self._storage = storage
+        self._bucket = storage.bucket
 
     def upload_url(self, id: str) -> DirectUrl:
-        """Where the bytes of an upload may be put."""
-        return self._signed("PUT", staged(id), TO_SEND)
+        """Return the URL to which the bytes of an upload may be sent."""
+        return self._sign("PUT", staging_key(id), UPLOAD_LIFETIME)
 
     def download_url(self, digest: Digest) -> DirectUrl:
-        """Where the bytes of a stored blob may be read."""
-        return self._signed("GET", placed(digest), TO_FETCH)
+        """Return the URL from which a stored blob may be read."""
+        return self._sign("GET", blob_key(digest), DOWNLOAD_LIFETIME)
 
-    def arrived(self, id: str, artifact: Artifact) -> S3BlobWriter:
-        """What was put for an upload, found to be what was announced.
+    def adopt(self, id: str, artifact: Artifact) -> S3BlobWriter:
+        """Stage a verified copy of what was sent to the URL of an upload.
 
-        ConflictError when nothing was, CorruptKnowledgeError when it is something else.
+        Raises ConflictError when nothing was sent, CorruptKnowledgeError when it is not the announced artifact.
         """
-        key = staged(id)
+        key = staging_key(id)
         found = self._bucket.head(key)
         if found is None:
-            raise ConflictError("Nothing of the upload is in the bucket; put it there, or send it to the vault.")
+            raise ConflictError("Nothing of the upload is in the bucket; send it there, or to the vault.")
         if found.size != artifact.size:
             raise CorruptKnowledgeError(
                 f"The upload has {found.size} bytes in the bucket, not the {artifact.size} announced; begin again."
             )
         try:
-            blob = self._shelves.copied(key)
+            blob = self._storage.adopt_object(key)
         except FileNotFoundError:
-            raise ConflictError("The upload was taken away from the bucket meanwhile; put it there again.") from None
+            raise ConflictError("The upload was deleted from the bucket meanwhile; send it there again.") from None
         try:
-            check_bytes(hashed(self._bucket, blob.key).hex, artifact.digest)
+            check_digest(hash_object(self._bucket, blob.key).hex, artifact.digest)
         except BaseException:
-            blob.discard()
+            blob.cancel()
             raise
         return blob
 
-    def drop(self, id: str) -> None:
-        """Remove what was put for an upload, if anything was."""
-        self._shelves.unstage(staged(id))
+    def discard(self, id: str) -> None:
+        """Delete what was sent to the URL of an upload, if anything was."""
+        self._storage.unstage(staging_key(id))
 
-    def _signed(self, method: str, key: str, lifetime: timedelta) -> DirectUrl:
+    def _sign(self, method: str, key: str, lifetime: timedelta) -> DirectUrl:
         now = datetime.now(UTC)
-        return DirectUrl(url=self._bucket.signed(method, key, lifetime), expires_at=now + lifetime)
+        return DirectUrl(url=self._bucket.signed_url(method, key, lifetime), expires_at=now + lifetime)

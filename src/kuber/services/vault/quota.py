@@ -1,4 +1,4 @@
-"""How many bytes one entity may hold in a vault: what it brought first, and what it has announced."""
+"""Quota of an entity: bytes of the blobs it owns in a vault, and of those it has announced."""
 
 from sqlalchemy import Connection, func, select
 
@@ -7,21 +7,24 @@ from kuber.errors import InsufficientStorageError
 from kuber.services.vault.schema import blob_rows, upload_rows
 
 
-def check_room(connection: Connection, artifact: Artifact, *, owner: str | None, quota: int) -> None:
-    """InsufficientStorageError when the owner may not bring this blob too; nobody's blobs, and quota 0, are free."""
+def check_quota(connection: Connection, artifact: Artifact, *, owner: str | None, quota: int) -> None:
+    """Raise InsufficientStorageError when this blob would exceed the owner's quota in bytes.
+
+    Blobs without an owner are unlimited, and so is a quota of 0.
+    """
     if owner is None or not quota:
         return
     digest = artifact.digest.hex
     announced = (
         select(upload_rows.c.digest, upload_rows.c.size)
         .where(upload_rows.c.owner == owner, upload_rows.c.digest != digest)
-        .distinct()  # an announcement whose answer was lost is made again
+        .distinct()  # an announcement is repeated when its response was lost
         .subquery()
     )
     stored = select(func.sum(blob_rows.c.size)).where(blob_rows.c.owner == owner)
-    held = (connection.scalar(stored) or 0) + (connection.scalar(select(func.sum(announced.c.size))) or 0)
-    if held + artifact.size > quota:
+    used = (connection.scalar(stored) or 0) + (connection.scalar(select(func.sum(announced.c.size))) or 0)
+    if used + artifact.size > quota:
         raise InsufficientStorageError(
-            f"The vault keeps at most {quota} bytes of one entity and has {held} of yours, so {artifact.size} more "
-            "are too many; withdraw what is not needed any more."
+            f"The vault keeps at most {quota} bytes per entity and has {used} of yours, so {artifact.size} more are "
+            "too many; withdraw knowledge that is no longer needed."
         )

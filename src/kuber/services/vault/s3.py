@@ -1,4 +1,4 @@
-"""The bytes of a vault in a bucket: one object for each blob."""
+"""Blob storage in an S3-compatible bucket: one object per blob."""
 
 import hashlib
 import logging
@@ -13,10 +13,10 @@ from typing import Self
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault.s3_client import Bucket, Object, Sender
-from kuber.services.vault.storage import CHUNK, MARK, BlobStat, HashedBlob, Piece
+from kuber.services.vault.s3_client import Bucket, Object, ObjectWriter
+from kuber.services.vault.storage import CHUNK, ID_NAME, BlobStat, HashedBlob, Piece
 
-EXPIRY = timedelta(days=1)  # of what is staged and never gets its place
+EXPIRY = timedelta(days=1)  # of a staged object that is never committed
 
 _KEY = re.compile(r"blobs/([0-9a-f]{2})/([0-9a-f]{2})/(\1\2[0-9a-f]{60})")
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class S3Storage:
-    """Shelves that are the keys `blobs/`, `staging/` and `quarantine/` of a bucket.
+    """BlobStorage under the keys `blobs/`, `staging/` and `quarantine/` of a bucket.
 
-    What comes in is staged under a random key and copied, inside the bucket, to its digest's. At start it is tried
-    whether objects can be written, and removed; ServiceUnavailableError when not.
+    A new blob is staged under a random key; its commit copies it, inside the bucket, to the key of its digest. Raises
+    ServiceUnavailableError at start unless objects can be written and deleted.
     """
 
     def __init__(
@@ -36,194 +36,199 @@ class S3Storage:
         self.bucket = bucket
         self._expiry = expiry
         self._clock = clock
-        self._staging: set[str] = set()  # keys that this process still needs
-        probe = staged(secrets.token_hex(16))
+        self._in_use: set[str] = set()  # staged keys that this process still needs
+        probe = staging_key(secrets.token_hex(16))
         bucket.put(probe, b"Whether a vault may write here.")
         bucket.delete(probe)
 
-    def mark(self) -> str | None:
-        """The name that was given to this prefix of the bucket, if any."""
-        if self.bucket.head(MARK) is None:
+    def storage_id(self) -> str | None:
+        """Return the id of this prefix of the bucket, None when it has none yet."""
+        if self.bucket.head(ID_NAME) is None:
             return None
-        return b"".join(self.bucket.get(MARK)[1]).decode("utf-8", "replace").strip()
+        return b"".join(self.bucket.get(ID_NAME)[1]).decode("utf-8", "replace").strip()
 
-    def give_mark(self, mark: str) -> None:
-        """Put its name under the prefix."""
-        self.bucket.put(MARK, mark.encode())
+    def set_storage_id(self, id: str) -> None:
+        """Write the id under the prefix."""
+        self.bucket.put(ID_NAME, id.encode())
 
-    def arrival(self) -> "S3BlobWriter":
-        """A new blob to write, to a key that nobody else knows."""
-        return S3BlobWriter(self, staged(secrets.token_hex(16)), self._staging)
+    def create(self) -> "S3BlobWriter":
+        """Open a writer for a new blob, under a key that nobody else knows."""
+        return S3BlobWriter(self, staging_key(secrets.token_hex(16)), self._in_use)
 
-    def arrived(self, file: Path) -> "S3BlobWriter":
-        """A whole blob that lies in a file of the vault's own folder: it is staged by this."""
-        blob = self.arrival()
+    def adopt(self, file: Path) -> "S3BlobWriter":
+        """Stage a copy of a file of the vault's own folder."""
+        blob = self.create()
         try:
             with file.open("rb") as source:
                 while piece := source.read(CHUNK):
                     blob.write(piece)
-            blob.end()
+            blob.finish()
         except OSError as error:
-            blob.discard()
+            blob.cancel()
             raise ServiceError(f"The vault cannot read what was uploaded: {error.strerror}.") from None
         except BaseException:
-            blob.discard()
+            blob.cancel()
             raise
         return blob
 
-    def copied(self, key: str) -> "S3BlobWriter":
-        """A blob that is a copy of the object `key`, which others may still change; FileNotFoundError without one."""
-        blob = self.arrival()
+    def adopt_object(self, key: str) -> "S3BlobWriter":
+        """Stage a copy of the object `key`, which others may still change. FileNotFoundError when it is missing."""
+        blob = self.create()
         try:
-            blob.copy_of(key)
+            blob.finish_as_copy(key)
         except BaseException:
-            blob.discard()
+            blob.cancel()
             raise
         return blob
 
     def unstage(self, key: str) -> None:
-        """Remove a staged object that is not needed any more; where that fails, a sweep will."""
+        """Delete a staged object; if that fails, `purge_incomplete` deletes it later."""
         try:
             self.bucket.delete(key)
         except ServiceError as error:
-            log.warning("%s stays until it is swept: %s", key, error)
+            log.warning("%s cannot be deleted now: %s", key, error)
 
     def open(self, artifact: Artifact) -> "S3BlobReader":
-        """The blob, to be read: what is there is seen when the first of its bytes is asked for."""
+        """Open a blob for reading; the first read finds out whether it exists."""
         return S3BlobReader(self.bucket, artifact)
 
-    def look(self, digest: Digest) -> BlobStat | None:
-        """The size, the tag and the time of the object."""
-        found = self.bucket.head(placed(digest))
-        return None if found is None else _seen(found)
+    def stat(self, digest: Digest) -> BlobStat | None:
+        """Return the size, and as version the ETag and time, of a blob's object."""
+        found = self.bucket.head(blob_key(digest))
+        return None if found is None else _blob_stat(found)
 
-    def hashed(self, digest: Digest) -> HashedBlob | None:
-        """What lies under this digest, read to its end; None when nothing does."""
+    def hash(self, digest: Digest) -> HashedBlob | None:
+        """Read and hash a whole blob; None when it is missing."""
         try:
-            return hashed(self.bucket, placed(digest))
+            return hash_object(self.bucket, blob_key(digest))
         except FileNotFoundError:
             return None
 
-    def remove(self, digest: Digest) -> None:
-        """Take away the object of this blob, if there is one."""
-        self.bucket.delete(placed(digest))
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob. Idempotent."""
+        self.bucket.delete(blob_key(digest))
 
-    def set_aside(self, digest: Digest) -> None:
+    def quarantine(self, digest: Digest) -> None:
         """Move the object of a damaged blob to `quarantine/`."""
-        self.bucket.copy(placed(digest), f"quarantine/{digest.hex}")
-        self.bucket.delete(placed(digest))
+        self.bucket.copy(blob_key(digest), f"quarantine/{digest.hex}")
+        self.bucket.delete(blob_key(digest))
 
-    def stock(self) -> dict[Digest, int]:
-        """What is there, with its size in bytes. Objects under other names are not ours, and stay."""
-        found = {}
-        for each in self.bucket.objects("blobs"):
-            if match := _KEY.fullmatch(each.key):
-                found[Digest(match[3])] = each.size
-        return found
+    def list_sizes(self) -> dict[Digest, int]:
+        """Return all blobs with their size in bytes. Ignore objects whose name is not that of a blob."""
+        sizes = {}
+        for found in self.bucket.objects("blobs"):
+            if match := _KEY.fullmatch(found.key):
+                sizes[Digest(match[3])] = found.size
+        return sizes
 
-    def sweep(self) -> int:
-        """Remove what was staged long ago: how many. By its age, as other vaults may stage in the same bucket."""
-        ended = self._clock() - self._expiry
-        old = [each.key for each in self.bucket.objects("staging") if each.modified <= ended]
-        leftovers = [key for key in old if key not in self._staging]
-        for key in leftovers:
-            log.warning("removed %s, which never arrived", key)
+    def purge_incomplete(self) -> int:
+        """Delete staged objects that have expired, as other vaults may use the bucket too. Return how many."""
+        threshold = self._clock() - self._expiry
+        old = [found.key for found in self.bucket.objects("staging") if found.modified <= threshold]
+        abandoned = [key for key in old if key not in self._in_use]
+        for key in abandoned:
+            log.warning("deleted %s, which was never committed", key)
             self.bucket.delete(key)
-        return len(leftovers)
+        return len(abandoned)
 
 
 class S3BlobWriter:
-    """A blob that is written, piece by piece, to an object in `staging/`; `staging` names it meanwhile."""
+    """BlobWriter to an object in `staging/`, whose key is in `in_use` meanwhile."""
 
-    def __init__(self, shelves: S3Storage, key: str, staging: set[str]) -> None:
+    def __init__(self, storage: S3Storage, key: str, in_use: set[str]) -> None:
         self.key = key
-        self._shelves = shelves
-        self._bucket = shelves.bucket
-        self._staging = staging
+        self._storage = storage
+        self._bucket = storage.bucket
+        self._in_use = in_use
         self._first = b""  # a blob of one piece is sent in one request
-        self._sender: Sender | None = None
-        self._stored = False
-        staging.add(key)
+        self._sender: ObjectWriter | None = None
+        self._staged = False
+        self._committed: Digest | None = None
+        in_use.add(key)
 
     def write(self, piece: Piece) -> None:
-        """Append these bytes; large pieces are best."""
+        """Append bytes; large pieces are fastest."""
         if self._sender is None and not self._first:
             self._first = bytes(piece)
             return
         if self._sender is None:
-            self._sender = self._bucket.sender(self.key)
+            self._sender = self._bucket.writer(self.key)
             self._sender.write(self._first)
             self._first = b""
         self._sender.write(bytes(piece))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Return when the object is stored."""
-        self._stored = True  # or it may be: a lost answer tells nothing
+        self._staged = True  # perhaps even if this fails, when only the response is lost
         if self._sender is not None:
-            self._sender.end()
+            self._sender.finish()
         else:
             self._bucket.put(self.key, self._first)
 
-    def copy_of(self, key: str) -> None:
-        """Instead of writing it: copy another object."""
-        self._stored = True
+    def finish_as_copy(self, key: str) -> None:
+        """Store a copy of another object, instead of written bytes."""
+        self._staged = True
         self._bucket.copy(key, self.key)
 
-    def place(self, digest: Digest) -> None:
-        """Copy it to the key of its digest, over what is there."""
-        self._bucket.copy(self.key, placed(digest))
+    def commit(self, digest: Digest) -> None:
+        """Copy the object to the key of its digest, replacing the object there."""
+        self._bucket.copy(self.key, blob_key(digest))
+        self._committed = digest
 
-    def take_back(self, digest: Digest) -> None:
-        """Undo `place`; where that fails, the next start finds an object without a row."""
+    def rollback(self) -> None:
+        """Delete the copy; if that fails, the next start finds an object without a row."""
+        assert self._committed is not None
         try:
-            self._bucket.delete(placed(digest))
+            self._bucket.delete(blob_key(self._committed))
         except ServiceError as error:
-            log.warning("the object of %s stays until the next start: %s", digest, error)
+            log.warning("the object of %s stays until the next start: %s", self._committed, error)
 
-    def discard(self) -> None:
-        """Remove the staged object; where that fails, a sweep will."""
+    def cancel(self) -> None:
+        """Delete the staged object. Idempotent."""
         if self._sender is not None:
-            self._sender.cut()
-        if self._stored:
-            self._shelves.unstage(self.key)
-            self._stored = False
-        self._staging.discard(self.key)
+            self._sender.cancel()
+        if self._staged:
+            self._storage.unstage(self.key)
+            self._staged = False
+        self._in_use.discard(self.key)
 
 
 class S3BlobReader:
-    """A blob's object that is being read, as it comes."""
+    """BlobReader of an object, which is fetched as it is read."""
 
     def __init__(self, bucket: Bucket, artifact: Artifact) -> None:
         self._bucket = bucket
         self._artifact = artifact
         self._pieces: Iterator[bytes] | None = None
-        self._held = memoryview(b"")  # of the piece that is being given away
+        self._rest = memoryview(b"")  # of the piece that is being read
 
     @property
     def size(self) -> int:
-        """Bytes of the whole blob, by the index."""
+        """Size of the whole blob in bytes, according to the index."""
         return self._artifact.size
 
-    def span(self, first: int, last: int) -> None:
-        """Ask for the bytes from `first` to `last`. KnowledgeNotFoundError when the object is gone, and
-        CorruptKnowledgeError when it is of another size."""
+    def seek_range(self, first: int, last: int) -> None:
+        """Request the bytes from `first` to `last`, both included.
+
+        Raises KnowledgeNotFoundError when the object is missing, CorruptKnowledgeError when its size is wrong.
+        """
         digest = self._artifact.digest
         try:
-            found, self._pieces = self._bucket.get(placed(digest), first, last)
+            found, self._pieces = self._bucket.get(blob_key(digest), first, last)
         except FileNotFoundError:
             raise KnowledgeNotFoundError(f"The vault has no blob {digest}.") from None
-        self._held = memoryview(b"")
+        self._rest = memoryview(b"")
         if found.size != self.size:
             self._pieces = iter(())
             raise CorruptKnowledgeError(f"The object of blob {digest} is damaged in the vault; publish it again.")
 
     def read(self, length: int = -1, /) -> bytes:
-        """The next bytes, at most `length` of them; all that are left when it is negative, none at the end."""
+        """Return the next bytes, at most `length`; all that are left when negative; none at the end."""
         if self._pieces is None:
-            self.span(0, self.size - 1)
+            self.seek_range(0, self.size - 1)
         assert self._pieces is not None
         if length < 0:
-            return bytes(self._held) + b"".join(self._pieces)
+            return bytes(self._rest) + b"".join(self._pieces)
         taken = [self._take(length)]
         left = length - len(taken[0])
         while left and (piece := self._take(left)):
@@ -244,31 +249,31 @@ class S3BlobReader:
 
     def _take(self, length: int) -> bytes:
         assert self._pieces is not None
-        if not self._held:
-            self._held = memoryview(next(self._pieces, b""))
-        piece = bytes(self._held[:length])
-        self._held = self._held[length:]
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        piece = bytes(self._rest[:length])
+        self._rest = self._rest[length:]
         return piece
 
 
-def placed(digest: Digest) -> str:
-    """The key of a blob."""
+def blob_key(digest: Digest) -> str:
+    """Return the key of a blob."""
     return f"blobs/{digest.hex[:2]}/{digest.hex[2:4]}/{digest.hex}"
 
 
-def staged(name: str) -> str:
-    """The key of what is on its way in."""
+def staging_key(name: str) -> str:
+    """Return the key of a staged object."""
     return f"staging/{name}"
 
 
-def hashed(bucket: Bucket, key: str) -> HashedBlob:
-    """What an object is, read to its end; FileNotFoundError when it is not there."""
+def hash_object(bucket: Bucket, key: str) -> HashedBlob:
+    """Read and hash a whole object. FileNotFoundError when it is missing."""
     found, pieces = bucket.get(key)
     sha = hashlib.sha256()
     for piece in pieces:
         sha.update(piece)
-    return HashedBlob(sha.hexdigest(), _seen(found))
+    return HashedBlob(sha.hexdigest(), _blob_stat(found))
 
 
-def _seen(found: Object) -> BlobStat:
+def _blob_stat(found: Object) -> BlobStat:
     return BlobStat(found.size, (found.tag, found.modified))

@@ -1,4 +1,4 @@
-"""The tables of the vault. A change here needs a migration; a test compares the two."""
+"""Tables of the vault. A change here needs a migration; a test compares the two."""
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 
@@ -12,12 +12,12 @@ blob_rows = Table(
     Column("digest", text(64), primary_key=True),  # hex; its file is blobs/<2 digits>/<2 digits>/<hex>
     Column("size", BigInteger, nullable=False),
     Column("stored_at", UtcDateTime, nullable=False),
-    Column("leased_until", UtcDateTime, nullable=False),  # or the time of the last unpinning, if later
-    Column("owner", text(200)),  # the entity that brought it first; its quota counts it
+    Column("leased_until", UtcDateTime, nullable=False),  # or the time of the last unpin, if later
+    Column("owner", text(200)),  # the entity that stored it first, whose quota counts it
     Index("blobs_by_lease", "leased_until"),
     Index("blobs_by_owner", "owner"),
 )
-# No foreign key: a promise outlives the loss of a file, and holds again when the bytes come back.
+# No foreign key: a pin outlives the loss of the bytes, and holds again when they are stored again.
 pin_rows = Table(
     "pins",
     tables,
@@ -26,20 +26,20 @@ pin_rows = Table(
     Column("pinned_at", UtcDateTime, nullable=False),
     Index("pins_by_digest", "digest"),
 )
-# What was found when a blob was read as an artifact of a kind, so that it is read once.
+# Results of checking a blob as an artifact of a kind, so that each blob is read once per kind.
 verdict_rows = Table(
     "verdicts",
     tables,
     Column("digest", text(64), primary_key=True),
     Column("kind", text(64), primary_key=True),
-    Column("fault", Text),  # none where it is sound
+    Column("fault", Text),  # NULL when it is valid
 )
-# Which shelves the index is of, where it does not lie beside them: one row.
-shelf_rows = Table("shelves", tables, Column("mark", text(64), primary_key=True))
+# Id of the storage that this index belongs to, when it is not in the same folder: one row.
+storage_rows = Table("shelves", tables, Column("mark", text(64), primary_key=True))
 upload_rows = Table(
     "uploads",
     tables,
-    Column("id", text(32), primary_key=True),  # its file is uploads/<id>, as long as what has come
+    Column("id", text(32), primary_key=True),  # the file uploads/<id> has what was received
     Column("digest", text(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("begun_at", UtcDateTime, nullable=False),

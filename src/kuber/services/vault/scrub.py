@@ -1,4 +1,4 @@
-"""Hashing stored blobs again, and setting aside those that rotted."""
+"""Scrubbing: hash stored blobs again and quarantine the damaged ones."""
 
 import logging
 from typing import Literal
@@ -10,16 +10,16 @@ from kuber.domain.digest import Digest
 from kuber.services.vault.schema import blob_rows, pin_rows, verdict_rows
 from kuber.services.vault.store import VaultStore
 
-STRETCH = 256 << 20  # bytes after which a stretch ends, so that each is answered within seconds
+BATCH_BYTES = 256 << 20  # after which a batch ends, so that each request takes seconds
 
 log = logging.getLogger(__name__)
 
 
-def scrub(store: VaultStore, *, limit: int = 100, cursor: str | None = None, stretch: int = STRETCH) -> Scrub:
-    """Hash the next blobs in order of digest, at most `limit` and about `stretch` bytes.
+def scrub(store: VaultStore, *, limit: int = 100, cursor: str | None = None, batch_bytes: int = BATCH_BYTES) -> Scrub:
+    """Hash the next blobs in order of digest, at most `limit` of them and about `batch_bytes`.
 
-    A damaged one is moved to `quarantine/` and its row removed; its pins stay, and hold again when the bytes are put
-    again. So with a row whose bytes are gone.
+    The row of a damaged or lost blob is deleted, and the bytes of a damaged one are moved to `quarantine/`. Its pins
+    remain, and hold again when the bytes are stored again.
     """
     page = store.blobs(limit=limit, cursor=cursor)
     rotten: list[Rot] = []
@@ -27,40 +27,40 @@ def scrub(store: VaultStore, *, limit: int = 100, cursor: str | None = None, str
     for artifact in page.items:
         blobs += 1
         size += artifact.size
-        rot = _look_at(store, artifact.digest)
+        rot = _scrub_blob(store, artifact.digest)
         if rot is not None:
             log.error("blob %s is %s; %d records hold it", rot.digest, rot.fault, rot.holders)
             rotten.append(rot)
-        if size >= stretch:
+        if size >= batch_bytes:
             break
     ended = blobs == len(page.items) and page.cursor is None
     cursor = None if ended else page.items[blobs - 1].digest.hex
     return Scrub(blobs=blobs, size=size, rotten=tuple(rotten), cursor=cursor)
 
 
-def _look_at(store: VaultStore, digest: Digest) -> Rot | None:
-    seen = store.shelves.hashed(digest)
-    if seen is not None and seen.hex == digest.hex:
+def _scrub_blob(store: VaultStore, digest: Digest) -> Rot | None:
+    hashed = store.storage.hash(digest)
+    if hashed is not None and hashed.hex == digest.hex:
         return None
-    with store.guard(digest):
-        now = store.shelves.look(digest)
-        if now != (None if seen is None else seen.seen):
-            return None  # put again, or collected, meanwhile
-        return _set_aside(store, digest, "lost" if now is None else "damaged")
+    with store.lock(digest):
+        stat = store.storage.stat(digest)
+        if stat != (None if hashed is None else hashed.stat):
+            return None  # it was stored again, or collected, meanwhile
+        return _quarantine(store, digest, "lost" if stat is None else "damaged")
 
 
-def _set_aside(store: VaultStore, digest: Digest, fault: Literal["damaged", "lost"]) -> Rot | None:
-    """Remove the row, then move the bytes; None when there was no row any more."""
+def _quarantine(store: VaultStore, digest: Digest, fault: Literal["damaged", "lost"]) -> Rot | None:
+    """Delete the row, then move the bytes; None when the row was deleted before."""
 
     def work(connection: Connection) -> int | None:
-        gone = connection.execute(delete(blob_rows).where(blob_rows.c.digest == digest.hex)).rowcount
+        deleted = connection.execute(delete(blob_rows).where(blob_rows.c.digest == digest.hex)).rowcount
         connection.execute(delete(verdict_rows).where(verdict_rows.c.digest == digest.hex))
         holders = select(func.count()).select_from(pin_rows).where(pin_rows.c.digest == digest.hex)
-        return connection.execute(holders).scalar_one() if gone else None
+        return connection.execute(holders).scalar_one() if deleted else None
 
     holders = store.database.write(work)
     if holders is None:
         return None
     if fault == "damaged":
-        store.shelves.set_aside(digest)
+        store.storage.quarantine(digest)
     return Rot(digest=digest, fault=fault, holders=holders)

@@ -1,4 +1,4 @@
-"""Where the bytes of a vault lie: what the store asks of a folder, and of a bucket, alike."""
+"""Storage of a vault's bytes: the protocol that a folder and a bucket implement."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -9,101 +9,104 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 
 CHUNK = 1 << 20  # bytes read or written at a time
-MARK = "mark"  # where shelves keep their name
+ID_NAME = "mark"  # of the file or object that holds the id of a storage
 
 Piece = bytes | bytearray | memoryview
 
 
 class BlobStorage(Protocol):
-    """The bytes of blobs, under their digests. Safe to use from several threads.
+    """Bytes of blobs by digest. Safe to use from several threads; failures are ServiceErrors.
 
-    It knows nothing of who holds a blob: the index does, and keeps two hands from the same blob at a time. What fails
-    is a ServiceError.
+    Leases and pins are the index's, and so are the locks that keep two callers from changing one blob at a time.
     """
 
-    def mark(self) -> str | None:
-        """The name that these shelves were given, if any."""
+    def storage_id(self) -> str | None:
+        """Return the id of this storage, None when it has none yet."""
         ...
 
-    def give_mark(self, mark: str) -> None:
-        """Give them a name, which stays with them."""
+    def set_storage_id(self, id: str) -> None:
+        """Give this storage an id, for good."""
         ...
 
-    def arrival(self) -> "BlobWriter":
-        """A new blob to write, which has no name yet."""
+    def create(self) -> "BlobWriter":
+        """Open a writer for a new blob."""
         ...
 
-    def arrived(self, file: Path) -> "BlobWriter":
-        """A whole blob that lies, safe on disk, in a file of the vault's own folder; the file stays its owner's."""
+    def adopt(self, file: Path) -> "StagedBlob":
+        """Stage a complete, durable file of the vault's own folder. Only a commit may move the file."""
         ...
 
     def open(self, artifact: Artifact) -> "BlobReader":
-        """The blob, to be read; KnowledgeNotFoundError when it is not there."""
+        """Open a blob for reading. KnowledgeNotFoundError when it is missing, here or at the first read."""
         ...
 
-    def look(self, digest: Digest) -> "BlobStat | None":
-        """What lies under this digest now, without reading it; None when nothing does."""
+    def stat(self, digest: Digest) -> "BlobStat | None":
+        """Return the size and version of a blob without reading it; None when it is missing."""
         ...
 
-    def hashed(self, digest: Digest) -> "HashedBlob | None":
-        """What lies under this digest, read to its end; None when nothing does."""
+    def hash(self, digest: Digest) -> "HashedBlob | None":
+        """Read and hash a whole blob; None when it is missing."""
         ...
 
-    def remove(self, digest: Digest) -> None:
-        """Take away what lies under this digest, if anything does."""
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob. Idempotent."""
         ...
 
-    def set_aside(self, digest: Digest) -> None:
-        """Move a damaged blob out of the way, for a person to look at."""
+    def quarantine(self, digest: Digest) -> None:
+        """Move a damaged blob aside, for the operator to examine."""
         ...
 
-    def stock(self) -> dict[Digest, int]:
-        """What is there, with its size in bytes; nothing of it is read."""
+    def list_sizes(self) -> dict[Digest, int]:
+        """Return all blobs with their size in bytes, without reading them."""
         ...
 
-    def sweep(self) -> int:
-        """Remove what was on its way in and will not arrive: how many."""
+    def purge_incomplete(self) -> int:
+        """Delete blobs that were abandoned before their commit. Return how many."""
         ...
 
 
-class BlobWriter(Protocol):
-    """A blob that comes in, piece by piece, and is then given its place."""
+class StagedBlob(Protocol):
+    """Complete and durable blob that has no digest yet."""
+
+    def commit(self, digest: Digest) -> None:
+        """Store it under its digest, replacing what is there."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the commit: the blob is staged again."""
+        ...
+
+    def cancel(self) -> None:
+        """Discard it unless it is committed. Idempotent."""
+        ...
+
+
+class BlobWriter(StagedBlob, Protocol):
+    """Blob that is being written; `finish` makes it a staged one."""
 
     def write(self, piece: Piece) -> None:
-        """Append these bytes, which may be overwritten afterwards."""
+        """Append bytes. The caller may overwrite the buffer afterwards."""
         ...
 
-    def end(self) -> None:
-        """All has come: from now on it survives a power cut."""
-        ...
-
-    def place(self, digest: Digest) -> None:
-        """Put it under its digest, instead of what was there."""
-        ...
-
-    def take_back(self, digest: Digest) -> None:
-        """Undo `place`: it has no name again."""
-        ...
-
-    def discard(self) -> None:
-        """Remove what is not in its place; at any time, and also again."""
+    def finish(self) -> None:
+        """Make what was written durable: from now on it survives a power cut."""
         ...
 
 
 class BlobReader(Protocol):
-    """A blob that is being read from its beginning, or the part of it that was asked for."""
+    """Blob that is read from its beginning, or a range of it."""
 
     @property
     def size(self) -> int:
-        """Bytes of the whole blob."""
+        """Size of the whole blob in bytes."""
         ...
 
-    def span(self, first: int, last: int) -> None:
-        """Go on with the byte `first`, and end after the byte `last`."""
+    def seek_range(self, first: int, last: int) -> None:
+        """Restrict the following reads to the bytes from `first` to `last`, both included."""
         ...
 
     def read(self, length: int = -1, /) -> bytes:
-        """The next bytes, at most `length` of them; all that are left when it is negative, none at the end."""
+        """Return the next bytes, at most `length`; all that are left when negative; none at the end."""
         ...
 
     def close(self) -> None: ...
@@ -116,14 +119,14 @@ class BlobReader(Protocol):
 
 
 class BlobStat(NamedTuple):
-    """What can be told of bytes without reading them."""
+    """State of a stored blob, known without reading it."""
 
     size: int
-    mark: Hashable  # what is put there again has another
+    version: Hashable  # changes when the blob is written again
 
 
 class HashedBlob(NamedTuple):
-    """What the bytes under a digest are."""
+    """Result of reading a stored blob."""
 
-    hex: str  # of their own digest
-    seen: BlobStat
+    hex: str  # SHA-256 of its bytes
+    stat: BlobStat

@@ -1,11 +1,10 @@
-"""The store of the vault: blobs on their shelves, and a database that indexes and pins them."""
+"""Store of the vault: a blob storage, and a database that indexes, leases and pins the blobs."""
 
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, tuple_, update
@@ -14,7 +13,7 @@ from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.publication_checks import check_kind, check_text, unsound
-from kuber.domain.query import MAX_LIMIT, Page
+from kuber.domain.query import Page
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
@@ -22,12 +21,12 @@ from kuber.services.http import pagination as cursors
 from kuber.services.vault.artifact_verdicts import find_fault, known_fault, remember
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import FilesystemStorage
-from kuber.services.vault.quota import check_room
-from kuber.services.vault.schema import blob_rows, pin_rows, shelf_rows, upload_rows
-from kuber.services.vault.storage import MARK, BlobReader, BlobStorage, BlobWriter
+from kuber.services.vault.quota import check_quota
+from kuber.services.vault.schema import blob_rows, pin_rows, storage_rows, upload_rows
+from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStorage, StagedBlob
 
-LEASE = timedelta(hours=1)  # that a blob is kept after its upload, for a record to name it
-_BATCH = 64  # blobs that are guarded at a time
+LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
+_BATCH = 64  # blobs that are locked together
 
 log = logging.getLogger(__name__)
 
@@ -37,38 +36,36 @@ def utc_now() -> datetime:
 
 
 class VaultStore:
-    """The Vault port on an index in `folder`, and on shelves. Safe to use from several threads, closed by `close`.
+    """Vault port on a blob storage and an index in `folder`. Safe to use from several threads.
 
-    At start the index is reconciled with what lies on the shelves. Raises ServiceError when the folder cannot be
-    used.
+    At start the index is reconciled with the storage. Raises ServiceError when the folder cannot be used.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        shelves: BlobStorage | None = None,
+        storage: BlobStorage | None = None,
         database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """The bytes lie on `shelves`; without any, in `folder` too. `database` is the URL of a PostgreSQL database;
-        without one the index is a SQLite file in the folder. `quota` is how many bytes one owner may hold; 0: as many
-        as there is space for.
+        """Use `storage` instead of files in the folder, and the PostgreSQL database at this URL instead of a SQLite
+        file there. `quota` limits the bytes of each owner; 0 sets no limit.
         """
         self.folder = folder
         self.quota = quota
         self.clock = clock
         self._lease = lease
         index = folder / "vault.sqlite"
-        place = database_location(database, index)
-        self._held = None if place is index else lock_file(index)  # SQLite locks its own file
-        self.database = Database(place, history="vault")
+        location = database_location(database, index)
+        self._folder_lock = None if location is index else lock_file(index)  # SQLite locks its own file
+        self.database = Database(location, history="vault")
         try:
-            self.shelves: BlobStorage = shelves or FilesystemStorage(folder)
-            if shelves is not None or self.database.shared:
-                self._check_mark()
+            self.storage: BlobStorage = storage or FilesystemStorage(folder)
+            if storage is not None or self.database.shared:
+                self._check_storage_id()
             self._reconcile()
         except OSError as error:
             self.close()
@@ -78,29 +75,54 @@ class VaultStore:
             raise
 
     def close(self) -> None:
-        """Finish what is being written and let go of the folder."""
+        """Commit the waiting writes and unlock the folder."""
         self.database.close()
-        if self._held is not None:
-            self._held.close()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
 
     def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing."""
-        with self.receive() as blob:
-            blob.write(data)
-            artifact, _ = blob.keep(Digest(blob.hex))
-        return artifact
+        """Store a blob. Idempotent."""
+        with self.create() as writer:
+            writer.write(data)
+            return self.commit(writer, Digest(writer.hex))[0]
 
     @contextmanager
-    def receive(self, *, owner: str | None = None) -> Iterator["HashingWriter"]:
-        """A blob of `owner`'s to write piece by piece; unless it is kept, nothing of it stays."""
-        blob = HashingWriter(self.shelves.arrival(), partial(self.settle, owner=owner))
+    def create(self) -> Iterator[HashingWriter]:
+        """Open a writer for a new blob. What is not committed is discarded."""
+        blob = self.storage.create()
         try:
-            yield blob
+            yield HashingWriter(blob)
         finally:
-            blob.discard()
+            blob.cancel()
+
+    def commit(self, writer: HashingWriter, digest: Digest, *, owner: str | None = None) -> tuple[Artifact, bool]:
+        """Store what was written, for `owner`: the artifact, and whether it is new.
+
+        Raises CorruptKnowledgeError when it has another digest, RequestRejectedError when it is empty.
+        """
+        artifact = writer.finish(digest)
+        return artifact, self.commit_staged(writer.blob, artifact, owner=owner)
+
+    def commit_staged(
+        self, blob: StagedBlob, artifact: Artifact, *, owner: str | None = None, upload: str | None = None
+    ) -> bool:
+        """Store a staged blob under its digest, then index it and begin its lease. Return whether it is new.
+
+        Stored bytes are replaced, which repairs a damaged blob. A new blob belongs to `owner`; `upload` is the id of
+        the upload that ends with it. The storage is rolled back when the index cannot be written or the owner exceeds
+        the quota.
+        """
+        with self.lock(artifact.digest):
+            blob.commit(artifact.digest)
+            try:
+                return self._index(artifact, owner=owner, upload=upload)
+            except ServiceError:
+                if self.size(artifact.digest) is None:
+                    blob.rollback()
+                raise
 
     def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest, verified."""
+        """Return the bytes of a blob, verified."""
         with self.open(digest) as file:
             data = file.read()
         if Digest.of(data) != digest:
@@ -108,26 +130,26 @@ class VaultStore:
         return data
 
     def open(self, digest: Digest) -> BlobReader:
-        """The blob, to be read; the reader verifies what it reads."""
+        """Open a blob for reading. The bytes are not verified."""
         size = self.size(digest)
         if size is None:
             raise KnowledgeNotFoundError(f"The vault has no blob {digest}.")
-        return self.shelves.open(Artifact(digest=digest, size=size))
+        return self.storage.open(Artifact(digest=digest, size=size))
 
     def head(self, digest: Digest, length: int) -> bytes:
-        """The first `length` bytes of a blob, or all of a shorter one."""
+        """Return the first `length` bytes of a blob, or all of a shorter one."""
         with self.open(digest) as file:
             return file.read(length)
 
     def size(self, digest: Digest) -> int | None:
-        """How many bytes are stored under this digest; None when there are none."""
+        """Return the size of a blob in bytes, None when it is not stored."""
         with self.database.read_snapshot() as connection:
             size: int | None = connection.scalar(select(blob_rows.c.size).where(blob_rows.c.digest == digest.hex))
         return size
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
-        """What is stored, in order of digest; a cursor is the digest that ended the page before."""
-        _check_limit(limit)
+        """Return a page of the stored blobs, ordered by digest; a cursor is the last digest of the previous page."""
+        cursors.check_limit(limit)
         query = select(blob_rows.c.digest, blob_rows.c.size).order_by(blob_rows.c.digest).limit(limit + 1)
         if cursor is not None:
             try:
@@ -140,7 +162,7 @@ class VaultStore:
         return Page(items=items, cursor=items[-1].digest.hex if len(rows) > limit else None)
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
+        """Pin these blobs, each a valid artifact of the kind before it, for `holder`; all or none."""
         check_text(holder, "The name of a holder")
         wanted = dict.fromkeys(artifacts)
         for kind, artifact in wanted:
@@ -161,7 +183,7 @@ class VaultStore:
         self.database.write(work)
 
     def unpin(self, holder: str) -> None:
-        """Take back every promise to `holder`; without any, nothing changes."""
+        """Delete all pins of `holder`. Idempotent."""
         now = self.clock()
 
         def work(connection: Connection) -> None:
@@ -173,8 +195,8 @@ class VaultStore:
         self.database.write(work)
 
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
-        """Every promise, in order of holder and digest."""
-        _check_limit(limit)
+        """Return a page of the pins, ordered by holder and digest."""
+        cursors.check_limit(limit)
         query = select(pin_rows).order_by(pin_rows.c.holder, pin_rows.c.digest).limit(limit + 1)
         if cursor is not None:
             after = cursors.decode(cursor, "pins", str, str)
@@ -188,48 +210,38 @@ class VaultStore:
         return Page(items=items, cursor=cursors.encode("pins", *rows[limit - 1][:2]) if more else None)
 
     def pinned(self, digest: Digest) -> list[str]:
-        """Who holds this blob, in order of name."""
+        """Return the holders of a blob, ordered by name."""
         query = select(pin_rows.c.holder).where(pin_rows.c.digest == digest.hex).order_by(pin_rows.c.holder)
         with self.database.read_snapshot() as connection:
             return list(connection.scalars(query))
 
-    @contextmanager
-    def guard(self, *digests: Digest) -> Iterator[None]:
-        """Keep others from giving these blobs their bytes, or taking them, meanwhile; also other vaults on one index.
+    def lock(self, *digests: Digest) -> AbstractContextManager[None]:
+        """Lock these blobs against commits and deletions by other threads and vaults on this index.
 
-        A row is taken away before its bytes and given after them. Between the two steps of one hand no other may
-        come: else a collection would remove the bytes of a blob that was just put again.
+        A commit writes the bytes before the row, a deletion deletes them after it. Neither may come between the two
+        steps of another: otherwise a collection would delete the bytes of a blob that was just put again.
         """
-        with self.database.lock("blob", *(digest.hex for digest in digests)):
-            yield
+        return self.database.lock("blob", *(digest.hex for digest in digests))
 
-    def settle(
-        self, arrival: BlobWriter, artifact: Artifact, *, upload: str | None = None, owner: str | None = None
-    ) -> bool:
-        """Give a whole blob its place and index it: whether it is new.
+    def renew_lease(self, artifact: Artifact) -> bool:
+        """Extend the lease of a blob as its upload would. Return whether the blob is stored.
 
-        Its lease begins; a new one is `owner`'s. `upload` is the row that has come to its end with it. When the index
-        cannot be written, or the owner holds too much, it has no place, as before.
+        Raises RequestRejectedError when its size differs.
         """
-        with self.guard(artifact.digest):
-            arrival.place(artifact.digest)
-            try:
-                return self._index(artifact, upload, owner)
-            except ServiceError:
-                if self.size(artifact.digest) is None:
-                    arrival.take_back(artifact.digest)
-                raise
-
-    def renew(self, artifact: Artifact) -> bool:
-        """Lease a blob anew, as its upload does: whether it is stored. RequestRejectedError when its size differs."""
         size = self.size(artifact.digest)
         if size is None:
             return False
         _check_stored(artifact, size)
-        return self.database.write(lambda connection: self._lease_again(connection, artifact.digest))
+        return self.database.write(lambda connection: self._extend_lease(connection, artifact.digest))
+
+    def check_quota(self, artifact: Artifact, *, owner: str | None) -> None:
+        """Raise InsufficientStorageError when a new blob would exceed the owner's quota."""
+        if owner is not None and self.quota and self.size(artifact.digest) is None:
+            with self.database.read_snapshot() as connection:
+                check_quota(connection, artifact, owner=owner, quota=self.quota)
 
     def _check_sound(self, kind: str, artifact: Artifact) -> None:
-        """RequestRejectedError unless the blob is stored and is a sound artifact of this kind."""
+        """Raise RequestRejectedError unless the blob is stored and is a valid artifact of this kind."""
         check_kind(kind)
         known = known_fault(self.database, kind, artifact.digest)
         _check_stored(artifact, self.size(artifact.digest))
@@ -240,100 +252,89 @@ class VaultStore:
         if known[0] is not None:
             raise unsound(artifact.digest, kind, known[0])
 
-    def check_room(self, artifact: Artifact, *, owner: str | None) -> None:
-        """InsufficientStorageError when `owner` may not bring this blob too; one that is here may be sent again."""
-        if owner is not None and self.quota and self.size(artifact.digest) is None:
-            with self.database.read_snapshot() as connection:
-                check_room(connection, artifact, owner=owner, quota=self.quota)
-
-    def _index(self, artifact: Artifact, upload: str | None = None, owner: str | None = None) -> bool:
+    def _index(self, artifact: Artifact, *, owner: str | None = None, upload: str | None = None) -> bool:
         now = self.clock()
         row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now, "owner": owner}
 
         def work(connection: Connection) -> bool:
             if upload is not None:
                 connection.execute(delete(upload_rows).where(upload_rows.c.id == upload))
-            if self._lease_again(connection, artifact.digest):
+            if self._extend_lease(connection, artifact.digest):
                 return False
-            check_room(connection, artifact, owner=owner, quota=self.quota)
+            check_quota(connection, artifact, owner=owner, quota=self.quota)
             connection.execute(insert(blob_rows), {**row, "leased_until": now + self._lease})
             return True
 
         return self.database.write(work)
 
-    def _lease_again(self, connection: Connection, digest: Digest) -> bool:
+    def _extend_lease(self, connection: Connection, digest: Digest) -> bool:
         stored = connection.scalar(select(blob_rows.c.digest).where(blob_rows.c.digest == digest.hex)) is not None
         until = self.clock() + self._lease
         later = (blob_rows.c.digest == digest.hex) & (blob_rows.c.leased_until < until)
         connection.execute(update(blob_rows).where(later).values(leased_until=until))
         return stored
 
-    def _check_mark(self) -> None:
-        """ServiceError when the index is of other shelves: with these it would lose every row of theirs."""
-        with self.database.lock("mark", "of the shelves"):
+    def _check_storage_id(self) -> None:
+        """Raise ServiceError when the index belongs to another storage: reconciling would delete all its rows."""
+        with self.database.lock("storage", "id"):
             with self.database.read_snapshot() as connection:
-                known: str | None = connection.scalar(select(shelf_rows.c.mark))
-            mark = self.shelves.mark()
+                known: str | None = connection.scalar(select(storage_rows.c.mark))
+            found = self.storage.storage_id()
             if known is None:
-                if mark is None:
-                    mark = secrets.token_hex(16)
-                    self.shelves.give_mark(mark)
-                self.database.write(lambda connection: connection.execute(insert(shelf_rows), {"mark": mark}))
-            elif mark != known:
+                if found is None:
+                    found = secrets.token_hex(16)
+                    self.storage.set_storage_id(found)
+                self.database.write(lambda connection: connection.execute(insert(storage_rows), {"mark": found}))
+            elif found != known:
                 raise ServiceError(
-                    f"The index is of blobs in another place: its mark is {known}, and here it is {mark or 'none'}. "
-                    f"Name that place, or another database; where the blobs were moved here, write it into {MARK!r}."
+                    f"The index belongs to another storage: its mark is {known}, and here it is {found or 'none'}. "
+                    f"Name that storage, or another database; if the blobs were moved here, write it to {ID_NAME!r}."
                 )
 
     def _reconcile(self) -> None:
-        """Make the index say what the shelves hold. Only blobs that the index does not know are read.
+        """Make the index match the storage. Only blobs that the index does not know are read.
 
-        Another vault may be at work on both: what seems to be lost, or to have no row, is looked at again.
+        Another vault may be changing both: blobs that seem lost or unknown are checked again under their lock.
         """
         with self.database.read_snapshot() as connection:
             rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size))
-            sizes = {Digest(row.digest): row.size for row in rows}
-        found = self.shelves.stock()
-        sound = {digest for digest, size in found.items() if sizes.get(digest) == size}
-        lost = sorted(sizes.keys() - sound)
+            indexed = {Digest(row.digest): row.size for row in rows}
+        stored = self.storage.list_sizes()
+        matching = {digest for digest, size in stored.items() if indexed.get(digest) == size}
+        lost = sorted(indexed.keys() - matching)
         dropped = sum(self._drop_lost(lost[start : start + _BATCH]) for start in range(0, len(lost), _BATCH))
         if dropped:
-            log.warning("%d blobs are gone or damaged", dropped)
-        for digest in sorted(found.keys() - sound):
-            self._adopt(digest)
+            log.warning("%d blobs are lost or damaged", dropped)
+        for digest in sorted(stored.keys() - matching):
+            self._adopt_unknown(digest)
 
     def _drop_lost(self, digests: list[Digest]) -> int:
-        """Drop the rows of those whose bytes are not there, or not as many: how many."""
-        with self.guard(*digests):
-            there = {digest.hex: seen.size for digest in digests if (seen := self.shelves.look(digest)) is not None}
+        """Delete the rows of blobs whose bytes are missing or have another size. Return how many."""
+        with self.lock(*digests):
+            sizes = {digest.hex: stat.size for digest in digests if (stat := self.storage.stat(digest)) is not None}
 
             def work(connection: Connection) -> int:
-                named = blob_rows.c.digest.in_([digest.hex for digest in digests])
-                rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size).where(named))
-                gone = [row.digest for row in rows if there.get(row.digest) != row.size]
-                connection.execute(delete(blob_rows).where(blob_rows.c.digest.in_(gone)))
-                return len(gone)
+                rows_of_digests = blob_rows.c.digest.in_([digest.hex for digest in digests])
+                rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size).where(rows_of_digests))
+                lost = [row.digest for row in rows if sizes.get(row.digest) != row.size]
+                connection.execute(delete(blob_rows).where(blob_rows.c.digest.in_(lost)))
+                return len(lost)
 
             return self.database.write(work)
 
-    def _adopt(self, digest: Digest) -> None:
-        """Index a blob that has no row, if its bytes are what its name says; else remove them."""
-        with self.guard(digest):
-            found = self.shelves.hashed(digest) if self.size(digest) is None else None
-            if found is not None and found.seen.size and found.hex == digest.hex:
-                self._index(Artifact(digest=digest, size=found.seen.size))
+    def _adopt_unknown(self, digest: Digest) -> None:
+        """Index a blob without a row if its bytes have its digest; delete it otherwise."""
+        with self.lock(digest):
+            found = self.storage.hash(digest) if self.size(digest) is None else None
+            if found is not None and found.stat.size and found.hex == digest.hex:
+                self._index(Artifact(digest=digest, size=found.stat.size))
             elif found is not None:
-                log.warning("removed blob %s, which is not what its name says", digest)
-                self.shelves.remove(digest)
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
+                log.warning("deleted blob %s, whose bytes have another digest", digest)
+                self.storage.delete(digest)
 
 
 def _check_stored(artifact: Artifact, size: int | None) -> None:
     if size is None:
         raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
     if size != artifact.size:
-        raise RequestRejectedError(f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told.")
+        raise RequestRejectedError(f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} declared.")

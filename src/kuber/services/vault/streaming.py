@@ -1,4 +1,4 @@
-"""The bytes of requests and answers as they stream through the vault, in pieces."""
+"""Streaming of request and response bodies through the vault, piece by piece."""
 
 import asyncio
 import re
@@ -15,62 +15,66 @@ _RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
 
 async def write_pieces(pieces: AsyncIterator[memoryview], write: Callable[[memoryview], None]) -> None:
-    """Write each piece while the next one comes in."""
-    under_way: asyncio.Task[None] | None = None
+    """Write each piece in a thread while the next one is received."""
+    writing: asyncio.Task[None] | None = None
     try:
         async for piece in pieces:
-            if under_way is not None:
-                await under_way
-            under_way = asyncio.create_task(run_in_threadpool(write, piece))
+            if writing is not None:
+                await writing
+            writing = asyncio.create_task(run_in_threadpool(write, piece))
     finally:
-        if under_way is not None:
-            await under_way
+        if writing is not None:
+            await writing
 
 
 async def bounded(pieces: AsyncIterator[memoryview], limit: int) -> AsyncIterator[memoryview]:
-    """The pieces, of which no more than `limit` bytes are taken."""
-    taken = 0
+    """Pass the pieces on; raise HTTPException 413 when they exceed `limit` bytes."""
+    received = 0
     async for piece in pieces:
-        taken += len(piece)
-        if taken > limit:
+        received += len(piece)
+        if received > limit:
             raise too_large(limit)
         yield piece
 
 
 async def pieces_of(request: Request) -> AsyncIterator[memoryview]:
-    """The body in pieces of CHUNK bytes. What came before the sender went away is given, then that is told.
+    """Yield the body in pieces of CHUNK bytes. When the client disconnects, yield what was received, then raise.
 
-    A piece is overwritten by the next but one: it has to be written by then.
+    Two buffers take turns: a piece must be written before the next but one is requested.
     """
-    rooms = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
-    full = 0  # rooms
-    room, come = rooms[0], 0
+    buffers = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+    filled = 0  # buffers
+    buffer, used = buffers[0], 0
     try:
         async for chunk in request.stream():
             left = memoryview(chunk)
             while left:
-                taken = min(len(left), CHUNK - come)
-                room[come : come + taken] = left[:taken]
-                left, come = left[taken:], come + taken
-                if come == CHUNK:
-                    yield room
-                    full += 1
-                    room, come = rooms[full % 2], 0
+                taken = min(len(left), CHUNK - used)
+                buffer[used : used + taken] = left[:taken]
+                left, used = left[taken:], used + taken
+                if used == CHUNK:
+                    yield buffer
+                    filled += 1
+                    buffer, used = buffers[filled % 2], 0
     except ClientDisconnect:
-        if come:
-            yield room[:come]
+        if used:
+            yield buffer[:used]
         raise
-    if come:
-        yield room[:come]
+    if used:
+        yield buffer[:used]
 
 
 def too_large(limit: int) -> HTTPException:
-    message = f"The vault takes blobs of at most {limit} bytes; start it with a larger --max-blob-bytes."
+    """Return the error for a blob of more than `limit` bytes."""
+    message = f"The vault accepts blobs of at most {limit} bytes; start it with a larger --max-blob-bytes."
     return HTTPException(413, message, {"connection": "close"})
 
 
-def span_of(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte of a Range header; None to send the whole (RFC 9110 lets a server ignore odd ranges)."""
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first and last byte of a Range header.
+
+    None means to send the whole blob: RFC 9110 lets a server ignore unusual ranges. Raises HTTPException 416.
+    """
     match = _RANGE.fullmatch(header.strip()) if header else None
     if match is None or match.groups() == (None, None):
         return None
@@ -84,13 +88,13 @@ def span_of(header: str | None, size: int) -> tuple[int, int] | None:
         span = first, size - 1 if last is None else min(last, size - 1)
     if span[0] > span[1]:
         raise HTTPException(
-            416, f"The blob has only {size} bytes; ask for a range within.", {"Content-Range": f"bytes */{size}"}
+            416, f"The blob has only {size} bytes; request a range within them.", {"Content-Range": f"bytes */{size}"}
         )
     return span
 
 
 async def pieces_from(blob: BlobReader, length: int) -> AsyncIterator[bytes]:
-    """The next `length` bytes of a blob, which is closed after them."""
+    """Yield the next `length` bytes of a blob, then close it."""
     with blob:
         left = length
         while left and (piece := await run_in_threadpool(blob.read, min(CHUNK, left))):

@@ -1,4 +1,4 @@
-"""Uploads that go on where they were cut, also after a restart of the vault."""
+"""Resumable uploads, which survive a restart of the vault."""
 
 import hashlib
 import logging
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
@@ -26,9 +26,9 @@ from kuber.errors import (
     RequestRejectedError,
     ServiceError,
 )
-from kuber.services.vault.blob_writer import check_bytes, write_hashed
-from kuber.services.vault.filesystem import start_syncing, unwritable, write_all
-from kuber.services.vault.quota import check_room
+from kuber.services.vault.blob_writer import check_digest, write_hashed
+from kuber.services.vault.filesystem import begin_sync, write_all, write_error
+from kuber.services.vault.quota import check_quota
 from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.storage import Piece
 from kuber.services.vault.store import VaultStore
@@ -36,29 +36,29 @@ from kuber.services.vault.store import VaultStore
 if TYPE_CHECKING:
     from kuber.services.vault.presigned import PresignedUrls
 
-EXPIRY = timedelta(days=1)  # without a byte
+EXPIRY = timedelta(days=1)  # since the last byte was received
 
 log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """The uploads under way in a vault. Safe to use from several threads.
+    """Uploads in progress. Safe to use from several threads.
 
-    What has come is in `uploads/<id>`, so its length is the offset to go on from. At start what has no row, or no
-    file, is dropped. Where other vaults share the index, a row without a file may be theirs: it stays, as long as
-    uploads are kept, and what was put into the bucket for it can be fetched here as well.
+    Received bytes are in `uploads/<id>`, so the length of that file is the offset to resume from. At start, uploads
+    without a row or without a file are dropped. A row without a file may belong to another vault on the same index:
+    it stays until it expires, and what was sent to the bucket for it can be completed by this vault too.
     """
 
     def __init__(
-        self, store: VaultStore, *, expiry: timedelta = EXPIRY, direct: "PresignedUrls | None" = None
+        self, store: VaultStore, *, expiry: timedelta = EXPIRY, presigned: "PresignedUrls | None" = None
     ) -> None:
-        """`direct` lets the bytes go to the store's bucket beside the vault."""
+        """With `presigned`, clients may send the bytes directly to the store's bucket."""
         self._store = store
-        self._direct = direct
+        self._presigned = presigned
         self._expiry = expiry
         self._folder = store.folder / "uploads"
-        self._gate = threading.Lock()
-        self._parts: dict[str, UploadSession] = {}
+        self._lock = threading.Lock()
+        self._sessions: dict[str, UploadSession] = {}
         try:
             self._folder.mkdir(exist_ok=True)
             self._load()
@@ -66,154 +66,157 @@ class Uploads:
             raise ServiceError(f"The vault's folder {self._folder} cannot be used: {error.strerror}.") from None
 
     def begin(self, artifact: Artifact, *, owner: str | None = None, direct: bool = False) -> Upload:
-        """Announce a blob of `owner`'s. Where the vault has it already, its lease is renewed and nothing is left to
-        send. InsufficientStorageError when it would be more than the owner may hold.
+        """Announce a blob. If the vault has it already, renew its lease; then nothing is left to send.
 
-        With `direct` it is told where the bytes may be put instead, if this vault has such a place.
+        With `direct`, the result names a URL of the bucket, if this vault has one. Raises InsufficientStorageError
+        when the blob would exceed the owner's quota.
         """
-        if self._store.renew(artifact):
+        if self._store.renew_lease(artifact):
             return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
         id = secrets.token_hex(16)
-        path = self._folder / id
         row = {"id": id, "digest": artifact.digest.hex, "size": artifact.size, "begun_at": self._store.clock()}
-        part = UploadSession(id, path, artifact, owner)
+        session = UploadSession(id, self._folder / id, artifact, owner)
         try:
-            path.touch(exist_ok=False)
+            session.path.touch(exist_ok=False)
         except OSError as error:
-            raise unwritable(error) from None
-        with self._gate:
-            self._parts[id] = part
+            raise write_error(error) from None
+        with self._lock:
+            self._sessions[id] = session
 
         def work(connection: Connection) -> None:
-            check_room(connection, artifact, owner=owner, quota=self._store.quota)
+            check_quota(connection, artifact, owner=owner, quota=self._store.quota)
             connection.execute(insert(upload_rows), {**row, "owner": owner})
 
         try:
             self._store.database.write(work)
         except KUberError:
-            self._forget(part)
+            self._forget(session)
             raise
-        told = part.told()
-        return replace(told, direct=self._direct.upload_url(id)) if direct and self._direct is not None else told
+        upload = session.status()
+        if direct and self._presigned is not None:
+            return replace(upload, direct=self._presigned.upload_url(id))
+        return upload
 
     @property
-    def under_way(self) -> int:
-        """How many there are."""
-        return len(self._parts)
+    def in_progress(self) -> int:
+        """Number of uploads in progress."""
+        return len(self._sessions)
 
-    def upload(self, id: str) -> Upload:
-        """How far an upload has come; KnowledgeNotFoundError when there is none."""
-        return self._part(id).told()
+    def status(self, id: str) -> Upload:
+        """Return the state of an upload. KnowledgeNotFoundError when it is unknown."""
+        return self._session(id).status()
 
-    def enter(self, id: str, offset: int) -> "AppendLease":
-        """The right to append to an upload from `offset` on, which ends the right of whoever had it.
+    def begin_append(self, id: str, offset: int) -> "AppendLease":
+        """Return the right to append to an upload at `offset`; it ends the right of any earlier request.
 
-        A sender whose connection stalled comes back before the vault has noticed, so the later one counts. Raises
-        ConflictError unless exactly `offset` bytes have come.
+        A client whose connection stalled comes back before the vault has noticed, so the later request counts.
+        Raises ConflictError unless the upload has exactly `offset` bytes.
         """
-        return self._part(id).enter(offset)
+        return self._session(id).begin_append(offset)
 
-    def complete(self, turn: "AppendLease") -> tuple[Artifact, bool] | None:
-        """Store the blob if all of it has come: the artifact, and whether it is new; None while bytes are missing.
+    def complete(self, lease: "AppendLease") -> tuple[Artifact, bool] | None:
+        """Store the blob once all bytes were received: the artifact, and whether it is new; None before.
 
-        Raises CorruptKnowledgeError when the bytes are others than named; the upload is over then.
+        Raises CorruptKnowledgeError when the bytes have another digest; the upload is then dropped.
         """
-        part = turn.part
-        with part.writing(turn):
-            if part.size < part.artifact.size:
+        session = lease.session
+        with session.require(lease):
+            if session.size < session.artifact.size:
                 return None
             try:
-                check_bytes(part.sha.hexdigest(), part.artifact.digest)
+                check_digest(session.sha.hexdigest(), session.artifact.digest)
             except KUberError:
-                self._drop(part)
+                self._drop(session)
                 raise
             try:
-                with part.path.open("rb+") as file:
+                with session.path.open("rb+") as file:
                     os.fsync(file.fileno())
             except OSError as error:
-                raise unwritable(error) from None
-            arrival = self._store.shelves.arrived(part.path)
+                raise write_error(error) from None
+            blob = self._store.storage.adopt(session.path)
             try:
-                new = self._store.settle(arrival, part.artifact, upload=part.id, owner=part.owner)
+                new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=session.id)
             finally:
-                arrival.discard()
-            self._forget(part)
-        return part.artifact, new
+                blob.cancel()
+            self._forget(session)
+        return session.artifact, new
 
-    def fetch(self, id: str) -> tuple[Artifact, bool]:
-        """Store the blob that was put where `begin` told: the artifact, and whether it is new.
+    def complete_direct(self, id: str) -> tuple[Artifact, bool]:
+        """Store the blob that was sent to the URL of an upload: the artifact, and whether it is new.
 
-        Raises ConflictError when nothing was put there, and CorruptKnowledgeError when it is not what was announced;
-        the upload is over then.
+        Raises ConflictError when nothing was sent there, CorruptKnowledgeError when it is not what was announced; the
+        upload is then dropped.
         """
-        if self._direct is None:
-            raise RequestRejectedError("This vault fetches nothing; send it the bytes of the upload.")
-        part = self._parts.get(id) or self._of_others(id)
-        with part.lock:
-            part.check_going_on()
+        if self._presigned is None:
+            raise RequestRejectedError("This vault has no direct uploads; send it the bytes of the upload.")
+        session = self._sessions.get(id) or self._load_from_index(id)
+        with session.lock:
+            session.require_open()
             try:
-                arrival = self._direct.arrived(id, part.artifact)
+                blob = self._presigned.adopt(id, session.artifact)
             except CorruptKnowledgeError:
-                self._drop(part)
-                self._direct.drop(id)
+                self._drop(session)
+                self._presigned.discard(id)
                 raise
             try:
-                new = self._store.settle(arrival, part.artifact, upload=id, owner=part.owner)
+                new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=id)
             finally:
-                arrival.discard()
-            self._forget(part)
-            self._direct.drop(id)
-        return part.artifact, new
+                blob.cancel()
+            self._forget(session)
+            self._presigned.discard(id)
+        return session.artifact, new
 
-    def sweep(self) -> int:
-        """Drop uploads of which no byte came for as long as they are kept: how many."""
-        ended = self._store.clock() - self._expiry
-        with self._gate:
-            parts = list(self._parts.values())
+    def purge_expired(self) -> int:
+        """Drop uploads that have received nothing for the expiry time. Return how many."""
+        threshold = self._store.clock() - self._expiry
+        with self._lock:
+            sessions = list(self._sessions.values())
         dropped = 0
-        for part in parts:
-            with part.lock:
-                if not part.over and part.touched() <= ended:
-                    self._drop(part)
+        for session in sessions:
+            with session.lock:
+                if not session.closed and session.last_received() <= threshold:
+                    self._drop(session)
                     dropped += 1
         if self._store.database.shared:
-            dropped += self._drop_old_rows(ended - self._expiry)  # bytes may have come for as long again
+            dropped += self._drop_old_rows(threshold - self._expiry)  # another vault may have received bytes since
         return dropped
 
-    def _part(self, id: str) -> "UploadSession":
-        part = self._parts.get(id)
-        if part is None:
+    def _session(self, id: str) -> "UploadSession":
+        session = self._sessions.get(id)
+        if session is None:
             raise _unknown(id)
-        return part
+        return session
 
     def _load(self) -> None:
         with self._store.database.read_snapshot() as connection:
             rows = connection.execute(select(upload_rows)).all()
         files = {file.name for file in self._folder.iterdir()}
         for row in rows:
-            part = UploadSession(
-                row.id, self._folder / row.id, Artifact(digest=Digest(row.digest), size=row.size), row.owner
-            )
+            session = self._session_of(row)
             if row.id in files:
-                self._parts[row.id] = part
+                self._sessions[row.id] = session
             elif not self._store.database.shared:
-                self._drop(part)
-        for name in sorted(files - self._parts.keys()):
-            log.warning("removed %s, left by a crash", name)
+                self._drop(session)
+        for name in sorted(files - self._sessions.keys()):
+            log.warning("deleted %s, left by a crash", name)
             (self._folder / name).unlink(missing_ok=True)
 
-    def _of_others(self, id: str) -> "UploadSession":
-        """An upload that another vault began; KnowledgeNotFoundError when there is none."""
+    def _load_from_index(self, id: str) -> "UploadSession":
+        """Return an upload that another vault began. KnowledgeNotFoundError when it is unknown."""
         with self._store.database.read_snapshot() as connection:
             row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
         if row is None:
             raise _unknown(id)
-        return UploadSession(id, self._folder / id, Artifact(digest=Digest(row.digest), size=row.size), row.owner)
+        return self._session_of(row)
 
-    def _drop_old_rows(self, ended: datetime) -> int:
-        """Drop rows of vaults that did not come back: how many. Ours are told to be under way still."""
-        mine, now = list(self._parts), self._store.clock()
-        old = delete(upload_rows).where(upload_rows.c.begun_at <= ended, upload_rows.c.id.not_in(mine))
+    def _session_of(self, row: Row[tuple[object, ...]]) -> "UploadSession":
+        artifact = Artifact(digest=Digest(row.digest), size=row.size)
+        return UploadSession(row.id, self._folder / row.id, artifact, row.owner)
+
+    def _drop_old_rows(self, threshold: datetime) -> int:
+        """Drop rows of vaults that did not come back, and refresh those of this one. Return how many were dropped."""
+        mine, now = list(self._sessions), self._store.clock()
+        old = delete(upload_rows).where(upload_rows.c.begun_at <= threshold, upload_rows.c.id.not_in(mine))
         fresh = update(upload_rows).where(upload_rows.c.id.in_(mine)).values(begun_at=now)
 
         def work(connection: Connection) -> int:
@@ -222,21 +225,21 @@ class Uploads:
 
         return self._store.database.write(work)
 
-    def _drop(self, part: "UploadSession") -> None:
-        """Row first, then the file: what is left of a crash between them is a file without a row."""
-        gone = delete(upload_rows).where(upload_rows.c.id == part.id)
-        self._store.database.write(lambda connection: connection.execute(gone))
-        self._forget(part)
+    def _drop(self, session: "UploadSession") -> None:
+        """Delete the row, then the file: a crash between them leaves a file without a row."""
+        statement = delete(upload_rows).where(upload_rows.c.id == session.id)
+        self._store.database.write(lambda connection: connection.execute(statement))
+        self._forget(session)
 
-    def _forget(self, part: "UploadSession") -> None:
-        with self._gate:
-            self._parts.pop(part.id, None)
-        part.over = True
-        part.path.unlink(missing_ok=True)
+    def _forget(self, session: "UploadSession") -> None:
+        with self._lock:
+            self._sessions.pop(session.id, None)
+        session.closed = True
+        session.path.unlink(missing_ok=True)
 
 
 class UploadSession:
-    """What has come of one upload. Its lock is held for one step at a time, never for a whole request."""
+    """Received bytes of one upload. Its lock is held for one step at a time, never for a whole request."""
 
     def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None) -> None:
         self.id = id
@@ -244,46 +247,52 @@ class UploadSession:
         self.path = path
         self.artifact = artifact
         self.lock = threading.RLock()
-        self.over = False  # stored or dropped
+        self.closed = False  # stored or dropped
         self.sha = hashlib.sha256()
-        self.size = 0  # bytes that `sha` has seen
-        self._turn: AppendLease | None = None
+        self.size = 0  # bytes in `sha`
+        self._lease: AppendLease | None = None
 
-    def told(self) -> Upload:
-        """How far it has come."""
+    def status(self) -> Upload:
+        """Return how much was received."""
         with self.lock:
-            self.check_going_on()
-            return Upload(
-                id=self.id, digest=self.artifact.digest, size=self.artifact.size, offset=self.path.stat().st_size
-            )
+            self.require_open()
+            received = self.path.stat().st_size
+            return Upload(id=self.id, digest=self.artifact.digest, size=self.artifact.size, offset=received)
 
-    def touched(self) -> datetime:
-        """When the last byte came."""
+    def last_received(self) -> datetime:
+        """Return the time at which the last byte was received."""
         return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
 
-    def enter(self, offset: int) -> "AppendLease":
-        """As Uploads.enter."""
+    def begin_append(self, offset: int) -> "AppendLease":
+        """Return the right to append at `offset`; see Uploads.begin_append."""
         with self.lock:
-            self.check_going_on()
-            have = self.path.stat().st_size
-            if offset != have:
-                raise ConflictError(f"The upload has {have} bytes: go on from there, not from {offset}.")
-            if self.size != have:
-                self._hash_again()
-            self._turn = AppendLease(self)
-            return self._turn
+            self.require_open()
+            received = self.path.stat().st_size
+            if offset != received:
+                raise ConflictError(f"The upload has {received} bytes: resume from there, not from {offset}.")
+            if self.size != received:  # a restart has lost the hash
+                with self.path.open("rb") as file:
+                    self.sha = hashlib.file_digest(file, "sha256")
+                    self.size = file.tell()
+            self._lease = AppendLease(self)
+            return self._lease
 
     @contextmanager
-    def writing(self, turn: "AppendLease") -> Iterator[None]:
-        """Hold the part for one step of `turn`; ConflictError when another has come since."""
+    def require(self, lease: "AppendLease") -> Iterator[None]:
+        """Hold the lock for one step. ConflictError when a later request has taken the lease."""
         with self.lock:
-            self.check_going_on()
-            if self._turn is not turn:
-                raise ConflictError("A later request goes on with this upload; this one ends here.")
+            self.require_open()
+            if self._lease is not lease:
+                raise ConflictError("A later request has resumed this upload; this one ends here.")
             yield
 
+    def require_open(self) -> None:
+        """Raise KnowledgeNotFoundError when the upload is stored or dropped."""
+        if self.closed:
+            raise _unknown(self.id)
+
     def append(self, piece: Piece) -> None:
-        """Write these bytes to the end. What the disk does not take leaves no trace."""
+        """Append bytes. A failing write leaves no trace."""
         if self.size + len(piece) > self.artifact.size:
             raise RequestRejectedError(f"The upload was announced with {self.artifact.size} bytes; send no more.")
         try:
@@ -294,34 +303,24 @@ class UploadSession:
                 except OSError:
                     file.truncate(self.size)
                     raise
-                start_syncing(file, self.size, self.size + len(piece))
+                begin_sync(file, self.size, self.size + len(piece))
         except OSError as error:
-            raise unwritable(error) from None
+            raise write_error(error) from None
         self.sha = sha
         self.size += len(piece)
 
-    def _hash_again(self) -> None:
-        """A restart has forgotten the hash of what had come."""
-        with self.path.open("rb") as file:
-            self.sha = hashlib.file_digest(file, "sha256")
-            self.size = file.tell()
-
-    def check_going_on(self) -> None:
-        if self.over:
-            raise _unknown(self.id)
-
 
 class AppendLease:
-    """The right of one request to append to a part, until another one takes it."""
+    """Right of one request to append to an upload, until a later request takes it."""
 
-    def __init__(self, part: UploadSession) -> None:
-        self.part = part
+    def __init__(self, session: UploadSession) -> None:
+        self.session = session
 
     def write(self, piece: Piece) -> None:
-        """Append these bytes; ConflictError when another request goes on instead."""
-        with self.part.writing(self):
-            self.part.append(piece)
+        """Append bytes. ConflictError when a later request has taken the lease."""
+        with self.session.require(self):
+            self.session.append(piece)
 
 
 def _unknown(id: str) -> KnowledgeNotFoundError:
-    return KnowledgeNotFoundError(f"The vault has no upload {id[:100]!r} under way; begin it again.")
+    return KnowledgeNotFoundError(f"The vault has no upload {id[:100]!r} in progress; begin it again.")
