@@ -11,7 +11,7 @@ from kuber.dashboard.lineage_chart import AT_ONCE, lineage_chart
 from kuber.dashboard.pages.lineage import DRAWN, ROWS, picture
 from kuber.domain.auth import AuditEntry
 from kuber.views import HubView
-from kuber.views.curve_selection import NAMED, POINTS, select_curves
+from kuber.views.curve_selection import MAX_NAMED, POINTS, select_curves
 from kuber.views.palette import DARK, LIGHT
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -62,11 +62,11 @@ def test_few_have_a_named_line_each_with_their_marks() -> None:
 
 
 def test_of_a_crowd_all_are_drawn_and_only_some_named() -> None:
-    view = hub(NAMED + 5, POINTS + 40, 30)
+    view = hub(MAX_NAMED + 5, POINTS + 40, 30)
     shown = select_curves(view, "e4")
     options = accuracy_chart(view, shown, DARK)
     lines = series(options, "line")
-    assert len(lines) == NAMED + 5 + 1  # and their mean
+    assert len(lines) == MAX_NAMED + 5 + 1  # and their mean
     assert {one["name"] for one in lines if not one.get("silent")} == {
         "best: ward 14",
         "worst: ward 0",

@@ -11,4 +11,4 @@ def test_the_mean_is_over_those_that_had_samples() -> None:
         Evaluation(test_set=SET, correct=(1, 0, 0), total=(4, 2, 0)),
         Evaluation(test_set=SET, correct=(3, 0, 0), total=(4, 0, 0)),
     ]
-    assert mean_recalls(found) == [0.5, 0.0, None]
+    assert mean_recalls(evaluation.recalls for evaluation in found) == [0.5, 0.0, None]

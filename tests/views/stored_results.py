@@ -1,4 +1,4 @@
-"""A run and a comparison that are complete, made up."""
+"""Invented results of a run and of a comparison."""
 
 from dataclasses import replace
 from typing import Any
@@ -65,7 +65,7 @@ def row(strategy: str, seed: int, *accuracies: float) -> ResultRow:
     )
 
 
-def summary(strategy: str, mean: float, sd: float | None, **told: Any) -> Summary:
+def summary(strategy: str, mean: float, sd: float | None, **changes: Any) -> Summary:
     plain = Summary(
         strategy=strategy,
         seeds=2,
@@ -84,7 +84,7 @@ def summary(strategy: str, mean: float, sd: float | None, **told: Any) -> Summar
         deliveries=0,
         deliveries_hurt=0,
     )
-    return replace(plain, **told)
+    return replace(plain, **changes)
 
 
 COMPARISON = ComparisonResult(

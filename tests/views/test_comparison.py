@@ -1,4 +1,4 @@
-"""The outcome of a comparison: through JSON, and as the tables that every screen shows."""
+"""The result of a comparison: its JSON and its tables."""
 
 import json
 from dataclasses import replace
@@ -17,12 +17,12 @@ def test_json_holds_settings_with_the_plan_rows_and_summary() -> None:
     assert found["settings"]["num_rounds"] == 8
 
 
-def test_json_goes_both_ways() -> None:
+def test_json_round_trip() -> None:
     assert ComparisonResult.from_json(COMPARISON.to_json()) == COMPARISON
     assert ComparisonResult.from_json(COMPARISON.to_json()).sections == COMPARISON.sections
 
 
-def test_fields_and_settings_of_later_versions_do_no_harm() -> None:
+def test_fields_and_settings_of_later_versions_are_ignored() -> None:
     found = json.loads(COMPARISON.to_json()) | {"colour": "green"}
     found["rows"][0]["mood"] = "good"
     found["settings"]["colour"] = "blue"
@@ -37,27 +37,27 @@ def test_fields_and_settings_of_later_versions_do_no_harm() -> None:
         COMPARISON.to_json()[:-1],
         COMPARISON.to_json().replace("0.45", "Infinity", 1),
         COMPARISON.to_json().replace('"num_rounds": 8', '"num_rounds": "many"'),
-        replace(COMPARISON, summary=COMPARISON.summary[1:]).to_json(),  # nothing to measure the others against
+        replace(COMPARISON, summary=COMPARISON.summary[1:]).to_json(),  # no baseline to compare the others with
     ],
 )
-def test_anything_else_is_no_comparison(text: str) -> None:
+def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^This is not the result of a comparison: [^\n]+\.$"):
         ComparisonResult.from_json(text)
 
 
-def test_methods_with_public_data_stand_in_tables_of_their_own() -> None:
+def test_methods_with_public_data_have_tables_of_their_own() -> None:
     quality, cost, public_quality, public_cost = COMPARISON.sections
     assert quality.title == "Held-out accuracy after 8 rounds, 2 seeds: %, ±sd"
     assert [cells[0] for cells in quality.rows] == [cells[0] for cells in cost.rows] == ["local", "kuber"]
     assert [cells[0] for cells in public_quality.rows] == [cells[0] for cells in public_cost.rows] == ["fedmd"]
-    assert all(len(cells) == len(one.header) for one in COMPARISON.sections for cells in one.rows)
+    assert all(len(cells) == len(section.header) for section in COMPARISON.sections for cells in section.rows)
 
 
-def test_a_cell_says_no_more_than_is_known() -> None:
+def test_unknown_figures_leave_cells_empty() -> None:
     quality, cost, public, _ = COMPARISON.sections
     assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-", "")
     assert quality.rows[1][-1] == "+15.0 (+5.0, +25.0)"
-    assert public.rows[0][-1] == "-10.0"  # of one seed there is no interval
+    assert public.rows[0][-1] == "-10.0"  # a single seed has no interval
     assert cost.rows[0] == ("local", "1.00 x", "0 B", "0 B", "1,234", "", "")
     assert cost.rows[1] == ("kuber", "1.27 x", "2.0 MB", "0 B", "1,234", "1 of 4", "2 of 9")
 

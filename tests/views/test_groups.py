@@ -1,4 +1,4 @@
-"""What became of the entities of each group of a world."""
+"""Results of each group of a world."""
 
 from dataclasses import replace
 
@@ -16,11 +16,11 @@ def test_groups_come_in_the_order_of_their_first_entity_with_their_figures():
         ],
         rounds=2,
     )
-    assert [(one.name, one.entities, one.done, one.rounds) for one in found] == [
+    assert [(group.name, group.entities, group.done, group.rounds) for group in found] == [
         ("usual", 2, 2, 2.0),
         ("slow", 1, 0, 1.0),
     ]
-    assert [(one.accuracy, one.worst, one.end) for one in found] == [(0.4, 0.3, 4.0), (0.2, 0.2, 9.0)]
+    assert [(group.accuracy, group.worst, group.end) for group in found] == [(0.4, 0.3, 4.0), (0.2, 0.2, 9.0)]
 
 
 def test_without_a_world_there_are_no_groups():

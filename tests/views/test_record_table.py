@@ -1,4 +1,4 @@
-"""The table of a hub's records: what is searched, filtered, sorted and cut."""
+"""The table of a hub's records: search, filters, order and pages."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from kuber.domain.verification import Standing
-from kuber.views.record_table import COLUMNS, WHICH, HubRecord, RecordFilter, filter_records
+from kuber.views.record_table import COLUMNS, STATES, HubRecord, RecordFilter, filter_records
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def record(number: int, **changes: Any) -> HubRecord:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": f"id-{number:03d}",
         "publisher": f"entity-{number % 3}",
         "name": f"ward {number % 3}",
@@ -23,26 +23,26 @@ def record(number: int, **changes: Any) -> HubRecord:
         "architecture": "cnn",
         "bytes": 1000 * number,
     }
-    return HubRecord(**told | changes)
+    return HubRecord(**fields | changes)
 
 
-def ids(records: list[HubRecord], **wanted: Any) -> list[str]:
-    return [one.id for one in filter_records(records, RecordFilter(**wanted)).rows]
+def ids(records: list[HubRecord], **criteria: Any) -> list[str]:
+    return [found.id for found in filter_records(records, RecordFilter(**criteria)).rows]
 
 
-def test_the_newest_come_first_unless_another_order_is_wanted() -> None:
+def test_the_newest_come_first_unless_another_order_is_given() -> None:
     records = [record(number) for number in (2, 10, 1)]
     assert ids(records) == ["id-010", "id-002", "id-001"]
     assert ids(records, sort="claimed", descending=False) == ["id-001", "id-002", "id-010"]
 
 
-def test_who_has_no_value_in_the_sorted_column_comes_last_in_both_orders() -> None:
+def test_records_without_a_value_come_last_in_both_orders() -> None:
     records = [record(1), record(2, found=0.4), record(3, found=0.2)]
     assert ids(records, sort="found") == ["id-002", "id-003", "id-001"]
     assert ids(records, sort="found", descending=False) == ["id-003", "id-002", "id-001"]
 
 
-def test_every_word_of_a_search_is_somewhere_in_the_row() -> None:
+def test_every_word_of_a_search_is_in_the_row() -> None:
     records = [record(number) for number in range(6)]
     assert ids(records, text="ECG ward") == ["id-005", "id-003", "id-001"]
     assert ids(records, text="id-004 x-ray") == ["id-004"]
@@ -51,12 +51,12 @@ def test_every_word_of_a_search_is_somewhere_in_the_row() -> None:
     assert ids(records, text="nothing") == []
 
 
-def test_names_are_sorted_as_people_do() -> None:
+def test_names_are_sorted_naturally() -> None:
     records = [record(1, name="10"), record(2, name="9"), record(3, name="b")]
     assert ids(records, sort="name", descending=False) == ["id-002", "id-001", "id-003"]
 
 
-def test_what_is_shown_is_what_others_find_unless_more_is_wanted() -> None:
+def test_discoverable_records_are_shown_unless_another_state_is_given() -> None:
     records = [
         record(1),
         record(2, withdrawn=True),
@@ -65,9 +65,9 @@ def test_what_is_shown_is_what_others_find_unless_more_is_wanted() -> None:
         record(5, standing=Standing.UNVERIFIABLE),
     ]
     assert ids(records) == ["id-005", "id-004", "id-001"]
-    shown = {which: ids(records, which=which) for which in WHICH}
+    shown = {state: ids(records, state=state) for state in STATES}
     assert shown == {
-        "shelved": ["id-005", "id-004", "id-001"],
+        "discoverable": ["id-005", "id-004", "id-001"],
         "pending": ["id-001"],
         "verified": ["id-004"],
         "unverifiable": ["id-005"],
@@ -77,15 +77,15 @@ def test_what_is_shown_is_what_others_find_unless_more_is_wanted() -> None:
     }
 
 
-def test_a_task_and_a_publisher_can_be_wanted() -> None:
+def test_task_and_publisher_filter_records() -> None:
     records = [record(number) for number in range(6)]
     assert ids(records, task="ecg", publisher="entity-0") == ["id-003"]
 
 
-def test_a_page_of_it_is_cut_out() -> None:
-    found = filter_records([record(number) for number in range(60)], RecordFilter(page=3))
-    assert (found.page, found.pages, found.total) == (3, 3, 60)
-    assert [one.round for one in found.rows] == list(range(9, -1, -1))
+def test_one_page_is_returned() -> None:
+    page = filter_records([record(number) for number in range(60)], RecordFilter(page=3))
+    assert (page.page, page.pages, page.total) == (3, 3, 60)
+    assert [found.round for found in page.rows] == list(range(9, -1, -1))
 
 
 @pytest.mark.parametrize("column", COLUMNS)

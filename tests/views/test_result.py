@@ -1,4 +1,4 @@
-"""The outcome of a run, and its way through JSON."""
+"""The result of a run, and its JSON."""
 
 import json
 from dataclasses import replace
@@ -10,20 +10,21 @@ from kuber.views import RunResult, mean_by_round
 from .stored_results import RESULT, entity
 
 
-def test_json_holds_the_promised_fields() -> None:
+def test_json_holds_the_documented_fields() -> None:
     found = json.loads(RESULT.to_json())
-    promised = {"run_dir", "strategy", "seed", "entities", "mean_accuracy", "worst_accuracy", "wall_seconds"}
-    assert promised | {"samples_trained", "samples_forward"} <= set(found)
-    for one in found["entities"]:
-        assert {"entity", "final_accuracy", "published", "absorbed", "rejected", "bytes_up", "bytes_down"} <= set(one)
+    documented = {"run_dir", "strategy", "seed", "entities", "mean_accuracy", "worst_accuracy", "wall_seconds"}
+    assert documented | {"samples_trained", "samples_forward"} <= set(found)
+    of_entity = {"entity", "final_accuracy", "published", "absorbed", "rejected", "bytes_up", "bytes_down"}
+    for fields in found["entities"]:
+        assert of_entity <= set(fields)
 
 
-def test_json_goes_both_ways() -> None:
+def test_json_round_trip() -> None:
     assert RunResult.from_json(RESULT.to_json()) == RESULT
     assert RunResult.from_json(RESULT.to_json().encode()) == RESULT
 
 
-def test_fields_of_later_versions_are_left_out() -> None:
+def test_fields_of_later_versions_are_ignored() -> None:
     found = json.loads(RESULT.to_json()) | {"colour": "green"}
     found["entities"][0]["mood"] = "good"
     assert RunResult.from_json(json.dumps(found)) == RESULT
@@ -39,16 +40,16 @@ def test_fields_of_later_versions_are_left_out() -> None:
         replace(RESULT, entities=()).to_json(),
     ],
 )
-def test_anything_else_is_no_result(text: str | bytes) -> None:
+def test_anything_else_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"^This is not the result of a run: [^\n]+\.$"):
         RunResult.from_json(text)
 
 
-def test_the_worst_entity_is_the_one_that_ended_lowest() -> None:
+def test_the_worst_entity_has_the_lowest_final_accuracy() -> None:
     assert RESULT.worst.entity == "1"
     assert RESULT.start_accuracy == pytest.approx(0.2)
 
 
-def test_the_mean_of_a_round_is_over_those_that_did_it() -> None:
+def test_the_mean_of_a_round_is_over_entities_that_completed_it() -> None:
     assert mean_by_round([entity("0", 0.2, 0.4), entity("1", 0.4)]) == pytest.approx([0.3, 0.4])
     assert mean_by_round([]) == []

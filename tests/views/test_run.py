@@ -1,4 +1,4 @@
-"""What events add up to."""
+"""The state of a run after its events."""
 
 import subprocess
 import sys
@@ -46,21 +46,21 @@ def absorbed(seconds: float, name: str, round: int, *, kept: bool) -> Event:
     return at(seconds, name, round, "absorbed", **detail, kept=kept, samples=60, forward=30, seconds=2.0)
 
 
-SHARE = [
+PUBLISH = [
     (joined(0, "0"), "waiting"),
     (at(1, "0", 1, "round-started"), "training"),
     (at(2, "0", 1, "trained", samples=60, loss=1.0, seconds=1.0), "evaluating"),
     (evaluated(3, "0", 1, 30), "deciding"),
-    (at(4, "0", 1, "published", knowledge="k1", digest="sha256:" + "0" * 64, bytes=500), "sharing"),
+    (at(4, "0", 1, "published", knowledge="k1", digest="sha256:" + "0" * 64, bytes=500), "publishing"),
     (ended(5, "0", 1), "waiting"),
 ]
-RETRIEVE = [
+ABSORB = [
     (joined(5, "1"), "waiting"),
     (at(6, "1", 1, "round-started"), "training"),
     (at(7, "1", 1, "trained", samples=60, loss=1.0, seconds=1.0), "evaluating"),
     (evaluated(8, "1", 1, 20), "deciding"),
-    (at(9, "1", 1, "sought", candidates=2), "retrieving"),
-    (at(10, "1", 1, "rejected", knowledge="k0", reason="It is damaged.", bytes=100), "retrieving"),
+    (at(9, "1", 1, "sought", candidates=2), "discovering"),
+    (at(10, "1", 1, "rejected", knowledge="k0", reason="It is damaged.", bytes=100), "discovering"),
     (at(11, "1", 1, "pulled", knowledge="k1", publisher="id-0", accuracy=0.3, bytes=500), "distilling"),
     (evaluated(12, "1", 1, 25, stage="absorbed"), "deciding"),
 ]
@@ -71,7 +71,7 @@ def view() -> RunView:
     return RunView(rounds=2)
 
 
-@pytest.mark.parametrize("story", [SHARE, RETRIEVE])
+@pytest.mark.parametrize("story", [PUBLISH, ABSORB])
 def test_every_event_leads_to_a_state(view: RunView, story: list[tuple[Event, str]]) -> None:
     states = []
     for event, _ in story:
@@ -81,8 +81,8 @@ def test_every_event_leads_to_a_state(view: RunView, story: list[tuple[Event, st
     assert states == [state for _, state in story]
 
 
-def test_a_share_is_counted_and_marked(view: RunView) -> None:
-    for event, _ in SHARE:
+def test_a_publication_is_counted_and_marked(view: RunView) -> None:
+    for event, _ in PUBLISH:
         view.apply(event)
     entity = view.entities["0"]
     assert (entity.published, entity.bytes_up, entity.bytes_down) == (1, 500, 0)
@@ -93,12 +93,12 @@ def test_a_share_is_counted_and_marked(view: RunView) -> None:
         100,
     )
     assert entity.history == [(1, 0.3)]
-    assert entity.marks == [CurveMark(round=1, accuracy=0.3, kind="share", publisher=None)]
+    assert entity.marks == [CurveMark(round=1, accuracy=0.3, kind="published", publisher=None)]
 
 
 @pytest.mark.parametrize(("kept", "accuracy"), [(True, 0.25), (False, 0.2)])
 def test_a_delivery_counts_as_absorbed_only_when_kept(view: RunView, kept: bool, accuracy: float) -> None:
-    for event, _ in [*SHARE, *RETRIEVE]:
+    for event, _ in [*PUBLISH, *ABSORB]:
         view.apply(event)
     view.apply(absorbed(13, "1", 1, kept=kept))
     student = view.entities["1"]
@@ -111,23 +111,23 @@ def test_a_delivery_counts_as_absorbed_only_when_kept(view: RunView, kept: bool,
     assert [delivery.kept for delivery in view.deliveries] == [kept]
 
 
-def test_recalls_are_those_of_the_model_that_the_round_ended_with(view: RunView) -> None:
+def test_recalls_are_those_of_the_model_at_the_end_of_the_round(view: RunView) -> None:
     view.apply(joined(0, "0"))
     view.apply(evaluated(1, "0", 1, 20))
     view.apply(evaluated(2, "0", 1, 30, stage="absorbed"))
     assert view.entities["0"].recalls == ()
-    view.apply(ended(3, "0", 1, 0.2))  # what was absorbed did not stay
+    view.apply(ended(3, "0", 1, 0.2))  # the absorbed model was not kept
     assert view.entities["0"].recalls == (0.4, 0.0)
     view.apply(evaluated(4, "0", 2, 10))
-    view.apply(ended(5, "0", 2, 0.2))  # nor did what was trained
+    view.apply(ended(5, "0", 2, 0.2))  # nor was the trained one
     assert view.entities["0"].recalls == (0.4, 0.0)
 
 
-def test_models_of_others_and_what_travels_have_no_part_in_the_recalls(view: RunView) -> None:
+def test_models_of_others_and_published_copies_do_not_count_for_recalls(view: RunView) -> None:
     view.apply(joined(0, "0"))
     view.apply(evaluated(1, "0", 1, 20))
-    of_another = {"stage": "candidate", "knowledge": "k", "correct": [0, 20], "total": [50, 50], "accuracy": 0.2}
-    view.apply(at(2, "0", 1, "evaluated", **of_another, seconds=1.0))
+    candidate = {"stage": "candidate", "knowledge": "k", "correct": [0, 20], "total": [50, 50], "accuracy": 0.2}
+    view.apply(at(2, "0", 1, "evaluated", **candidate, seconds=1.0))
     sent = {"stage": "narrowed", "correct": [1, 19], "total": [50, 50], "accuracy": 0.2}
     view.apply(at(2, "0", 1, "evaluated", **sent, seconds=1.0))
     view.apply(ended(3, "0", 1, 0.2))
@@ -136,21 +136,21 @@ def test_models_of_others_and_what_travels_have_no_part_in_the_recalls(view: Run
 
 def test_a_class_without_samples_has_no_recall(view: RunView) -> None:
     view.apply(joined(0, "0"))
-    told = {"stage": "trained", "correct": [5, 0], "total": [10, 0], "accuracy": 0.5}
-    view.apply(at(1, "0", 1, "evaluated", **told, seconds=1.0))
+    detail = {"stage": "trained", "correct": [5, 0], "total": [10, 0], "accuracy": 0.5}
+    view.apply(at(1, "0", 1, "evaluated", **detail, seconds=1.0))
     view.apply(ended(2, "0", 1, 0.5))
     assert view.entities["0"].recalls == (0.5, None)
 
 
-def test_recalls_that_the_log_does_not_tell_are_left_out(view: RunView) -> None:
+def test_recalls_are_empty_if_the_model_was_never_evaluated(view: RunView) -> None:
     view.apply(joined(0, "0"))
     view.apply(evaluated(1, "0", 1, 20))
     view.apply(ended(2, "0", 1, 0.9))
     assert view.entities["0"].recalls == ()
 
 
-def test_why_teachers_were_chosen_is_kept_where_it_is_told(view: RunView) -> None:
-    for event, _ in [*SHARE, *RETRIEVE]:
+def test_the_reason_for_choosing_teachers_is_kept_if_logged(view: RunView) -> None:
+    for event, _ in [*PUBLISH, *ABSORB]:
         view.apply(event)
     event = absorbed(13, "1", 1, kept=True)
     view.apply(event)
@@ -169,7 +169,7 @@ def test_an_entity_is_done_after_its_last_round(view: RunView) -> None:
 
 
 @pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("interrupted", "stopped")])
-def test_the_end_of_a_run_stops_its_entities_until_it_goes_on(view: RunView, status: str, state: str) -> None:
+def test_the_end_of_a_run_stops_its_entities_until_it_is_resumed(view: RunView, status: str, state: str) -> None:
     view.apply(started(0))
     view.apply(joined(1, "0"))
     view.apply(run_ended(2, status, "No answer."))
@@ -178,7 +178,7 @@ def test_the_end_of_a_run_stops_its_entities_until_it_goes_on(view: RunView, sta
     assert (view.entities["0"].state, view.status, view.message) == ("waiting", "running", None)
 
 
-def test_entities_stand_in_the_order_of_their_numbers(view: RunView) -> None:
+def test_entities_are_sorted_naturally(view: RunView) -> None:
     for name in ("10", "lab", "2", "1"):
         view.apply(joined(0, name))
     assert list(view.entities) == ["1", "2", "10", "lab"]
@@ -204,7 +204,7 @@ class TestEta:
         assert view.eta("0", START) is None
         assert view.eta_of_all(START) is None
 
-    def test_goes_on_as_the_rounds_before(self) -> None:
+    def test_is_extrapolated_from_past_rounds(self) -> None:
         view = RunView.of([started(0), joined(1, "0"), at(2, "0", 1, "round-started"), ended(12, "0", 1)], rounds=4)
         assert view.eta("0", START + timedelta(seconds=12)) == 30
         assert view.eta("0", START + timedelta(seconds=16)) == 26
@@ -235,11 +235,11 @@ class TestEta:
         ([], 0),
         ([started(0), joined(4, "0"), run_ended(10)], 10),
         ([started(0), run_ended(10, "failed"), started(100), run_ended(105)], 15),
-        ([started(0), joined(7, "0"), started(100), run_ended(105)], 12),  # the first was killed
-        ([joined(3, "0"), ended(9, "0", 1)], 6),  # a lone entity has no run events
+        ([started(0), joined(7, "0"), started(100), run_ended(105)], 12),  # the first session was killed
+        ([joined(3, "0"), ended(9, "0", 1)], 6),  # the log of `kuber entity` has no run events
     ],
 )
-def test_a_stopwatch_adds_sessions_up(events: list[Event], seconds: float) -> None:
+def test_a_stopwatch_adds_up_sessions(events: list[Event], seconds: float) -> None:
     stopwatch = Stopwatch()
     for event in events:
         stopwatch.apply(event)
@@ -261,7 +261,7 @@ def test_a_stopwatch_adds_sessions_up(events: list[Event], seconds: float) -> No
         (duration, 3725, "1:02:05"),
     ],
 )
-def test_figures_are_written_for_people(written: Callable[[float], str], value: float, expected: str) -> None:
+def test_figures_are_formatted(written: Callable[[float], str], value: float, expected: str) -> None:
     assert written(value) == expected
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Runs side by side: differing settings, and curves."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,28 +25,28 @@ PLAIN = StoredRun(
 )
 
 
-def told(**settings: Any) -> StoredRun:
+def run_with(**settings: Any) -> StoredRun:
     return replace(PLAIN, settings=settings)
 
 
-def test_settings_are_told_apart_by_their_values() -> None:
-    found = diff_runs([told(num_rounds=8, seed=1), told(num_rounds=8, seed=2), told(num_rounds=8)])
+def test_settings_with_different_values_differ() -> None:
+    found = diff_runs([run_with(num_rounds=8, seed=1), run_with(num_rounds=8, seed=2), run_with(num_rounds=8)])
     assert found.differing == {"seed": (1, 2, 0)}
     assert found.common["num_rounds"] == 8
     assert found.common["dataset"] == "cifar10"  # a default of all
 
 
 def test_a_default_that_was_given_makes_no_difference() -> None:
-    assert diff_runs([told(strategy="kuber"), told()]).differing == {}
+    assert diff_runs([run_with(strategy="kuber"), run_with()]).differing == {}
 
 
-def test_settings_of_other_versions_are_told_too() -> None:
-    assert diff_runs([told(colour="blue"), told()]).differing == {"colour": ("blue", None)}
+def test_settings_of_other_versions_are_included() -> None:
+    assert diff_runs([run_with(colour="blue"), run_with()]).differing == {"colour": ("blue", None)}
 
 
 def test_a_comparison_has_methods_and_seeds_instead_of_one_of_each() -> None:
     plan = ComparisonPlan(strategies=("local", "kuber"), seeds=(0, 1))
-    found = diff_runs([told(seed=5), replace(PLAIN, plan=plan)])
+    found = diff_runs([run_with(seed=5), replace(PLAIN, plan=plan)])
     assert found.differing == {
         "strategy": ("kuber", None),
         "seed": (5, None),

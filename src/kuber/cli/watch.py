@@ -166,7 +166,7 @@ class HubScreen:
         online = sum(entity.online(now) for entity in view.entities.values())
         title = Text("KUber ", style="bold", no_wrap=True, overflow="ellipsis")
         title.append(self._url, style="not bold cyan")
-        totals = f"{online} of {len(view.entities)} entities online, {view.shelved} records, "
+        totals = f"{online} of {len(view.entities)} entities online, {view.discoverable} records, "
         totals += f"{view.kept} of {view.delivered} deliveries kept"
         return title, Text(totals, no_wrap=True, overflow="ellipsis")
 

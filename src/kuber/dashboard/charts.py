@@ -5,7 +5,7 @@ from typing import Any
 
 from kuber.dashboard.elements.data_table import milliseconds
 from kuber.views import HubEntity, HubView
-from kuber.views.curve_selection import NAMED, POINTS, CurveSelection, mean_curve, thinned
+from kuber.views.curve_selection import MAX_NAMED, POINTS, CurveSelection, mean_curve, thinned
 from kuber.views.palette import Palette
 
 Options = dict[str, Any]
@@ -20,7 +20,7 @@ MANY = 300  # marks from which on they are drawn small
 def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Options:
     """Accuracy over time of every entity, with what those that are drawn out published and absorbed."""
     series = [line(one, shown, palette) for one in view.entities.values() if one.curve]
-    if not shown.few:
+    if not shown.is_all:
         series.append(mean_line(view, palette))
     series += marks(view, shown, palette)
     return {
@@ -34,7 +34,7 @@ def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Op
 
 def legend(shown: CurveSelection, palette: Palette) -> Options:
     """The names of what is drawn out, and what the marks mean."""
-    return names(palette, [*shown.highlighted.values(), *([] if shown.few else [MEAN]), *MEANINGS.values()])
+    return names(palette, [*shown.highlighted.values(), *([] if shown.is_all else [MEAN]), *MEANINGS.values()])
 
 
 def line(one: HubEntity, shown: CurveSelection, palette: Palette) -> Options:
@@ -189,7 +189,7 @@ def names(palette: Palette, told: Sequence[str]) -> Options:
         "itemHeight": 10,
         "textStyle": {"color": palette.ink},
         "pageTextStyle": {"color": palette.ink},
-        "show": 1 < len(told) <= NAMED + len(MEANINGS) + 1,
+        "show": 1 < len(told) <= MAX_NAMED + len(MEANINGS) + 1,
     }
 
 

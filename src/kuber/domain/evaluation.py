@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean
 
 from kuber.domain.digest import Digest
@@ -43,8 +44,7 @@ def recalls_of(correct: Iterable[int], total: Iterable[int]) -> tuple[float | No
     return tuple(c / t if t else None for c, t in zip(correct, total, strict=True))
 
 
-def mean_recalls(evaluations: Sequence[Evaluation]) -> list[float | None]:
-    """The mean over evaluations, class by class, of those that had samples of it."""
-    columns = zip(*(one.recalls for one in evaluations), strict=True)
-    told = [[value for value in column if value is not None] for column in columns]
-    return [fmean(values) if values else None for values in told]
+def mean_recalls(recalls: Iterable[Sequence[float | None]]) -> list[float | None]:
+    """Return the mean recall of each class, over the models of which it is known; None if it is known of none."""
+    known = [[value for value in column if value is not None] for column in zip_longest(*recalls)]
+    return [fmean(values) if values else None for values in known]

@@ -14,7 +14,7 @@ from kuber.data.datasets import Echo, load_dataset
 from kuber.errors import KUberError, SettingsError
 from kuber.files import write_atomically
 from kuber.settings import Settings
-from kuber.views import LOCK_FILE, NAMED, SETTINGS_FILE
+from kuber.views import LOCK_FILE, NAME_TIME_FORMAT, SETTINGS_FILE
 
 LOCK_TIMEOUT = 0.5  # seconds; whoever lists runs locks each of them for a moment
 
@@ -46,7 +46,7 @@ def within_dataset(settings: Settings, echo: Echo = lambda _: None) -> Settings:
 
 def new_folder(settings: Settings, *words: str) -> Path:
     """A new folder named after the time, the data set and these words; it holds the settings that were given."""
-    stem = "-".join([f"{datetime.now(UTC):{NAMED}}", Path(settings.dataset).stem, *words])
+    stem = "-".join([f"{datetime.now(UTC):{NAME_TIME_FORMAT}}", Path(settings.dataset).stem, *words])
     for number in range(1000):
         folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
         try:

@@ -1,4 +1,4 @@
-"""What a run, a comparison and a hub look like; the terminal, the plots and the report draw the same."""
+"""View models of runs, comparisons and hubs, shared by terminal, plots, report and dashboard."""
 
 from kuber.views.comparison import (
     FLOOR,
@@ -22,7 +22,7 @@ from kuber.views.run import CurveMark, EntityView, RunView, Stopwatch
 from kuber.views.run_diff import Curve, RunDiff, curves, diff_runs
 from kuber.views.run_index import (
     LOCK_FILE,
-    NAMED,
+    NAME_TIME_FORMAT,
     PLAN_FILE,
     RESULT_FILE,
     SETTINGS_FILE,
@@ -35,7 +35,7 @@ from kuber.views.run_index import (
 __all__ = [
     "FLOOR",
     "LOCK_FILE",
-    "NAMED",
+    "NAME_TIME_FORMAT",
     "PLAN_FILE",
     "PUBLIC",
     "RESULT_FILE",

@@ -1,4 +1,4 @@
-"""The outcome of a comparison, as `result.json` holds it, and its tables. docs/comparison.md has every figure."""
+"""The result of a comparison, stored in `result.json`, and its tables. docs/comparison.md describes every figure."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any, Self
 from kuber.views.formatting import points, size
 from kuber.views.result import finite, parsed
 
-FLOOR = "local"  # what every method is compared with
-PUBLIC = frozenset({"fedmd"})  # methods that need data of the task which everybody may see
+FLOOR = "local"  # every method is compared with it
+PUBLIC = frozenset({"fedmd"})  # methods that need a public data set
 _QUALITY = ("method", "mean", "worst", "personal", "absent", "vs local (95% CI)")
 _COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "deliveries hurt")
 
@@ -17,11 +17,11 @@ _COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "d
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A method at the end of one round: all entities at the end of that round of theirs."""
+    """A method at the end of one round, over all entities."""
 
     round: int
     accuracy: float  # mean over entities, on the held-out test set or a part of it
-    compute: float  # samples trained and a third of those only run forward, of all entities
+    compute: float  # samples trained plus a third of the samples run forward only, of all entities
     bytes: int  # up and down, of all entities
 
 
@@ -35,36 +35,36 @@ class ResultRow:
     rounds: int
     mean_accuracy: float
     worst_accuracy: float
-    personal_accuracy: float  # on the test set reweighted to each entity's own label distribution; mean
-    absent_accuracy: float | None  # mean recall of the classes an entity lacks; None where none lacks any
+    personal_accuracy: float  # mean on the test set reweighted to each entity's label distribution
+    absent_accuracy: float | None  # mean recall of the classes an entity lacks; None if no entity lacks a class
     samples_trained: int
     samples_forward: int
     compute: float
     bytes_up: int
     bytes_down: int
-    wall_seconds: float  # of computing, on one core
+    wall_seconds: float  # of compute, on one core
     deliveries: int
-    deliveries_hurt: int  # kept, though accuracy on the common test set fell
-    accuracies: tuple[float | None, ...]  # of each entity; None of one that ended no round
+    deliveries_hurt: int  # kept although accuracy on the common test set fell
+    accuracies: tuple[float | None, ...]  # of each entity; None if it completed no round
     curve: tuple[Point, ...]
 
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Mean and standard deviation over seeds; no deviation of a single one."""
+    """Mean and standard deviation over seeds."""
 
     mean: float
-    sd: float | None
+    sd: float | None  # None for a single seed
 
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A paired difference to `local`, seed by seed: its mean with a 95 % confidence interval (Student's t)."""
+    """The difference to `local`, paired by seed: its mean and 95 % confidence interval (Student's t)."""
 
     mean: float
-    low: float | None  # None of a single seed
+    low: float | None  # None for a single seed
     high: float | None
 
 
@@ -83,17 +83,17 @@ class Summary:
     bytes_up: Spread
     bytes_down: Spread
     wall_seconds: Spread
-    mean_difference: Difference | None  # of mean_accuracy; None of `local` itself
+    mean_difference: Difference | None  # of mean_accuracy; None for `local` itself
     worst_difference: Difference | None
     entities: int  # over all seeds
-    entities_hurt: int  # that end lower than the same entity did with `local`
+    entities_hurt: int  # with a lower final accuracy than the same entity with `local`
     deliveries: int
     deliveries_hurt: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """One table: the first cell of a row names the method."""
+    """One table; the first cell of a row names the method."""
 
     title: str
     header: tuple[str, ...]
@@ -102,7 +102,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonPlan:
-    """What a comparison compares: methods and seeds."""
+    """The methods and seeds of a comparison."""
 
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -110,9 +110,9 @@ class ComparisonPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonResult:
-    """A comparison that is complete."""
+    """A complete comparison."""
 
-    settings: Mapping[str, Any]  # JSON values, without what each method and seed has of its own
+    settings: Mapping[str, Any]  # JSON values common to all methods and seeds
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     rounds: int
@@ -120,20 +120,20 @@ class ComparisonResult:
     summary: tuple[Summary, ...]
 
     def to_json(self) -> str:
-        """One JSON object: settings, rows, summary."""
-        told = {
+        """Return one JSON object: settings, rows, summary."""
+        content = {
             "settings": {**self.settings, "strategies": self.strategies, "seeds": self.seeds},
-            "rows": [asdict(one) for one in self.rows],
-            "summary": [asdict(one) for one in self.summary],
+            "rows": [asdict(row) for row in self.rows],
+            "summary": [asdict(summary) for summary in self.summary],
         }
-        return json.dumps(told, indent=2, allow_nan=False)
+        return json.dumps(content, indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The comparison that `to_json` wrote; fields of later versions are left out. ValueError when it is none."""
+        """Parse the output of `to_json`; ignore fields of later versions. Raises ValueError if it is not valid."""
         what = "the result of a comparison"
         found, plan = parsed(_Stored, text, what=what), parsed(_Planned, text, what=what).settings
-        if not any(one.strategy == FLOOR and one.compute.mean > 0 for one in found.summary):
+        if not any(summary.strategy == FLOOR and summary.compute.mean > 0 for summary in found.summary):
             raise ValueError(f"This is not {what}: it has no summary of {FLOOR}.")
         settings = {name: value for name, value in found.settings.items() if name not in ("strategies", "seeds")}
         return cls(
@@ -147,17 +147,17 @@ class ComparisonResult:
 
     @property
     def sections(self) -> list[Section]:
-        """Quality and cost of every method; those that use public data stand in tables of their own."""
-        seeds = max(one.seeds for one in self.summary)
-        of = f"after {self.rounds} round{'' if self.rounds == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'}"
-        base = next(one for one in self.summary if one.strategy == FLOOR).compute.mean
+        """Tables of quality and cost of every method; methods that use public data have tables of their own."""
+        seeds = max(summary.seeds for summary in self.summary)
+        after = f"after {self.rounds} round{'' if self.rounds == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'}"
+        base = next(summary for summary in self.summary if summary.strategy == FLOOR).compute.mean
         found = []
         for kind, public in (("", False), (" with public data", True)):
-            those = [one for one in self.summary if (one.strategy in PUBLIC) is public]
-            if those:
-                quality, cost = f"Held-out accuracy{kind} {of}: %, ±sd", f"Cost{kind}, mean over seeds"
-                found.append(Section(title=quality, header=_QUALITY, rows=tuple(_quality(one) for one in those)))
-                found.append(Section(title=cost, header=_COST, rows=tuple(_cost(one, base) for one in those)))
+            group = [summary for summary in self.summary if (summary.strategy in PUBLIC) is public]
+            if group:
+                quality, cost = f"Held-out accuracy{kind} {after}: %, ±sd", f"Cost{kind}, mean over seeds"
+                found.append(Section(title=quality, header=_QUALITY, rows=tuple(map(_quality, group))))
+                found.append(Section(title=cost, header=_COST, rows=tuple(_cost(summary, base) for summary in group)))
         return found
 
 
@@ -180,26 +180,26 @@ class _Planned:
     settings: _Plan
 
 
-def _quality(one: Summary) -> tuple[str, ...]:
+def _quality(summary: Summary) -> tuple[str, ...]:
     return (
-        one.strategy,
-        _spread(one.mean_accuracy),
-        _spread(one.worst_accuracy),
-        _spread(one.personal_accuracy),
-        _spread(one.absent_accuracy),
-        _difference(one.mean_difference),
+        summary.strategy,
+        _spread(summary.mean_accuracy),
+        _spread(summary.worst_accuracy),
+        _spread(summary.personal_accuracy),
+        _spread(summary.absent_accuracy),
+        _difference(summary.mean_difference),
     )
 
 
-def _cost(one: Summary, base: float) -> tuple[str, ...]:
+def _cost(summary: Summary, base: float) -> tuple[str, ...]:
     return (
-        one.strategy,
-        f"{one.compute.mean / base:.2f} x",
-        size(round(one.bytes_up.mean)),
-        size(round(one.bytes_down.mean)),
-        f"{one.wall_seconds.mean:,.0f}",
-        "" if one.mean_difference is None else f"{one.entities_hurt} of {one.entities}",
-        f"{one.deliveries_hurt} of {one.deliveries}" if one.deliveries else "",
+        summary.strategy,
+        f"{summary.compute.mean / base:.2f} x",
+        size(round(summary.bytes_up.mean)),
+        size(round(summary.bytes_down.mean)),
+        f"{summary.wall_seconds.mean:,.0f}",
+        "" if summary.mean_difference is None else f"{summary.entities_hurt} of {summary.entities}",
+        f"{summary.deliveries_hurt} of {summary.deliveries}" if summary.deliveries else "",
     )
 
 

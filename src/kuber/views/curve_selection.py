@@ -1,4 +1,4 @@
-"""The lines of many entities in one picture: named where they are few, else a crowd with its best, worst and mean."""
+"""Curves of many entities in one chart: which are highlighted, their mean, and how many points are drawn."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,42 +10,42 @@ from typing import TypeVar
 from kuber.views.formatting import natural
 from kuber.views.hub import HubEntity, HubView
 
-NAMED = 10  # with more entities only some are drawn out
-POINTS = 60  # of one line of a crowd
-MOMENTS = 120  # at which the mean of a crowd is drawn
+MAX_NAMED = 10  # with more entities, only some are highlighted
+POINTS = 60  # of a curve in the background
+MEAN_POINTS = 120  # of the mean curve
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurveSelection:
-    """Who is drawn out of all that have told an accuracy, and why: entity id -> what it is called in the picture."""
+    """The entities whose curves are highlighted: entity id -> label in the chart."""
 
     highlighted: dict[str, str]
-    few: bool  # whether that is everybody
+    is_all: bool  # whether these are all entities with a curve
 
 
 def select_curves(view: HubView, chosen: str | None = None) -> CurveSelection:
-    """Everybody where they are few; else the best, the worst and the chosen entity."""
-    told = sorted((one for one in view.entities.values() if one.curve), key=lambda one: natural(one.name))
-    if len(told) <= NAMED:
-        return CurveSelection(highlighted={one.id: one.name for one in told}, few=True)
-    best = max(told, key=_accuracy)
-    worst = min(told, key=_accuracy)
-    names = {best.id: f"best: {best.name}", worst.id: f"worst: {worst.name}"}
+    """Select all entities with a curve if they are at most MAX_NAMED; else the best, the worst and `chosen`."""
+    entities = sorted((entity for entity in view.entities.values() if entity.curve), key=lambda e: natural(e.name))
+    if len(entities) <= MAX_NAMED:
+        return CurveSelection(highlighted={entity.id: entity.name for entity in entities}, is_all=True)
+    best = max(entities, key=_accuracy)
+    worst = min(entities, key=_accuracy)
+    labels = {best.id: f"best: {best.name}", worst.id: f"worst: {worst.name}"}
     if chosen is not None and chosen in view.entities:
-        names.setdefault(chosen, view.entities[chosen].name)
-    return CurveSelection(highlighted=names, few=False)
+        labels.setdefault(chosen, view.entities[chosen].name)
+    return CurveSelection(highlighted=labels, is_all=False)
 
 
-def mean_curve(entities: Sequence[HubEntity], *, most: int = MOMENTS) -> list[tuple[datetime, float]]:
-    """The mean over those that have told an accuracy by then, at up to `most` moments at which somebody told one.
+def mean_curve(entities: Sequence[HubEntity], *, limit: int = MEAN_POINTS) -> list[tuple[datetime, float]]:
+    """Return the mean of the latest accuracies at up to `limit` times at which an entity reported one.
 
-    Of an entity POINTS of its accuracies count at most: what a picture can show.
+    Of each entity at most POINTS accuracies count, as many as a chart draws of it.
     """
-    told = [thinned(one.curve, POINTS) for one in entities]
-    curves = [([time for time, _, _ in one], [value for _, _, value in one]) for one in told]
-    moments = thinned(sorted({time for times, _ in curves for time in times}), most)
+    thin = [thinned(entity.curve, POINTS) for entity in entities]
+    curves = [([time for time, _, _ in curve], [accuracy for _, _, accuracy in curve]) for curve in thin]
+    moments = thinned(sorted({time for times, _ in curves for time in times}), limit)
     points = []
     for moment in moments:
         latest = [values[place - 1] for times, values in curves if (place := bisect_right(times, moment))]
@@ -53,13 +53,13 @@ def mean_curve(entities: Sequence[HubEntity], *, most: int = MOMENTS) -> list[tu
     return points
 
 
-def thinned(points: Sequence[T], most: int) -> list[T]:
-    """At most so many of the points, evenly spread; the first and the last stay."""
-    if len(points) <= most:
+def thinned(points: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` of the points, evenly spread, with the first and the last."""
+    if len(points) <= limit:
         return list(points)
-    step = (len(points) - 1) / (most - 1)
-    return [points[round(number * step)] for number in range(most)]
+    step = (len(points) - 1) / (limit - 1)
+    return [points[round(number * step)] for number in range(limit)]
 
 
-def _accuracy(one: HubEntity) -> float:
-    return one.accuracy or 0.0
+def _accuracy(entity: HubEntity) -> float:
+    return entity.accuracy or 0.0

@@ -1,4 +1,4 @@
-"""Knowledge given and taken: per entity of a run, and between an entity and each partner."""
+"""Exchange of knowledge: totals of each entity of a run, and between an entity of a hub and its partners."""
 
 from dataclasses import dataclass
 
@@ -9,42 +9,42 @@ from kuber.views.run import RunView
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntityExchange:
-    """What one entity gave and took. Gains are differences of accuracy on the common test set, 1 is 100 points."""
+    """Totals of one entity. Gains are differences of accuracy on the common test set: 1.0 is 100 points."""
 
     entity: str  # name
-    shared: int  # models that it published
+    published: int  # models
     taught: int  # kept deliveries of others in which its models took part
-    kept: int  # deliveries of its own whose result it kept
-    declined: int  # ... and did not keep
-    gained: float  # sum over those that it kept, after less before
-    gave: float  # the same of those that it taught, shared equally among the publishers
+    kept: int  # its own deliveries whose result it kept
+    declined: int  # its own deliveries whose result it did not keep
+    gained: float  # sum over the kept deliveries, accuracy after minus before
+    gave: float  # its equal shares of what the deliveries that it taught brought
 
 
 def exchanges(view: RunView) -> list[EntityExchange]:
-    """What every entity of the view gave and took, in their order.
+    """Return the totals of every entity, in the order of the view.
 
-    The gains of all add up to what all gave, unless a teacher is not in the view.
+    The sums of `gained` and of `gave` are equal, unless a teacher is not in the view.
     """
     gained = dict.fromkeys(view.entities, 0.0)
     gave = dict.fromkeys(view.entities, 0.0)
     taught = dict.fromkeys(view.entities, 0)
     kept = dict.fromkeys(view.entities, 0)
     declined = dict.fromkeys(view.entities, 0)
-    for one in view.deliveries:
-        if not one.kept:
-            declined[one.student] += 1
+    for delivery in view.deliveries:
+        if not delivery.kept:
+            declined[delivery.student] += 1
             continue
-        kept[one.student] += 1
-        gained[one.student] += one.after - one.before
-        publishers = dict.fromkeys(one.publishers)  # each once, however many of its models took part
+        kept[delivery.student] += 1
+        gained[delivery.student] += delivery.after - delivery.before
+        publishers = dict.fromkeys(delivery.publishers)  # each once, however many of its models took part
         for name in map(view.name_of, publishers):
             if name in taught:
                 taught[name] += 1
-                gave[name] += one.share
+                gave[name] += delivery.share
     return [
         EntityExchange(
             entity=name,
-            shared=entity.published,
+            published=entity.published,
             taught=taught[name],
             kept=kept[name],
             declined=declined[name],
@@ -57,38 +57,38 @@ def exchanges(view: RunView) -> list[EntityExchange]:
 
 @dataclass(kw_only=True, slots=True)
 class Partner:
-    """What passed between an entity and one other, in the deliveries that a view remembers."""
+    """Totals between an entity and one other, in the deliveries that a view holds."""
 
     id: str
     name: str
-    took: int = 0  # kept absorptions of ours in which its knowledge took part
-    gained: float = 0.0  # its equal share of what those brought us, 0 to 1
-    gave: int = 0  # kept absorptions of its own in which our knowledge took part
-    helped: float = 0.0  # our equal share of what those brought it
-    undone: int = 0  # absorptions of either from the other that were not kept
+    took: int = 0  # kept deliveries of the entity that the partner taught
+    gained: float = 0.0  # the partner's equal share of what those brought, 0 to 1
+    gave: int = 0  # kept deliveries of the partner that the entity taught
+    helped: float = 0.0  # the entity's equal share of what those brought
+    undone: int = 0  # deliveries of either from the other that were not kept
 
 
 def partners(view: HubView, entity: str) -> list[Partner]:
-    """Everybody that the entity exchanged knowledge with, in the order of their names."""
+    """Return the entities with which this one exchanged knowledge, in the order of their names."""
     found: dict[str, Partner] = {}
 
     def partner(id: str) -> Partner:
         return found.setdefault(id, Partner(id=id, name=view.name_of(id)))
 
-    for one in view.deliveries:
-        for publisher in one.publishers:
-            if entity not in (one.student, publisher) or one.student == publisher:
+    for delivery in view.deliveries:
+        for publisher in delivery.publishers:
+            if entity not in (delivery.student, publisher) or delivery.student == publisher:
                 continue
-            if one.student == entity:
-                with_them = partner(publisher)
-                if one.kept:
-                    with_them.took += 1
-                    with_them.gained += one.share
+            if delivery.student == entity:
+                other = partner(publisher)
+                if delivery.kept:
+                    other.took += 1
+                    other.gained += delivery.share
             else:
-                with_them = partner(one.student)
-                if one.kept:
-                    with_them.gave += 1
-                    with_them.helped += one.share
-            if not one.kept:
-                with_them.undone += 1
-    return sorted(found.values(), key=lambda one: natural(one.name))
+                other = partner(delivery.student)
+                if delivery.kept:
+                    other.gave += 1
+                    other.helped += delivery.share
+            if not delivery.kept:
+                other.undone += 1
+    return sorted(found.values(), key=lambda other: natural(other.name))

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same on every screen."""
+"""Numbers and names formatted for people, the same in terminal, report and dashboard."""
 
 import re
 from collections.abc import Sequence
@@ -11,50 +11,50 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @lru_cache(maxsize=10_000)  # tables are sorted by few names, and often
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts names as people do: 2 before 10, ward 2 before ward 10, and numbers before words."""
+    """Return a key for natural sorting: 2 before 10, ward 2 before ward 10, numbers before words."""
     parts = _DIGITS.split(name)
     return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
 
 
 def percent(share: float) -> str:
-    """A share as percent with one decimal."""
+    """Format a share (0 to 1) as per cent with one decimal."""
     return f"{share:.1%}"
 
 
 def points(difference: float) -> str:
-    """A difference of shares as signed percentage points with one decimal."""
+    """Format a difference of shares as signed percentage points with one decimal."""
     return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def size(count: int) -> str:
-    """A number of bytes in a unit that people read, in steps of 1000."""
+    """Format a number of bytes with a decimal unit, such as "1.2 MB"."""
     value = float(count)
     for unit in _UNITS:
         if round(value, 1) < 1000 or unit == _UNITS[-1]:
             return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
-    raise AssertionError("the last unit takes every size")
+    raise AssertionError("the last unit fits every size")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `m:ss` or `h:mm:ss`."""
+    """Format seconds as `m:ss` or `h:mm:ss`."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in the largest unit that fits: `now`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    """Format an age in the largest unit that fits: `now`, `12 s`, `5 min`, `3 h`, `2 d`."""
     if seconds < 1:
         return "now"
-    for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 24)):
-        if seconds / length < most:
+    for unit, length, limit in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 24)):
+        if seconds / length < limit:
             return f"{int(seconds / length)} {unit}"
     return f"{int(seconds / 86400)} d"
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:
-    """The last `width` values as bars of eighths, from the lowest of them to the highest."""
+    """Return the last `width` values as bars of eighths, scaled from the lowest of them to the highest."""
     shown = values[-width:]
     if not shown:
         return ""
@@ -66,5 +66,5 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: some of it comes from others."""
+    """Return the text with control characters replaced by blanks; other entities may have written it."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -1,4 +1,4 @@
-"""Entities of a simulated world by the group they lived in."""
+"""Results of the groups of a simulated world."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,19 +9,22 @@ from kuber.views.result import EntityResult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupView:
-    """What became of the entities of one group. Accuracies are held out, 0 to 1."""
+    """The results of the entities of one group. Accuracies are held out, 0 to 1."""
 
     name: str
     entities: int
-    done: int  # of them, did every round
-    rounds: float  # done by an entity, on average
-    accuracy: float  # the mean over entities at the end of their last round
+    done: int  # entities that completed every round
+    rounds: float  # completed by an entity, on average
+    accuracy: float  # mean over entities at the end of their last round
     worst: float
-    end: float  # virtual second at which the last of their rounds ended
+    end: float  # virtual second at which their last round ended
 
 
 def groups_of(entities: Iterable[EntityResult], *, rounds: int) -> list[GroupView]:
-    """The groups in the order of their first entity; none where no world was named. `rounds` were to be done."""
+    """Return the groups in the order of their first entity; none where no world was named.
+
+    `rounds` is the number of rounds of a complete run.
+    """
     members: dict[str, list[EntityResult]] = {}
     for entity in entities:
         if entity.group is not None:

@@ -1,4 +1,4 @@
-"""What a hub looks like at one moment, made from the events that its registry tells every entity."""
+"""The state of a hub, computed from the events of its registry."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -11,67 +11,67 @@ from kuber.views.delivery import HubDelivery
 from kuber.views.formatting import natural
 from kuber.views.record_table import HubRecord
 
-ONLINE = timedelta(minutes=5)  # without a word for longer than this, an entity counts as away
-LATEST = 20_000  # deliveries that are remembered whole
-CURVE = 500  # accuracies, and marks, of one entity that are remembered
+ONLINE = timedelta(minutes=5)  # an entity without an event for longer than this counts as offline
+MAX_DELIVERIES = 20_000  # kept; counts include older ones
+MAX_POINTS = 500  # accuracies, and marks, kept for each entity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubMark:
-    """A moment at which an entity published, or absorbed something."""
+    """A mark on an entity's curve: it published a model, or absorbed knowledge."""
 
     time: datetime
     kind: Literal["published", "kept", "undone"]
-    accuracy: float  # claimed of what it published; after the absorption
+    accuracy: float  # claimed for the published model, or after the delivery
 
 
 @dataclass
 class HubEntity:
-    """One entity of a hub, as far as it told."""
+    """One entity of a hub, as described by its events."""
 
     id: str
     name: str
     joined: datetime
-    seen: datetime  # when it last did something
+    seen: datetime  # time of its latest event
     round: int = 0
-    accuracy: float | None = None  # the latest that it told of, 0 to 1
-    correct: tuple[int, ...] = ()  # of that evaluation, a class each
+    accuracy: float | None = None  # latest reported, 0 to 1
+    correct: tuple[int, ...] = ()  # counts of that evaluation, per class
     total: tuple[int, ...] = ()
-    curve: deque[tuple[datetime, int, float]] = field(default_factory=lambda: deque(maxlen=CURVE))
-    marks: deque[HubMark] = field(default_factory=lambda: deque(maxlen=CURVE))
-    newest: str | None = None  # id of the record that it published last
+    curve: deque[tuple[datetime, int, float]] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
+    marks: deque[HubMark] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
+    newest: str | None = None  # id of its latest record
     published: int = 0
     absorbed: int = 0  # deliveries whose result it kept
     declined: int = 0  # deliveries whose result it did not keep
     taught: int = 0  # kept deliveries of others in which its knowledge took part
-    gained: float = 0.0  # sum over kept deliveries, after less before
-    gave: float = 0.0  # the same of those that it taught, shared equally among the teachers
+    gained: float = 0.0  # sum over its kept deliveries, accuracy after minus before
+    gave: float = 0.0  # its equal shares of what the deliveries that it taught brought
 
     def online(self, now: datetime) -> bool:
-        """Whether it did something lately."""
+        """Whether its latest event is recent."""
         return now - self.seen < ONLINE
 
 
 @dataclass
 class HubView:
-    """A hub after the events that were applied. Unknown acts and details that are missing are passed over."""
+    """The state of a hub after the applied events. Unknown acts and missing details are ignored."""
 
-    entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, first come first
-    records: dict[str, HubRecord] = field(default_factory=dict)  # knowledge id -> record, first come first
-    deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=LATEST))  # the latest
+    entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, in the order of joining
+    records: dict[str, HubRecord] = field(default_factory=dict)  # knowledge id -> record, in the order of publication
+    deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=MAX_DELIVERIES))
     taught: Counter[tuple[str, str]] = field(default_factory=Counter)  # (teacher, student) -> kept deliveries
     delivered: int = 0
     kept: int = 0
-    bytes: int = 0  # of all that was published
+    bytes: int = 0  # of all published blobs
     last: int = 0  # number of the last event
 
     def apply(self, number: int, entry: AuditEntry) -> None:
-        """Take in the event with this number; one that was taken in before changes nothing."""
+        """Apply the event with this number; ignore it if it was applied before."""
         if number <= self.last:
             return
         self.last = number
         if entry.act == "enrol":
-            name = entry.subject if entry.subject.strip() else entry.actor  # blanks could be seen by nobody
+            name = entry.subject if entry.subject.strip() else entry.actor  # a blank name would be invisible
             self.entities[entry.actor] = HubEntity(id=entry.actor, name=name, joined=entry.time, seen=entry.time)
             return
         entity = self.entities.get(entry.actor)
@@ -113,13 +113,13 @@ class HubView:
         record = self.records.get(entry.subject)
         if record is None:
             return
-        record.judged += 1
+        record.judgements += 1
         if entry.act == "withdraw":
             record.withdrawn = True
         elif entry.act == RELEASED:
-            told = entry.detail.get("standing")
-            record.standing = Standing(told) if told else None
-            if record.standing is None:  # what the verifier had found is gone with its quarantine
+            standing = entry.detail.get("standing")
+            record.standing = Standing(standing) if standing else None
+            if record.standing is None:  # the verifier's finding is withdrawn with its quarantine
                 record.found = None
         else:
             record.standing = Standing(entry.act)
@@ -128,14 +128,14 @@ class HubView:
     def _deliver(self, number: int, entity: HubEntity | None, entry: AuditEntry) -> None:
         self.delivered += 1
         detail = entry.detail
-        if "teachers" not in detail or entity is None:  # told by a registry of before there were details
+        if "teachers" not in detail or entity is None:  # registries of older versions recorded no details
             return
-        told = HubDelivery(
+        delivery = HubDelivery(
             number=number,
             time=entry.time,
             student=entity.id,
             publishers=tuple(
-                dict.fromkeys(self.records[one].publisher for one in detail["teachers"] if one in self.records)
+                dict.fromkeys(self.records[id].publisher for id in detail["teachers"] if id in self.records)
             ),
             teachers=tuple(detail["teachers"]),
             method=detail["method"],
@@ -145,38 +145,39 @@ class HubView:
             kept=detail["kept"],
             reason=detail.get("reason"),
         )
-        self.deliveries.append(told)
-        entity.marks.append(HubMark(time=entry.time, kind="kept" if told.kept else "undone", accuracy=told.after))
-        entity.round = max(entity.round, told.round)
-        if not told.kept:
+        self.deliveries.append(delivery)
+        kind: Literal["kept", "undone"] = "kept" if delivery.kept else "undone"
+        entity.marks.append(HubMark(time=entry.time, kind=kind, accuracy=delivery.after))
+        entity.round = max(entity.round, delivery.round)
+        if not delivery.kept:
             entity.declined += 1
             return
         self.kept += 1
         entity.absorbed += 1
-        entity.gained += told.after - told.before
-        for publisher in told.publishers:
+        entity.gained += delivery.after - delivery.before
+        for publisher in delivery.publishers:
             self.taught[publisher, entity.id] += 1
             if publisher in self.entities:
                 self.entities[publisher].taught += 1
-                self.entities[publisher].gave += told.share
+                self.entities[publisher].gave += delivery.share
 
     def name_of(self, id: str) -> str:
-        """The name of the entity with this id; the id itself when it is not known."""
+        """Return the name of the entity with this id, or the id itself if it is unknown."""
         return self.entities[id].name if id in self.entities else id
 
     @property
     def names(self) -> dict[str, str]:
         """Entity id -> name, in the order of the names."""
-        return {one.id: one.name for one in sorted(self.entities.values(), key=lambda one: natural(one.name))}
+        return {e.id: e.name for e in sorted(self.entities.values(), key=lambda e: natural(e.name))}
 
     def ranked(self, now: datetime) -> list[HubEntity]:
-        """Those that are online, then the others; in the order of their names."""
-        return sorted(self.entities.values(), key=lambda one: (not one.online(now), natural(one.name)))
+        """Return the online entities, then the others, each in the order of their names."""
+        return sorted(self.entities.values(), key=lambda e: (not e.online(now), natural(e.name)))
 
     @property
-    def shelved(self) -> int:
-        """How many records can be found: published, and neither withdrawn nor quarantined."""
-        return sum(one.found_by_others for one in self.records.values())
+    def discoverable(self) -> int:
+        """The number of records that are neither withdrawn nor quarantined."""
+        return sum(record.is_discoverable for record in self.records.values())
 
 
 def _report(entity: HubEntity, entry: AuditEntry) -> None:

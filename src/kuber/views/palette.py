@@ -1,20 +1,20 @@
-"""The colours of every picture, light and dark; told apart by the colour-blind."""
+"""The colours of every chart, light and dark; colour-blind people can tell them apart."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Palette:
-    """What a picture is drawn with; the first colours are those of the first lines."""
+    """The colours of a chart; lines take `colours` in this order."""
 
     colours: tuple[str, ...]
-    pale: str  # of what stays in the background
-    ink: str  # of words
+    pale: str  # of lines in the background
+    ink: str  # of text
     grid: str
     paper: str
 
 
-# Okabe & Ito's colours (jfly.uni-koeln.de/color), those that are dark enough on white, and their brighter likes.
+# Okabe & Ito's colours (jfly.uni-koeln.de/color) that are dark enough on white, and brighter ones like them.
 LIGHT = Palette(
     colours=("#0072B2", "#D55E00", "#009E73", "#B35C8C", "#000000", "#4FA3D1", "#B8860B"),
     pale="#7F97AB",

@@ -11,16 +11,16 @@ from kuber.views.formatting import natural
 from kuber.views.pagination import RowPage, paginate
 
 Column = Literal["time", "name", "task", "architecture", "round", "claimed", "found", "bytes"]
-Which = Literal["shelved", "pending", "verified", "unverifiable", "quarantined", "withdrawn", "all"]
+State = Literal["discoverable", "pending", "verified", "unverifiable", "quarantined", "withdrawn", "all"]
 _NUMBER = re.compile(r"\d+")
-SHORTEST_ID = 4  # characters of an id that are searched for
+MIN_ID_CHARACTERS = 4  # of a search term that is compared with ids
 COLUMNS: tuple[Column, ...] = get_args(Column)
-WHICH: tuple[Which, ...] = get_args(Which)
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(kw_only=True, slots=True)
 class HubRecord:
-    """One record, as far as the registry's events tell of it."""
+    """One record, as described by the events of the registry."""
 
     id: str
     publisher: str  # entity id
@@ -31,81 +31,76 @@ class HubRecord:
     task: str
     architecture: str
     bytes: int
-    found: float | None = None  # accuracy that the hub found
-    standing: Standing | None = None  # None: the hub has not looked
+    found: float | None = None  # accuracy measured by the hub's verifier, 0 to 1
+    standing: Standing | None = None  # None until the verifier or the operator has judged it
     withdrawn: bool = False
-    judged: int = 0  # times that something was found out, or decided, about it
+    judgements: int = 0  # by the verifier or the operator, withdrawal included
 
     @property
-    def found_by_others(self) -> bool:
-        """Whether discovery finds it: neither withdrawn nor quarantined."""
+    def is_discoverable(self) -> bool:
+        """Whether discovery returns it: neither withdrawn nor quarantined."""
         return not self.withdrawn and self.standing is not Standing.QUARANTINED
 
     @property
     def state(self) -> str:
-        """One word for what became of it."""
+        """Its state in one word: "withdrawn", "pending", or its standing."""
         return "withdrawn" if self.withdrawn else "pending" if self.standing is None else self.standing.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordFilter:
-    """What a reader wants to see of the table."""
+    """Selection, order and page of the records in a table."""
 
-    text: str = ""  # every word of it is part of a name, or how the id begins or ends
+    text: str = ""  # each word must be part of a name, or the beginning or end of the id
     task: str | None = None
     publisher: str | None = None  # entity id
-    which: Which = "shelved"
+    state: State = "discoverable"
     sort: Column = "time"
     descending: bool = True
     page: int = 1
     size: int = 25  # rows of a page
 
 
-def filter_records(records: Iterable[HubRecord], wanted: RecordFilter) -> RowPage[HubRecord]:
-    """One page of the records that are wanted. Those without a value in the sorted column come last."""
-    words = wanted.text.casefold().split()
-    kept = [
-        one
-        for one in records
-        if (wanted.task is None or one.task == wanted.task)
-        and (wanted.publisher is None or one.publisher == wanted.publisher)
-        and _is(one, wanted.which)
-        and (not words or _tells(one, words))
+def filter_records(records: Iterable[HubRecord], criteria: RecordFilter) -> RowPage[HubRecord]:
+    """Return one page of the records that match. Records without a value in the sorted column come last."""
+    words = criteria.text.casefold().split()
+    matching = [
+        record
+        for record in records
+        if (criteria.task is None or record.task == criteria.task)
+        and (criteria.publisher is None or record.publisher == criteria.publisher)
+        and _has_state(record, criteria.state)
+        and (not words or _contains(record, words))
     ]
-    value = _VALUES[wanted.sort]
-    told = [one for one in kept if value(one) is not None]
-    ordered = sorted(told, key=value, reverse=wanted.descending) + [one for one in kept if value(one) is None]
-    return paginate(ordered, page=wanted.page, size=wanted.size)
+    value = _VALUES[criteria.sort]
+    known = [record for record in matching if value(record) is not None]
+    unknown = [record for record in matching if value(record) is None]
+    ordered = sorted(known, key=value, reverse=criteria.descending) + unknown
+    return paginate(ordered, page=criteria.page, size=criteria.size)
 
 
 _VALUES: dict[Column, Callable[[HubRecord], Any]] = {
-    "time": lambda one: one.time,
-    "name": lambda one: natural(one.name),
-    "task": lambda one: natural(one.task),
-    "architecture": lambda one: natural(one.architecture),
-    "round": lambda one: one.round,
-    "claimed": lambda one: one.claimed,
-    "found": lambda one: one.found,
-    "bytes": lambda one: one.bytes,
+    "time": lambda record: record.time,
+    "name": lambda record: natural(record.name),
+    "task": lambda record: natural(record.task),
+    "architecture": lambda record: natural(record.architecture),
+    "round": lambda record: record.round,
+    "claimed": lambda record: record.claimed,
+    "found": lambda record: record.found,
+    "bytes": lambda record: record.bytes,
 }
 
 
-def _is(one: HubRecord, which: Which) -> bool:
-    match which:
-        case "all":
-            return True
-        case "shelved":
-            return one.found_by_others
-        case _:
-            return one.state == which
+def _has_state(record: HubRecord, state: State) -> bool:
+    return state == "all" or (record.is_discoverable if state == "discoverable" else record.state == state)
 
 
-def _tells(one: HubRecord, words: list[str]) -> bool:
-    """Whether every word is part of a name; a number a whole one, and of the id how it begins or ends."""
-    text = f"{one.name} {one.task} {one.architecture}".casefold()
+def _contains(record: HubRecord, words: list[str]) -> bool:
+    """Whether each word is part of a name (digits: a whole number in it), or the beginning or end of the id."""
+    text = f"{record.name} {record.task} {record.architecture}".casefold()
     numbers = set(_NUMBER.findall(text))
     return all(
         (word in numbers if word.isdecimal() else word in text)
-        or (len(word) >= SHORTEST_ID and (one.id.startswith(word) or one.id.endswith(word)))
+        or (len(word) >= MIN_ID_CHARACTERS and (record.id.startswith(word) or record.id.endswith(word)))
         for word in words
     )

@@ -1,4 +1,4 @@
-"""The outcome of a run, as `result.json` holds it. docs/runs.md describes every field."""
+"""The result of a run, as stored in `result.json`. docs/runs.md describes every field."""
 
 import json
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from kuber.wire import sentence
 
 T = TypeVar("T")
 
-finite = with_config(ConfigDict(allow_inf_nan=False))  # no screen can draw what is not a number
+finite = with_config(ConfigDict(allow_inf_nan=False))  # no chart can draw NaN or infinity
 
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntityResult:
-    """What became of one entity. Every accuracy is on the held-out test set, 0 to 1."""
+    """The result of one entity. Every accuracy is on the held-out test set, 0 to 1."""
 
     entity: str
     final_accuracy: float
@@ -33,14 +33,14 @@ class EntityResult:
     rejected: int
     bytes_up: int
     bytes_down: int
-    ends: tuple[float, ...] = ()  # seconds at work of the run when each round ended: virtual ones in a simulation
-    group: str | None = None  # of the world that it lived in; None where none was named
+    ends: tuple[float, ...] = ()  # active seconds of the run when each round ended; virtual ones in a simulation
+    group: str | None = None  # in the simulated world; None where no world was named
 
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What became of a run."""
+    """The result of a run."""
 
     run_dir: str
     strategy: str
@@ -58,12 +58,12 @@ class RunResult:
     samples_forward: int
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """Return the result as one JSON object."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The result that `to_json` wrote; fields of later versions are left out. ValueError when it is none."""
+        """Parse the output of `to_json`; ignore fields of later versions. Raises ValueError if it is not valid."""
         found = parsed(cls, text, what="the result of a run")
         if not found.entities:
             raise ValueError("This is not the result of a run: it lists no entities.")
@@ -71,25 +71,25 @@ class RunResult:
 
     @property
     def start_accuracy(self) -> float:
-        """The mean over entities at the end of their first round."""
+        """Mean held-out accuracy of the entities at the end of their first round."""
         return fmean(entity.start_accuracy for entity in self.entities)
 
     @property
     def worst(self) -> EntityResult:
-        """The entity that ended lowest."""
+        """The entity with the lowest final accuracy."""
         return min(self.entities, key=lambda entity: entity.final_accuracy)
 
 
 def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:
-    """The mean accuracy at the end of each round, over the entities that did it."""
+    """Return the mean accuracy at the end of each round, over the entities that completed it."""
     rounds = zip_longest(*(entity.accuracies for entity in entities))
     return [fmean(value for value in values if value is not None) for values in rounds]
 
 
 def parsed(kind: type[T], text: str | bytes, *, what: str) -> T:
-    """The dataclass that this JSON holds; fields that it does not know are left out.
+    """Parse JSON as a dataclass of this kind; ignore fields that it does not have.
 
-    ValueError with one sentence when it is none; `what` says in it what was expected.
+    Raises ValueError with a sentence that names `what` was expected.
     """
     try:
         found: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]  # a class is hashable

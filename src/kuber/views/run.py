@@ -1,4 +1,4 @@
-"""What a run looks like at one moment, made from its events; the terminal, the plots and the report draw the same."""
+"""The state of a run, computed from its events; terminal, plots and report show the same."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ State = Literal[
     "training",
     "evaluating",
     "deciding",
-    "sharing",
-    "retrieving",
+    "publishing",
+    "discovering",
     "distilling",
     "done",
     "stopped",
@@ -28,23 +28,23 @@ State = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurveMark:
-    """A round in which an entity shared or retrieved."""
+    """A mark on an entity's curve: it published its model, or a delivery took place."""
 
     round: int
     accuracy: float  # on the common test set, after it; 0 to 1
-    kind: Literal["share", "retrieve"]
-    publisher: str | None  # entity id of the teacher's publisher; None for a share
+    kind: Literal["published", "delivery"]
+    publisher: str | None  # entity id of the teacher's publisher; None for "published"
 
 
 @dataclass
 class Stopwatch:
-    """The time that a run was at work: all its sessions, without the pauses between them.
+    """The active time of a run: the sum of its sessions, without the pauses between them.
 
-    A session begins with `run-started` (in the log of a lone entity: with its first event) and ends with `run-ended`;
-    one that was killed ended with its last event.
+    A session begins with `run-started` (in the log of `kuber entity`, with its first event) and ends with
+    `run-ended`; a killed session ends with its last event.
     """
 
-    _earlier: float = 0.0  # seconds of the sessions that are over
+    _earlier: float = 0.0  # seconds of the sessions that have ended
     _start: datetime | None = None
     _last: datetime | None = None
 
@@ -58,7 +58,7 @@ class Stopwatch:
             self._earlier, self._start = self.seconds(), None
 
     def seconds(self, now: datetime | None = None) -> float:
-        """Seconds at work until `now`, or until the last event when it is not given."""
+        """Return the active seconds until `now`, by default until the last event."""
         until = now or self._last
         if self._start is None or until is None:
             return self._earlier
@@ -70,36 +70,36 @@ class EntityView:
     """One entity of a run."""
 
     name: str
-    rounds: int  # that it is to do
+    rounds: int  # of a complete run
     id: str | None = None  # given by the registry
     state: State = "joining"
-    round: int = 0  # the latest that it began
-    samples: int = 0  # private ones
+    round: int = 0  # the latest it has begun
+    samples: int = 0  # private
     class_counts: tuple[int, ...] = ()
     architecture: str | None = None
     device: str | None = None
     precision: str | None = None
-    accuracy: float | None = None  # the latest on the common test set, 0 to 1
+    accuracy: float | None = None  # latest on the common test set, 0 to 1
     history: list[tuple[int, float]] = field(default_factory=list)  # (round, that accuracy at its end)
-    recalls: tuple[float | None, ...] = ()  # of each class on the common test set, at the end of its latest round
+    recalls: tuple[float | None, ...] = ()  # per class on the common test set, at the end of the latest round
     marks: list[CurveMark] = field(default_factory=list)
     deliveries: list[DeliveryView] = field(default_factory=list)
     published: int = 0
-    records: dict[str, int] = field(default_factory=dict)  # knowledge id -> the round it was published in
+    records: dict[str, int] = field(default_factory=dict)  # knowledge id -> round of publication
     absorbed: int = 0  # deliveries whose result was kept
-    rejected: int = 0  # teachers found unsound, and deliveries whose result was not kept
+    rejected: int = 0  # refused teachers, and deliveries whose result was not kept
     bytes_up: int = 0
     bytes_down: int = 0
     samples_trained: int = 0  # forward, backward and step: local phases and distillations
     samples_forward: int = 0  # forward only: teachers and evaluations on the common test set
     changed: datetime | None = None  # time of the latest event
-    began_at: float | None = None  # seconds at work of the run when the first round began
-    ends: list[float] = field(default_factory=list)  # ... and when each round ended
-    # Accuracy -> recalls, of the models that were its own since its latest round ended, and at that end.
+    began_at: float | None = None  # active seconds of the run when the first round began
+    ends: list[float] = field(default_factory=list)  # active seconds when each round ended
+    # Accuracy -> recalls of the entity's own models: at the end of its latest round, and since.
     _recalls: dict[float, tuple[float | None, ...]] = field(default_factory=dict)
 
     def apply(self, event: Event, at: float) -> None:
-        """Take in one event of this entity, `at` so many seconds at work of the run."""
+        """Apply one event of this entity, which happened `at` so many active seconds of the run."""
         detail = event.detail
         self.round = event.round
         self.changed = event.time
@@ -112,25 +112,25 @@ class EntityView:
             case "trained":
                 self.state = "evaluating"
                 self.samples_trained += detail["samples"]
-                self.samples_forward += detail.get("forward", 0)  # logs made before there were guides lack it
+                self.samples_forward += detail.get("forward", 0)  # older logs lack it
             case "evaluated":
                 self.state = "deciding"
-                if "knowledge" not in detail:  # else it is someone else's model
+                if "knowledge" not in detail:  # else it is the model of another entity
                     self.accuracy = detail["accuracy"]
-                    if detail["stage"] != "narrowed":  # else it is what others get of it
+                    if detail["stage"] != "narrowed":  # else it is the bfloat16 copy that is published
                         self._recalls[detail["accuracy"]] = recalls_of(detail["correct"], detail["total"])
                 self.samples_forward += sum(detail["total"])
             case "published":
-                self.state = "sharing"
+                self.state = "publishing"
                 self.bytes_up += detail["bytes"]
-                if detail["knowledge"] not in self.records:  # else it was sent again after a crash
+                if detail["knowledge"] not in self.records:  # else it was published again after a crash
                     self.published += 1
                     self.records[detail["knowledge"]] = event.round
-                    self.marks.append(
-                        CurveMark(round=event.round, accuracy=self._now(), kind="share", publisher=None)
-                    )
+                    assert self.accuracy is not None, "an entity evaluates before it publishes"
+                    mark = CurveMark(round=event.round, accuracy=self.accuracy, kind="published", publisher=None)
+                    self.marks.append(mark)
             case "sought":
-                self.state = "retrieving"
+                self.state = "discovering"
             case "pulled":
                 self.state = "distilling"
                 self.bytes_down += detail["bytes"]
@@ -147,14 +147,14 @@ class EntityView:
                 self.state = "done" if event.round >= self.rounds else "waiting"
                 self.accuracy = detail["accuracy"]
                 self.history.append((event.round, self.accuracy))
-                # The model that stayed is one of those evaluated since the last round's end, or that of then.
+                # The model kept is one of those evaluated since the last round ended, or the model of that time.
                 self.recalls = self._recalls.get(self.accuracy, ())
                 self._recalls = {self.accuracy: self.recalls}
                 self.ends.append(at)
 
     @property
     def ended_at(self) -> float | None:
-        """When the latest round ended, in seconds at work of the run."""
+        """Active seconds of the run when the latest round ended."""
         return self.ends[-1] if self.ends else None
 
     def _join(self, event: Event) -> None:
@@ -181,7 +181,7 @@ class EntityView:
             reason=detail.get("reason"),
         )
         self.state = "deciding"
-        if self.deliveries and self.deliveries[-1] == delivery:  # told again after a crash
+        if self.deliveries and self.deliveries[-1] == delivery:  # logged again after a crash
             return
         self.deliveries.append(delivery)
         self.absorbed += delivery.kept
@@ -190,29 +190,25 @@ class EntityView:
         self.samples_forward += detail["forward"]
         self.accuracy = delivery.after if delivery.kept else delivery.before
         self.marks.extend(
-            CurveMark(round=event.round, accuracy=self.accuracy, kind="retrieve", publisher=publisher)
+            CurveMark(round=event.round, accuracy=self.accuracy, kind="delivery", publisher=publisher)
             for publisher in delivery.publishers
         )
-
-    def _now(self) -> float:
-        assert self.accuracy is not None, "an entity evaluates before it shares"
-        return self.accuracy
 
 
 @dataclass
 class RunView:
     """Every entity of a run, by name and in the order of their names."""
 
-    rounds: int  # of each entity
+    rounds: int  # of each entity in a complete run
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     status: Literal["running", "completed", "interrupted", "failed"] = "running"
     message: str | None = None  # why it failed
     _found: dict[str, EntityView] = field(default_factory=dict)
-    _in_order: bool = True  # are those found
+    _in_order: bool = True  # whether `_found` is sorted
 
     @classmethod
     def of(cls, events: Iterable[Event], *, rounds: int) -> Self:
-        """The view after all these events."""
+        """Return the view after these events."""
         view = cls(rounds=rounds)
         for event in events:
             view.apply(event)
@@ -220,18 +216,18 @@ class RunView:
 
     @property
     def entities(self) -> dict[str, EntityView]:
-        """Those that have joined, by name. Sorted when they are asked for: thousands may join in any order."""
+        """The entities that have joined, by name and sorted; sorted lazily because thousands may join."""
         if not self._in_order:
             self._found = dict(sorted(self._found.items(), key=lambda item: natural(item[0])))
             self._in_order = True
         return self._found
 
     def entity(self, name: str) -> EntityView:
-        """The one of this name. KeyError when it has not joined."""
+        """Return the entity of this name. Raises KeyError if it has not joined."""
         return self._found[name]
 
     def apply(self, event: Event) -> None:
-        """Take in the next event of the log."""
+        """Apply the next event of the log."""
         self.stopwatch.apply(event)
         if event.entity is None:
             self._apply_run(event)
@@ -252,13 +248,13 @@ class RunView:
 
     @property
     def deliveries(self) -> list[DeliveryView]:
-        """Every absorption: by round, then by student."""
+        """Every delivery, sorted by round, then by student."""
         found = [delivery for entity in self.entities.values() for delivery in entity.deliveries]
         return sorted(found, key=lambda delivery: (delivery.round, natural(delivery.student)))
 
     @property
     def taught(self) -> Counter[tuple[str, str]]:
-        """How often (teacher, student), by name, ended in an absorption that was kept."""
+        """(teacher, student), by name -> number of kept deliveries."""
         names = {entity.id: entity.name for entity in self.entities.values()}
         return Counter(
             (names.get(publisher, publisher), delivery.student)
@@ -268,11 +264,11 @@ class RunView:
         )
 
     def name_of(self, id: str) -> str:
-        """The name of the entity with this id; the id itself when it is not in this log."""
+        """Return the name of the entity with this id, or the id itself if it is not in this log."""
         return next((entity.name for entity in self.entities.values() if entity.id == id), id)
 
     def eta(self, name: str, now: datetime) -> float | None:
-        """Seconds until this entity is done, if its rounds go on taking what they took; None before one is done."""
+        """Estimate the seconds until this entity is done from its past rounds; None before its first round ends."""
         entity = self.entities[name]
         if entity.ended_at is None or entity.began_at is None:
             return None
@@ -282,7 +278,7 @@ class RunView:
         return max(0.0, per_round * (self.rounds - done) - since)
 
     def eta_of_all(self, now: datetime) -> float | None:
-        """Seconds until the last entity is done; None while that cannot be said of each."""
+        """Estimate the seconds until the last entity is done; None while an entity has no estimate."""
         etas = [self.eta(name, now) for name in self.entities]
         known = [eta for eta in etas if eta is not None]
         return max(known) if known and len(known) == len(etas) else None

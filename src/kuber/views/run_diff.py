@@ -1,4 +1,4 @@
-"""Runs side by side: the settings in which they differ, and how accurate they became."""
+"""Runs side by side: the settings in which they differ, and their accuracies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from kuber.views.comparison import ComparisonResult
 from kuber.views.result import RunResult, mean_by_round
 from kuber.views.run_index import StoredRun
 
-_OF_EACH = ("strategy", "seed")  # settings that a comparison takes from its plan instead
+_REPLACED_BY_PLAN = ("strategy", "seed")  # a comparison has several; its plan lists them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDiff:
-    """The settings of several runs; a setting that was not given counts with its default."""
+    """The settings of several runs, defaults included."""
 
     common: Mapping[str, Any]
     differing: Mapping[str, tuple[Any, ...]]  # name -> its value in each run; None where a run has no such setting
@@ -22,7 +22,7 @@ class RunDiff:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """How accurate a run was, or one method of a comparison."""
+    """Accuracy over the rounds of a run, or of one method of a comparison."""
 
     run: str  # name of its folder
     method: str
@@ -30,16 +30,16 @@ class Curve:
 
 
 def diff_runs(runs: Sequence[StoredRun]) -> RunDiff:
-    """What these runs were told, in the order of the settings."""
-    told = [_told(run) for run in runs]
-    names = list(dict.fromkeys(name for settings in told for name in settings))
-    values = {name: tuple(settings.get(name) for settings in told) for name in names}
-    common = {name: found[0] for name, found in values.items() if all(one == found[0] for one in found)}
-    return RunDiff(common=common, differing={name: values[name] for name in names if name not in common})
+    """Return the settings that all runs share and those in which they differ, in the order of the settings."""
+    settings = [_settings_of(run) for run in runs]
+    names = list(dict.fromkeys(name for values in settings for name in values))
+    columns = {name: tuple(values.get(name) for values in settings) for name in names}
+    common = {name: column[0] for name, column in columns.items() if all(value == column[0] for value in column)}
+    return RunDiff(common=common, differing={name: columns[name] for name in names if name not in common})
 
 
 def curves(runs: Sequence[StoredRun]) -> list[Curve]:
-    """One curve of each run that is complete, and one of each method of a comparison.
+    """Return one curve for each complete run, and one for each method of a complete comparison.
 
     A longer `local` is left out: its first rounds are those of the plain one.
     """
@@ -49,21 +49,21 @@ def curves(runs: Sequence[StoredRun]) -> list[Curve]:
             means = tuple(mean_by_round(run.outcome.entities))
             found.append(Curve(run=run.name, method=run.outcome.strategy, means=means))
         elif run.outcome is not None:
-            found += _curves(run.name, run.outcome)
+            found += _curves_of_methods(run.name, run.outcome)
     return found
 
 
-def _curves(name: str, outcome: ComparisonResult) -> list[Curve]:
+def _curves_of_methods(run: str, outcome: ComparisonResult) -> list[Curve]:
     found = []
     for method in dict.fromkeys(row.strategy for row in outcome.rows if "@" not in row.strategy):
         rounds = zip(*(row.curve for row in outcome.rows if row.strategy == method), strict=False)
         means = tuple(fmean(point.accuracy for point in points) for points in rounds)
-        found.append(Curve(run=name, method=method, means=means))
+        found.append(Curve(run=run, method=method, means=means))
     return found
 
 
-def _told(run: StoredRun) -> dict[str, Any]:
+def _settings_of(run: StoredRun) -> dict[str, Any]:
     if run.plan is None:
-        return run.told
+        return run.all_settings
     plan = {"strategies": list(run.plan.strategies), "seeds": list(run.plan.seeds)}
-    return {name: value for name, value in run.told.items() if name not in _OF_EACH} | plan
+    return {name: value for name, value in run.all_settings.items() if name not in _REPLACED_BY_PLAN} | plan

@@ -1,4 +1,4 @@
-"""The runs that a folder holds, and how far each has come. docs/runs.md says what is in the folder of a run."""
+"""The runs in a folder, and the status of each. docs/runs.md describes the files in the folder of a run."""
 
 import fcntl
 import json
@@ -22,50 +22,50 @@ from kuber.wire import decode_event
 SETTINGS_FILE = "settings.json"
 PLAN_FILE = "comparison.json"  # only of a comparison
 RESULT_FILE = "result.json"
-LOCK_FILE = "lock"  # locked by whoever is at work in the folder
+LOCK_FILE = "lock"  # locked by the process that works in the folder
 HUB_FOLDER = "hub"  # only of `kuber run`
-NAMED = "%Y%m%d-%H%M%S"  # when it was started, in UTC: what the name of a run's folder begins with
+NAME_TIME_FORMAT = "%Y%m%d-%H%M%S"  # start time in UTC, the beginning of a run folder's name
 
 Kind = Literal["run", "simulation", "comparison", "entity"]
 Status = Literal["running", "completed", "interrupted", "failed", "unreadable"]
 
 _KINDS: dict[str, Kind] = {"simulated": "simulation", "compare": "comparison", "entity": "entity", "seed": "run"}
 _NAME = re.compile(r"(?P<time>\d{8}-\d{6})-.*-(?P<kind>simulated|compare|entity|seed)\d*(-\d+)?")
-_OF_THE_RUN = b'"entity":null'  # in the line of an event that is no entity's
+_EVENT_OF_RUN = b'"entity":null'  # in the line of an event that belongs to no entity
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredRun:
-    """One folder of a run."""
+    """A run as its folder describes it."""
 
     path: Path
     name: str  # of the folder
     kind: Kind
-    started: datetime | None  # UTC; None where neither the name nor an event tells
+    started: datetime | None  # UTC; None if neither the name nor an event says
     status: Status
-    message: str | None  # why it failed or cannot be read, as a sentence
-    settings: Mapping[str, Any]  # that were given; the others are defaults
+    message: str | None  # why it failed or cannot be read
+    settings: Mapping[str, Any]  # without defaults
     plan: ComparisonPlan | None  # of a comparison
-    wall_seconds: float | None  # at work; None of a comparison and of a simulation that has not ended
+    wall_seconds: float | None  # active; None for a comparison and an unfinished simulation
     outcome: RunResult | ComparisonResult | None
 
     @property
-    def told(self) -> dict[str, Any]:
-        """Every setting, also those that are defaults; none of a run that cannot be read."""
+    def all_settings(self) -> dict[str, Any]:
+        """Every setting, defaults included; empty if the run cannot be read."""
         if self.status == "unreadable":
             return {}
         return Settings.model_validate({}).model_dump(mode="json") | dict(self.settings)
 
 
 def read_runs(folder: Path) -> list[StoredRun]:
-    """Every run in this folder, newest first; none where there is no such folder.
+    """Return every run in this folder, newest first; none if there is no such folder.
 
-    A run that goes on, was killed or is damaged is shown as what it is; a folder that is no run's is passed over.
-    Raises SettingsError when the folder itself cannot be read.
+    Running, interrupted and damaged runs are included; folders that hold no run are skipped.
+    Raises SettingsError if the folder itself cannot be read.
     """
     try:
-        names = [name for name in os.listdir(folder) if name.isprintable()]  # else no page could name it
+        names = [name for name in os.listdir(folder) if name.isprintable()]  # no page could name the others
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -75,14 +75,14 @@ def read_runs(folder: Path) -> list[StoredRun]:
 
 
 def read_run(path: Path) -> StoredRun | None:
-    """The run in this folder; None when it is no folder, or not that of a run."""
+    """Return the run in this folder, or None if the path is not the folder of a run."""
     if not os.path.isdir(path):
         return None
-    at_work = is_at_work(path)  # looked at before the files: a run that ends now leaves a result behind
+    at_work = is_at_work(path)  # before reading the files: a run that ends meanwhile leaves a result
     reading = _Reading(path, at_work)
     try:
-        reading.names = set(os.listdir(path))
-        if reading.names.isdisjoint({SETTINGS_FILE, PLAN_FILE, EVENTS_FILE}):
+        reading.files = set(os.listdir(path))
+        if reading.files.isdisjoint({SETTINGS_FILE, PLAN_FILE, EVENTS_FILE}):
             return None
         return reading.run()
     except ValueError as error:
@@ -92,7 +92,7 @@ def read_run(path: Path) -> StoredRun | None:
 
 
 def is_at_work(path: Path) -> bool:
-    """Whether somebody is at work in this folder of a run; who was killed is not."""
+    """Whether a live process works in this run folder."""
     try:
         with (path / LOCK_FILE).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -104,32 +104,32 @@ def is_at_work(path: Path) -> bool:
 
 
 class _Reading:
-    """What was found in one folder so far."""
+    """One folder while it is read."""
 
     def __init__(self, path: Path, at_work: bool) -> None:
         self.path = path
         self.at_work = at_work
-        self.names: set[str] = set()  # of its files
-        self.named = _NAME.fullmatch(path.name)
-        self.kind: Kind = _KINDS[self.named["kind"]] if self.named else "run"
+        self.files: set[str] = set()  # names
+        self.match = _NAME.fullmatch(path.name)
+        self.kind: Kind = _KINDS[self.match["kind"]] if self.match else "run"
         self.settings: Mapping[str, Any] = {}
         self.plan: ComparisonPlan | None = None
-        self.started = _time_in(self.named["time"]) if self.named else None
+        self.started = _time_in(self.match["time"]) if self.match else None
         self.seconds: float | None = None
         self.outcome: RunResult | ComparisonResult | None = None
 
     def run(self) -> StoredRun:
-        """The run as it is. Raises ValueError with a sentence, or OSError, when a file of it cannot be read."""
-        if PLAN_FILE in self.names:
+        """Return the run. Raises ValueError with a sentence, or OSError, if one of its files cannot be read."""
+        if PLAN_FILE in self.files:
             self.kind = "comparison"
-        elif self.named is None:
-            self._look_at_first()
+        elif self.match is None:
+            self._read_first_event()
         self.settings = _settings(self.path / SETTINGS_FILE)
         if self.kind == "comparison":
             self.plan = _plan(self.path / PLAN_FILE)
-        if RESULT_FILE in self.names and not self.at_work:
+        if RESULT_FILE in self.files and not self.at_work:
             return self._completed()
-        if EVENTS_FILE in self.names:
+        if EVENTS_FILE in self.files:
             return self._unfinished()
         return self.stored("running" if self.at_work else "interrupted")
 
@@ -144,8 +144,8 @@ class _Reading:
         return self.stored("completed")
 
     def _unfinished(self) -> StoredRun:
-        """A run without a result. A simulation's log tells virtual time, so it says nothing of seconds."""
-        events = _landmarks(self.path / EVENTS_FILE)
+        """Return a run without a result. A simulation logs virtual time, not active seconds."""
+        events = _session_bounds(self.path / EVENTS_FILE)
         if events and self.kind in ("run", "entity"):
             stopwatch = Stopwatch()
             for event in events:
@@ -164,9 +164,9 @@ class _Reading:
                 return self.stored("completed")
         return self.stored("interrupted")
 
-    def _look_at_first(self) -> None:
-        """A folder that was renamed: its kind and its time as its first event tells."""
-        if EVENTS_FILE not in self.names:
+    def _read_first_event(self) -> None:
+        """Infer the kind and the start of a run from its first event; its folder was renamed."""
+        if EVENTS_FILE not in self.files:
             return
         with (self.path / EVENTS_FILE).open("rb") as file:
             line = file.readline()
@@ -175,7 +175,7 @@ class _Reading:
         first = _event(line)
         if first.entity is not None:
             self.kind = "entity"
-        elif HUB_FOLDER not in self.names:
+        elif HUB_FOLDER not in self.files:
             self.kind = "simulation"
         if self.kind != "simulation":  # its clock is virtual
             self.started = first.time
@@ -201,8 +201,8 @@ class _Reading:
 
 def _time_in(text: str) -> datetime | None:
     try:
-        return datetime.strptime(text, NAMED).replace(tzinfo=UTC)
-    except ValueError:  # digits that are no time
+        return datetime.strptime(text, NAME_TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:  # digits that are not a time
         return None
 
 
@@ -212,7 +212,7 @@ def _settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"It has no {path.name}.") from None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} is not JSON, or only a part of it.") from None
+        raise ValueError(f"{path.name} is not valid JSON; it may be cut off.") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no settings.")
     return found
@@ -227,14 +227,14 @@ def _plan(path: Path) -> ComparisonPlan:
         raise ValueError(f"{path.name}{str(error).removeprefix('This')}") from None
 
 
-def _landmarks(path: Path) -> list[Event]:
-    """The first and the last event of a log, those of the run, and those right before them: all that its time needs.
+def _session_bounds(path: Path) -> list[Event]:
+    """Return the events that bound the sessions of a log: the first, the last, those of the run, those before them.
 
-    A line that is not whole yet is left out. Raises ValueError when one of these is no event.
+    An incomplete last line is left out. Raises ValueError if one of these lines is not an event.
     """
     data = path.read_bytes()
     lines = data[: data.rfind(b"\n") + 1].splitlines()
-    marks = [number for number, line in enumerate(lines) if _OF_THE_RUN in line]
+    marks = [number for number, line in enumerate(lines) if _EVENT_OF_RUN in line]
     wanted = {0, len(lines) - 1, *marks, *(number - 1 for number in marks)}
     return [_event(lines[number]) for number in sorted(wanted) if 0 <= number < len(lines)]
 
@@ -243,4 +243,4 @@ def _event(line: bytes) -> Event:
     try:
         return decode_event(line.decode())
     except ValueError:
-        raise ValueError(f"{EVENTS_FILE} has a line that is no event.") from None
+        raise ValueError(f"{EVENTS_FILE} has a line that is not an event.") from None

@@ -1,4 +1,4 @@
-"""The picture of who taught whom: that it is drawn, alike each time, and tells what was kept from what was not."""
+"""The plot of deliveries: it is drawn, reproducible, and distinguishes kept deliveries from others."""
 
 import io
 from collections.abc import Callable
@@ -23,18 +23,18 @@ def test_it_is_drawn_for_any_run(tell: Tell, entities: int, rounds: int, strateg
     assert 300 < image.height <= 2100
 
 
-def test_the_same_run_gives_the_same_bytes_and_another_fate_others(tell: Tell) -> None:
+def test_the_same_run_gives_the_same_bytes_and_another_outcome_others(tell: Tell) -> None:
     events = tell()
     undone = [
         replace(event, detail={**event.detail, "kept": False}) if event.kind == "absorbed" else event
         for event in events
     ]
-    drawn = [lineage_plot(RunView.of(told, rounds=8)) for told in (events, events, undone)]
+    drawn = [lineage_plot(RunView.of(log, rounds=8)) for log in (events, events, undone)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_teacher_from_elsewhere_is_left_out(tell: Tell) -> None:
-    """As in the log of a lone entity."""
+    """The log of `kuber entity` has only one entity."""
     alone = [event for event in tell() if event.entity in (None, "0")]
     assert RunView.of(alone, rounds=8).deliveries
     assert lineage_plot(RunView.of(alone, rounds=8))

@@ -1,4 +1,4 @@
-"""The pictures: right pixels are for eyes; here, that they are drawn, alike each time, and of a sane size."""
+"""Plots are drawn, are reproducible and have a sane size; people judge what they look like."""
 
 import io
 from collections.abc import Callable
@@ -42,28 +42,28 @@ def test_accuracy_is_drawn_for_any_run(tell: Tell, end: End, entities: int, roun
     assert "Software" not in image.info
 
 
-def test_shares_and_retrievals_show(tell: Tell, end: End) -> None:
+def test_publications_and_deliveries_are_marked(tell: Tell, end: End) -> None:
     events = tell(entities=2)
     result, view = end(events)
     _, unmarked = end([event for event in events if event.kind not in ("published", "absorbed")])
     assert accuracy_plot(result, view) != accuracy_plot(result, unmarked)
 
 
-def test_a_round_that_shared_and_retrieved_shows_both(sample: tuple[RunResult, RunView]) -> None:
+def test_a_round_with_a_publication_and_a_delivery_shows_both(sample: tuple[RunResult, RunView]) -> None:
     result, view = sample
     first, *others = view.entities.values()
-    for one in others:
-        one.marks = []
-    shared = [CurveMark(round=round, accuracy=0.5, kind="share", publisher=None) for round in (1, 2)]
-    retrieved = CurveMark(round=2, accuracy=0.5, kind="retrieve", publisher=None)
+    for entity in others:
+        entity.marks = []
+    published = [CurveMark(round=round, accuracy=0.5, kind="published", publisher=None) for round in (1, 2)]
+    delivered = CurveMark(round=2, accuracy=0.5, kind="delivery", publisher=None)
 
     def inked(marks: list[CurveMark]) -> int:
         first.marks = marks
         image = opened(accuracy_plot(result, view)).convert("RGB")
         return sum(count for count, colour in image.getcolors(1 << 24) or [] if colour == (0x00, 0x72, 0xB2))
 
-    alone = inked(shared) - inked(shared[:1])
-    assert inked([*shared, retrieved]) - inked([shared[0], retrieved]) > 0.9 * alone > 10
+    alone = inked(published) - inked(published[:1])
+    assert inked([*published, delivered]) - inked([published[0], delivered]) > 0.9 * alone > 10
 
 
 def test_the_same_run_gives_the_same_bytes(sample: tuple[RunResult, RunView]) -> None:

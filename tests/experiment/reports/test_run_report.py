@@ -1,4 +1,4 @@
-"""The report: one page that says what happened and needs nothing beside it."""
+"""The report of a run: a self-contained page."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _VOID = {"meta", "img", "link", "br"}
 
 
 class Page(HTMLParser):
-    """Collects what a page is made of, and checks that its tags are closed in order."""
+    """Parse a page, and check that its tags are closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def written(
     return path.read_text(encoding="utf-8")
 
 
-def test_it_needs_nothing_beside_it(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_it_is_self_contained(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     result, view = sample
     counts = {name: entity.class_counts for name, entity in view.entities.items()}
     plots = {
@@ -93,7 +93,7 @@ def test_it_needs_nothing_beside_it(tmp_path: Path, sample: tuple[RunResult, Run
     assert {"script", "link", "iframe"}.isdisjoint(tag for tag, _ in page.tags)
 
 
-def test_it_is_written_for_every_reader(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_it_is_accessible(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     html = written(tmp_path / "report.html", *sample)
     page = Page(html)
     assert all(image["alt"] for image in page.all("img"))
@@ -103,7 +103,7 @@ def test_it_is_written_for_every_reader(tmp_path: Path, sample: tuple[RunResult,
     assert "@media print" in html
 
 
-def test_it_tells_what_happened(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_it_describes_the_run(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     result, view = sample
     text = Page(written(tmp_path / "report.html", result, view)).text
     assert headline(result) in text
@@ -119,7 +119,7 @@ def test_it_tells_what_happened(tmp_path: Path, sample: tuple[RunResult, RunView
     assert "reports true" in text
 
 
-def test_who_taught_whom_is_a_grid_of_entities(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_teachers_and_students_are_a_grid(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     result, view = sample
     header, *rows = Page(written(tmp_path / "report.html", result, view)).rows["taught"]
     assert header == ["Teacher", *view.entities]
@@ -129,26 +129,26 @@ def test_who_taught_whom_is_a_grid_of_entities(tmp_path: Path, sample: tuple[Run
         assert cells[1:] == [str(view.taught[teacher, student] or "") for student in view.entities]
 
 
-def test_who_taught_whom_is_a_list_among_many(tmp_path: Path, tell: Tell, end: End) -> None:
+def test_teachers_and_students_are_a_list_if_they_are_many(tmp_path: Path, tell: Tell, end: End) -> None:
     result, view = end(tell(entities=21, rounds=3), rounds=3)
     page = Page(written(tmp_path / "report.html", result, view))
-    told = {(teacher, student): times for teacher, student, times in page.rows["taught"][1:]}
-    assert told == {(f"entity {one}", f"entity {other}"): str(n) for (one, other), n in view.taught.items()}
-    assert f"Each of {len(told)} pairs" in page.text
+    listed = {(teacher, student): times for teacher, student, times in page.rows["taught"][1:]}
+    assert listed == {(f"entity {one}", f"entity {other}"): str(n) for (one, other), n in view.taught.items()}
+    assert f"Deliveries of {len(listed)} pairs" in page.text
 
 
-def test_what_each_gave_and_took_is_told(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_the_exchange_of_each_entity_is_listed(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     result, view = sample
     header, *rows = Page(written(tmp_path / "report.html", result, view)).rows["exchange"]
-    assert header == ["Entity", "Shared", "Taught", "Kept", "Declined", "Gained", "Gave"]
+    assert header == ["Entity", "Published", "Taught", "Kept", "Declined", "Gained", "Gave"]
     assert rows == [
         [
-            one.entity,
-            *map(str, (one.shared, one.taught, one.kept, one.declined)),
-            points(one.gained),
-            points(one.gave),
+            exchange.entity,
+            *map(str, (exchange.published, exchange.taught, exchange.kept, exchange.declined)),
+            points(exchange.gained),
+            points(exchange.gave),
         ]
-        for one in exchanges(view)
+        for exchange in exchanges(view)
     ]
 
 
@@ -171,26 +171,26 @@ class TestClasses:
 
     def test_more_than_20_are_left_out(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
         page = Page(written(tmp_path / "report.html", *sample, labels=[str(number) for number in range(21)]))
-        assert "a table of 21 classes cannot be taken in" in page.text
+        assert "Not shown for 21 classes; the limit is 20." in page.text
         assert "classes" not in page.rows
 
-    def test_what_the_log_does_not_tell_is_said_so(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    def test_missing_evaluations_are_mentioned(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
         result, view = sample
         for entity in view.entities.values():
             entity.recalls = ()
-        assert "Not known: the log tells of no evaluation" in Page(written(tmp_path / "x", result, view)).text
+        assert "Unknown: the log has no evaluation" in Page(written(tmp_path / "x", result, view)).text
 
-    def test_long_names_stand_upright(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    def test_long_names_are_vertical(self, tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
         short = written(tmp_path / "report.html", *sample, labels=[str(number) for number in range(10)])
         assert 'class="upright"' not in short
         long = written(tmp_path / "report.html", *sample, labels=["a long name"] * 10)
         assert long.count('class="upright"') == 10
 
 
-def test_why_teachers_were_chosen_is_told_where_it_is_known(tmp_path: Path, tell: Tell, end: End) -> None:
+def test_the_reason_for_choosing_teachers_is_shown_if_known(tmp_path: Path, tell: Tell, end: End) -> None:
     events = tell()
-    silent = written(tmp_path / "report.html", *end(events))
-    assert "why these teachers" not in silent
+    without = written(tmp_path / "report.html", *end(events))
+    assert "why these teachers" not in without
     first = next(number for number, event in enumerate(events) if event.kind == "absorbed")
     events[first] = replace(events[first], detail={**events[first].detail, "reason": "Better on <7>."})
     html = written(tmp_path / "report.html", *end(events))
@@ -203,18 +203,18 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, tell: Tell, end: End)
     assert written(tmp_path / "a.html", *end(tell())) == written(tmp_path / "b.html", *end(tell()))
 
 
-def test_what_others_wrote_is_escaped(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+def test_text_of_others_is_escaped(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
     result = replace(sample[0], dataset="<script>alert(1)</script>")
     html = written(tmp_path / "report.html", result, sample[1])
     assert "<script" not in html
     assert "/my/&lt;data&gt;" in html
 
 
-def test_nothing_shared_is_said_so(tmp_path: Path, tell: Tell, end: End) -> None:
+def test_a_run_without_exchange_says_so(tmp_path: Path, tell: Tell, end: End) -> None:
     text = Page(written(tmp_path / "report.html", *end(tell(strategy="local"), strategy="local"))).text
-    assert "Nobody: no entity absorbed knowledge" in text
-    assert "None: no entity absorbed knowledge" in text
-    assert "Four entities each learnt alone for eight rounds" in text
+    assert "No entity absorbed knowledge" in text
+    assert "There were no deliveries" in text
+    assert "Four entities each learned alone for eight rounds" in text
 
 
 def with_accuracies(result: RunResult, *, entities: int, rounds: int, start: float, final: float) -> RunResult:
@@ -242,7 +242,7 @@ def with_accuracies(result: RunResult, *, entities: int, rounds: int, start: flo
         (1, 1, 0.4, 0.4, "in one round; held-out accuracy is 40.0%."),
     ],
 )
-def test_the_headline_says_it_in_a_sentence(
+def test_the_headline_is_a_sentence(
     sample: tuple[RunResult, RunView], entities: int, rounds: int, start: float, final: float, expected: str
 ) -> None:
     result = with_accuracies(sample[0], entities=entities, rounds=rounds, start=start, final=final)

@@ -29,7 +29,7 @@ def record_row(one: HubRecord) -> TableRow:
     """A record as a row."""
     return TableRow(
         key=one.id,
-        muted=not one.found_by_others,
+        muted=not one.is_discoverable,
         cells=(
             link(one.id[-SHORT:], f"/knowledge/{one.id}"),
             link(one.name, f"/entity/{one.publisher}"),

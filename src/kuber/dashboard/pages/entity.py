@@ -115,7 +115,7 @@ class EntityPage:
         )
         mine = [one for one in view.deliveries if self.id == one.student or self.id in one.publishers]
         self._deliveries.show([delivery_row(view, one) for one in mine[::-1][:SIZE]])
-        records = filter_records(view.records.values(), RecordFilter(publisher=self.id, which="all", size=SIZE))
+        records = filter_records(view.records.values(), RecordFilter(publisher=self.id, state="all", size=SIZE))
         self._records.show([record_row(one) for one in records.rows])
 
     def _tell(self, name: str, text: str) -> None:
@@ -139,7 +139,7 @@ class EntityPage:
             if state == self._drawn and not anew:
                 return
             self._drawn = state
-            alone = CurveSelection(highlighted={one.id: one.name}, few=True)
+            alone = CurveSelection(highlighted={one.id: one.name}, is_all=True)
             told = accuracy_chart(_only(one), alone, self.visit.palette)
             correct, total = one.correct, one.total
         _redraw(self._curve, told if one.curve else None)

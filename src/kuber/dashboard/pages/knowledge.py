@@ -15,10 +15,10 @@ from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import text_element
 from kuber.dashboard.session import TabSession, number, remember
 from kuber.views import HubView, natural
-from kuber.views.record_table import COLUMNS, WHICH, RecordFilter, filter_records
+from kuber.views.record_table import COLUMNS, STATES, RecordFilter, filter_records
 
 _WHICH = {
-    "shelved": "can be found",
+    "discoverable": "discoverable",
     "pending": "not looked at",
     "verified": "verified",
     "unverifiable": "unverifiable",
@@ -55,7 +55,7 @@ class KnowledgePage:
                 self.wanted.publisher or "",
                 lambda id: self._want(publisher=id or None, page=1),
             )
-            SelectField("Show", _WHICH, self.wanted.which, lambda which: self._want(which=which, page=1))
+            SelectField("Show", _WHICH, self.wanted.state, lambda state: self._want(state=state, page=1))
         self._table = DataTable(
             "Knowledge",
             record_columns(sortable=True),
@@ -100,7 +100,7 @@ def wanted(asked: Mapping[str, str]) -> RecordFilter:
         text=asked.get("q", ""),
         task=asked.get("task") or None,
         publisher=asked.get("entity") or None,
-        which=next((one for one in WHICH if one == asked.get("show")), usual.which),
+        state=next((state for state in STATES if state == asked.get("show")), usual.state),
         sort=next((one for one in COLUMNS if one == asked.get("sort")), usual.sort),
         descending=asked.get("up") != "1",
         page=number(asked.get("page", ""), 1),
@@ -114,7 +114,7 @@ def query(one: RecordFilter) -> dict[str, str]:
         "q": one.text,
         "task": one.task or "",
         "entity": one.publisher or "",
-        "show": one.which if one.which != usual.which else "",
+        "show": one.state if one.state != usual.state else "",
         "sort": one.sort if one.sort != usual.sort else "",
         "up": "" if one.descending else "1",
         "page": str(one.page) if one.page > 1 else "",

@@ -16,7 +16,7 @@ from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import section, text_element
 from kuber.dashboard.session import PICTURE_SECONDS, TabSession, number, remember
 from kuber.views import HubEntity, HubView, natural, percent, points, size
-from kuber.views.curve_selection import NAMED, CurveSelection, select_curves
+from kuber.views.curve_selection import MAX_NAMED, CurveSelection, select_curves
 from kuber.views.pagination import paginate
 
 SIZE = 50  # entities of one page
@@ -98,7 +98,7 @@ class Overview:
         totals = {
             "Online": f"{sum(one.online(now) for one in entities)} of {len(entities)}",
             "Mean accuracy": percent(fmean(told)) if told else "–",
-            "Records": f"{view.shelved:,}",
+            "Records": f"{view.discoverable:,}",
             "Deliveries kept": f"{view.kept:,} of {view.delivered:,}",
             "Published": size(view.bytes),
         }
@@ -114,7 +114,7 @@ class Overview:
         latest = list(view.deliveries)[-LATEST:][::-1]
         self._latest.show([delivery_row(view, one) for one in latest])
         self._out.offer({"": "nobody more"} | view.names)
-        self._out.set_visibility(len(told) > NAMED)
+        self._out.set_visibility(len(told) > MAX_NAMED)
 
     def look(self) -> None:
         """Tell the picture what is new."""
@@ -136,7 +136,7 @@ class Overview:
         if states == self._lines:
             return
         shown = select_curves(view, self.highlighted or None)
-        if self._crowd is None or shown.few is not self._crowd.few:
+        if self._crowd is None or shown.is_all is not self._crowd.is_all:
             self.draw_chart()
             return
         same = shown == self._crowd
@@ -146,7 +146,7 @@ class Overview:
             for one in view.entities.values()
             if one.curve and (not same or states[one.id] != self._lines.get(one.id))
         ]
-        if not shown.few:
+        if not shown.is_all:
             series.append(mean_line(view, palette))
         series += marks(view, shown, palette)
         self._crowd, self._lines = shown, states

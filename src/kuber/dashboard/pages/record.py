@@ -71,7 +71,7 @@ class Record:
         """Ask the hub, and show what it tells."""
         with self.visit.site.feed.reading() as view:
             known = view.records.get(self.id)
-            self.state, self.judged = (known.state, known.judged) if known else ("", 0)
+            self.state, self.judged = (known.state, known.judgements) if known else ("", 0)
         try:
             self.told = await asyncio.to_thread(ask, self.visit.site.source, self.id)
         except KUberError as error:
@@ -98,7 +98,7 @@ class Record:
         """Ask again when the hub says that something happened to this record."""
         with self.visit.site.feed.reading() as view:
             known = view.records.get(self.id)
-            changed = known is not None and known.judged != self.judged
+            changed = known is not None and known.judgements != self.judged
             self._deliveries(view)
         away = self.visit.site.feed.away
         asked = any(one.value for one in self._questions)  # nobody is interrupted
@@ -165,7 +165,7 @@ class Record:
         if attestations:
             count = len(attestations)
             name = "attested by 1 entity" if count == 1 else f"attested by {count} entities (mean)"
-            bars[name] = mean_recalls([one.evaluation for one in attestations])
+            bars[name] = mean_recalls(one.evaluation.recalls for one in attestations)
         if record.verification is not None and record.verification.evaluation is not None:
             bars["verified"] = list(record.verification.evaluation.recalls)
         with self.visit.site.feed.reading() as view:

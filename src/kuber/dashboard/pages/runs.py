@@ -114,7 +114,7 @@ class Runs:
                     _comparison(run.name, run.outcome)
 
     def _row(self, run: StoredRun) -> TableRow:
-        told = run.told
+        told = run.all_settings
         methods = str(told.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
         among = run.name in self.chosen

@@ -1,4 +1,4 @@
-"""The picture of a comparison: accuracy against compute and against bytes moved."""
+"""Plot of a comparison: accuracy against compute and against bytes transferred."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -7,17 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, SymmetricalLogLocator
 
-from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, INK, as_png, plain_frame
+from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, GRID, INK, as_png, plain_frame
 from kuber.views import Point, ResultRow
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
-    """Mean held-out accuracy of each method, over all seeds, round by round; PNG.
+    """Plot the mean held-out accuracy of each method over all seeds, round by round; PNG.
 
-    Left against compute (millions of samples trained, a third of those only run forward added), right against bytes
-    up and down.
+    Left: against compute (samples trained plus a third of the samples run forward only). Right: against bytes sent
+    and received.
     """
     figure = Figure(figsize=(11.0, 5.0), dpi=DOTS_PER_INCH, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -28,23 +28,23 @@ def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
         _draw(left, mine, number, name, lambda point: point.compute / 1e6)
         _draw(right, mine, number, name, lambda point: point.bytes / 1e6)
     for axes, label in (
-        (left, "compute of all entities (million samples trained)"),
-        (right, "moved by all entities, up and down (MB)"),
+        (left, "compute of all entities (millions of samples trained)"),
+        (right, "sent and received by all entities (MB)"),
     ):
         axes.set_xlabel(label)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes.grid(color="#E4E4E4")
+        axes.grid(color=GRID)
         plain_frame(axes)
     right.set_xscale("symlog", linthresh=1.0)
     right.set_xlim(left=-0.1)
-    steps = (1, 2, 5) if right.get_xlim()[1] < 100 else (1,)  # over more decades they would run into each other
+    steps = (1, 2, 5) if right.get_xlim()[1] < 100 else (1,)  # over more decades, tick labels would overlap
     right.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=steps))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     left.xaxis.set_major_locator(MaxNLocator(6))
     seeds = len({row.seed for row in rows})
     left.set_ylabel("mean held-out accuracy")
     left.set_title(
-        f"Held-out accuracy, mean of {seeds} seed{'' if seeds == 1 else 's'}; a mark for each round",
+        f"Held-out accuracy, mean of {seeds} seed{'' if seeds == 1 else 's'}; one mark per round",
         loc="left",
         color=INK,
     )
@@ -54,7 +54,7 @@ def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
 
 
 def _draw(axes: Axes, rows: Sequence[ResultRow], number: int, name: str, along: Callable[[Point], float]) -> None:
-    rounds = min(len(row.curve) for row in rows)  # a longer `local` may have more rounds on one seed than on another
+    rounds = min(len(row.curve) for row in rows)  # those of a longer `local` may depend on the seed
     xs = [fmean(along(row.curve[at]) for row in rows) for at in range(rounds)]
     ys = [fmean(row.curve[at].accuracy for row in rows) for at in range(rounds)]
     axes.plot(
@@ -69,7 +69,7 @@ def _draw(axes: Axes, rows: Sequence[ResultRow], number: int, name: str, along: 
 
 
 def _longest_local(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The rows of the `local` that was given the most compute, where there is a longer one for every seed."""
+    """Return the rows of the longest `local` that exists for every seed; none if there is no such one."""
     longer = {row.strategy for row in rows if row.strategy.startswith("local@")}
     seeds = {row.seed for row in rows}
     sets = [[row for row in rows if row.strategy == name] for name in sorted(longer)]

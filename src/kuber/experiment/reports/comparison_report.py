@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML page that needs nothing beside it."""
+"""The report of a comparison: one self-contained HTML page."""
 
 from pathlib import Path
 
@@ -8,33 +8,33 @@ from kuber.views import FLOOR, ComparisonResult, percent
 TEMPLATE = "comparison.html.j2"
 
 
-def write_comparison_report(path: Path, done: ComparisonResult, plot: bytes) -> None:
-    """Write the report of a comparison to `path`; `plot` is its picture as PNG."""
-    settings = {name: value for name, value in done.settings.items() if name not in ("strategy", "seed")}
+def write_comparison_report(path: Path, result: ComparisonResult, plot: bytes) -> None:
+    """Write the report of a comparison to `path`; `plot` is its plot as PNG."""
+    settings = {name: value for name, value in result.settings.items() if name not in ("strategy", "seed")}
     html = page(
         TEMPLATE,
         images={"comparison": plot},
         settings=settings,
-        headline=_headline(done),
+        headline=_headline(result),
         folder=path.parent,
         dataset=Path(settings["dataset"]).stem,
         architecture=settings["architecture"],
         entities=settings["num_entities"],
-        seeds=done.seeds,
-        methods=[one.strategy for one in done.summary],
-        sections=done.sections,
-        summary=done.summary,
-        rows=done.rows,
-        floor={one.seed: one for one in done.rows if one.strategy == FLOOR},
+        seeds=result.seeds,
+        methods=[summary.strategy for summary in result.summary],
+        sections=result.sections,
+        summary=result.summary,
+        rows=result.rows,
+        floor={row.seed: row for row in result.rows if row.strategy == FLOOR},
     )
     path.write_text(html, encoding="utf-8")
 
 
-def _headline(done: ComparisonResult) -> str:
-    """What came out, in one sentence; a longer `local` stands in the tables only."""
-    told = ", ".join(
-        f"{one.strategy} {percent(one.mean_accuracy.mean)}"
-        for one in done.summary
-        if not one.strategy.startswith(f"{FLOOR}@")
+def _headline(result: ComparisonResult) -> str:
+    """Summarise the result in one sentence; a longer `local` is left to the tables."""
+    accuracies = ", ".join(
+        f"{summary.strategy} {percent(summary.mean_accuracy.mean)}"
+        for summary in result.summary
+        if not summary.strategy.startswith(f"{FLOOR}@")
     )
-    return f"Mean held-out accuracy after {done.rounds} round{'' if done.rounds == 1 else 's'}: {told}."
+    return f"Mean held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}: {accuracies}."

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing beside them: the frame that reports are set in."""
+"""Self-contained HTML pages, rendered from the templates of this package."""
 
 import base64
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kuber.views import duration, percent, points, size
 
 
-def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, Any], **told: Any) -> str:
-    """The page that a template of this package makes of PNG `images`, of `settings`, and of what else is told."""
+def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, Any], **context: Any) -> str:
+    """Render a template of this package with PNG `images`, `settings` and other variables."""
     environment = Environment(
         loader=PackageLoader("kuber.experiment.reports", ""),
         autoescape=True,
@@ -20,11 +20,11 @@ def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, A
     )
     environment.filters.update(percent=percent, points=points, size=size, duration=duration, value=_value)
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
-    return environment.get_template(template).render(images=encoded, settings=settings, **told)
+    return environment.get_template(template).render(images=encoded, settings=settings, **context)
 
 
 def _value(setting: Any) -> str:
-    """A setting as a settings file writes it."""
+    """Format a setting as in a settings file."""
     if setting is None:
         return "not given"
     return str(setting).lower() if isinstance(setting, bool) else str(setting)

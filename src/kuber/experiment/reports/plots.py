@@ -1,4 +1,4 @@
-"""Pictures of a run as PNG: accuracy over rounds, and the partition. The same values give the same bytes."""
+"""Plots of a run as PNG: accuracy over rounds, and the partition. Equal values give equal bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,35 +10,33 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kuber.views import EntityResult, RunResult, RunView, mean_by_round
+from kuber.views.palette import LIGHT
 
-# Okabe & Ito's colours (jfly.uni-koeln.de/color) that are dark enough on white; told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B35C8C", "#000000", "#4FA3D1", "#B8860B")
+COLOURS, PALE, INK, GRID = LIGHT.colours, LIGHT.pale, LIGHT.ink, LIGHT.grid
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
-PALE = "#9DB4C6"
-INK = "#333333"
 DOTS_PER_INCH = 150
-# What a round is marked with: sign, size in points, whether it is filled, meaning. A triangle fits into a ring.
+# Marker, size in points, whether it is filled, legend. A triangle fits into a ring.
 MARKS = {
-    "retrieve": ("o", 10.0, False, "absorbed another's model"),
-    "share": ("^", 5.0, True, "shared its model"),
+    "delivery": ("o", 10.0, False, "absorbed knowledge"),
+    "published": ("^", 5.0, True, "published its model"),
 }
-MOST_NAMED_LINES = 10  # with more entities only the best, the worst and the mean are named
-LONGEST_NAME = 18  # of a class, in characters
-MOST_SLANTED_NAMES = 30  # with more classes, names that do not fit stand upright
-MOST_WRITTEN_COUNTS = 20  # with more classes the circles hold no numbers
+MAX_NAMED_LINES = 10  # with more entities, only the best, the worst and the mean are highlighted
+MAX_LABEL = 18  # characters of a class name
+MAX_SLANTED_LABELS = 30  # with more classes, names that do not fit are vertical
+MAX_WRITTEN_COUNTS = 20  # with more classes, the circles hold no numbers
 
 
 def accuracy_plot(result: RunResult, view: RunView) -> bytes:
-    """Held-out accuracy of every entity over its rounds, with shares and retrievals marked; PNG."""
+    """Plot the held-out accuracy of every entity over its rounds, with publications and deliveries marked; PNG."""
     figure = Figure(figsize=(9.0, 5.2), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    named = len(result.entities) <= MOST_NAMED_LINES
-    labels = _named_lines(axes, result) if named else _crowd(axes, result)
+    named = len(result.entities) <= MAX_NAMED_LINES
+    labels = _named_lines(axes, result) if named else _highlighted_lines(axes, result)
     for number, entity in enumerate(result.entities):
         colour = COLOURS[number % len(COLOURS)] if named else PALE
-        _mark(axes, entity, view, colour=colour, scale=1.0 if named else 0.6)
+        _draw_marks(axes, entity, view, colour=colour, scale=1.0 if named else 0.6)
     axes.set_title(f"Held-out accuracy: {result.strategy} on {_dataset(result)}", loc="left", color=INK)
-    axes.set_xlabel("round of the entity (between the first and the last: on a part of the held-out samples)")
+    axes.set_xlabel("round of the entity (first and last: all held-out samples; others: a fixed subset)")
     axes.set_ylabel("held-out accuracy")
     last = max(len(entity.accuracies) for entity in result.entities)
     margin = 0.02 * max(last - 1, 5)
@@ -46,31 +44,31 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     low, high = axes.get_ylim()
-    if high - low < 0.05:  # a flat line is not a mountain range
+    if high - low < 0.05:  # do not magnify noise of a flat line
         middle = (low + high) / 2
         axes.set_ylim(max(0.0, middle - 0.025), max(0.05, middle + 0.025))
     plain_frame(axes)
-    axes.grid(axis="y", color="#E4E4E4")
+    axes.grid(axis="y", color=GRID)
     _name_lines(axes, labels)
-    _explain_marks(figure, view)
+    _add_legend(figure, view)
     return as_png(figure)
 
 
 def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -> bytes:
-    """How many private samples of each class every entity has: circles whose area is the count; PNG.
+    """Plot the number of private samples of each entity and class as the area of a circle; PNG.
 
-    `labels` are the class names, `counts` maps an entity's name to its count of every class.
+    `labels` are the class names, `counts` maps an entity's name to its count of each class.
     """
     rows, columns = len(counts), len(labels)
     names = [f"entity {name}" for name in counts]
     classes = [_short(label) for label in labels]
     cell_width = max(min(0.78, max(0.14, 9.0 / columns)), 3.0 / columns)  # all lengths in inches
     cell_height = min(0.62, max(0.24, 7.0 / rows))
-    written = columns <= MOST_WRITTEN_COUNTS
+    written = columns <= MAX_WRITTEN_COUNTS
     widest = max(map(len, classes)) * 0.075
-    turn = 0 if widest <= cell_width else 40 if columns <= MOST_SLANTED_NAMES else 90
+    turn = 0 if widest <= cell_width else 40 if columns <= MAX_SLANTED_LABELS else 90
     largest = max(count for row in counts.values() for count in row)
-    title = f"Private training samples of each class{'' if written else f'; the largest circle is {largest:,}'}"
+    title = f"Private training samples of each class{'' if written else f'; the largest circle: {largest:,}'}"
 
     left, above = 0.3 + 0.085 * max(map(len, names)), 0.3 + widest * {0: 0.0, 40: 0.75, 90: 0.85}[turn]
     width, height = columns * cell_width, rows * cell_height
@@ -95,7 +93,7 @@ def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -
         tick.set_rotation_mode("anchor" if turn == 40 else "default")
     for y, row in enumerate(counts.values()):
         axes.text(columns - 0.5, y, f"  {sum(row):,}", ha="left", va="center", fontsize=9, color=INK)
-    axes.text(columns - 0.5, -0.5, "  in all", ha="left", va="bottom", fontsize=9, color=INK)
+    axes.text(columns - 0.5, -0.5, "  total", ha="left", va="bottom", fontsize=9, color=INK)
     for side in axes.spines.values():
         side.set_color("#CCCCCC")
     figure.suptitle(title, x=0.15 / scale[0], y=1 - 0.12 / scale[1], ha="left", va="top", fontsize=11, color=INK)
@@ -103,7 +101,7 @@ def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -
 
 
 def _named_lines(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
-    """One line of its own look for each entity; returns (where it ends, name, colour) of each."""
+    """Draw each entity in a style of its own; return (end of the line, name, colour) of each."""
     ends = []
     for number, entity in enumerate(result.entities):
         colour = COLOURS[number % len(COLOURS)]
@@ -114,8 +112,8 @@ def _named_lines(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
     return ends
 
 
-def _crowd(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
-    """Many entities: all pale, with the best, the worst and the mean drawn out."""
+def _highlighted_lines(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
+    """Draw many entities pale, and highlight the best, the worst and the mean; return as `_named_lines`."""
     for entity in result.entities:
         axes.plot(range(1, len(entity.accuracies) + 1), entity.accuracies, color=PALE, linewidth=0.8)
     best = max(result.entities, key=lambda entity: entity.final_accuracy)
@@ -131,31 +129,31 @@ def _crowd(axes: Axes, result: RunResult) -> list[tuple[float, str, str]]:
     return [(values[-1], f"{name}  {values[-1]:.1%}", colour) for name, values, colour, _ in lines]
 
 
-def _mark(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, scale: float) -> None:
+def _draw_marks(axes: Axes, entity: EntityResult, view: RunView, *, colour: str, scale: float) -> None:
     if entity.entity not in view.entities:
         return
     for kind in MARKS:
         rounds = [mark.round for mark in view.entities[entity.entity].marks if mark.kind == kind]
         rounds = [round for round in rounds if 1 <= round <= len(entity.accuracies)]
-        axes.add_line(_signs(kind, rounds, [entity.accuracies[round - 1] for round in rounds], colour, scale=scale))
+        axes.add_line(_markers(kind, rounds, [entity.accuracies[round - 1] for round in rounds], colour, scale=scale))
 
 
-def _explain_marks(figure: Figure, view: RunView) -> None:
+def _add_legend(figure: Figure, view: RunView) -> None:
     kinds = {mark.kind for entity in view.entities.values() for mark in entity.marks}
-    handles = [_signs(kind, [], [], INK) for kind in MARKS if kind in kinds]
+    handles = [_markers(kind, [], [], INK) for kind in MARKS if kind in kinds]
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
 
 
-def _signs(kind: str, x: Sequence[float], y: Sequence[float], colour: str, *, scale: float = 1.0) -> Line2D:
-    sign, size, filled, meaning = MARKS[kind]
-    look = Line2D(x, y, linestyle="none", marker=sign, color=colour, markerfacecolor=colour if filled else "white")
-    look.set(markersize=size * scale, label=meaning, zorder=5)
-    return look
+def _markers(kind: str, x: Sequence[float], y: Sequence[float], colour: str, *, scale: float = 1.0) -> Line2D:
+    marker, size, filled, meaning = MARKS[kind]
+    line = Line2D(x, y, linestyle="none", marker=marker, color=colour, markerfacecolor=colour if filled else "white")
+    line.set(markersize=size * scale, label=meaning, zorder=5)
+    return line
 
 
 def _name_lines(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
-    """Write each line's name beside its end, moved apart where they would overlap."""
+    """Write each line's name beside its end, moved apart where names would overlap."""
     low, high = axes.get_ylim()
     step = (high - low) * 0.055  # height of one name
     ordered = sorted(labels)
@@ -175,13 +173,13 @@ def _name_lines(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
 
 
 def spread(positions: Sequence[float], step: float) -> list[float]:
-    """Ascending positions moved as little as a sweep can so that neighbours are at least `step` apart."""
-    groups: list[list[float]] = []  # [sum of wished-for first positions, members]
+    """Return ascending positions, moved as little as possible, with neighbours at least `step` apart."""
+    groups: list[list[float]] = []  # [sum of the first positions its members prefer, members]
     for position in positions:
         groups.append([position, 1])
         while len(groups) > 1 and _start(groups[-2]) + groups[-2][1] * step > _start(groups[-1]):
             total, members = groups.pop()
-            # Seen from the group's first member, each further one wishes to start its rank lower.
+            # A member of rank r prefers that the group starts r steps before its own position.
             groups[-1][0] += total - members * groups[-1][1] * step
             groups[-1][1] += members
     return [_start(group) + rank * step for group in groups for rank in range(int(group[1]))]
@@ -203,12 +201,12 @@ def _dataset(result: RunResult) -> str:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= LONGEST_NAME else f"{label[: LONGEST_NAME - 1]}…"
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
 
 
 def as_png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     file = io.BytesIO()
-    # No version of matplotlib in the file: the same picture is the same bytes.
+    # Without the version of matplotlib, equal plots are equal bytes.
     figure.savefig(file, format="png", facecolor="white", metadata={"Software": None})
     return file.getvalue()

@@ -1,18 +1,17 @@
-"""The report of a run: one HTML page that needs nothing beside it."""
+"""The report of a run: one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from kuber.domain.evaluation import mean_recalls
 from kuber.experiment.reports.html import page
 from kuber.views import RunResult, RunView, exchanges, groups_of, natural, percent
 
 TEMPLATE = "report.html.j2"
-MOST_CLASSES = 20  # with more, a table of them says nothing to the eye
-UPRIGHT = 70  # characters; class names that are longer together stand upright
-MOST_ENTITIES = 20  # with more, who taught whom is a list
+MAX_CLASSES = 20  # with more, the table of classes is left out
+MAX_LABEL_CHARACTERS = 70  # of all class names together; longer ones are set vertically
+MAX_GRID_ENTITIES = 20  # with more, the table of teachers and students is a list
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -24,10 +23,10 @@ def write_report(
     settings: Mapping[str, Any],
     labels: Sequence[str],
 ) -> None:
-    """Write the report of a run that is complete to `path`.
+    """Write the report of a complete run to `path`.
 
-    `plots` holds the PNG images `accuracy`, `partition` and `lineage`, and `world` where one was named; `settings`
-    what the run was told, and `labels` names the classes.
+    `plots` holds the PNG images `accuracy`, `partition`, `lineage` and, if the run has a world, `world`; `labels`
+    are the class names.
     """
     taught = view.taught
     html = page(
@@ -41,21 +40,21 @@ def write_report(
         taught=taught,
         pairs=sorted(taught, key=lambda pair: (natural(pair[0]), natural(pair[1]))),
         teachers=sorted({*view.entities, *(teacher for teacher, _ in taught)}, key=natural),
-        as_list=len(view.entities) > MOST_ENTITIES,
+        as_list=len(view.entities) > MAX_GRID_ENTITIES,
         exchanges=exchanges(view),
         entities=view.entities.values(),
         groups=groups_of(result.entities, rounds=result.rounds),
         labels=labels,
-        upright=sum(map(len, labels)) > UPRIGHT,
-        most_classes=MOST_CLASSES,
-        means=_means([entity.recalls for entity in view.entities.values()]),
+        upright=sum(map(len, labels)) > MAX_LABEL_CHARACTERS,
+        max_classes=MAX_CLASSES,
+        means=mean_recalls(entity.recalls for entity in view.entities.values()),
         name_of=view.name_of,
     )
     path.write_text(html, encoding="utf-8")
 
 
 def headline(result: RunResult) -> str:
-    """What happened, in one sentence."""
+    """Summarise the run in one sentence."""
     entities = _count(len(result.entities), "entity", "entities").capitalize()
     rounds = _count(result.rounds, "round", "rounds")
     published = sum(entity.published for entity in result.entities)
@@ -65,7 +64,7 @@ def headline(result: RunResult) -> str:
         done = f"{entities} published {_count(published, 'model', 'models')} and absorbed {pieces} of knowledge"
         done += f" in {rounds}"
     else:
-        each = "learnt" if len(result.entities) == 1 else "each learnt"
+        each = "learned" if len(result.entities) == 1 else "each learned"
         done = f"{entities} {each} alone for {rounds}"
     accuracy = "held-out accuracy" if len(result.entities) == 1 else "mean held-out accuracy"
     before, after = percent(result.start_accuracy), percent(result.mean_accuracy)
@@ -77,14 +76,8 @@ def headline(result: RunResult) -> str:
     return f"{done}; {accuracy} {verb} from {before} to {after}."
 
 
-def _means(recalls: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The mean of each class over the entities of which it is known."""
-    known = [[value for value in values if value is not None] for values in zip_longest(*recalls)]
-    return [fmean(values) if values else None for values in known]
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{_number(number)} {one if number == 1 else many}"
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{_number(number)} {singular if number == 1 else plural}"
 
 
 def _number(number: int) -> str:
