@@ -1,4 +1,4 @@
-"""Bytes beside the vault: a whole hub on a bucket, its clients, and what comes between them and the bucket."""
+"""Direct transfers: a hub on a bucket, its clients, and failures between them and the bucket."""
 
 import random
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from kuber.client import vault as client
 from kuber.client.credentials import Credentials
 from kuber.client.download import Download
-from kuber.client.presigned import AWAY_SECONDS, PresignedTransfer
+from kuber.client.presigned import BACKOFF_SECONDS, PresignedTransfer
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.blob import DirectUrl
@@ -43,57 +43,57 @@ def direct_hub(place, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """What is not tiny is announced."""
-    monkeypatch.setattr(client, "WHOLE", 1 << 18)
+def _small_uploads(monkeypatch):
+    """Send small blobs as uploads too."""
+    monkeypatch.setattr(client, "SINGLE_REQUEST_BYTES", 1 << 18)
 
 
-class Watched(HttpVault):
-    """Notes what it asks the vault for, and what it asks others for."""
+class RecordingVault(HttpVault):
+    """Client that records its requests to the vault and to the bucket."""
 
-    def __init__(self, *told, **options):
-        super().__init__(*told, **options)
-        self.asked, self.beside = [], []
-        self._client.event_hooks = {"request": [self.asked.append]}
-        original = self._direct._client
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.vault_requests, self.bucket_requests = [], []
+        self._client.event_hooks = {"request": [self.vault_requests.append]}
+        original = self._presigned._client_for
 
-        def watched(url):
-            found = original(url)
-            if found is not None:
-                found.event_hooks = {"request": [self.beside.append]}
-            return found
+        def recorded(url):
+            client = original(url)
+            if client is not None:
+                client.event_hooks = {"request": [self.bucket_requests.append]}
+            return client
 
-        self._direct._client = watched
+        self._presigned._client_for = recorded
 
 
 @pytest.fixture
 def vault(direct_hub):
-    with Watched(direct_hub.vault, credentials=Credentials(token=direct_hub.secret)) as vault:
+    with RecordingVault(direct_hub.vault, credentials=Credentials(token=direct_hub.secret)) as vault:
         yield vault
 
 
-def name(data):
+def blob_key(data):
     hex = Digest.of(data).hex
     return f"blobs/{hex[:2]}/{hex[2:4]}/{hex}"
 
 
-def test_bytes_go_beside_the_vault_both_ways_and_no_token_with_them(vault, bucket):
+def test_large_blobs_are_sent_and_read_directly_without_a_token(vault, bucket):
     data = random.Random(1).randbytes(SIZE)
     artifact = vault.put(data)
     assert vault.get(artifact.digest) == data
-    assert [(each.method, each.url.path) for each in vault.asked] == [
+    assert [(request.method, request.url.path) for request in vault.vault_requests] == [
         ("POST", "/v1/uploads"),
-        ("POST", vault.asked[1].url.path),
+        ("POST", vault.vault_requests[1].url.path),
         ("GET", f"/v1/blobs/{artifact.digest}"),
     ]
-    assert [each.method for each in vault.beside] == ["PUT", "GET"]
-    for each in vault.beside:
-        assert not {"authorization", "kuber-protocol", "if-range"} & set(each.headers)
-    assert b"".join(bucket.get(name(data))[1]) == data
+    assert [request.method for request in vault.bucket_requests] == ["PUT", "GET"]
+    for request in vault.bucket_requests:
+        assert not {"authorization", "kuber-protocol", "if-range"} & set(request.headers)
+    assert b"".join(bucket.get(blob_key(data))[1]) == data
     assert list(bucket.objects("staging")) == []
 
 
-def test_who_does_not_ask_for_it_gets_the_bytes_from_the_vault(direct_hub, vault):
+def test_a_client_that_accepts_no_redirect_gets_the_bytes_from_the_vault(direct_hub, vault):
     data = random.Random(2).randbytes(SIZE)
     headers = {"Authorization": f"Bearer {direct_hub.secret}"}
     with httpx.Client(base_url=direct_hub.vault, headers=headers, trust_env=False, verify=False) as plain:
@@ -117,18 +117,18 @@ def test_who_does_not_ask_for_it_gets_the_bytes_from_the_vault(direct_hub, vault
         assert plain.post("/v1/uploads", json=large).status_code == 413
 
 
-def test_knowledge_is_published_and_found_by_way_of_the_bucket(direct_hub, samples):
+def test_knowledge_is_published_and_pulled_through_the_bucket(direct_hub, samples):
     credentials = Credentials()
     wide = replace(samples.architecture, manifest={"w": TensorSpec(dtype="F32", shape=(300, 1000))})
     with (
         SigningRegistry(direct_hub.registry, credentials=credentials) as registry,
-        Watched(direct_hub.vault, credentials=credentials) as vault,
+        RecordingVault(direct_hub.vault, credentials=credentials) as vault,
     ):
         me = registry.register(samples.name()).id
         blob = samples.weights(wide.manifest)
         record = registry.publish(samples.draft(me, vault.put(blob), architecture=wide), key="one")
         assert vault.get(record.artifacts["weights"].digest) == blob
-        assert [each.method for each in vault.beside] == ["PUT", "GET"]
+        assert [request.method for request in vault.bucket_requests] == ["PUT", "GET"]
         broken = vault.put(blob[:-4] + b"\0\0\xc0\x7f")  # not a number
         with pytest.raises(RequestRejectedError, match="no sound weights"):
             registry.publish(samples.draft(me, broken, architecture=wide), key="two")
@@ -136,10 +136,10 @@ def test_knowledge_is_published_and_found_by_way_of_the_bucket(direct_hub, sampl
         assert registry.discover(Query(task=samples.task.name)).items == (record,)
 
 
-def test_flipped_bytes_in_the_bucket_are_found(vault, bucket):
+def test_flipped_bytes_in_the_bucket_are_detected(vault, bucket):
     data = random.Random(3).randbytes(SIZE)
     digest = vault.put(data).digest
-    bucket.put(name(data), data[:-1] + bytes([data[-1] ^ 1]))
+    bucket.put(blob_key(data), data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptKnowledgeError, match=digest.hex):
         vault.get(digest)
     cursor, rotten = None, []
@@ -155,100 +155,100 @@ def test_flipped_bytes_in_the_bucket_are_found(vault, bucket):
     assert vault.get(digest) == data
 
 
-def test_a_bucket_that_clients_do_not_reach_leaves_the_way_through_the_vault(vault, monkeypatch):
+def test_a_bucket_that_clients_cannot_reach_is_replaced_by_the_vault(vault, monkeypatch):
     data = random.Random(4).randbytes(SIZE)
-    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.put", nowhere(PresignedTransfer.put))
-    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.get", nowhere(PresignedTransfer.get))
+    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.put", to_closed_port(PresignedTransfer.put))
+    monkeypatch.setattr("kuber.client.presigned.PresignedTransfer.get", to_closed_port(PresignedTransfer.get))
     digest = vault.put(data).digest
-    assert [each.method for each in vault.asked] == ["POST", "PATCH"]
-    vault._direct._away_until = 0.0
+    assert [request.method for request in vault.vault_requests] == ["POST", "PATCH"]
+    vault._presigned._retry_at = 0.0
     assert vault.get(digest) == data
-    assert [each.headers.get("kuber-direct") for each in vault.asked[2:]] == ["yes", None]
-    assert vault.get(digest) == data  # and the bucket is left alone for a while
-    assert [each.headers.get("kuber-direct") for each in vault.asked[4:]] == [None]
+    assert [request.headers.get("kuber-direct") for request in vault.vault_requests[2:]] == ["yes", None]
+    assert vault.get(digest) == data  # and the bucket is not tried for a while
+    assert [request.headers.get("kuber-direct") for request in vault.vault_requests[4:]] == [None]
 
 
-def nowhere(act):
-    """The same, to a port where nobody listens."""
+def to_closed_port(transfer):
+    """Redirect a transfer to a port without a server."""
 
-    def changed(self, to, given):
-        url = httpx.URL(to.url if isinstance(to, DirectUrl) else to).copy_with(port=9)
-        return act(self, replace(to, url=str(url)) if isinstance(to, DirectUrl) else str(url), given)
+    def changed(self, target, content):
+        url = httpx.URL(target.url if isinstance(target, DirectUrl) else target).copy_with(port=9)
+        return transfer(self, replace(target, url=str(url)) if isinstance(target, DirectUrl) else str(url), content)
 
     return changed
 
 
-def test_a_cut_on_the_way_from_the_bucket_goes_on_where_it_was(vault, s3, monkeypatch):
+def test_a_lost_connection_to_the_bucket_is_resumed(vault, s3, monkeypatch):
     data = random.Random(5).randbytes(SIZE)
     digest = vault.put(data).digest
     with proxy(s3.url, seed=1, mishaps=["cut"], reach=SIZE // 2) as line:
         port = httpx.URL(line.url).port
-        real = PresignedTransfer.get
+        original = PresignedTransfer.get
         monkeypatch.setattr(
             PresignedTransfer,
             "get",
-            lambda self, url, given: real(self, str(httpx.URL(url).copy_with(port=port)), given),
+            lambda self, url, download: original(self, str(httpx.URL(url).copy_with(port=port)), download),
         )
         assert vault.get(digest) == data
-    beside = vault.beside[1:]
-    assert "range" not in beside[0].headers
-    assert all(each.headers["range"].startswith("bytes=") for each in beside[1:])
+    first, *resumed = vault.bucket_requests[1:]
+    assert "range" not in first.headers
+    assert all(request.headers["range"].startswith("bytes=") for request in resumed)
     assert line.struck
 
 
-def test_a_url_that_is_over_is_asked_for_again_or_left(vault):
+def test_a_url_that_the_bucket_refuses_is_replaced_by_the_vault(vault):
     data = random.Random(6).randbytes(SIZE)
     digest = vault.put(data).digest
-    refused = PresignedTransfer.get
+    original = PresignedTransfer.get
 
-    def late(self, url, given):
-        return refused(self, url.replace("/blobs/", "/blobs/absent-"), given)
+    def refused(self, url, download):
+        return original(self, url.replace("/blobs/", "/blobs/absent-"), download)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PresignedTransfer, "get", late)
+        patch.setattr(PresignedTransfer, "get", refused)
         assert vault.get(digest) == data  # through the vault
-    vault.beside.clear()
+    vault.bucket_requests.clear()
     assert vault.get(digest) == data
-    assert len(vault.beside) == 1  # what is refused once is no outage
+    assert len(vault.bucket_requests) == 1  # one refusal is no outage
 
 
-def test_who_answers_in_place_of_the_bucket_does_not_keep_the_blob_from_anybody(vault, monkeypatch, script, reply):
-    """A portal that wants a login, for one: its page is no blob, and the vault has the right one."""
+def test_a_response_that_is_not_the_blob_is_replaced_by_the_vault(vault, monkeypatch, script, reply):
+    """For example the login page of a network portal."""
     data = random.Random(7).randbytes(400_000)
     digest = vault.put(data).digest
     portal = script(*[reply(body=b"<html>Log in first.</html>")] * 3)
-    direct = vault._direct.get
-    monkeypatch.setattr(vault._direct, "get", lambda url, download: direct(f"{portal.url}/login", download))
+    original = vault._presigned.get
+    monkeypatch.setattr(vault._presigned, "get", lambda url, download: original(f"{portal.url}/login", download))
     assert vault.get(digest) == data
     assert len(portal.requests) == 1
 
 
-def test_nothing_is_sent_in_the_clear_by_who_uses_tls(script, reply):
+def test_a_vault_over_tls_uses_only_https_urls(script, reply):
     service = script(reply(body=b"bytes"))
-    there = DirectUrl(url=f"{service.url}/x", expires_at=None)
-    for secure, asked in ((True, 0), (False, 2)):
-        way = PresignedTransfer(secure=secure, ca=None)
-        assert way.put(there, b"bytes") is not secure
+    target = DirectUrl(url=f"{service.url}/x", expires_at=None)
+    for secure, requests in ((True, 0), (False, 2)):
+        transfer = PresignedTransfer(secure=secure, ca=None)
+        assert transfer.put(target, b"bytes") is not secure
         download = Download(Digest.of(b"bytes"), "vault")
-        assert way.get(there.url, download) is not secure
-        assert len(service.requests) == asked
-        way.close()
+        assert transfer.get(target.url, download) is not secure
+        assert len(service.requests) == requests
+        transfer.close()
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x/y", "file:///etc/passwd", "http://", "http://[", "/v1/blobs"])
-def test_no_other_address_is_followed(url):
-    way = PresignedTransfer(secure=False, ca=None)
-    assert way.get(url, Download(Digest.of(b"x"), "vault")) is False
-    assert way.put(DirectUrl(url=url, expires_at=None), b"x") is False
-    way.close()
+def test_other_kinds_of_urls_are_not_used(url):
+    transfer = PresignedTransfer(secure=False, ca=None)
+    assert transfer.get(url, Download(Digest.of(b"x"), "vault")) is False
+    assert transfer.put(DirectUrl(url=url, expires_at=None), b"x") is False
+    transfer.close()
 
 
-def test_a_bucket_that_is_away_is_tried_again_later():
+def test_an_unreachable_bucket_is_tried_again_later():
     now = [1000.0]
-    way = PresignedTransfer(secure=False, ca=None, monotonic=lambda: now[0])
-    assert way.open
-    way.put(DirectUrl(url="http://127.0.0.1:9/x", expires_at=None), b"x")
-    assert not way.open
-    now[0] += AWAY_SECONDS
-    assert way.open
-    way.close()
+    transfer = PresignedTransfer(secure=False, ca=None, monotonic=lambda: now[0])
+    assert transfer.available
+    transfer.put(DirectUrl(url="http://127.0.0.1:9/x", expires_at=None), b"x")
+    assert not transfer.available
+    now[0] += BACKOFF_SECONDS
+    assert transfer.available
+    transfer.close()

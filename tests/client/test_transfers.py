@@ -1,4 +1,4 @@
-"""The real client and a real vault with a harmful line between them: all is got back or refused, never wrong."""
+"""Client and vault over a faulty connection: every transfer succeeds or is refused, none is wrong."""
 
 import random
 from contextlib import suppress
@@ -21,14 +21,14 @@ def service(hub):
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """Blobs of a few megabytes are sent in pieces, and a stalled line is noticed soon."""
-    monkeypatch.setattr(client, "WHOLE", 1 << 18)
+def _small_uploads(monkeypatch):
+    """Send small blobs as uploads too, and notice a stalled connection soon."""
+    monkeypatch.setattr(client, "SINGLE_REQUEST_BYTES", 1 << 18)
     monkeypatch.setattr(http, "ANSWER_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cuts_and_stalls_only_delay(hub, seed):
+def test_lost_and_stalled_connections_only_delay(hub, seed):
     data = random.Random(f"cut {seed}").randbytes(SIZE)
     mishaps = ["cut"] * 5 + ["stall"]
     with (
@@ -44,7 +44,7 @@ def test_cuts_and_stalls_only_delay(hub, seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_was_flipped_is_refused(hub, seed):
+def test_flipped_bytes_are_refused(hub, seed):
     data = random.Random(f"flip {seed}").randbytes(SIZE // 10)
     mishaps = ["flip", "cut", "none"]
     with (
@@ -64,8 +64,8 @@ def test_what_was_flipped_is_refused(hub, seed):
         assert direct.get(artifact.digest) == data
 
 
-def test_a_cut_upload_goes_on_where_it_was(hub):
-    """Each connection carries less than a third of the blob, so a client that starts over never comes to an end."""
+def test_an_upload_resumes_after_a_lost_connection(hub):
+    """Each connection carries less than a third of the blob, so a client that starts over would never finish."""
     data = random.Random("on").randbytes(SIZE)
     with (
         proxy(hub.vault, seed=1, mishaps=["cut"], reach=SIZE // 3) as line,
@@ -75,7 +75,7 @@ def test_a_cut_upload_goes_on_where_it_was(hub):
         assert vault.get(Digest.of(data)) == data
 
 
-def test_patience_ends(hub):
+def test_gives_up_when_patience_ends(hub):
     data = random.Random("end").randbytes(SIZE)
     with (
         proxy(hub.vault, seed=2, mishaps=["cut"], reach=2) as line,

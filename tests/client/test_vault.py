@@ -1,3 +1,5 @@
+"""The client of a vault, against scripted responses."""
+
 import pytest
 
 from kuber.client.vault import HttpVault
@@ -26,64 +28,64 @@ def vault(script):
         return vaults[-1], service
 
     yield make
-    for each in vaults:
-        each.close()
+    for client in vaults:
+        client.close()
 
 
-def test_takes_what_was_named(vault, reply):
+def test_returns_the_blob_of_a_digest(vault, reply):
     client, service = vault(reply(body=DATA))
     assert client.get(DIGEST) == DATA
     assert service.requests[0][1] == f"/v1/blobs/{DIGEST}"
 
 
 @pytest.mark.parametrize("body", [FLIPPED, DATA[:-1], DATA + b"x", b""], ids=["flipped", "short", "long", "empty"])
-def test_refuses_what_was_not_named(vault, reply, body):
+def test_refuses_bytes_of_another_digest(vault, reply, body):
     client, service = vault(reply(body=body))
     with pytest.raises(CorruptKnowledgeError, match=DIGEST.hex):
         client.get(DIGEST)
     assert len(service.requests) == 1
 
 
-def test_a_blob_that_is_cut_off_never_came(vault, reply):
+def test_an_incomplete_response_is_an_error_without_patience(vault, reply):
     client, _ = vault(reply(body=DATA[:100], length=len(DATA)))
     with pytest.raises(ServiceUnavailableError):
         client.get(DIGEST)
 
 
-def test_fetches_again_a_blob_that_was_cut_off(script, reply):
+def test_fetches_an_incomplete_blob_again(script, reply):
     service = script(reply(body=DATA[:100], length=len(DATA)), reply(body=DATA))
     with HttpVault(service.url) as client:
         assert client.get(DIGEST) == DATA
 
 
-def test_takes_no_blob_too_large_for_memory(vault, reply):
+def test_refuses_a_blob_too_large_for_memory(vault, reply):
     client, _ = vault(reply(length=1 << 50))
     with pytest.raises(IncompatibleKnowledgeError, match=str(1 << 50)):
         client.get(DIGEST)
 
 
-def test_decodes_nothing(vault, reply):
+def test_does_not_decompress_blobs(vault, reply):
     client, service = vault(reply(body=DATA, headers={"KUber-Protocol": "1", "Content-Encoding": "gzip"}))
     assert client.get(DIGEST) == DATA
     assert service.requests[0][2]["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("size", [-1, 1])
-def test_believes_no_other_receipt(vault, reply, size):
+def test_refuses_a_receipt_for_other_bytes(vault, reply, size):
     receipt = f'{{"digest":"{DIGEST}","size":{len(DATA) + size}}}'
     client, _ = vault(reply(status=201, body=receipt.encode()))
     with pytest.raises(ServiceError, match="other bytes"):
         client.put(DATA)
 
 
-def test_understands_a_newer_vault(vault, reply):
+def test_ignores_unknown_fields_of_a_newer_vault(vault, reply):
     receipt = f'{{"digest":"{DIGEST}","size":{len(DATA)},"stored_in":"cellar"}}'
     client, _ = vault(reply(status=201, body=receipt.encode()))
     assert client.put(DATA).digest == DIGEST
 
 
 @pytest.mark.parametrize("size", [[-5], ["five"]])
-def test_a_malformed_listing_is_a_sentence(vault, reply, size):
+def test_a_malformed_listing_is_an_error_in_one_sentence(vault, reply, size):
     body = f'{{"items":[{{"digest":"{DIGEST}","size":"{size}"}}],"cursor":null}}'
     client, _ = vault(reply(body=body.encode()))
     with pytest.raises(ServiceError, match=r"items\.0\.size"):

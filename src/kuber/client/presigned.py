@@ -1,4 +1,4 @@
-"""The way to a vault's bucket beside the vault: by signed URLs, and without a token."""
+"""Direct transfers to and from a vault's bucket, by signed URLs and without a token."""
 
 import ssl
 import threading
@@ -13,91 +13,92 @@ from kuber.domain.address import is_loopback
 from kuber.domain.blob import DirectUrl
 
 CONNECT_SECONDS = 5
-ANSWER_SECONDS = 60  # without a byte sent or received
-AWAY_SECONDS = 300  # that a bucket which could not be reached is left alone
+TIMEOUT_SECONDS = 60  # without a byte sent or received
+BACKOFF_SECONDS = 300  # for which an unreachable bucket is not tried again
 
 
 class PresignedTransfer:
-    """Sends bytes to signed URLs and reads them there. Safe to use from several threads; closed by `close`.
+    """Client of signed URLs. Safe to use from several threads.
 
-    What fails is no error: the vault is the other way. When a bucket cannot be reached it is not tried for a while.
+    A failed transfer is no error: the vault transfers the bytes instead. An unreachable bucket is not tried again for
+    a while.
     """
 
     def __init__(self, *, secure: bool, ca: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """With `secure` only URLs of https are used: what came by TLS should not go without."""
+        """With `secure` only https URLs are used: bytes that came by TLS should not continue without it."""
         self._secure = secure
         self._ca = ca
         self._monotonic = monotonic
-        self._away_until = 0.0
-        self._gate = threading.Lock()
-        self._clients: dict[bool, httpx.Client] = {}  # by whether proxies of the environment are used
+        self._retry_at = 0.0
+        self._lock = threading.Lock()
+        self._clients: dict[bool, httpx.Client] = {}  # by whether the URL is one of this machine
 
     @property
-    def open(self) -> bool:
-        """Whether it is worth asking for a signed URL."""
-        return self._monotonic() >= self._away_until
+    def available(self) -> bool:
+        """Whether it is worth requesting a signed URL."""
+        return self._monotonic() >= self._retry_at
 
-    def put(self, to: DirectUrl, data: bytes) -> bool:
-        """Whether the bucket took these bytes."""
-        client = self._client(to.url)
+    def put(self, target: DirectUrl, data: bytes) -> bool:
+        """Send the bytes of a blob. Return whether the bucket accepted them."""
+        client = self._client_for(target.url)
         if client is None:
             return False
         try:
-            answer = client.put(to.url, content=data, headers={"Content-Type": "application/octet-stream"})
+            response = client.put(target.url, content=data, headers={"Content-Type": "application/octet-stream"})
         except (httpx.RequestError, httpx.InvalidURL):
-            self._leave_alone()
+            self._back_off()
             return False
-        return answer.is_success
+        return response.is_success
 
     def get(self, url: str, download: Download) -> bool:
-        """Whether the rest of the blob came; what came before a cut stays in `download`."""
-        client = self._client(url)
+        """Receive the rest of a download. Return whether it is complete; `download` keeps what was received."""
+        client = self._client_for(url)
         if client is None:
             return False
         before = download.furthest
         headers = dict(download.headers())
-        headers.pop("If-Range", None)  # the bucket has tags of its own; the digest tells in the end
+        headers.pop("If-Range", None)  # the ETags of the bucket differ; the digest is checked in the end
         try:
             with client.stream("GET", url, headers=headers) as response:
                 if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                     return False
-                download.take(response)
+                download.receive(response)
                 return True
         except (httpx.RequestError, httpx.InvalidURL):
             if download.furthest == before:
-                self._leave_alone()
+                self._back_off()
             return False
 
     def close(self) -> None:
-        """Let go of the connections."""
-        with self._gate:
+        """Close all connections."""
+        with self._lock:
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
 
-    def _leave_alone(self) -> None:
-        self._away_until = self._monotonic() + AWAY_SECONDS
+    def _back_off(self) -> None:
+        self._retry_at = self._monotonic() + BACKOFF_SECONDS
 
-    def _client(self, url: str) -> httpx.Client | None:
-        """What to ask this URL with; None where it is not to be asked."""
+    def _client_for(self, url: str) -> httpx.Client | None:
+        """Return the client for this URL; None when the URL must not be used."""
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL:
             return None
         if address.scheme != "https" and (self._secure or address.scheme != "http"):
             return None
-        near = is_loopback(address.host)
-        with self._gate:
-            if near not in self._clients:
-                self._clients[near] = httpx.Client(
-                    timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                    verify=self._trusted(),
-                    trust_env=not near,
+        local = is_loopback(address.host)
+        with self._lock:
+            if local not in self._clients:
+                self._clients[local] = httpx.Client(
+                    timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+                    verify=self._ssl_context(),
+                    trust_env=not local,  # no proxy between two processes of one machine
                 )
-            return self._clients[near]
+            return self._clients[local]
 
-    def _trusted(self) -> ssl.SSLContext:
-        """The usual authorities and those given: the vault may be one's own, and the bucket somebody else's."""
+    def _ssl_context(self) -> ssl.SSLContext:
+        """Trust the usual authorities and `ca`: the bucket may have another operator than the vault."""
         context = httpx.create_ssl_context()
         if self._ca is not None:
             context.load_verify_locations(self._ca)

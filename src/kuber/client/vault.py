@@ -7,7 +7,7 @@ from dataclasses import replace
 import httpx
 
 from kuber.client.credentials import Credentials
-from kuber.client.download import Download, announced
+from kuber.client.download import Download, content_length
 from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, HttpService, Response, Trusted
 from kuber.client.presigned import PresignedTransfer
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
@@ -33,15 +33,15 @@ from kuber.wire import (
     UploadBody,
 )
 
-WHOLE = 8 << 20  # bytes that are sent in one request; more of them go on where they were cut
+SINGLE_REQUEST_BYTES = 8 << 20  # larger blobs are sent as resumable uploads
 PIECE = 1 << 20
-LOOKED_AT = 10 << 20  # bytes a second that a vault reads and copies in its bucket, at the slowest
+VERIFY_RATE = 10 << 20  # bytes per second that a vault reads and copies in its bucket, at the slowest
 
 
 class HttpVault(HttpService):
     """The vault at `url`, as `kuber.domain.ports.Vault`.
 
-    Raises what the port tells of, and ServiceUnavailableError when no answer comes within `patience` seconds.
+    Raises the errors of the port, and ServiceUnavailableError when the vault does not respond for `patience` seconds.
     """
 
     def __init__(
@@ -52,86 +52,84 @@ class HttpVault(HttpService):
         patience: float = 10.0,
         ca: Trusted = None,
     ) -> None:
-        """The credentials are those that the registry gave a token for."""
+        """Use the credentials for which the registry issues tokens."""
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
-        self._direct = PresignedTransfer(secure=self.url.startswith("https://"), ca=ca)
+        self._presigned = PresignedTransfer(secure=self.url.startswith("https://"), ca=ca)
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._direct.close()
+        """Close all connections."""
+        self._presigned.close()
         super().close()
 
     def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing.
+        """Store a blob. Idempotent.
 
-        Many bytes are sent straight to the vault's bucket, where it offers that; else so that they go on where the
-        connection was cut, for as long as some of them arrive within `patience`.
+        Large blobs are sent directly to the vault's bucket if it offers that, otherwise as an upload that is resumed
+        after lost connections for as long as it makes progress within `patience` seconds.
         """
         artifact = Artifact(digest=Digest.of(data), size=len(data)) if data else None
-        if artifact is not None and artifact.size > WHOLE:
-            self._send(data, artifact)
+        if artifact is not None and artifact.size > SINGLE_REQUEST_BYTES:
+            self._upload(data, artifact)
             return artifact
         digest = Digest.of(data)
         headers = {"Content-Type": "application/octet-stream"}
         answer = self.ask("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
         stored = self.parse(ArtifactBody.read, answer.data).value()
         if stored != artifact:
-            raise ServiceError(f"The vault at {self.url} says it stored other bytes than were sent; do not trust it.")
+            raise ServiceError(
+                f"The vault at {self.url} claims to have stored other bytes than were sent; do not trust it."
+            )
         return stored
 
     def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest, verified while they arrive; a cut transfer goes on where it was.
+        """Return the bytes of a blob, verified while they arrive. A lost connection is resumed.
 
-        They come from the vault's bucket, where it says so and that is reached.
-
-        Raises KnowledgeNotFoundError when they are not there, CorruptKnowledgeError when others came, and
+        They come from the vault's bucket if it redirects there and that is reachable. Raises KnowledgeNotFoundError
+        when the blob is missing, CorruptKnowledgeError when its bytes have another digest, and
         IncompatibleKnowledgeError when there are more than MAX_BLOB_BYTES.
         """
         download = Download(digest, self.url)
-        straight = True
+        try_direct = True
 
         def headers() -> dict[str, str]:
-            return download.headers() | ({DIRECT_HEADER: "yes"} if straight and self._direct.open else {})
+            direct = try_direct and self._presigned.available
+            return download.headers() | ({DIRECT_HEADER: "yes"} if direct else {})
 
-        def take(response: httpx.Response) -> bytes:
-            return b"" if response.status_code == httpx.codes.TEMPORARY_REDIRECT else download.take(response)
+        def receive(response: httpx.Response) -> bytes:
+            redirected = response.status_code == httpx.codes.TEMPORARY_REDIRECT
+            return b"" if redirected else download.receive(response)
 
         while True:
             before = download.furthest
             try:
-                answer = self.ask("GET", f"/v1/blobs/{digest}", headers=headers, take=take)
+                answer = self.ask("GET", f"/v1/blobs/{digest}", headers=headers, take=receive)
             except ServiceUnavailableError:
                 if self._patience and download.furthest > before:
-                    continue  # patience is with a vault that sends nothing
+                    continue  # patience is for a vault that sends nothing
                 raise
             if answer.status != httpx.codes.TEMPORARY_REDIRECT:
                 return download.verified()
-            if not straight:
-                raise ServiceError(f"The vault at {self.url} redirects who did not ask for it; do not trust it.")
+            if not try_direct:
+                raise ServiceError(f"The vault at {self.url} redirects without being asked to; do not trust it.")
             try:
-                if self._direct.get(answer.headers.get("Location", ""), download):
+                if self._presigned.get(answer.headers.get("Location", ""), download):
                     return download.verified()
-            except (KnowledgeError, ServiceError):  # it is not the blob: the vault has that, or says why
-                download, straight = Download(digest, self.url), False
+            except (KnowledgeError, ServiceError):  # it is not the blob: the vault has that, or says why not
+                download, try_direct = Download(digest, self.url), False
                 continue
-            straight = download.furthest > before  # else through the vault
+            try_direct = download.furthest > before  # otherwise through the vault
 
     def size(self, digest: Digest) -> int | None:
-        """How many bytes are stored under this digest; None when there are none."""
-        size: list[int] = []
-
-        def take(response: httpx.Response) -> bytes:
-            size.append(self._announced(response))
-            return b""
-
+        """Return the size of a blob in bytes, None when it is not stored."""
+        headers = {"Accept-Encoding": "identity"}
         try:
-            self.ask("HEAD", f"/v1/blobs/{digest}", headers={"Accept-Encoding": "identity"}, take=take)
+            answer = self.ask("HEAD", f"/v1/blobs/{digest}", headers=headers, take=_no_body)
         except KnowledgeNotFoundError:
             return None
-        return size[0]
+        return content_length(answer.headers, self.url)
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
-        """What is stored, in order of digest."""
+        """Return a page of the stored blobs, ordered by digest."""
         answer = self.ask("GET", "/v1/blobs", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[ArtifactBody].read, answer.data).value()
 
@@ -141,66 +139,67 @@ class HttpVault(HttpService):
         self.ask("POST", "/v1/pins", content=body.model_dump_json().encode(), repeatable=True)
 
     def unpin(self, holder: str) -> None:
-        """Take back every promise to `holder`; without any, nothing changes."""
+        """Delete all pins of `holder`. Idempotent."""
         self.ask("DELETE", "/v1/pins", params={"holder": holder}, repeatable=True)
 
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
-        """Every promise, in order of holder and digest."""
+        """Return a page of the pins, ordered by holder and digest."""
         answer = self.ask("GET", "/v1/pins", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[PinBody].read, answer.data).value()
 
     def collect(self) -> Collection:
-        """Have the vault remove now what nobody has held for its grace period."""
+        """Let the vault delete blobs that have been free for its grace period, now."""
         return self.parse(CollectionBody.read, self.ask("POST", "/v1/collections", repeatable=True).data).value()
 
     def scrub(self, *, limit: int = 100, cursor: str | None = None) -> Scrub:
-        """Have the vault hash its next blobs again and set the rotten aside; the cursor goes on after them."""
+        """Let the vault hash its next blobs again and quarantine the damaged ones; a cursor continues after them."""
         params = {"limit": limit, "cursor": cursor}
         return self.parse(ScrubBody.read, self.ask("POST", "/v1/scrubs", params=params).data).value()
 
-    def _send(self, data: bytes, artifact: Artifact) -> None:
-        """Upload in as many requests as it takes."""
-        upload = self._begin(artifact, direct=self._direct.open)
+    def _upload(self, data: bytes, artifact: Artifact) -> None:
+        """Send a blob in as many requests as it takes."""
+        upload = self._begin(artifact, direct=self._presigned.available)
         if upload.direct is not None:
-            upload = self._send_straight(upload, data)
-        wait, given_up = WAIT_FIRST, time.monotonic() + self._patience
+            upload = self._upload_direct(upload, data)
+        wait, deadline = WAIT_FIRST, time.monotonic() + self._patience
         while upload.id is not None:
             before = upload.offset
             try:
                 upload = self._append(upload, data)
             except (ServiceUnavailableError, ConflictError, KnowledgeNotFoundError):
-                # Cut; or the vault had more, or less, than we knew; or another vault answers, without that upload.
+                # The connection was lost, the vault has another offset, or it is another vault without the upload.
                 if not self._patience:
                     raise
-                upload = self._look_up(upload)
+                upload = self._refresh(upload)
                 if upload.id is not None and upload.offset > before:
-                    wait, given_up = WAIT_FIRST, time.monotonic() + self._patience
-                elif time.monotonic() + wait > given_up:
+                    wait, deadline = WAIT_FIRST, time.monotonic() + self._patience
+                elif time.monotonic() + wait > deadline:
                     raise
                 else:
                     time.sleep(wait)
                     wait = min(2 * wait, WAIT_MOST)
 
-    def _send_straight(self, upload: Upload, data: bytes) -> Upload:
-        """Put the bytes into the vault's bucket and tell the vault; where that fails, the upload that is left."""
+    def _upload_direct(self, upload: Upload, data: bytes) -> Upload:
+        """Send the bytes to the vault's bucket and complete the upload; if that fails, return what is left to do."""
         assert upload.direct is not None
-        if not self._direct.put(upload.direct, data):
+        if not self._presigned.put(upload.direct, data):
             return upload
         try:
-            # Before it answers the vault reads all of it, and has it copied.
-            seconds = ANSWER_SECONDS + upload.size / LOOKED_AT
-            return self._told(self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True, seconds=seconds))
-        except ConflictError:  # what took the bytes was not the vault's bucket
+            # Before it responds, the vault reads and copies the whole object.
+            seconds = ANSWER_SECONDS + upload.size / VERIFY_RATE
+            answer = self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True, seconds=seconds)
+            return self._parse_upload(answer)
+        except ConflictError:  # the bytes went to something else than the vault's bucket
             return upload
-        except (KnowledgeNotFoundError, ServiceUnavailableError):  # the answer was lost: it may be stored
+        except (KnowledgeNotFoundError, ServiceUnavailableError):  # the response was lost: it may be stored
             return self._begin(Artifact(digest=upload.digest, size=upload.size))
 
     def _begin(self, artifact: Artifact, *, direct: bool = False) -> Upload:
-        told = AnnouncementBody(digest=str(artifact.digest), size=artifact.size, direct=direct)
-        content = told.model_dump_json().encode()
-        upload = self._told(self.ask("POST", "/v1/uploads", content=content, repeatable=True))
+        body = AnnouncementBody(digest=str(artifact.digest), size=artifact.size, direct=direct)
+        content = body.model_dump_json().encode()
+        upload = self._parse_upload(self.ask("POST", "/v1/uploads", content=content, repeatable=True))
         if (upload.digest, upload.size) != (artifact.digest, artifact.size):
-            raise ServiceError(f"The vault at {self.url} begins an upload of another blob; do not trust it.")
+            raise ServiceError(f"The vault at {self.url} began an upload of another blob; do not trust it.")
         return upload
 
     def _append(self, upload: Upload, data: bytes) -> Upload:
@@ -210,24 +209,26 @@ class HttpVault(HttpService):
             "Upload-Offset": str(upload.offset),
         }
         pieces = (data[start : start + PIECE] for start in range(upload.offset, upload.size, PIECE))
-        return self._told(self.ask("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers))
+        answer = self.ask("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers)
+        return self._parse_upload(answer)
 
-    def _look_up(self, upload: Upload) -> Upload:
-        """How far an upload has come; begun again where the vault does not know it, for it may be over and done."""
+    def _refresh(self, upload: Upload) -> Upload:
+        """Return the state of an upload. Begin it again if the vault does not know it, as it may be complete."""
         try:
-            answer = self.ask("HEAD", f"/v1/uploads/{upload.id}", take=lambda _: b"")
+            answer = self.ask("HEAD", f"/v1/uploads/{upload.id}", take=_no_body)
         except KnowledgeNotFoundError:
             return self._begin(Artifact(digest=upload.digest, size=upload.size))
         offset = answer.headers.get("Upload-Offset", "")
         if not offset.isascii() or not offset.isdecimal() or int(offset) > upload.size:
-            raise ServiceError(f"The vault at {self.url} does not tell how much has come; do not trust it.")
+            raise ServiceError(f"The vault at {self.url} does not say how much it has received; do not trust it.")
         return replace(upload, offset=int(offset))
 
-    def _told(self, answer: Response) -> Upload:
+    def _parse_upload(self, answer: Response) -> Upload:
         upload = self.parse(UploadBody.read, answer.data).value()
         if upload.offset > upload.size or (upload.id is None and upload.offset < upload.size):
-            raise ServiceError(f"The vault at {self.url} tells of an upload that cannot be; do not trust it.")
+            raise ServiceError(f"The vault at {self.url} describes an impossible upload; do not trust it.")
         return upload
 
-    def _announced(self, response: httpx.Response) -> int:
-        return announced(response, self.url)
+
+def _no_body(_response: httpx.Response) -> bytes:
+    return b""
