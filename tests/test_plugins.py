@@ -212,4 +212,4 @@ def test_a_run_may_use_plugins(tmp_path):
     )
     scenario = load_scenario(settings)
     assert scenario.strategy.name == "quiet"
-    assert {one.name for one in scenario.architectures} == {"tiny"}
+    assert {architecture.name for architecture in scenario.architectures} == {"tiny"}

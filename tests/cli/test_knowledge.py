@@ -150,9 +150,9 @@ def wrong_data(folder, name):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("names.npz", [], "no class 'cat'; it has: bright, dark"),
+        ("names.npz", [], "no class 'cat', but: bright, dark"),
         ("shape.npz", [], "samples in .* have shape"),
-        ("empty", [], "no pictures"),
+        ("empty", [], "no images"),
         ("nothing.npz", [], "does not exist"),
         ("names.npz", ["--mean", "0.5"], "must be given together"),
         ("names.npz", ["--mean", "a", "--std", "b"], "not a list of numbers"),

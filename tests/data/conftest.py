@@ -60,9 +60,9 @@ class Cifar:
 def png(images: np.ndarray) -> bytes:
     """Return a PNG with one image in each row, its pixels from left to right."""
     rows = images.transpose(0, 2, 3, 1).reshape(len(images), -1, 3)
-    sheet = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rows)).save(sheet, "PNG")
-    return sheet.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rows)).save(file, "PNG")
+    return file.getvalue()
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -73,7 +73,7 @@ def test_damaged_files_are_refused_in_a_sentence(cifar, tmp_path, packing, chang
         cifar10.from_folder(tmp_path)
 
 
-def test_a_sheet_cut_short_is_refused(cifar, tmp_path):
+def test_a_png_cut_short_is_refused(cifar, tmp_path):
     whole = cifar.sheets.content["data_batch_1.png"]
     cifar.sheets.changed(data_batch_1_png=whole[: len(whole) // 2]).write(tmp_path)
     with pytest.raises(DatasetError, match=r"data_batch_1.png is damaged"):

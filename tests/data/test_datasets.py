@@ -89,7 +89,7 @@ def test_a_damaged_cache_does_not_outlive_a_source_that_fails(random_cifar10, fo
     assert not list(cache.iterdir())
 
 
-def test_a_file_that_replaced_a_damaged_one_stays(cache):
+def test_a_file_that_replaced_a_damaged_one_is_not_removed(cache):
     cache.mkdir()
     path = cache / "a.safetensors"
     path.write_bytes(b"damaged")

@@ -1,4 +1,4 @@
-"""A hub in memory, entities on it, and three clouds in the plane to learn."""
+"""Fixtures of the integration tests: one thread, a hub in memory, and entities on it."""
 
 import pytest
 import torch

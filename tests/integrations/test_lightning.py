@@ -1,4 +1,4 @@
-"""An entity in a Lightning trainer, on a hub in memory."""
+"""An entity in a Lightning trainer, with a hub in memory."""
 
 import logging
 
@@ -11,18 +11,18 @@ import kuber
 from kuber.entity.state.event_log import FILE_NAME, read_events
 
 lightning = pytest.importorskip("lightning.pytorch")
-from kuber.integrations.lightning import KUberCallback  # noqa: E402 - after the check that it can be
+from kuber.integrations.lightning import KUberCallback  # noqa: E402 - needs Lightning
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def points(count, seed, classes=(0, 1, 2)):
-    """Three clouds in the plane, some of them."""
+    """Return points of three clouds in the plane, or of some of the three."""
     draws = torch.Generator().manual_seed(seed)
     y = torch.tensor(classes)[torch.randint(0, len(classes), (count,), generator=draws)]
-    middles = torch.tensor([[0.0, 2.0], [2.0, -1.0], [-2.0, -1.0]])
-    return middles[y] + torch.randn(count, 2, generator=draws), y
+    centres = torch.tensor([[0.0, 2.0], [2.0, -1.0], [-2.0, -1.0]])
+    return centres[y] + torch.randn(count, 2, generator=draws), y
 
 
 COMMON = points(300, 99)
@@ -34,7 +34,7 @@ def network():
 
 
 class Module(lightning.LightningModule):
-    """A classifier as anybody writes it."""
+    """A usual classifier."""
 
     def __init__(self):
         super().__init__()
@@ -53,14 +53,14 @@ class Module(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.02)
 
 
-class Heard(lightning.Callback):
-    """Keeps the gradient of each step."""
+class Gradients(lightning.Callback):
+    """Keep the gradient of each step."""
 
     def __init__(self):
         self.gradients = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.gradients.append(torch.cat([one.grad.flatten().clone() for one in pl_module.parameters()]))
+        self.gradients.append(torch.cat([parameter.grad.flatten().clone() for parameter in pl_module.parameters()]))
 
 
 def loader(data, size=20):
@@ -80,8 +80,8 @@ def trainer(*callbacks, epochs=3, **more):
     return lightning.Trainer(**fields | more)
 
 
-def taught(enter, model):
-    """A teacher of all classes has published."""
+def publish_teacher(enter, model):
+    """Train a teacher on all classes and publish it."""
     entity = enter("strong", model, task=TASK, validation=COMMON)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     x, y = points(500, 5)
@@ -96,7 +96,7 @@ def taught(enter, model):
 @pytest.fixture
 def strong(enter):
     torch.manual_seed(0)
-    return taught(enter, network())
+    return publish_teacher(enter, network())
 
 
 def events(folder, kind):
@@ -109,8 +109,8 @@ def student(enter):
     return module, enter("student", module.net, task=TASK, validation=COMMON)
 
 
-def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, tmp_path):
-    private = points(200, 1, (1, 2))  # of class 0 it never sees a sample
+def test_a_student_with_teachers_becomes_better_than_alone(enter, strong, tmp_path):
+    private = points(200, 1, (1, 2))  # no samples of class 0
     torch.manual_seed(3)
     alone = Module()
     trainer(epochs=6).fit(alone, loader(private))
@@ -120,9 +120,9 @@ def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, t
     entity_alone = enter("alone", alone.net, task=TASK, validation=COMMON)
     assert entity.evaluate().accuracy > entity_alone.evaluate().accuracy + 0.1
     assert entity.round == 7
-    told = events(tmp_path / "student", "absorbed")
-    assert [one["method"] for one in told] == ["guide"] * 6
-    assert any(one["kept"] for one in told)
+    absorbed = events(tmp_path / "student", "absorbed")
+    assert [detail["method"] for detail in absorbed] == ["guide"] * 6
+    assert any(detail["kept"] for detail in absorbed)
     assert len(events(tmp_path / "student", "round-ended")) == 6
     assert events(tmp_path / "student", "published")
 
@@ -130,7 +130,7 @@ def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, t
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_gradient_is_that_of_both_losses(enter, strong, accumulate):
     module, entity = student(enter)
-    heard, callback, batches = Heard(), KUberCallback(entity, weight=0.5), []
+    kept, callback, batches = Gradients(), KUberCallback(entity, weight=0.5), []
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data = points(20 * accumulate, 1, (1, 2))
 
@@ -138,23 +138,23 @@ def test_the_gradient_is_that_of_both_losses(enter, strong, accumulate):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             batches.append((batch, callback.teachers))
 
-    tool = trainer(callback, Keep(), heard, epochs=1, accumulate_grad_batches=accumulate)
+    tool = trainer(callback, Keep(), kept, epochs=1, accumulate_grad_batches=accumulate)
     tool.fit(module, loader(data))
     again = Module()
     again.load_state_dict(start)
     for (x, y), teachers in batches:
         assert len(teachers) == 1
-        said = again.net(x)
-        loss = nn.functional.cross_entropy(said, y) + 0.5 * teachers.loss(said, x, y)
+        logits = again.net(x)
+        loss = nn.functional.cross_entropy(logits, y) + 0.5 * teachers.loss(logits, x, y)
         (loss / accumulate).backward()
-    (gradient,) = heard.gradients
-    wanted = torch.cat([one.grad.flatten() for one in again.parameters()])
-    assert torch.allclose(gradient, wanted, atol=1e-6)
+    (gradient,) = kept.gradients
+    expected = torch.cat([parameter.grad.flatten() for parameter in again.parameters()])
+    assert torch.allclose(gradient, expected, atol=1e-6)
 
 
-def test_the_module_itself_can_be_the_model_in_bfloat16_and_every_second_epoch(enter, tmp_path):
+def test_the_module_itself_can_be_the_model_in_bfloat16_with_phases_of_two_epochs(enter, tmp_path):
     torch.manual_seed(0)
-    taught(enter, Module())
+    publish_teacher(enter, Module())
     module = Module()
     entity = enter("student", module, task=TASK, validation=COMMON)
     trainer(KUberCallback(entity, every=2), epochs=4, precision="bf16-mixed").fit(
@@ -164,10 +164,10 @@ def test_the_module_itself_can_be_the_model_in_bfloat16_and_every_second_epoch(e
     assert len(events(tmp_path / "student", "absorbed")) == 2
 
 
-def test_modes_and_the_schedule_of_the_rate_stay(enter, strong):
+def test_training_modes_and_learning_rates_are_kept(enter, strong):
     class Scheduled(Module):
         def configure_optimizers(self):
-            optimizer = torch.optim.SGD(self.parameters(), 100.0)  # so bad that each phase is undone
+            optimizer = torch.optim.SGD(self.parameters(), 100.0)  # so high that each phase is undone
             return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
 
         def on_train_batch_start(self, batch, index):
@@ -176,13 +176,13 @@ def test_modes_and_the_schedule_of_the_rate_stay(enter, strong):
     seen = []
     torch.manual_seed(3)
     module = Scheduled()
-    module.net[2].eval()  # as where a part is frozen
+    module.net[2].eval()  # as for a frozen part
     entity = enter("student", module.net, task=TASK, validation=COMMON)
     trainer(KUberCallback(entity), epochs=3).fit(module, loader(points(20, 1)))
     assert seen == [(True, False, 100.0), (True, False, 50.0), (True, False, 25.0)]
 
 
-def test_it_logs_teachers_and_accuracy(enter, strong, tmp_path):
+def test_the_callback_logs_teachers_and_accuracy(enter, strong, tmp_path):
     from lightning.pytorch.loggers import CSVLogger
 
     module, entity = student(enter)
@@ -199,7 +199,7 @@ def test_it_logs_teachers_and_accuracy(enter, strong, tmp_path):
     assert logged[-1] == pytest.approx(entity.evaluation.accuracy)
 
 
-def test_batches_of_another_shape_are_taken_apart_by_xy(enter, strong, tmp_path):
+def test_xy_returns_samples_and_labels_of_other_batches(enter, strong, tmp_path):
     class Named(Module):
         def training_step(self, batch, index):
             return super().training_step((batch["x"], batch["y"]), index)
@@ -217,23 +217,28 @@ def manual(module, tool):
     module.automatic_optimization = False
 
 
-def two(module, tool):
+def two_optimizers(module, tool):
     tool.strategy.optimizers = [*tool.optimizers, *tool.optimizers]
 
 
-def scaled(module, tool):
+def scaler(module, tool):
     tool.strategy.precision_plugin.scaler = object()
 
 
-def many(module, tool):
+def two_processes(module, tool):
     tool.strategy.world_size = 2
 
 
-REFUSED = [(manual, "automatic"), (two, "one optimizer"), (scaled, "bf16-mixed"), (many, "one process")]
+REFUSED = [
+    (manual, "automatic"),
+    (two_optimizers, "one optimizer"),
+    (scaler, "bf16-mixed"),
+    (two_processes, "one process"),
+]
 
 
 @pytest.mark.parametrize(("change", "words"), REFUSED)
-def test_what_it_cannot_add_to_is_refused_in_a_sentence(enter, change, words):
+def test_an_unsupported_trainer_is_refused_in_a_sentence(enter, change, words):
     module, entity = student(enter)
     tool = trainer()
     tool.strategy.optimizers = [torch.optim.SGD(module.parameters(), 0.1)]
@@ -249,5 +254,5 @@ def test_another_model_than_the_trained_one_is_refused(enter):
     tool = trainer(KUberCallback(entity))
     with pytest.raises(kuber.errors.SettingsError, match="not the one that is trained"):
         tool.fit(module, loader(points(20, 1)))
-    with pytest.raises(kuber.errors.SettingsError, match="one epoch or more"):
+    with pytest.raises(kuber.errors.SettingsError, match="at least one epoch"):
         KUberCallback(entity, every=0)

@@ -1,4 +1,4 @@
-"""The numbers of an event log, and what TensorBoard and MLflow read of them."""
+"""Scalars of an event log, and their export to TensorBoard and MLflow."""
 
 import importlib
 import json
@@ -15,14 +15,14 @@ from kuber.cli import main
 from kuber.entity.state.event_log import FILE_NAME, EventLog
 from kuber.integrations import mlflow as metrics
 from kuber.integrations import tensorboard as curves
-from kuber.integrations.scalars import Scalar, Traffic, looks, scalars
+from kuber.integrations.scalars import Scalar, Traffic, event_batches, scalars
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Writer:
-    """Writes a log, an event a second."""
+    """Write a log, with a second between events."""
 
     def __init__(self, folder):
         folder.mkdir(exist_ok=True)
@@ -41,20 +41,20 @@ class Writer:
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run of two entities, and what writes its log."""
+    """Folder of a run of two entities, and the writer of its log."""
     folder = tmp_path / "run"
     write = Writer(folder)
     yield folder, write
     write.log.close()
 
 
-def whole(write):
+def write_run(write):
     write("run-started", None, 0, version="0", resumed=False)
     write("trained", samples=10, forward=0, loss=1.5, seconds=2.0)
     write("published", knowledge="k1", digest="d", bytes=100)
     write("trained", "two/2", samples=10, forward=0, loss=2.5, seconds=3.0)
     write("pulled", "two/2", knowledge="k1", publisher="p", accuracy=0.5, bytes=100)
-    write("rejected", "two/2", knowledge="k9", reason="It is nonsense.", bytes=7)
+    write("rejected", "two/2", knowledge="k9", reason="It is invalid.", bytes=7)
     absorbed = {"teachers": ["k1"], "publishers": ["p"], "method": "guide", "samples": 0, "forward": 0, "seconds": 0}
     write("absorbed", "two/2", before=0.25, after=0.5, kept=True, **absorbed)
     write("round-ended", accuracy=0.75, checkpoint=None)
@@ -82,48 +82,48 @@ SCALARS = [
 ]
 
 
-def test_the_numbers_of_a_log(run):
+def test_the_scalars_of_a_log(run):
     folder, write = run
-    whole(write)
-    (events,) = looks(folder)
+    write_run(write)
+    (events,) = event_batches(folder)
     assert list(scalars(events)) == SCALARS
     total = Traffic()
     assert [*scalars(events[:6], total), *scalars(events[6:], total)] == SCALARS
 
 
-def test_a_log_is_followed_until_its_run_has_ended_for_good(run):
+def test_a_log_is_followed_until_its_run_has_ended(run):
     folder, write = run
     write("run-started", None, 0, version="0", resumed=False)
     write("run-ended", None, 0, status="interrupted", message=None)
     write("run-started", None, 0, version="0", resumed=True)
-    parts = looks(folder, follow=True, pause=0.0)
-    assert len(next(parts)) == 3
-    assert next(parts) == []
+    batches = event_batches(folder, follow=True, pause=0.0)
+    assert len(next(batches)) == 3
+    assert next(batches) == []
     write("round-ended", accuracy=0.75, checkpoint=None)
-    assert len(next(parts)) == 1
+    assert len(next(batches)) == 1
     write("run-ended", None, 0, status="completed", message=None)
-    assert [event.kind for event in next(parts)] == ["run-ended"]
-    assert list(parts) == []
+    assert [event.kind for event in next(batches)] == ["run-ended"]
+    assert list(batches) == []
 
 
 def read_back(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = []
+    values = []
     for part in sorted(folder.iterdir()):
         log = EventAccumulator(str(part)).Reload()
         for name in log.Tags()["scalars"]:
-            found += [(part.name, name, one.step, one.value, one.wall_time) for one in log.Scalars(name)]
-    return found
+            values += [(part.name, name, item.step, item.value, item.wall_time) for item in log.Scalars(name)]
+    return values
 
 
-def test_tensorboard_reads_what_was_written(run, tmp_path):
+def test_tensorboard_reads_the_export(run, tmp_path):
     pytest.importorskip("tensorboard")
     folder, write = run
-    whole(write)
+    write_run(write)
     assert curves.write(folder, tmp_path / "curves") == len(SCALARS)
     folders = {"one": "one", "two/2": "two%2F2"}
-    expected = {(folders[one.entity], one.name, one.round, one.value, one.time.timestamp()) for one in SCALARS}
+    expected = {(folders[s.entity], s.name, s.round, s.value, s.time.timestamp()) for s in SCALARS}
     found = read_back(tmp_path / "curves")
     assert len(found) == len(SCALARS)
     assert set(found) == expected
@@ -134,11 +134,11 @@ def test_tensorboard_reads_what_was_written(run, tmp_path):
 @pytest.mark.parametrize(
     ("entity", "name"), [("..", "%.."), (" ", "% "), ("a b.c-d_é", "a b.c-d_é"), ("a/b", "a%2Fb")]
 )
-def test_no_name_leads_out_of_the_folder(entity, name):
+def test_no_entity_name_leads_out_of_the_folder(entity, name):
     assert curves._folder(entity) == name
 
 
-def test_curves_are_written_while_a_run_goes_on(run, tmp_path):
+def test_curves_are_written_while_a_run_is_active(run, tmp_path):
     pytest.importorskip("tensorboard")
     folder, write = run
     write("run-started", None, 0, version="0", resumed=False)
@@ -158,13 +158,13 @@ def test_curves_are_written_while_a_run_goes_on(run, tmp_path):
     assert counts == [1]
 
 
-def test_mlflow_reads_what_was_written(run, tmp_path):
+def test_mlflow_reads_the_export(run, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     folder, write = run
-    whole(write)
+    write_run(write)
     (folder / "settings.json").write_text(json.dumps({"num_rounds": 2, "strategy": "kuber"}))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with mock.patch.object(metrics, "METRICS", 2):
+    with mock.patch.object(metrics, "MAX_METRICS", 2):
         assert metrics.write(folder, uri=uri, experiment="clouds") == len(SCALARS)
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("clouds").experiment_id
@@ -177,38 +177,36 @@ def test_mlflow_reads_what_was_written(run, tmp_path):
         assert run.info.status == "FINISHED"
         for name in run.data.metrics:
             history = client.get_metric_history(run.info.run_id, name)
-            found |= {(one.timestamp, entity, name, one.step, one.value) for one in history}
-    assert found == {
-        (int(one.time.timestamp() * 1000), one.entity, one.name, one.round, one.value) for one in SCALARS
-    }
+            found |= {(item.timestamp, entity, name, item.step, item.value) for item in history}
+    assert found == {(int(s.time.timestamp() * 1000), s.entity, s.name, s.round, s.value) for s in SCALARS}
     assert runs["one"].data.metrics["bytes_sent"] == 150
 
 
 def command(*arguments, capsys):
-    """Exit code, and what was printed."""
+    """Run `kuber export`; return its exit code and output."""
     with (
         mock.patch.object(sys, "argv", ["kuber", "export", *map(str, arguments)]),
         pytest.raises(SystemExit) as ended,
     ):
         main()
-    said = capsys.readouterr()
-    return ended.value.code or 0, said.out + said.err
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out + captured.err
 
 
 def test_the_command_writes_either(run, tmp_path, capsys):
     pytest.importorskip("tensorboard")
     pytest.importorskip("mlflow")
     folder, write = run
-    whole(write)
-    code, said = command(folder, "--tensorboard", tmp_path / "curves", "--follow", capsys=capsys)
-    assert (code, said) == (0, f"Exported {len(SCALARS)} values of {folder} to {tmp_path / 'curves'}.\n")
+    write_run(write)
+    code, output = command(folder, "--tensorboard", tmp_path / "curves", "--follow", capsys=capsys)
+    assert (code, output) == (0, f"Exported {len(SCALARS)} values of {folder} to {tmp_path / 'curves'}.\n")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    code, said = command(folder, "--mlflow", uri, "--experiment", "e", capsys=capsys)
+    code, output = command(folder, "--mlflow", uri, "--experiment", "e", capsys=capsys)
     assert code == 0
-    assert f"Exported {len(SCALARS)} values of {folder} to {uri}.\n" in said
+    assert f"Exported {len(SCALARS)} values of {folder} to {uri}.\n" in output
 
 
-def test_what_cannot_be_is_told_in_a_sentence(run, tmp_path, capsys):
+def test_mistakes_are_errors_of_one_sentence(run, tmp_path, capsys):
     folder, write = run
     (tmp_path / "file").write_text("")
     (tmp_path / "bad").mkdir()
@@ -220,14 +218,14 @@ def test_what_cannot_be_is_told_in_a_sentence(run, tmp_path, capsys):
         ((folder, "--tensorboard", to, "--mlflow", "x"), "either --tensorboard"),
         ((tmp_path, "--tensorboard", to), "not the folder of a run"),
         ((tmp_path / "bad", "--tensorboard", to), "not an event log"),
-        ((folder, "--tensorboard", to), "not as docs/events.md says"),
+        ((folder, "--tensorboard", to), "has not the fields in docs/events.md"),
         ((folder, "--tensorboard", tmp_path / "file"), "cannot be made"),
-        ((folder, "--mlflow", "nonsense://x"), "MLflow at nonsense://x refuses"),
+        ((folder, "--mlflow", "nonsense://x"), "MLflow at nonsense://x failed"),
         ((folder, "--mlflow", f"sqlite:///{tmp_path}/file/x.db"), "MLflow at sqlite"),
     ):
-        code, said = command(*arguments, capsys=capsys)
-        assert (code, said.count("error:"), "Traceback" in said) == (2, 1, False), said
-        assert words in said
+        code, output = command(*arguments, capsys=capsys)
+        assert (code, output.count("error:"), "Traceback" in output) == (2, 1, False), output
+        assert words in output
 
 
 @pytest.mark.parametrize("name", ["lightning", "transformers"])
@@ -245,10 +243,10 @@ def test_a_trainer_that_is_missing_is_named_with_its_extra(name):
 )
 def test_a_library_that_is_missing_is_named_with_its_extra(run, tmp_path, capsys, missing, option):
     folder, write = run
-    whole(write)
+    write_run(write)
     hidden = {name: None for name in sys.modules if name == missing or name.startswith(f"{missing}.")}
     forgotten = {"torch.utils.tensorboard": None} if missing == "tensorboard" else {}
     with mock.patch.dict(sys.modules, hidden | forgotten | {missing: None}):
-        code, said = command(folder, option, tmp_path / "to", capsys=capsys)
+        code, output = command(folder, option, tmp_path / "to", capsys=capsys)
     assert code == 2
-    assert f"pip install 'kuber[{option[2:]}]'" in said
+    assert f"pip install 'kuber[{option[2:]}]'" in output

@@ -1,4 +1,4 @@
-"""An entity in a Hugging Face trainer, on a hub in memory; nothing is downloaded."""
+"""An entity in a Hugging Face trainer, with a hub in memory; nothing is downloaded."""
 
 import copy
 import logging
@@ -11,14 +11,14 @@ from kuber.entity.state.event_log import FILE_NAME, read_events
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from kuber.integrations.transformers import KUberTrainerCallback, Logits  # noqa: E402 - after the check that it can be
+from kuber.integrations.transformers import KUberTrainerCallback, Logits  # noqa: E402 - needs transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LENGTH, WORDS = 8, 50
 
 
 def sentences(count, seed, classes=(0, 1, 2)):
-    """Ids of which each class has words of its own; some rows end in padding (0)."""
+    """Return token ids, with tokens of its own for each class; some rows end with padding (0)."""
     draws = torch.Generator().manual_seed(seed)
     y = torch.tensor(classes)[torch.randint(0, len(classes), (count,), generator=draws)]
     own = 2 + 16 * y.unsqueeze(1) + torch.randint(0, 16, (count, LENGTH), generator=draws)
@@ -42,7 +42,7 @@ def bert(seed=0, **more):
 
 
 def rows(data):
-    """As a tokenizer gives them: without the padding of each row."""
+    """Return rows as a tokenizer does, without padding."""
     return [
         {"input_ids": x[x != 0].tolist(), "attention_mask": [1] * int((x != 0).sum()), "labels": int(y)}
         for x, y in zip(*data, strict=True)
@@ -50,12 +50,12 @@ def rows(data):
 
 
 def collate(batch):
-    longest = max(len(one["input_ids"]) for one in batch)
+    longest = max(len(row["input_ids"]) for row in batch)
     padded = {
-        name: torch.tensor([one[name] + [0] * (longest - len(one[name])) for one in batch])
+        name: torch.tensor([row[name] + [0] * (longest - len(row[name])) for row in batch])
         for name in ("input_ids", "attention_mask")
     }
-    return padded | {"labels": torch.tensor([one["labels"] for one in batch])}
+    return padded | {"labels": torch.tensor([row["labels"] for row in batch])}
 
 
 def trainer(model, data, folder, *callbacks, epochs=3, size=20, cls=transformers.Trainer, **more):
@@ -78,7 +78,7 @@ def trainer(model, data, folder, *callbacks, epochs=3, size=20, cls=transformers
 
 @pytest.fixture
 def strong(enter, tmp_path):
-    """A teacher of all classes has published."""
+    """Train a teacher on all classes and publish it."""
     model = bert()
     trainer(model, sentences(400, 5), tmp_path / "hf-strong", epochs=10).train()
     entity = enter("strong", Logits(model), task=TASK, validation=COMMON)
@@ -87,14 +87,18 @@ def strong(enter, tmp_path):
     return entity
 
 
+def gradients(model):
+    return [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]
+
+
 def events(folder, kind):
     return [event.detail for event in read_events(folder / FILE_NAME) if event.kind == kind]
 
 
-def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, tmp_path):
+def test_a_student_with_teachers_becomes_better_than_alone(enter, strong, tmp_path):
     x, y = sentences(400, 1)
-    seldom = (y != 0) | (torch.arange(400) % 12 == 0)  # of class 0 it sees nine sentences
-    private = x[seldom], y[seldom]
+    rare = (y != 0) | (torch.arange(400) % 12 == 0)  # few sentences of class 0
+    private = x[rare], y[rare]
     alone, model = bert(3), bert(3)
     trainer(alone, private, tmp_path / "hf-alone", epochs=10).train()
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
@@ -102,14 +106,14 @@ def test_a_student_hears_teachers_and_becomes_better_than_alone(enter, strong, t
     entity_alone = enter("alone", Logits(alone), task=TASK, validation=COMMON)
     assert entity.evaluate().accuracy > entity_alone.evaluate().accuracy + 0.02
     assert entity.round == 11
-    told = events(tmp_path / "student", "absorbed")
-    assert [one["method"] for one in told] == ["guide"] * 10
-    assert any(one["kept"] for one in told)
+    absorbed = events(tmp_path / "student", "absorbed")
+    assert [detail["method"] for detail in absorbed] == ["guide"] * 10
+    assert any(detail["kept"] for detail in absorbed)
 
 
 @pytest.mark.parametrize(("steps", "batches"), [(1, 1), (2, 2)])
 def test_the_gradient_is_that_of_both_losses(enter, strong, tmp_path, steps, batches):
-    """Where the model sums its loss over the batches of a step, ours is still the mean over their samples."""
+    """If the model sums its loss over the batches of a step, the teachers' loss is still a mean over samples."""
     model = bert(3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     start = copy.deepcopy(model)
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
@@ -120,7 +124,7 @@ def test_the_gradient_is_that_of_both_losses(enter, strong, tmp_path, steps, bat
             kept["teachers"] = callback.teachers
 
         def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
-            kept["gradient"] = [None if one.grad is None else one.grad.clone() for one in model.parameters()]
+            kept["gradient"] = gradients(model)
 
     data = sentences(20 * batches, 1, (1, 2))
     more = {"gradient_accumulation_steps": steps, "max_grad_norm": 0.0}
@@ -129,33 +133,33 @@ def test_the_gradient_is_that_of_both_losses(enter, strong, tmp_path, steps, bat
 
     class KeepPlain(transformers.TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
-            plain["gradient"] = [None if one.grad is None else one.grad.clone() for one in model.parameters()]
+            plain["gradient"] = gradients(model)
 
     again = copy.deepcopy(start)
     trainer(again, data, tmp_path / "hf2", KeepPlain(), epochs=1, **more).train()
     x, y = data
     (0.5 * kept["teachers"].loss(Logits(start)(x), x, y)).backward()
-    parts = zip(kept["gradient"], plain["gradient"], start.parameters(), strict=True)
-    assert all(torch.allclose(whole, own + ours.grad, atol=1e-5) for whole, own, ours in parts)
+    parts = zip(kept["gradient"], plain["gradient"], gradients(start), strict=True)
+    assert all(torch.allclose(whole, own + added, atol=1e-5) for whole, own, added in parts)
 
 
 def test_a_shorter_batch_is_padded_and_a_longer_one_cut():
     logits = Logits(bert())
     ids = torch.tensor([[5, 6, 7]])
-    assert logits.fitted(ids, 5).tolist() == [[5, 6, 7, 0, 0]]
-    assert logits.fitted(ids, 2).tolist() == [[5, 6]]
+    assert logits.pad_or_cut(ids, 5).tolist() == [[5, 6, 7, 0, 0]]
+    assert logits.pad_or_cut(ids, 2).tolist() == [[5, 6]]
     logits.eval()
-    assert torch.allclose(logits(ids), logits(logits.fitted(ids, 5)), atol=1e-5)
+    assert torch.allclose(logits(ids), logits(logits.pad_or_cut(ids, 5)), atol=1e-5)
 
 
-def test_another_architecture_hears_the_graph(enter, tmp_path):
+def test_another_architecture_runs_the_graph(enter, tmp_path):
     model = bert()
     trainer(model, sentences(200, 5), tmp_path / "hf-strong", epochs=2).train()
     teacher = enter("teacher", Logits(model), task=TASK, validation=COMMON, forms=("onnx",))
     teacher.publish()
-    (voice,) = enter("student", torch.nn.Sequential(Bag()), task=TASK, validation=COMMON).discover()
-    said = teacher.model.eval()(COMMON[0][:5])
-    assert torch.allclose(voice.network(COMMON[0][:5]), said, atol=1e-3)
+    (found,) = enter("student", torch.nn.Sequential(Bag()), task=TASK, validation=COMMON).discover()
+    logits = teacher.model.eval()(COMMON[0][:5])
+    assert torch.allclose(found.network(COMMON[0][:5]), logits, atol=1e-3)
 
 
 class Bag(torch.nn.Module):
@@ -167,7 +171,7 @@ class Bag(torch.nn.Module):
         return self.words(ids)
 
 
-def test_a_loss_of_the_trainers_own_is_told(enter, strong, tmp_path, caplog):
+def test_a_trainer_with_its_own_loss_gives_a_warning(enter, strong, tmp_path, caplog):
     class Own(transformers.Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
             labels = inputs.pop("labels")
@@ -177,10 +181,10 @@ def test_a_loss_of_the_trainers_own_is_told(enter, strong, tmp_path, caplog):
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
     with caplog.at_level(logging.WARNING, logger="kuber"):
         trainer(model, sentences(20, 1), tmp_path / "hf", KUberTrainerCallback(entity), epochs=1, cls=Own).train()
-    assert "heard none of its teachers" in caplog.text
+    assert "used none of its teachers" in caplog.text
 
 
-def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path):
+def test_phases_of_two_epochs_keep_the_learning_rates(enter, strong, tmp_path):
     model, rates = bert(3), []
 
     class Keep(transformers.TrainerCallback):
@@ -188,19 +192,19 @@ def test_every_second_epoch_and_the_schedule_of_the_rate(enter, strong, tmp_path
             rates.append(optimizer.param_groups[0]["lr"])
 
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)
-    callback = KUberTrainerCallback(entity, every=2, weight=1e4)  # so heavy that phases are undone
+    callback = KUberTrainerCallback(entity, every=2, weight=1e4)  # so large that phases are undone
     trainer(model, sentences(20, 1), tmp_path / "hf", callback, Keep(), epochs=4).train()
     assert entity.round == 3
     assert rates == pytest.approx([5e-3, 3.75e-3, 2.5e-3, 1.25e-3])
 
 
-def test_what_does_not_fit_is_told_in_a_sentence(enter, tmp_path):
+def test_an_unsupported_trainer_is_refused_in_a_sentence(enter, tmp_path):
     model = bert()
     with pytest.raises(kuber.errors.SettingsError, match="Logits"):
         KUberTrainerCallback(enter("bag", Bag(), task=TASK, validation=COMMON))
     with pytest.raises(kuber.errors.SettingsError, match="pad_token_id"):
         Logits(torch.nn.Linear(2, 2))
-    entity = enter("one", Logits(bert()), task=TASK, validation=COMMON)
+    entity = enter("student", Logits(bert()), task=TASK, validation=COMMON)
     for tool, words in (
         (trainer(model, COMMON, tmp_path / "hf", KUberTrainerCallback(entity)), "not the one that is trained"),
         (

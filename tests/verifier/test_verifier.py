@@ -1,4 +1,4 @@
-"""What the hub finds out about a claim, with real models in real processes."""
+"""Verification of claims, with real models in processes of their own."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +25,7 @@ from kuber.verifier.verifier import VerificationSet, Verifier
 
 
 @pytest.fixture(scope="module")
-def yardstick(tmp_path_factory):
+def verification_set(tmp_path_factory):
     digits = load_dataset("digits", cache_dir=tmp_path_factory.mktemp("cache"))
     samples = digits.test.take(range(200))
     task = Task(name="digits", labels=digits.labels, input_shape=samples.shape, test_set=samples.digest())
@@ -45,17 +45,17 @@ def hub(clock):
 
 
 @pytest.fixture
-def publish(hub, yardstick):
-    """Publish an mlp that knows nothing, claiming so much."""
+def publish(hub, verification_set):
+    """Publish an untrained mlp that claims this accuracy."""
     registry, vault = hub
-    task = yardstick.task
+    task = verification_set.task
     plain = describe("mlp", {"input_shape": task.input_shape, "classes": task.classes})
     keys = count()
 
-    def act(accuracy, *, spoil=None, architecture=plain):
+    def publish(accuracy, *, fill=None, architecture=plain):
         weights = initial_weights(plain, 0)
-        if spoil is not None:
-            next(iter(weights.values())).fill_(spoil)
+        if fill is not None:
+            next(iter(weights.values())).fill_(fill)
         data = dump(weights)
         artifact = vault.put(data)
         evaluation = Evaluation(
@@ -71,35 +71,35 @@ def publish(hub, yardstick):
         )
         return registry.publish(draft, key=f"{next(keys)}")
 
-    return act
+    return publish
 
 
-def test_claims_are_measured(hub, yardstick, publish):
+def test_claims_are_verified(hub, verification_set, publish):
     registry, vault = hub
     unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
-    modest, boaster = registry.discover(Query()).items[0], publish(0.9)
-    stranger, broken = publish(0.1, architecture=unknown), publish(0.1, spoil=3e38)
-    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
-    told = []
-    assert examiner.examine_pending(lambda record, _: told.append(record.id)) == 4
-    assert told == [modest.id, boaster.id, stranger.id, broken.id]
-    found = {id: registry.knowledge(id).verification for id in told}
-    assert [found[id].standing for id in told] == [
+    honest, false = registry.discover(Query()).items[0], publish(0.9)
+    foreign, broken = publish(0.1, architecture=unknown), publish(0.1, fill=3e38)
+    verifier = Verifier(verification_set, registry=registry, vault=vault, limits=Limits())
+    reported = []
+    assert verifier.verify_pending(lambda record, _: reported.append(record.id)) == 4
+    assert reported == [honest.id, false.id, foreign.id, broken.id]
+    verdicts = {id: registry.knowledge(id).verification for id in reported}
+    assert [verdicts[id].standing for id in reported] == [
         Standing.VERIFIED,
         Standing.QUARANTINED,
         Standing.UNVERIFIABLE,
         Standing.QUARANTINED,
     ]
-    assert found[modest.id].evaluation == found[boaster.id].evaluation
-    assert sum(found[modest.id].evaluation.total) == 200
-    assert "claims an accuracy of 0.900" in found[boaster.id].reason
-    assert "homemade" in found[stranger.id].reason
-    assert "not finite" in found[broken.id].reason
-    assert [record.id for record in registry.discover(Query()).items] == [stranger.id, modest.id]
-    assert examiner.examine_pending() == 0
+    assert verdicts[honest.id].evaluation == verdicts[false.id].evaluation
+    assert sum(verdicts[honest.id].evaluation.total) == 200
+    assert "claims an accuracy of 0.900" in verdicts[false.id].reason
+    assert "homemade" in verdicts[foreign.id].reason
+    assert "not finite" in verdicts[broken.id].reason
+    assert [record.id for record in registry.discover(Query()).items] == [foreign.id, honest.id]
+    assert verifier.verify_pending() == 0
 
 
-def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardstick, publish):
+def test_a_record_that_the_operator_quarantines_meanwhile_keeps_that_reason(tmp_path, hub, verification_set, publish):
     record = publish(0.1)
     vault = VaultStore(tmp_path / "vault")
     registry = RegistryStore(tmp_path / "registry.sqlite", vault=vault)
@@ -109,65 +109,65 @@ def test_what_the_operator_quarantines_meanwhile_stays_so(tmp_path, hub, yardsti
         first, second = (registry.publish(replace(record.draft, entity=entity), key=key) for key in "ab")
 
         class Meanwhile(Verifier):
-            def examine(self, knowledge):
+            def verify(self, knowledge):
                 if knowledge == first:
                     registry.quarantine(first.id, "It may carry a backdoor.")
-                return super().examine(knowledge)
+                return super().verify(knowledge)
 
-        examiner = Meanwhile(yardstick, registry=registry, vault=vault, limits=Limits())
-        told = []
-        assert examiner.examine_pending(lambda knowledge, _: told.append(knowledge)) == 1
-        assert told == [second]
+        verifier = Meanwhile(verification_set, registry=registry, vault=vault, limits=Limits())
+        reported = []
+        assert verifier.verify_pending(lambda knowledge, _: reported.append(knowledge)) == 1
+        assert reported == [second]
         assert registry.knowledge(first.id).verification.reason == "It may carry a backdoor."
         registry.release(first.id)
-        examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
-        assert examiner.examine_pending() == 1
+        verifier = Verifier(verification_set, registry=registry, vault=vault, limits=Limits())
+        assert verifier.verify_pending() == 1
         assert registry.knowledge(first.id).verification.standing is Standing.VERIFIED
 
 
-def test_a_model_gets_no_more_than_its_limits(hub, yardstick, publish):
+def test_a_model_that_exceeds_its_limits_is_unverifiable(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.1)
-    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits(memory_bytes=1))
-    found = examiner.examine(record)
+    verifier = Verifier(verification_set, registry=registry, vault=vault, limits=Limits(memory_bytes=1))
+    found = verifier.verify(record)
     assert found.standing is Standing.UNVERIFIABLE
     assert "bytes" in found.reason
 
 
-def test_what_the_vault_does_not_hold_is_quarantined(hub, yardstick, publish):
+def test_a_record_whose_blob_is_missing_is_quarantined(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.1)
     lost = replace(record, artifacts={WEIGHTS: Artifact(digest=vault.put(b"x").digest, size=1)})
     vault._sizes.clear()
-    found = Verifier(yardstick, registry=registry, vault=vault, limits=Limits()).examine(lost)
+    found = Verifier(verification_set, registry=registry, vault=vault, limits=Limits()).verify(lost)
     assert found.standing is Standing.QUARANTINED
     assert "vault has no blob" in found.reason
 
 
-def test_a_secret_test_set_says_nothing_about_ranks(hub, yardstick, publish):
+def test_a_verdict_on_a_secret_test_set_does_not_change_the_rank(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.3)
-    secret = yardstick.samples.take(range(100))
-    own = replace(yardstick, samples=secret, test_set=secret.digest())
-    Verifier(own, registry=registry, vault=vault, limits=Limits()).examine_pending()
+    secret = verification_set.samples.take(range(100))
+    own = replace(verification_set, samples=secret, test_set=secret.digest())
+    Verifier(own, registry=registry, vault=vault, limits=Limits()).verify_pending()
     found = registry.knowledge(record.id)
     assert found.verification.evaluation.test_set == secret.digest()
     assert found.trusted == record.evaluation
 
 
-def test_graphs_are_measured_too(hub, yardstick, publish):
+def test_graphs_are_verified_too(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.1)
-    task = yardstick.task
+    task = verification_set.task
     network = make_network("mlp", {"input_shape": task.input_shape, "classes": task.classes})
     weights = initial_weights(record.architecture, 0)
     network.load_state_dict(weights)
     graph = vault.put(export(network, input_shape=task.input_shape))
-    untold = Architecture(name="forest", arguments={}, manifest={})
-    examiner = Verifier(yardstick, registry=registry, vault=vault, limits=Limits())
-    found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: graph}))
+    unknown = Architecture(name="forest", arguments={}, manifest={})
+    verifier = Verifier(verification_set, registry=registry, vault=vault, limits=Limits())
+    found = verifier.verify(replace(record, architecture=unknown, artifacts={ONNX: graph}))
     assert found.standing is Standing.VERIFIED
-    assert found.evaluation == examiner.examine(record).evaluation
+    assert found.evaluation == verifier.verify(record).evaluation
     broken = vault.put(b"no graph at all")
-    found = examiner.examine(replace(record, architecture=untold, artifacts={ONNX: broken}))
+    found = verifier.verify(replace(record, architecture=unknown, artifacts={ONNX: broken}))
     assert (found.standing, "not an ONNX file" in found.reason) == (Standing.QUARANTINED, True)

@@ -176,7 +176,7 @@ def evaluate(
     from rich.console import Console
 
     from kuber.data.batches import Normalisation
-    from kuber.verifier.local_evaluation import appraise, usual_normalisation
+    from kuber.verifier.local_evaluation import default_normalisation, evaluate_locally
     from kuber.views import percent
 
     if (mean is None) != (std is None):
@@ -186,8 +186,8 @@ def evaluate(
         raise SettingsError(f"{data} does not exist; give an .npz file or a folder.")
     with open_hub(registry, vault, identity, admin_token, ca) as (records, blobs):
         record = _record(records, id)
-        found = appraise(record, blobs, data, normalisation=given)
-    used = given or usual_normalisation(record)
+        found = evaluate_locally(record, blobs, data, normalisation=given)
+    used = given or default_normalisation(record)
     console = Console(markup=False)  # names are their owners'
     console.print(_class_table(f"{record.id[-12:]} on {data.name}", record.task.labels, found))
     means, deviations = [", ".join(f"{value:.4g}" for value in values) for values in (used.mean, used.std)]

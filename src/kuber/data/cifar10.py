@@ -173,14 +173,14 @@ def _from_sheets(read: Read) -> DecodedArrays:
     """Decode PNG sheets: each row is an image, its 1024 pixels from left to right; labels are in JSON files."""
 
     def part(names: list[str], labels: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        sheets = [_sheet(read(f"{name}.png"), name) for name in names]
+        sheets = [_decode_png(read(f"{name}.png"), name) for name in names]
         pixels = np.concatenate(sheets).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
         return np.ascontiguousarray(pixels), _class_numbers(read(labels), labels)
 
     return _arrays(part(_TRAIN, "train_lables.json"), part(_TEST, "test_lables.json"))
 
 
-def _sheet(data: bytes, name: str) -> NDArray[np.uint8]:
+def _decode_png(data: bytes, name: str) -> NDArray[np.uint8]:
     """Return pixels of shape (images, 1024, 3)."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

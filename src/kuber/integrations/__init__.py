@@ -1,1 +1,1 @@
-"""KUber inside the loops and the tools of others: one module for each, each an extra of its own."""
+"""Integrations with trainers and experiment trackers: one module and one extra for each."""

@@ -1,4 +1,4 @@
-"""The curves of a run as MLflow metrics."""
+"""Export of a run's curves to MLflow."""
 
 import json
 from collections.abc import Iterator
@@ -10,31 +10,31 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from kuber.errors import SettingsError
-from kuber.integrations.scalars import PAUSE, Scalar, Traffic, looks, scalars
+from kuber.integrations.scalars import PAUSE, Scalar, Traffic, event_batches, scalars
 
-METRICS = 1000  # that MLflow takes at once
-PARAMS = 100  # that MLflow takes at once
-LONGEST = 500  # characters of a parameter that every version takes
+MAX_METRICS = 1000  # in one call of MLflow
+MAX_PARAMS = 100  # in one call of MLflow
+MAX_CHARACTERS = 500  # of a parameter, in every version of MLflow
 SETTINGS_FILE = "settings.json"
 
 
 def write(run_dir: Path, *, uri: str, experiment: str, follow: bool = False, pause: float = PAUSE) -> int:
-    """Write the scalars of a run, one MLflow run an entity, with the settings as parameters; how many there were.
+    """Write the scalars of a run, an MLflow run for each entity with the settings as parameters; return how many.
 
-    With `follow` it goes on until the run has ended. Raises SettingsError when `run_dir` is no run folder, MLflow is
-    not installed, or refuses.
+    With `follow` it continues until the run ends. Raises SettingsError when `run_dir` is not a run folder, or MLflow
+    is not installed or fails.
     """
-    parts, total, count = looks(run_dir, follow=follow, pause=pause), Traffic(), 0
+    batches, total, count = event_batches(run_dir, follow=follow, pause=pause), Traffic(), 0
     params = _settings(run_dir)
-    with _told(uri):
+    with _translate_errors(uri):
         tracking = _Tracking(uri, experiment, source=run_dir.resolve().name, params=params)
         done = False
         try:
-            for events in parts:
-                found = list(scalars(events, total))
-                for entity in dict.fromkeys(scalar.entity for scalar in found):
-                    tracking.write(entity, [scalar for scalar in found if scalar.entity == entity])
-                count += len(found)
+            for events in batches:
+                new = list(scalars(events, total))
+                for entity in dict.fromkeys(scalar.entity for scalar in new):
+                    tracking.write(entity, [scalar for scalar in new if scalar.entity == entity])
+                count += len(new)
             done = True
         finally:
             tracking.end("FINISHED" if done else "KILLED")
@@ -48,20 +48,20 @@ class _Tracking:
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)
-        known = self._client.get_experiment_by_name(experiment)
-        self._experiment = known.experiment_id if known else self._client.create_experiment(experiment)
+        existing = self._client.get_experiment_by_name(experiment)
+        self._experiment = existing.experiment_id if existing else self._client.create_experiment(experiment)
         self._source = source
         self._params = params
         self._runs: dict[str, str] = {}  # entity -> id of its run
-        self._last: dict[str, int] = {}  # entity -> time of the last that was written
+        self._last: dict[str, int] = {}  # entity -> time of its last metric
 
-    def write(self, entity: str, found: list[Scalar]) -> None:
+    def write(self, entity: str, new: list[Scalar]) -> None:
         from mlflow.entities import Metric
 
-        id = self._runs.get(entity) or self._begin(entity, _milliseconds(found[0].time))
-        metrics = [Metric(one.name, one.value, _milliseconds(one.time), one.round) for one in found]
-        for start in range(0, len(metrics), METRICS):
-            self._client.log_batch(id, metrics=metrics[start : start + METRICS])
+        id = self._runs.get(entity) or self._begin(entity, _milliseconds(new[0].time))
+        metrics = [Metric(scalar.name, scalar.value, _milliseconds(scalar.time), scalar.round) for scalar in new]
+        for start in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(id, metrics=metrics[start : start + MAX_METRICS])
         self._last[entity] = metrics[-1].timestamp
 
     def end(self, status: str) -> None:
@@ -75,30 +75,35 @@ class _Tracking:
         run = self._client.create_run(self._experiment, start_time=time, run_name=entity, tags=tags)
         id = self._runs[entity] = str(run.info.run_id)
         params = [Param(name, value) for name, value in self._params.items()]
-        for start in range(0, len(params), PARAMS):
-            self._client.log_batch(id, params=params[start : start + PARAMS])
+        for start in range(0, len(params), MAX_PARAMS):
+            self._client.log_batch(id, params=params[start : start + MAX_PARAMS])
         return id
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """What MLflow refuses, as a SettingsError of one sentence."""
+def _translate_errors(uri: str) -> Iterator[None]:
+    """Raise MLflow's errors as SettingsError of one sentence."""
     try:
         from mlflow.exceptions import MlflowException
     except ImportError:
         raise SettingsError("MLflow is not installed: pip install 'kuber[mlflow]'.") from None
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # it lets those of its stores through
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        OSError,
+        ImportError,
+    ) as error:  # it does not wrap the errors of its stores
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        raise SettingsError(f"MLflow at {uri} refuses: {reason[:300]}.") from None
+        raise SettingsError(f"MLflow at {uri} failed: {reason[:300]}.") from None
 
 
 def _settings(run_dir: Path) -> dict[str, str]:
-    """The settings of a run, none where they are not written down."""
+    """Return the settings of a run; empty if they were not saved."""
     try:
-        told: dict[str, Any] = json.loads((run_dir / SETTINGS_FILE).read_bytes())
-        return {name: str(value)[:LONGEST] for name, value in told.items()}
+        settings: dict[str, Any] = json.loads((run_dir / SETTINGS_FILE).read_bytes())
+        return {name: str(value)[:MAX_CHARACTERS] for name, value in settings.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""The border between two phases of someone else's training loop."""
+"""The boundary between two phases in a trainer's loop."""
 
 from torch import nn
 from torch.optim import Optimizer
@@ -9,9 +9,9 @@ from kuber.learning.teachers import Teachers
 
 
 def next_phase(entity: Entity, trained: nn.Module, optimizer: Optimizer) -> Teachers:
-    """`entity.step`, after which the loop goes on as it was: the modes of its modules and its learning rates stay.
+    """Call `entity.step`, but keep the training modes of the modules and the optimizer's learning rates.
 
-    A phase that is undone takes the optimizer's state back with it, but not the schedule, which its owner counts.
+    A phase that is undone restores the optimizer's state, but not the learning rates, which the trainer schedules.
     """
     modes = [(module, module.training) for module in trained.modules()]
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -24,15 +24,15 @@ def next_phase(entity: Entity, trained: nn.Module, optimizer: Optimizer) -> Teac
 
 
 def check_same(entity: Entity, trained: nn.Module) -> None:
-    """SettingsError unless the entity's model is made of what is trained."""
-    theirs = {id(parameter) for parameter in trained.parameters()}
-    if not all(id(parameter) in theirs for parameter in entity.model.parameters()):
+    """Raise SettingsError unless all parameters of the entity's model are among those that are trained."""
+    trained_ids = {id(parameter) for parameter in trained.parameters()}
+    if not all(id(parameter) in trained_ids for parameter in entity.model.parameters()):
         raise SettingsError(
-            f"The model of entity {entity.name} is not the one that is trained; give the entity the same object."
+            f"The model of entity {entity.name} is not the one that is trained; give both the same object."
         )
 
 
 def check_every(every: int) -> None:
-    """SettingsError unless a phase can have this many epochs."""
+    """Raise SettingsError unless `every` is a valid number of epochs for a phase."""
     if every < 1:
-        raise SettingsError(f"A phase has one epoch or more, not {every}.")
+        raise SettingsError(f"A phase needs at least one epoch; every is {every}.")

@@ -1,4 +1,4 @@
-"""The numbers of an event log over time, as tools that draw curves want them."""
+"""Scalars over time from an event log, for tools that draw curves."""
 
 import time
 from collections import Counter
@@ -18,15 +18,15 @@ SECONDS = "seconds"  # of the local phase
 SENT = "bytes_sent"  # since the log began
 RECEIVED = "bytes_received"  # since the log began
 
-PAUSE = 0.5  # seconds between two looks at a log that is followed
+PAUSE = 0.5  # seconds between two reads of a log that is followed
 _TRAFFIC = {"published": SENT, "pulled": RECEIVED, "rejected": RECEIVED}
 
-Traffic = Counter[tuple[str, str]]  # entity and name -> bytes
+Traffic = Counter[tuple[str, str]]  # (entity, scalar name) -> bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scalar:
-    """One number at one time."""
+    """One value at one time."""
 
     time: datetime  # UTC
     entity: str
@@ -36,10 +36,10 @@ class Scalar:
 
 
 def scalars(events: Iterable[Event], total: Traffic | None = None) -> Iterator[Scalar]:
-    """The numbers in these events, in their order.
+    """Yield the scalars of these events, in order.
 
-    Bytes are summed up; `total` carries the sums over from one part of a log to the next. Raises SettingsError when
-    an event lacks what its kind carries.
+    Bytes are summed up; `total` carries the sums from one part of a log to the next. Raises SettingsError when an
+    event lacks a field of its kind.
     """
     total = Counter() if total is None else total
     for event in events:
@@ -48,24 +48,26 @@ def scalars(events: Iterable[Event], total: Traffic | None = None) -> Iterator[S
         try:
             numbers = {name: float(value) for name, value in _numbers(event, event.entity, total)}
         except (KeyError, TypeError, ValueError):
-            raise SettingsError(f"A {event.kind} event of {event.entity} is not as docs/events.md says.") from None
+            raise SettingsError(
+                f"A {event.kind} event of {event.entity} has not the fields in docs/events.md."
+            ) from None
         for name, value in numbers.items():
             yield Scalar(time=event.time, entity=event.entity, name=name, round=event.round, value=value)
 
 
-def looks(run_dir: Path, *, follow: bool = False, pause: float = PAUSE) -> Iterator[list[Event]]:
-    """The events of a run folder, or of an entity's own folder, look by look; with `follow` until the run has ended.
+def event_batches(run_dir: Path, *, follow: bool = False, pause: float = PAUSE) -> Iterator[list[Event]]:
+    """Yield the events in the folder of a run or entity, a batch for each read; with `follow` until the run ends.
 
-    The log of an entity's own loop tells of no end; following it stops only from outside. Raises SettingsError when
-    there is no log, and when a line of it is no event.
+    The log of a custom loop has no end event, so following it ends only by interruption. Raises SettingsError when
+    there is no log, or a line of it is not an event.
     """
     path = run_dir / FILE_NAME
     if not path.is_file():
         raise SettingsError(f"{run_dir} is not the folder of a run: it has no {FILE_NAME}.")
-    return _looks(path, follow, pause)
+    return _read_batches(path, follow, pause)
 
 
-def _looks(path: Path, follow: bool, pause: float) -> Iterator[list[Event]]:
+def _read_batches(path: Path, follow: bool, pause: float) -> Iterator[list[Event]]:
     tail, ended = EventTail(path), False
     while True:
         try:
@@ -73,7 +75,7 @@ def _looks(path: Path, follow: bool, pause: float) -> Iterator[list[Event]]:
         except OSError as error:
             raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
         except ValueError:
-            raise SettingsError(f"{path} is not an event log: a line of it is no event.") from None
+            raise SettingsError(f"{path} is not an event log: a line of it is not an event.") from None
         for event in events:
             if event.kind in ("run-started", "run-ended"):
                 ended = event.kind == "run-ended"  # a run that was resumed has several of both
@@ -94,6 +96,6 @@ def _numbers(event: Event, entity: str, total: Traffic) -> Iterator[tuple[str, f
             yield LOSS, detail["loss"]
             yield SECONDS, detail["seconds"]
         case "published" | "pulled" | "rejected":
-            place = entity, _TRAFFIC[event.kind]
-            total[place] += detail["bytes"]
-            yield place[1], total[place]
+            name = _TRAFFIC[event.kind]
+            total[entity, name] += detail["bytes"]
+            yield name, total[entity, name]

@@ -1,4 +1,4 @@
-"""The curves of a run as TensorBoard logs."""
+"""Export of a run's curves to TensorBoard."""
 
 import re
 from pathlib import Path
@@ -6,24 +6,24 @@ from typing import Any
 from urllib.parse import quote
 
 from kuber.errors import SettingsError
-from kuber.integrations.scalars import PAUSE, Traffic, looks, scalars
+from kuber.integrations.scalars import PAUSE, Traffic, event_batches, scalars
 
 
 def write(run_dir: Path, to: Path, *, follow: bool = False, pause: float = PAUSE) -> int:
-    """Write the scalars of a run, a folder for each entity, over its rounds; how many there were.
+    """Write the scalars of a run over its rounds, a folder for each entity; return how many.
 
-    With `follow` it goes on until the run has ended. Raises SettingsError when `run_dir` is no run folder, `to` is
-    neither new nor empty, or TensorBoard is not installed.
+    With `follow` it continues until the run ends. Raises SettingsError when `run_dir` is not a run folder, `to` is
+    not empty, or TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise SettingsError("TensorBoard is not installed: pip install 'kuber[tensorboard]'.") from None
-    parts, total, count = looks(run_dir, follow=follow, pause=pause), Traffic(), 0
+    batches, total, count = event_batches(run_dir, follow=follow, pause=pause), Traffic(), 0
     _prepare(to)
     writers: dict[str, Any] = {}
     try:
-        for events in parts:
+        for events in batches:
             for scalar in scalars(events, total):
                 if scalar.entity not in writers:
                     writers[scalar.entity] = SummaryWriter(str(to / _folder(scalar.entity)))
@@ -45,10 +45,10 @@ def _prepare(to: Path) -> None:
     except OSError as error:
         raise SettingsError(f"The folder {to} cannot be made: {error.strerror}.") from None
     if not empty:
-        raise SettingsError(f"{to} is not empty, and curves would be drawn twice; give a new folder.")
+        raise SettingsError(f"{to} is not empty, so curves would be drawn twice; name a new folder.")
 
 
 def _folder(entity: str) -> str:
-    """A folder name of its own for each name."""
+    """Return a valid folder name, different for each entity."""
     name = re.sub(r"[^\w. -]", lambda found: quote(found[0], safe=""), entity)
     return name if name.strip(". ") else f"%{name}"

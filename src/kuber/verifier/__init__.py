@@ -1,1 +1,1 @@
-"""The hub's re-evaluation of what is published: the only part of the hub that loads torch."""
+"""Re-evaluation of published models: the only part of the hub that loads torch."""

@@ -1,4 +1,4 @@
-"""What somebody's knowledge is worth on data of one's own, without being an entity and without training."""
+"""Evaluation of a published model on the user's own data, without joining as an entity."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kuber.data.batches import Normalisation
 from kuber.data.datasets import BUILT_IN
+from kuber.data.decoded import Array
 from kuber.data.image_folder import read_images
 from kuber.data.npz import read_whole
 from kuber.domain.digest import Digest
@@ -23,33 +24,29 @@ from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.weights import load
 
-Numbers = NDArray[np.generic]
 
-
-def appraise(
+def evaluate_locally(
     knowledge: Knowledge, vault: Vault, data: Path, *, normalisation: Normalisation | None = None
 ) -> Evaluation:
-    """Pull a model and count its right answers on an .npz file (x, y) or a folder of a folder of pictures a class.
+    """Pull a model and count its correct answers on the user's data.
 
-    Classes are matched by their names. Samples are normalised as `normalisation` says; else, where the task has the
-    name of a data set that KUber knows, as for that; else pixels are scaled to 0..1 and floats left as they are.
-    Raises DatasetError when the data do not fit the task, KnowledgeError when the model is unsound or cannot be run.
+    `data` is an .npz file with x and y, or a folder with a subfolder of images for each class. Classes are matched by
+    name. Without `normalisation` the samples are normalised by `default_normalisation`. Raises DatasetError when the
+    data do not fit the task, KnowledgeError when the model is invalid or cannot be run.
     """
     task = knowledge.task
-    form = runnable_kind(knowledge, task)
-    samples, labels = _samples(data, task.input_shape, task.labels)
-    normalise = normalisation or usual_normalisation(knowledge)
+    kind = runnable_kind(knowledge, task)
+    samples, labels = _load_samples(data, task.input_shape, task.labels)
+    normalise = normalisation or default_normalisation(knowledge)
     if len(normalise.mean) not in (1, task.input_shape[0]):
-        raise DatasetError(
-            f"There are {len(normalise.mean)} means for samples of {task.input_shape[0]} channels; give one for each."
-        )
+        raise DatasetError(f"Give {task.input_shape[0]} means, one for each channel, not {len(normalise.mean)}.")
     runtime = Runtime(
         device="cpu", precision="float32", threads=torch.get_num_threads(), channels_last=len(task.input_shape) == 3
     )
-    blob = vault.get(knowledge.artifacts[form].digest)
+    blob = vault.get(knowledge.artifacts[kind].digest)
     network = (
         OnnxModel(blob, input_shape=task.input_shape, classes=task.classes)
-        if form == ONNX
+        if kind == ONNX
         else build(knowledge.architecture, load(blob, knowledge.architecture), runtime)
     )
 
@@ -62,27 +59,29 @@ def appraise(
     return evaluate(network, batches(), classes=task.classes, test_set=test_set, runtime=runtime, strict=True)
 
 
-def usual_normalisation(knowledge: Knowledge) -> Normalisation:
-    """That of the data set which the task is called after; none at all for other tasks."""
-    known = BUILT_IN.get(knowledge.task.name)
-    return Normalisation(known.mean, known.std) if known else Normalisation((0.0,), (1.0,))
+def default_normalisation(knowledge: Knowledge) -> Normalisation:
+    """Return that of the built-in data set with the task's name; for other tasks, only scale pixels to 0..1."""
+    dataset = BUILT_IN.get(knowledge.task.name)
+    return Normalisation(dataset.mean, dataset.std) if dataset else Normalisation((0.0,), (1.0,))
 
 
-def _samples(data: Path, shape: tuple[int, ...], wanted: tuple[str, ...]) -> tuple[Numbers, NDArray[np.int64]]:
-    """Samples of this shape, and their classes as places in `wanted`."""
-    samples: Numbers
+def _load_samples(data: Path, shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[Array, NDArray[np.int64]]:
+    """Return the samples, and the class of each as an index into `classes`."""
+    samples: Array
     if data.is_dir():
         samples, numbers, names = read_images(data, shape)
     else:
         samples, numbers, names = read_whole(data)
     if samples.shape[1:] != shape:
-        raise DatasetError(f"The samples in {data} have shape {samples.shape[1:]}, and those of the task {shape}.")
-    if all(name.isdecimal() and int(name) < len(wanted) for name in names):
-        names = tuple(wanted[int(name)] for name in names)  # numbers of classes, not names
-    strange = [name for name in names if name not in wanted]
-    if strange:
         raise DatasetError(
-            f"The task has no class {strange[0]!r}; it has: {', '.join(wanted[:20])}{', ...' if wanted[20:] else ''}."
+            f"The samples in {data} have shape {samples.shape[1:]}, but those of the task have {shape}."
         )
-    places = np.array([wanted.index(name) for name in names], np.int64)
-    return samples, places[numbers]
+    if all(name.isdecimal() and int(name) < len(classes) for name in names):
+        names = tuple(classes[int(name)] for name in names)  # class numbers instead of names
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise DatasetError(
+            f"The task has no class {unknown[0]!r}, but: {', '.join(classes[:20])}{', ...' if classes[20:] else ''}."
+        )
+    indices = np.array([classes.index(name) for name in names], np.int64)
+    return samples, indices[numbers]

@@ -1,4 +1,4 @@
-"""One model, evaluated in a process of its own under limits of processor time, memory and time."""
+"""Evaluation of one untrusted model in a process of its own, with limits on CPU time, memory and time."""
 
 import multiprocessing
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from kuber.learning.runtime import Runtime, build
 from kuber.learning.sandbox import confine
 from kuber.learning.weights import load
 
-START_SECONDS = 60  # that the process may take to load torch, beside its limits
+START_SECONDS = 60  # for the process to load torch, in addition to its limits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one model may take."""
+    """Limits on the evaluation of one model."""
 
     cpu_seconds: int = 60
-    memory_bytes: int = 2 << 30  # beside what the process needs before it loads the model
+    memory_bytes: int = 2 << 30  # in addition to what the process needs before it loads the model
     seconds: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationJob:
-    """A model and the samples it is evaluated on; picklable."""
+    """A model and the samples to evaluate it on; picklable."""
 
     architecture: Architecture
     weights: bytes  # safetensors
@@ -41,44 +41,47 @@ class EvaluationJob:
     classes: int
 
 
-def run(trial: EvaluationJob, limits: Limits) -> Evaluation:
-    """What the model answers. Raises CorruptKnowledgeError when it is unsound or answers nonsense, and
-    IncompatibleKnowledgeError when it cannot be run within the limits."""
+def evaluate_sandboxed(job: EvaluationJob, limits: Limits) -> Evaluation:
+    """Evaluate a model in a process of its own.
+
+    Raises CorruptKnowledgeError when the weights or logits are invalid, IncompatibleKnowledgeError when the model
+    exceeds the limits.
+    """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_evaluate, args=(trial, limits, there), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_evaluate, args=(job, limits, sender), daemon=True)
     process.start()
-    there.close()
+    sender.close()
     try:
-        if not here.poll(limits.seconds + START_SECONDS):
+        if not receiver.poll(limits.seconds + START_SECONDS):
             raise IncompatibleKnowledgeError(f"The model was not evaluated within {limits.seconds:g} seconds.")
-        answer: Evaluation | KnowledgeError = here.recv()
+        reply: Evaluation | KnowledgeError = receiver.recv()
     except EOFError:
         raise IncompatibleKnowledgeError(
-            f"The model needs more than {limits.cpu_seconds} seconds of a processor or {limits.memory_bytes} bytes."
+            f"The model needs more than {limits.cpu_seconds} CPU seconds or {limits.memory_bytes} bytes of memory."
         ) from None
     finally:
         process.kill()
         process.join()
-        here.close()
-    if isinstance(answer, KnowledgeError):
-        raise answer
-    return answer
+        receiver.close()
+    if isinstance(reply, KnowledgeError):
+        raise reply
+    return reply
 
 
-def _evaluate(trial: EvaluationJob, limits: Limits, answer: Connection) -> None:
+def _evaluate(job: EvaluationJob, limits: Limits, sender: Connection) -> None:
     torch.set_num_threads(1)
     confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds)
-    runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=len(trial.samples.shape) == 3)
+    runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=len(job.samples.shape) == 3)
     try:
-        network = build(trial.architecture, load(trial.weights, trial.architecture), runtime)
-        batches = ordered_batches(trial.samples, batch_size=EVALUATION_BATCH, normalisation=trial.normalisation)
-        found = evaluate(
-            network, batches, classes=trial.classes, test_set=trial.test_set, runtime=runtime, strict=True
+        network = build(job.architecture, load(job.weights, job.architecture), runtime)
+        batches = ordered_batches(job.samples, batch_size=EVALUATION_BATCH, normalisation=job.normalisation)
+        evaluation = evaluate(
+            network, batches, classes=job.classes, test_set=job.test_set, runtime=runtime, strict=True
         )
     except (CorruptKnowledgeError, IncompatibleKnowledgeError) as error:
-        answer.send(error)
+        sender.send(error)
     else:
-        answer.send(found)
+        sender.send(evaluation)
     finally:
-        answer.close()
+        sender.close()

@@ -1,4 +1,4 @@
-"""`kuber hub verifier`: the examiner on a data set, until it is told to stop."""
+"""The loop of `kuber hub verifier`."""
 
 import time
 from collections.abc import Callable
@@ -30,14 +30,15 @@ def run_verifier(
     ca: Path | None,
     echo: Callable[[str], None],
 ) -> None:
-    """Examine what is new as soon as it is published, and look again every `pause` seconds, since what is released is
-    no news; without a pause, examine only what is there.
+    """Verify each record as soon as it is published, until interrupted; with `pause` None, only the pending ones.
+
+    Pending records are also looked up every `pause` seconds, because the event feed does not have released records.
     """
-    yardstick = yardstick_of(settings, secret_set, echo)
+    verification_set = load_verification_set(settings, secret_set, echo)
     credentials = Credentials(token=token)
 
-    def tell(knowledge: Knowledge, found: Verification) -> None:
-        echo(f"{knowledge.id} {found.standing}: {found.reason}")
+    def report(knowledge: Knowledge, verification: Verification) -> None:
+        echo(f"{knowledge.id} {verification.standing}: {verification.reason}")
 
     with (
         HttpRegistry(registry, credentials=credentials, ca=ca) as registry_port,
@@ -45,35 +46,38 @@ def run_verifier(
     ):
         registry_port.check()
         vault_port.check()
-        examiner = Verifier(yardstick, registry=registry_port, vault=vault_port, limits=limits)
+        verifier = Verifier(verification_set, registry=registry_port, vault=vault_port, limits=limits)
         if pause is None:
-            examiner.examine_pending(tell)
+            verifier.verify_pending(report)
             return
-        echo(f"Examining what is published on {yardstick.task.name}.")
-        news: str | None = None
+        task = verification_set.task.name
+        echo(f"Verifying what is published on {task}.")
+        cursor: str | None = None
         while True:
             try:
-                if news is None:  # before the first look, so that nothing falls between the two
-                    news = registry_port.watch().cursor
-                examiner.examine_pending(tell)
-                news = registry_port.watch(after=news, task=yardstick.task.name, seconds=min(pause, 20.0)).cursor
+                if cursor is None:  # before the first look-up, so that no record falls between the two
+                    cursor = registry_port.watch().cursor
+                verifier.verify_pending(report)
+                cursor = registry_port.watch(after=cursor, task=task, seconds=min(pause, 20.0)).cursor
             except ServiceUnavailableError as error:
                 echo(error.message)
                 time.sleep(pause)
 
 
-def yardstick_of(settings: Settings, secret_set: Path | None, echo: Callable[[str], None]) -> VerificationSet:
-    """The task of the data set, and the samples to examine with."""
+def load_verification_set(
+    settings: Settings, secret_set: Path | None, echo: Callable[[str], None]
+) -> VerificationSet:
+    """Return the task of the data set, and the samples to verify with: the common test set or a secret one."""
     dataset, task, common = load_task(settings, verify=True, echo=echo)
     samples = common
     if secret_set is not None:
-        own = load_dataset(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
-        samples = own.train
-        if samples.shape != common.shape or len(own.labels) > task.classes:
-            theirs, ours = ("x".join(map(str, one.shape)) for one in (samples, common))
+        secret = load_dataset(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
+        samples = secret.train
+        if samples.shape != common.shape or len(secret.labels) > task.classes:
+            shape, expected = ("x".join(map(str, part.shape)) for part in (samples, common))
             raise SettingsError(
-                f"{secret_set} has samples of shape {theirs} in {len(own.labels)} classes; "
-                f"those of {dataset.name} have shape {ours} in {task.classes}."
+                f"{secret_set} has samples of shape {shape} in {len(secret.labels)} classes; "
+                f"those of {dataset.name} have shape {expected} in {task.classes}."
             )
     return VerificationSet(
         task=task,

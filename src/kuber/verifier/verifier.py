@@ -1,4 +1,4 @@
-"""Examining what is published, record by record, and telling the registry what was found."""
+"""Verification of published records: each model is evaluated again, and the registry stores the verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from kuber.learning.compatibility import runnable_kind
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import GraphLimits, OnnxModel
 from kuber.learning.runtime import Runtime
-from kuber.verifier.sandboxed_evaluation import EvaluationJob, Limits, run
+from kuber.verifier.sandboxed_evaluation import EvaluationJob, Limits, evaluate_sandboxed
 
 PAGE = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationSet:
-    """What claims are measured by: a task, and samples that nobody trained on."""
+    """The task and the samples that claims are verified on; no entity trains on these samples."""
 
     task: Task
-    samples: Samples  # the common test set, or a secret one of the operator's
+    samples: Samples  # the common test set, or a secret one of the operator
     test_set: Digest  # of the samples
     normalisation: Normalisation
 
@@ -35,63 +35,61 @@ class VerificationSet:
 class Verifier:
     """Re-evaluates the knowledge of one task, each model in a process of its own."""
 
-    def __init__(self, yardstick: VerificationSet, *, registry: RegistryAdmin, vault: Vault, limits: Limits) -> None:
-        """`registry` is asked with the verifier's token."""
-        self._yardstick = yardstick
+    def __init__(
+        self, verification_set: VerificationSet, *, registry: RegistryAdmin, vault: Vault, limits: Limits
+    ) -> None:
+        """Verify on `verification_set`; `registry` must have a verifier's token."""
+        self._set = verification_set
         self._registry = registry
         self._vault = vault
         self._limits = limits
 
-    def examine_pending(self, tell: Callable[[Knowledge, Verification], None] = lambda *_: None) -> int:
-        """Examine all that nobody has looked at, oldest first; how many were told of.
+    def verify_pending(self, report: Callable[[Knowledge, Verification], None] = lambda *_: None) -> int:
+        """Verify all pending records, oldest first; return how many, and call `report` with each.
 
-        Raises ServiceUnavailableError when registry or vault do not answer; what was told before stays told.
+        Raises ServiceUnavailableError when registry or vault do not answer; verdicts sent before then are stored.
         """
-        task = self._yardstick.task
+        task = self._set.task
         query = Query(task=task.name, test_set=task.test_set, pending=True, order="newest", limit=PAGE)
         done = 0
-        while found := self._registry.discover(query).items:
-            for knowledge in reversed(found):
-                verification = self.examine(knowledge)
+        while pending := self._registry.discover(query).items:
+            for knowledge in reversed(pending):
+                verification = self.verify(knowledge)
                 try:
                     self._registry.verify(knowledge.id, verification)
                 except ConflictError:
-                    continue  # the operator quarantined it meanwhile; once released it is pending again
-                tell(knowledge, verification)
+                    continue  # the operator has quarantined it; once released it is pending again
+                report(knowledge, verification)
                 done += 1
         return done
 
-    def examine(self, knowledge: Knowledge) -> Verification:
-        """What the model of this record is worth, whatever it claims."""
+    def verify(self, knowledge: Knowledge) -> Verification:
+        """Evaluate the model of this record and return the verdict on its claim."""
         try:
-            form = self._form(knowledge)
-            data = self._vault.get(knowledge.artifacts[form].digest)
-            found = self._as_graph(data) if form == ONNX else self._as_weights(knowledge, data)
+            if knowledge.task != self._set.task:
+                raise IncompatibleKnowledgeError("The record is for another task of that name.")
+            kind = runnable_kind(knowledge, self._set.task)
+            data = self._vault.get(knowledge.artifacts[kind].digest)
+            evaluation = self._evaluate_graph(data) if kind == ONNX else self._evaluate_weights(knowledge, data)
         except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
             return Verification(standing=Standing.QUARANTINED, reason=error.message[:1000])
         except IncompatibleKnowledgeError as error:
             return Verification(standing=Standing.UNVERIFIABLE, reason=error.message[:1000])
-        return verdict(knowledge.evaluation, found)
+        return verdict(knowledge.evaluation, evaluation)
 
-    def _form(self, knowledge: Knowledge) -> str:
-        if knowledge.task != self._yardstick.task:
-            raise IncompatibleKnowledgeError("The record is for another task of that name.")
-        return runnable_kind(knowledge, self._yardstick.task)
-
-    def _as_weights(self, knowledge: Knowledge, data: bytes) -> Evaluation:
-        yardstick = self._yardstick
-        trial = EvaluationJob(
+    def _evaluate_weights(self, knowledge: Knowledge, data: bytes) -> Evaluation:
+        job = EvaluationJob(
             architecture=knowledge.architecture,
             weights=data,
-            samples=yardstick.samples,
-            test_set=yardstick.test_set,
-            normalisation=yardstick.normalisation,
-            classes=yardstick.task.classes,
+            samples=self._set.samples,
+            test_set=self._set.test_set,
+            normalisation=self._set.normalisation,
+            classes=self._set.task.classes,
         )
-        return run(trial, self._limits)
+        return evaluate_sandboxed(job, self._limits)
 
-    def _as_graph(self, data: bytes) -> Evaluation:
-        yardstick, task, limits = self._yardstick, self._yardstick.task, self._limits
+    def _evaluate_graph(self, data: bytes) -> Evaluation:
+        task, limits = self._set.task, self._limits
         graph = OnnxModel(
             data,
             input_shape=task.input_shape,
@@ -102,10 +100,10 @@ class Verifier:
             return evaluate(
                 graph,
                 ordered_batches(
-                    yardstick.samples, batch_size=EVALUATION_BATCH, normalisation=yardstick.normalisation
+                    self._set.samples, batch_size=EVALUATION_BATCH, normalisation=self._set.normalisation
                 ),
                 classes=task.classes,
-                test_set=yardstick.test_set,
+                test_set=self._set.test_set,
                 runtime=Runtime(device="cpu", precision="float32", threads=1, channels_last=False),
                 strict=True,
             )
