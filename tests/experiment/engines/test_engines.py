@@ -1,4 +1,4 @@
-"""Both engines, with real worker processes."""
+"""The engines `inline` and `processes`, with real worker processes."""
 
 import importlib
 import os
@@ -18,30 +18,30 @@ from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.settings import Settings
 
-# Workers import what they are to do by name, so it is a module of its own.
-DEEDS = """
+# Workers import functions by name, so these are in a module of their own.
+FUNCTIONS = """
 import os, signal, time
 from dataclasses import dataclass
 import torch
 from kuber.errors import CorruptKnowledgeError
 
 @dataclass(frozen=True)
-class Told:
-    where: int
+class Report:
+    pid: int
     weights: dict
     threads: int
 
-def tell(weights, *, progress):
+def add_one(weights, *, progress):
     progress(1.0)
-    return Told(os.getpid(), {name: tensor + 1 for name, tensor in weights.items()}, torch.get_num_threads())
+    return Report(os.getpid(), {name: tensor + 1 for name, tensor in weights.items()}, torch.get_num_threads())
 
 def refuse(*, progress):
     raise CorruptKnowledgeError("It says infinity.")
 
-def dawdle(*, progress):
+def sleep(*, progress):
     time.sleep(600)
 
-def look(learner, *, progress):
+def inspect(learner, *, progress):
     return id(learner), len(learner.private), learner.private.labels.tolist()
 
 def die(*, progress):
@@ -50,11 +50,11 @@ def die(*, progress):
 
 
 @pytest.fixture(autouse=True)
-def deeds(tmp_path, monkeypatch):
-    (tmp_path / "kuber_test_deeds.py").write_text(DEEDS, encoding="utf-8")
+def functions(tmp_path, monkeypatch):
+    (tmp_path / "kuber_test_functions.py").write_text(FUNCTIONS, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("kuber_test_deeds")
-    del sys.modules["kuber_test_deeds"]
+    yield importlib.import_module("kuber_test_functions")
+    del sys.modules["kuber_test_functions"]
 
 
 def work(function, **arguments) -> Work:
@@ -62,14 +62,14 @@ def work(function, **arguments) -> Work:
 
 
 @pytest.fixture(params=[0, 2], ids=["inline", "processes"])
-def engine(request, deeds):
+def engine(request, functions):
     with open_engine(request.param) as found:
         yield found
 
 
 @pytest.fixture
 def learners(tmp_path):
-    """Of two entities, in one file of samples."""
+    """Learners of two entities, whose samples are in one file."""
     scenario = load_scenario(
         Settings(dataset="digits", num_entities=2, partition="iid", common_test_size=20, cache_dir=tmp_path / "cache")
     )
@@ -83,61 +83,62 @@ WEIGHTS = {
 }
 
 
-def test_tensors_go_and_come_back_as_they_are(engine: Engine, deeds):
-    told = engine.submit(work(deeds.tell, weights=WEIGHTS)).result()
+def test_tensors_arrive_unchanged_both_ways(engine: Engine, functions):
+    result = engine.submit(work(functions.add_one, weights=WEIGHTS)).result()
     for name, tensor in WEIGHTS.items():
-        back = told.weights[name]
+        back = result.weights[name]
         assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
         assert back.numpy().tobytes() == (tensor + 1).numpy().tobytes()
-        back += 1  # they can be written to
+        back += 1  # results are writable
 
 
-def test_a_learner_is_read_once_by_a_worker(learners, deeds):
+def test_a_worker_deserializes_a_learner_once(learners, functions):
     first, second = learners
     with open_engine(1) as engine:
-        seen = [engine.submit(work(deeds.look, learner=one)).result() for one in (first, second, first, first)]
-    assert [labels for _, _, labels in seen] == [one.private.labels.tolist() for one in (first, second, first, first)]
-    assert len({place for place, _, _ in seen}) == 2
+        order = (first, second, first, first)
+        seen = [engine.submit(work(functions.inspect, learner=learner)).result() for learner in order]
+    assert [labels for _, _, labels in seen] == [learner.private.labels.tolist() for learner in order]
+    assert len({address for address, _, _ in seen}) == 2
 
 
-def test_learners_of_one_after_the_other_are_told_apart(learners, deeds):
+def test_consecutive_learners_with_one_id_are_distinguished(learners, functions):
     with open_engine(1) as engine:
-        for number in range(20):  # what is gone leaves its id to what comes
-            one = replace(learners[0], private=learners[0].private.take([number % 4]))
-            _, count, labels = engine.submit(work(deeds.look, learner=one)).result()
-            assert (count, labels) == (1, one.private.labels.tolist())
-            del one
+        for number in range(20):  # a new learner may get the id of the one before
+            learner = replace(learners[0], private=learners[0].private.take([number % 4]))
+            _, count, labels = engine.submit(work(functions.inspect, learner=learner)).result()
+            assert (count, labels) == (1, learner.private.labels.tolist())
+            del learner
 
 
-def test_work_is_done_on_one_thread(engine: Engine, deeds):
+def test_work_is_done_on_one_thread(engine: Engine, functions):
     before = torch.get_num_threads()
-    assert engine.submit(work(deeds.tell, weights={})).result().threads == 1
+    assert engine.submit(work(functions.add_one, weights={})).result().threads == 1
     assert torch.get_num_threads() == before
 
 
-def test_an_error_arrives_with_its_class_and_its_sentence(engine: Engine, deeds):
+def test_an_error_keeps_its_class_and_its_message(engine: Engine, functions):
     with pytest.raises(CorruptKnowledgeError, match="It says infinity"):
-        engine.submit(work(deeds.refuse)).result()
-    assert engine.submit(work(deeds.tell, weights={})).result()
+        engine.submit(work(functions.refuse)).result()
+    assert engine.submit(work(functions.add_one, weights={})).result()
 
 
-def test_workers_are_processes_that_end_with_the_engine(deeds):
+def test_workers_are_processes_that_end_with_the_engine(functions):
     with open_engine(2) as engine:
-        futures = [engine.submit(work(deeds.tell, weights={})) for _ in range(20)]
-        places = {future.result().where for future in futures}
-        assert os.getpid() not in places
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in places if psutil.pid_exists(pid)], timeout=10)
+        futures = [engine.submit(work(functions.add_one, weights={})) for _ in range(20)]
+        pids = {future.result().pid for future in futures}
+        assert os.getpid() not in pids
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
     assert not alive
 
 
-def test_an_engine_that_is_left_at_work_ends_whole(deeds):
+def test_closing_an_engine_at_work_ends_all_of_it(functions):
     before = set(threading.enumerate())
     futures = []
 
     def leave() -> None:
         with open_engine(2) as engine:
-            engine.submit(work(deeds.tell, weights={})).result()
-            futures.extend(engine.submit(work(deeds.dawdle)) for _ in range(20))
+            engine.submit(work(functions.add_one, weights={})).result()
+            futures.extend(engine.submit(work(functions.sleep)) for _ in range(20))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -147,6 +148,6 @@ def test_an_engine_that_is_left_at_work_ends_whole(deeds):
     assert set(threading.enumerate()) == before
 
 
-def test_a_worker_that_is_killed_is_told_of(deeds):
+def test_a_killed_worker_is_an_error(functions):
     with open_engine(1) as engine, pytest.raises(TrainingError, match="worker process ended"):
-        engine.submit(work(deeds.die)).result(timeout=30)
+        engine.submit(work(functions.die)).result(timeout=30)

@@ -1,4 +1,4 @@
-"""Arenas: real files, and real processes that are killed."""
+"""Mapped memory: real files, and real processes that are killed."""
 
 import gc
 import os
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def bytes_of(*values: int, size: int = 10_000) -> list[memoryview]:
     return [np.full(size, value, np.uint8).data for value in values]
 
 
-def test_what_is_written_is_read_and_mapped():
+def test_written_bytes_are_read_and_mapped():
     memory = MappedMemoryWriter()
     block, places = memory.write(bytes_of(1, 2, 3))
     assert [memory.read(place, 2) for place in places] == [b"\1\1", b"\2\2", b"\3\3"]
@@ -40,7 +39,7 @@ def test_what_is_written_is_read_and_mapped():
     assert find_block(np.zeros(10, np.uint8)) is None
 
 
-def test_a_block_is_free_when_nobody_refers_to_its_view():
+def test_a_block_is_freed_when_nothing_refers_to_its_view():
     memory = MappedMemoryWriter()
     weights = memory.keep({"w": torch.ones(5000), "b": torch.zeros(3, dtype=torch.int64)})
     used = memory.size
@@ -68,16 +67,16 @@ def test_kept_weights_are_the_same_and_kept_once():
     assert memory.keep(kept) is kept
 
 
-def test_mapped_pages_that_are_given_back_are_still_there(monkeypatch):
+def test_released_pages_keep_their_contents(monkeypatch):
     memory = MappedMemoryWriter()
     kept = memory.keep({"w": torch.arange(100_000.0)})["w"]
-    kept += 1  # through the map: not on its way to the disk yet
+    kept += 1  # through the map: not written to the disk yet
     monkeypatch.setattr("kuber.experiment.engines.mapped_memory.RELEASE_AFTER_BYTES", 1)
     memory.note_read(1)
     assert torch.equal(kept, torch.arange(100_000.0) + 1)
 
 
-def test_no_block_lies_across_two_maps():
+def test_no_block_crosses_two_extents():
     memory = MappedMemoryWriter()
     memory._end = EXTENT - 4096  # as after many blocks
     block, (place,) = memory.write(bytes_of(9))
@@ -85,13 +84,13 @@ def test_no_block_lies_across_two_maps():
     assert memory.view(block)[: place.size].tobytes() == bytes([9]) * 10_000
 
 
-def test_parts_beyond_number_are_written():
+def test_thousands_of_parts_are_written():
     memory = MappedMemoryWriter()
     _, places = memory.write([memoryview(bytes([number % 251]) * 3) for number in range(3000)])
     assert [memory.read(place, 3) for place in places] == [bytes([number % 251]) * 3 for number in range(3000)]
 
 
-def test_a_full_disk_is_told_of():
+def test_a_full_disk_is_an_error():
     memory = MappedMemoryWriter()
     memory.write(bytes_of(1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -104,7 +103,7 @@ def test_a_full_disk_is_told_of():
     assert memory.read(memory.write(bytes_of(5))[1][0], 1) == b"\5"
 
 
-def test_nothing_of_it_is_in_shared_memory_or_has_a_name():
+def test_the_file_has_no_name_and_is_not_in_shared_memory():
     before = set(os.listdir(tempfile.gettempdir()))
     memory = MappedMemoryWriter()
     memory.write(bytes_of(1))
@@ -123,10 +122,10 @@ PARENT = """
         with open_engine(2) as engine:
             weights = [{"w": torch.full((500_000,), float(number))} for number in range(4)]
 
-            def submit(one, seconds):
-                return engine.submit(Work(function=hold, arguments={"weights": one, "seconds": seconds}, cost=1.0))
+            def submit(model, seconds):
+                return engine.submit(Work(function=hold, arguments={"weights": model, "seconds": seconds}, cost=1.0))
 
-            kept = [future.result() for future in [submit(one, 0) for one in weights]]
+            kept = [future.result() for future in [submit(model, 0) for model in weights]]
             print("ready", flush=True)
             submit(kept[0], 600).result()
 """
@@ -144,10 +143,10 @@ def in_shared_memory() -> set[str]:
 
 
 def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureRequest):
-    """Neither a process nor a file, nor shared memory, when the parent is killed while workers are at work."""
+    """No process, file or shared memory is left when the parent is killed while workers execute steps."""
     (tmp_path / "kuber_test_hold.py").write_text(textwrap.dedent(HOLD), encoding="utf-8")
     (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT), encoding="utf-8")
-    temporary = Path(tempfile.mkdtemp(prefix="kuber-"))  # short: the address of a socket is one of its paths
+    temporary = Path(tempfile.mkdtemp(prefix="kuber-"))  # short: the path of a socket is limited
     request.addfinalizer(lambda: shutil.rmtree(temporary))
     before = in_shared_memory()
     environ = os.environ | {"TMPDIR": str(temporary)}
@@ -157,26 +156,25 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureReq
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         tree = psutil.Process(parent.pid).children(recursive=True)
-        opened = [os.readlink(path) for one in tree for path in Path(f"/proc/{one.pid}/fd").iterdir()]
-        assert any(str(temporary) in path and path.endswith("(deleted)") for path in opened)  # what workers write to
+        opened = [os.readlink(path) for process in tree for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert any(str(temporary) in path and path.endswith("(deleted)") for path in opened)  # mapped files
         assert not any(path.startswith("/dev/shm/") and "deleted" not in path for path in opened)
         parent.kill()
     _, alive = psutil.wait_procs(tree, timeout=20)
     assert not alive
     assert not [path for path in temporary.rglob("*") if path.is_file()]
-    time.sleep(0.1)
     assert not [name for name in in_shared_memory() - before if "torch" in name or "kuber" in name]
 
 
-def test_what_nobody_has_any_more_is_forgotten():
-    housing = MappedWeightStore(MappedMemoryWriter())
+def test_weights_without_references_are_forgotten():
+    store = MappedWeightStore(MappedMemoryWriter())
     architecture = describe("mlp", {"input_shape": (4,), "classes": 2})
     data = dump(initial_weights(architecture, 0))
     digest = Digest.of(data)
-    weights = housing.load(digest, data, architecture)
-    again = housing.load(digest, data, architecture)
-    assert all(again[name] is weights[name] for name in weights)  # once in memory for all who pulled it
+    weights = store.load(digest, data, architecture)
+    again = store.load(digest, data, architecture)
+    assert all(again[name] is weights[name] for name in weights)  # one copy for all entities that pulled it
     del weights, again
     gc.collect()
-    assert housing._loaded == {}
-    assert housing.load(digest, data, architecture)
+    assert store._loaded == {}
+    assert store.load(digest, data, architecture)

@@ -27,7 +27,7 @@ from kuber.domain.query import Query
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, ServiceUnavailableError, SettingsError
 from kuber.experiment.engines import EngineConfig, engine_config, open_engine
-from kuber.experiment.engines.ray import _kept
+from kuber.experiment.engines.ray import _stored_path
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.progress import SilentProgress
@@ -35,12 +35,12 @@ from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
 
-DEEDS = """
+FUNCTIONS = """
 import os
 import torch
 from kuber.errors import CorruptKnowledgeError
 
-def tell(weights, *, progress):
+def add_one(weights, *, progress):
     return os.getpid(), torch.get_num_threads(), {name: tensor + 1 for name, tensor in weights.items()}
 
 def refuse(*, progress):
@@ -56,15 +56,15 @@ def work(function: Any, **arguments: Any) -> Work:
 
 
 @pytest.fixture(scope="module")
-def deeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("deeds")
-    (folder / "kuber_ray_deeds.py").write_text(DEEDS, encoding="utf-8")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("functions")
+    (folder / "kuber_ray_functions.py").write_text(FUNCTIONS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        # Raylets are started with our environment, and what they start imports from there.
+        # Raylets inherit our environment, and their tasks import from there.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-        yield importlib.import_module("kuber_ray_deeds")
-    del sys.modules["kuber_ray_deeds"]
+        yield importlib.import_module("kuber_ray_functions")
+    del sys.modules["kuber_ray_functions"]
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(deeds: Any, tasks: Path) -> Iterator[Cluster]:
-    """A head without a core for tasks, and two more machines of one core each."""
+def cluster(functions: Any, tasks: Path) -> Iterator[Cluster]:
+    """A head node without cores for tasks, and two nodes with one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     before = set(psutil.Process().children(recursive=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tasks)  # where tasks find themselves
+        patch.chdir(tasks)  # the working folder of tasks
         found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(2):
             found.add_node(wait=False, num_cpus=1, include_dashboard=False)
@@ -89,11 +89,11 @@ def cluster(deeds: Any, tasks: Path) -> Iterator[Cluster]:
     assert not alive
 
 
-def at(cluster: Cluster, **told: Any) -> EngineConfig:
-    return EngineConfig(kind="ray", ray_address=cluster.address, **told)
+def at(cluster: Cluster, **options: Any) -> EngineConfig:
+    return EngineConfig(kind="ray", ray_address=cluster.address, **options)
 
 
-def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks, tmp_path, monkeypatch):
+def test_steps_run_in_the_cluster_and_results_arrive_unchanged(cluster, functions, tasks, tmp_path, monkeypatch):
     weights = {
         "w": torch.randn(300, 400),
         "tiny": torch.tensor([[0.5, -0.0], [float("nan"), 1e-40]]),
@@ -103,42 +103,42 @@ def test_steps_are_done_in_the_cluster_and_come_back_whole(cluster, deeds, tasks
     before = signal.getsignal(signal.SIGTERM)
     with open_engine(at(cluster)) as engine:
         assert signal.getsignal(signal.SIGTERM) is before
-        pid, threads, told = engine.submit(work(deeds.tell, weights=weights)).result()
+        pid, threads, result = engine.submit(work(functions.add_one, weights=weights)).result()
         assert pid != os.getpid()
         assert threads == 1
         for name, tensor in weights.items():
-            assert (told[name].dtype, told[name].shape) == (tensor.dtype, tensor.shape)
-            assert torch.equal(told[name].nan_to_num(7.0), (tensor + 1).nan_to_num(7.0))
-            told[name] += 1  # they can be written to
+            assert (result[name].dtype, result[name].shape) == (tensor.dtype, tensor.shape)
+            assert torch.equal(result[name].nan_to_num(7.0), (tensor + 1).nan_to_num(7.0))
+            result[name] += 1  # results are writable
         with pytest.raises(CorruptKnowledgeError, match="It says infinity"):
-            engine.submit(work(deeds.refuse)).result()
+            engine.submit(work(functions.refuse)).result()
 
-        # A path that names a file in our folder, another in that of the tasks: /proc/self/cwd is of who asks.
+        # /proc/self/cwd depends on the process: one path names our file here, and another file for the tasks.
         monkeypatch.chdir(tmp_path)
         labels = np.arange(2000, dtype=np.int64)
         save_file({"train_x": np.zeros((2000, 1), np.uint8), "train_y": labels}, "ours.safetensors")
         digest = hashlib.sha256(Path("ours.safetensors").read_bytes()).hexdigest()
-        shutil.rmtree(_kept(digest).parent, ignore_errors=True)
+        shutil.rmtree(_stored_path(digest).parent, ignore_errors=True)
         here = Samples(path=Path("/proc/self/cwd/ours.safetensors"), part="train", rows=np.arange(100, 1900))
-        found = [engine.submit(work(deeds.read, samples=here)) for _ in range(4)]
-        assert {one.result() for one in found} == {(int(labels[100:1900].sum()), str(_kept(digest)))}
-        # Where the file has the samples that were meant, it is used.
+        found = [engine.submit(work(functions.read, samples=here)) for _ in range(4)]
+        assert {future.result() for future in found} == {(int(labels[100:1900].sum()), str(_stored_path(digest)))}
+        # A file with the right digest is used.
         same = Samples(path=tmp_path / "ours.safetensors", part="train")
-        assert engine.submit(work(deeds.read, samples=same)).result() == (labels.sum(), str(same.path))
-        # Labels that are told otherwise are told so there too.
+        assert engine.submit(work(functions.read, samples=same)).result() == (labels.sum(), str(same.path))
+        # Labels that are result otherwise are result so there too.
         few = Samples(path=same.path, part="train", rows=np.array([0, 1])).relabelled([5, 7])
-        assert engine.submit(work(deeds.read, samples=few)).result()[0] == 12
+        assert engine.submit(work(functions.read, samples=few)).result()[0] == 12
 
-    # Neither a kept file that was damaged nor another one of that name is taken for what was meant.
-    _kept(digest).write_bytes(b"something else")
+    # Neither a damaged copy nor another file of that name is used.
+    _stored_path(digest).write_bytes(b"something else")
     (tasks / "ours.safetensors").write_bytes(b"other samples")
     with open_engine(at(cluster)) as engine:
-        assert engine.submit(work(deeds.read, samples=here)).result() == found[0].result()
+        assert engine.submit(work(functions.read, samples=here)).result() == found[0].result()
 
 
-def test_gpus_that_the_cluster_has_not_are_refused(cluster):
+def test_more_gpus_than_the_cluster_has_are_refused(cluster):
     with (
-        pytest.raises(SettingsError, match=r"0\.5 of a GPU, but the cluster has 0"),
+        pytest.raises(SettingsError, match=r"--gpus-per-worker is 0\.5, but the cluster has 0"),
         open_engine(at(cluster, gpus_per_worker=0.5)),
     ):
         pass
@@ -166,7 +166,7 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
         """SIGKILL every process of one machine once the run is under way."""
         while log.stat().st_size == 0 or b'"published"' not in log.read_bytes():
             time.sleep(0.01)
-        raylet = next(one.process for one in victim.all_processes["raylet"])
+        raylet = next(info.process for info in victim.all_processes["raylet"])
         doomed = [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]
         for process in doomed:
             process.kill()
@@ -174,10 +174,10 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
         killed.set()
 
     logs, digests = [], []
-    for choice in (EngineConfig(kind="inline"), at(cluster)):
-        log = tmp_path / f"{choice.kind}.jsonl"
+    for config in (EngineConfig(kind="inline"), at(cluster)):
+        log = tmp_path / f"{config.kind}.jsonl"
         log.touch()
-        with open_engine(choice) as engine:
+        with open_engine(config) as engine:
             runtime = simulated_runtime(scenario)
             simulation = Simulation(
                 scenario,
@@ -187,7 +187,7 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
                 progress=SilentProgress(),
                 log=log,
             )
-            if choice.kind == "ray":
+            if config.kind == "ray":
                 thread = threading.Thread(target=kill, args=(log,))
                 thread.start()
             simulation.run()
@@ -196,7 +196,7 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
         digests.append([str(record.artifacts["weights"].digest) for record in records])
     thread.join()
     assert killed.is_set()
-    assert len([node for node in cluster.worker_nodes]) == 2  # nobody but us took it out
+    assert len([node for node in cluster.worker_nodes]) == 2  # nothing else removed a node
     assert len(digests[0]) > 4
     assert logs[0] == logs[1]
     assert digests[0] == digests[1]
@@ -208,9 +208,9 @@ def kuber(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_done(tmp_path):
+def test_an_unreachable_cluster_is_refused_before_anything_is_done(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"  # nobody listens there any more
+        address = f"127.0.0.1:{server.getsockname()[1]}"  # nothing listens there any more
     done = kuber("simulate", "--engine", "ray", "--ray-address", address, cwd=tmp_path)
     assert done.returncode == ServiceUnavailableError.exit_code
     assert f"No Ray cluster answers at {address}" in done.stderr
@@ -218,8 +218,8 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_done(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_somebody_who_listens_but_is_no_cluster_is_refused(monkeypatch):
-    monkeypatch.setattr("kuber.experiment.engines.ray.ANSWER_SECONDS", 0.5)
+def test_a_server_that_is_not_a_cluster_is_refused(monkeypatch):
+    monkeypatch.setattr("kuber.experiment.engines.ray.CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ServiceUnavailableError, match=f"No Ray cluster answers at {address}"):
@@ -227,12 +227,12 @@ def test_somebody_who_listens_but_is_no_cluster_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["here", "ray://127.0.0.1:10001", "127.0.0.1:0", ":6379"])
-def test_what_is_no_address_is_refused(address):
+def test_a_malformed_address_is_refused(address):
     with pytest.raises(SettingsError, match="HOST:PORT"):
         engine_config("ray", ray_address=address)
 
 
-def test_ray_that_is_not_installed_is_told_of(monkeypatch):
+def test_a_missing_ray_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'kuber\[ray\]'"):
         engine_config("ray")

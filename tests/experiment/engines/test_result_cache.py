@@ -1,3 +1,5 @@
+"""The cache of results of work steps."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from kuber.errors import DivergedError
 from kuber.experiment.engines import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache, work_key
 
-LEARNT = TrainingResult(
+TRAINED = TrainingResult(
     weights={"b": torch.tensor([1.5]), "a": torch.tensor(3)},
     generator=torch.Generator().get_state(),
     samples=20,
@@ -25,15 +27,15 @@ EVALUATED = EvaluationResult(
 )
 
 
-def learn(amount, *, progress):
-    return replace(LEARNT, samples=amount)
+def train(amount, *, progress):
+    return replace(TRAINED, samples=amount)
 
 
 def evaluate(*, progress):
     return EVALUATED
 
 
-def speak(*, progress):
+def predict(*, progress):
     return torch.tensor([[1.0, -2.0]])
 
 
@@ -41,8 +43,8 @@ def diverge(*, progress):
     raise DivergedError("It went up.")
 
 
-class Counting(InlineEngine):
-    """Counts what it is asked to do."""
+class CountingEngine(InlineEngine):
+    """Counts the work steps that it executes."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -56,41 +58,41 @@ def work(function, **arguments) -> Work:
     return Work(function=function, arguments=arguments, cost=1.0)
 
 
-def test_equal_work_is_done_once_even_in_another_session(tmp_path):
-    first, second = Counting(), Counting()
-    memo = ResultCache(first, tmp_path)
-    results = [memo.submit(work(learn, amount=5)).result() for _ in range(2)]
-    results.append(ResultCache(second, tmp_path).submit(work(learn, amount=5)).result())
+def test_equal_work_is_executed_once_even_in_another_session(tmp_path):
+    first, second = CountingEngine(), CountingEngine()
+    cache = ResultCache(first, tmp_path)
+    results = [cache.submit(work(train, amount=5)).result() for _ in range(2)]
+    results.append(ResultCache(second, tmp_path).submit(work(train, amount=5)).result())
     assert (first.done, second.done) == (1, 0)
     for result in results:
         assert (result.samples, result.forward, result.loss, result.seconds) == (5, 10, 0.25, 1.5)
-        assert torch.equal(result.generator, LEARNT.generator)
-        assert result.weights.keys() == LEARNT.weights.keys()
-        assert all(torch.equal(result.weights[name], tensor) for name, tensor in LEARNT.weights.items())
+        assert torch.equal(result.generator, TRAINED.generator)
+        assert result.weights.keys() == TRAINED.weights.keys()
+        assert all(torch.equal(result.weights[name], tensor) for name, tensor in TRAINED.weights.items())
 
 
-def test_evaluations_and_logits_are_kept_too(tmp_path):
+def test_evaluations_and_logits_are_cached(tmp_path):
     for _ in range(2):
-        memo = ResultCache(InlineEngine(), tmp_path)
-        assert memo.submit(work(evaluate)).result() == EVALUATED
-        assert memo.submit(work(speak)).result().tolist() == [[1.0, -2.0]]
+        cache = ResultCache(InlineEngine(), tmp_path)
+        assert cache.submit(work(evaluate)).result() == EVALUATED
+        assert cache.submit(work(predict)).result().tolist() == [[1.0, -2.0]]
 
 
-def test_a_file_that_was_cut_short_is_made_again(tmp_path):
-    ResultCache(InlineEngine(), tmp_path).submit(work(learn, amount=5)).result()
+def test_a_truncated_file_is_written_again(tmp_path):
+    ResultCache(InlineEngine(), tmp_path).submit(work(train, amount=5)).result()
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    engine = Counting()
-    assert ResultCache(engine, tmp_path).submit(work(learn, amount=5)).result().samples == 5
+    engine = CountingEngine()
+    assert ResultCache(engine, tmp_path).submit(work(train, amount=5)).result().samples == 5
     assert engine.done == 1
 
 
-def test_an_error_is_told_and_not_kept(tmp_path):
-    engine = Counting()
-    memo = ResultCache(engine, tmp_path)
+def test_an_error_is_raised_and_not_cached(tmp_path):
+    engine = CountingEngine()
+    cache = ResultCache(engine, tmp_path)
     for _ in range(2):
         with pytest.raises(DivergedError, match="It went up"):
-            memo.submit(work(diverge)).result()
+            cache.submit(work(diverge)).result()
     assert engine.done == 2
 
 
@@ -116,15 +118,15 @@ BASE = {"a": 1, "b": 2.0, "c": {"w": torch.zeros(2)}, "d": ROWS, "e": ("x", None
     ],
     ids=str,
 )
-def test_any_other_argument_is_other_work(change):
-    assert work_key(work(learn, **BASE)) != work_key(work(learn, **BASE | change))
+def test_any_other_argument_gives_another_key(change):
+    assert work_key(work(train, **BASE)) != work_key(work(train, **BASE | change))
 
 
-def test_the_function_and_nothing_else_tells_equal_arguments_apart():
-    assert work_key(work(learn, **BASE)) != work_key(work(speak, **BASE))
-    assert work_key(work(learn, **BASE)) == work_key(work(learn, **dict(reversed(BASE.items()))))
+def test_the_key_depends_on_the_function_but_not_on_the_order_of_arguments():
+    assert work_key(work(train, **BASE)) != work_key(work(predict, **BASE))
+    assert work_key(work(train, **BASE)) == work_key(work(train, **dict(reversed(BASE.items()))))
 
 
-def test_what_has_no_digest_is_refused():
-    with pytest.raises(TypeError, match="has no digest"):
-        work_key(work(learn, a=object()))
+def test_an_argument_that_cannot_be_hashed_is_refused():
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        work_key(work(train, a=object()))

@@ -1,4 +1,4 @@
-"""Engines: where the work steps of a simulation are done, one engine a module."""
+"""Engines: where the work steps of a simulation are executed, one engine per module."""
 
 from kuber.experiment.engines.base import THREADS, Engine
 from kuber.experiment.engines.factory import EngineConfig, engine_config, open_engine

@@ -1,4 +1,4 @@
-"""What an engine is: whoever does work steps. The results are the same bits on every one."""
+"""The interface of an engine, which executes work steps. Results are the same bits on every engine."""
 
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -9,12 +9,12 @@ THREADS = 1  # of each work step: a sum over several threads would be rounded in
 
 
 class Engine(Protocol):
-    """Does work steps; several may be under way. `submit` may be called from any thread."""
+    """Executes work steps, several at a time. `submit` may be called from any thread."""
 
     def submit(self, work: Work) -> Future[Any]:
-        """The result to be, or the error that the work raised."""
+        """Start a work step. The future holds its result, or the error that it raised."""
         ...
 
 
 def ignore_progress(share: float) -> None:
-    """Takes a report of progress that nobody reads."""
+    """Ignore a report of progress."""

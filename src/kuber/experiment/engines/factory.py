@@ -1,4 +1,4 @@
-"""The engine that was asked for, for as long as it is needed."""
+"""Choose and open an engine."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,16 +19,16 @@ Kind = Literal["inline", "processes", "ray"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """Which engine, and how large."""
+    """Kind and size of an engine."""
 
     kind: Kind = "processes"
-    workers: int | None = None  # that compute at a time; by default one a core, of a cluster elsewhere all its cores
-    ray_address: str | None = None  # of a cluster; None for one of our own
+    workers: int | None = None  # by default one per core of this machine, or of the cluster
+    ray_address: str | None = None  # of a running cluster; None starts a local one
     gpus_per_worker: float = 0.0
 
     @property
     def parallelism(self) -> int:
-        """About how many steps are computed at once."""
+        """Approximate number of work steps executed at a time."""
         return 0 if self.kind == "inline" else self.workers or available_cores()
 
 
@@ -39,23 +39,25 @@ def engine_config(
     ray_address: str | None = None,
     gpus_per_worker: float | None = None,
 ) -> EngineConfig:
-    """The choice that these flags make: without a kind it is `inline` for no workers, else `processes`.
+    """Check the flags of an engine. Without `kind`, it is `inline` for 0 workers, else `processes`.
 
-    Raises SettingsError when they contradict each other or Ray is not installed, and ServiceUnavailableError when no
-    cluster answers.
+    Raises SettingsError if the flags contradict each other or Ray is not installed, and ServiceUnavailableError if no
+    cluster answers at `ray_address`.
     """
     if kind is None:
         kind = "inline" if workers == 0 else "processes"
     if kind not in get_args(Kind):
-        raise SettingsError(f"There is no engine {kind!r}; choose from: {', '.join(get_args(Kind))}.")
+        raise SettingsError(f"Unknown engine {kind!r}; choose from: {', '.join(get_args(Kind))}.")
     if kind == "inline" and workers:
-        raise SettingsError("The engine inline has no workers; leave --workers out, or choose --engine processes.")
+        raise SettingsError("The engine inline has no workers; omit --workers or use --engine processes.")
     if kind != "inline" and workers == 0:
-        raise SettingsError(f"The engine {kind} needs at least one worker; choose --engine inline for none.")
+        raise SettingsError(
+            f"The engine {kind} needs at least one worker; use --engine inline to run without workers."
+        )
     if kind != "ray" and (ray_address is not None or gpus_per_worker is not None):
-        raise SettingsError("--ray-address and --gpus-per-worker are for --engine ray; give that too.")
+        raise SettingsError("--ray-address and --gpus-per-worker need --engine ray.")
     if gpus_per_worker is not None and gpus_per_worker < 0:
-        raise SettingsError("A worker cannot have less than no GPU; give --gpus-per-worker 0.5, or 1.")
+        raise SettingsError("--gpus-per-worker must not be negative; use for example 0.5 or 1.")
     if kind == "ray":
         check_ray(ray_address)
         return EngineConfig(
@@ -66,27 +68,27 @@ def engine_config(
 
 @contextmanager
 def open_engine(workers: int | EngineConfig) -> Iterator[Engine]:
-    """An engine of this choice, or for so many workers (`inline` for none, else `processes`), until the context ends.
+    """Open an engine for a number of workers (0: `inline`, else `processes`) or of a configuration.
 
-    Raises as `engine_config`, and as `RayEngine`.
+    Raises the errors of `engine_config` and of `RayEngine`.
     """
-    choice = workers if isinstance(workers, EngineConfig) else engine_config(workers=workers)
-    if choice.kind == "inline":
+    config = workers if isinstance(workers, EngineConfig) else engine_config(workers=workers)
+    if config.kind == "inline":
         yield InlineEngine()
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)  # the cores are for the workers
     try:
-        yield from _shared(choice)
+        yield from _with_workers(config)
     finally:
         torch.set_num_threads(threads)
 
 
-def _shared(choice: EngineConfig) -> Iterator[Engine]:
-    if choice.kind == "processes":
-        with closing(ProcessPool(choice.workers or available_cores())) as processes:
+def _with_workers(config: EngineConfig) -> Iterator[Engine]:
+    if config.kind == "processes":
+        with closing(ProcessPool(config.workers or available_cores())) as processes:
             yield processes
     else:
-        ray = RayEngine(workers=choice.workers, address=choice.ray_address, gpus=choice.gpus_per_worker)
+        ray = RayEngine(workers=config.workers, address=config.ray_address, gpus=config.gpus_per_worker)
         with closing(ray):
             yield ray

@@ -1,17 +1,17 @@
-"""The server that entity processes are forked from: it imports torch once for all of them."""
+"""The fork server: imports torch once, and every entity and worker process is forked from it."""
 
 import signal
 from multiprocessing import forkserver, get_context
 
 CONTEXT = get_context("forkserver")
-# What an entity imports, on its way to its first optimizer too.
+# The modules that an entity process imports, also for its first optimizer.
 _PRELOAD = ["kuber.experiment.run.entity_process", "torch._dynamo"]
 
 
 def warm_up() -> None:
-    """Start the server, which takes seconds to import torch, before its processes are needed."""
+    """Start the fork server, which takes seconds to import torch, before its processes are needed."""
     CONTEXT.set_forkserver_preload(_PRELOAD)
-    # It inherits this: Ctrl-C reaches the whole group, and it ends with us anyway.
+    # The server inherits this handler: Ctrl-C reaches the whole group, and the server ends with this process anyway.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()

@@ -1,4 +1,4 @@
-"""The engine `inline`: no process but this one."""
+"""The engine `inline`: work steps run in the calling process."""
 
 from concurrent.futures import Future
 from typing import Any
@@ -10,7 +10,7 @@ from kuber.experiment.engines.base import THREADS, ignore_progress
 
 
 class InlineEngine:
-    """Does each work step at once, in the calling process."""
+    """Executes each work step in `submit`."""
 
     def submit(self, work: Work) -> Future[Any]:
         future: Future[Any] = Future()
@@ -18,7 +18,7 @@ class InlineEngine:
         torch.set_num_threads(THREADS)
         try:
             future.set_result(work.do(ignore_progress))
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+        except Exception as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
         finally:
             torch.set_num_threads(threads)

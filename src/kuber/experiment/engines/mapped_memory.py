@@ -1,7 +1,7 @@
-"""Where weights lie while nobody computes with them: in a file without a name, which processes map.
+"""Memory for idle weights and for tensors that processes exchange: blocks of an unnamed file that processes map.
 
 Its pages are the kernel's cache of a file in the temporary folder, which can be evicted; anonymous memory cannot. The
-file has no name, so nothing is left of it when the last process that has it open ends, however it ends.
+file has no name, so it vanishes when the last process that has it open ends, however it ends.
 """
 
 import mmap
@@ -25,24 +25,24 @@ from kuber.learning.weights import Weights
 
 Bytes = NDArray[np.uint8]
 
-ALIGNMENT = 64  # of each tensor: a line of the processor's cache
-EXTENT = 1 << 30  # mapped at a time; addresses cost nothing
-RELEASE_AFTER_BYTES = 64 << 20  # so many bytes are looked at before our pages are given back to the cache
-_MOST_PARTS = 512  # of one write; systems allow 1,024
+ALIGNMENT = 64  # bytes, of each tensor: a cache line
+EXTENT = 1 << 30  # bytes mapped at a time; address space is free
+RELEASE_AFTER_BYTES = 64 << 20  # mapped bytes read before the process releases their pages
+_MAX_BUFFERS = 512  # of one write; systems allow 1,024
 
 
 class Block(NamedTuple):
-    """A piece of an arena."""
+    """A stretch of the file."""
 
     offset: int
     size: int
 
 
 class MappedMemory:
-    """A file in blocks. This side only reads and maps it; a `MappedMemoryWriter` hands out blocks too."""
+    """A file that this process reads and maps, block by block; a `MappedMemoryWriter` also allocates blocks."""
 
     def __init__(self, descriptor: int, free: Callable[[Block], None]) -> None:
-        """`free` hears of every block whose view is gone, in whatever thread that happens; the descriptor is ours."""
+        """Take ownership of the descriptor. `free` is called, from any thread, with each block whose view is gone."""
         self.descriptor = descriptor
         self._free = free
         self._extents: dict[int, mmap.mmap] = {}
@@ -51,7 +51,7 @@ class MappedMemory:
         weakref.finalize(self, os.close, descriptor)
 
     def view(self, block: Block) -> Bytes:
-        """The bytes of a block, mapped; it is free when nothing refers to this array any more."""
+        """Map a block. It is freed when nothing refers to the returned array any more."""
         number, within = divmod(block.offset, EXTENT)
         if within + block.size > EXTENT:
             whole = mmap.mmap(self.descriptor, block.size, offset=block.offset)
@@ -62,7 +62,7 @@ class MappedMemory:
         return array
 
     def read(self, block: Block, length: int) -> bytes:
-        """The first bytes of a block, copied."""
+        """Return a copy of the first `length` bytes of a block."""
         return os.pread(self.descriptor, min(length, block.size), block.offset)
 
     def _extent(self, number: int) -> mmap.mmap:
@@ -74,7 +74,7 @@ class MappedMemory:
             return self._extents[number]
 
     def note_read(self, size: int) -> None:
-        """Say that so many mapped bytes were read: now and then their pages leave this process, not the cache."""
+        """Count mapped bytes that were read; every RELEASE_AFTER_BYTES, release the pages to the kernel's cache."""
         with self._lock:
             self._read_bytes += size
             if self._read_bytes < RELEASE_AFTER_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
@@ -82,27 +82,27 @@ class MappedMemory:
             self._read_bytes = 0
             for extent in self._extents.values():
                 extent.madvise(mmap.MADV_DONTNEED)
-        # Copies of weights, too, leave holes between what stays: a thousand models' worth of them, if left alone.
+        # Freed copies of weights fragment the heap, too: it would grow by the size of a thousand models.
         release_freed_memory()
 
 
 class MappedMemoryWriter(MappedMemory):
-    """An arena whose blocks are handed out here."""
+    """A new file whose blocks this process allocates."""
 
     def __init__(self) -> None:
         self.folder = tempfile.gettempdir()
         with tempfile.TemporaryFile(dir=self.folder) as file:
             descriptor = os.dup(file.fileno())
-        self._freed: deque[Block] = deque()  # a view can end while we hold the lock: it only appends
+        self._freed: deque[Block] = deque()  # a view may be collected while we hold the lock, so this only appends
         super().__init__(descriptor, self._freed.append)
-        self._spare: dict[int, list[int]] = {}  # room -> offsets
+        self._spare: dict[int, list[int]] = {}  # rounded size -> offsets
         self._end = 0
         self._length = 0
 
     def write(self, parts: Sequence[memoryview]) -> tuple[Block, list[Block]]:
-        """Write these bytes to a block of their own; that, and where in it each part lies.
+        """Write the parts to a new block. Return it, and the block of each part within it.
 
-        TrainingError when there is no space left.
+        Raises TrainingError if no space is left.
         """
         places, size = [], 0
         for part in parts:
@@ -114,17 +114,17 @@ class MappedMemoryWriter(MappedMemory):
         except OSError as error:
             self.free(block)
             raise TrainingError(
-                f"Weights that wait cannot be written to {self.folder}: {error.strerror}; make room there, or name "
-                "another folder with TMPDIR."
+                f"Weights cannot be written to {self.folder}: {error.strerror}; free space there, or set TMPDIR to "
+                "another folder."
             ) from None
         return block, [Block(block.offset + start, length) for start, length in places]
 
     def free(self, block: Block) -> None:
-        """Let the block be handed out again."""
+        """Make a block available again."""
         self._freed.append(block)
 
     def keep(self, weights: Weights) -> Weights:
-        """The same weights, in mapped memory."""
+        """Return the weights in mapped memory; the same object if they are there already."""
         arrays = {name: as_bytes(tensor) for name, tensor in weights.items()}
         if all(find_block(array) is not None for array in arrays.values()):
             return weights
@@ -137,24 +137,24 @@ class MappedMemoryWriter(MappedMemory):
 
     @property
     def size(self) -> int:
-        """Bytes of the file that were ever used."""
+        """Size of the used part of the file, in bytes."""
         return self._end
 
     def _block(self, size: int) -> Block:
-        room = _room(size)
+        rounded = _rounded(size)
         with self._lock:
             while self._freed:
                 free = self._freed.popleft()
-                self._spare.setdefault(_room(free.size), []).append(free.offset)
-            if self._spare.get(room):
-                return Block(self._spare[room].pop(), size)
+                self._spare.setdefault(_rounded(free.size), []).append(free.offset)
+            if self._spare.get(rounded):
+                return Block(self._spare[rounded].pop(), size)
             start = self._end
-            if start % EXTENT + room > EXTENT:  # not across a border
+            if start % EXTENT + rounded > EXTENT:  # a block lies in one extent
                 start = -(-start // EXTENT) * EXTENT
-            self._end = start + room
+            self._end = start + rounded
             if self._end > self._length:
                 self._length = -(-self._end // EXTENT) * EXTENT
-                os.ftruncate(self.descriptor, self._length)  # takes no space before it is written to
+                os.ftruncate(self.descriptor, self._length)  # uses no space until it is written to
             return Block(start, size)
 
     def _put(self, parts: Sequence[memoryview], block: Block) -> None:
@@ -164,8 +164,8 @@ class MappedMemoryWriter(MappedMemory):
             if part.nbytes % ALIGNMENT:
                 pieces.append(bytes(-part.nbytes % ALIGNMENT))
         offset = block.offset
-        for first in range(0, len(pieces), _MOST_PARTS):
-            left = [memoryview(piece) for piece in pieces[first : first + _MOST_PARTS]]
+        for first in range(0, len(pieces), _MAX_BUFFERS):
+            left = [memoryview(piece) for piece in pieces[first : first + _MAX_BUFFERS]]
             while left:
                 done = os.pwritev(self.descriptor, left, offset)
                 offset += done
@@ -176,53 +176,54 @@ class MappedMemoryWriter(MappedMemory):
 
 
 class _Extents:
-    """Which mapped memory of this process is of which arena."""
+    """The mapped extents of this process, by address."""
 
-    _bases: tuple[int, ...] = ()
-    _arenas: tuple[tuple["weakref.ref[MappedMemory]", int], ...] = ()
+    _starts: tuple[int, ...] = ()
+    _owners: tuple[tuple["weakref.ref[MappedMemory]", int], ...] = ()  # of each start: the file, and the extent in it
     _lock = Lock()
 
     @classmethod
-    def add(cls, base: int, memory: MappedMemory, number: int) -> None:
+    def add(cls, start: int, memory: MappedMemory, number: int) -> None:
         with cls._lock:
             known = [
-                (at, whose)
-                for at, whose in zip(cls._bases, cls._arenas, strict=True)
-                if whose[0]() is not None and at != base
+                (address, owner)
+                for address, owner in zip(cls._starts, cls._owners, strict=True)
+                if owner[0]() is not None and address != start
             ]
-            known = sorted([*known, (base, (weakref.ref(memory), number))], key=lambda one: one[0])
-            cls._bases, cls._arenas = tuple(at for at, _ in known), tuple(whose for _, whose in known)
+            known = sorted([*known, (start, (weakref.ref(memory), number))], key=lambda item: item[0])
+            cls._starts, cls._owners = tuple(address for address, _ in known), tuple(owner for _, owner in known)
 
     @classmethod
     def find(cls, address: int) -> tuple[MappedMemory, int] | None:
+        """Return the file mapped at this address, and the offset in it."""
         with cls._lock:
-            at = bisect_right(cls._bases, address) - 1
-            if at < 0 or address - cls._bases[at] >= EXTENT:
+            index = bisect_right(cls._starts, address) - 1
+            if index < 0 or address - cls._starts[index] >= EXTENT:
                 return None
-            found, number = cls._arenas[at]
-            memory = found()
-            return None if memory is None else (memory, number * EXTENT + address - cls._bases[at])
+            reference, number = cls._owners[index]
+            memory = reference()
+            return None if memory is None else (memory, number * EXTENT + address - cls._starts[index])
 
 
 def find_block(array: Bytes) -> tuple[MappedMemory, Block] | None:
-    """Where these bytes lie, if that is in an arena."""
+    """Return the file and the block that hold these bytes, or None if they are not in mapped memory."""
     found = _Extents.find(array.ctypes.data)
     return None if found is None else (found[0], Block(found[1], array.nbytes))
 
 
 def as_bytes(tensor: Tensor) -> Bytes:
-    """The bytes of a tensor on the CPU; not copied where they lie in order."""
+    """Return the bytes of a tensor on the CPU, without copying a contiguous one."""
     flat = tensor.detach().contiguous().reshape(-1)
     array: Bytes = flat.view(torch.uint8).numpy()
     return array
 
 
 def as_tensor(array: Bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor whose bytes these are; it shares their memory where that can be written to."""
+    """Return the tensor that these bytes hold, without copying writable ones."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype).reshape(shape)
 
 
-def _room(size: int) -> int:
-    """What is set aside for so many bytes: few sizes, so that a freed block suits the next."""
+def _rounded(size: int) -> int:
+    """Return the allocated size: rounded up to one of few sizes, so that freed blocks can be used again."""
     step = max(mmap.PAGESIZE, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step

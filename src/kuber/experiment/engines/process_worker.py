@@ -1,4 +1,4 @@
-"""What a worker process of the engine `processes` does: orders come by pipe, big tensors in files that it maps."""
+"""Main function of a worker process of the engine `processes`."""
 
 import mmap
 import os
@@ -20,11 +20,11 @@ from kuber.experiment.engines.mapped_memory import Block, MappedMemoryWriter
 from kuber.experiment.engines.serialization import MAX_MESSAGE_BYTES, pack, portable_error, unpack
 from kuber.learning.runtime import keep_freed_memory
 
-OWN = -1  # the arena of the worker that is told
+OWN_FILE = -1  # number of the worker's own mapped file
 
 
 class MappedSpan(NamedTuple):
-    """Bytes of a file that a worker has."""
+    """A stretch of a file that the worker has open."""
 
     file: int
     offset: int
@@ -33,93 +33,93 @@ class MappedSpan(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What a worker is told: to do a step, or that a file comes."""
+    """A message to a worker: a work step, or the announcement of a file."""
 
-    arrives: int | None = None  # the file of this number follows, and nothing else is in this order
-    message: bytes = b""  # of the work; where it is empty, it is the last of the spans
+    new_file: int | None = None  # number of a file that follows; the other fields are then unused
+    message: bytes = b""  # the pickled work step; if empty, it is in the last of the spans
     spans: Sequence[MappedSpan] = ()
-    freed: Sequence[Block] = ()  # of the worker's own arena
-    gone: Sequence[int] = ()  # files that nobody will speak of again
+    freed: Sequence[Block] = ()  # of the worker's own file
+    closed: Sequence[int] = ()  # files that are no longer used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerReply:
-    """What a worker found."""
+    """The result of a work step."""
 
-    failed: bool  # then the value is what was raised
-    message: bytes  # of the value; where it is empty, it is the last of the places
-    block: Block | None  # of the worker's arena; the file follows the first that is told
-    places: Sequence[Block]  # in that block
+    failed: bool  # the value is the error
+    message: bytes  # the pickled value; if empty, it is in the last of the places
+    block: Block | None  # of the worker's own file, which follows the first reply that has a block
+    places: Sequence[Block]  # of the parts, in that block
     seconds: float
 
 
 def serve(pipe: Connection, files: Connection) -> None:
-    """The main function of a worker: do what is ordered until nobody orders any more."""
+    """Execute work steps until the pipe is closed, or the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(THREADS)
     memory = MappedMemoryWriter()
-    known, told = {OWN: memory.descriptor}, False
+    descriptors, sent = {OWN_FILE: memory.descriptor}, False
     while True:
         try:
             order: Order = pickle.loads(pipe.recv_bytes())  # noqa: S301 - our own parent wrote it
         except (EOFError, ConnectionResetError):
             return
-        if order.arrives is not None:
-            if order.arrives in known:
-                os.close(known[order.arrives])
-            known[order.arrives] = reduction.recv_handle(files)
+        if order.new_file is not None:
+            if order.new_file in descriptors:
+                os.close(descriptors[order.new_file])
+            descriptors[order.new_file] = reduction.recv_handle(files)
             continue
-        for number in order.gone:
-            os.close(known.pop(number))
+        for number in order.closed:
+            os.close(descriptors.pop(number))
         for block in order.freed:
             memory.free(block)
-        answer = _answer(order, known, memory)
-        pipe.send_bytes(pickle.dumps(answer, protocol=5))
-        if answer.block is not None and not told:
+        reply = _execute(order, descriptors, memory)
+        pipe.send_bytes(pickle.dumps(reply, protocol=5))
+        if reply.block is not None and not sent:
             reduction.send_handle(files, memory.descriptor, os.getppid())
-            told = True
+            sent = True
 
 
-def _answer(order: Order, known: dict[int, int], memory: MappedMemoryWriter) -> WorkerReply:
+def _execute(order: Order, descriptors: dict[int, int], memory: MappedMemoryWriter) -> WorkerReply:
     start = time.perf_counter()
     failed, value = False, None
     try:
-        parts = _mapped(order.spans, known)
+        parts = _mapped(order.spans, descriptors)
         work: Work = unpack(order.message or parts.pop(), parts)
         value = work.do(ignore_progress)
-    except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+    except Exception as error:  # noqa: BLE001 - the parent raises it
         failed, value = True, portable_error(error)
     seconds = time.perf_counter() - start
     try:
         return _packed(value, memory, failed=failed, seconds=seconds)
-    except Exception as error:  # noqa: BLE001 - a result that cannot travel, or no room for it
+    except Exception as error:  # noqa: BLE001 - not picklable, or no space
         return _packed(portable_error(error), memory, failed=True, seconds=seconds)
 
 
 def _packed(value: Any, memory: MappedMemoryWriter, *, failed: bool, seconds: float) -> WorkerReply:
     message, parts = pack(value)
-    beside = [part.array.data for part in parts]
+    buffers = [part.array.data for part in parts]
     if len(message) > MAX_MESSAGE_BYTES:
-        beside, message = [*beside, memoryview(message)], b""
-    block, places = memory.write(beside) if beside else (None, [])
+        buffers, message = [*buffers, memoryview(message)], b""
+    block, places = memory.write(buffers) if buffers else (None, [])
     return WorkerReply(failed=failed, message=message, block=block, places=places, seconds=seconds)
 
 
-def _mapped(spans: Sequence[MappedSpan], known: dict[int, int]) -> list[memoryview]:
-    """The bytes of each span. What is written to them stays in this process; neighbours share one map."""
+def _mapped(spans: Sequence[MappedSpan], descriptors: dict[int, int]) -> list[memoryview]:
+    """Map the spans, copy-on-write; adjacent ones with one map."""
     found: list[memoryview] = []
     first = 0
     while first < len(spans):
         last = first
-        while last + 1 < len(spans) and _follows(spans[last], spans[last + 1]):
+        while last + 1 < len(spans) and _adjacent(spans[last], spans[last + 1]):
             last += 1
         begin = spans[first].offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         end = spans[last].offset + spans[last].size
         memory = mmap.mmap(
-            known[spans[first].file],
+            descriptors[spans[first].file],
             end - begin,
             flags=mmap.MAP_PRIVATE,
             prot=mmap.PROT_READ | mmap.PROT_WRITE,
@@ -131,11 +131,11 @@ def _mapped(spans: Sequence[MappedSpan], known: dict[int, int]) -> list[memoryvi
     return found
 
 
-def _follows(one: MappedSpan, other: MappedSpan) -> bool:
-    return one.file == other.file and 0 <= other.offset - one.offset - one.size <= mmap.PAGESIZE
+def _adjacent(first: MappedSpan, second: MappedSpan) -> bool:
+    return first.file == second.file and 0 <= second.offset - first.offset - first.size <= mmap.PAGESIZE
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])

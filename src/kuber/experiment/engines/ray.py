@@ -1,7 +1,7 @@
 """The engine `ray`: work steps as tasks of a Ray cluster, on one machine or many.
 
-A step is pure, so one whose machine died is done again elsewhere. Big tensors go through Ray's object store, which
-tasks read in place; results are moved from there to an arena at once: the store holds only what is under way.
+A work step is pure, so one whose machine died is repeated elsewhere. Large tensors go through Ray's object store,
+which tasks read in place; results are copied to a mapped file at once, so the store holds only steps under way.
 """
 
 import hashlib
@@ -39,54 +39,59 @@ from kuber.files import atomic_replacement
 from kuber.learning.runtime import keep_freed_memory
 
 RETRIES = 5  # of a step whose machine or process died
-AHEAD = 2  # steps under way for each that is computed: the next one's weights travel meanwhile
-ANSWER_SECONDS = 5.0
-_VERSIONS = f"KUber {__version__}, torch {torch.__version__}"  # others would give other bits
+STEPS_PER_WORKER = 2  # submitted at a time: the weights of the second are sent while the first is computed
+CONNECT_SECONDS = 5.0
+_VERSIONS = f"KUber {__version__}, torch {torch.__version__}"  # others may compute other bits
 
 
 def check_ray(address: str | None) -> None:
-    """SettingsError when Ray is not installed, ServiceUnavailableError when no cluster answers at `address`."""
-    _installed()
+    """Raise SettingsError if Ray is not installed, ServiceUnavailableError if no cluster answers at `address`."""
+    _import_ray()
     if address is None or address == "auto":
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise SettingsError(f"The address of a Ray cluster is HOST:PORT of its head, or auto, not {address!r}.")
-    silent = ServiceUnavailableError(
-        f"No Ray cluster answers at {address}; start one there with `ray start --head`, or leave the address out."
+        raise SettingsError(
+            f"The address of a Ray cluster must be HOST:PORT of its head node, or auto, not {address!r}."
+        )
+    unreachable = ServiceUnavailableError(
+        f"No Ray cluster answers at {address}; start one there with `ray start --head`, or omit the address."
     )
     try:
-        with socket.create_connection((host, int(port)), ANSWER_SECONDS):
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS):
             pass
-        # Somebody listens; `ray.init` would wait for minutes if it were not a cluster.
+        # The port is open; `ray.init` would wait for minutes if it were not that of a cluster.
         command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        done = subprocess.run(command, capture_output=True, timeout=2 * ANSWER_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=2 * CONNECT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        raise silent from None
+        raise unreachable from None
     if done.returncode:
-        raise silent
+        raise unreachable
 
 
 class RayEngine:
-    """Tasks of one thread each; so many are under way that the cluster is busy, and memory bounded."""
+    """Ray tasks of one thread each. The number under way keeps the cluster busy and bounds memory."""
 
     def __init__(self, *, workers: int | None, address: str | None, gpus: float) -> None:
-        """`workers` computes at a time; of a cluster elsewhere all its cores by default, here as many as given.
+        """Connect to the cluster at `address`, or start a local one for None, and compute `workers` steps at a time.
 
-        Raises SettingsError when Ray is not installed or a step wants GPUs that the cluster has not, and
-        ServiceUnavailableError when there is no cluster to be had.
+        By default all cores of the cluster are used. `gpus` is the number of GPUs, or share of one, per step. Raises
+        SettingsError if Ray is not installed or the cluster lacks GPUs, ServiceUnavailableError if the cluster cannot
+        be joined or started.
         """
-        self._ray = _installed()
-        self._folder = tempfile.TemporaryDirectory(prefix="kuber-ray-", dir=_short(), ignore_cleanup_errors=True)
+        self._ray = _import_ray()
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="kuber-ray-", dir=_short_folder(), ignore_cleanup_errors=True
+        )
         self._connect(workers, address)
         try:
             resources = self._ray.cluster_resources()
             if gpus > resources.get("GPU", 0):
                 raise SettingsError(
-                    f"Each step is to have {gpus:g} of a GPU, but the cluster has {resources.get('GPU', 0):g}; "
-                    "leave --gpus-per-worker out, or join machines with GPUs."
+                    f"--gpus-per-worker is {gpus:g}, but the cluster has {resources.get('GPU', 0):g} GPUs; "
+                    "omit it, or add machines with GPUs to the cluster."
                 )
-            self._most = AHEAD * (workers or max(1, int(resources.get("CPU", 1))))
+            self._limit = STEPS_PER_WORKER * (workers or max(1, int(resources.get("CPU", 1))))
             options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES}
             self._do = self._ray.remote(**options)(do_step)
         except BaseException:
@@ -108,11 +113,11 @@ class RayEngine:
             if self._ended:
                 raise RuntimeError("the engine has ended")
             self._waiting.append(task)
-            self._hand_out()
+            self._dispatch()
         return task.future
 
     def close(self) -> None:
-        """Leave the cluster, or end it where it is ours; what is not done is cancelled."""
+        """Leave the cluster, or stop it if it was started here; cancel the work steps that are not done."""
         with self._lock:
             self._ended = True
             tasks = [*self._under_way, *self._waiting]
@@ -120,7 +125,7 @@ class RayEngine:
         self._done.put(None)
         self._thread.join()
         for task in tasks:
-            task.found = None
+            task.reply = None
             task.future.cancel()
         self._disconnect()
 
@@ -128,26 +133,26 @@ class RayEngine:
         while (task := self._done.get()) is not None:
             with self._lock:
                 self._under_way.discard(task)
-                found, task.found = task.found, None
+                reply, task.reply = task.reply, None
                 if self._ended:
                     return
-                self._hand_out()
-            assert found is not None
+                self._dispatch()
+            assert reply is not None
             try:
-                self._take(task, found)
-            except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+                self._receive(task, reply)
+            except Exception as error:  # noqa: BLE001 - the future raises it
                 task.future.set_exception(error)
 
-    def _take(self, task: "_Task", found: "Future[Any]") -> None:
-        error = found.exception()
+    def _receive(self, task: "_Task", reply: "Future[Any]") -> None:
+        error = reply.exception()
         if error is not None:
-            raise _lost(error)
-        kind, message, arrays = found.result()
+            raise _abandoned(error)
+        kind, message, arrays = reply.result()
         if kind == "missing":
             with self._lock:
                 task.file = self._file(Path(message)).stored(self._ray)
                 self._waiting.appendleft(task)
-                self._hand_out()
+                self._dispatch()
             return
         parts: list[Bytes] = []
         if arrays:
@@ -160,19 +165,19 @@ class RayEngine:
             raise value
         task.future.set_result(value)
 
-    def _hand_out(self) -> None:
-        """Send what there is room for; the lock is held."""
-        while self._waiting and len(self._under_way) < self._most and not self._ended:
+    def _dispatch(self) -> None:
+        """Submit waiting work steps up to the limit. The lock must be held."""
+        while self._waiting and len(self._under_way) < self._limit and not self._ended:
             task = self._waiting.popleft()
             try:
                 message, parts = pack(task.work, _SamplesPacker, self._file)
-                found = self._do.remote(_VERSIONS, message, [part.array for part in parts], task.file).future()
-            except Exception as error:  # noqa: BLE001 - a step that cannot travel: whoever asks is told
+                reply = self._do.remote(_VERSIONS, message, [part.array for part in parts], task.file).future()
+            except Exception as error:  # noqa: BLE001 - not picklable: the future raises it
                 task.future.set_exception(error)
                 continue
-            task.found = found
+            task.reply = reply
             self._under_way.add(task)
-            found.add_done_callback(partial(self._on_done, task))
+            reply.add_done_callback(partial(self._on_done, task))
 
     def _on_done(self, task: "_Task", _: "Future[Any]") -> None:
         self._done.put(task)
@@ -183,20 +188,20 @@ class RayEngine:
         return self._files[path]
 
     def _connect(self, workers: int | None, address: str | None) -> None:
-        told: dict[str, Any] = {"address": address}
+        options: dict[str, Any] = {"address": address}
         if address is None:
-            told = {"address": "local", "num_cpus": workers, "include_dashboard": False}
-            told["_temp_dir"] = self._folder.name
+            options = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+            options["_temp_dir"] = self._folder.name
         before = signal.getsignal(signal.SIGTERM)
         try:
-            self._ray.init(configure_logging=False, log_to_driver=False, **told)
+            self._ray.init(configure_logging=False, log_to_driver=False, **options)
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
             self._disconnect()
             where = "cannot be started here" if address is None else f"at {address} cannot be joined from here"
             raise ServiceUnavailableError(f"The Ray cluster {where}: {first_line(error)}.") from None
         finally:
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray puts its own there
+                signal.signal(signal.SIGTERM, before)  # Ray installs its own
 
     def _disconnect(self) -> None:
         self._ray.shutdown()
@@ -205,16 +210,16 @@ class RayEngine:
 
 @dataclass(eq=False)
 class _Task:
-    """A work step on its way."""
+    """A submitted work step."""
 
     work: Work
     future: Future[Any] = field(default_factory=Future)
-    file: Any = None  # a reference to samples that the machine it came to lacked
-    found: Future[Any] | None = None
+    file: Any = None  # reference to the samples' file, if the machine of the task lacked it
+    reply: Future[Any] | None = None
 
 
 class _File:
-    """A file of samples, as tasks are told of it."""
+    """A file of samples that tasks refer to by path and digest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -222,14 +227,14 @@ class _File:
         self._stored: Any = None
 
     def stored(self, ray: Any) -> Any:
-        """A reference to its bytes in the object store."""
+        """Return a reference to its bytes in the object store."""
         if self._stored is None:
             self._stored = ray.put(np.fromfile(self.path, np.uint8))
         return self._stored
 
 
 class _SamplesPacker(Packer):
-    """Samples as rows of a file with a digest."""
+    """Pickles samples as rows of a file with a digest."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Samples):
@@ -239,65 +244,65 @@ class _SamplesPacker(Packer):
 
 
 class _MissingError(Exception):
-    """This machine has not got a file."""
+    """A file of samples is not on this machine."""
 
 
 def do_step(versions: str, message: bytes, arrays: Sequence[Bytes], file: Bytes | None) -> Any:
-    """The task: what came of it (done, failed, missing), a message, and big arrays beside it."""
-    _begin()
+    """Execute a work step in a Ray task. Return its status (done, failed, missing), a message, and large arrays."""
+    _set_up()
     try:
         if versions != _VERSIONS:
             raise TrainingError(
-                f"A machine of the cluster has {_VERSIONS} instead of {versions}; install the same on all of them."
+                f"A machine of the cluster has {_VERSIONS} instead of {versions}; install the same on all machines."
             )
         if file is not None:
-            _keep(file)
+            _store(file)
         try:
             work: Work = unpack(message, arrays)
         except _MissingError as missing:
             if file is not None:
-                raise DatasetError(f"The samples in {missing.args[0]} were changed meanwhile; start again.") from None
+                raise DatasetError(f"The samples in {missing.args[0]} have changed; start again.") from None
             return "missing", missing.args[0], []
         value, kind = work.do(ignore_progress), "done"
-    except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+    except Exception as error:  # noqa: BLE001 - the driver raises it
         value, kind = portable_error(error), "failed"
     packed = pack(value)
     return kind, packed.message, [part.array for part in packed.parts]
 
 
-def _begin() -> None:
+def _set_up() -> None:
     torch.set_num_threads(THREADS)
     keep_freed_memory()
-    # Tensors in the object store can only be read, and steps only read them.
+    # Tensors in the object store are read-only, and work steps do not write to them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
-_here: dict[tuple[str, str], Path] = {}  # path and digest that a task was told -> where this process found the file
+_local_paths: dict[tuple[str, str], Path] = {}  # (path, digest) in a task -> path of that file on this machine
 
 
 def _samples(path: str, digest: str, part: str, rows: Any, label_map: tuple[int, ...] | None) -> Samples:
-    """The samples that a task was told of, from a file that surely has them."""
+    """Restore samples from a file with this digest. Raises _MissingError if this machine has none."""
     key = path, digest
-    if key not in _here:
-        for place in (Path(path), _kept(digest)):
-            if place.exists() and _digest(place).hex == digest:
-                _here[key] = place
+    if key not in _local_paths:
+        for candidate in (Path(path), _stored_path(digest)):
+            if candidate.exists() and _digest(candidate).hex == digest:
+                _local_paths[key] = candidate
                 break
         else:
             raise _MissingError(path)
-    return Samples(path=_here[key], part=part, rows=rows, label_map=label_map)
+    return Samples(path=_local_paths[key], part=part, rows=rows, label_map=label_map)
 
 
-def _kept(digest: str) -> Path:
+def _stored_path(digest: str) -> Path:
     return Path(tempfile.gettempdir()) / f"kuber-samples-{os.getuid()}" / f"{digest}.safetensors"
 
 
-def _keep(file: Bytes) -> None:
-    """Write a file that came through the object store to where all tasks of this machine find it."""
-    path = _kept(hashlib.sha256(file.data).hexdigest())
+def _store(file: Bytes) -> None:
+    """Write a file from the object store to the folder where all tasks of this machine find it."""
+    path = _stored_path(hashlib.sha256(file.data).hexdigest())
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with atomic_replacement(path) as whole:
-        whole.write_bytes(file.data)
+    with atomic_replacement(path) as temporary:
+        temporary.write_bytes(file.data)
 
 
 def _digest(path: Path) -> Digest:
@@ -308,23 +313,23 @@ def _digest(path: Path) -> Digest:
         raise DatasetError(f"The samples in {path} cannot be read: {error.strerror}.") from None
 
 
-def _lost(error: BaseException) -> TrainingError:
-    """What is said when Ray itself gave up a step."""
+def _abandoned(error: BaseException) -> TrainingError:
+    """Return the error for a work step that Ray gave up."""
     return TrainingError(
-        f"The Ray cluster did not do a work step ({type(error).__name__}: {first_line(error)}.) "
-        "See that KUber is installed on each machine and that their memory suffices, and try again."
+        f"The Ray cluster gave up a work step ({type(error).__name__}: {first_line(error)}.) "
+        "Check that KUber is installed on each machine and that they have enough memory, then try again."
     )
 
 
-def _short() -> str:
-    """A temporary folder in which a socket finds room: its whole path can have 107 bytes."""
+def _short_folder() -> str:
+    """Return a temporary folder with a short name: the path of a socket in it may have 107 bytes."""
     folder = tempfile.gettempdir()
-    return folder if len(folder) <= 20 else "/tmp"  # noqa: S108 - the folder in it has a name of its own
+    return folder if len(folder) <= 20 else "/tmp"  # noqa: S108 - a new folder with a random name is made in it
 
 
-def _installed() -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers of us
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it prints of a change to come
+def _import_ray() -> Any:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it prints a deprecation warning
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         return importlib.import_module("ray")

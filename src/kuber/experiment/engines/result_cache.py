@@ -1,7 +1,7 @@
-"""Results of work steps, kept under what they were computed from: a comparison that was killed computes none twice.
+"""Cache of the results of work steps on disk: an interrupted comparison computes none of them twice.
 
-A work step is a pure function, so two with equal arguments have one result: the first rounds of two strategies, or
-`local` and its longer sibling, are computed once.
+A work step is a pure function, so equal arguments give equal results: the first rounds of two strategies, or of
+`local` and a longer `local`, are computed once.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _MODEL = "model."
 
 
 class ResultCache:
-    """An engine that asks another one only for what is not in its folder yet."""
+    """An engine that executes on another one the work steps whose results are not in its folder."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,30 +51,30 @@ class ResultCache:
                 return known
             self._under_way[key] = outer = Future[Any]()
 
-        def hear(inner: Future[Any]) -> None:
+        def finish(inner: Future[Any]) -> None:
             try:
                 result = inner.result()
                 _write(path, result)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the result is told
+            except BaseException as error:  # noqa: BLE001 - the outer future raises it
                 outer.set_exception(error)
             else:
                 outer.set_result(result)
             with self._lock:
                 del self._under_way[key]
 
-        self._engine.submit(work).add_done_callback(hear)
+        self._engine.submit(work).add_done_callback(finish)
         return outer
 
 
 def work_key(work: Work) -> str:
-    """The digest of a work step: its function and every argument, samples by file and rows. 64 hex digits."""
+    """Return the digest of a work step, 64 hex digits: of its function and arguments, samples by file and rows."""
     sha = hashlib.sha256(f"{torch.__version__} {work.function.__module__}.{work.function.__qualname__}".encode())
     _feed(sha, work.arguments)
     return sha.hexdigest()
 
 
 def _feed(sha: Any, value: Any) -> None:
-    """Every value is preceded by its type, every sequence by its length: different values feed different bytes."""
+    """Feed a value to the hash. Types and lengths come first, so that different values feed different bytes."""
     match value:
         case torch.Tensor() | np.ndarray():
             array = np.ascontiguousarray(value.numpy() if isinstance(value, torch.Tensor) else value)
@@ -94,7 +94,7 @@ def _feed(sha: Any, value: Any) -> None:
         case _ if is_dataclass(value):
             _feed(sha, [type(value).__name__, *(getattr(value, field.name) for field in fields(value))])
         case _:
-            raise TypeError(f"a work step has an argument of type {type(value).__name__}, which has no digest")
+            raise TypeError(f"an argument of a work step is of type {type(value).__name__}, which cannot be hashed")
 
 
 def _write(path: Path, result: Any) -> None:
@@ -103,36 +103,38 @@ def _write(path: Path, result: Any) -> None:
         case TrainingResult():
             tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in result.weights.items()}
             tensors[_GENERATOR] = result.generator
-            told: dict[str, Any] = {name: getattr(result, name) for name in ("samples", "forward", "loss", "seconds")}
+            metadata: dict[str, Any] = {
+                name: getattr(result, name) for name in ("samples", "forward", "loss", "seconds")
+            }
         case EvaluationResult():
-            told = {
+            metadata = {
                 "evaluation": EvaluationBody.of(result.evaluation).model_dump(mode="json"),
                 "seconds": result.seconds,
             }
         case torch.Tensor():
-            tensors, told = {"logits": result.contiguous()}, {}
+            tensors, metadata = {"logits": result.contiguous()}, {}
         case _:
-            raise TypeError(f"a work step gave a {type(result).__name__}, which cannot be kept")
+            raise TypeError(f"a work step returned a {type(result).__name__}, which cannot be stored")
     with atomic_replacement(path) as temporary:
-        save_file(tensors, temporary, metadata={"result": json.dumps(told)})
+        save_file(tensors, temporary, metadata={"result": json.dumps(metadata)})
 
 
 def _read(path: Path) -> Any:
-    """The result kept in this file; None when there is none, or it was cut short."""
+    """Return the result in this file, or None if there is none or it is damaged."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["result"])
+            metadata = json.loads(file.metadata()["result"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         path.unlink(missing_ok=True)
         return None
-    if "evaluation" in told:
-        evaluation = EvaluationBody.model_validate_json(json.dumps(told["evaluation"])).value()
-        return EvaluationResult(evaluation=evaluation, seconds=told["seconds"])
+    if "evaluation" in metadata:
+        evaluation = EvaluationBody.model_validate_json(json.dumps(metadata["evaluation"])).value()
+        return EvaluationResult(evaluation=evaluation, seconds=metadata["seconds"])
     if "logits" in tensors:
         return tensors["logits"]
     generator = tensors.pop(_GENERATOR)
     weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
-    return TrainingResult(weights=weights, generator=generator, **told)
+    return TrainingResult(weights=weights, generator=generator, **metadata)
