@@ -65,6 +65,22 @@ def test_every_command_of_a_group_is_on_its_page(group):
         assert re.search(rf"`(kuber {group} )?{command}[ `]", page(f"docs/{group}.md")), command
 
 
+@pytest.mark.parametrize("command", ["registry", "vault"])
+def test_every_option_of_a_service_has_a_row(command):
+    options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    for option in options:
+        if option.name != "help":
+            assert re.search(rf"^\|[^|]*`{option.opts[0]}`", page(f"docs/{command}.md"), re.MULTILINE), option.opts[0]
+
+
+def test_defaults_of_policies_are_those_of_the_code():
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\S+)", page("docs/strategy.md"), re.MULTILINE)
+    assert rows
+    for kind, field, shown in rows:
+        default = getattr(getattr(kuber.strategies, kind)(), field)
+        assert shown == ({False: "no", True: "yes"}[default] if isinstance(default, bool) else f"{default:g}"), field
+
+
 def test_generated_parts_are_those_of_the_code():
     """`python docs/tables.py` writes the tables of modules and settings anew."""
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
