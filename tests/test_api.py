@@ -4,14 +4,18 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import kuber
+from kuber.domain.knowledge import ONNX, WEIGHTS, TensorSpec
 from kuber.domain.strategies import STRATEGIES
 from kuber.errors import all_errors
+from kuber.strategies import Architecture, Artifact
 
 # Taking one of these away breaks somebody's program.
 NAMES = {
@@ -97,3 +101,46 @@ def test_the_built_in_strategies_are_made_of_public_pieces(module):
         for alias in node.names
     }
     assert used <= NAMES["kuber"] | NAMES["kuber.strategies"]
+
+
+def test_records_print_as_what_they_are():
+    test_set = kuber.Digest("ab" * 32)
+    task = kuber.Task(name="digits", labels=("0", "1"), input_shape=(1, 8, 8), test_set=test_set)
+    evaluation = kuber.Evaluation(test_set=test_set, correct=(800, 900), total=(1000, 1000))
+    record = kuber.Knowledge(
+        id="k1",
+        entity="e1",
+        task=task,
+        architecture=Architecture(name="mlp", arguments={}, manifest={"w": TensorSpec(dtype="F32", shape=(2, 64))}),
+        artifacts={WEIGHTS: Artifact.of(b"weights"), ONNX: Artifact.of(b"graph")},
+        evaluation=evaluation,
+        round=12,
+        published_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    text = "<Knowledge k1: digits, mlp as weights and onnx, entity e1 round 12, 85.0 % claimed>"
+    assert repr(record) == str(record) == text
+    assert repr(kuber.Page(items=(record,), cursor="next")) == f"<Page: {text}; more follow>"
+    assert repr(kuber.Page(items=(), cursor=None)) == "<Page: empty; last page>"
+    assert repr(task) == f"<Task 'digits': 2 classes, samples (1, 8, 8), common test set {test_set}>"
+    assert repr(replace(task, test_set=None)).endswith("common test set none>")
+    assert repr(evaluation) == (f"<Evaluation: 85.0 %, 1,700 of 2,000 samples in 2 classes, test set {test_set}>")
+    assert (str(test_set), repr(test_set)) == (f"sha256:{'ab' * 32}", f"Digest(hex='{'ab' * 32}')")
+
+
+def test_a_hub_in_memory_prints_as_what_it_holds():
+    registry, vault = kuber.memory_hub()
+    registry.register("bob")
+    vault.put(b"blob")
+    assert (repr(registry), repr(vault)) == ("<MemoryRegistry: entities=1, records=0>", "<MemoryVault: blobs=1>")
+
+
+def test_clients_print_as_what_they_talk_to():
+    me = kuber.Credentials()
+    with (
+        kuber.HttpRegistry("http://127.0.0.1:5001", credentials=me) as registry,
+        kuber.HttpVault("http://127.0.0.1:5002") as vault,
+    ):
+        assert repr(registry) == "<HttpRegistry at http://127.0.0.1:5001>"
+        assert repr(vault) == "<HttpVault at http://127.0.0.1:5002>"
+    assert repr(me) == f"<Credentials: key {me.identity.public_key[:12]}, no token>"
+    assert "secret" not in repr(kuber.Credentials(token="secret"))

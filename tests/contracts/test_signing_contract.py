@@ -54,7 +54,7 @@ def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
     for sequence in (6, 7):
         late = replace(draft, sequence=sequence)
         late = replace(late, signature=identity.sign(record_bytes(late)))
-        with pytest.raises(ConflictError, match="sent once"):
+        with pytest.raises(ConflictError, match="send each signed record once"):
             as_signed(registry, late, key=f"late {sequence}")
 
 

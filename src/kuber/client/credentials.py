@@ -31,6 +31,9 @@ class Credentials:
         self._of: dict[str, str] = {}  # entity -> its token, where several act through one client
         self._renewal: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Credentials: key {self.identity.public_key[:12]}, {'with a' if self._token else 'no'} token>"
+
     def token(self, entity: str | None = None) -> str | None:
         """The token to act for this entity with; the one to read with when none is named."""
         return self._of.get(entity, self._token) if entity else self._token

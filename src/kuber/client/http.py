@@ -88,6 +88,9 @@ class HttpService:
             trust_env=not is_loopback(address.host),  # no proxy between two processes of one machine
         )
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self.url}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -28,6 +28,11 @@ class Evaluation:
         if sum(self.total) == 0:
             raise ValueError("an evaluation needs at least one sample")
 
+    def __repr__(self) -> str:
+        correct, total = sum(self.correct), sum(self.total)
+        counts = f"{100 * self.accuracy:.1f} %, {correct:,} of {total:,} samples in {len(self.total)} classes"
+        return f"<Evaluation: {counts}, test set {self.test_set}>"
+
     @property
     def accuracy(self) -> float:
         """The share of correct answers over all samples, 0 to 1."""

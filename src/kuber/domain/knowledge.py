@@ -108,6 +108,13 @@ class Knowledge(Draft):
     published_at: datetime
     verification: Verification | None = None  # where the hub has looked
 
+    def __repr__(self) -> str:
+        kinds = " and ".join(self.artifacts)
+        return (
+            f"<Knowledge {self.id}: {self.task.name}, {self.architecture.name} as {kinds}, entity {self.entity} "
+            f"round {self.round}, {100 * self.evaluation.accuracy:.1f} % claimed>"
+        )
+
     @property
     def trusted(self) -> Evaluation:
         """What the hub found on the task's test set; where it did not look, what the publisher claims."""

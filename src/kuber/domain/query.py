@@ -50,3 +50,7 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     cursor: str | None
+
+    def __repr__(self) -> str:
+        items = ", ".join(map(repr, self.items))
+        return f"<Page: {items or 'empty'}; {'last page' if self.cursor is None else 'more follow'}>"

@@ -28,6 +28,10 @@ class Task:
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError("a task's input shape is one or more positive lengths")
 
+    def __repr__(self) -> str:
+        test_set = self.test_set or "none"
+        return f"<Task {self.name!r}: {self.classes} classes, samples {self.input_shape}, common test set {test_set}>"
+
     @property
     def classes(self) -> int:
         return len(self.labels)

@@ -69,6 +69,9 @@ class MemoryRegistry:
         self._architectures: dict[bytes, Architecture] = {}  # by name and arguments: the one that is pinned
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
 
+    def __repr__(self) -> str:
+        return f"<MemoryRegistry: entities={len(self._members)}, records={len(self._records) - len(self._withdrawn)}>"
+
     def register(self, name: str, *, public_key: str | None = None) -> Member:
         """Join under this name; the same name with the same key gives the same member again."""
         check_text(name, "The name of an entity")

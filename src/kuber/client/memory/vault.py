@@ -50,6 +50,9 @@ class MemoryVault:
         self._holders: dict[Digest, set[str]] = {}
         self._held: dict[str, list[Digest]] = {}  # by holder
 
+    def __repr__(self) -> str:
+        return f"<MemoryVault: blobs={len(self._sizes)}>"
+
     def put(self, data: bytes) -> Artifact:
         """Store these bytes; storing them again changes nothing."""
         if not data:
