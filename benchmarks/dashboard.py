@@ -150,7 +150,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(url)
         page.get_by_text(f"of {arguments.entities} entities").wait_for(timeout=120_000)
-        page.get_by_text("Reading what happened").wait_for(state="detached", timeout=120_000)
+        page.get_by_text("Reading the hub's history").wait_for(state="detached", timeout=120_000)
         for place in ("/", "/lineage"):
             paints(browser, url, place, arguments.visits, "< 1500")
         live = Live(world, rate=arguments.rate)

@@ -1,4 +1,4 @@
-"""A real browser, and tabs that remember what went wrong in them."""
+"""A real browser, and tabs that record errors and requests."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# No part of the browser's own asks anybody on the net.
+# The browser itself makes no requests to the internet.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -31,42 +31,42 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """A tab of a reader, that remembers what went wrong in it and whom it asked."""
+    """A tab that records its errors, and its requests to other hosts."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.page: Page = context.new_page()
         self.page.set_default_timeout(20_000)
         self.url = url
         self.faults: list[str] = []
-        self.strangers: list[str] = []
-        self.page.on("console", self._hear)
+        self.foreign: list[str] = []  # URLs
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", self._watch)
+        self.page.on("request", self._on_request)
 
     def go(self, path: str) -> Page:
-        """Open a page of the dashboard, and wait for its heading, and until it hears what the reader does."""
+        """Open a page of the dashboard; wait for its heading and its connection."""
         self.page.goto(f"{self.url}{path}")
         self.page.wait_for_selector("main h1")
         self.page.wait_for_function("window.did_handshake")
         return self.page
 
     def check(self) -> None:
-        """That the browser complained of nothing, and asked nobody else."""
+        """Assert that there were no errors, and no requests to other hosts."""
         assert self.faults == []
-        assert self.strangers == []
+        assert self.foreign == []
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.faults.append(message.text)
 
-    def _watch(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         if not re.match(rf"(ws|http){re.escape(self.url.removeprefix('http'))}/|data:|blob:", request.url):
-            self.strangers.append(request.url)
+            self.foreign.append(request.url)
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Opens a tab on a dashboard's address, with the options of a browser context; at the end all are checked."""
+    """Return a function that opens a tab with the options of a browser context; all tabs are checked at the end."""
     with ExitStack() as stack:
         visits: list[Visit] = []
 
@@ -77,5 +77,5 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
             return visits[-1]
 
         yield open_tab
-        for one in visits:
-            one.check()
+        for tab in visits:
+            tab.check()

@@ -12,7 +12,7 @@ import pytest
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
 from tests.fixtures.hub import Hub, running_hub
 
-# Quick learners: nobody absorbs a model that is no better than chance.
+# Large steps: an entity absorbs only models that are better than chance.
 LEARNING = ("--dataset", "digits", "--architecture", "mlp", "--num-entities", "3", "--num-rounds", "3")
 LEARNING += ("--local-epochs", "2", "--learning-rate", "0.1", "--batch-size", "16")
 
@@ -27,11 +27,11 @@ class World:
 
 
 def learn(hub: Hub, folder: Path, entities: int) -> None:
-    """Real entities, side by side, from their first round to their last."""
+    """Run real entities in parallel, from their first round to their last."""
     command = [sys.executable, "-m", "kuber", "entity", *LEARNING, "--runs-dir", str(folder / "entities")]
     command += ["--registry", hub.registry, "--vault", hub.vault]
-    told = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([*command, str(index)], **told) for index in range(entities)]  # type: ignore[call-overload]
+    options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([*command, str(index)], **options) for index in range(entities)]  # type: ignore[call-overload]
     for process in started:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
@@ -39,7 +39,7 @@ def learn(hub: Hub, folder: Path, entities: int) -> None:
 
 @contextmanager
 def dashboard(folder: Path, *options: str) -> Iterator[str]:
-    """The address of a dashboard that runs for as long as this is open."""
+    """Run a dashboard; yield its URL."""
     command = [sys.executable, "-m", "kuber", "dashboard", "--port", "0", "--stop-with-stdin", *options]
     log = folder / "dashboard.log"
     with log.open("w", encoding="utf-8") as errors:
@@ -61,14 +61,14 @@ def dashboard(folder: Path, *options: str) -> Iterator[str]:
 
 
 def shows(hub: Hub, folder: Path) -> tuple[str, ...]:
-    """The options that show this hub, whose data lie in the folder."""
+    """Return the options for a dashboard of this hub, whose data are in the folder."""
     token = folder / "registry" / OPERATOR_TOKEN_FILE
     return ("--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(token))
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A hub with two entities that learnt from each other. Tests share it: add to it, and take nothing away."""
+    """A hub with two entities that learned from each other. Tests share it: add to it, but remove nothing."""
     folder = tmp_path_factory.mktemp("dashboard")
     with running_hub(folder, "--open-enrolment", "--requests-per-minute", "0") as hub:
         learn(hub, folder, 2)
@@ -78,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A hub in which nobody has learnt yet."""
+    """A hub without deliveries."""
     folder = tmp_path_factory.mktemp("quiet")
     with running_hub(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
         yield World(hub=hub, url=url, folder=folder)

@@ -1,4 +1,4 @@
-"""Reading needs nothing; withdrawing and quarantining need the operator's token, and are done at the hub."""
+"""Reading needs no token; withdrawing and quarantining need the operator's, and take effect at the hub."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .site import dashboard, shows
 
 @dataclass(frozen=True)
 class Desk:
-    """A dashboard, its hub, and a way to publish one more record."""
+    """A dashboard, its hub, and a function that publishes another record."""
 
     url: str
     hub: Hub
@@ -53,19 +53,19 @@ def found(desk: Desk, id: str) -> Knowledge:
 
 
 def show_token(page: Page, token: str) -> None:
-    page.get_by_role("button", name="Read only").click()
+    page.get_by_role("button", name="Read-only").click()
     page.get_by_label("Operator's token").fill(token)
-    page.get_by_role("button", name="Act as the operator").click()
+    page.get_by_role("button", name="Act as operator").click()
 
 
 def open_record(page: Page, id: str) -> None:
-    """Go there without loading the page again, which would forget the token."""
+    """Open a record without a reload, which would forget the token."""
     page.get_by_role("link", name="Knowledge").click()
     page.get_by_role("link", name=id[-12:]).click()
     page.get_by_role("heading", name=f"Record {id[-12:]}").wait_for()
 
 
-def test_without_the_token_nothing_can_be_done(desk: Desk, visit: Callable[..., Visit]) -> None:
+def test_without_the_token_there_are_no_actions(desk: Desk, visit: Callable[..., Visit]) -> None:
     record = desk.publish()
     page = visit(desk.url).go(f"/knowledge/{record.id}")
     page.get_by_text("Ed25519").wait_for()
@@ -74,30 +74,28 @@ def test_without_the_token_nothing_can_be_done(desk: Desk, visit: Callable[..., 
 
 
 @pytest.mark.parametrize("token", ["wrong", "", "ümlaut"])
-def test_a_token_that_is_not_the_operators_is_refused_in_a_sentence(
-    desk: Desk, visit: Callable[..., Visit], token: str
-) -> None:
+def test_a_wrong_token_is_refused_in_one_sentence(desk: Desk, visit: Callable[..., Visit], token: str) -> None:
     page = visit(desk.url).go("/")
     show_token(page, token)
     alert = page.get_by_role("alert").filter(has_text="token")
     alert.wait_for()
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Read only").wait_for()
+    page.get_by_role("button", name="Read-only").wait_for()
 
 
 def test_the_operator_quarantines_releases_and_withdraws(desk: Desk, visit: Callable[..., Visit]) -> None:
     record = desk.publish()
     page = visit(desk.url).go("/")
     show_token(page, desk.hub.operator)
-    page.get_by_role("button", name="Operator: stop acting").wait_for()
+    page.get_by_role("button", name="Stop acting as operator").wait_for()
     open_record(page, record.id)
 
-    acts, dialog = page.get_by_role("group", name="Acts of the operator"), page.get_by_role("dialog")
+    acts, dialog = page.get_by_role("group", name="Operator actions"), page.get_by_role("dialog")
     acts.get_by_role("button", name="Quarantine").click()
     dialog.get_by_role("button", name="Quarantine").click()
-    dialog.get_by_role("alert").filter(has_text="Say why").wait_for()
+    dialog.get_by_role("alert").filter(has_text="Enter a reason").wait_for()
     assert found(desk, record.id).verification is None
-    dialog.get_by_label("Why, in a sentence").fill("It answers <b>oddly</b>.")
+    dialog.get_by_label("Reason, in one sentence").fill("It answers <b>oddly</b>.")
     dialog.get_by_role("button", name="Quarantine").click()
     page.get_by_text("It answers <b>oddly</b>.").wait_for()
     verification = found(desk, record.id).verification
@@ -106,7 +104,7 @@ def test_the_operator_quarantines_releases_and_withdraws(desk: Desk, visit: Call
 
     acts.get_by_role("button", name="Release").click()
     dialog.get_by_role("button", name="Release").click()
-    page.get_by_text("not looked at").wait_for()
+    page.get_by_text("not verified").wait_for()
     assert found(desk, record.id).verification is None
 
     acts.get_by_role("button", name="Withdraw").click()
@@ -122,31 +120,31 @@ def test_the_operator_quarantines_releases_and_withdraws(desk: Desk, visit: Call
     page.get_by_role("link", name=record.id[-12:]).wait_for()
 
 
-def test_what_others_decide_is_seen_on_the_open_page(desk: Desk, visit: Callable[..., Visit]) -> None:
+def test_an_open_page_follows_decisions_of_others(desk: Desk, visit: Callable[..., Visit]) -> None:
     record = desk.publish()
     page = visit(desk.url).go(f"/knowledge/{record.id}")
-    page.get_by_text("not looked at").wait_for()
+    page.get_by_text("not verified").wait_for()
     with AdminClient(desk.hub.registry, desk.hub.operator) as operator:
         for reason in ("It was found odd.", "It was found worse."):
             operator.quarantine(record.id, reason)
             page.get_by_text(reason).wait_for()
 
 
-def test_the_header_says_who_acts_also_where_a_record_is_not_there(desk: Desk, visit: Callable[..., Visit]) -> None:
+def test_signing_in_works_on_the_page_of_a_missing_record(desk: Desk, visit: Callable[..., Visit]) -> None:
     page = visit(desk.url).go("/knowledge/nothing")
     page.get_by_text("The registry has no knowledge 'nothing'.").wait_for()
     show_token(page, desk.hub.operator)
-    page.get_by_role("button", name="Operator: stop acting").wait_for()
+    page.get_by_role("button", name="Stop acting as operator").wait_for()
 
 
 def test_the_token_is_forgotten_with_the_tab(desk: Desk, visit: Callable[..., Visit]) -> None:
     tab = visit(desk.url)
     page = tab.go("/")
     show_token(page, desk.hub.operator)
-    page.get_by_role("button", name="Operator: stop acting").click()
+    page.get_by_role("button", name="Stop acting as operator").click()
     page.get_by_role("dialog").wait_for(state="hidden")
     show_token(page, desk.hub.operator)
-    page.get_by_role("button", name="Operator: stop acting").wait_for()
+    page.get_by_role("button", name="Stop acting as operator").wait_for()
     page.reload()
-    page.get_by_role("button", name="Read only").wait_for()
+    page.get_by_role("button", name="Read-only").wait_for()
     assert desk.hub.operator not in page.content()

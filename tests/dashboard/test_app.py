@@ -1,4 +1,4 @@
-"""What the dashboard answers beside its pages: downloads, headers, refusals; and how it starts and ends."""
+"""The dashboard's downloads, headers and refusals, and how it starts and stops."""
 
 import hashlib
 import subprocess
@@ -25,7 +25,7 @@ def kuber(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def record(quiet: World) -> Knowledge:
-    """The one record of the hub."""
+    """The only record of the hub."""
     samples, me = Samples(), Credentials()
     with (
         SigningRegistry(quiet.hub.registry, credentials=me) as registry,
@@ -45,13 +45,13 @@ def test_a_download_is_the_file_that_the_record_names(quiet: World, record: Know
 
 
 @pytest.mark.parametrize(("path", "word"), [("nothing/weights", "no knowledge"), ("{id}/pickle", "no file")])
-def test_a_file_that_is_not_there_is_a_problem(quiet: World, record: Knowledge, path: str, word: str) -> None:
+def test_a_missing_file_is_a_problem(quiet: World, record: Knowledge, path: str, word: str) -> None:
     answer = httpx.get(f"{quiet.url}/download/{path.format(id=record.id)}")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert word in answer.json()["detail"]
 
 
-def test_browsers_are_told_to_ask_nobody_else(quiet: World) -> None:
+def test_headers_forbid_requests_to_other_hosts(quiet: World) -> None:
     answer = httpx.get(quiet.url)
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == policy["connect-src"] == "'self'"
@@ -60,29 +60,29 @@ def test_browsers_are_told_to_ask_nobody_else(quiet: World) -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_name_that_is_not_its_own_is_refused(quiet: World) -> None:
+def test_a_foreign_host_name_is_refused(quiet: World) -> None:
     answer = httpx.get(quiet.url, headers={"Host": "evil.example"})
     assert answer.status_code == 400
 
 
-def test_says_whether_it_is_up_and_sees_its_hub(quiet: World, record: Knowledge) -> None:
+def test_health_includes_the_hub(quiet: World, record: Knowledge) -> None:
     time.sleep(1)
-    told = httpx.get(f"{quiet.url}/healthz").json()
-    assert (told["status"], told["service"], told["hub"]) == ("ok", "dashboard", True)
-    assert told["events"] >= 2
+    health = httpx.get(f"{quiet.url}/healthz").json()
+    assert (health["status"], health["service"], health["hub"]) == ("ok", "dashboard", True)
+    assert health["events"] >= 2
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("--admin-token", "missing"), "The token cannot be read from missing"),
-        (("--identity", "missing"), "There is no token of an entity in missing"),
+        (("--identity", "missing"), "There is no token in missing"),
         (("--host", "0.0.0.0"), "can be reached by other machines"),
         (("--registry", "nonsense"), "'nonsense' is not the address of a registry"),
         (("--certificate", "missing"), "Give --certificate and --private-key together"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+def test_wrong_options_are_refused_in_one_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
     (tmp_path / "token").write_text("t" * 43)
     if "--admin-token" not in words:
         words = (*words, "--admin-token", "token")
@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, words: tuple[st
     assert "Traceback" not in done.stderr
 
 
-def test_an_occupied_port_is_told(quiet: World, tmp_path: Path) -> None:
+def test_an_occupied_port_is_reported(quiet: World, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t" * 43)
     port = quiet.url.rsplit(":", maxsplit=1)[-1]
     done = kuber("dashboard", "--admin-token", "token", "--port", port, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The pictures as data: what is drawn of whom, with which words for those who do not see it."""
+"""The options of the charts: lines, marks, legends and descriptions."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kuber.dashboard.charts import accuracy_chart, bars_chart, rounds_chart
-from kuber.dashboard.lineage_chart import AT_ONCE, lineage_chart
-from kuber.dashboard.pages.lineage import DRAWN, ROWS, picture
+from kuber.dashboard.lineage_chart import WINDOW, lineage_chart
+from kuber.dashboard.pages.lineage import MAX_DELIVERIES, MAX_ENTITIES, chart_excerpt
 from kuber.domain.auth import AuditEntry
 from kuber.views import HubView
 from kuber.views.curve_selection import MAX_NAMED, POINTS, select_curves
@@ -18,16 +18,16 @@ START = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def hub(entities: int, reports: int, deliveries: int = 0) -> HubView:
-    """A hub in which everybody reported so often and published once, and the first ones learnt in turn."""
+    """A hub whose entities reported, published once, and learned in turn."""
     view = HubView()
-    told: list[tuple[str, str, str, dict[str, Any]]] = []
-    told += [(f"e{one}", "enrol", f"ward {one}", {}) for one in range(entities)]
+    events: list[tuple[str, str, str, dict[str, Any]]] = []
+    events += [(f"e{index}", "enrol", f"ward {index}", {}) for index in range(entities)]
     for number in range(reports):
-        told += [
-            (f"e{one}", "report", f"e{one}", {"round": number, "correct": [one, number], "total": [1000, 1000]})
-            for one in range(entities)
+        events += [
+            (f"e{index}", "report", f"e{index}", {"round": number, "correct": [index, number], "total": [1000, 1000]})
+            for index in range(entities)
         ]
-    told += [(f"e{one}", "publish", f"k{one}", {"round": 1, "accuracy": 0.5}) for one in range(entities)]
+    events += [(f"e{index}", "publish", f"k{index}", {"round": 1, "accuracy": 0.5}) for index in range(entities)]
     for number in range(deliveries):
         student, teacher = number % entities, (number + 1) % entities
         detail = {
@@ -37,44 +37,44 @@ def hub(entities: int, reports: int, deliveries: int = 0) -> HubView:
             "accuracy_after": 0.3,
             "kept": number % 2 == 0,
         }
-        told.append((f"e{student}", "deliver", f"k{teacher}", {"teachers": [f"k{teacher}"], **detail}))
-    for number, (actor, act, subject, detail) in enumerate(told, start=1):
+        events.append((f"e{student}", "deliver", f"k{teacher}", {"teachers": [f"k{teacher}"], **detail}))
+    for number, (actor, act, subject, detail) in enumerate(events, start=1):
         time = START + timedelta(seconds=number)
         view.apply(number, AuditEntry(time=time, actor=actor, act=act, subject=subject, detail=detail))
     return view
 
 
 def series(options: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [one for one in options["series"] if one["type"] == kind]
+    return [item for item in options["series"] if item["type"] == kind]
 
 
-def test_few_have_a_named_line_each_with_their_marks() -> None:
+def test_each_of_few_entities_has_a_named_line_with_marks() -> None:
     view = hub(3, 4, 6)
     options = accuracy_chart(view, select_curves(view), LIGHT)
     lines = series(options, "line")
-    assert [one["name"] for one in lines] == ["ward 0", "ward 1", "ward 2"]
-    assert [len(one["data"]) for one in lines] == [4, 4, 4]
+    assert [item["name"] for item in lines] == ["ward 0", "ward 1", "ward 2"]
+    assert [len(item["data"]) for item in lines] == [4, 4, 4]
     assert lines[2]["data"][-1][1] == pytest.approx(100 * 5 / 2000)
-    marks = {one["id"]: len(one["data"]) for one in series(options, "scatter")}
+    marks = {item["id"]: len(item["data"]) for item in series(options, "scatter")}
     assert marks == {"published": 3, "kept": 3, "undone": 3}
-    assert len({json.dumps(one["lineStyle"]) for one in lines}) == 3  # told apart, also without colour
+    assert len({json.dumps(item["lineStyle"]) for item in lines}) == 3  # distinct without colour
     assert options["aria"]["enabled"] is True
 
 
-def test_of_a_crowd_all_are_drawn_and_only_some_named() -> None:
+def test_of_many_entities_all_are_drawn_and_some_named() -> None:
     view = hub(MAX_NAMED + 5, POINTS + 40, 30)
     shown = select_curves(view, "e4")
     options = accuracy_chart(view, shown, DARK)
     lines = series(options, "line")
-    assert len(lines) == MAX_NAMED + 5 + 1  # and their mean
-    assert {one["name"] for one in lines if not one.get("silent")} == {
+    assert len(lines) == MAX_NAMED + 5 + 1  # and the mean
+    assert {item["name"] for item in lines if not item.get("silent")} == {
         "best: ward 14",
         "worst: ward 0",
         "ward 4",
         "mean",
     }
-    assert max(len(one["data"]) for one in lines if one.get("silent")) == POINTS
-    drawn = {point["entity"] for one in series(options, "scatter") for point in one["data"]}
+    assert max(len(item["data"]) for item in lines if item.get("silent")) == POINTS
+    drawn = {point["entity"] for item in series(options, "scatter") for point in item["data"]}
     assert drawn == {"e0", "e4", "e14"}
 
 
@@ -84,8 +84,8 @@ def test_options_are_plain_json() -> None:
     for options in (
         accuracy_chart(view, select_curves(view), LIGHT),
         lineage_chart(view, list(view.deliveries), rows, DARK, None),
-        bars_chart(["a", "b"], {"claimed": [0.5, None]}, LIGHT, told="x", percent=True),
-        rounds_chart({"kuber": [0.1, 0.2]}, LIGHT, told="x"),
+        bars_chart(["a", "b"], {"claimed": [0.5, None]}, LIGHT, description="x", percent=True),
+        rounds_chart({"kuber": [0.1, 0.2]}, LIGHT, description="x"),
     ):
         assert json.loads(json.dumps(options, allow_nan=False))
 
@@ -98,33 +98,33 @@ def test_a_line_leads_from_each_publication_to_the_absorption() -> None:
     (start, teacher), (end, student) = kept["data"][0]["coords"]
     assert (student, teacher) == (0, 1)
     assert start < end
-    points = {one["id"]: one["data"] for one in series(options, "scatter") if "id" in one}
+    points = {item["id"]: item["data"] for item in series(options, "scatter") if "id" in item}
     numbers = {point["value"][2] for data in points.values() for point in data}
-    assert numbers == {one.number for one in view.deliveries}
+    assert numbers == {delivery.number for delivery in view.deliveries}
 
 
-def test_the_window_is_around_the_chosen_delivery() -> None:
-    view = hub(4, 1, 3 * AT_ONCE)
+def test_the_chart_is_zoomed_to_the_chosen_delivery() -> None:
+    view = hub(4, 1, 3 * WINDOW)
     deliveries = list(view.deliveries)
-    for chosen, first in ((None, 2 * AT_ONCE), (deliveries[0].number, 0)):
+    for chosen, first in ((None, 2 * WINDOW), (deliveries[0].number, 0)):
         options = lineage_chart(view, deliveries, list(view.entities), LIGHT, chosen)
-        begins = options["dataZoom"][0]["startValue"]
-        assert begins == round(1000 * deliveries[first].time.timestamp())
+        start = options["dataZoom"][0]["startValue"]
+        assert start == round(1000 * deliveries[first].time.timestamp())
     assert lineage_chart(view, deliveries[:5], list(view.entities), LIGHT, None)["dataZoom"] == []
 
 
-def test_the_picture_holds_what_fits_and_says_what_is_left_out() -> None:
-    view = hub(ROWS + 10, 1, DRAWN + 100)
+def test_the_chart_shows_an_excerpt_and_says_so() -> None:
+    view = hub(MAX_ENTITIES + 10, 1, MAX_DELIVERIES + 100)
     found = list(view.deliveries)
-    drawn = picture(view, found, "", None)
-    assert (len(drawn.deliveries), len(drawn.rows)) == (DRAWN, ROWS)
+    drawn = chart_excerpt(view, found, "", None)
+    assert (len(drawn.deliveries), len(drawn.rows)) == (MAX_DELIVERIES, MAX_ENTITIES)
     assert drawn.deliveries[-1] is found[-1]
-    assert drawn.left_out == (
-        f"The picture shows {DRAWN} of {DRAWN + 100} deliveries and the {ROWS} busiest of {ROWS + 10} entities; "
-        "the table has all."
+    counts = (
+        f"{MAX_DELIVERIES} of {MAX_DELIVERIES + 100} deliveries and the {MAX_ENTITIES} busiest of {MAX_ENTITIES + 10}"
     )
-    early = picture(view, found, "", found[0].number)
+    assert drawn.omitted == f"The chart shows {counts} entities; the table lists all."
+    early = chart_excerpt(view, found, "", found[0].number)
     assert early.deliveries[0] is found[0]
-    last = f"e{ROWS + 9}"
-    assert last in picture(view, found, last, None).rows
-    assert picture(view, found[:3], "", None).left_out == ""
+    last = f"e{MAX_ENTITIES + 9}"
+    assert last in chart_excerpt(view, found, last, None).rows
+    assert chart_excerpt(view, found[:3], "", None).omitted == ""

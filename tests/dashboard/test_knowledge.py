@@ -1,4 +1,4 @@
-"""The table of knowledge in a real browser: searched, filtered, sorted, turned, and sent to others as an address."""
+"""The table of knowledge in a real browser: search, filters, sorting, pages, addresses."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +18,9 @@ MANY = 30
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Knowledge]]]:
-    """A dashboard on a hub with so many records of two entities, and the records, oldest first."""
-    folder = tmp_path_factory.mktemp("shelf")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Knowledge]]]:
+    """URL of a dashboard on a hub with MANY records of two entities, and the records, oldest first."""
+    folder = tmp_path_factory.mktemp("many")
     samples = Samples()
     records = []
     with running_hub(folder, "--open-enrolment") as hub, dashboard(folder, *shows(hub, folder)) as url:
@@ -39,18 +39,16 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[
 
 
 def rows(visit: Visit) -> list[str]:
-    """The ids that the table shows, shortened."""
+    """Return the shortened ids that the table shows."""
     return visit.page.locator("tbody th[data-column=id]").all_inner_texts()
 
 
 def short(records: list[Knowledge]) -> list[str]:
-    return [one.id[-12:] for one in records]
+    return [record.id[-12:] for record in records]
 
 
-def test_is_searched_filtered_sorted_and_turned(
-    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
-) -> None:
-    url, records = shelf
+def test_search_filters_sorting_and_pages(many: tuple[str, list[Knowledge]], visit: Callable[..., Visit]) -> None:
+    url, records = many
     tab = visit(url)
     page = tab.go("/knowledge")
     page.get_by_text(f"{MANY} of {MANY} records, page 1 of 2").wait_for()
@@ -64,20 +62,18 @@ def test_is_searched_filtered_sorted_and_turned(
     page.get_by_role("columnheader", name="Claimed").get_by_role("button").click()
     page.wait_for_selector("th[aria-sort=descending]:has-text('Claimed')")
     north = records[: MANY // 2]
-    best = sorted(north, key=lambda one: one.evaluation.accuracy, reverse=True)
+    best = sorted(north, key=lambda record: record.evaluation.accuracy, reverse=True)
     assert rows(tab) == short(best)
 
     page.get_by_label("Search").fill(records[3].id[-12:])
     page.get_by_text(f"1 of {MANY} records").wait_for()
     assert rows(tab) == short([records[3]])
     page.get_by_label("Search").fill("no such thing")
-    page.get_by_text("No record answers this search.").wait_for()
+    page.get_by_text("No record matches.").wait_for()
 
 
-def test_what_is_seen_can_be_sent_as_an_address(
-    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
-) -> None:
-    url, _ = shelf
+def test_the_address_restores_the_page(many: tuple[str, list[Knowledge]], visit: Callable[..., Visit]) -> None:
+    url, _ = many
     first = visit(url)
     page = first.go("/knowledge")
     page.get_by_label("Search").fill("south")
@@ -91,23 +87,23 @@ def test_what_is_seen_can_be_sent_as_an_address(
     assert second.page.get_by_label("Search").input_value() == "south"
     second.page.locator("tbody a").first.click()
     second.page.get_by_role("heading", name="Record").wait_for()
-    second.page.wait_for_url("**/knowledge/*")  # which the browser is told after it was drawn
+    second.page.wait_for_url("**/knowledge/*")  # set after the page was drawn
     second.page.go_back()
     second.page.get_by_text(f"{MANY // 2} of {MANY} records").wait_for()
-    # The way at the top begins anew, whatever was chosen before.
+    # The navigation link opens the page without the earlier choices.
     second.page.get_by_role("link", name="Knowledge").click()
     second.page.get_by_text(f"{MANY} of {MANY} records").wait_for()
 
 
-def test_a_senseless_address_is_read_as_far_as_it_makes_sense(
-    shelf: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
+def test_invalid_parts_of_an_address_are_ignored(
+    many: tuple[str, list[Knowledge]], visit: Callable[..., Visit]
 ) -> None:
-    url, _ = shelf
+    url, _ = many
     page = visit(url).go("/knowledge?page=-3&sort=<script>&show=nothing&up=7&task=%22%3E")
-    page.get_by_text("No record answers this search.").wait_for()
+    page.get_by_text("No record matches.").wait_for()
 
 
-def test_names_of_others_are_never_read_as_html(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+def test_names_are_never_parsed_as_html(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     evil = "<img src=x onerror=alert(1)>${alert(1)}{{ 7 * 7 }}`"
     me = Credentials()
     with running_hub(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:

@@ -1,4 +1,4 @@
-"""What happens at the hub is seen without loading the page again; also after the hub was killed and is back."""
+"""Pages follow the hub without a reload, also after the hub was killed and restarted."""
 
 import os
 import signal
@@ -28,22 +28,22 @@ def evaluation(correct: int) -> Evaluation:
     return Evaluation(test_set=TEST_SET, correct=(correct, correct), total=(1000, 1000))
 
 
-def test_a_new_entity_and_its_reports_are_seen_within_a_second(quiet: World, visit: Callable[..., Visit]) -> None:
+def test_a_new_entity_and_its_reports_appear_within_a_second(quiet: World, visit: Callable[..., Visit]) -> None:
     page = visit(quiet.url).go("/")
-    page.evaluate("window.same = true")  # gone if the page were loaded again
+    page.evaluate("window.same = true")  # lost if the page is reloaded
     with HttpRegistry(quiet.hub.registry) as registry:
         member = registry.register("late ward")
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name="late ward"))
         row.wait_for()
         for correct in (123, 456, 789):
             registry.report(member.id, round=1, evaluation=evaluation(correct))
-            told = time.monotonic()
+            sent = time.monotonic()
             row.get_by_text(f"{correct / 1000:.1%}").wait_for(timeout=5000)
-            assert time.monotonic() - told < 5  # how quick exactly: benchmarks/dashboard.py
+            assert time.monotonic() - sent < 5  # benchmarks/dashboard.py measures the delay
     assert page.evaluate("window.same") is True
 
 
-def test_focus_stays_while_the_table_changes(quiet: World, visit: Callable[..., Visit]) -> None:
+def test_focus_survives_a_change_of_the_table(quiet: World, visit: Callable[..., Visit]) -> None:
     page = visit(quiet.url).go("/")
     with HttpRegistry(quiet.hub.registry) as registry:
         member = registry.register("focused ward")
@@ -63,10 +63,10 @@ def test_an_empty_hub_says_how_to_begin_and_fills(tmp_path: Path, visit: Callabl
             registry.register("first")
         page.get_by_role("table", name="Entities").get_by_role("link", name="first").wait_for()
         page.get_by_role("link", name="Knowledge").click()
-        page.get_by_text("Nothing has been published yet.").wait_for()
+        page.get_by_text("No knowledge has been published yet.").wait_for()
 
 
-def test_an_event_of_another_version_is_passed_over(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+def test_an_event_of_another_version_is_ignored(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     with running_hub(tmp_path, "--open-enrolment") as hub, dashboard(tmp_path, *shows(hub, tmp_path)) as url:
         with HttpRegistry(hub.registry) as registry:
             id = registry.register("first").id
@@ -106,7 +106,7 @@ def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterat
         process.stdout.close()
 
 
-def test_a_hub_that_is_killed_is_told_and_found_again(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+def test_a_killed_hub_is_reported_and_reconnected(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     secret = tmp_path / "secret"
     port = unused_port()
     registry_url = f"http://127.0.0.1:{port}"
@@ -124,15 +124,15 @@ def test_a_hub_that_is_killed_is_told_and_found_again(tmp_path: Path, visit: Cal
             page = visit(url).go("/")
             page.get_by_role("link", name="before").wait_for()
             os.kill(first.pid, signal.SIGKILL)
-            banner = page.get_by_role("status").filter(has_text="The hub is away.")
+            banner = page.get_by_role("status").filter(has_text="The hub is unreachable.")
             banner.wait_for()
-            assert page.get_by_role("link", name="before").is_visible()  # what was known stays
+            assert page.get_by_role("link", name="before").is_visible()  # the last known state stays
             page.get_by_role("link", name="Knowledge").click()
             page.get_by_role("link", name=record.id[-12:]).click()
             page.get_by_role("alert").filter(has_text="No answer from the registry").wait_for()
             with mortal_registry(tmp_path, port, vault, secret):
                 banner.wait_for(state="hidden")
-                page.get_by_text("Ed25519").wait_for()  # the record that was opened meanwhile
+                page.get_by_text("Ed25519").wait_for()  # the record that was opened in the meantime
                 with HttpRegistry(registry_url) as registry:
                     registry.register("after")
                 page.get_by_role("link", name="Overview").click()
@@ -140,11 +140,11 @@ def test_a_hub_that_is_killed_is_told_and_found_again(tmp_path: Path, visit: Cal
                 assert page.get_by_role("link", name="before").is_visible()
 
 
-def test_a_hub_that_was_never_there_is_told_too(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+def test_a_hub_that_never_answered_is_reported(tmp_path: Path, visit: Callable[..., Visit]) -> None:
     token = tmp_path / "token"
     token.write_text("t" * 43)
     with dashboard(tmp_path, "--registry", f"http://127.0.0.1:{unused_port()}", "--admin-token", str(token)) as url:
         page = visit(url).go("/")
-        page.get_by_role("status").filter(has_text="The hub is away.").wait_for()
+        page.get_by_role("status").filter(has_text="The hub is unreachable.").wait_for()
         page.get_by_role("link", name="Runs").click()
         page.get_by_role("heading", name="Runs", exact=True).wait_for()

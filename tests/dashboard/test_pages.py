@@ -1,4 +1,4 @@
-"""Each page in a real browser: it says what it should, to everybody, on every screen, and asks nobody else."""
+"""Each page in a real browser: content, accessibility, small screens, colours, keyboard."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from playwright.sync_api import ViewportSize
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
-from kuber.dashboard.session import number
+from kuber.dashboard.session import parse_number
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 
@@ -31,14 +31,14 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def newest(world: World) -> Knowledge:
-    """The newest record of the hub."""
+    """The latest record of the hub."""
     with HttpRegistry(world.hub.registry, credentials=Credentials(token=world.hub.operator)) as registry:
         return registry.discover(Query(order="newest", limit=1)).items[0]
 
 
 @pytest.fixture(scope="module")
 def delivery(world: World) -> int:
-    """The number of the last delivery's event."""
+    """The event number of the latest delivery."""
     from kuber.client.event_stream import EventReader
 
     found: list[int] = []
@@ -52,18 +52,18 @@ def address(name: str, newest: Knowledge, delivery: int) -> str:
 
 
 def faults(visit: Visit) -> list[str]:
-    """What axe-core finds serious, with the elements."""
+    """Return the serious violations that axe-core finds, with their elements."""
     visit.page.evaluate(AXE)
     found: dict[str, Any] = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
-        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
+        f"{violation['id']}: {violation['help']}: {[node['html'][:200] for node in violation['nodes'][:3]]}"
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
     ]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_is_usable_by_everybody(
+def test_is_accessible(
     world: World, visit: Callable[..., Visit], newest: Knowledge, delivery: int, name: str
 ) -> None:
     tab = visit(world.url, color_scheme="light")
@@ -79,7 +79,7 @@ def test_is_usable_by_everybody(
     assert faults(tab) == []
 
 
-def test_the_overview_says_who_is_there_and_how_good(world: World, visit: Callable[..., Visit]) -> None:
+def test_the_overview_shows_entities_and_accuracies(world: World, visit: Callable[..., Visit]) -> None:
     page = visit(world.url).go("/")
     assert page.title() == "Overview · KUber"
     row = (
@@ -94,27 +94,25 @@ def test_the_overview_says_who_is_there_and_how_good(world: World, visit: Callab
     assert re.search(r"\d+ of \d+\s+Online", totals)
 
 
-def test_a_record_tells_what_is_claimed_and_who_signed_it(
-    world: World, visit: Callable[..., Visit], newest: Knowledge
-) -> None:
+def test_a_record_shows_its_claim_and_signature(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
     page = visit(world.url).go(f"/knowledge/{newest.id}")
     page.get_by_text("Ed25519").wait_for()
     facts = page.locator(".k-facts").first
     assert f"{newest.evaluation.accuracy:.1%} claimed" in facts.inner_text()
     assert str(newest.artifacts["weights"].digest) in facts.inner_text()
-    table = page.get_by_role("table", name="Accuracy on each class")
-    told = table.get_by_role("row").nth(1).inner_text()
+    table = page.get_by_role("table", name="Accuracy by class")
+    first = table.get_by_role("row").nth(1).inner_text()
     recall = newest.evaluation.recalls[0]
     assert recall is not None
-    assert f"{recall:.1%}" in told
+    assert f"{recall:.1%}" in first
 
 
-def test_a_record_is_shown_beside_the_entity_that_the_reader_chooses(
+def test_a_record_is_compared_with_the_chosen_entity(
     world: World, visit: Callable[..., Visit], newest: Knowledge
 ) -> None:
     tab = visit(world.url)
     page = tab.go(f"/knowledge/{newest.id}")
-    page.get_by_label("Beside").select_option(label="0")
+    page.get_by_label("Compare with").select_option(label="0")
     page.get_by_role("columnheader", name="0 now").wait_for()
     page.wait_for_url("**entity=*")
     again = visit(world.url)
@@ -122,63 +120,63 @@ def test_a_record_is_shown_beside_the_entity_that_the_reader_chooses(
     again.page.get_by_role("columnheader", name="0 now").wait_for()
 
 
-def test_an_entity_shows_what_it_holds_and_took(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
+def test_an_entity_shows_its_data_and_exchange(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
     page = visit(world.url).go(f"/entity/{newest.entity}")
     page.wait_for_function("document.querySelectorAll('main canvas').length === 3")
     text = page.locator("main").inner_text()
     assert "Net benefit" in text
-    assert page.get_by_role("table", name="What it gave and took").get_by_role("row").count() >= 2
+    assert page.get_by_role("table", name="Exchange with other entities").get_by_role("row").count() >= 2
 
 
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("/entity/nobody", "The hub tells of no entity nobody."),
+        ("/entity/nobody", "The hub has no entity nobody."),
         ("/knowledge/nothing", "The registry has no knowledge 'nothing'."),
-        ("/lineage?delivery=99999999", "The hub tells of no delivery 99999999."),
+        ("/lineage?delivery=99999999", "The hub has no delivery 99999999."),
     ],
 )
-def test_what_is_not_there_is_said_in_a_sentence(
+def test_something_missing_is_reported_in_one_sentence(
     world: World, visit: Callable[..., Visit], path: str, sentence: str
 ) -> None:
     visit(world.url).go(path).get_by_text(sentence).wait_for()
 
 
 @pytest.mark.parametrize("path", ["/?page=", "/lineage?delivery="])
-def test_a_senseless_number_is_passed_over(world: World, visit: Callable[..., Visit], path: str) -> None:
+def test_an_invalid_number_is_ignored(world: World, visit: Callable[..., Visit], path: str) -> None:
     visit(world.url).go(f"{path}{'9' * 5000}").get_by_role("table").first.wait_for()
 
 
 @pytest.mark.parametrize(("text", "found"), [("7", 7), ("9" * 5000, 1), ("²", 1), ("-1", 1), ("x", 1), ("", 1)])
-def test_a_number_in_an_address_is_read_where_it_makes_sense(text: str, found: int) -> None:
-    assert number(text, 1) == found
+def test_a_number_in_an_address_is_parsed_or_replaced_by_the_default(text: str, found: int) -> None:
+    assert parse_number(text, 1) == found
 
 
-def test_an_unknown_address_is_404_and_leads_back(world: World, visit: Callable[..., Visit]) -> None:
+def test_an_unknown_address_is_404_and_links_to_the_overview(world: World, visit: Callable[..., Visit]) -> None:
     tab = visit(world.url)
     answer = tab.page.goto(f"{world.url}/nowhere")
     assert answer is not None
     assert answer.status == 404
-    tab.page.get_by_role("heading", name="There is no such page").wait_for()
+    tab.page.get_by_role("heading", name="Page not found").wait_for()
     tab.page.get_by_role("main").get_by_role("link", name="Overview").click()
     tab.page.get_by_role("table", name="Entities").wait_for()
-    assert tab.faults  # the browser's own word about the 404
+    assert tab.faults  # the browser logs the 404
     tab.faults.clear()
 
 
-def test_times_are_in_the_zone_of_the_reader(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
-    told = []
+def test_times_are_in_the_browsers_time_zone(world: World, visit: Callable[..., Visit], newest: Knowledge) -> None:
+    times = []
     for zone in ("Asia/Tokyo", "America/New_York"):
         page = visit(world.url, timezone_id=zone, locale="en-GB").go(f"/knowledge/{newest.id}")
         time = page.locator("main time").first
         time.wait_for()
-        told.append((time.get_attribute("datetime"), time.inner_text()))
-    assert told[0][0] == told[1][0]
-    assert told[0][1].endswith("GMT+9")
-    assert told[1][1].endswith(("GMT-5", "GMT-4"))
+        times.append((time.get_attribute("datetime"), time.inner_text()))
+    assert times[0][0] == times[1][0]
+    assert times[0][1].endswith("GMT+9")
+    assert times[1][1].endswith(("GMT-5", "GMT-4"))
 
 
-def test_colours_follow_the_reader(world: World, visit: Callable[..., Visit]) -> None:
+def test_colours_follow_the_switch(world: World, visit: Callable[..., Visit]) -> None:
     page = visit(world.url).go("/")
     page.wait_for_selector("main canvas")
     background = "getComputedStyle(document.body).backgroundColor"
@@ -189,7 +187,7 @@ def test_colours_follow_the_reader(world: World, visit: Callable[..., Visit]) ->
     page.wait_for_function(f"{background} !== 'rgb(255, 255, 255)'")
 
 
-def test_all_can_be_done_with_the_keyboard(world: World, visit: Callable[..., Visit]) -> None:
+def test_the_keyboard_suffices(world: World, visit: Callable[..., Visit]) -> None:
     page = visit(world.url).go("/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.innerText") == "Skip to main content"

@@ -1,4 +1,4 @@
-"""The runs of a folder in a real browser, side by side; those that are damaged too."""
+"""The runs of a folder in a real browser: listed, side by side, damaged ones included."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A dashboard without a hub, on a folder with two simulations, a comparison and a damaged run."""
+    """URL of a dashboard without a hub, and its folder: two simulations, a comparison, a damaged run."""
     folder = tmp_path_factory.mktemp("runs")
     started = [
         subprocess.Popen(
@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
         yield url, folder / "runs"
 
 
-def test_every_run_is_listed_as_what_it_is(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+def test_every_run_is_listed_with_its_state(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
     url, folder = place
     page = visit(url).go("/runs")
     page.get_by_role("link", name="20260101-000000-digits-kuber-seed7").wait_for()
@@ -69,9 +69,7 @@ def test_every_run_is_listed_as_what_it_is(place: tuple[str, Path], visit: Calla
             assert f"{run.outcome.mean_accuracy:.1%}" in page.locator(f"tr[data-key='{run.name}']").inner_text()
 
 
-def test_runs_are_put_side_by_side_and_sent_as_an_address(
-    place: tuple[str, Path], visit: Callable[..., Visit]
-) -> None:
+def test_runs_are_shown_side_by_side_also_by_address(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
     url, folder = place
     page = visit(url).go("/runs")
     simulated = [run for run in read_runs(folder) if run.kind == "simulation"]
@@ -87,7 +85,7 @@ def test_runs_are_put_side_by_side_and_sent_as_an_address(
     again = visit(url)
     again.page.goto(page.url)
     again.page.get_by_role("table", name="Runs side by side").wait_for()
-    page.locator("tr.chosen").first.get_by_role("link", name="take away").click()
+    page.locator("tr.chosen").first.get_by_role("link", name="remove").click()
     page.wait_for_function("document.querySelectorAll('tr.chosen').length === 1")
 
 
@@ -104,7 +102,7 @@ def test_a_comparison_shows_the_tables_of_the_terminal(place: tuple[str, Path], 
             assert tuple(cells) == row
 
 
-def test_a_report_opens_and_nothing_else_of_the_disk(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+def test_a_report_opens_and_no_other_file(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
     url, folder = place
     run = next(run for run in read_runs(folder) if isinstance(run.outcome, RunResult))
     tab = visit(url)
@@ -118,7 +116,7 @@ def test_a_report_opens_and_nothing_else_of_the_disk(place: tuple[str, Path], vi
     assert httpx.get(f"{url}/report/{run.name}").headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_a_new_run_is_seen_without_loading_again(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+def test_a_new_run_appears_without_a_reload(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
     url, folder = place
     page = visit(url).go("/runs")
     page.get_by_role("link", name="20260101-000000-digits-kuber-seed7").wait_for()

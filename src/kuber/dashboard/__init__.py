@@ -1,1 +1,1 @@
-"""The hub as web pages: who is there, what they know, who learnt from whom. Fed by the registry's events alone."""
+"""Web pages of a hub: entities, knowledge, lineage and runs, kept up to date by the registry's events."""

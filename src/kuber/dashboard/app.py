@@ -1,4 +1,4 @@
-"""The dashboard as an application: its pages, its downloads, and what it lets browsers do."""
+"""The dashboard application: pages, downloads, and security headers."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from kuber.services.http.application import STATUSES
 from kuber.wire import problem_from
 
 STYLE = Path(__file__).parent / "style.css"
-RECONNECT_SECONDS = 30.0  # for which a tab that lost its connection finds itself as it was
+RECONNECT_SECONDS = 30.0  # for which a disconnected tab keeps its state
 ENDINGS = {WEIGHTS: "safetensors", ONNX: "onnx"}
 # Vue compiles templates in the browser. Nothing is loaded from, or sent to, anywhere else.
 POLICY = (
@@ -38,25 +38,25 @@ POLICY = (
     "form-action 'self'; object-src 'none'"
 )
 
-# Of a report, which may come from somebody else: it shows, and does nothing.
-DOCUMENT = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+# A report may come from someone else, so it may not run scripts.
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 @contextlib.contextmanager
 def open_dashboard(
     registry: HttpRegistry, vault: HttpVault, *, runs: Path, host: str, ca: Path | None = None
 ) -> Iterator[FastAPI]:
-    """The application that shows this hub, and the runs of a folder; it reads for as long as this is open."""
-    site = PageContext(feed=HubFeed(registry), source=HubReader(registry, vault, ca=ca), runs=runs)
+    """Open the application that shows a hub and the runs of a folder."""
+    context = PageContext(feed=HubFeed(registry), reader=HubReader(registry, vault, ca=ca), runs=runs)
     app = FastAPI(title="KUber dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Headers)
-    if is_loopback(host):  # else a page of anybody's could reach it under a name of its own
+    if is_loopback(host):  # prevents DNS rebinding
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    add_routes(app, site)
+    add_routes(app, context)
     ui.add_css(STYLE, shared=True)
     ui.run_with(
         app,
-        root=lambda: frame(site),
+        root=lambda: frame(context),
         title="KUber",
         favicon=FAVICON,
         dark=None,
@@ -65,46 +65,46 @@ def open_dashboard(
         reconnect_timeout=RECONNECT_SECONDS,
         show_welcome_message=False,
     )
-    # A bar at the top of the window that nobody can name: what goes on in the background is no news.
+    # No loading bar for background requests: it has no accessible name.
     pages.config.quasar_config["loadingBar"]["skipHijack"] = True
-    site.feed.open()
+    context.feed.open()
     try:
         yield app
     finally:
-        site.feed.close()
+        context.feed.close()
 
 
-def add_routes(app: FastAPI, site: PageContext) -> None:
-    """What is no page: downloads, and whether the dashboard is up."""
+def add_routes(app: FastAPI, context: PageContext) -> None:
+    """Add the routes that are not pages: health, downloads and reports."""
 
     @app.get("/healthz")
     def health() -> JSONResponse:
-        feed = site.feed
-        told = {"hub": feed.away is None, "events": feed.view.last}
-        return JSONResponse({"status": "ok", "service": "dashboard"} | told)
+        feed = context.feed
+        state = {"hub": feed.offline is None, "events": feed.view.last}
+        return JSONResponse({"status": "ok", "service": "dashboard"} | state)
 
     @app.get("/download/{id}/{kind}")
     async def download(id: str, kind: str) -> Response:
-        """A file of a record, verified before its first byte is sent."""
+        """Return a file of a record, verified before its first byte is sent."""
 
         def fetch() -> tuple[bytes, str]:
-            record = site.source.knowledge(id)
+            record = context.reader.knowledge(id)
             artifact = record.artifacts.get(kind)
             if artifact is None:
                 raise KnowledgeNotFoundError(f"The record {id[:100]!r} has no file of the kind {kind[:100]!r}.")
-            return site.source.vault.get(artifact.digest), f"{record.id}.{ENDINGS.get(kind, kind)}"
+            return context.reader.vault.get(artifact.digest), f"{record.id}.{ENDINGS.get(kind, kind)}"
 
         data, name = await asyncio.to_thread(fetch)
-        named = f"attachment; filename*=UTF-8''{quote(name)}"
-        return Response(data, media_type="application/octet-stream", headers={"Content-Disposition": named})
+        disposition = f"attachment; filename*=UTF-8''{quote(name)}"
+        return Response(data, media_type="application/octet-stream", headers={"Content-Disposition": disposition})
 
     @app.get("/report/{name}")
     def report(name: str) -> Response:
-        """The report of a run in the folder of runs."""
-        path = os.path.join(site.runs, name, REPORT)
+        """Return the report of a run."""
+        path = os.path.join(context.runs, name, REPORT)
         if name in ("", ".", "..") or "/" in name or "\0" in name or not os.path.isfile(path):
-            raise KnowledgeNotFoundError(f"There is no report of a run {name[:100]!r}.")
-        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": DOCUMENT})
+            raise KnowledgeNotFoundError(f"There is no report of the run {name[:100]!r}.")
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
     @app.exception_handler(KUberError)
     async def on_error(request: Request, error: KUberError) -> Response:
@@ -114,13 +114,13 @@ def add_routes(app: FastAPI, site: PageContext) -> None:
 
 
 class _Headers:
-    """Tells browsers what the pages may do, on every answer."""
+    """Middleware that sets the security headers of every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def named(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("Content-Security-Policy", POLICY)
@@ -128,7 +128,7 @@ class _Headers:
                 headers["Referrer-Policy"] = "same-origin"
             await send(message)
 
-        await self._app(scope, receive, named if scope["type"] == "http" else send)
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
 FAVICON = (

@@ -1,4 +1,4 @@
-"""The pictures of the pages, as options for ECharts (echarts.apache.org): pure functions of view models."""
+"""Charts as options of ECharts (echarts.apache.org): pure functions of view models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from kuber.views.palette import Palette
 
 Options = dict[str, Any]
 
-DASHES = ("solid", [8, 3], [3, 2], [9, 3, 2, 3], [1, 1])  # told apart without colour
-SIGNS = {"published": "triangle", "kept": "circle", "undone": "diamond"}
-MEANINGS = {"published": "published", "kept": "absorbed and kept", "undone": "absorbed and undone"}
+DASHES = ("solid", [8, 3], [3, 2], [9, 3, 2, 3], [1, 1])  # distinguish lines without colour
+SYMBOLS = {"published": "triangle", "kept": "circle", "undone": "diamond"}
+MARK_NAMES = {"published": "published", "kept": "absorbed", "undone": "absorbed, not kept"}
 MEAN = "mean"
-MANY = 300  # marks from which on they are drawn small
+MANY_MARKS = 300  # more are drawn small
 
 
 def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Options:
-    """Accuracy over time of every entity, with what those that are drawn out published and absorbed."""
-    series = [line(one, shown, palette) for one in view.entities.values() if one.curve]
+    """Return a chart of every entity's accuracy over time, with marks on the highlighted lines."""
+    series = [line(entity, shown, palette) for entity in view.entities.values() if entity.curve]
     if not shown.is_all:
         series.append(mean_line(view, palette))
     series += marks(view, shown, palette)
     return {
-        **base(palette, "Accuracy over time, a line for each entity."),
+        **base(palette, "Accuracy over time, one line per entity."),
         "legend": legend(shown, palette),
         "xAxis": {"type": "time", **axis(palette)},
         "yAxis": _percents(palette, scale=True),
@@ -33,38 +33,38 @@ def accuracy_chart(view: HubView, shown: CurveSelection, palette: Palette) -> Op
 
 
 def legend(shown: CurveSelection, palette: Palette) -> Options:
-    """The names of what is drawn out, and what the marks mean."""
-    return names(palette, [*shown.highlighted.values(), *([] if shown.is_all else [MEAN]), *MEANINGS.values()])
+    """Return the legend: highlighted lines and kinds of marks."""
+    return legend_of(palette, [*shown.highlighted.values(), *([] if shown.is_all else [MEAN]), *MARK_NAMES.values()])
 
 
-def line(one: HubEntity, shown: CurveSelection, palette: Palette) -> Options:
-    """The line of one entity."""
-    out = one.id in shown.highlighted
-    number = list(shown.highlighted).index(one.id) if out else 0
-    colour = palette.colours[number % len(palette.colours)] if out else palette.pale
-    points = list(one.curve) if out else thinned(one.curve, POINTS)
+def line(entity: HubEntity, shown: CurveSelection, palette: Palette) -> Options:
+    """Return the line of an entity."""
+    highlighted = entity.id in shown.highlighted
+    number = list(shown.highlighted).index(entity.id) if highlighted else 0
+    colour = palette.colours[number % len(palette.colours)] if highlighted else palette.pale
+    points = list(entity.curve) if highlighted else thinned(entity.curve, POINTS)
     return {
         "type": "line",
-        "id": f"line {one.id}",
-        "name": shown.highlighted.get(one.id, one.name),
+        "id": f"line {entity.id}",
+        "name": shown.highlighted.get(entity.id, entity.name),
         "data": [[milliseconds(time), hundredths(accuracy)] for time, _, accuracy in points],
         "symbol": "none" if len(points) > 1 else "circle",
         "step": "end",
-        "z": 3 if out else 2,
+        "z": 3 if highlighted else 2,
         "lineStyle": {
-            "width": 2 if out else 1,
+            "width": 2 if highlighted else 1,
             "color": colour,
-            "opacity": 1 if out else 0.5,
-            "type": DASHES[number % len(DASHES)] if out else "solid",
+            "opacity": 1 if highlighted else 0.5,
+            "type": DASHES[number % len(DASHES)] if highlighted else "solid",
         },
         "itemStyle": {"color": colour},
-        "emphasis": {"disabled": not out},
-        "silent": not out,
+        "emphasis": {"disabled": not highlighted},
+        "silent": not highlighted,
     }
 
 
 def mean_line(view: HubView, palette: Palette) -> Options:
-    """The mean of everybody over time."""
+    """Return the line of the mean over all entities."""
     points = mean_curve(list(view.entities.values()))
     return {
         "type": "line",
@@ -79,48 +79,53 @@ def mean_line(view: HubView, palette: Palette) -> Options:
 
 
 def marks(view: HubView, shown: CurveSelection, palette: Palette) -> list[Options]:
-    """What the entities that are drawn out published and absorbed: a series for each kind; small where many."""
-    out = [view.entities[id] for id in shown.highlighted]
-    small = sum(len(one.marks) for one in out) > MANY
-    colour = {one.id: palette.colours[place % len(palette.colours)] for place, one in enumerate(out)}
+    """Return a series for each kind of mark on the highlighted lines."""
+    highlighted = [view.entities[id] for id in shown.highlighted]
+    small = sum(len(entity.marks) for entity in highlighted) > MANY_MARKS
+    colour = {entity.id: palette.colours[place % len(palette.colours)] for place, entity in enumerate(highlighted)}
     return [
         {
             "type": "scatter",
             "id": kind,
-            "name": MEANINGS[kind],
-            "symbol": sign,
+            "name": MARK_NAMES[kind],
+            "symbol": symbol,
             "symbolSize": (5 if small else 10) if kind == "kept" else (4 if small else 7),
             "z": 5,
-            "itemStyle": sign_style(kind, palette.pale if kind == "undone" else palette.ink, palette),
+            "itemStyle": symbol_style(kind, palette.pale if kind == "undone" else palette.ink, palette),
             "data": [
                 {
                     "value": [milliseconds(mark.time), hundredths(mark.accuracy)],
-                    "name": one.name,
-                    "entity": one.id,
-                    **({} if kind == "undone" else {"itemStyle": sign_style(kind, colour[one.id], palette)}),
+                    "name": entity.name,
+                    "entity": entity.id,
+                    **({} if kind == "undone" else {"itemStyle": symbol_style(kind, colour[entity.id], palette)}),
                 }
-                for one in out
-                for mark in one.marks
+                for entity in highlighted
+                for mark in entity.marks
                 if mark.kind == kind
             ],
         }
-        for kind, sign in SIGNS.items()
+        for kind, symbol in SYMBOLS.items()
     ]
 
 
-def sign_style(kind: str, colour: str, palette: Palette) -> Options:
-    """How a sign of this kind is filled: what was kept is a ring."""
+def symbol_style(kind: str, colour: str, palette: Palette) -> Options:
+    """Return the style of a mark: a ring for a kept absorption, else filled."""
     ring = {"color": palette.paper, "borderColor": colour, "borderWidth": 1.5}
     return ring if kind == "kept" else {"color": colour}
 
 
 def bars_chart(
-    labels: Sequence[str], bars: Mapping[str, Sequence[float | None]], palette: Palette, *, told: str, percent: bool
+    labels: Sequence[str],
+    bars: Mapping[str, Sequence[float | None]],
+    palette: Palette,
+    *,
+    description: str,
+    percent: bool,
 ) -> Options:
-    """Bars side by side for each label: name of the bars -> a value for each label."""
+    """Return grouped bars; `bars` maps the name of a series to a value for each label."""
     return {
-        **base(palette, told),
-        "legend": names(palette, list(bars)),
+        **base(palette, description),
+        "legend": legend_of(palette, list(bars)),
         "xAxis": {"type": "category", "data": list(labels), **axis(palette), "axisLabel": _slanted(labels, palette)},
         "yAxis": _percents(palette, top=100) if percent else {"type": "value", **axis(palette)},
         "series": [
@@ -136,11 +141,11 @@ def bars_chart(
     }
 
 
-def rounds_chart(curves: Mapping[str, Sequence[float]], palette: Palette, *, told: str) -> Options:
-    """A line for each name, over rounds from 1."""
+def rounds_chart(curves: Mapping[str, Sequence[float]], palette: Palette, *, description: str) -> Options:
+    """Return a line for each name, over rounds from 1."""
     return {
-        **base(palette, told),
-        "legend": names(palette, list(curves)),
+        **base(palette, description),
+        "legend": legend_of(palette, list(curves)),
         "xAxis": {"type": "value", "minInterval": 1, "min": 1, "name": "round", **axis(palette)},
         "yAxis": _percents(palette, scale=True),
         "series": [
@@ -158,15 +163,15 @@ def rounds_chart(curves: Mapping[str, Sequence[float]], palette: Palette, *, tol
 
 
 def hundredths(share: float) -> float:
-    """A share in per cent, as axes show it."""
+    """Return a share as a percentage, as axes show it."""
     return round(100 * share, 2)
 
 
-def base(palette: Palette, told: str) -> Options:
-    """What all pictures share; `told` is said to those who do not see them."""
+def base(palette: Palette, description: str) -> Options:
+    """Return the options that all charts share. Screen readers read the description."""
     return {
         "animation": False,
-        "aria": {"enabled": True, "label": {"description": told}},
+        "aria": {"enabled": True, "label": {"description": description}},
         "textStyle": {"color": palette.ink, "fontFamily": "inherit"},
         "grid": {"left": 8, "right": 16, "top": 40, "bottom": 8, "containLabel": True},
         "tooltip": {
@@ -179,22 +184,22 @@ def base(palette: Palette, told: str) -> Options:
     }
 
 
-def names(palette: Palette, told: Sequence[str]) -> Options:
-    """A legend of these series, where they are not too many."""
+def legend_of(palette: Palette, names: Sequence[str]) -> Options:
+    """Return a legend of these series, hidden if they are too many."""
     return {
-        "data": list(told),
+        "data": list(names),
         "type": "scroll",
         "top": 0,
         "itemWidth": 14,
         "itemHeight": 10,
         "textStyle": {"color": palette.ink},
         "pageTextStyle": {"color": palette.ink},
-        "show": 1 < len(told) <= MAX_NAMED + len(MEANINGS) + 1,
+        "show": 1 < len(names) <= MAX_NAMED + len(MARK_NAMES) + 1,
     }
 
 
 def axis(palette: Palette) -> Options:
-    """How an axis is drawn."""
+    """Return the style of an axis."""
     return {
         "axisLabel": {"color": palette.ink, "hideOverlap": True},
         "axisLine": {"lineStyle": {"color": palette.grid}},
@@ -215,5 +220,5 @@ def _percents(palette: Palette, *, scale: bool = False, top: int | None = None) 
 
 
 def _slanted(labels: Sequence[str], palette: Palette) -> Options:
-    crowded = sum(map(len, labels)) > 80
+    crowded = sum(map(len, labels)) > 80  # characters
     return {"color": palette.ink, "interval": 0, "rotate": 40 if crowded else 0, "width": 90, "overflow": "truncate"}

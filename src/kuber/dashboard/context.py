@@ -1,4 +1,4 @@
-"""What every page of the dashboard is given."""
+"""The hub and the runs that every page of the dashboard shows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from kuber.dashboard.hub_reader import HubReader
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageContext:
-    """The hub that is looked at, and where runs lie."""
+    """Arguments that all pages share."""
 
     feed: HubFeed
-    source: HubReader
-    runs: Path
+    reader: HubReader
+    runs: Path  # folder of run folders

@@ -1,4 +1,4 @@
-"""What the pages draw: a view of the hub that a thread of its own keeps up to date."""
+"""Live view of the hub, which a thread keeps up to date from the registry's events."""
 
 import logging
 import threading
@@ -15,47 +15,46 @@ from kuber.views import HubView
 
 log = logging.getLogger(__name__)
 
-PAUSE = 1.0  # seconds between two tries to reach a hub that is away
+PAUSE = 1.0  # seconds between two attempts to reach an unreachable hub
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubOffline:
-    """That the hub gives no answer: why, and since when."""
+    """Why the hub is unreachable, and since when."""
 
     reason: str
     since: datetime
-    refused: bool = False  # it answers, and does not know the dashboard's token
+    refused: bool = False  # the hub answers, but rejects the dashboard's token
 
 
 class HubFeed:
-    """Reads the events of a registry from the first on, for as long as it is open; a hub that is away is asked again.
+    """Follows the events of a registry from the first on, and reconnects to an unreachable hub.
 
-    `view` is whole between two events: read it inside `reading`. `version` is another number whenever there is
-    something new to draw.
+    Read `view` inside `reading`, where it does not change. `version` changes whenever there is something new to draw.
     """
 
     def __init__(self, registry: HttpRegistry) -> None:
         self.view = HubView()
         self.version = 0
-        self.caught_up = False  # whether all that had happened before has been read
-        self.away: HubOffline | None = None
+        self.caught_up = False  # whether the history has been read
+        self.offline: HubOffline | None = None
         self._registry = registry
-        self._lock = threading.RLock()  # a page that draws may look again
+        self._lock = threading.RLock()  # drawing a page may read again
         self._closing = threading.Event()
-        self._reader = EventReader(registry, self._take, on_open=self._found)
+        self._reader = EventReader(registry, self._apply, on_open=self._mark_online)
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
 
     def open(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
     def close(self) -> None:
-        """Read no further. An answer that is awaited ends with its connection."""
+        """Stop reading. A pending response ends with its connection."""
         self._closing.set()
 
     @contextmanager
     def reading(self) -> Iterator[HubView]:
-        """The view, which does not change while this is open."""
+        """Yield the view, which does not change inside the context."""
         with self._lock:
             yield self.view
 
@@ -72,20 +71,20 @@ class HubFeed:
                 reason, refused = f"The registry at {self._registry.url} ended the connection.", False
             except KUberError as error:
                 reason, refused = error.message, isinstance(error, NotAuthorizedError)
-            since = self.away.since if self.away else datetime.now(UTC)
-            self.away = HubOffline(reason=reason, since=since, refused=refused)
+            since = self.offline.since if self.offline else datetime.now(UTC)
+            self.offline = HubOffline(reason=reason, since=since, refused=refused)
             self.version += 1
             self._closing.wait(PAUSE)
 
-    def _found(self) -> None:
-        if self.away is not None:
-            self.away = None
+    def _mark_online(self) -> None:
+        if self.offline is not None:
+            self.offline = None
             self.version += 1
 
-    def _take(self, number: int, entry: AuditEntry) -> None:
+    def _apply(self, number: int, entry: AuditEntry) -> None:
         with self._lock:
             try:
                 self.view.apply(number, entry)
-            except (KeyError, TypeError, ValueError):  # told by a registry of another version
-                log.warning("passed over event %d: its details are not those of %r", number, entry.act)
+            except (KeyError, TypeError, ValueError):  # from a registry of another version
+                log.warning("ignored event %d: its details do not fit %r", number, entry.act)
         self.version += 1

@@ -1,4 +1,4 @@
-"""What the pages ask a hub for beside its events: records, attestations, blobs; and the operator's acts."""
+"""Records, attestations and signatures of a hub, and the operator's access to it."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
 from kuber.wire import record_bytes, succession_bytes
 
-REMEMBERED = 1000  # records
-ANCESTORS, GENERATIONS = 20, 3  # most records of a family that are asked for, and how far back
+CACHE_SIZE = 1000  # records
+MAX_ANCESTORS, MAX_GENERATIONS = 20, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
-    """What became of checking a record's signature: one sentence says more."""
+    """Result of checking a record's signature, and a sentence about it."""
 
     state: Literal["valid", "missing", "wrong"]
     sentence: str
@@ -30,14 +30,14 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """Records, and how many steps they lie before the one that was asked about."""
+    """Ancestors of a record, `depth` steps back."""
 
     depth: int
     records: tuple[Knowledge, ...]
 
 
 class HubReader:
-    """A hub's registry and vault, read with the dashboard's own credentials; calls block, so run them in a thread."""
+    """Reads a hub with the dashboard's own credentials. Calls block, so run them in a thread."""
 
     def __init__(self, registry: HttpRegistry, vault: HttpVault, *, ca: Path | None = None) -> None:
         self.registry = registry
@@ -46,57 +46,59 @@ class HubReader:
         self._records: OrderedDict[str, Knowledge] = OrderedDict()
 
     def knowledge(self, id: str, *, fresh: bool = False) -> Knowledge:
-        """The record with this id. What the hub found out may be of a while ago, unless it is to be `fresh`."""
+        """Return the record with this id. Without `fresh`, its verification may be out of date."""
         known = self._records.get(id)
         if known is None or fresh:
             known = self.registry.knowledge(id)
             self._records[id] = known
-            while len(self._records) > REMEMBERED:
+            while len(self._records) > CACHE_SIZE:
                 self._records.popitem(last=False)
         return known
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """What entities found out about a record."""
+        """Return the attestations of a record by other entities."""
         return self.registry.attestations(id)
 
     def signature(self, knowledge: Knowledge) -> Signature:
-        """Whether the record is signed with the key that the registry names for its publisher, and those before."""
+        """Check the record's signature, and the chain of keys that the registry has for its publisher."""
         try:
             member = self.registry.member(knowledge.entity)
             check_keys(member, succession_bytes)
             key = member.key_for(knowledge.sequence)
             if not member.keys:
                 return Signature(
-                    state="missing", sentence="Its publisher has no key, so nobody can check who wrote it."
+                    state="missing", sentence="Its publisher has no key, so its origin cannot be checked."
                 )
             if knowledge.signature is None:
-                raise CorruptKnowledgeError("It is not signed, though its publisher has a key; do not use it.")
+                raise CorruptKnowledgeError(
+                    "The record is not signed, although its publisher has a key; do not use it."
+                )
             if key is None:
                 raise CorruptKnowledgeError(
-                    "None of its publisher's keys signs records of its sequence; do not use it."
+                    "None of the publisher's keys is valid for the sequence number of this record; do not use it."
                 )
             check_signature(key.public_key, knowledge.signature, record_bytes(knowledge), "The record")
         except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
             return Signature(state="wrong", sentence=error.message)
-        told = f"{key.public_key[:8]}…{key.public_key[-8:]}"
-        return Signature(state="valid", sentence=f"Signed by {member.name} with key {told} (Ed25519), and checked.")
+        short = f"{key.public_key[:8]}…{key.public_key[-8:]}"
+        return Signature(state="valid", sentence=f"Signed by {member.name} with the Ed25519 key {short}.")
 
     def ancestors(self, knowledge: Knowledge) -> list[Generation]:
-        """The records that it learnt from, those that these learnt from, and so on, each once; the nearest first."""
+        """Return the records it learned from, their parents, and so on; each once, nearest first."""
         seen = {knowledge.id}
         generations: list[Generation] = []
-        wave = knowledge.parents
-        while wave and len(seen) <= ANCESTORS and len(generations) < GENERATIONS:
-            fresh = [id for id in dict.fromkeys(wave) if id not in seen][: ANCESTORS + 1 - len(seen)]
+        parents = knowledge.parents
+        while parents and len(seen) <= MAX_ANCESTORS and len(generations) < MAX_GENERATIONS:
+            fresh = [id for id in dict.fromkeys(parents) if id not in seen][: MAX_ANCESTORS + 1 - len(seen)]
             records = tuple(self.knowledge(id) for id in fresh)
             seen.update(fresh)
             if records:
                 generations.append(Generation(depth=len(generations) + 1, records=records))
-            wave = tuple(parent for one in records for parent in one.parents)
+            parents = tuple(parent for record in records for parent in record.parents)
         return generations
 
     @contextmanager
     def operator(self, token: str) -> Iterator[AdminClient]:
-        """The registry, asked with the token of a visitor."""
+        """Yield an admin client with the token that a user entered."""
         with AdminClient(self.registry.url, token, patience=0, ca=self._ca) as operator:
             yield operator

@@ -1,4 +1,4 @@
-"""What stands around every page: name, ways, the state of the hub, and who the reader acts for."""
+"""Layout around every page: navigation, state of the hub, colour scheme, and the operator's sign-in."""
 
 import logging
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from kuber.dashboard.elements.confirm_dialog import ConfirmDialog
 from kuber.dashboard.elements.controls import button
 from kuber.dashboard.elements.text import Timestamp, anchor, text_element
 from kuber.dashboard.pages import entity, knowledge, lineage, overview, record, runs
-from kuber.dashboard.session import LOOK_SECONDS, TabSession
+from kuber.dashboard.session import POLL_SECONDS, TabSession
 from kuber.errors import KUberError
 
 log = logging.getLogger(__name__)
 
-PLACES = {"/": "Overview", "/knowledge": "Knowledge", "/lineage": "Lineage", "/runs": "Runs"}
+NAVIGATION = {"/": "Overview", "/knowledge": "Knowledge", "/lineage": "Lineage", "/runs": "Runs"}
 ROUTES: dict[str, Callable[..., Any]] = {
     "/": overview.page,
     "/knowledge": knowledge.page,
@@ -28,33 +28,33 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "/entity/{id}": entity.page,
     "/runs": runs.page,
 }
-ACTING = (
-    "Whoever has the operator's token may withdraw and quarantine. It stays in this tab until you leave or load it "
-    "again. The registry keeps it in its folder, in the file admin-token."
+OPERATOR_NOTE = (
+    "The operator's token lets you withdraw and quarantine records. This tab keeps it until you close or reload it. "
+    "The registry stores it in the file admin-token of its data folder."
 )
-# Tells whether the browser draws dark, now and whenever that changes.
+# Reports each change between light and dark.
 SCHEME = """
 <script>
 document.addEventListener("DOMContentLoaded", () => {
   let dark = null;
-  const tell = () => {
+  const report = () => {
     const now = document.body.classList.contains("body--dark");
     if (dark !== null && now !== dark) emitEvent("scheme", now);
     dark = now;
   };
-  new MutationObserver(tell).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  new MutationObserver(report).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 });
 </script>
 """
 
 
-class Ways(SubPages):
-    """The pages, found by their addresses; what has none, or fails, is said in a sentence."""
+class PageRouter(SubPages):
+    """Shows the page of an address, or one sentence if there is none or it fails."""
 
     def _render_404(self) -> None:
-        ui.page_title("No such page · KUber")
-        text_element("h1", "There is no such page")
-        text_element("p", "The address leads nowhere. Begin at the overview.")
+        ui.page_title("Page not found · KUber")
+        text_element("h1", "Page not found")
+        text_element("p", "There is no page at this address. Start at the overview.")
         anchor("Overview", "/")
 
     def _render_error(self, error: Exception) -> None:
@@ -62,129 +62,124 @@ class Ways(SubPages):
         self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Say that the page cannot be shown, in its place."""
+        """Show the error in place of the page."""
         self.clear()
         with self:
-            self._say(error)
-
-    def _say(self, error: Exception) -> None:
-        text_element("h1", "This page cannot be shown")
-        text_element(
-            "p", error.message if isinstance(error, KUberError) else "The dashboard failed; its log says why."
-        )
+            text_element("h1", "This page cannot be shown")
+            message = "The dashboard failed; its log has the details."
+            text_element("p", error.message if isinstance(error, KUberError) else message)
 
 
-def frame(site: PageContext) -> None:
-    """Build what is around the pages, and the page that the address names."""
-    visit = TabSession(site)
+def frame(context: PageContext) -> None:
+    """Build the layout, and the page at the current address."""
+    session = TabSession(context)
     ui.add_head_html(SCHEME)
-    ui.on("scheme", lambda event: visit.scheme(bool(event.args)))
+    ui.on("scheme", lambda event: session.set_scheme(bool(event.args)))
     dark = ui.dark_mode(None)
     layout, content = ui.context.client.layout, ui.context.client.content
     content.props("tabindex=-1")
     with layout, Element("div").classes("k-top") as top:
-        # Not followed as an address: that would build the page anew.
+        # Handled by a script, as following the address would rebuild the page.
         skip = anchor("Skip to main content", f"#{content.html_id}").classes("k-skip")
         skip.on("click", js_handler=f"(event) => {{ event.preventDefault(); getHtmlElement({content.id}).focus(); }}")
         with Element("header").classes("k-header"):
             anchor("KUber", "/").classes("k-name")
             with Element("nav").props('aria-label="Pages"'):
-                ways = {path: anchor(name, path) for path, name in PLACES.items()}
+                links = {path: anchor(name, path) for path, name in NAVIGATION.items()}
             with Element("div").classes("k-tools"):
-                _operator(visit)
+                _operator(session)
                 _scheme(dark)
-        _hub(site)
+        _hub(context)
     top.move(target_index=0)
-    pages = Ways(ROUTES, data={"visit": visit})
-    ui.on_exception(pages.fail)  # of what goes on after a page was built
+    pages = PageRouter(ROUTES, data={"session": session})
+    ui.on_exception(pages.fail)  # errors after a page was built
     router = ui.context.client.sub_pages_router
 
     def on_path(path: str) -> None:
-        visit.leave()
-        _mark(ways, path)
-        pages.refresh()  # the address may be that of before, when what the reader chose has changed it since
+        session.drop_callbacks()
+        _mark_current(links, path)
+        pages.refresh()  # needed where update_address has changed the address since
 
     router.on_path_changed(on_path)
-    _mark(ways, router.current_path)
+    _mark_current(links, router.current_path)
 
 
-def _mark(ways: dict[str, Any], path: str) -> None:
-    """Tell which way the reader is on."""
-    here = urlsplit(path).path
-    for way, link in ways.items():
-        on_it = here == way or (way != "/" and here.startswith(f"{way}/"))
-        if on_it:
+def _mark_current(links: dict[str, Any], path: str) -> None:
+    """Mark the navigation link of the current page."""
+    current = urlsplit(path).path
+    for target, link in links.items():
+        if current == target or (target != "/" and current.startswith(f"{target}/")):
             link.props["aria-current"] = "page"
         else:
             link.props.pop("aria-current", None)
 
 
-def _hub(site: PageContext) -> None:
-    """A line about the hub, whenever there is something to say of it."""
-    with Element("div").classes("k-hub").props('role="status"') as place:
+def _hub(context: PageContext) -> None:
+    """Show a line while the hub is unreachable or its history is being read."""
+    with Element("div").classes("k-hub").props('role="status"') as line:
         pass
-    told: object = None
+    shown: object = None
 
-    def look() -> None:
-        nonlocal told
-        feed = site.feed
-        now: object = feed.away or (None if feed.caught_up else feed.view.last)
-        if now == told:
+    def poll() -> None:
+        nonlocal shown
+        feed = context.feed
+        offline = feed.offline
+        state: object = offline or (None if feed.caught_up else feed.view.last)
+        if state == shown:
             return
-        told = now
-        place.clear()
-        place.classes(replace="k-hub" if feed.away is None else "k-hub away")
-        with place:
-            if feed.away is not None:
-                text_element("strong", "The hub refuses the dashboard." if feed.away.refused else "The hub is away.")
-                text_element(
-                    "span", f"{feed.away.reason} What you see is of before; it is asked again every second. Since"
-                )
-                Timestamp(feed.away.since)
+        shown = state
+        line.clear()
+        line.classes(replace="k-hub" if offline is None else "k-hub offline")
+        with line:
+            if offline is not None:
+                problem = "The hub rejects the dashboard." if offline.refused else "The hub is unreachable."
+                text_element("strong", problem)
+                text_element("span", f"{offline.reason} This is its last known state. Retrying every second since")
+                Timestamp(offline.since)
             elif not feed.caught_up:
-                text_element("span", f"Reading what happened so far: {feed.view.last:,} events.")
+                text_element("span", f"Reading the hub's history: {feed.view.last:,} events.")
 
-    look()
-    ui.timer(LOOK_SECONDS, look, immediate=False)
+    poll()
+    ui.timer(POLL_SECONDS, poll, immediate=False)
 
 
 def _scheme(dark: Any) -> None:
-    """The choice of light and dark: as the system, light, dark, and again."""
+    """Add the button that switches between the system's colours, light and dark."""
     names = {None: "Auto", False: "Light", True: "Dark"}
-    turn = {None: False, False: True, True: None}
+    following = {None: False, False: True, True: None}
 
     def change() -> None:
-        dark.value = turn[dark.value]
+        dark.value = following[dark.value]
         show()
 
     def show() -> None:
-        made.set_text(names[dark.value])
-        made.props["aria-label"] = f"Colours: {names[dark.value]}"
+        switch.set_text(names[dark.value])
+        switch.props["aria-label"] = f"Colours: {names[dark.value]}"
 
-    made = button(names[None], change, kind="quiet")
+    switch = button(names[None], change, kind="quiet")
     show()
 
 
-def _operator(visit: TabSession) -> None:
-    """The way to show the operator's token, which withdrawing and quarantining need."""
+def _operator(session: TabSession) -> None:
+    """Add the button that asks for the operator's token, which withdrawing and quarantining need."""
 
     def check(token: str) -> None:
-        with visit.site.source.operator(token) as operator:
+        with session.context.reader.operator(token) as operator:
             operator.check_token()
 
-    def act_for(token: str | None) -> None:
-        made.set_text("Read only" if token is None else "Operator: stop acting")
-        visit.authorize(token)
+    def act_with(token: str | None) -> None:
+        switch.set_text("Read-only" if token is None else "Stop acting as operator")
+        session.authorize(token)
 
-    name = "Act as the operator"
-    question = ConfirmDialog(
-        name, ACTING, does=name, act=check, done=act_for, field="Operator's token", type="password"
+    title = "Act as operator"
+    dialog = ConfirmDialog(
+        title, OPERATOR_NOTE, label=title, action=check, on_done=act_with, field="Operator's token", type="password"
     )
 
     def press() -> None:
-        if visit.token is None:
-            question.open()
+        if session.token is None:
+            dialog.open()
         else:
-            act_for(None)
+            act_with(None)
 
-    made = button("Read only", press, kind="quiet").props('aria-haspopup="dialog"')
+    switch = button("Read-only", press, kind="quiet").props('aria-haspopup="dialog"')

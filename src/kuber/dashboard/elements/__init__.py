@@ -1,1 +1,1 @@
-"""What the pages are put together of: a table, a moment in time, native controls, and charts."""
+"""Building blocks of the pages: tables, native controls, dialogs, text."""

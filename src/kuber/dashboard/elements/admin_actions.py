@@ -1,4 +1,4 @@
-"""What the operator does to a record: quarantine it, release it, withdraw it; each is asked about once more."""
+"""The operator's actions on a record, each with a confirmation: quarantine, release, withdraw."""
 
 from collections.abc import Callable
 
@@ -10,41 +10,46 @@ from kuber.dashboard.elements.controls import button
 from kuber.dashboard.session import TabSession
 from kuber.domain.knowledge import Knowledge
 
-Act = Callable[[AdminClient, str], None]  # with the reason that was given
+Action = Callable[[AdminClient, str], None]  # called with the reason
 
 
-def record_actions(visit: TabSession, record: Knowledge, state: str) -> list[ConfirmDialog]:
-    """The buttons that fit the record's state, and their questions; none for a reader who is not the operator."""
-    if visit.token is None or state == "withdrawn":
+def record_actions(session: TabSession, record: Knowledge, state: str) -> list[ConfirmDialog]:
+    """Add the buttons that fit the record's state, if the session acts as the operator; return their dialogs."""
+    if session.token is None or state == "withdrawn":
         return []
-    token = visit.token
-    questions: list[ConfirmDialog] = []
+    token = session.token
+    dialogs: list[ConfirmDialog] = []
 
-    def offer(name: str, sentence: str, act: Act, *, asks: bool = False) -> None:
-        def do(reason: str) -> None:
-            with visit.site.source.operator(token) as operator:
-                act(operator, reason)
+    def offer(name: str, sentence: str, action: Action, *, needs_reason: bool = False) -> None:
+        def run(reason: str) -> None:
+            with session.context.reader.operator(token) as operator:
+                action(operator, reason)
 
-        question = ConfirmDialog(
+        dialog = ConfirmDialog(
             f"{name} this record?",
             sentence,
-            does=name,
-            act=do,
-            field="Why, in a sentence" if asks else None,
-            missing="Say why: whoever published it is told." if asks else None,
+            label=name,
+            action=run,
+            field="Reason, in one sentence" if needs_reason else None,
+            required="Enter a reason; the publisher can read it." if needs_reason else None,
             kind="danger",
             maxlength="200",
         )
-        button(name, question.open, kind="danger").props('aria-haspopup="dialog"')
-        questions.append(question)
+        button(name, dialog.open, kind="danger").props('aria-haspopup="dialog"')
+        dialogs.append(dialog)
 
-    with Element("div").classes("k-row").props('role="group" aria-label="Acts of the operator"'):
+    with Element("div").classes("k-row").props('role="group" aria-label="Operator actions"'):
         if state == "quarantined":
-            sentence = "The record can be found again, and the verifier looks at it once more."
+            sentence = "Discovery returns the record again, and the verifier evaluates it again."
             offer("Release", sentence, lambda operator, _: operator.release(record.id))
         else:
-            sentence = "Nobody finds the record any more until it is released."
-            offer("Quarantine", sentence, lambda operator, why: operator.quarantine(record.id, why), asks=True)
-        sentence = "Nobody finds the record any more, and its files are no longer kept for it. This cannot be undone."
+            sentence = "Discovery no longer returns the record until you release it."
+            offer(
+                "Quarantine",
+                sentence,
+                lambda operator, reason: operator.quarantine(record.id, reason),
+                needs_reason=True,
+            )
+        sentence = "Discovery no longer returns the record, and its files may be deleted. This cannot be undone."
         offer("Withdraw", sentence, lambda operator, _: operator.withdraw(record.id))
-    return questions
+    return dialogs

@@ -1,4 +1,4 @@
-"""Controls of the browser's own, with their labels: to search, to choose, to turn pages, to act."""
+"""Native controls with labels: select, search, pager and button."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from kuber.views.pagination import RowPage
 
 
 class SelectField(Element, component="choice.js"):
-    """One of several: value -> text."""
+    """Native select; `options` maps values to texts."""
 
     def __init__(self, label: str, options: Mapping[str, str], value: str, on_choose: Callable[[str], None]) -> None:
         super().__init__()
         self._props["label"] = label
         self._props["value"] = value
-        self.offer(options)
+        self.set_options(options)
 
         def choose(chosen: str) -> None:
             self._props["value"] = chosen
@@ -25,16 +25,16 @@ class SelectField(Element, component="choice.js"):
 
         self.on("choose", lambda event: choose(str(event.args)))
 
-    def offer(self, options: Mapping[str, str]) -> None:
-        """Offer these; nothing is sent when they are offered already."""
-        told = [{"value": value, "text": text} for value, text in options.items()]
-        if told != self._props.get("options"):
-            self._props["options"] = told
+    def set_options(self, options: Mapping[str, str]) -> None:
+        """Offer these options; sends nothing if they have not changed."""
+        items = [{"value": value, "text": text} for value, text in options.items()]
+        if items != self._props.get("options"):
+            self._props["options"] = items
             self.update()
 
 
 class SearchField(Element, component="search.js"):
-    """A field for words to search."""
+    """Native search field; calls `on_search` when the user pauses."""
 
     def __init__(self, label: str, start: str, on_search: Callable[[str], None], *, hint: str = "") -> None:
         super().__init__()
@@ -45,29 +45,29 @@ class SearchField(Element, component="search.js"):
 
 
 class Pager(Element):
-    """Where the reader is among the pages of a table, and the way to the others."""
+    """Position in a paginated table, with buttons to the neighbouring pages."""
 
-    def __init__(self, on_turn: Callable[[int], None]) -> None:
+    def __init__(self, on_page: Callable[[int], None]) -> None:
         super().__init__("nav")
         self.classes("k-pager").props('aria-label="Pages of the table"')
         with self:
-            self._back = button("Previous", lambda: on_turn(self._page - 1))
-            self._told = text_element("span", "")
-            self._forward = button("Next", lambda: on_turn(self._page + 1))
+            self._back = button("Previous", lambda: on_page(self._page - 1))
+            self._position = text_element("span", "")
+            self._forward = button("Next", lambda: on_page(self._page + 1))
         self._page = 1
 
-    def show(self, shown: RowPage[Any], *, told: str) -> None:
-        """Show where this page is among the others; `told` says what is counted."""
-        self._page = shown.page
-        several = shown.pages > 1
-        self._told.set_text(f"{told}, page {shown.page} of {shown.pages}" if several else told)
-        for one, dead in ((self._back, shown.page <= 1), (self._forward, shown.page >= shown.pages)):
-            one.set_visibility(several)
-            one.props["disabled"] = dead
+    def show(self, page: RowPage[Any], *, count: str) -> None:
+        """Show the position of this page. `count` is a phrase for the number of rows, such as "12 records"."""
+        self._page = page.page
+        several = page.pages > 1
+        self._position.set_text(f"{count}, page {page.page} of {page.pages}" if several else count)
+        for control, disabled in ((self._back, page.page <= 1), (self._forward, page.page >= page.pages)):
+            control.set_visibility(several)
+            control.props["disabled"] = disabled
 
 
 def button(text: str, on_click: Callable[[], object], *, kind: str = "") -> TextElement:
-    """A button of the browser's own; `kind` is a class of style.css."""
-    made = text_element("button", text).classes(f"k-button {kind}").props("type=button")
-    made.on("click", lambda: on_click())
-    return made
+    """Add a native button; `kind` is a class of style.css."""
+    element = text_element("button", text).classes(f"k-button {kind}").props("type=button")
+    element.on("click", lambda: on_click())
+    return element

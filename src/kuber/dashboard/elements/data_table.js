@@ -37,13 +37,13 @@ export default {
               <span v-else-if="column.kind === 'state'" class="k-state" :class="row.cells[place].tone">{{ row.cells[place].text }}</span>
               <template v-else v-for="(part, number) in parts(row.cells[place])" :key="number">
                 <template v-if="number">, </template>
-                <span v-if="part.tone" class="k-dot" :class="part.tone"><span class="k-unseen">{{ part.told }}</span></span>
+                <span v-if="part.tone" class="k-dot" :class="part.tone"><span class="k-unseen">{{ part.label }}</span></span>
                 <a v-if="part.href" :href="part.href" :target="part.target">{{ part.text }}</a>
                 <template v-else>{{ part.text }}</template>
               </template>
             </component>
           </tr>
-          <tr v-if="!rows.length"><td class="k-nothing" :colspan="columns.length">{{ nothing }}</td></tr>
+          <tr v-if="!rows.length"><td class="k-nothing" :colspan="columns.length">{{ empty }}</td></tr>
         </tbody>
       </table>
     </div>
@@ -54,7 +54,7 @@ export default {
     rows: Array,
     sort: String,
     descending: Boolean,
-    nothing: String,
+    empty: String,
     now: Number, // the server's clock when the rows were sent, in milliseconds
   },
   emits: ["sort"],

@@ -1,10 +1,10 @@
-"""Deliveries as a table: who learnt from whom, how, what it did, and why these."""
+"""Table of deliveries: student, teachers, method, accuracies and result."""
 
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds
 from kuber.views import HubDelivery, HubView, percent, points
 
 COLUMNS = (
-    Column(name="time", label="When", kind="time"),
+    Column(name="time", label="Time", kind="time"),
     Column(name="student", label="Student"),
     Column(name="teachers", label="Teachers"),
     Column(name="method", label="Method", wide=True),
@@ -13,32 +13,32 @@ COLUMNS = (
     Column(name="after", label="After", kind="number", wide=True),
     Column(name="change", label="Change", kind="number"),
     Column(name="kept", label="Result", kind="state"),
-    Column(name="why", label="Details"),
+    Column(name="details", label="Details"),
 )
 
 
 def delivery_table(caption: str) -> DataTable:
-    """An empty table of deliveries."""
-    return DataTable(caption, COLUMNS, nothing="No delivery here yet.")
+    """Add an empty table of deliveries."""
+    return DataTable(caption, COLUMNS, empty="No deliveries yet.")
 
 
-def delivery_row(view: HubView, one: HubDelivery, *, chosen: bool = False) -> TableRow:
-    """A delivery as a row."""
-    teachers = [link(view.name_of(id), f"/entity/{id}") for id in one.publishers]
+def delivery_row(view: HubView, delivery: HubDelivery, *, chosen: bool = False) -> TableRow:
+    """Return the row of a delivery."""
+    teachers = [link(view.name_of(id), f"/entity/{id}") for id in delivery.publishers]
     return TableRow(
-        key=str(one.number),
-        muted=not one.kept,
+        key=str(delivery.number),
+        muted=not delivery.kept,
         chosen=chosen,
         cells=(
-            milliseconds(one.time),
-            link(view.name_of(one.student), f"/entity/{one.student}"),
-            teachers or "somebody",
-            one.method,
-            str(one.round),
-            percent(one.before),
-            percent(one.after),
-            points(one.after - one.before),
-            {"text": "kept", "tone": "good"} if one.kept else {"text": "undone", "tone": "soft"},
-            link("why", f"/lineage?delivery={one.number}"),
+            milliseconds(delivery.time),
+            link(view.name_of(delivery.student), f"/entity/{delivery.student}"),
+            teachers or "unknown",
+            delivery.method,
+            str(delivery.round),
+            percent(delivery.before),
+            percent(delivery.after),
+            points(delivery.after - delivery.before),
+            {"text": "kept", "tone": "good"} if delivery.kept else {"text": "not kept", "tone": "soft"},
+            link("details", f"/lineage?delivery={delivery.number}"),
         ),
     )

@@ -1,4 +1,4 @@
-// A moment in time, in the reader's zone.
+// A time in the browser's time zone.
 import { absolute } from "kuber-clock";
 
 export default {

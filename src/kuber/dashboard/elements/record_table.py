@@ -1,16 +1,16 @@
-"""Records of knowledge as a table."""
+"""Table of records of knowledge."""
 
 from kuber.dashboard.elements.data_table import Column, TableRow, link, milliseconds, share
 from kuber.views import size
 from kuber.views.record_table import HubRecord
 
-SHORT = 12  # characters of an id that are shown: its last, as the first ones tell the time
+SHORT = 12  # last characters of an id that are shown; the first are a time
 TONES = {"verified": "good", "pending": "soft", "unverifiable": "soft", "quarantined": "bad", "withdrawn": "bad"}
-WORDS = {"pending": "not looked at"}
+STATE_NAMES = {"pending": "not verified"}
 
 
 def record_columns(*, sortable: bool) -> tuple[Column, ...]:
-    """The columns of a table of records."""
+    """Return the columns of a table of records."""
     return (
         Column(name="id", label="Record"),
         Column(name="name", label="Entity", sortable=sortable),
@@ -25,21 +25,21 @@ def record_columns(*, sortable: bool) -> tuple[Column, ...]:
     )
 
 
-def record_row(one: HubRecord) -> TableRow:
-    """A record as a row."""
+def record_row(record: HubRecord) -> TableRow:
+    """Return the row of a record."""
     return TableRow(
-        key=one.id,
-        muted=not one.is_discoverable,
+        key=record.id,
+        muted=not record.is_discoverable,
         cells=(
-            link(one.id[-SHORT:], f"/knowledge/{one.id}"),
-            link(one.name, f"/entity/{one.publisher}"),
-            milliseconds(one.time),
-            "start" if one.round == 0 else str(one.round),
-            share(one.claimed),
-            share(one.found),
-            one.task,
-            one.architecture,
-            size(one.bytes),
-            {"text": WORDS.get(one.state, one.state), "tone": TONES[one.state]},
+            link(record.id[-SHORT:], f"/knowledge/{record.id}"),
+            link(record.name, f"/entity/{record.publisher}"),
+            milliseconds(record.time),
+            "initial" if record.round == 0 else str(record.round),
+            share(record.claimed),
+            share(record.found),
+            record.task,
+            record.architecture,
+            size(record.bytes),
+            {"text": STATE_NAMES.get(record.state, record.state), "tone": TONES[record.state]},
         ),
     )

@@ -1,11 +1,11 @@
-// A native search field with its label; it tells what is in it when the reader pauses.
+// A native search field with its label; it reports its text when the user pauses.
 const PAUSE = 200; // milliseconds
 
 export default {
   template: `
     <label class="k-field">
       <span>{{ label }}</span>
-      <input type="search" v-model="text" :placeholder="hint" autocomplete="off" spellcheck="false" @input="tell" />
+      <input type="search" v-model="text" :placeholder="hint" autocomplete="off" spellcheck="false" @input="schedule" />
     </label>
   `,
   props: { label: String, hint: String, start: String },
@@ -14,7 +14,7 @@ export default {
     return { text: this.start };
   },
   methods: {
-    tell() {
+    schedule() {
       clearTimeout(this.waiting);
       this.waiting = setTimeout(() => this.$emit("search", this.text), PAUSE);
     },

@@ -1,4 +1,4 @@
-"""Text in elements that say what it is: headings, paragraphs, facts; and moments."""
+"""Text in semantic elements: headings, links, facts, times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from kuber.dashboard.elements.data_table import milliseconds
 
 
 class Timestamp(Element, component="moment.js", esm={"kuber-clock": "clock"}):
-    """A moment in the reader's zone."""
+    """A time in the browser's time zone."""
 
     def __init__(self, at: datetime) -> None:
         super().__init__()
@@ -19,20 +19,20 @@ class Timestamp(Element, component="moment.js", esm={"kuber-clock": "clock"}):
 
 
 def text_element(tag: str, text: str) -> TextElement:
-    """An element of this tag with this text, which is never read as HTML."""
+    """Add an element with this text, which is never parsed as HTML."""
     return TextElement(tag=tag, text=text)
 
 
 def anchor(text: str, href: str) -> TextElement:
-    """A link."""
-    made = text_element("a", text)
-    made.props["href"] = href
-    return made
+    """Add a link."""
+    element = text_element("a", text)
+    element.props["href"] = href
+    return element
 
 
 @contextmanager
 def section(title: str, *, level: int = 2) -> Iterator[Element]:
-    """A part of a page with its heading."""
+    """Add a section with a heading."""
     with Element("section") as part:
         heading = text_element(f"h{level}", title)
         part.props["aria-labelledby"] = heading.html_id
@@ -41,14 +41,14 @@ def section(title: str, *, level: int = 2) -> Iterator[Element]:
 
 @contextmanager
 def facts() -> Iterator[None]:
-    """A list of facts; `fact` inside."""
+    """Add a description list; fill it with `fact`."""
     with Element("dl").classes("k-facts"):
         yield
 
 
 @contextmanager
 def fact(name: str, *, whole: bool = False) -> Iterator[Element]:
-    """One fact, whose value is made inside; with a `whole` line of its own, where it may be long."""
+    """Add a fact, whose value is built inside; a long one gets a `whole` line."""
     with Element("div").classes("whole" if whole else ""):
         text_element("dt", name)
         with Element("dd") as value:

@@ -1,4 +1,4 @@
-"""One entity: how good it became, what it holds, what it gave and took."""
+"""Page of an entity: accuracies, training data, exchange with other entities."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, lin
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
-from kuber.dashboard.session import LOOK_SECONDS, PICTURE_SECONDS, TabSession
+from kuber.dashboard.session import CHART_SECONDS, POLL_SECONDS, TabSession
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
@@ -21,42 +21,43 @@ from kuber.views.curve_selection import CurveSelection
 from kuber.views.exchange import partners
 from kuber.views.record_table import RecordFilter, filter_records
 
-SIZE = 10  # deliveries and records
-SUMS = "Sums over kept absorptions, in percentage points: accuracy after, less before, shared among the teachers."
+LATEST = 10  # deliveries and records
+SUMS = "Sums over kept absorptions, in percentage points: accuracy after minus before, divided among the teachers."
 
+FACTS = (
+    "State",
+    "Round",
+    "Accuracy",
+    "Gained from others",
+    "Contributed to others",
+    "Net benefit",
+    "Published",
+)
 PARTNERS = (
     Column(name="name", label="Entity"),
-    Column(name="took", label="Taught us", kind="number"),
+    Column(name="took", label="Taught this entity", kind="number"),
     Column(name="gained", label="Gained", kind="number"),
-    Column(name="gave", label="Learnt from us", kind="number"),
-    Column(name="helped", label="Gave", kind="number"),
-    Column(name="undone", label="Undone", kind="number", wide=True),
+    Column(name="gave", label="Learned from it", kind="number"),
+    Column(name="helped", label="Contributed", kind="number"),
+    Column(name="undone", label="Not kept", kind="number", wide=True),
 )
 
 
 class EntityPage:
-    """The page as one reader sees it."""
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, id: str) -> None:
-        self.visit = visit
+    def __init__(self, session: TabSession, id: str) -> None:
+        self.session = session
         self.id = id
-        self.newest: Knowledge | None = None  # of its records, as far as the hub was asked
-        self._drawn: tuple[object, ...] = ()  # what the pictures were drawn of
+        self.newest: Knowledge | None = None  # its latest record, once read
+        self._drawn: tuple[object, ...] = ()  # state that the charts show
 
     def build(self, entity: HubEntity) -> None:
-        """The places of everything."""
+        """Build everything, empty."""
         text_element("h1", f"Entity {entity.name}")
         with facts():
             self._facts = {}
-            for name in (
-                "State",
-                "Round",
-                "Accuracy",
-                "Gained from others",
-                "Gave to others",
-                "Net benefit",
-                "Published",
-            ):
+            for name in FACTS:
                 with fact(name):
                     self._facts[name] = text_element("span", "")
             with fact("Joined"):
@@ -64,39 +65,41 @@ class EntityPage:
         with section("Accuracy over time"):
             self._curve = Element("div").classes("k-chart")
         with Element("div").classes("k-columns"):
-            with section("Accuracy on each class"):
+            with section("Accuracy by class"):
                 self._classes = Element("div").classes("k-chart short")
-                self._classes_told = text_element("p", "").classes("k-soft")
-            with section("What it holds"):
-                self._holds = Element("div").classes("k-chart short")
-                self._holds_told = text_element("p", "").classes("k-soft")
-        with section("What it gave and took"):
+                self._classes_hint = text_element("p", "").classes("k-soft")
+            with section("Training data"):
+                self._data = Element("div").classes("k-chart short")
+                self._data_hint = text_element("p", "").classes("k-soft")
+        with section("Exchange with other entities"):
             text_element("p", SUMS).classes("k-soft")
-            self._partners = DataTable("What it gave and took", PARTNERS, nothing="It exchanged nothing yet.")
+            self._partners = DataTable("Exchange with other entities", PARTNERS, empty="No exchange yet.")
         with section("Latest deliveries"):
             self._deliveries = delivery_table("Latest deliveries of this entity")
-            anchor("All its deliveries", f"/lineage?entity={self.id}")
+            anchor("All deliveries", f"/lineage?entity={self.id}")
         with section("Latest records"):
             self._records = DataTable(
-                "Latest records of this entity", record_columns(sortable=False), nothing="It published nothing yet."
+                "Latest records of this entity", record_columns(sortable=False), empty="No records yet."
             )
-            anchor("All its records", f"/knowledge?entity={self.id}&show=all")
+            anchor("All records", f"/knowledge?entity={self.id}&show=all")
 
     def draw(self, view: HubView, now: datetime) -> None:
-        """Show the entity as it is now."""
-        one = view.entities[self.id]
-        silent = ago((now - one.seen).total_seconds())
+        """Show the current state of the entity."""
+        entity = view.entities[self.id]
+        silent = ago((now - entity.seen).total_seconds())
         seen = "just now" if silent == "now" else f"{silent} ago"
-        self._tell("State", f"{'online' if one.online(now) else 'away'}, last seen {seen}")
-        self._tell("Round", str(one.round))
-        self._tell("Accuracy", "not told" if one.accuracy is None else percent(one.accuracy))
-        tried = one.absorbed + one.declined
-        self._tell("Gained from others", f"{points(one.gained)} points in {one.absorbed} kept of {tried} absorptions")
-        self._tell("Gave to others", f"{points(one.gave)} points in {one.taught} of their absorptions")
-        net = one.gained - one.gave
-        balance = "took more than it gave" if net > 0 else "gave more than it took" if net < 0 else "even"
-        self._tell("Net benefit", f"{points(net)} points: {balance}")
-        self._tell("Published", f"{one.published} records")
+        self._set("State", f"{'online' if entity.online(now) else 'offline'}, last seen {seen}")
+        self._set("Round", str(entity.round))
+        self._set("Accuracy", "not reported" if entity.accuracy is None else percent(entity.accuracy))
+        tried = entity.absorbed + entity.declined
+        self._set(
+            "Gained from others", f"{points(entity.gained)} points in {entity.absorbed} kept of {tried} absorptions"
+        )
+        self._set("Contributed to others", f"{points(entity.gave)} points in {entity.taught} absorptions")
+        net = entity.gained - entity.gave
+        balance = "gained more" if net > 0 else "contributed more" if net < 0 else "balanced"
+        self._set("Net benefit", f"{points(net)} points: {balance}")
+        self._set("Published", f"{entity.published} records")
         self._partners.show(
             [
                 TableRow(
@@ -113,58 +116,57 @@ class EntityPage:
                 for other in partners(view, self.id)
             ]
         )
-        mine = [one for one in view.deliveries if self.id == one.student or self.id in one.publishers]
-        self._deliveries.show([delivery_row(view, one) for one in mine[::-1][:SIZE]])
-        records = filter_records(view.records.values(), RecordFilter(publisher=self.id, state="all", size=SIZE))
-        self._records.show([record_row(one) for one in records.rows])
+        own = [item for item in view.deliveries if self.id == item.student or self.id in item.publishers]
+        self._deliveries.show([delivery_row(view, delivery) for delivery in own[::-1][:LATEST]])
+        records = filter_records(view.records.values(), RecordFilter(publisher=self.id, state="all", size=LATEST))
+        self._records.show([record_row(record) for record in records.rows])
 
-    def _tell(self, name: str, text: str) -> None:
+    def _set(self, name: str, text: str) -> None:
         self._facts[name].set_text(text)
 
-    async def look(self) -> None:
-        """Ask for the newest record when there is a newer one, and draw what is new."""
-        with self.visit.site.feed.reading() as view:
+    async def update(self) -> None:
+        """Read the latest record if there is a newer one, and draw what has changed."""
+        with self.session.context.feed.reading() as view:
             newest = view.entities[self.id].newest
         if newest is not None and (self.newest is None or self.newest.id != newest):
-            # The frame says that the hub is away; what the events tell is drawn all the same
+            # The layout shows that the hub is unreachable; the events are drawn all the same.
             with suppress(KUberError):
-                self.newest = await asyncio.to_thread(self.visit.site.source.knowledge, newest)
+                self.newest = await asyncio.to_thread(self.session.context.reader.knowledge, newest)
         self.draw_charts()
 
     def draw_charts(self, *, anew: bool = False) -> None:
-        """Draw the pictures, where what they show has changed."""
-        with self.visit.site.feed.reading() as view:
-            one = view.entities[self.id]
-            state = (len(one.curve), len(one.marks), one.seen, self.newest and self.newest.id)
+        """Draw the charts if their data have changed, or `anew`."""
+        with self.session.context.feed.reading() as view:
+            entity = view.entities[self.id]
+            state = (len(entity.curve), len(entity.marks), entity.seen, self.newest and self.newest.id)
             if state == self._drawn and not anew:
                 return
             self._drawn = state
-            alone = CurveSelection(highlighted={one.id: one.name}, is_all=True)
-            told = accuracy_chart(_only(one), alone, self.visit.palette)
-            correct, total = one.correct, one.total
-        _redraw(self._curve, told if one.curve else None)
+            selection = CurveSelection(highlighted={entity.id: entity.name}, is_all=True)
+            options = accuracy_chart(HubView(entities={entity.id: entity}), selection, self.session.palette)
+            correct, total = entity.correct, entity.total
+        _redraw(self._curve, options if entity.curve else None)
         self._draw_classes(correct, total)
-        self._draw_holdings()
+        self._draw_data()
 
     def _draw_classes(self, correct: tuple[int, ...], total: tuple[int, ...]) -> None:
         labels = self._labels(len(total))
         bars = {"now": recalls_of(correct, total)}
-        told = "Accuracy on each class, as it told last."
-        options = bars_chart(labels, bars, self.visit.palette, told=told, percent=True) if total else None
-        _redraw(self._classes, options)
-        self._classes_told.set_text("" if total else "It has not told.")
+        description = "Accuracy by class, as last reported."
+        options = bars_chart(labels, bars, self.session.palette, description=description, percent=True)
+        _redraw(self._classes, options if total else None)
+        self._classes_hint.set_text("" if total else "It has not reported an accuracy by class.")
 
-    def _draw_holdings(self) -> None:
+    def _draw_data(self) -> None:
         counts = self.newest.class_counts if self.newest else None
         options = None
         if counts is not None:
-            told = "Training samples of each class."
+            description = "Training samples by class."
             bars: dict[str, list[float | None]] = {"training samples": [float(count) for count in counts]}
-            options = bars_chart(self._labels(len(counts)), bars, self.visit.palette, told=told, percent=False)
-        _redraw(self._holds, options)
-        self._holds_told.set_text(
-            "" if counts is not None else "It has chosen not to tell how many samples of each class it has."
-        )
+            labels = self._labels(len(counts))
+            options = bars_chart(labels, bars, self.session.palette, description=description, percent=False)
+        _redraw(self._data, options)
+        self._data_hint.set_text("" if counts is not None else "It does not disclose its samples by class.")
 
     def _labels(self, count: int) -> list[str]:
         if self.newest is not None and self.newest.task.classes == count:
@@ -172,12 +174,8 @@ class EntityPage:
         return [f"class {number}" for number in range(count)]
 
 
-def _only(one: HubEntity) -> HubView:
-    return HubView(entities={one.id: one})
-
-
 def _redraw(place: Element, options: dict[str, object] | None) -> None:
-    """Show these options in the place's picture, which is made when there is none; nothing without options."""
+    """Show a chart with these options, or hide it without options."""
     place.set_visibility(options is not None)
     if options is None:
         return
@@ -189,30 +187,30 @@ def _redraw(place: Element, options: dict[str, object] | None) -> None:
             ui.echart(options)
 
 
-async def page(visit: TabSession, id: str) -> None:
-    """One entity."""
-    feed = visit.site.feed
+async def page(session: TabSession, id: str) -> None:
+    """Build the page of an entity, and keep it up to date."""
+    feed = session.context.feed
     if id not in feed.view.entities and not feed.caught_up:
         with Element("div") as waiting:
             text_element("h1", "Entity")
-            text_element("p", "Reading what happened so far …").classes("k-empty").props("role=status")
+            text_element("p", "Reading the hub's history …").classes("k-empty").props("role=status")
         await ui.context.client.connected()
         while id not in feed.view.entities and not feed.caught_up:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         waiting.delete()
     with feed.reading() as view:
         known = view.entities.get(id)
     if known is None:
-        ui.page_title("Nobody · KUber")
-        text_element("h1", "Nobody of this id")
-        text_element("p", f"The hub tells of no entity {id[:100]}.").classes("k-fault").props("role=alert")
-        anchor("Everybody", "/")
+        ui.page_title("Entity not found · KUber")
+        text_element("h1", "Entity not found")
+        text_element("p", f"The hub has no entity {id[:100]}.").classes("k-fault").props("role=alert")
+        anchor("All entities", "/")
         return
     ui.page_title(f"{known.name} · KUber")
-    entity = EntityPage(visit, id)
+    entity = EntityPage(session, id)
     entity.build(known)
-    visit.follow(entity.draw)
-    await visit.drawn()
-    await entity.look()
-    visit.on_scheme.append(lambda: entity.draw_charts(anew=True))
-    ui.timer(PICTURE_SECONDS, entity.look, immediate=False)
+    session.follow(entity.draw)
+    await session.ready()
+    await entity.update()
+    session.on_scheme.append(lambda: entity.draw_charts(anew=True))
+    ui.timer(CHART_SECONDS, entity.update, immediate=False)

@@ -1,4 +1,4 @@
-"""Every record of the hub, to search, sort and filter."""
+"""Page of all records, to search, filter and sort."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,13 +13,13 @@ from kuber.dashboard.elements.controls import Pager, SearchField, SelectField
 from kuber.dashboard.elements.data_table import DataTable
 from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import text_element
-from kuber.dashboard.session import TabSession, number, remember
+from kuber.dashboard.session import TabSession, parse_number, update_address
 from kuber.views import HubView, natural
 from kuber.views.record_table import COLUMNS, STATES, RecordFilter, filter_records
 
-_WHICH = {
+STATE_OPTIONS = {
     "discoverable": "discoverable",
-    "pending": "not looked at",
+    "pending": "not verified",
     "verified": "verified",
     "unverifiable": "unverifiable",
     "quarantined": "quarantined",
@@ -29,101 +29,101 @@ _WHICH = {
 
 
 class KnowledgePage:
-    """The page as one reader sees it."""
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
-        self.visit = visit
+    def __init__(self, session: TabSession, arguments: PageArguments) -> None:
+        self.session = session
         self._arguments = arguments
-        self.wanted = wanted(arguments.query_parameters)
+        self.filter = filter_from(arguments.query_parameters)
 
     def build(self) -> None:
-        """The controls and the empty table."""
+        """Build the controls and the empty table."""
         text_element("h1", "Knowledge")
         with Element("div").classes("k-tools"):
             SearchField(
                 "Search",
-                self.wanted.text,
-                lambda text: self._want(text=text, page=1),
+                self.filter.text,
+                lambda text: self._change(text=text, page=1),
                 hint="id, entity, task, architecture",
             )
             self._tasks = SelectField(
-                "Task", {"": "all"}, self.wanted.task or "", lambda task: self._want(task=task or None, page=1)
+                "Task", {"": "all"}, self.filter.task or "", lambda task: self._change(task=task or None, page=1)
             )
             self._publishers = SelectField(
                 "Entity",
                 {"": "all"},
-                self.wanted.publisher or "",
-                lambda id: self._want(publisher=id or None, page=1),
+                self.filter.publisher or "",
+                lambda id: self._change(publisher=id or None, page=1),
             )
-            SelectField("Show", _WHICH, self.wanted.state, lambda state: self._want(state=state, page=1))
+            SelectField("Show", STATE_OPTIONS, self.filter.state, lambda state: self._change(state=state, page=1))
         self._table = DataTable(
             "Knowledge",
             record_columns(sortable=True),
-            nothing="No record answers this search.",
+            empty="No record matches.",
             on_sort=self._sort_by,
         )
-        self._hint = text_element("p", "Nothing has been published yet.").classes("k-empty")
-        self._pager = Pager(lambda page: self._want(page=page))
+        self._hint = text_element("p", "No knowledge has been published yet.").classes("k-empty")
+        self._pager = Pager(lambda page: self._change(page=page))
 
     def draw(self, view: HubView, now: datetime) -> None:
-        """Show the shelf as it is now."""
-        tasks = sorted({one.task for one in view.records.values()}, key=natural)
-        self._tasks.offer({"": "all"} | {task: task for task in tasks})
-        self._publishers.offer({"": "all"} | view.names)
-        found = filter_records(view.records.values(), self.wanted)
-        self._hint.set_visibility(not view.records and self.visit.site.feed.caught_up)
+        """Show the current records."""
+        tasks = sorted({record.task for record in view.records.values()}, key=natural)
+        self._tasks.set_options({"": "all"} | {task: task for task in tasks})
+        self._publishers.set_options({"": "all"} | view.names)
+        found = filter_records(view.records.values(), self.filter)
+        self._hint.set_visibility(not view.records and self.session.context.feed.caught_up)
         self._table.set_visibility(bool(view.records))
         self._table.show(
-            [record_row(one) for one in found.rows], sort=self.wanted.sort, descending=self.wanted.descending
+            [record_row(record) for record in found.rows], sort=self.filter.sort, descending=self.filter.descending
         )
-        self._pager.show(found, told=f"{found.total:,} of {len(view.records):,} records")
+        self._pager.show(found, count=f"{found.total:,} of {len(view.records):,} records")
 
     def _sort_by(self, column: str) -> None:
-        down = (
-            not self.wanted.descending
-            if column == self.wanted.sort
+        descending = (
+            not self.filter.descending
+            if column == self.filter.sort
             else column not in ("name", "task", "architecture")
         )
-        self._want(sort=column, descending=down)
+        self._change(sort=column, descending=descending)
 
-    def _want(self, **changes: Any) -> None:
-        self.wanted = replace(self.wanted, **changes)
-        remember(self._arguments, query(self.wanted))
-        with self.visit.site.feed.reading() as view:
+    def _change(self, **changes: Any) -> None:
+        self.filter = replace(self.filter, **changes)
+        update_address(self._arguments, query_of(self.filter))
+        with self.session.context.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
 
 
-def wanted(asked: Mapping[str, str]) -> RecordFilter:
-    """What an address asks for; what makes no sense is passed over."""
-    usual = RecordFilter()
+def filter_from(query: Mapping[str, str]) -> RecordFilter:
+    """Return the filter of an address; invalid parameters are ignored."""
+    default = RecordFilter()
     return RecordFilter(
-        text=asked.get("q", ""),
-        task=asked.get("task") or None,
-        publisher=asked.get("entity") or None,
-        state=next((state for state in STATES if state == asked.get("show")), usual.state),
-        sort=next((one for one in COLUMNS if one == asked.get("sort")), usual.sort),
-        descending=asked.get("up") != "1",
-        page=number(asked.get("page", ""), 1),
+        text=query.get("q", ""),
+        task=query.get("task") or None,
+        publisher=query.get("entity") or None,
+        state=next((state for state in STATES if state == query.get("show")), default.state),
+        sort=next((column for column in COLUMNS if column == query.get("sort")), default.sort),
+        descending=query.get("up") != "1",
+        page=parse_number(query.get("page", ""), 1),
     )
 
 
-def query(one: RecordFilter) -> dict[str, str]:
-    """The address that asks for this."""
-    usual = RecordFilter()
+def query_of(filter: RecordFilter) -> dict[str, str]:
+    """Return the query parameters of a filter."""
+    default = RecordFilter()
     return {
-        "q": one.text,
-        "task": one.task or "",
-        "entity": one.publisher or "",
-        "show": one.state if one.state != usual.state else "",
-        "sort": one.sort if one.sort != usual.sort else "",
-        "up": "" if one.descending else "1",
-        "page": str(one.page) if one.page > 1 else "",
+        "q": filter.text,
+        "task": filter.task or "",
+        "entity": filter.publisher or "",
+        "show": filter.state if filter.state != default.state else "",
+        "sort": filter.sort if filter.sort != default.sort else "",
+        "up": "" if filter.descending else "1",
+        "page": str(filter.page) if filter.page > 1 else "",
     }
 
 
-def page(visit: TabSession, arguments: PageArguments) -> None:
-    """The table of knowledge."""
+def page(session: TabSession, arguments: PageArguments) -> None:
+    """Build the page and keep it up to date."""
     ui.page_title("Knowledge · KUber")
-    records = KnowledgePage(visit, arguments)
+    records = KnowledgePage(session, arguments)
     records.build()
-    visit.follow(records.draw)
+    session.follow(records.draw)

@@ -1,5 +1,6 @@
-"""Who taught whom, over time; one delivery in detail."""
+"""Page of who taught whom over time, with the details of a delivery."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,210 +14,206 @@ from kuber.dashboard.elements.controls import Pager, SelectField
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
 from kuber.dashboard.lineage_chart import lineage_chart
-from kuber.dashboard.session import PICTURE_SECONDS, TabSession, number, remember
+from kuber.dashboard.session import CHART_SECONDS, TabSession, parse_number, update_address
 from kuber.views import HubDelivery, HubView, natural, percent, points
 from kuber.views.pagination import paginate
 
-DRAWN = 500  # latest deliveries in the picture
-ROWS = 40  # most entities in the picture
-SIZE = 25  # deliveries of one page of the table
-READ = (
-    "A line leads from the moment a teacher published to the moment a student absorbed. Choose a delivery, in the "
-    "picture or in the table, to see what it did and why it was made."
+MAX_DELIVERIES = 500  # in the chart
+MAX_ENTITIES = 40  # in the chart
+PAGE_SIZE = 25  # deliveries
+NOTE = (
+    "Each line leads from a teacher's publication to a student's absorption of it. Select a delivery in the chart or "
+    "the table to see its effect and its reason."
 )
 
 
-class Lineage:
-    """The page as one reader sees it."""
+class LineagePage:
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
-        self.visit = visit
+    def __init__(self, session: TabSession, arguments: PageArguments) -> None:
+        self.session = session
         self._arguments = arguments
-        asked = arguments.query_parameters
-        self.entity = asked.get("entity", "")
-        self.kept = asked.get("kept", "")
-        self.chosen = number(asked.get("delivery", ""), 0) or None
-        self.page = number(asked.get("page", ""), 1)
+        query = arguments.query_parameters
+        self.entity = query.get("entity", "")
+        self.kept = query.get("kept", "")
+        self.chosen = parse_number(query.get("delivery", ""), 0) or None
+        self.page = parse_number(query.get("page", ""), 1)
         self.chart: ui.echart | None = None
-        self._told: int | None = None  # deliveries of the hub when the picture was drawn
-        self._shown: tuple[int | None, HubDelivery | None] | None = None  # what was chosen, and what it is
-        self._window: tuple[object, ...] = ()  # what the picture's window was set for
+        self._drawn: int | None = None  # number of deliveries when the chart was drawn
+        self._shown: tuple[int | None, HubDelivery | None] | None = None  # number and delivery
+        self._zoom: tuple[object, ...] = ()  # choices for which the chart was zoomed
 
     def build(self) -> None:
-        """The controls, the places of picture and detail, and the empty table."""
+        """Build everything, empty."""
         text_element("h1", "Lineage")
-        text_element("p", READ).classes("k-soft")
+        text_element("p", NOTE).classes("k-soft")
         with Element("div").classes("k-tools"):
-            self._entities = SelectField("Entity", {"": "all"}, self.entity, self._of)
-            kept = {"": "all", "kept": "kept", "undone": "undone"}
-            SelectField("Result", kept, self.kept, self._only)
+            self._entities = SelectField("Entity", {"": "all"}, self.entity, self._choose_entity)
+            results = {"": "all", "kept": "kept", "undone": "not kept"}
+            SelectField("Result", results, self.kept, self._choose_result)
         self.detail = (
-            Element("section").classes("k-detail").props('aria-label="The chosen delivery" aria-live="polite"')
+            Element("section").classes("k-detail").props('aria-label="Selected delivery" aria-live="polite"')
         )
         self.place = Element("div").classes("k-chart")
-        self._left_out = text_element("p", "").classes("k-soft")
+        self._omitted = text_element("p", "").classes("k-soft")
         with section("Deliveries"):
             self._table = delivery_table("Deliveries")
-            self._pager = Pager(self._turn)
+            self._pager = Pager(self._choose_page)
 
     def draw(self, view: HubView, now: datetime) -> None:
-        """Show the deliveries as they are now."""
-        self._entities.offer({"": "all"} | view.names)
-        shown = paginate(self._found(view)[::-1], page=self.page, size=SIZE)
-        self._table.show([delivery_row(view, one, chosen=one.number == self.chosen) for one in shown.rows])
-        self._pager.show(shown, told=f"{shown.total:,} deliveries")
+        """Show the current deliveries."""
+        self._entities.set_options({"": "all"} | view.names)
+        shown = paginate(self._found(view)[::-1], page=self.page, size=PAGE_SIZE)
+        self._table.show([delivery_row(view, item, chosen=item.number == self.chosen) for item in shown.rows])
+        self._pager.show(shown, count=f"{shown.total:,} deliveries")
         self._show_chosen(view)
 
-    def look(self) -> None:
-        """Draw the picture anew when there are new deliveries."""
-        with self.visit.site.feed.reading() as view:
-            if self._told != view.delivered:
+    def update_chart(self) -> None:
+        """Draw the chart if there are new deliveries."""
+        with self.session.context.feed.reading() as view:
+            if self._drawn != view.delivered:
                 self._redraw(view)
 
     def draw_chart(self) -> None:
-        """Draw the picture anew."""
-        with self.visit.site.feed.reading() as view:
+        """Draw the chart."""
+        with self.session.context.feed.reading() as view:
             self._redraw(view)
 
     def _redraw(self, view: HubView) -> None:
-        drawn = picture(view, self._found(view), self.entity, self.chosen)
-        options = lineage_chart(view, drawn.deliveries, drawn.rows, self.visit.palette, self.chosen)
-        window = (self.chosen, self.entity, self.kept, bool(options["dataZoom"]))
-        self._left_out.set_text(drawn.left_out)
-        self._told = view.delivered
-        self.place.style(f"height: {min(60, 12 + 2 * len(drawn.rows))}rem")
+        excerpt = chart_excerpt(view, self._found(view), self.entity, self.chosen)
+        options = lineage_chart(view, excerpt.deliveries, excerpt.rows, self.session.palette, self.chosen)
+        zoom = (self.chosen, self.entity, self.kept, bool(options["dataZoom"]))
+        self._omitted.set_text(excerpt.omitted)
+        self._drawn = view.delivered
+        self.place.style(f"height: {min(60, 12 + 2 * len(excerpt.rows))}rem")
         if self.chart is None:
             with self.place:
                 self.chart = ui.echart(options, on_point_click=self._click)
         else:
-            if window == self._window:  # the reader may have moved it since
+            if zoom == self._zoom:  # the user may have moved the slider since
                 del options["dataZoom"]
             self.chart.run_chart_method("setOption", options, {"replaceMerge": ["series", "yAxis"]})
             self.chart.run_chart_method("resize")
-        self._window = window
+        self._zoom = zoom
 
     def _found(self, view: HubView) -> list[HubDelivery]:
-        """The deliveries that are asked for, first come first."""
+        """Return the deliveries that match the filters, oldest first."""
         return [
-            one
-            for one in view.deliveries
-            if (not self.entity or self.entity == one.student or self.entity in one.publishers)
-            and (not self.kept or one.kept is (self.kept == "kept"))
+            item
+            for item in view.deliveries
+            if (not self.entity or self.entity == item.student or self.entity in item.publishers)
+            and (not self.kept or item.kept is (self.kept == "kept"))
         ]
 
     def _show_chosen(self, view: HubView) -> None:
-        one = next((one for one in view.deliveries if one.number == self.chosen), None)
-        caught_up = self.visit.site.feed.caught_up
-        if (self.chosen, one) == self._shown or (self.chosen is not None and one is None and not caught_up):
+        delivery = next((item for item in view.deliveries if item.number == self.chosen), None)
+        caught_up = self.session.context.feed.caught_up
+        if (self.chosen, delivery) == self._shown or (self.chosen is not None and delivery is None and not caught_up):
             return
-        self._shown = (self.chosen, one)
+        self._shown = (self.chosen, delivery)
         self.detail.clear()
         with self.detail:
-            if one is not None:
-                _detail(view, one)
+            if delivery is not None:
+                _detail(view, delivery)
             elif self.chosen is not None:
-                text_element("p", f"The hub tells of no delivery {self.chosen}.").classes("k-empty")
+                text_element("p", f"The hub has no delivery {self.chosen}.").classes("k-empty")
 
     def _click(self, event: Any) -> None:
         value = event.data.get("value") if isinstance(event.data, dict) else None
         if isinstance(value, list) and len(value) == 3:
             self.chosen = int(value[2])
-            self._again()
+            self._refresh()
             ui.run_javascript(f"getHtmlElement({self.detail.id}).scrollIntoView({{block: 'nearest'}})")
 
-    def _of(self, id: str) -> None:
+    def _choose_entity(self, id: str) -> None:
         self.entity, self.page = id, 1
-        self._again()
+        self._refresh()
 
-    def _only(self, kept: str) -> None:
+    def _choose_result(self, kept: str) -> None:
         self.kept, self.page = kept, 1
-        self._again()
+        self._refresh()
 
-    def _turn(self, page: int) -> None:
+    def _choose_page(self, page: int) -> None:
         self.page = page
-        self._again()
+        self._refresh()
 
-    def _again(self) -> None:
+    def _refresh(self) -> None:
         query = {
             "entity": self.entity,
             "kept": self.kept,
             "delivery": "" if self.chosen is None else str(self.chosen),
             "page": str(self.page) if self.page > 1 else "",
         }
-        remember(self._arguments, query)
-        with self.visit.site.feed.reading() as view:
+        update_address(self._arguments, query)
+        with self.session.context.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
             if self.chart is not None:
                 self._redraw(view)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """What fits into the picture, and a sentence about what does not."""
+class ChartExcerpt:
+    """Deliveries and entities that the chart shows, and a sentence about those that it omits."""
 
     deliveries: list[HubDelivery]
     rows: list[str]  # entity ids, from the top
-    left_out: str
+    omitted: str
 
 
-def picture(view: HubView, found: Sequence[HubDelivery], entity: str, chosen: int | None) -> Picture:
-    """The latest deliveries, or those around the chosen one, and the entities that took part in most of them.
+def chart_excerpt(view: HubView, found: Sequence[HubDelivery], entity: str, chosen: int | None) -> ChartExcerpt:
+    """Select the latest deliveries, or those around the chosen one, and the entities in most of them.
 
-    The entity that is looked at is always there.
+    The entity of the filter is always among them.
     """
-    place = next((place for place, one in enumerate(found) if one.number == chosen), len(found) - 1)
-    end = max(DRAWN, min(len(found), place + DRAWN // 2))
-    shown = list(found[max(0, end - DRAWN) : end])
-    times: dict[str, int] = {}
-    for one in shown:
-        for id in {one.student, *one.publishers}:
-            times[id] = times.get(id, 0) + 1
-    busiest = sorted(times, key=lambda id: (id != entity, -times[id], natural(view.name_of(id))))[:ROWS]
+    place = next((place for place, item in enumerate(found) if item.number == chosen), len(found) - 1)
+    end = max(MAX_DELIVERIES, min(len(found), place + MAX_DELIVERIES // 2))
+    shown = list(found[max(0, end - MAX_DELIVERIES) : end])
+    counts = Counter(id for delivery in shown for id in {delivery.student, *delivery.publishers})
+    busiest = sorted(counts, key=lambda id: (id != entity, -counts[id], natural(view.name_of(id))))[:MAX_ENTITIES]
     rows = sorted(busiest, key=lambda id: natural(view.name_of(id)))
-    missing = []
+    parts = []
     if len(found) > len(shown):
-        missing.append(f"{len(shown)} of {len(found):,} deliveries")
-    if len(times) > len(rows):
-        missing.append(f"the {len(rows)} busiest of {len(times)} entities")
-    return Picture(
-        deliveries=shown,
-        rows=rows,
-        left_out=f"The picture shows {' and '.join(missing)}; the table has all." if missing else "",
-    )
+        parts.append(f"{len(shown)} of {len(found):,} deliveries")
+    if len(counts) > len(rows):
+        parts.append(f"the {len(rows)} busiest of {len(counts)} entities")
+    omitted = f"The chart shows {' and '.join(parts)}; the table lists all." if parts else ""
+    return ChartExcerpt(deliveries=shown, rows=rows, omitted=omitted)
 
 
-def _detail(view: HubView, one: HubDelivery) -> None:
-    """What one delivery did, and why it was made."""
-    text_element("h2", f"Delivery {one.number}")
+def _detail(view: HubView, delivery: HubDelivery) -> None:
+    """Add the facts of a delivery."""
+    text_element("h2", f"Delivery {delivery.number}")
     with facts():
         with fact("Student"):
-            anchor(view.name_of(one.student), f"/entity/{one.student}")
-            text_element("span", f", in its round {one.round}")
+            anchor(view.name_of(delivery.student), f"/entity/{delivery.student}")
+            text_element("span", f", in round {delivery.round}")
         with fact("Teachers"):
-            for number, id in enumerate(one.teachers):
+            for number, id in enumerate(delivery.teachers):
                 record = view.records.get(id)
                 text_element("span", ", " if number else "")
                 anchor(f"{record.name}, round {record.round}" if record else id[-12:], f"/knowledge/{id}")
-        with fact("When"):
-            Timestamp(one.time)
+        with fact("Time"):
+            Timestamp(delivery.time)
         with fact("Method"):
-            text_element("span", one.method)
+            text_element("span", delivery.method)
         with fact("Accuracy"):
-            change = points(one.after - one.before)
-            text_element("span", f"{percent(one.before)} before, {percent(one.after)} after ({change} points)")
+            change = points(delivery.after - delivery.before)
+            text_element(
+                "span", f"{percent(delivery.before)} before, {percent(delivery.after)} after ({change} points)"
+            )
         with fact("Result"):
-            text_element("span", "kept" if one.kept else "undone: the student went back to its model of before")
-        with fact("Why these", whole=True):
-            text_element("span", one.reason or "The student did not tell why it chose them.")
+            text_element("span", "kept" if delivery.kept else "not kept: the student restored its previous model")
+        with fact("Reason", whole=True):
+            text_element("span", delivery.reason or "The student reported no reason.")
 
 
-async def page(visit: TabSession, arguments: PageArguments) -> None:
-    """The picture of who taught whom."""
+async def page(session: TabSession, arguments: PageArguments) -> None:
+    """Build the page and keep it up to date."""
     ui.page_title("Lineage · KUber")
-    lineage = Lineage(visit, arguments)
+    lineage = LineagePage(session, arguments)
     lineage.build()
-    visit.follow(lineage.draw)
-    await visit.drawn()
+    session.follow(lineage.draw)
+    await session.ready()
     lineage.draw_chart()
-    visit.on_scheme.append(lineage.draw_chart)
-    ui.timer(PICTURE_SECONDS, lineage.look, immediate=False)
+    session.on_scheme.append(lineage.draw_chart)
+    ui.timer(CHART_SECONDS, lineage.update_chart, immediate=False)

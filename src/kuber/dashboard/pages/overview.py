@@ -1,4 +1,4 @@
-"""The hub at a glance: who is there, how good each is, and what happened last."""
+"""Overview page: totals, accuracies, entities and latest deliveries."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,15 +14,17 @@ from kuber.dashboard.elements.controls import Pager, SearchField, SelectField
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds, share, spark
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import section, text_element
-from kuber.dashboard.session import PICTURE_SECONDS, TabSession, number, remember
+from kuber.dashboard.session import CHART_SECONDS, TabSession, parse_number, update_address
 from kuber.views import HubEntity, HubView, natural, percent, points, size
 from kuber.views.curve_selection import MAX_NAMED, CurveSelection, select_curves
 from kuber.views.pagination import paginate
 
-SIZE = 50  # entities of one page
+PAGE_SIZE = 50  # entities
 LATEST = 8  # deliveries
-NOBODY = "Nobody has joined yet. Start one with `kuber entity 0`, or give `kuber.Entity` the address of this hub."
-CURVE = 40  # accuracies of the small line in a row
+EMPTY_HUB = "No entity has joined yet. Start one with `kuber entity 0`, or give `kuber.Entity` the URL of this hub."
+SPARK_POINTS = 40
+
+NO_HIGHLIGHT = {"": "only the best and the worst"}
 
 Sort = Literal["entity", "round", "accuracy", "shared", "kept", "gained", "taught", "gave", "seen"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -32,130 +34,130 @@ COLUMNS = (
     Column(name="round", label="Round", kind="number", sortable=True),
     Column(name="accuracy", label="Accuracy", kind="share", sortable=True),
     Column(name="curve", label="Over time", kind="spark", wide=True),
-    Column(name="shared", label="Shared", kind="number", sortable=True, wide=True),
-    Column(name="kept", label="Kept", kind="number", sortable=True, wide=True),
+    Column(name="shared", label="Published", kind="number", sortable=True, wide=True),
+    Column(name="kept", label="Absorbed", kind="number", sortable=True, wide=True),
     Column(name="gained", label="Gained", kind="number", sortable=True),
     Column(name="taught", label="Taught", kind="number", sortable=True, wide=True),
-    Column(name="gave", label="Gave", kind="number", sortable=True, wide=True),
-    Column(name="seen", label="Seen", kind="time", sortable=True),
+    Column(name="gave", label="Contributed", kind="number", sortable=True, wide=True),
+    Column(name="seen", label="Last seen", kind="time", sortable=True),
 )
 _VALUES: dict[Sort, Callable[[HubEntity], Any]] = {
-    "entity": lambda one: natural(one.name),
-    "round": lambda one: one.round,
-    "accuracy": lambda one: -1.0 if one.accuracy is None else one.accuracy,
-    "shared": lambda one: one.published,
-    "kept": lambda one: one.absorbed,
-    "gained": lambda one: one.gained,
-    "taught": lambda one: one.taught,
-    "gave": lambda one: one.gave,
-    "seen": lambda one: one.seen,
+    "entity": lambda entity: natural(entity.name),
+    "round": lambda entity: entity.round,
+    "accuracy": lambda entity: -1.0 if entity.accuracy is None else entity.accuracy,
+    "shared": lambda entity: entity.published,
+    "kept": lambda entity: entity.absorbed,
+    "gained": lambda entity: entity.gained,
+    "taught": lambda entity: entity.taught,
+    "gave": lambda entity: entity.gave,
+    "seen": lambda entity: entity.seen,
 }
 
 
-class Overview:
-    """The page as one reader sees it."""
+class OverviewPage:
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, arguments: PageArguments) -> None:
-        self.visit = visit
+    def __init__(self, session: TabSession, arguments: PageArguments) -> None:
+        self.session = session
         self._arguments = arguments
-        asked = arguments.query_parameters
-        self.text = asked.get("q", "")
-        self.highlighted = asked.get("entity", "")
-        self.sort: Sort = next((one for one in SORTS if one == asked.get("sort")), "entity")
-        self.descending = asked.get("down") == "1"
-        self.number = number(asked.get("page", ""), 1)
+        query = arguments.query_parameters
+        self.text = query.get("q", "")
+        self.highlighted = query.get("entity", "")
+        self.sort: Sort = next((column for column in SORTS if column == query.get("sort")), "entity")
+        self.descending = query.get("down") == "1"
+        self.number = parse_number(query.get("page", ""), 1)
         self.chart: ui.echart | None = None
-        self._lines: dict[str, tuple[int, datetime]] = {}  # entity id -> how its line was when it was drawn
-        self._crowd: CurveSelection | None = None
+        self._lines: dict[str, tuple[int, datetime]] = {}  # entity id -> state of its drawn line
+        self._selection: CurveSelection | None = None
 
     def build(self) -> None:
-        """Everything but the picture, which waits for the browser."""
+        """Build everything but the chart, which waits for the browser."""
         text_element("h1", "Overview")
         with Element("div").classes("k-totals"):
             self._totals = {
-                name: _total(name) for name in ("Online", "Mean accuracy", "Records", "Deliveries kept", "Published")
+                name: _total(name)
+                for name in ("Online", "Mean accuracy", "Records", "Deliveries kept", "Data published")
             }
         with section("Accuracy over time"):
-            text_element(
-                "p", "On the common test set, or on each entity's own validation samples, as the entities told it."
-            ).classes("k-soft")
+            note = "On the common test set, or on each entity's own validation samples, as the entities reported it."
+            text_element("p", note).classes("k-soft")
             with Element("div").classes("k-tools"):
-                self._out = SelectField("Draw out", {"": "nobody more"}, self.highlighted, self._draw_out)
+                self._highlight = SelectField("Highlight", NO_HIGHLIGHT, self.highlighted, self._choose_highlight)
             self.place = Element("div").classes("k-chart")
         with section("Entities"):
             with Element("div").classes("k-tools"):
-                SearchField("Find an entity", self.text, self._search, hint="part of its name")
-            self._table = DataTable("Entities", COLUMNS, nothing="Nobody has joined yet.", on_sort=self._sort_by)
-            self._hint = text_element("p", NOBODY).classes("k-empty")
-            self._pager = Pager(self._turn)
+                SearchField("Search", self.text, self._search, hint="entity name")
+            self._table = DataTable("Entities", COLUMNS, empty="No entity matches.", on_sort=self._sort_by)
+            self._hint = text_element("p", EMPTY_HUB).classes("k-empty")
+            self._pager = Pager(self._choose_page)
         with section("Latest deliveries"):
             self._latest = delivery_table("Latest deliveries")
 
     def draw(self, view: HubView, now: datetime) -> None:
-        """Show the hub as it is now."""
+        """Show the current state of the hub."""
         entities = list(view.entities.values())
-        told = [one.accuracy for one in entities if one.accuracy is not None]
+        accuracies = [entity.accuracy for entity in entities if entity.accuracy is not None]
         totals = {
-            "Online": f"{sum(one.online(now) for one in entities)} of {len(entities)}",
-            "Mean accuracy": percent(fmean(told)) if told else "–",
+            "Online": f"{sum(entity.online(now) for entity in entities)} of {len(entities)}",
+            "Mean accuracy": percent(fmean(accuracies)) if accuracies else "–",
             "Records": f"{view.discoverable:,}",
             "Deliveries kept": f"{view.kept:,} of {view.delivered:,}",
-            "Published": size(view.bytes),
+            "Data published": size(view.bytes),
         }
         for name, value in totals.items():
             self._totals[name].set_text(value)
-        self._hint.set_visibility(not entities and self.visit.site.feed.caught_up)
+        self._hint.set_visibility(not entities and self.session.context.feed.caught_up)
         self._table.set_visibility(bool(entities))
         found = self._found(entities)
-        shown = paginate(found, page=self.number, size=SIZE)
-        rows = [entity_row(one, now) for one in shown.rows]
+        shown = paginate(found, page=self.number, size=PAGE_SIZE)
+        rows = [entity_row(entity, now) for entity in shown.rows]
         self._table.show(rows, sort=self.sort, descending=self.descending)
-        self._pager.show(shown, told=f"{shown.total} of {len(entities)} entities")
+        self._pager.show(shown, count=f"{shown.total} of {len(entities)} entities")
         latest = list(view.deliveries)[-LATEST:][::-1]
-        self._latest.show([delivery_row(view, one) for one in latest])
-        self._out.offer({"": "nobody more"} | view.names)
-        self._out.set_visibility(len(told) > MAX_NAMED)
-
-    def look(self) -> None:
-        """Tell the picture what is new."""
-        with self.visit.site.feed.reading() as view:
-            self._redraw(view)
+        self._latest.show([delivery_row(view, delivery) for delivery in latest])
+        self._highlight.set_options(NO_HIGHLIGHT | view.names)
+        self._highlight.set_visibility(len(accuracies) > MAX_NAMED)
 
     def draw_chart(self) -> None:
-        """Draw the picture anew."""
+        """Draw the chart."""
         self.place.clear()
-        with self.visit.site.feed.reading() as view, self.place:
-            self._crowd = select_curves(view, self.highlighted or None)
-            options = accuracy_chart(view, self._crowd, self.visit.palette)
+        with self.session.context.feed.reading() as view, self.place:
+            self._selection = select_curves(view, self.highlighted or None)
+            options = accuracy_chart(view, self._selection, self.session.palette)
             self.chart = ui.echart(options, on_point_click=self._open)
             self._lines = _states(view)
 
-    def _redraw(self, view: HubView) -> None:
+    def update_chart(self) -> None:
+        """Send the lines that have changed to the chart."""
+        with self.session.context.feed.reading() as view:
+            self._update_chart(view)
+
+    def _update_chart(self, view: HubView) -> None:
         assert self.chart is not None
         states = _states(view)
         if states == self._lines:
             return
         shown = select_curves(view, self.highlighted or None)
-        if self._crowd is None or shown.is_all is not self._crowd.is_all:
+        if self._selection is None or shown.is_all is not self._selection.is_all:
             self.draw_chart()
             return
-        same = shown == self._crowd
-        palette = self.visit.palette
+        same = shown == self._selection
+        palette = self.session.palette
         series = [
-            line(one, shown, palette)
-            for one in view.entities.values()
-            if one.curve and (not same or states[one.id] != self._lines.get(one.id))
+            line(entity, shown, palette)
+            for entity in view.entities.values()
+            if entity.curve and (not same or states[entity.id] != self._lines.get(entity.id))
         ]
         if not shown.is_all:
             series.append(mean_line(view, palette))
         series += marks(view, shown, palette)
-        self._crowd, self._lines = shown, states
+        self._selection, self._lines = shown, states
         self.chart.run_chart_method("setOption", {"legend": legend(shown, palette), "series": series})
 
     def _found(self, entities: Sequence[HubEntity]) -> list[HubEntity]:
-        wanted = self.text.casefold().split()
-        kept = [one for one in entities if all(word in one.name.casefold() for word in wanted)]
-        return sorted(kept, key=_VALUES[self.sort], reverse=self.descending)
+        words = self.text.casefold().split()
+        matching = [entity for entity in entities if all(word in entity.name.casefold() for word in words)]
+        return sorted(matching, key=_VALUES[self.sort], reverse=self.descending)
 
     def _open(self, event: Any) -> None:
         if isinstance(event.data, dict) and "entity" in event.data:
@@ -163,26 +165,26 @@ class Overview:
 
     def _search(self, text: str) -> None:
         self.text, self.number = text, 1
-        self._again()
+        self._refresh()
 
-    def _turn(self, page: int) -> None:
+    def _choose_page(self, page: int) -> None:
         self.number = page
-        self._again()
+        self._refresh()
 
     def _sort_by(self, column: str) -> None:
         if column == self.sort:
             self.descending = not self.descending
         else:
             self.sort, self.descending = column, column not in ("entity",)  # type: ignore[assignment]
-        self._again()
+        self._refresh()
 
-    def _draw_out(self, id: str) -> None:
+    def _choose_highlight(self, id: str) -> None:
         self.highlighted = id
-        self._again()
+        self._refresh()
         if self.chart is not None:
             self.draw_chart()
 
-    def _again(self) -> None:
+    def _refresh(self) -> None:
         query = {
             "q": self.text,
             "entity": self.highlighted,
@@ -190,42 +192,42 @@ class Overview:
             "down": "1" if self.descending else "",
             "page": str(self.number) if self.number > 1 else "",
         }
-        remember(self._arguments, query)
-        with self.visit.site.feed.reading() as view:
+        update_address(self._arguments, query)
+        with self.session.context.feed.reading() as view:
             self.draw(view, datetime.now(UTC))
 
 
-async def page(visit: TabSession, arguments: PageArguments) -> None:
-    """The overview."""
+async def page(session: TabSession, arguments: PageArguments) -> None:
+    """Build the page and keep it up to date."""
     ui.page_title("Overview · KUber")
-    overview = Overview(visit, arguments)
+    overview = OverviewPage(session, arguments)
     overview.build()
-    visit.follow(overview.draw)
-    await visit.drawn()
+    session.follow(overview.draw)
+    await session.ready()
     overview.draw_chart()
-    visit.on_scheme.append(overview.draw_chart)
-    ui.timer(PICTURE_SECONDS, overview.look, immediate=False)
+    session.on_scheme.append(overview.draw_chart)
+    ui.timer(CHART_SECONDS, overview.update_chart, immediate=False)
 
 
-def entity_row(one: HubEntity, now: datetime) -> TableRow:
-    """An entity as a row of the table."""
-    online = one.online(now)
-    tone, told = ("on", "online: ") if online else ("off", "away: ")
-    curve = [accuracy for _, _, accuracy in one.curve][-CURVE:]
+def entity_row(entity: HubEntity, now: datetime) -> TableRow:
+    """Return the row of an entity."""
+    online = entity.online(now)
+    tone, label = ("on", "online: ") if online else ("off", "offline: ")
+    curve = [accuracy for _, _, accuracy in entity.curve][-SPARK_POINTS:]
     return TableRow(
-        key=one.id,
+        key=entity.id,
         muted=not online,
         cells=(
-            link(one.name, f"/entity/{one.id}", tone=tone, told=told),
-            str(one.round),
-            share(one.accuracy),
+            link(entity.name, f"/entity/{entity.id}", tone=tone, label=label),
+            str(entity.round),
+            share(entity.accuracy),
             spark(curve),
-            str(one.published),
-            f"{one.absorbed} of {one.absorbed + one.declined}",
-            points(one.gained) if one.absorbed else None,
-            str(one.taught),
-            points(one.gave) if one.taught else None,
-            milliseconds(one.seen),
+            str(entity.published),
+            f"{entity.absorbed} of {entity.absorbed + entity.declined}",
+            points(entity.gained) if entity.absorbed else None,
+            str(entity.taught),
+            points(entity.gave) if entity.taught else None,
+            milliseconds(entity.seen),
         ),
     )
 
@@ -238,4 +240,5 @@ def _total(name: str) -> Any:
 
 
 def _states(view: HubView) -> dict[str, tuple[int, datetime]]:
-    return {one.id: (len(one.curve) + len(one.marks), one.seen) for one in view.entities.values() if one.curve}
+    entities = [entity for entity in view.entities.values() if entity.curve]
+    return {entity.id: (len(entity.curve) + len(entity.marks), entity.seen) for entity in entities}

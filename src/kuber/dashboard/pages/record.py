@@ -1,4 +1,4 @@
-"""One record: what is claimed, attested and verified of it, where it comes from, who signed it."""
+"""Page of a record: claimed, attested and verified accuracy, signature, lineage, operator actions."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from kuber.dashboard.elements.confirm_dialog import ConfirmDialog
 from kuber.dashboard.elements.controls import SelectField
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
-from kuber.dashboard.elements.record_table import TONES, WORDS
+from kuber.dashboard.elements.record_table import STATE_NAMES, TONES
 from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
 from kuber.dashboard.hub_reader import Generation, HubReader, Signature
-from kuber.dashboard.session import PICTURE_SECONDS, TabSession, remember
+from kuber.dashboard.session import CHART_SECONDS, TabSession, update_address
 from kuber.domain.evaluation import mean_recalls, recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
 from kuber.views import HubView, percent, size
 
-SIZE = 25  # deliveries
-SIGNED = {"valid": "good", "missing": "soft", "wrong": "bad"}
+MAX_DELIVERIES = 25
+SIGNATURE_TONES = {"valid": "good", "missing": "soft", "wrong": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordDetails:
-    """What the hub tells of a record."""
+    """A record, with everything else that the page reads from the hub."""
 
     record: Knowledge
     attestations: tuple[Attestation, ...]
@@ -38,44 +38,44 @@ class RecordDetails:
     generations: tuple[Generation, ...]
 
 
-def ask(source: HubReader, id: str) -> RecordDetails:
-    """Ask the hub for everything that the page shows. Blocks."""
-    record = source.knowledge(id, fresh=True)
+def read_details(reader: HubReader, id: str) -> RecordDetails:
+    """Read everything that the page shows from the hub. Blocks."""
+    record = reader.knowledge(id, fresh=True)
     return RecordDetails(
         record=record,
-        attestations=source.attestations(id),
-        signature=source.signature(record),
-        generations=tuple(source.ancestors(record)),
+        attestations=reader.attestations(id),
+        signature=reader.signature(record),
+        generations=tuple(reader.ancestors(record)),
     )
 
 
-class Record:
-    """The page as one reader sees it."""
+class RecordPage:
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, arguments: PageArguments, id: str) -> None:
-        self.visit = visit
+    def __init__(self, session: TabSession, arguments: PageArguments, id: str) -> None:
+        self.session = session
         self.id = id
         self._arguments = arguments
-        self.told: RecordDetails | None = None
-        self.state = ""  # as it was when the hub was asked
-        self.judged = 0
-        self._questions: list[ConfirmDialog] = []
+        self.details: RecordDetails | None = None
+        self.state = ""  # when the details were read
+        self.judgements = 0
+        self._dialogs: list[ConfirmDialog] = []
         self._taught: DataTable | None = None
-        self._fault = ""  # what was said last of a record that could not be had
+        self._fault = ""  # the last error message
         if arguments.query_parameters.get("entity"):
-            visit.beside = arguments.query_parameters["entity"]
-        elif visit.beside:
-            remember(arguments, {"entity": visit.beside})
+            session.compared = arguments.query_parameters["entity"]
+        elif session.compared:
+            update_address(arguments, {"entity": session.compared})
 
     async def load(self) -> None:
-        """Ask the hub, and show what it tells."""
-        with self.visit.site.feed.reading() as view:
+        """Read the details from the hub and show them."""
+        with self.session.context.feed.reading() as view:
             known = view.records.get(self.id)
-            self.state, self.judged = (known.state, known.judgements) if known else ("", 0)
+            self.state, self.judgements = (known.state, known.judgements) if known else ("", 0)
         try:
-            self.told = await asyncio.to_thread(ask, self.visit.site.source, self.id)
+            self.details = await asyncio.to_thread(read_details, self.session.context.reader, self.id)
         except KUberError as error:
-            self.told = self._taught = None
+            self.details = self._taught = None
             if error.message == self._fault:
                 return
             self._fault = error.message
@@ -88,37 +88,36 @@ class Record:
         self._show()
 
     def build(self) -> None:
-        """The heading, and a place for what is asked for."""
+        """Build the heading, and a place for the details."""
         text_element("h1", f"Record {self.id[-12:]}")
         self.body = Element("div")
         with self.body:
-            text_element("p", "Asking the hub …").classes("k-empty").props("role=status")
+            text_element("p", "Loading the record …").classes("k-empty").props("role=status")
 
-    async def look(self) -> None:
-        """Ask again when the hub says that something happened to this record."""
-        with self.visit.site.feed.reading() as view:
+    async def update(self) -> None:
+        """Read the details again after an event about this record."""
+        with self.session.context.feed.reading() as view:
             known = view.records.get(self.id)
-            changed = known is not None and known.judgements != self.judged
+            changed = known is not None and known.judgements != self.judgements
             self._deliveries(view)
-        away = self.visit.site.feed.away
-        asked = any(one.value for one in self._questions)  # nobody is interrupted
-        if (changed and not asked) or (self.told is None and away is None):
+        offline = self.session.context.feed.offline
+        confirming = any(dialog.value for dialog in self._dialogs)  # an open dialog is not replaced
+        if (changed and not confirming) or (self.details is None and offline is None):
             await self.load()
 
     def draw_chart(self) -> None:
-        """Draw the picture anew."""
-        if self.told is None:
+        """Draw the chart and the table of its numbers."""
+        if self.details is None:
             return
         bars = self._bars()
-        labels = self.told.record.task.labels
+        labels = self.details.record.task.labels
         self.place.clear()
         with self.place:
-            told = "Accuracy on each class: " + ", ".join(bars)
-            ui.echart(bars_chart(labels, bars, self.visit.palette, told=told, percent=True))
-        told_of = zip(labels, *bars.values(), strict=True)
+            description = "Accuracy by class: " + ", ".join(bars)
+            ui.echart(bars_chart(labels, bars, self.session.palette, description=description, percent=True))
         rows = [
             TableRow(key=label, cells=(label, *(None if value is None else percent(value) for value in values)))
-            for label, *values in told_of
+            for label, *values in zip(labels, *bars.values(), strict=True)
         ]
         self.numbers.clear()
         with self.numbers:
@@ -126,73 +125,71 @@ class Record:
                 Column(name="class", label="Class"),
                 *(Column(name=name, label=name, kind="number") for name in bars),
             ]
-            DataTable("Accuracy on each class", columns).show(rows)
+            DataTable("Accuracy by class", columns).show(rows)
 
     def _show(self) -> None:
-        if self.told is None:
+        if self.details is None:
             return
-        record = self.told.record
+        record = self.details.record
         self.body.clear()
-        with self.visit.site.feed.reading() as view, self.body:
+        with self.session.context.feed.reading() as view, self.body:
             publisher = view.name_of(record.entity)
-            _facts(self.told, publisher, self.state)
-            self._questions = record_actions(self.visit, record, self.state)
-            with section("Accuracy on each class"):
+            _facts(self.details, publisher, self.state)
+            self._dialogs = record_actions(self.session, record, self.state)
+            with section("Accuracy by class"):
                 with Element("div").classes("k-tools"):
-                    told = {id: name for id, name in view.names.items() if view.entities[id].total}
-                    offered = {"": "nobody"} | told
-                    SelectField("Beside", offered, self.visit.beside, self._beside)
+                    entities = {id: name for id, name in view.names.items() if view.entities[id].total}
+                    options = {"": "no entity"} | entities
+                    SelectField("Compare with", options, self.session.compared, self._compare)
                 self.place = Element("div").classes("k-chart")
                 self.numbers = Element("div")
-            with section("Comes from"):
-                _ancestors(view, self.told.generations)
-            with section("Taught"):
-                self._taught = delivery_table("Deliveries that it took part in")
+            with section("Learned from"):
+                _ancestors(view, self.details.generations)
+            with section("Taught others"):
+                self._taught = delivery_table("Deliveries with this teacher")
                 self._deliveries(view)
-        if self.visit.dark is not None:
+        if self.session.dark is not None:
             self.draw_chart()
 
     def _deliveries(self, view: HubView) -> None:
         if self._taught is not None:
-            mine = [one for one in view.deliveries if self.id in one.teachers][::-1][:SIZE]
-            self._taught.show([delivery_row(view, one) for one in mine])
+            own = [item for item in view.deliveries if self.id in item.teachers][::-1][:MAX_DELIVERIES]
+            self._taught.show([delivery_row(view, delivery) for delivery in own])
 
     def _bars(self) -> dict[str, list[float | None]]:
-        """What is said of each class, and by whom."""
-        assert self.told is not None
-        record, attestations = self.told.record, self.told.attestations
+        """Return the accuracy by class of each source."""
+        assert self.details is not None
+        record, attestations = self.details.record, self.details.attestations
         bars = {"claimed": list(record.evaluation.recalls)}
         if attestations:
             count = len(attestations)
             name = "attested by 1 entity" if count == 1 else f"attested by {count} entities (mean)"
-            bars[name] = mean_recalls(one.evaluation.recalls for one in attestations)
+            bars[name] = mean_recalls(attestation.evaluation.recalls for attestation in attestations)
         if record.verification is not None and record.verification.evaluation is not None:
             bars["verified"] = list(record.verification.evaluation.recalls)
-        with self.visit.site.feed.reading() as view:
-            beside = view.entities.get(self.visit.beside)
-            if beside is not None and len(beside.total) == record.task.classes:
-                bars[f"{beside.name} now"] = list(recalls_of(beside.correct, beside.total))
+        with self.session.context.feed.reading() as view:
+            entity = view.entities.get(self.session.compared)
+            if entity is not None and len(entity.total) == record.task.classes:
+                bars[f"{entity.name} now"] = list(recalls_of(entity.correct, entity.total))
         return bars
 
-    def _beside(self, id: str) -> None:
-        self.visit.beside = id
-        remember(self._arguments, {"entity": id})
+    def _compare(self, id: str) -> None:
+        self.session.compared = id
+        update_address(self._arguments, {"entity": id})
         self.draw_chart()
 
 
-def _facts(told: RecordDetails, publisher: str, state: str) -> None:
-    """What the record says of itself, and what became of it."""
-    record = told.record
+def _facts(details: RecordDetails, publisher: str, state: str) -> None:
+    """Add the facts of a record."""
+    record = details.record
     with facts():
         with fact("State"):
-            text_element("span", WORDS.get(state, state)).classes(f"k-state {TONES.get(state, 'soft')}")
+            text_element("span", STATE_NAMES.get(state, state)).classes(f"k-state {TONES.get(state, 'soft')}")
             if record.verification is not None:
                 text_element("span", f" {record.verification.reason}")
         with fact("Publisher"):
             anchor(publisher, f"/entity/{record.entity}")
-            text_element(
-                "span", ", before it was trained" if record.round == 0 else f", after its round {record.round}"
-            )
+            text_element("span", ", before round 1" if record.round == 0 else f", after round {record.round}")
         with fact("Published"):
             Timestamp(record.published_at)
         with fact("Accuracy"):
@@ -200,20 +197,18 @@ def _facts(told: RecordDetails, publisher: str, state: str) -> None:
             if record.verification is not None and record.verification.evaluation is not None:
                 text_element("span", f", {percent(record.verification.evaluation.accuracy)} verified")
         with fact("Signature"):
-            text_element("span", told.signature.state).classes(f"k-state {SIGNED[told.signature.state]}")
-            text_element("span", f" {told.signature.sentence}")
+            signature = details.signature
+            text_element("span", signature.state).classes(f"k-state {SIGNATURE_TONES[signature.state]}")
+            text_element("span", f" {signature.sentence}")
         shape = " × ".join(map(str, record.task.input_shape))
         with fact("Task"):
-            text_element(
-                "span",
-                f"{record.task.name}: {record.task.classes} classes, samples of {shape}",
-            )
+            text_element("span", f"{record.task.name}: {record.task.classes} classes, samples of {shape}")
         with fact("Architecture"):
             arguments = ", ".join(f"{name}={value}" for name, value in record.architecture.arguments.items())
             text_element("span", f"{record.architecture.name}({arguments})")
         with fact("Training samples"):
-            told_count = record.sample_count
-            text_element("span", "not told" if told_count is None else f"{told_count:,}")
+            count = record.sample_count
+            text_element("span", "not disclosed" if count is None else f"{count:,}")
         for kind, artifact in record.artifacts.items():
             with fact(f"File: {kind}"):
                 text_element("span", f"{size(artifact.size)}, ")
@@ -224,27 +219,27 @@ def _facts(told: RecordDetails, publisher: str, state: str) -> None:
 
 
 def _ancestors(view: HubView, generations: tuple[Generation, ...]) -> None:
-    """What the record learnt from, generation by generation."""
+    """Add a list of the record's ancestors, by generation."""
     if not generations:
-        text_element("p", "It learnt from nobody: it names no record as a parent.").classes("k-empty")
+        text_element("p", "It did not learn from any other record.").classes("k-empty")
         return
     with Element("ol").classes("k-generations"):
         for generation in generations:
             with Element("li"):
-                text_element("span", "learnt from " if generation.depth == 1 else "these learnt from ")
-                for number, one in enumerate(generation.records):
+                text_element("span", "learned from " if generation.depth == 1 else "which learned from ")
+                for number, record in enumerate(generation.records):
                     text_element("span", ", " if number else "")
-                    anchor(f"{view.name_of(one.entity)}, round {one.round}", f"/knowledge/{one.id}")
-                    text_element("span", f" ({percent(one.trusted.accuracy)})")
+                    anchor(f"{view.name_of(record.entity)}, round {record.round}", f"/knowledge/{record.id}")
+                    text_element("span", f" ({percent(record.trusted.accuracy)})")
 
 
-async def page(visit: TabSession, arguments: PageArguments, id: str) -> None:
-    """One record."""
+async def page(session: TabSession, arguments: PageArguments, id: str) -> None:
+    """Build the page of a record, and keep it up to date."""
     ui.page_title(f"Record {id[-12:]} · KUber")
-    record = Record(visit, arguments, id)
+    record = RecordPage(session, arguments, id)
     record.build()
-    await visit.drawn()
+    await session.ready()
     await record.load()
-    visit.on_scheme.append(record.draw_chart)
-    visit.on_token.append(record._show)
-    ui.timer(PICTURE_SECONDS, record.look, immediate=False)
+    session.on_scheme.append(record.draw_chart)
+    session.on_token.append(record._show)
+    ui.timer(CHART_SECONDS, record.update, immediate=False)

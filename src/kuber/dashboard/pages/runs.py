@@ -1,4 +1,4 @@
-"""Runs and comparisons of a folder, side by side."""
+"""Page of the runs and comparisons in a folder."""
 
 import asyncio
 import os
@@ -29,10 +29,10 @@ from kuber.views import (
 )
 
 REPORT = "report.html"
-MOST = 6  # runs side by side
-LOOK_SECONDS = 3.0  # between two looks into the folder
+MAX_RUNS = 6  # side by side
+POLL_SECONDS = 3.0  # between two reads of the folder
 TONES = {"running": "good", "completed": "good", "interrupted": "soft", "failed": "bad", "unreadable": "bad"}
-_OF_THE_MACHINE = {"cache_dir", "data_dir", "runs_dir", "host", "registry_port", "vault_port"}
+_MACHINE_SETTINGS = {"cache_dir", "data_dir", "runs_dir", "host", "registry_port", "vault_port"}
 
 COLUMNS = (
     Column(name="name", label="Run"),
@@ -47,41 +47,40 @@ COLUMNS = (
 )
 
 
-class Runs:
-    """The page as one reader sees it."""
+class RunsPage:
+    """The page in one tab."""
 
-    def __init__(self, visit: TabSession, chosen: Sequence[str]) -> None:
-        self.visit = visit
-        wanted = list(dict.fromkeys(chosen))
-        self.chosen = wanted[:MOST]
-        self._refused = len(wanted) > MOST
+    def __init__(self, session: TabSession, chosen: Sequence[str]) -> None:
+        self.session = session
+        names = list(dict.fromkeys(chosen))
+        self.chosen = names[:MAX_RUNS]
+        self._too_many = len(names) > MAX_RUNS
         self._shown: list[StoredRun] = []
 
     def build(self) -> None:
-        """The empty table, and a place for what is chosen."""
+        """Build the empty table, and a place for the chosen runs."""
         text_element("h1", "Runs")
-        folder = self.visit.site.runs
+        folder = self.session.context.runs
         with Element("p").classes("k-soft"):
-            text_element("span", "In the folder ")
+            text_element("span", "Runs in the folder ")
             text_element("code", str(folder.resolve()))
-            text_element("span", ". Accuracies are on the held-out test set, after the last round.")
+            text_element("span", ". Accuracies are on the held-out test set after the last round.")
         self._fault = text_element("p", "").classes("k-fault").props("role=alert")
-        self._table = DataTable("Runs", COLUMNS, nothing="No run yet. `kuber run` makes one.")
-        self._beside = Element("div")
+        self._table = DataTable("Runs", COLUMNS, empty="No runs yet. Start one with `kuber run`.")
+        self._comparison = Element("div")
 
-    async def look(self) -> None:
-        """Read the folder, and show what has changed in it."""
+    async def update(self) -> None:
+        """Read the folder and show what has changed."""
         try:
-            runs = await asyncio.to_thread(read_runs, self.visit.site.runs)
+            runs = await asyncio.to_thread(read_runs, self.session.context.runs)
         except KUberError as error:
             self._fault.set_text(error.message)
             return
         known = {run.name for run in runs}
-        gone = [name for name in self.chosen if name not in known]
-        told = [f"There is no run {name[:100]} in this folder." for name in gone]
-        if self._refused:
-            told.append(f"{MOST} runs stand side by side at most; take one away first.")
-        self._fault.set_text(" ".join(told))
+        faults = [f"There is no run {name[:100]} in this folder." for name in self.chosen if name not in known]
+        if self._too_many:
+            faults.append(f"At most {MAX_RUNS} runs can be shown side by side; remove one first.")
+        self._fault.set_text(" ".join(faults))
         self._table.show([self._row(run) for run in runs])
         by_name = {run.name: run for run in runs}
         shown = [by_name[name] for name in self.chosen if name in by_name]
@@ -90,13 +89,13 @@ class Runs:
             self.draw()
 
     def draw(self) -> None:
-        """Show what is chosen, side by side."""
-        self._beside.clear()
+        """Show the chosen runs side by side."""
+        self._comparison.clear()
         if not self._shown:
             return
-        with self._beside:
+        with self._comparison:
             with section("Side by side"):
-                anchor("Choose none", "/runs")
+                anchor("Clear selection", "/runs")
                 table = side_by_side(self._shown)
                 columns = [
                     Column(name="what", label=""),
@@ -104,26 +103,26 @@ class Runs:
                 ]
                 DataTable("Runs side by side", columns).show(table)
                 _common(self._shown)
-            lines = {_line(self._shown, one.run, one.method): one.means for one in curves(self._shown)}
+            lines = {_line_name(self._shown, curve.run, curve.method): curve.means for curve in curves(self._shown)}
             if lines:
                 with section("Held-out accuracy, mean over entities"), Element("div").classes("k-chart"):
-                    told = "Mean held-out accuracy after each round."
-                    ui.echart(rounds_chart(lines, self.visit.palette, told=told))
+                    description = "Mean held-out accuracy after each round."
+                    ui.echart(rounds_chart(lines, self.session.palette, description=description))
             for run in self._shown:
                 if isinstance(run.outcome, ComparisonResult):
                     _comparison(run.name, run.outcome)
 
     def _row(self, run: StoredRun) -> TableRow:
-        told = run.all_settings
-        methods = str(told.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
+        settings = run.all_settings
+        methods = str(settings.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
-        among = run.name in self.chosen
+        chosen = run.name in self.chosen
         others = [name for name in self.chosen if name != run.name]
-        names = others if among else [*others, run.name]
+        names = others if chosen else [*others, run.name]
         address = f"/runs?{urlencode([('run', name) for name in names])}" if names else "/runs"
         return TableRow(
             key=run.name,
-            chosen=among,
+            chosen=chosen,
             muted=run.status in ("failed", "unreadable"),
             cells=(
                 link(run.name, f"/runs?run={quote(run.name)}"),
@@ -134,59 +133,59 @@ class Runs:
                     "tone": TONES[run.status],
                 },
                 methods,
-                Path(str(told["dataset"])).stem if told else "–",
+                Path(str(settings["dataset"])).stem if settings else "–",
                 share(mean),
                 document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
-                link("take away" if among else "add", address),
+                link("remove" if chosen else "add", address),
             ),
         )
 
 
 def labels(runs: Sequence[StoredRun]) -> dict[str, str]:
-    """What each run is called beside the others: what its name ends with, where that tells them apart."""
+    """Return a short label for each run: the end of its name, if that is unique, else its name."""
     ends = [run.name.partition("-")[2].partition("-")[2] or run.name for run in runs]
     return {run.name: run.name if ends.count(end) > 1 else end for run, end in zip(runs, ends, strict=True)}
 
 
 def side_by_side(runs: Sequence[StoredRun]) -> list[TableRow]:
-    """What became of each run, then the settings in which they differ."""
-    found = [TableRow(key=f"told {name}", cells=(name, *cells)) for name, cells in _figures(runs) if any(cells)]
+    """Return the rows: results of the runs, then the settings in which they differ."""
+    results = [TableRow(key=f"result {name}", cells=(name, *cells)) for name, cells in _figures(runs) if any(cells)]
     differing = diff_runs(runs).differing
-    return found + [
+    return results + [
         TableRow(key=f"setting {name}", cells=(f"setting {name}", *(_value(value) for value in values)))
         for name, values in differing.items()
-        if name not in _OF_THE_MACHINE
+        if name not in _MACHINE_SETTINGS
     ]
 
 
 def _figures(runs: Sequence[StoredRun]) -> list[tuple[str, list[str | None]]]:
-    told = [_told(run) for run in runs]
-    names = list(dict.fromkeys(name for figures in told for name in figures))
-    return [(name, [figures.get(name) for figures in told]) for name in names]
+    figures = [_figures_of(run) for run in runs]
+    names = list(dict.fromkeys(name for each in figures for name in each))
+    return [(name, [each.get(name) for each in figures]) for name in names]
 
 
-def _told(run: StoredRun) -> dict[str, str]:
+def _figures_of(run: StoredRun) -> dict[str, str]:
     figures: dict[str, str] = {"status": run.status}
-    one = run.outcome
-    if isinstance(one, RunResult):
+    outcome = run.outcome
+    if isinstance(outcome, RunResult):
         figures |= {
-            "mean accuracy": percent(one.mean_accuracy),
-            "worst entity": percent(one.worst_accuracy),
-            "after the first round": percent(one.start_accuracy),
-            "gain": points(one.mean_accuracy - one.start_accuracy),
-            "entities": str(len(one.entities)),
-            "rounds": str(one.rounds),
-            "published": str(sum(entity.published for entity in one.entities)),
-            "absorbed": str(sum(entity.absorbed for entity in one.entities)),
-            "sent": size(sum(entity.bytes_up for entity in one.entities)),
-            "received": size(sum(entity.bytes_down for entity in one.entities)),
-            "samples trained": f"{one.samples_trained:,}",
+            "mean accuracy": percent(outcome.mean_accuracy),
+            "worst entity": percent(outcome.worst_accuracy),
+            "mean after round 1": percent(outcome.start_accuracy),
+            "gain": points(outcome.mean_accuracy - outcome.start_accuracy),
+            "entities": str(len(outcome.entities)),
+            "rounds": str(outcome.rounds),
+            "published": str(sum(entity.published for entity in outcome.entities)),
+            "absorbed": str(sum(entity.absorbed for entity in outcome.entities)),
+            "sent": size(sum(entity.bytes_up for entity in outcome.entities)),
+            "received": size(sum(entity.bytes_down for entity in outcome.entities)),
+            "samples trained": f"{outcome.samples_trained:,}",
         }
-    if isinstance(one, ComparisonResult):
-        figures["methods"] = ", ".join(one.strategies)
-        figures["rounds"] = str(one.rounds)
+    if isinstance(outcome, ComparisonResult):
+        figures["methods"] = ", ".join(outcome.strategies)
+        figures["rounds"] = str(outcome.rounds)
     if run.wall_seconds is not None:
-        figures["at work"] = duration(run.wall_seconds)
+        figures["run time"] = duration(run.wall_seconds)
     return figures
 
 
@@ -199,26 +198,26 @@ def _value(value: object) -> str | None:
 
 
 def _common(runs: Sequence[StoredRun]) -> None:
-    """The settings that are the same in all, folded away."""
+    """Add the settings that all runs share, collapsed."""
     with Element("details"):
-        text_element("summary", "Settings that they have in common" if len(runs) > 1 else "Settings")
+        text_element("summary", "Common settings" if len(runs) > 1 else "Settings")
         with facts():
             for name, value in diff_runs(runs).common.items():
                 with fact(name):
-                    text_element("span", _value(value) or "not given")
+                    text_element("span", _value(value) or "not set")
 
 
-def _line(runs: Sequence[StoredRun], name: str, method: str) -> str:
-    """What a line is called: its method; with several runs, the run too."""
+def _line_name(runs: Sequence[StoredRun], name: str, method: str) -> str:
+    """Return the name of a line: its method, and its run if there are several."""
     run = next(run for run in runs if run.name == name)
     if len(runs) == 1:
         return method
-    called = labels(runs)[name]
-    return called if isinstance(run.outcome, RunResult) else f"{called}: {method}"
+    label = labels(runs)[name]
+    return label if isinstance(run.outcome, RunResult) else f"{label}: {method}"
 
 
 def _comparison(name: str, outcome: ComparisonResult) -> None:
-    """The tables of a comparison."""
+    """Add the tables of a comparison."""
     with section(f"Comparison {name}"):
         for table in outcome.sections:
             text_element("h3", table.title)
@@ -229,12 +228,12 @@ def _comparison(name: str, outcome: ComparisonResult) -> None:
             DataTable(table.title, columns).show([TableRow(key=row[0], cells=row) for row in table.rows])
 
 
-async def page(visit: TabSession, arguments: PageArguments) -> None:
-    """The runs of the folder."""
+async def page(session: TabSession, arguments: PageArguments) -> None:
+    """Build the page and keep it up to date."""
     ui.page_title("Runs · KUber")
-    runs = Runs(visit, arguments.query_parameters.getlist("run"))
+    runs = RunsPage(session, arguments.query_parameters.getlist("run"))
     runs.build()
-    await visit.drawn()
-    await runs.look()
-    visit.on_scheme.append(runs.draw)
-    ui.timer(LOOK_SECONDS, runs.look, immediate=False)
+    await session.ready()
+    await runs.update()
+    session.on_scheme.append(runs.draw)
+    ui.timer(POLL_SECONDS, runs.update, immediate=False)

@@ -1,4 +1,4 @@
-// Times as readers say them: how long ago, and the moment itself in their own zone and language.
+// Times for people: how long ago, and the date in the browser's time zone and language.
 
 const UNITS = [["s", 1, 60], ["min", 60, 60], ["h", 3600, 24]];
 
