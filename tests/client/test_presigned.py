@@ -130,7 +130,7 @@ def test_knowledge_is_published_and_pulled_through_the_bucket(direct_hub, sample
         assert vault.get(record.artifacts["weights"].digest) == blob
         assert [request.method for request in vault.bucket_requests] == ["PUT", "GET"]
         broken = vault.put(blob[:-4] + b"\0\0\xc0\x7f")  # not a number
-        with pytest.raises(RequestRejectedError, match="no sound weights"):
+        with pytest.raises(RequestRejectedError, match="not a valid weights artifact"):
             registry.publish(samples.draft(me, broken, architecture=wide), key="two")
     with HttpRegistry(direct_hub.registry, credentials=Credentials(token=direct_hub.operator)) as registry:
         assert registry.discover(Query(task=samples.task.name)).items == (record,)

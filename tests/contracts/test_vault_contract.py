@@ -72,11 +72,13 @@ def test_refuses_cursors_of_others(vault, cursor):
         vault.blobs(cursor=cursor)
 
 
-def test_pins_what_it_has(vault, samples):
+def test_pins_what_it_has_and_returns_the_manifests(vault, samples):
+    manifest = samples.architecture.manifest
     artifacts = [vault.put(samples.weights()) for _ in range(2)]
     for _ in range(2):
-        vault.pin(samples.name("holder"), weights(*artifacts))
-    vault.pin(samples.name("other"), weights(*artifacts[:1]))
+        found = vault.pin(samples.name("holder"), weights(*artifacts))
+        assert found == {artifact.digest: manifest for artifact in artifacts}
+    assert vault.pin(samples.name("other"), weights(*artifacts[:1])) == {artifacts[0].digest: manifest}
 
 
 def test_pins_all_or_none(vault, place, samples):
@@ -127,5 +129,5 @@ def test_pins_no_kind_that_it_cannot_check(vault, samples):
 def test_pins_no_weights_that_are_not_finite(vault, samples, number):
     stored = vault.put(samples.weights()[:-12] + struct.pack("<fq", number, 0))
     for _ in range(2):  # the verdict is remembered
-        with pytest.raises(RequestRejectedError, match="no sound weights: tensor 'weight' holds"):
+        with pytest.raises(RequestRejectedError, match="not a valid weights artifact: tensor 'weight' holds"):
             vault.pin(samples.name("holder"), weights(stored))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from kuber.domain.artifact_checks import PIECE, check_artifact
-from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.knowledge import WEIGHTS, TensorSpec
 
 FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
@@ -38,6 +38,12 @@ def test_agrees_with_numpy_on_any_bits(bits):
     else:
         with pytest.raises(ValueError):
             check(data)
+
+
+def test_returns_the_manifest_of_weights():
+    data = save({"w": np.ones((2, 3), np.float32), "steps": np.array(7)})
+    manifest = check_artifact(WEIGHTS, io.BytesIO(data).read, len(data))
+    assert manifest == {"w": TensorSpec(dtype="F32", shape=(2, 3)), "steps": TensorSpec(dtype="I64", shape=())}
 
 
 def test_counters_may_be_anything():

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from kuber.domain.knowledge import TensorSpec
-from kuber.domain.safetensors_header import HEADER_LIMIT, PREFIX_LENGTH, header_length, read_manifest
+from kuber.domain.safetensors_header import (
+    HEADER_LIMIT,
+    PREFIX_LENGTH,
+    USUAL_HEADER,
+    header_length,
+    read_file_manifest,
+    read_manifest,
+)
 
 
 def header_of(data: bytes) -> bytes:
@@ -67,6 +74,34 @@ def test_refuses_bytes_missing_or_left_over(extra):
     data = save({"w": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match="ends with its last tensor"):
         read_manifest(header_of(data), size=len(data) + extra)
+
+
+def read_head(data):
+    """Return the manifest of a file, and the lengths that were read of it."""
+    lengths = []
+
+    def head(length):
+        lengths.append(length)
+        return data[:length]
+
+    return read_file_manifest(head, size=len(data)), lengths
+
+
+def test_reads_only_the_beginning_of_a_file(samples):
+    assert read_head(samples.weights()) == (samples.architecture.manifest, [USUAL_HEADER])
+
+
+def test_reads_a_long_header_whole(samples):
+    manifest = {f"block.{number}.weight": TensorSpec(dtype="U8", shape=(1,)) for number in range(2000)}
+    data = samples.weights(manifest)
+    whole = 8 + int.from_bytes(data[:8], "little")
+    assert read_head(data) == (manifest, [USUAL_HEADER, whole])
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:4]])
+def test_refuses_files_that_are_not_sound(samples, change):
+    with pytest.raises(ValueError, match="safetensors"):
+        read_head(change(samples.weights()))
 
 
 @given(st.binary(max_size=200))

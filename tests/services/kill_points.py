@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from kuber.services.db import database
+from kuber.services.registry import publishing, vault_client
 from kuber.services.registry import store as registry_store
-from kuber.services.registry import vault_client
 from kuber.services.vault import (
     blob_writer,
     filesystem,
@@ -43,10 +43,10 @@ POINTS = {
     "rows removed": (garbage_collection, "_delete_rows"),
     "file removed": (Path, "unlink"),
     "pin": (vault_client.RegistryVault, "pin"),
-    "header": (vault_client.RegistryVault, "head"),
+    "check": (publishing, "check_weights"),
     "unpin": (vault_client.RegistryVault, "unpin"),
     "commit": (database.Database, "_commit"),
-    "publication": (registry_store.RegistryStore, "accept"),
+    "publication": (publishing.Publications, "publish"),
     "withdrawal": (registry_store.RegistryStore, "withdraw"),
     "delivery": (registry_store.RegistryStore, "record"),
     "attestation": (registry_store.RegistryStore, "attest"),

@@ -114,7 +114,7 @@ def test_is_not_pinned_as_weights(client, vault_service, name):
     for _ in range(2):
         answer = client.post("/v1/pins", json=body)
         assert 400 <= answer.status_code < 500, answer.text
-        assert "holds no sound weights" in answer.json()["detail"]
+        assert "not a valid weights artifact" in answer.json()["detail"]
     assert process.memory_info().rss - before < 32 << 20  # a header of 1 MB as objects is the most there is
     assert not MARKER.exists()
     assert client.get(f"/v1/blobs/{digest}").content == data  # bytes stored are bytes served
@@ -160,5 +160,5 @@ def test_memory_stays_flat_while_a_large_file_is_checked(start, tmp_path):
     service.client.put(f"/v1/blobs/{digest}", content=iter(pieces)).raise_for_status()
     size = sum(map(len, pieces))
     body = {"holder": "large", "artifacts": [{"kind": "weights", "digest": digest, "size": size}]}
-    assert service.client.post("/v1/pins", json=body, timeout=60).status_code == 204
+    assert service.client.post("/v1/pins", json=body, timeout=60).status_code == 200
     assert process.memory_info().rss - before < 24 << 20

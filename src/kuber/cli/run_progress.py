@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from statistics import fmean
 from threading import Lock
 from types import TracebackType
@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kuber.domain.event import Event
+from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
 from kuber.views import (
     DeliveryView,
@@ -39,10 +39,6 @@ _SHORT_ID = 8  # last characters of a knowledge id that are shown; the first are
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def live_view(settings: Settings, console: Console) -> "LiveTable | PlainLines":
     """Return a live table for a terminal, plain lines for anything else."""
     if console.is_terminal and not console.is_dumb_terminal:
@@ -53,7 +49,7 @@ def live_view(settings: Settings, console: Console) -> "LiveTable | PlainLines":
 class LiveTable:
     """Table with a row for each entity, redrawn in place. A context manager."""
 
-    def __init__(self, console: Console, settings: Settings, *, clock: Clock = _utc_now) -> None:
+    def __init__(self, console: Console, settings: Settings, *, clock: Clock = utc_now) -> None:
         self._console = console
         self._settings = settings
         self._clock = clock
@@ -190,7 +186,7 @@ class PlainLines:
     Events from before its creation, as in the log of a resumed run, print nothing.
     """
 
-    def __init__(self, console: Console, *, rounds: int | None = None, clock: Clock = _utc_now) -> None:
+    def __init__(self, console: Console, *, rounds: int | None = None, clock: Clock = utc_now) -> None:
         self._console = console
         self._rounds = rounds
         self._since = clock()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from kuber.cli.hub_options import (
     open_registry,
 )
 from kuber.cli.setting_options import Ca
+from kuber.domain.event import utc_now
 from kuber.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class HubScreen:
         view: "HubView",
         url: str,
         *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._console = console
         self._view = view

@@ -1,7 +1,6 @@
 """The Registry port over HTTP."""
 
 import re
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
@@ -10,6 +9,7 @@ from kuber.client.http import HttpService, Trusted
 from kuber.domain.auth import AuditEntry
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
@@ -70,7 +70,7 @@ class HttpRegistry(HttpService):
             wish = EnrolmentBody(
                 name=name,
                 public_key=identity.public_key,
-                at=datetime.now(UTC),
+                at=utc_now(),
                 invitation=self.credentials.invitation,
             )
         except ValidationError as error:

@@ -1,7 +1,7 @@
 """The Vault port over HTTP."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import httpx
@@ -12,7 +12,7 @@ from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, HttpService
 from kuber.client.presigned import PresignedTransfer
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import Page
 from kuber.errors import (
     ConflictError,
@@ -28,6 +28,7 @@ from kuber.wire import (
     CollectionBody,
     PageBody,
     PinBody,
+    PinnedBody,
     PinsBody,
     ScrubBody,
     UploadBody,
@@ -133,10 +134,14 @@ class HttpVault(HttpService):
         answer = self.ask("GET", "/v1/blobs", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[ArtifactBody].read, answer.data).value()
 
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
-        body = PinsBody.of(holder, artifacts)
-        self.ask("POST", "/v1/pins", content=body.model_dump_json().encode(), repeatable=True)
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """Keep these (kind, artifact) pairs for `holder`; all or none.
+
+        Return the manifests of weights; none from a vault of a version that does not send them.
+        """
+        content = PinsBody.of(holder, artifacts).model_dump_json().encode()
+        answer = self.ask("POST", "/v1/pins", content=content, repeatable=True)
+        return self.parse(PinnedBody.read, answer.data).value() if answer.data else {}
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""

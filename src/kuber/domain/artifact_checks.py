@@ -1,9 +1,9 @@
 """The kinds of artifacts, and what the bytes of each must be. Nothing is loaded, and no file is held in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from kuber.domain.knowledge import ONNX, WEIGHTS
+from kuber.domain.knowledge import ONNX, WEIGHTS, Manifest
 from kuber.domain.onnx_header import check_graph
 from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_spans
 
@@ -13,18 +13,19 @@ Read = Callable[[int], bytes]
 """Gives the next bytes of a file, as many as asked for where there are as many."""
 
 
-def check_artifact(kind: str, read: Read, size: int) -> None:
-    """Read a file of `size` bytes from its start; ValueError unless it is a sound artifact of this kind.
+def check_artifact(kind: str, read: Read, size: int) -> Manifest | None:
+    """Read a file of `size` bytes from its start; return the manifest of weights, None for other kinds.
 
-    `kind` is one of KINDS.
+    `kind` is one of KINDS. Raises ValueError unless the file is a valid artifact of this kind.
     """
-    KINDS[kind](read, size)
+    return KINDS[kind](read, size)
 
 
-def _check_weights(read: Read, size: int) -> None:
-    """A safetensors file whose every number is finite, in a dtype that networks keep weights or counters in."""
+def _check_weights(read: Read, size: int) -> Manifest:
+    """Read a safetensors file whose numbers are all finite, in a dtype of weights or counters."""
     length = header_length(read(PREFIX_LENGTH))
-    for span in read_spans(read(length), size=size):
+    spans = read_spans(read(length), size=size)
+    for span in spans:
         floats = _FLOATS.get(span.spec.dtype)
         if floats is None and span.spec.dtype != "I64":
             raise ValueError(f"tensor {span.name[:100]!r} is {span.spec.dtype}; weights are floats or I64")
@@ -36,6 +37,7 @@ def _check_weights(read: Read, size: int) -> None:
             if floats is not None and not floats.all_finite(piece):
                 raise ValueError(f"tensor {span.name[:100]!r} holds a number that is not finite")
             left -= len(piece)
+    return {span.name: span.spec for span in spans}
 
 
 class _Floats:
@@ -70,4 +72,6 @@ _FLOATS = {
     "F32": _Floats(4, 0x7F800000),
     "F64": _Floats(8, 0x7FF0000000000000),
 }
-KINDS = MappingProxyType({WEIGHTS: _check_weights, ONNX: check_graph})
+KINDS: Mapping[str, Callable[[Read, int], Manifest | None]] = MappingProxyType(
+    {WEIGHTS: _check_weights, ONNX: check_graph}
+)

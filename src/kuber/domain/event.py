@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 Kind = Literal[
@@ -35,4 +35,9 @@ class Event:
     seq: int  # counts the events of one entity (or of the run) from 0, without gaps
     round: int  # the entity's round, from 1; 0 before the first
     kind: Kind
-    detail: Mapping[str, Any]  # JSON values; see docs/events.md for what each kind carries
+    detail: Mapping[str, Any]  # JSON values; docs/events.md lists those of each kind
+
+
+def utc_now() -> datetime:
+    """Return the current time, in UTC."""
+    return datetime.now(UTC)

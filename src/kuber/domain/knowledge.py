@@ -32,13 +32,16 @@ class TensorSpec:
             raise ValueError("a tensor's shape has no negative length")
 
 
+Manifest = Mapping[str, TensorSpec]  # tensor name -> dtype and shape
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
     """Which network the weights belong to: a name, the arguments of its factory, and the tensors that result."""
 
     name: str
     arguments: Mapping[str, Argument]
-    manifest: Mapping[str, TensorSpec]  # tensor name -> what it is; empty where it has no weights to tell of
+    manifest: Manifest  # empty for an architecture that is published without weights
 
     def __post_init__(self) -> None:
         if not self.name:

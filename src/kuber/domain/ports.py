@@ -3,13 +3,13 @@
 Over HTTP, on a database and in memory they behave the same: see tests/contracts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Artifact, Draft, Knowledge
+from kuber.domain.knowledge import Artifact, Draft, Knowledge, Manifest
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
 from kuber.domain.verification import Attestation, Verification
@@ -130,8 +130,8 @@ class VaultAdmin(Vault, Protocol):
         """Return the stored blobs, in order of digest."""
         ...
 
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Keep these (kind, artifact) pairs for `holder`, a record's id; all or none.
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """Keep these (kind, artifact) pairs for `holder`, a record's id; all or none. Return the weights' manifests.
 
         Raises RequestRejectedError when a blob is not stored with the stated size, or not a valid artifact of its
         kind.

@@ -1,40 +1,26 @@
 """What a registry asks of a record before it takes it, whatever it stores records in."""
 
-from collections.abc import Callable
-
 from kuber.domain.artifact_checks import KINDS
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
-from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, narrowed, read_manifest
+from kuber.domain.safetensors_header import bfloat16_manifest
 from kuber.errors import ConflictError, RequestRejectedError
 
-USUAL_HEADER = 1 << 16  # bytes read of a blob at first; longer headers are read whole then
 MAX_TEXT = 200
 
 
-def check_weights(draft: Draft, head: Callable[[Digest, int], bytes]) -> None:
-    """RequestRejectedError unless the header of the stored weights is the manifest that the draft tells, or
-    that manifest narrowed.
+def check_weights(draft: Draft, stored: Manifest) -> None:
+    """Raise RequestRejectedError unless the stored weights have the tensors of the draft's manifest.
 
-    `head(digest, length)` gives the first bytes of a blob, or all of a shorter one. A draft without weights passes.
+    Tensors declared as float32 may all be stored as bfloat16.
     """
-    weights = draft.artifacts.get(WEIGHTS)
-    if weights is None:
-        return
-    try:
-        start = head(weights.digest, USUAL_HEADER)
-        end = PREFIX_LENGTH + header_length(start)
-        if end > len(start):
-            start = head(weights.digest, end)
-        manifest = read_manifest(start[PREFIX_LENGTH:end], size=weights.size)
-    except ValueError as error:
-        raise RequestRejectedError(f"Blob {weights.digest} holds no sound weights: {error}.") from None
-    told = dict(draft.architecture.manifest)
-    if manifest not in (told, narrowed(told)):
+    declared = dict(draft.architecture.manifest)
+    if dict(stored) not in (declared, bfloat16_manifest(declared)):
         raise RequestRejectedError(
-            f"Blob {weights.digest} holds other tensors than the record tells; publish weights that fit it."
+            f"Blob {draft.artifacts[WEIGHTS].digest} has other tensors than the record's manifest; publish weights "
+            "that match it."
         )
 
 
@@ -61,9 +47,9 @@ def check_kind(kind: str) -> None:
         raise RequestRejectedError(f"There is no artifact kind {kind[:100]!r}; publish only: {known}.")
 
 
-def unsound(digest: Digest, kind: str, fault: str) -> RequestRejectedError:
-    """The sentence about a blob that is not what its kind asks for."""
-    return RequestRejectedError(f"Blob {digest} holds no sound {kind}: {fault}.")
+def invalid_artifact(digest: Digest, kind: str, fault: str) -> RequestRejectedError:
+    """Return the error about a blob that is not a valid artifact of its kind."""
+    return RequestRejectedError(f"Blob {digest} is not a valid {kind} artifact: {fault}.")
 
 
 def check_text(text: str, what: str) -> None:

@@ -5,15 +5,16 @@ Format: 8 bytes little-endian header length, that many bytes of JSON, then the t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from kuber.domain.knowledge import TensorSpec
+from kuber.domain.knowledge import Manifest, TensorSpec
 
 HEADER_LIMIT = 1_000_000  # bytes; a network of ten thousand tensors stays below it
 PREFIX_LENGTH = 8
+USUAL_HEADER = 1 << 16  # bytes read of a file at first; a longer header takes a second read
 _DIMENSIONS = 16  # multiplying the lengths of a shape of 1 MB takes seconds
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64}
@@ -37,6 +38,18 @@ class TensorSpan:
     spec: TensorSpec
     begin: int
     end: int
+
+
+def read_file_manifest(head: Callable[[int], bytes], *, size: int) -> dict[str, TensorSpec]:
+    """Read the tensors of a file of `size` bytes; `head(length)` returns its first bytes, or all of a shorter file.
+
+    Raises ValueError as `read_manifest` does.
+    """
+    start = head(USUAL_HEADER)
+    end = PREFIX_LENGTH + header_length(start)
+    if end > len(start):
+        start = head(end)
+    return read_manifest(start[PREFIX_LENGTH:end], size=size)
 
 
 def read_manifest(header: bytes, *, size: int) -> dict[str, TensorSpec]:
@@ -75,8 +88,8 @@ def read_spans(header: bytes, *, size: int) -> list[TensorSpan]:
     return spans
 
 
-def narrowed(manifest: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """The same tensors as they may travel: bfloat16 for float32, half the bytes."""
+def bfloat16_manifest(manifest: Manifest) -> dict[str, TensorSpec]:
+    """Return the same tensors with bfloat16 for float32, as they may be published in half the bytes."""
     return {
         name: TensorSpec(dtype="BF16", shape=spec.shape) if spec.dtype == "F32" else spec
         for name, spec in manifest.items()

@@ -18,6 +18,7 @@ from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.event import utc_now
 from kuber.domain.explanation import explanation
 from kuber.domain.knowledge import Argument
 from kuber.domain.policies import AcceptancePolicy
@@ -33,7 +34,7 @@ from kuber.entity.initialization import agree_on_initial_checkpoint
 from kuber.entity.model_adapter import Evaluates, ModelAdapter, Validation
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
-from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.snapshot import Snapshot, copy_optimizer_state, restore_optimizer
 from kuber.entity.strategy_loader import strategy_named

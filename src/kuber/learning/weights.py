@@ -57,7 +57,7 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     except ValueError as error:
         raise CorruptKnowledgeError(f"The weights are not a valid safetensors file: {error}.") from None
     expected = dict(architecture.manifest)
-    if manifest not in (expected, safetensors_header.narrowed(expected)):
+    if manifest not in (expected, safetensors_header.bfloat16_manifest(expected)):
         raise IncompatibleKnowledgeError(f"The weights are not those of {architecture.name}: their tensors differ.")
     try:
         weights: Weights = safetensors.load(data)

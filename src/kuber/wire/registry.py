@@ -143,12 +143,15 @@ class TensorBody(Body[TensorSpec]):
         return TensorSpec(dtype=self.dtype, shape=self.shape)
 
 
+ManifestField = Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(max_length=MAX_TENSORS)]
+
+
 class ArchitectureBody(Body[Architecture]):
     """Which network the weights belong to."""
 
     name: Text
     arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
-    manifest: Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(max_length=MAX_TENSORS)]
+    manifest: ManifestField
 
     def value(self) -> Architecture:
         manifest = {name: tensor.value() for name, tensor in self.manifest.items()}

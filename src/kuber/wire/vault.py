@@ -1,16 +1,17 @@
 """What a vault and its callers send each other beside the bytes."""
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from kuber.domain.blob import Collection, DirectUrl, Pin, Rot, Scrub, Upload
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import RequestRejectedError
 from kuber.wire.base import Body, Count, DigestText, Message, Positive, Text, Time, sentence
-from kuber.wire.registry import ArtifactBody
+from kuber.wire.registry import ArtifactBody, ManifestField
 
 
 class KindBody(ArtifactBody):
@@ -39,6 +40,28 @@ class PinsBody(Message):
     def pairs(self) -> list[tuple[str, Artifact]]:
         """Kind and artifact of each."""
         return [(artifact.kind, artifact.value()) for artifact in self.artifacts]
+
+
+class PinnedBody(Message):
+    """Manifests of the pinned weights, by digest."""
+
+    manifests: Annotated[dict[DigestText, ManifestField], Field(max_length=1000, default_factory=dict)]
+
+    @classmethod
+    def of(cls, manifests: Mapping[Digest, Manifest]) -> Self:
+        """Return the message, without manifests that exceed the limits: no record can declare these."""
+        sendable: dict[str, Any] = {}
+        for digest, manifest in manifests.items():
+            with suppress(ValidationError):
+                sendable |= cls.model_validate({"manifests": {digest: manifest}}, from_attributes=True).manifests
+        return cls(manifests=sendable)
+
+    def value(self) -> dict[Digest, Manifest]:
+        """Return the manifests as domain values."""
+        return {
+            Digest.parse(digest): {name: tensor.value() for name, tensor in manifest.items()}
+            for digest, manifest in self.manifests.items()
+        }
 
 
 class PinBody(Body[Pin]):

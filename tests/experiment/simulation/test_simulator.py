@@ -17,12 +17,13 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.samples import Samples
+from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Situation
 from kuber.entity.state.checkpoint import Checkpoints, round_path
-from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
 from kuber.entity.work.learner import Guide, Learner, TeacherModel
 from kuber.entity.work.steps import (
     common_evaluation,

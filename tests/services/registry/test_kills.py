@@ -177,7 +177,7 @@ POINTS = [
     ("<unpin", 3),
     (">delivery", 6),
     pytest.param("<pin", 9, marks=pytest.mark.soak),
-    pytest.param(">header", 7, marks=pytest.mark.soak),
+    pytest.param(">check", 7, marks=pytest.mark.soak),
     pytest.param(">commit", 25, marks=pytest.mark.soak),
     pytest.param(">withdrawal", 3, marks=pytest.mark.soak),
     pytest.param(">attestation", 5, marks=pytest.mark.soak),

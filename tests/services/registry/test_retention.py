@@ -6,10 +6,11 @@ from datetime import timedelta
 import pytest
 
 from kuber.domain.auth import RETENTION
+from kuber.domain.event import utc_now
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
 from kuber.services.registry.access import RegistryAccess
-from kuber.services.registry.store import RegistryStore, sortable_id, utc_now
+from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.vault.garbage_collection import collect
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads

@@ -154,6 +154,8 @@ def test_pins_need_what_is_stored(client, safetensors):
     data = safetensors({"w": TensorSpec(dtype="F32", shape=(3,))})
     client.put(blob_path(data), content=data).raise_for_status()
     sound = {"digest": str(Digest.of(data)), "size": len(data), "kind": "weights"}
-    assert client.post("/v1/pins", json={"holder": "record", "artifacts": [sound]}).status_code == 204
+    answer = client.post("/v1/pins", json={"holder": "record", "artifacts": [sound]})
+    assert answer.status_code == 200
+    assert list(answer.json()["manifests"]) == [sound["digest"]]
     answer = client.post("/v1/pins", json={"holder": "record", "artifacts": [sound | {"size": 1}]})
     assert (answer.status_code, answer.json()["code"]) == (400, "request-rejected")

@@ -12,7 +12,7 @@ from kuber.client.memory.vault import check_limit, foreign_cursor
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Draft, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text, check_weights
@@ -133,9 +133,10 @@ class MemoryRegistry:
                     "its first publisher; publish yours under another name."
                 )
             id = self._ids()
-            self._vault.pin(id, told.artifacts.items())
+            manifests = self._vault.pin(id, told.artifacts.items())
             try:
-                check_weights(told, lambda digest, length: self._vault.get(digest)[:length])
+                if WEIGHTS in told.artifacts:
+                    check_weights(told, manifests[told.artifacts[WEIGHTS].digest])
             except RequestRejectedError:
                 self._vault.unpin(id)
                 raise

@@ -1,15 +1,15 @@
 """The Vault port in memory: for simulations and tests. It behaves as the service."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from threading import RLock
 from typing import Protocol
 
 from kuber.domain.artifact_checks import check_artifact
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
-from kuber.domain.publication_checks import check_kind, check_text, unsound
+from kuber.domain.knowledge import Artifact, Manifest
+from kuber.domain.publication_checks import check_kind, check_text, invalid_artifact
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
@@ -90,10 +90,11 @@ class MemoryVault:
             items = tuple(Artifact(digest=digest, size=self._sizes[digest]) for digest in page)
         return Page(items=items, cursor=page[-1].hex if more else None)
 
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Promise to keep these blobs, each a sound artifact of the kind before it, for `holder`; all or none."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """Keep these (kind, artifact) pairs for `holder`; all or none. Return the manifests of weights."""
         check_text(holder, "The holder of pins")
         wanted = list(artifacts)
+        manifests: dict[Digest, Manifest] = {}
         with self._lock:
             for kind, artifact in wanted:
                 check_kind(kind)
@@ -105,12 +106,15 @@ class MemoryVault:
                         f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told."
                     )
                 try:
-                    check_artifact(kind, BytesIO(self.get(artifact.digest)).read, size)
+                    manifest = check_artifact(kind, BytesIO(self.get(artifact.digest)).read, size)
                 except ValueError as error:
-                    raise unsound(artifact.digest, kind, str(error)) from None
+                    raise invalid_artifact(artifact.digest, kind, str(error)) from None
+                if manifest is not None:
+                    manifests[artifact.digest] = manifest
             for _, artifact in wanted:
                 self._holders.setdefault(artifact.digest, set()).add(holder)
                 self._held.setdefault(holder, []).append(artifact.digest)
+        return manifests
 
     def unpin(self, holder: str) -> None:
         """Take back every promise to `holder`; without any, nothing changes."""

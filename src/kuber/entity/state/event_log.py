@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +11,6 @@ from kuber.files import write_atomically
 from kuber.wire import decode_event, encode_event
 
 FILE_NAME = "events.jsonl"
-
-
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
 
 
 class EventSink(Protocol):

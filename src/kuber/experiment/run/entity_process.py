@@ -17,8 +17,9 @@ import torch
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.domain.event import utc_now
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog
 from kuber.entity.work.steps import Work
 from kuber.errors import KUberError
 from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs

@@ -9,8 +9,9 @@ from pathlib import Path
 from kuber import __version__
 from kuber.data.datasets import Echo
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
+from kuber.domain.event import utc_now
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, read_events, rewind, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, read_events, rewind
 from kuber.errors import KUberError
 from kuber.experiment.entity_factory import entity_folder
 from kuber.experiment.held_out import held_out_accuracies

@@ -10,10 +10,11 @@ from kuber.client.key_rotation import NEXT_FILE, change_key
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.datasets import Echo
+from kuber.domain.event import utc_now
 from kuber.entity.hub.publisher import Consents
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind, utc_now
+from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs

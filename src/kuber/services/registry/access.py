@@ -97,7 +97,7 @@ class RegistryAccess:
         token = secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            member = find_member(connection, select(entities).where(entities.c.name == wish.name))
+            member = find_member(connection, name=wish.name)
             new = member is None
             if member is None:
                 if not self._open:

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import FastAPI, Header, Response
 
 from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
+from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Knowledge
 from kuber.services.db.database import database_location
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
@@ -17,7 +18,7 @@ from kuber.services.http.metrics import Metrics, Presence
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
 from kuber.services.registry.query_params import Question, documented
-from kuber.services.registry.store import RegistryStore, sortable_id, utc_now
+from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.wire import (
     KEY_HEADER,

@@ -1,6 +1,4 @@
-"""What is kept of an entity that publishes for long: its best on each task, and its newest."""
-
-from datetime import datetime
+"""Retention: withdraw an entity's superseded records, except its best on each task and its newest."""
 
 from sqlalchemy import Connection, or_, select, update
 
@@ -10,17 +8,17 @@ from kuber.domain.verification import Standing
 from kuber.services.registry.audit import note
 from kuber.services.registry.schema import knowledge
 
-AT_ONCE = 64  # records withdrawn with one publication: what there is more goes with the next ones
+MAX_WITHDRAWN = 64  # records withdrawn with one publication; later publications withdraw the rest
 
 
-def retire(connection: Connection, record: Knowledge, *, best: int, now: datetime) -> list[str]:
-    """Withdraw what is worse than the `best` best of the publisher's on the task of its newest record: their ids.
+def retire(connection: Connection, record: Knowledge, *, best: int) -> list[str]:
+    """Withdraw what a new record supersedes, and return the ids: all but its publisher's `best` best on its task.
 
-    The newest itself, initial checkpoints and what is quarantined stay, and are not counted.
+    The record itself, initial checkpoints and quarantined records stay and are not counted. With `best` 0 all stay.
     """
-    if record.round == 0:
+    if record.round == 0 or best == 0:
         return []
-    row = knowledge.c
+    now, row = record.published_at, knowledge.c
     older = (
         select(row.seq, row.id)
         .where(
@@ -34,10 +32,10 @@ def retire(connection: Connection, record: Knowledge, *, best: int, now: datetim
         )
         .order_by(row.accuracy.desc(), row.seq.desc())
         .offset(best)
-        .limit(AT_ONCE)
+        .limit(MAX_WITHDRAWN)
     )
-    ended = connection.execute(older).all()
-    for seq, id in ended:
+    retired = connection.execute(older).all()
+    for seq, id in retired:
         connection.execute(update(knowledge).where(row.seq == seq).values(withdrawn_at=now))
         note(connection, now, RETENTION, "withdraw", id)
-    return [id for _, id in ended]
+    return [id for _, id in retired]

@@ -3,11 +3,11 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -15,27 +15,25 @@ from sqlalchemy import (
     update,
 )
 
-from kuber.domain.auth import PUBLISH, REPORT, VERIFIER
+from kuber.domain.auth import REPORT, VERIFIER
 from kuber.domain.delivery import Delivery
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Artifact, Draft, Knowledge
+from kuber.domain.event import utc_now
+from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.publication_checks import check_attestation, check_owner, check_text, check_weights
+from kuber.domain.publication_checks import check_attestation, check_owner, check_text
 from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
 from kuber.domain.verification import Attestation, Verification
-from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.registry.audit import note
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
-from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
 from kuber.services.registry.latest import find_newest
 from kuber.services.registry.members import (
-    count_record,
     find_member,
     insert_key,
     insert_member,
@@ -44,8 +42,7 @@ from kuber.services.registry.members import (
     read_members,
     registered_member,
 )
-from kuber.services.registry.publications import check_named, earlier_publication, publication_detail
-from kuber.services.registry.retention import retire
+from kuber.services.registry.publishing import BlobSource, Publications, check_references
 from kuber.services.registry.schema import deliveries, entities, knowledge
 from kuber.services.registry.search import discovery
 from kuber.services.registry.verifications import (
@@ -55,33 +52,12 @@ from kuber.services.registry.verifications import (
     read_attestations,
     release,
 )
-from kuber.signing import check_new_key, check_record
-from kuber.wire import DeliveryBody, DraftBody, body_bytes, canonical, succession_bytes
+from kuber.signing import check_new_key
+from kuber.wire import DeliveryBody, succession_bytes
 
-REMEMBERED = 2000  # records that are not read again
+CACHED = 2000  # records, and as many members
 
 log = logging.getLogger(__name__)
-
-
-class BlobSource(Protocol):
-    """What the registry needs of the vault. RegistryVault is one over HTTP, and VaultStore is one too."""
-
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """As the Vault port's."""
-        ...
-
-    def unpin(self, holder: str) -> None:
-        """As the Vault port's."""
-        ...
-
-    def head(self, digest: Digest, length: int) -> bytes:
-        """The first `length` bytes of a blob, or all of a shorter one."""
-        ...
-
-
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
 
 
 def sortable_id() -> str:
@@ -106,17 +82,23 @@ class RegistryStore:
         keep_best: int = 0,
     ) -> None:
         """`keep_best` is how many records of an entity on a task are kept beside its newest; 0: all."""
-        self._vault = vault
         self._clock = clock
         self._ids = ids
-        self._keep_best = keep_best
         self.database = Database(database, history="registry")
-        self._shared = InternedRows()
-        self._records = KnowledgeReader()
-        # What changes is remembered only where no other process changes it.
-        remembered = 0 if self.database.shared else REMEMBERED
-        self._known: BoundedCache[Knowledge] = BoundedCache(remembered)
-        self._publishers: BoundedCache[Member] = BoundedCache(remembered)
+        self._reader = KnowledgeReader()
+        # What changes is cached only where no other process changes it.
+        cached = 0 if self.database.shared else CACHED
+        self._records: BoundedCache[Knowledge] = BoundedCache(cached)  # by id
+        self._publishers: BoundedCache[Member] = BoundedCache(cached)  # by id
+        self._publications = Publications(
+            self.database,
+            vault=vault,
+            reader=self._reader,
+            publishers=self._publishers,
+            clock=clock,
+            ids=ids,
+            keep_best=keep_best,
+        )
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -129,9 +111,8 @@ class RegistryStore:
     def enrol(self, name: str, *, public_key: str | None = None) -> tuple[Member, bool]:
         """As `register`, and whether the member is new."""
         check_text(name, "The name of an entity")
-        named = select(entities).where(entities.c.name == name)
         with self.database.read_snapshot() as connection:
-            known = find_member(connection, named)
+            known = find_member(connection, name=name)
         if known is not None:
             check_owner(known, public_key)
             return known, False
@@ -139,7 +120,7 @@ class RegistryStore:
         member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            known = find_member(connection, named)
+            known = find_member(connection, name=name)
             if known is not None:
                 check_owner(known, public_key)
                 return known, False
@@ -177,80 +158,17 @@ class RegistryStore:
         return changed
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
-        """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
+        """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
         return self.accept(draft, key=key)[0]
 
     def accept(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
-        """As `publish`, and whether the record is new."""
-        check_text(key, "The key of a publication")
-        body = DraftBody.of(draft)
-        digest = Digest.of(canonical(body)).hex
-        changes = self._publishers.version
-        with self.database.read_snapshot() as connection:
-            earlier = earlier_publication(connection, draft, key, digest)
-            if earlier is not None:
-                return earlier, False
-            publisher = self._publisher(connection, draft.entity, changes)
-            check_named(connection, draft.parents)
-            check_record(publisher, draft, body_bytes(body))
-            self._shared.learn(connection, draft)
-        id = self._ids()
-        self._vault.pin(id, draft.artifacts.items())
-        try:
-            stored, new, retired = self._insert(draft, id=id, key=key, digest=digest)
-        except (RequestRejectedError, ConflictError):
-            self._unpin(id)
-            raise
-        if not new:  # another request with this key was faster, and its record has pins of its own
-            self._unpin(id)
-        for old in retired:
-            self._unpin(old)
-        return stored, new
-
-    def _publisher(self, connection: Connection, id: str, changes: int) -> Member:
-        """The entity with this id, of which only the sequence may be an old one. RequestRejectedError without one.
-
-        `changes` is how many key changes there had been before the connection began to read.
-        """
-        known = self._publishers.get(id)
-        if known is None:
-            known = registered_member(connection, id)
-            self._publishers.put(id, known, version=changes)
-        return known
-
-    def _insert(self, draft: Draft, *, id: str, key: str, digest: str) -> tuple[Knowledge, bool, list[str]]:
-        """The record, whether it is new, and the ids of those that are kept no longer beside it."""
-        check_weights(draft, self._vault.head)
-        record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
-
-        def work(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
-            earlier = earlier_publication(connection, draft, key, digest)
-            if earlier is not None:
-                return earlier, None, []
-            count_record(connection, draft)
-            seq = insert_knowledge(connection, self._shared, record, key=key, draft=digest)
-            now = record.published_at
-            note(connection, now, draft.entity, PUBLISH, id, publication_detail(record))
-            retired = retire(connection, record, best=self._keep_best, now=now) if self._keep_best else []
-            return record, seq, retired
-
-        stored, seq, retired = self.database.write(work)
-        if seq is not None:
-            self._records.keep(seq, stored)
-        return stored, seq is not None, retired
-
-    def _unpin(self, id: str) -> None:
-        """Have the vault forget a record that was refused. When the database or the vault failed instead, the pins
-        stay, as the record may be stored: `kuber hub check` finds those without one."""
-        try:
-            self._vault.unpin(id)
-        except ServiceError as error:
-            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
+        """As `publish`; also return whether the record is new."""
+        return self._publications.publish(draft, key=key)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
         with self.database.read_latest() as connection:
-            found = self._records.read(connection, *discovery(query))
+            found = self._reader.read(connection, *discovery(query))
         items = tuple(record for _, record in found[: query.limit])
         if len(found) <= query.limit:
             return Page(items=items, cursor=None)
@@ -265,16 +183,16 @@ class RegistryStore:
 
     def knowledge(self, id: str) -> Knowledge:
         """One record; KnowledgeNotFoundError when there is none."""
-        known = self._known.get(id)
+        known = self._records.get(id)
         if known is not None:
             return known
-        version = self._known.version
+        version = self._records.version
         with self.database.read_latest() as connection:
-            found = self._records.read(connection, BY_ID, {"id": id})
+            found = self._reader.read(connection, BY_ID, {"id": id})
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
         record = found[0][1]
-        self._known.put(id, record, version=version)
+        self._records.put(id, record, version=version)
         return record
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
@@ -318,7 +236,7 @@ class RegistryStore:
         """Change what is found out about a record."""
         record, now = self.knowledge(id), self._clock()
         self.database.write(lambda connection: work(connection, record, now))
-        self._known.invalidate(id)
+        self._records.invalidate(id)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Tell that the entity lives, in which round it is, and how good its model is."""
@@ -345,7 +263,7 @@ class RegistryStore:
                 note(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)
-        self._unpin(id)
+        self._publications.unpin(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store what became of a delivery; the same key again changes nothing."""
@@ -356,7 +274,7 @@ class RegistryStore:
             if is_recorded(connection, delivery.student, key):
                 return
             registered_member(connection, delivery.student)
-            check_named(connection, delivery.teachers)
+            check_references(connection, delivery.teachers)
             insert_delivery(connection, delivery, key=key, now=now)
             body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"}, exclude_none=True)
             note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)

@@ -1,6 +1,6 @@
 """The registry's own link to the vault: it pins blobs there and reads how they begin."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,14 @@ import httpx
 from pydantic import ValidationError
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
 from kuber.services.http.peer import peer_transport
-from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinsBody, ProblemBody, error_from
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinnedBody, PinsBody, ProblemBody, error_from, sentence
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 30
+MAX_ANSWER = 1 << 20  # bytes; a manifest is shorter than the header that lists it, of at most HEADER_LIMIT
 
 
 class RegistryVault:
@@ -34,10 +35,20 @@ class RegistryVault:
         except httpx.InvalidURL as error:
             raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None
 
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Ask the vault to keep these blobs, of these kinds, for `holder`, all or none."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """Have the vault keep these (kind, artifact) pairs for `holder`; all or none.
+
+        Return the manifests of weights; none from a vault of a version that does not send them.
+        """
         body = PinsBody.of(holder, artifacts)
-        self._ask("POST", "/v1/pins", content=body.model_dump_json(), headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        data = self._ask("POST", "/v1/pins", content=body.model_dump_json(), headers=headers)
+        try:
+            return PinnedBody.read(data).value() if data else {}
+        except ValidationError as error:
+            raise ServiceError(
+                f"The answer of the vault at {self.url} cannot be read; upgrade it. {sentence(error)}"
+            ) from None
 
     def unpin(self, holder: str) -> None:
         """Let the vault take back every promise to `holder`."""
@@ -51,7 +62,7 @@ class RegistryVault:
     def close(self) -> None:
         self._client.close()
 
-    def _ask(self, method: str, path: str, *, limit: int = 1 << 20, **request: Any) -> bytes:
+    def _ask(self, method: str, path: str, *, limit: int = MAX_ANSWER, **request: Any) -> bytes:
         """The body of the answer, of which no more than about `limit` bytes are read."""
         data = b""
         try:

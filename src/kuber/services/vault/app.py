@@ -35,6 +35,7 @@ from kuber.wire import (
     DigestText,
     PageBody,
     PinBody,
+    PinnedBody,
     PinsBody,
     ScrubBody,
     UploadBody,
@@ -304,10 +305,10 @@ def _add_retention_routes(
     run_read = store.database.run_read
     operators = auth.require(Scope.SERVICE, Scope.ADMIN)
 
-    @app.post("/v1/pins", operation_id="pin_blobs", status_code=204)
-    def pin(body: PinsBody, caller: Annotated[Caller, operators]) -> None:
-        """Promise to keep these blobs, sound artifacts of their kinds, for the holder; all or none."""
-        store.pin(body.holder, body.pairs())
+    @app.post("/v1/pins", operation_id="pin_blobs")
+    def pin(body: PinsBody, caller: Annotated[Caller, operators]) -> PinnedBody:
+        """Keep these blobs, valid artifacts of their kinds, for the holder; all or none."""
+        return PinnedBody.of(store.pin(body.holder, body.pairs()))
 
     @app.delete("/v1/pins", operation_id="unpin_blobs", status_code=204)
     def unpin(holder: Holder, caller: Annotated[Caller, operators]) -> None:

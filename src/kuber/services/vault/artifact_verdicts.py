@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from kuber.domain.artifact_checks import check_artifact
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import CorruptKnowledgeError
 from kuber.services.db.database import Database
 from kuber.services.vault.schema import blob_rows, verdict_rows
@@ -21,10 +21,10 @@ def known_fault(database: Database, kind: str, digest: Digest) -> tuple[str | No
     return None if found is None else (found.fault,)
 
 
-def find_fault(file: BlobReader, kind: str, artifact: Artifact) -> str | None:
-    """Read a blob and say what is wrong with it as an artifact of this kind; None when it is sound.
+def examine(file: BlobReader, kind: str, artifact: Artifact) -> tuple[str | None, Manifest | None]:
+    """Read a blob as an artifact of this kind; return its fault, None when it is valid, and the manifest of weights.
 
-    The bytes are compared with their digest at the same time: CorruptKnowledgeError when they are others.
+    Raises CorruptKnowledgeError when the bytes do not match the digest.
     """
     sha = hashlib.sha256()
 
@@ -33,16 +33,16 @@ def find_fault(file: BlobReader, kind: str, artifact: Artifact) -> str | None:
         sha.update(piece)
         return piece
 
-    fault = None
+    fault, manifest = None, None
     try:
-        check_artifact(kind, read, artifact.size)
+        manifest = check_artifact(kind, read, artifact.size)
     except ValueError as error:
         fault = str(error)
     while read(CHUNK):  # what follows a fault is a part of the digest too
         pass
     if sha.hexdigest() != artifact.digest.hex:
         raise CorruptKnowledgeError(f"Blob {artifact.digest} is damaged in the vault; put it there again.")
-    return fault
+    return fault, manifest
 
 
 def remember(database: Database, kind: str, digest: Digest, fault: str | None) -> None:

@@ -5,12 +5,13 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kuber.domain.digest import Digest
+from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
 from kuber.services.vault.s3_client import Bucket, Object, ObjectWriter
@@ -31,7 +32,7 @@ class S3Storage:
     """
 
     def __init__(
-        self, bucket: Bucket, *, expiry: timedelta = EXPIRY, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, bucket: Bucket, *, expiry: timedelta = EXPIRY, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self.bucket = bucket
         self._expiry = expiry

@@ -2,23 +2,26 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
-from kuber.domain.publication_checks import check_kind, check_text, unsound
+from kuber.domain.event import utc_now
+from kuber.domain.knowledge import WEIGHTS, Artifact, Manifest
+from kuber.domain.publication_checks import check_kind, check_text, invalid_artifact
 from kuber.domain.query import Page
+from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
-from kuber.services.vault.artifact_verdicts import find_fault, known_fault, remember
+from kuber.services.vault.artifact_verdicts import examine, known_fault, remember
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import FilesystemStorage
 from kuber.services.vault.quota import check_quota
@@ -29,10 +32,6 @@ LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
 _BATCH = 64  # blobs that are locked together
 
 log = logging.getLogger(__name__)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class VaultStore:
@@ -161,12 +160,15 @@ class VaultStore:
         items = tuple(Artifact(digest=Digest(row.digest), size=row.size) for row in rows[:limit])
         return Page(items=items, cursor=items[-1].digest.hex if len(rows) > limit else None)
 
-    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> None:
-        """Pin these blobs, each a valid artifact of the kind before it, for `holder`; all or none."""
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """Keep these (kind, artifact) pairs for `holder`; all or none. Return the manifests of weights."""
         check_text(holder, "The name of a holder")
         wanted = dict.fromkeys(artifacts)
+        manifests: dict[Digest, Manifest] = {}
         for kind, artifact in wanted:
-            self._check_sound(kind, artifact)
+            manifest = self._check_artifact(kind, artifact)
+            if manifest is not None:
+                manifests[artifact.digest] = manifest
         now = self.clock()
 
         def work(connection: Connection) -> None:
@@ -181,6 +183,7 @@ class VaultStore:
                 connection.execute(insert(pin_rows), new)
 
         self.database.write(work)
+        return manifests
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""
@@ -240,17 +243,30 @@ class VaultStore:
             with self.database.read_snapshot() as connection:
                 check_quota(connection, artifact, owner=owner, quota=self.quota)
 
-    def _check_sound(self, kind: str, artifact: Artifact) -> None:
-        """Raise RequestRejectedError unless the blob is stored and is a valid artifact of this kind."""
+    def _check_artifact(self, kind: str, artifact: Artifact) -> Manifest | None:
+        """Return the manifest of weights, None for other kinds.
+
+        Raises RequestRejectedError unless the blob is stored and is a valid artifact of this kind.
+        """
         check_kind(kind)
-        known = known_fault(self.database, kind, artifact.digest)
-        _check_stored(artifact, self.size(artifact.digest))
+        digest = artifact.digest
+        known = known_fault(self.database, kind, digest)
+        _check_stored(artifact, self.size(digest))
+        manifest: Manifest | None = None
         if known is None:
-            with self.open(artifact.digest) as file:
-                known = (find_fault(file, kind, artifact),)
-            remember(self.database, kind, artifact.digest, known[0])
-        if known[0] is not None:
-            raise unsound(artifact.digest, kind, known[0])
+            with self.open(digest) as file:
+                fault, manifest = examine(file, kind, artifact)
+            remember(self.database, kind, digest, fault)
+        else:
+            fault = known[0]
+            if fault is None and kind == WEIGHTS:
+                try:
+                    manifest = read_file_manifest(partial(self.head, digest), size=artifact.size)
+                except ValueError as error:
+                    fault = str(error)
+        if fault is not None:
+            raise invalid_artifact(digest, kind, fault)
+        return manifest
 
     def _index(self, artifact: Artifact, *, owner: str | None = None, upload: str | None = None) -> bool:
         now = self.clock()

@@ -1,0 +1,181 @@
+"""Publishing a record: checks, pins in the vault, one transaction, and unpinning what is not kept."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, bindparam, select
+
+from kuber.domain.auth import PUBLISH
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge, Manifest
+from kuber.domain.member import Member
+from kuber.domain.publication_checks import check_text, check_weights, invalid_artifact
+from kuber.domain.safetensors_header import read_file_manifest
+from kuber.errors import ConflictError, RequestRejectedError, ServiceError
+from kuber.services.db.cache import BoundedCache
+from kuber.services.db.database import Database
+from kuber.services.registry.audit import note
+from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
+from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
+from kuber.services.registry.members import advance_sequence, registered_member
+from kuber.services.registry.retention import retire
+from kuber.services.registry.schema import knowledge
+from kuber.signing import check_record
+from kuber.wire import DraftBody, body_bytes, canonical
+
+_EARLIER = select(knowledge.c.seq, knowledge.c.draft).where(
+    knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
+)
+
+log = logging.getLogger(__name__)
+
+
+class BlobSource(Protocol):
+    """The part of a vault that a registry uses: RegistryVault implements it over HTTP, VaultStore in this process."""
+
+    def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
+        """As the port's; a vault of an earlier version returns no manifests."""
+        ...
+
+    def unpin(self, holder: str) -> None:
+        """As the port's."""
+        ...
+
+    def head(self, digest: Digest, length: int) -> bytes:
+        """Return the first `length` bytes of a blob, or all of a shorter one."""
+        ...
+
+
+class Publications:
+    """Stores records in a registry's database. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        vault: BlobSource,
+        reader: KnowledgeReader,
+        publishers: BoundedCache[Member],
+        clock: Callable[[], datetime],
+        ids: Callable[[], str],
+        keep_best: int,
+    ) -> None:
+        """`publishers` caches members by id, and is invalidated when a key changes."""
+        self._database = database
+        self._vault = vault
+        self._reader = reader
+        self._publishers = publishers
+        self._clock = clock
+        self._ids = ids
+        self._keep_best = keep_best
+        self._interned = InternedRows()
+
+    def publish(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
+        """Store a record; return it, and whether it is new."""
+        check_text(key, "The key of a publication")
+        body = DraftBody.of(draft)
+        digest = Digest.of(canonical(body)).hex
+        version = self._publishers.version
+        with self._database.read_snapshot() as connection:
+            earlier = _find_earlier(connection, draft, key, digest)
+            if earlier is not None:
+                return earlier, False
+            publisher = self._publisher(connection, draft.entity, version)
+            check_references(connection, draft.parents)
+            check_record(publisher, draft, body_bytes(body))
+            self._interned.learn(connection, draft)
+        id = self._ids()
+        manifests = self._vault.pin(id, draft.artifacts.items())
+        try:
+            self._check_weights(draft, manifests)
+            record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
+            stored, retired = self._insert(record, key=key, digest=digest)
+        except (RequestRejectedError, ConflictError):
+            self.unpin(id)
+            raise
+        new = stored.id == id
+        # A concurrent request with the same key may have been first: its record has its own pins.
+        for unpinned in retired if new else [id]:
+            self.unpin(unpinned)
+        return stored, new
+
+    def unpin(self, id: str) -> None:
+        """Have the vault unpin the blobs of a record that is refused or withdrawn.
+
+        When the database or the vault fails instead, the pins stay, as the record may be stored: `kuber hub check`
+        finds those without a record.
+        """
+        try:
+            self._vault.unpin(id)
+        except ServiceError as error:
+            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
+
+    def _publisher(self, connection: Connection, id: str, version: int) -> Member:
+        """Return the member with this id; only its sequence may be outdated. RequestRejectedError without one."""
+        member = self._publishers.get(id)
+        if member is None:
+            member = registered_member(connection, id)
+            self._publishers.put(id, member, version=version)
+        return member
+
+    def _check_weights(self, draft: Draft, manifests: Mapping[Digest, Manifest]) -> None:
+        weights = draft.artifacts.get(WEIGHTS)
+        if weights is None:
+            return
+        manifest = manifests.get(weights.digest)
+        if manifest is None:
+            try:
+                manifest = read_file_manifest(partial(self._vault.head, weights.digest), size=weights.size)
+            except ValueError as error:
+                raise invalid_artifact(weights.digest, WEIGHTS, str(error)) from None
+        check_weights(draft, manifest)
+
+    def _insert(self, record: Knowledge, *, key: str, digest: str) -> tuple[Knowledge, list[str]]:
+        """Commit the record, its event and what it retires; return the stored record and the ids of the retired."""
+
+        def transaction(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
+            earlier = _find_earlier(connection, record, key, digest)
+            if earlier is not None:
+                return earlier, None, []
+            advance_sequence(connection, record)
+            seq = insert_knowledge(connection, self._interned, record, key=key, draft=digest)
+            note(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
+            return record, seq, retire(connection, record, best=self._keep_best)
+
+        stored, seq, retired = self._database.write(transaction)
+        if seq is not None:
+            self._reader.keep(seq, stored)
+        return stored, retired
+
+
+def check_references(connection: Connection, ids: Iterable[str]) -> None:
+    """Raise RequestRejectedError unless the registry has all knowledge with these ids."""
+    if not (wanted := set(ids)):
+        return
+    missing = wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted))))
+    if missing:
+        raise RequestRejectedError(f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has.")
+
+
+def _find_earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:
+    """Return the publisher's record under this key, if any. ConflictError when it was made of another draft."""
+    row = connection.execute(_EARLIER, {"entity": draft.entity, "key": key}).one_or_none()
+    if row is None:
+        return None
+    if row.draft != digest:
+        raise ConflictError("This key was used for another publication; choose a new key for each.")
+    return read_record(connection, row.seq)
+
+
+def _event_detail(record: Knowledge) -> dict[str, Any]:
+    """Return the details of a publication event, so that its followers need not fetch each record."""
+    return {
+        "round": record.round,
+        "accuracy": record.evaluation.accuracy,
+        "task": record.task.name,
+        "architecture": record.architecture.name,
+        "bytes": sum(artifact.size for artifact in record.artifacts.values()),
+    }

@@ -1,0 +1,112 @@
+"""What a publication costs the registry: its requests to the vault, also to one of an earlier version."""
+
+from contextlib import closing
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
+from kuber.errors import RequestRejectedError, ServiceError
+from kuber.services.registry import vault_client
+from kuber.services.registry.store import RegistryStore
+from kuber.services.registry.vault_client import RegistryVault
+from kuber.services.vault.app import open_vault
+
+from ..records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
+
+SECRET = "s" * 40
+
+
+class Transport(httpx.BaseTransport):
+    """A vault in this process, of which every request is noted; `pinned` answers in its place when it pins."""
+
+    def __init__(self, app):
+        self.client = TestClient(app, headers={"Authorization": f"Bearer {SECRET}"})
+        self.requests = []
+        self.pinned = None
+
+    def handle_request(self, request):
+        self.requests.append(f"{request.method} {request.url.path}")
+        url, headers = request.url.raw_path.decode(), dict(request.headers)
+        response = self.client.request(request.method, url, content=request.read(), headers=headers)
+        answer = {"status_code": response.status_code, "content": response.content}
+        if self.pinned is not None and self.requests[-1] == "POST /v1/pins":
+            answer = self.pinned
+        return httpx.Response(**answer, headers={"KUber-Protocol": response.headers["KUber-Protocol"]})
+
+    def pins(self):
+        return self.client.get("/v1/pins").json()["items"]
+
+
+@pytest.fixture
+def vault(tmp_path, monkeypatch):
+    with open_vault(tmp_path / "vault", registry="http://127.0.0.1:1", secret=SECRET) as app:
+        transport = Transport(app)
+        monkeypatch.setattr(vault_client, "peer_transport", lambda ca: transport)
+        yield transport
+
+
+@pytest.fixture
+def publish(vault, tmp_path):
+    """Publish weights of this architecture's tensors, as a record of another one where that is given."""
+    with (
+        closing(RegistryVault("http://vault", SECRET)) as link,
+        closing(RegistryStore(tmp_path / "registry.sqlite", vault=link)) as store,
+    ):
+        entity = store.register("entity").id
+
+        def act(key, manifest=ARCHITECTURE.manifest, *, declared=ARCHITECTURE):
+            blob = safetensors_file(manifest)
+            vault.client.put(f"/v1/blobs/{Digest.of(blob)}", content=blob).raise_for_status()
+            draft = Draft(
+                entity=entity,
+                task=TASK,
+                architecture=declared,
+                artifacts={WEIGHTS: Artifact.of(blob)},
+                evaluation=Evaluation(test_set=TEST_SET, correct=(3, 4), total=(10, 10)),
+                round=1,
+            )
+            return store.publish(draft, key=key)
+
+        yield act
+
+
+def test_a_publication_is_one_request_to_the_vault(vault, publish):
+    record = publish("new")
+    again = publish("the same weights, whose check the vault remembers")
+    assert vault.requests == ["POST /v1/pins"] * 2
+    assert {pin["holder"] for pin in vault.pins()} == {record.id, again.id}
+
+
+def test_weights_of_other_tensors_are_refused_and_unpinned(vault, publish):
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        publish("other", {"w": TensorSpec(dtype="F32", shape=(4, 2))})
+    assert vault.requests == ["POST /v1/pins", "DELETE /v1/pins"]
+    assert vault.pins() == []
+
+
+@pytest.mark.parametrize("answer", [{"status_code": 204}, {"status_code": 200, "json": {"pinned": True}}])
+def test_of_a_vault_that_sends_no_manifest_the_header_is_read(vault, publish, answer):
+    vault.pinned = answer
+    record = publish("new")
+    header = f"GET /v1/blobs/{record.artifacts[WEIGHTS].digest}"
+    assert vault.requests == ["POST /v1/pins", header]
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        publish("other", {"w": TensorSpec(dtype="F32", shape=(4, 2))})
+    assert vault.requests[-1] == "DELETE /v1/pins"
+    assert [pin["holder"] for pin in vault.pins()] == [record.id]
+
+
+def test_a_long_manifest_is_sent_whole(vault, publish):
+    manifest = {f"layer-{n:05}-{'x' * 40}": TensorSpec(dtype="F32", shape=(1,)) for n in range(7000)}
+    publish("long", manifest, declared=Architecture(name="long", arguments={}, manifest=manifest))
+    assert vault.requests == ["POST /v1/pins"]
+
+
+def test_an_answer_that_cannot_be_read_names_the_vault(vault, publish):
+    vault.pinned = {"status_code": 200, "json": {"manifests": {"no digest": {}}}}
+    with pytest.raises(ServiceError, match="The answer of the vault at http://vault cannot be read"):
+        publish("new")
