@@ -91,7 +91,7 @@ def test_who_follows_and_who_waits_is_let_go_when_the_service_stops():
             await asyncio.sleep(0.01)
         assert not following.done()
         assert not waiting.done()
-        news.end()
+        news.stop()
         await asyncio.wait_for(asyncio.gather(following, waiting, news.wait(1)), 10)
         assert heard == [1]
 
@@ -120,7 +120,7 @@ def test_many_who_wait_cost_one_look_at_a_time():
 
 
 def test_whoever_lags_behind_what_is_kept_misses_nothing(monkeypatch):
-    monkeypatch.setattr("kuber.services.registry.event_feed.KEPT", 10)
+    monkeypatch.setattr("kuber.services.registry.event_feed.RECENT", 10)
 
     async def act():
         shelf = Shelf()
@@ -172,7 +172,7 @@ def test_a_number_that_was_never_given_stops_nobody():
         news = shelf.news()
         ahead = asyncio.create_task(news.wait(10**17, 20))
         await asyncio.sleep(0.05)
-        assert await news.last() == 5
+        assert await news.clamp(10**17) == await news.clamp(None) == 5
         follower = asyncio.create_task(take(news, 5, 1))
         before = shelf.looks
         await asyncio.sleep(0.6)
@@ -180,6 +180,23 @@ def test_a_number_that_was_never_given_stops_nobody():
         shelf.add()
         assert await asyncio.wait_for(follower, 5) == [6]
         ahead.cancel()
+
+    run(act())
+
+
+def test_events_newer_than_the_last_poll_are_not_sent_twice():
+    """A client may know of an event from an answer of the database, before the next poll finds it."""
+
+    async def act():
+        shelf = Shelf()
+        news = shelf.news()
+        waiting = asyncio.create_task(news.wait(0, 20))
+        await asyncio.sleep(0)
+        shelf.add()
+        follower = asyncio.create_task(take(news, 1, 1))
+        await waiting
+        shelf.add()
+        assert await asyncio.wait_for(follower, 5) == [2]
 
     run(act())
 

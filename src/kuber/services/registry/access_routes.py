@@ -13,7 +13,7 @@ from kuber.domain.query import MAX_LIMIT
 from kuber.errors import NotAuthorizedError
 from kuber.services.http.auth import Authenticator, check_acts_for
 from kuber.services.registry.access import RegistryAccess
-from kuber.services.registry.event_feed import EventFeed
+from kuber.services.registry.event_feed import EventFeed, Notice
 from kuber.services.registry.store import RegistryStore
 from kuber.wire import (
     AuditBody,
@@ -46,10 +46,10 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
 def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator) -> None:
     """Add the routes, on these stores."""
     run_read = store.database.run_read
-    news = EventFeed(
+    feed = EventFeed(
         lambda after, limit: run_read(access.events, after=after, limit=limit), lambda: run_read(access.last_event)
     )
-    app.state.on_stop.append(news.end)
+    app.state.on_stop.append(feed.stop)
     readers = guard.require(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
@@ -92,14 +92,12 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         """What was changed, as server-sent events; their ids count up in the order of the commits."""
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
         if follow:
-            async for notice in news.follow(after, limit=EVENTS):
+            async for notice in feed.follow(after, limit=EVENTS):
                 yield notice.event
             return
-        found, after = await news.after(after, limit=EVENTS)
-        while found:
-            for notice in found:
-                yield notice.event
-            found, after = await news.after(after, limit=EVENTS)
+        while found := await run_read(access.events, after=after, limit=EVENTS):
+            for after, entry in found:
+                yield Notice.of(after, entry).event
 
     @app.get("/v1/news", operation_id="watch")
     async def watch(
@@ -111,17 +109,16 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="To wait for the first.")] = 0.0,
     ) -> PageBody[AuditBody]:
         """Publications since the answer before, as soon as there is one: its cursor is what to ask `after` next."""
-        last = await news.last()
-        number = last if after is None else min(after, last)
+        number = await feed.clamp(after)
         end = time.monotonic() + seconds
         while True:
-            found, number = await news.after(number, limit=MAX_LIMIT)
-            told = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
+            found, number = await feed.after(number, limit=MAX_LIMIT)
+            entries = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
             left = end - time.monotonic()
-            if told or ((left <= 0 or news.ended) and not found):
-                return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in told), cursor=str(number))
+            if entries or ((left <= 0 or feed.stopped) and not found):
+                return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in entries), cursor=str(number))
             if not found:
-                await news.wait(number, left)
+                await feed.wait(number, left)
 
     @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
     def revoke(

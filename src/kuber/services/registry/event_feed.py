@@ -1,4 +1,4 @@
-"""What was lately changed: looked for once for all who wait for it, however many they are."""
+"""Feed of a registry's events: one database poll serves every waiting client."""
 
 import asyncio
 import logging
@@ -13,121 +13,132 @@ from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import KUberError
 from kuber.wire import AuditBody
 
-POLL_SECONDS = 0.25  # between two looks at what is new
-KEPT = 10_000  # events in memory, for those who are not far behind
+POLL_SECONDS = 0.25  # between two polls
+RECENT = 10_000  # events kept in memory, for clients that are not far behind
 
-Read = Callable[[int, int], Awaitable[list[tuple[int, AuditEntry]]]]  # after this number, at most so many
-Last = Callable[[], Awaitable[int]]
+Read = Callable[[int, int], Awaitable[list[tuple[int, AuditEntry]]]]  # (after this number, at most so many)
+ReadLast = Callable[[], Awaitable[int]]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One event with its number, and as followers are sent it."""
+    """An event with its number, and as it is sent to followers."""
 
     number: int
     entry: AuditEntry
     event: ServerSentEvent
 
+    @classmethod
+    def of(cls, number: int, entry: AuditEntry) -> "Notice":
+        """Return the notice of an audit entry."""
+        event = ServerSentEvent(id=str(number), event=entry.act, raw_data=AuditBody.of(entry).model_dump_json())
+        return cls(number, entry, event)
+
     def concerns(self, task: str | None) -> bool:
-        """Whether it is a publication on this task; without one, always."""
+        """Return whether it is a publication on this task; without a task, always true."""
         return task is None or (self.entry.act == PUBLISH and self.entry.detail.get("task") == task)
 
 
 class EventFeed:
-    """The events of a registry for all who follow them. Used from one event loop."""
+    """The events of a registry for all clients that follow them. Used from one event loop.
 
-    def __init__(self, read: Read, last: Last) -> None:
-        """`read` reads events from the database, `last` the number of the last one."""
+    While a client waits, a task polls the database and keeps the recent events in memory. What they hold is up to
+    POLL_SECONDS old.
+    """
+
+    def __init__(self, read: Read, read_last: ReadLast) -> None:
+        """`read` reads events from the database, `read_last` the number of the last one."""
         self._read = read
-        self._last = last
-        self._kept: deque[Notice] = deque()
-        self._from = 0  # what came after this number is kept
-        self._until = 0  # the number of the last event that was seen
+        self._read_last = read_last
+        self._recent: deque[Notice] = deque()
+        self._start = 0  # every later event up to `_end` is in `_recent`
+        self._end = 0  # number of the last event that a poll found
         self._waiting = 0
-        self.ended = False
+        self.stopped = False
         self._changed = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
-    def end(self) -> None:
-        """The service stops: who follows is told no more, and who waits waits no longer."""
-        self.ended = True
-        self._tell()
+    def stop(self) -> None:
+        """Wake all waiters and end all followers: the service is stopping."""
+        self.stopped = True
+        self._wake()
 
-    async def last(self) -> int:
-        """The number of the last event."""
-        return self._until if self._watch is not None else await self._last()
+    async def clamp(self, number: int | None) -> int:
+        """Return the number; that of the last event for None, and for numbers that no event has yet."""
+        if number is None:
+            return await self._read_last()
+        if self._polling is not None and number <= self._end:
+            return number
+        return min(number, await self._read_last())
 
     async def after(self, number: int, *, limit: int) -> tuple[list[Notice], int]:
-        """What came after this number, first come first, and the number up to which all is told by it.
+        """Return the events after this number, oldest first, and the number to continue from.
 
-        Nothing may be told and the number rise: not every event is for all.
+        That number may rise without events: some are not public.
         """
-        if self._watch is not None and number >= self._from:
-            newer = list(takewhile(lambda notice: notice.number > number, reversed(self._kept)))
+        if self._polling is not None and number >= self._start:
+            newer = list(takewhile(lambda notice: notice.number > number, reversed(self._recent)))
             found = newer[::-1][:limit]
             return found, found[-1].number if found else number
-        before = self._from if self._watch is not None else number  # numbers that were given before we read
-        found = [_notice(of, entry) for of, entry in await self._read(number, limit)]
-        return found, found[-1].number if found else max(number, before)
+        known = self._start if self._polling is not None else number  # numbers that existed before this read
+        found = [Notice.of(of, entry) for of, entry in await self._read(number, limit)]
+        return found, found[-1].number if found else max(number, known)
 
     async def follow(self, number: int, *, limit: int) -> AsyncIterator[Notice]:
-        """What came after this number and what is yet to come, until the service stops."""
-        number = min(number, await self.last())
-        while not self.ended:
+        """Yield the events after this number, and later ones as they come, until the service stops."""
+        number = await self.clamp(number)
+        while not self.stopped:
             found, number = await self.after(number, limit=limit)
             for notice in found:
                 yield notice
             await self.wait(number)
 
     async def wait(self, number: int, seconds: float | None = None) -> None:
-        """Return when something came after this number, or so many seconds are over; perhaps earlier."""
-        if self.ended:
+        """Return when there are events after this number, or the seconds are over; possibly earlier."""
+        if self.stopped:
             return
         self._waiting += 1
         try:
             async with asyncio.timeout(seconds):
-                last = await self._last() if self._watch is None else self._until
-                if self._watch is None:
-                    # Not from a number that was never given: a hub from a backup has fewer events than it told.
-                    self._from = self._until = min(number, last)
-                    self._watch = asyncio.create_task(self._look())
-                if self._until <= number:
+                if self._polling is None:
+                    last = await self._read_last()
+                    # Another waiter may have begun meanwhile.
+                    if self._polling is None:
+                        # No further than the last event: a hub restored from a backup has fewer than its clients saw.
+                        self._start = self._end = min(number, last)
+                        self._polling = asyncio.create_task(self._poll())
+                if self._end <= number:
                     await self._changed.wait()
         except TimeoutError:
             pass
         finally:
             self._waiting -= 1
 
-    async def _look(self) -> None:
-        """Look for what is new, for as long as somebody waits for it."""
+    async def _poll(self) -> None:
+        """Read new events for as long as a client waits for them."""
         try:
             idle = 0
-            while idle < 2:  # who has just been told something comes back at once
+            while idle < 2:  # a client that has just been answered comes back at once
                 try:
-                    found = await self._read(self._until, KEPT)
-                except KUberError as error:  # the database is away; the next look may find it
-                    log.warning("news are late: %s", error.message)
+                    found = await self._read(self._end, RECENT)
+                except KUberError as error:  # the database is unreachable; the next poll may succeed
+                    log.warning("events are delayed: %s", error.message)
                     found = []
                 if found:
-                    self._kept.extend(_notice(number, entry) for number, entry in found)
-                    self._until = found[-1][0]
-                    while len(self._kept) > KEPT:
-                        self._from = self._kept.popleft().number
-                    self._tell()
+                    self._recent.extend(Notice.of(number, entry) for number, entry in found)
+                    self._end = found[-1][0]
+                    while len(self._recent) > RECENT:
+                        self._start = self._recent.popleft().number
+                    self._wake()
                 await asyncio.sleep(POLL_SECONDS)
                 idle = 0 if self._waiting else idle + 1
         finally:
-            self._watch = None
-            self._kept.clear()
-            self._tell()  # whoever waits still begins another watch
+            self._polling = None
+            self._recent.clear()
+            self._wake()  # those that still wait begin to poll again
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _notice(number: int, entry: AuditEntry) -> Notice:
-    event = ServerSentEvent(id=str(number), event=entry.act, raw_data=AuditBody.of(entry).model_dump_json())
-    return Notice(number, entry, event)
