@@ -103,7 +103,6 @@ def test_a_publication_is_one_trace_that_shows_no_name(own_hub, collector, sampl
         ("kuber-vault", "PUT /v1/blobs/{digest}"),
         ("kuber-registry", "POST /v1/knowledge"),
         ("kuber-vault", "POST /v1/pins"),
-        ("kuber-vault", "GET /v1/blobs/{digest}"),
         ("kuber-registry", "INSERT"),
         ("kuber-vault", "INSERT"),
     )

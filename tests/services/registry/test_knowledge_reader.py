@@ -60,5 +60,5 @@ def test_no_more_is_remembered_than_there_is_room_for(registry_store, draft, mon
     for number in range(20):
         registry_store.publish(draft((number % 8, 0), fill=number), key=f"{number}")
         assert len(registry_store.discover(Query(order="newest", limit=2)).items) == min(2, number + 1)
-        assert len(registry_store._records._known | registry_store._records._before) <= 8
+        assert len(registry_store._reader._known | registry_store._reader._before) <= 8
     assert len(registry_store.discover(Query()).items) == 20
