@@ -151,7 +151,7 @@ def test_refuses_weights_that_are_not_those_told(registry, vault, samples, entit
     ids=["short", "noise", "huge", "list"],
 )
 def test_refuses_weights_without_a_sound_header(registry, vault, samples, entity, data):
-    with pytest.raises(RequestRejectedError, match="no sound weights"):
+    with pytest.raises(RequestRejectedError, match="not a valid weights artifact"):
         registry.publish(samples.draft(entity, vault.put(data)), key="one")
 
 
@@ -337,5 +337,5 @@ def test_a_graph_alone_is_knowledge(registry, vault, samples, entity):
 
 def test_refuses_a_graph_that_is_none(registry, vault, samples, entity):
     graph = vault.put(b"no graph" + samples.token.encode())
-    with pytest.raises(RequestRejectedError, match="no sound onnx"):
+    with pytest.raises(RequestRejectedError, match="not a valid onnx artifact"):
         registry.publish(samples.draft(entity, graph, artifacts={ONNX: graph}), key="graph")
