@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.experiment.run_result import result_of, wall_seconds
+from kuber.experiment.run_result import active_seconds, result_of
 from kuber.settings import Settings
 from kuber.views import RunResult, RunView
 
@@ -101,7 +101,7 @@ def outcome(events: list[Event], *, rounds: int = 8, **settings: Any) -> tuple[R
         name: [max(0.0, accuracy - 0.01) for _, accuracy in entity.history] for name, entity in view.entities.items()
     }
     settings_ = Settings(num_entities=len(view.entities), num_rounds=rounds, **settings)
-    result = result_of(view, held_out, run_dir="runs/sample", settings=settings_, wall=wall_seconds(events))
+    result = result_of(view, held_out, run_dir="runs/sample", settings=settings_, wall=active_seconds(events))
     return result, view
 
 

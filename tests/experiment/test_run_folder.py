@@ -1,4 +1,4 @@
-"""Folders of runs: one process at a time is at work in each, and files appear whole."""
+"""Run folders: their settings, and the lock of the process that works in them."""
 
 import json
 import signal
@@ -30,15 +30,15 @@ def test_a_folder_holds_the_settings_that_were_given(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["settings.json"]
 
 
-def test_two_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     settings = Settings(runs_dir=tmp_path)
     assert len({new_folder(settings, "local") for _ in range(5)}) == 5
 
 
-def test_a_second_one_stays_out_until_the_first_has_ended(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
     with at_work(tmp_path):
         assert is_at_work(tmp_path)
-        with pytest.raises(SettingsError, match="Another process is at work in"), at_work(tmp_path):
+        with pytest.raises(SettingsError, match="Another process works in"), at_work(tmp_path):
             pass
     assert not is_at_work(tmp_path)
     with at_work(tmp_path):
@@ -46,14 +46,14 @@ def test_a_second_one_stays_out_until_the_first_has_ended(tmp_path: Path) -> Non
 
 
 def refused(folder: Path, file: str | None = None) -> None:
-    """A run that is refused, after it wrote a file or before."""
+    """Refuse a run, before or after it wrote a file."""
     with at_work(folder):
         if file is not None:
             (folder / file).touch()
         raise SettingsError("There are too many entities.")
 
 
-def test_a_new_folder_goes_with_what_was_refused_before_anything_was_done(tmp_path: Path) -> None:
+def test_a_new_folder_is_removed_if_the_run_is_refused_before_it_writes(tmp_path: Path) -> None:
     settings = Settings(runs_dir=tmp_path)
     folder = new_folder(settings, "local")
     with pytest.raises(SettingsError, match="too many"):
@@ -65,11 +65,11 @@ def test_a_new_folder_goes_with_what_was_refused_before_anything_was_done(tmp_pa
     assert begun.exists()
     (begun / "events.jsonl").unlink()
     with pytest.raises(SettingsError, match="too many"):
-        refused(begun)  # gone on with, and refused: it is not ours to take away
+        refused(begun)  # a resumed run keeps its folder
     assert (begun / "settings.json").exists()
 
 
-def test_who_was_killed_is_no_longer_at_work(tmp_path: Path) -> None:
+def test_a_killed_process_is_no_longer_at_work(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -81,6 +81,6 @@ def test_who_was_killed_is_no_longer_at_work(tmp_path: Path) -> None:
     assert not is_at_work(tmp_path)
 
 
-def test_a_folder_that_was_taken_away_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot be written: No such file"), at_work(tmp_path / "gone"):
         pass

@@ -1,4 +1,4 @@
-"""The result of a run, made from its events and the held-out accuracies."""
+"""The result of a run, computed from its events and held-out accuracies."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -7,7 +7,7 @@ import pytest
 
 from kuber.domain.event import Event
 from kuber.errors import SettingsError
-from kuber.experiment.run_result import result_of, wall_seconds
+from kuber.experiment.run_result import active_seconds, result_of
 from kuber.settings import Settings
 from kuber.views import RunResult, RunView
 
@@ -20,7 +20,7 @@ def test_the_figures_are_those_of_the_log_and_the_held_out_set(tell: Tell) -> No
     view = RunView.of(events, rounds=3)
     held_out = {"0": [0.1, 0.2, 0.4], "1": [0.3, 0.3, 0.2]}
     settings = Settings(num_entities=2, num_rounds=3, seed=7, strategy="vanilla")
-    result = result_of(view, held_out, run_dir="runs/x", settings=settings, wall=wall_seconds(events))
+    result = result_of(view, held_out, run_dir="runs/x", settings=settings, wall=active_seconds(events))
     assert [entity.gain for entity in result.entities] == pytest.approx([0.3, -0.1])
     assert result.mean_accuracy == pytest.approx(0.3)
     assert result.start_accuracy == pytest.approx(0.2)
@@ -40,14 +40,14 @@ def test_a_result_needs_held_out_accuracies_of_every_entity(tell: Tell) -> None:
         result_of(view, {"0": [0.5]}, run_dir="runs/x", settings=Settings(), wall=1.0)
 
 
-def test_where_nobody_ended_a_round_one_sentence_says_so(tell: Tell) -> None:
+def test_a_run_without_a_completed_round_has_no_result(tell: Tell) -> None:
     joined = [event for event in tell(entities=2, rounds=1) if event.kind in ("run-started", "joined")]
     view = RunView.of(joined, rounds=1)
     assert len(view.entities) == 2
-    with pytest.raises(SettingsError, match="No entity ended a round"):
+    with pytest.raises(SettingsError, match="no entity completed a round"):
         result_of(view, {}, run_dir="runs/x", settings=Settings(), wall=1.0)
 
 
-def test_local_runs_share_nothing(tell: Tell, end: End) -> None:
+def test_local_runs_publish_nothing(tell: Tell, end: End) -> None:
     result, _ = end(tell(strategy="local"), strategy="local")
     assert all((entity.published, entity.absorbed, entity.bytes_up) == (0, 0, 0) for entity in result.entities)

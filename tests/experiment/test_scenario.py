@@ -1,11 +1,11 @@
-"""A scenario is the same wherever it is made, and its test sets never meet."""
+"""A scenario is the same wherever it is loaded, and its test sets are disjoint."""
 
 import numpy as np
 import pytest
 
 from kuber.errors import SettingsError
 from kuber.experiment.run_folder import open_run, settings_of
-from kuber.experiment.scenario import MINIMUM_BATCHES, load_scenario
+from kuber.experiment.scenario import MIN_BATCHES, load_scenario
 from kuber.settings import PRESETS, load
 
 
@@ -19,43 +19,43 @@ def settings(tmp_path):
 
 
 def test_the_same_settings_give_the_same_scenario(settings):
-    one, other = load_scenario(settings(), verify=True), load_scenario(settings())
-    assert one.task == other.task
-    assert one.architectures == other.architectures
-    for mine, theirs in zip(one.private, other.private, strict=True):
+    first, other = load_scenario(settings(), verify=True), load_scenario(settings())
+    assert first.task == other.task
+    assert first.architectures == other.architectures
+    for mine, theirs in zip(first.private, other.private, strict=True):
         assert np.array_equal(mine.rows, theirs.rows)
 
 
 def test_the_test_sets_are_disjoint_complete_and_independent_of_the_seed(settings):
-    one, other = load_scenario(settings()), load_scenario(settings(seed=1))
-    assert one.task.test_set == other.task.test_set == one.common.digest()
-    common, held_out = set(one.common.rows.tolist()), set(one.held_out.rows.tolist())
+    first, other = load_scenario(settings()), load_scenario(settings(seed=1))
+    assert first.task.test_set == other.task.test_set == first.common.digest()
+    common, held_out = set(first.common.rows.tolist()), set(first.held_out.rows.tolist())
     assert not common & held_out
-    assert len(common) + len(held_out) == len(one.dataset.test)
-    assert not all(np.array_equal(a.rows, b.rows) for a, b in zip(one.private, other.private, strict=True))
+    assert len(common) + len(held_out) == len(first.dataset.test)
+    assert not all(np.array_equal(a.rows, b.rows) for a, b in zip(first.private, other.private, strict=True))
 
 
-def test_private_data_are_disjoint_and_of_the_size_asked_for(settings):
+def test_private_data_are_disjoint_and_of_the_requested_size(settings):
     scenario = load_scenario(settings(train_size=600))
     rows = np.concatenate([part.rows for part in scenario.private])
     assert len(rows) == len(set(rows.tolist())) == 600
-    assert min(len(part) for part in scenario.private) >= MINIMUM_BATCHES * 16
+    assert min(len(part) for part in scenario.private) >= MIN_BATCHES * 16
     assert [sum(scenario.class_counts(index)) for index in range(4)] == [len(part) for part in scenario.private]
 
 
 @pytest.mark.parametrize("partition", ["shards", "iid", "quantity"])
-def test_the_partition_asked_for_is_made(settings, partition):
+def test_the_requested_partition_is_made(settings, partition):
     flags = {"partition": partition, "num_entities": 5, "classes_per_entity": 2, "dirichlet_alpha": 5}
-    one, other = load_scenario(settings(**flags)), load_scenario(settings(**flags))
+    first, other = load_scenario(settings(**flags)), load_scenario(settings(**flags))
     assert all(
-        np.array_equal(mine.rows, theirs.rows) for mine, theirs in zip(one.private, other.private, strict=True)
+        np.array_equal(mine.rows, theirs.rows) for mine, theirs in zip(first.private, other.private, strict=True)
     )
-    classes = [np.count_nonzero(one.class_counts(entity)) for entity in range(5)]
+    classes = [np.count_nonzero(first.class_counts(entity)) for entity in range(5)]
     assert classes == [2 if partition == "shards" else 10] * 5
 
 
 @pytest.mark.parametrize(("given", "size"), [({}, 108), ({"common_test_size": 200}, 200)])
-def test_a_small_test_set_gives_a_fifth_unless_told(settings, given, size):
+def test_a_fifth_of_a_small_test_set_is_common_by_default(settings, given, size):
     assert len(load_scenario(settings(**given)).common) == size
 
 
@@ -118,12 +118,12 @@ def test_a_size_that_the_user_gave_is_never_lowered(settings):
         ({"partition": "shards", "classes_per_entity": 11}, "lower classes_per_entity"),
     ],
 )
-def test_what_cannot_be_split_as_asked_is_one_sentence(settings, flags, words):
+def test_an_impossible_split_is_refused_in_one_sentence(settings, flags, words):
     with pytest.raises(SettingsError, match=words):
         load_scenario(settings(**flags))
 
 
-def test_a_partition_that_is_not_there_is_found_before_the_data_are_loaded(settings):
+def test_an_unknown_partition_is_refused_before_the_data_are_loaded(settings):
     with pytest.raises(SettingsError, match="no partition 'shrads'"):
         load_scenario(settings(partition="shrads", dataset="nowhere.npz"))
 
@@ -131,7 +131,7 @@ def test_a_partition_that_is_not_there_is_found_before_the_data_are_loaded(setti
 @pytest.mark.parametrize(("pace", "equal"), [("rounds", True), ("samples", False)])
 def test_local_phases_take_equally_long_or_samples_do(settings, pace, equal):
     scenario = load_scenario(settings(pace=pace))
-    speeds = [one.speed for one in scenario.world.entities]
+    speeds = [entity.speed for entity in scenario.world.entities]
     seconds = [len(part) / speed for part, speed in zip(scenario.private, speeds, strict=True)]
     assert (max(seconds) - min(seconds) < 1e-9) is equal
     assert (len(set(speeds)) == 1) is not equal

@@ -59,7 +59,7 @@ def compare(
     errors = Console(stderr=True)
     try:
         with run_folder.at_work(folder), progress(errors) as shown:
-            shown.echo(f"Everything goes to {folder}.")
+            shown.echo(f"The folder of the comparison is {folder}.")
             done = compare.compare(plan, folder, engine_config=choice, progress=shown, echo=shown.echo)
     except KeyboardInterrupt:
         errors.print(f"Interrupted. Resume with: kuber compare --resume {folder}", soft_wrap=True, highlight=False)

@@ -1,1 +1,1 @@
-"""Experiments: scenarios, runs, their results and their pictures."""
+"""Experiments: scenarios, runs, simulations, comparisons, results and plots."""

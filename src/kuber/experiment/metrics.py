@@ -1,4 +1,4 @@
-"""What a method cost and how good its models are, at the end of every round of every entity."""
+"""Cost and held-out accuracy at the end of every round of every entity."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,17 +22,17 @@ from kuber.learning.weights import Weights
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one entity has spent since its first round."""
+    """The cumulative cost of one entity."""
 
     samples_trained: int = 0  # forward, backward and step
     samples_forward: int = 0  # forward only
     bytes_up: int = 0
     bytes_down: int = 0
-    seconds: float = 0.0  # of computing, on one core
+    seconds: float = 0.0  # of compute, on one core
 
     @property
     def compute(self) -> float:
-        """Samples trained and a third of those that only ran forward."""
+        """Samples trained plus a third of the samples run forward only."""
         return self.samples_trained + FORWARD_COST * self.samples_forward
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -47,19 +47,19 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundMetrics:
-    """One entity at the end of one round."""
+    """Cost and accuracy of one entity at the end of one round."""
 
     entity: int
     round: int
     time: float  # virtual second at which it ended
     cost: Cost
-    evaluation: Evaluation  # on the held-out test set, or between the first and the last round on a part of it
+    evaluation: Evaluation  # held out; on a subset of that set between the first and the last round
 
 
 class MetricsRecorder:
-    """Takes the models as they come and evaluates them, on the held-out test set, beside the work of the method.
+    """Evaluates models on the held-out test set, in parallel to the work of the method.
 
-    Nothing here flows back: a method hands models in and is given nothing.
+    A method passes models in and gets nothing back, so no decision reads the held-out test set.
     """
 
     def __init__(
@@ -69,10 +69,7 @@ class MetricsRecorder:
         learners: Sequence[Learner],
         on_round: Callable[[], None] = lambda: None,
     ) -> None:
-        """`learners` tell how to run each entity's model; their own samples are not used.
-
-        `on_round` hears of every standing.
-        """
+        """Use `learners` to run each entity's models, but not their samples; call `on_round` after every round."""
         self._on_round = on_round
         self._engine = engine
         self._learners = tuple(learners)
@@ -86,10 +83,7 @@ class MetricsRecorder:
         self._latest: tuple[int, list[Weights], Future[EvaluationResult]] | None = None
 
     def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None:
-        """Take the model of an entity (of several, the mean of their logits speaks) at the end of a round.
-
-        `time` is the virtual second that it is.
-        """
+        """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several."""
         if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
             samples = self._whole if round in (1, self._rounds) else self._part
             self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
@@ -97,7 +91,7 @@ class MetricsRecorder:
         self._on_round()
 
     def metrics(self) -> list[RoundMetrics]:
-        """Every round of every entity, by round; waits for the last evaluation."""
+        """Return every round of every entity, sorted by round; wait for the evaluations."""
         found = [
             RoundMetrics(entity=entity, round=round, time=time, cost=cost, evaluation=future.result().evaluation)
             for entity, round, time, cost, future in self._pending
@@ -105,7 +99,7 @@ class MetricsRecorder:
         return sorted(found, key=lambda entry: (entry.round, entry.entity))
 
     def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
-        # The learner that goes to the worker carries no private samples along.
+        # The learner sent to the worker needs no private samples.
         learner = replace(self._learners[entity], private=samples, common=samples)
         digest = self._digests[samples.part + str(len(samples))]
         arguments = {"learner": learner, "models": models, "samples": samples, "test_set": digest}
@@ -115,7 +109,7 @@ class MetricsRecorder:
 def evaluate_together(
     learner: Learner, models: list[Weights], samples: Samples, test_set: Digest, *, progress: Progress
 ) -> EvaluationResult:
-    """The evaluation of one model, or of the mean of several models' logits."""
+    """Evaluate one model, or the mean of the logits of several models."""
     start = time.perf_counter()
     batches = learner.ordered_batches
     if len(models) == 1:
@@ -127,14 +121,15 @@ def evaluate_together(
             runtime=learner.runtime,
         )
     else:
-        spoken = [compute_logits(learner.model(model), batches(samples), runtime=learner.runtime) for model in models]
+        networks = map(learner.model, models)
+        predictions = [compute_logits(network, batches(samples), runtime=learner.runtime) for network in networks]
         labels = torch.from_numpy(samples.labels)
-        right = labels[torch.stack(spoken).mean(0).argmax(1) == labels]
+        right = labels[torch.stack(predictions).mean(0).argmax(1) == labels]
         correct, total = (torch.bincount(of, minlength=learner.classes).tolist() for of in (right, labels))
         evaluation = Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
     progress(1.0)
     return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
 
-def _same(some: list[Weights], others: list[Weights]) -> bool:
-    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
+def _same(first: list[Weights], second: list[Weights]) -> bool:
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))

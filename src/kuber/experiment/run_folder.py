@@ -1,4 +1,4 @@
-"""Run folders: made, named, held while somebody is at work, and found again."""
+"""Run folders: create, name, resume and lock them."""
 
 import fcntl
 import json
@@ -6,8 +6,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kuber.data.common_test_set import with_effective_sizes
 from kuber.data.datasets import Echo, load_dataset
@@ -16,7 +18,11 @@ from kuber.files import write_atomically
 from kuber.settings import Settings
 from kuber.views import LOCK_FILE, NAME_TIME_FORMAT, SETTINGS_FILE
 
-LOCK_TIMEOUT = 0.5  # seconds; whoever lists runs locks each of them for a moment
+if TYPE_CHECKING:  # torch would delay the start of `kuber run`
+    from kuber.learning.runtime import Runtime
+
+RUNTIME_FILE = "runtime.json"
+LOCK_TIMEOUT = 0.5  # seconds; listing runs locks each of them for a moment
 
 
 def open_run(
@@ -24,8 +30,8 @@ def open_run(
 ) -> tuple[Path, Settings]:
     """Return the folder and the settings of a new run, or of the earlier run to resume.
 
-    A new folder is named after time and scenario (`kind` joins the name) and holds the settings that were given.
-    Raises SettingsError when the folder cannot be made, or is not one of a run.
+    A new folder is named after the time, the settings and `kind`, and holds the settings without defaults.
+    Raises SettingsError if the folder cannot be created, or is not that of a run.
     """
     if resume is not None:
         return resume.resolve(), settings_of(resume)
@@ -45,7 +51,7 @@ def within_dataset(settings: Settings, echo: Echo = lambda _: None) -> Settings:
 
 
 def new_folder(settings: Settings, *words: str) -> Path:
-    """A new folder named after the time, the data set and these words; it holds the settings that were given."""
+    """Create a folder named after the time, the data set and these words; write the settings without defaults."""
     stem = "-".join([f"{datetime.now(UTC):{NAME_TIME_FORMAT}}", Path(settings.dataset).stem, *words])
     for number in range(1000):
         folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
@@ -54,17 +60,17 @@ def new_folder(settings: Settings, *words: str) -> Path:
         except FileExistsError:
             if folder.is_dir():
                 continue
-            raise SettingsError(f"The run folder {folder} cannot be made: a file is in the way.") from None
+            raise SettingsError(f"The run folder {folder} cannot be created: a file has that name.") from None
         except OSError as error:
-            raise SettingsError(f"The run folder {folder} cannot be made: {error.strerror}.") from None
-        told = settings.model_dump_json(exclude_unset=True, indent=2)
-        write_atomically(folder / SETTINGS_FILE, f"{told}\n".encode(), durable=False)
+            raise SettingsError(f"The run folder {folder} cannot be created: {error.strerror}.") from None
+        content = settings.model_dump_json(exclude_unset=True, indent=2)
+        write_atomically(folder / SETTINGS_FILE, f"{content}\n".encode(), durable=False)
         return folder.resolve()
     raise SettingsError(f"There are too many runs named {stem} in {settings.runs_dir}.")
 
 
 def settings_of(folder: Path) -> Settings:
-    """The settings a run folder was made with; SettingsError when it is none."""
+    """Return the settings of a run. Raises SettingsError if this is not the folder of a run."""
     path = folder / SETTINGS_FILE
     try:
         return Settings.model_validate(json.loads(path.read_bytes()))
@@ -72,14 +78,19 @@ def settings_of(folder: Path) -> Settings:
         raise SettingsError(f"{folder} is not the folder of a run: it has no readable {SETTINGS_FILE}.") from None
 
 
+def write_runtime(folder: Path, runtime: "Runtime") -> None:
+    """Record device, precision and threads of a run."""
+    (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Hold a run folder while we are at work in it; whoever lists runs sees it, and sees when we were killed.
+    """Lock a run folder while this process works in it. Listings of runs see the lock, which ends with the process.
 
-    A new one is taken away again when what was to be done in it is refused before anything was. Raises SettingsError
-    when another is at work there.
+    A new folder is removed if an error occurs before anything was written to it. Raises SettingsError if another
+    process works there.
     """
-    made_with = _names(folder)
+    before = _names(folder)
     try:
         file = (folder / LOCK_FILE).open("ab")
     except OSError as error:
@@ -88,12 +99,12 @@ def at_work(folder: Path) -> Iterator[None]:
         limit = time.monotonic() + LOCK_TIMEOUT
         while not _locked(file.fileno()):
             if time.monotonic() > limit:
-                raise SettingsError(f"Another process is at work in {folder}; wait for its end, or stop it.")
+                raise SettingsError(f"Another process works in {folder}; wait until it ends, or stop it.")
             time.sleep(0.02)
         try:
             yield
         except KUberError:
-            if LOCK_FILE not in made_with and _names(folder) == made_with | {LOCK_FILE}:
+            if LOCK_FILE not in before and _names(folder) == before | {LOCK_FILE}:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 

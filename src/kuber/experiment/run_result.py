@@ -1,4 +1,4 @@
-"""The result of a run, made from its events and the held-out accuracies."""
+"""Compute the result of a run from its events and held-out accuracies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -18,15 +18,17 @@ def result_of(
     wall: float,
     groups: Mapping[str, str] | None = None,
 ) -> RunResult:
-    """The result of a run that is complete, of the entities that ended a round in it.
+    """Return the result of a complete run, over the entities that completed a round.
 
-    `held_out` gives for each entity the held-out accuracy at the end of each of its rounds, `wall` the seconds at
-    work, and `groups` those of a world. Raises ValueError when an entity of the log lacks such accuracies,
-    SettingsError when there is nothing to tell of.
+    `held_out` holds the accuracies of each entity at the end of each of its rounds, `wall` the active seconds, and
+    `groups` the group of each entity in a world. Raises ValueError if an entity lacks accuracies, and SettingsError
+    if no entity completed a round.
     """
     ended = {name: entity for name, entity in view.entities.items() if entity.history}
     if not ended:
-        raise SettingsError("No entity ended a round, so there is no result; let them stay longer in this world.")
+        raise SettingsError(
+            "There is no result because no entity completed a round; choose a world in which they stay longer."
+        )
     missing = [name for name, entity in ended.items() if len(held_out.get(name, ())) != len(entity.history)]
     if missing:
         raise ValueError(f"a result needs held-out accuracies of every entity; missing: {', '.join(missing)}")
@@ -68,8 +70,8 @@ def result_of(
     )
 
 
-def wall_seconds(events: Iterable[Event]) -> float:
-    """Seconds at work: the sum over sessions; one that was killed ended with its last event."""
+def active_seconds(events: Iterable[Event]) -> float:
+    """Return the active seconds of a run: the sum of its sessions, without the pauses between them."""
     stopwatch = Stopwatch()
     for event in events:
         stopwatch.apply(event)
@@ -77,5 +79,5 @@ def wall_seconds(events: Iterable[Event]) -> float:
 
 
 def _each(values: Iterable[str | None]) -> str:
-    """The one value that all share, or every different one."""
+    """Return the common value, or all different ones."""
     return ", ".join(sorted({value for value in values if value is not None}))

@@ -154,7 +154,7 @@ def test_a_mistake_gets_one_sentence_and_nothing_is_begun(tmp_path):
     ("strategies", "seeds", "sentence"),
     [
         (["fedmd"], [0], "--public-dataset"),
-        (["local"], [1, 1], "none of them twice"),
+        (["local"], [1, 1], "each seed only once"),
         (["local"], [], "at least one"),
     ],
 )

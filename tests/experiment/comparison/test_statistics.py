@@ -1,3 +1,5 @@
+"""Rows, summaries and confidence intervals of comparisons."""
+
 import json
 from dataclasses import asdict
 
@@ -5,7 +7,15 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.experiment.comparison.statistics import absent_recalls, difference, flat, personal, row, spread, summaries
+from kuber.experiment.comparison.statistics import (
+    absent_recalls,
+    difference,
+    flat,
+    personal,
+    result_row,
+    spread,
+    summaries,
+)
 from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views import DeliveryView, ResultRow, parsed
 
@@ -28,23 +38,23 @@ def delivery(before: float, after: float, *, kept: bool = True) -> DeliveryView:
     )
 
 
-def made(strategy: str, seed: int, *accuracies: int) -> ResultRow:
-    """A row of entities that get so many of ten right."""
+def make_row(strategy: str, seed: int, *accuracies: int) -> ResultRow:
+    """Return a row of entities with these numbers of correct answers out of ten."""
     metrics = [entry(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
-    return row(strategy, seed, metrics, [], [(9, 1)] * len(accuracies))
+    return result_row(strategy, seed, metrics, [], [(9, 1)] * len(accuracies))
 
 
 def test_personal_accuracy_weighs_each_class_as_the_entity_has_it():
     assert personal([1.0, 0.5], [30, 10]) == pytest.approx(0.875)
-    assert personal([1.0, None], [30, 10]) == 1.0  # the test set cannot tell of a class without samples
+    assert personal([1.0, None], [30, 10]) == 1.0  # a class without test samples is left out
 
 
 def test_a_class_under_one_per_cent_of_the_samples_is_absent():
-    assert absent_recalls([0.1, 0.2, 0.3], [990, 10, 0]) == [0.3]  # 10 of 1,000 are just not under it
+    assert absent_recalls([0.1, 0.2, 0.3], [990, 10, 0]) == [0.3]  # 10 of 1,000 is the limit
     assert absent_recalls([0.1, 0.2, 0.3], [991, 9, 0]) == [0.2, 0.3]
 
 
-def test_a_row_tells_of_the_last_round_and_of_all_entities():
+def test_a_row_describes_the_last_round_of_all_entities():
     metrics = [
         entry(0, 1, 10, 0, trained=100),
         entry(1, 1, 0, 2, trained=100),
@@ -52,7 +62,7 @@ def test_a_row_tells_of_the_last_round_and_of_all_entities():
         entry(1, 2, 6, 2, trained=200),
     ]
     deliveries = [delivery(0.5, 0.4), delivery(0.5, 0.6), delivery(0.5, 0.4, kept=False)]
-    found = row("vanilla", 7, metrics, deliveries, [(10, 0), (5, 5)])
+    found = result_row("vanilla", 7, metrics, deliveries, [(10, 0), (5, 5)])
     assert (found.strategy, found.seed, found.rounds) == ("vanilla", 7, 2)
     assert found.mean_accuracy == pytest.approx((0.7 + 0.4) / 2)
     assert found.worst_accuracy == pytest.approx(0.4)
@@ -65,45 +75,51 @@ def test_a_row_tells_of_the_last_round_and_of_all_entities():
     assert found.curve[0].accuracy == pytest.approx((0.5 + 0.1) / 2)
 
 
-def test_a_row_survives_its_file():
-    found = made("local", 0, 3, 5)
+def test_a_row_is_read_as_written():
+    found = make_row("local", 0, 3, 5)
     assert parsed(ResultRow, json.dumps(asdict(found)), what="a row") == found
 
 
-def test_a_flat_row_has_one_value_a_column():
-    assert all(not isinstance(value, (list, tuple, dict)) for value in flat(made("local", 0, 3)).values())
+def test_a_flat_row_has_one_value_per_column():
+    assert all(not isinstance(value, (list, tuple, dict)) for value in flat(make_row("local", 0, 3)).values())
 
 
-def test_the_interval_is_students():
+def test_the_interval_is_that_of_students_t():
     # Three differences 1, 2, 3: mean 2, sd 1, t(2) 4.303.
     found = difference([1.0, 2.0, 3.0])
     assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
 
 
-def test_one_seed_has_no_spread_and_no_interval():
+def test_a_single_seed_has_no_spread_and_no_interval():
     assert spread([0.4]).sd is None
     assert (difference([0.1]).low, difference([0.1]).high) == (None, None)
 
 
 def test_differences_are_paired_by_seed():
-    rows = [made("local", 0, 2, 2), made("local", 1, 8, 8), made("better", 1, 9, 9), made("better", 0, 3, 3)]
-    better = next(one for one in summaries(rows) if one.strategy == "better")
+    rows = [
+        make_row("local", 0, 2, 2),
+        make_row("local", 1, 8, 8),
+        make_row("better", 1, 9, 9),
+        make_row("better", 0, 3, 3),
+    ]
+    better = next(summary for summary in summaries(rows) if summary.strategy == "better")
     assert better.mean_difference is not None
-    assert better.mean_difference.mean == pytest.approx(0.05)  # half of one in ten: the second class is never right
-    assert better.mean_difference.low == pytest.approx(0.05)  # alike on both seeds, however far apart these are
+    assert better.mean_difference.mean == pytest.approx(0.05)  # half of one in ten: the second class is never correct
+    assert better.mean_difference.low == pytest.approx(0.05)  # equal for both seeds
 
 
-def test_an_entity_is_hurt_when_it_ends_lower_than_alone():
-    rows = [made("local", 0, 5, 5, 5), made("other", 0, 4, 5, 6)]
+def test_an_entity_is_hurt_if_it_ends_lower_than_with_local():
+    rows = [make_row("local", 0, 5, 5, 5), make_row("other", 0, 4, 5, 6)]
     other = summaries(rows)[1]
     assert (other.entities_hurt, other.entities) == (1, 3)
 
 
-def test_entities_that_ended_no_round_are_paired_with_nobody():
-    def some(strategy: str, corrects: dict[int, int]) -> ResultRow:
-        return row(strategy, 0, [entry(index, 1, right, 0) for index, right in corrects.items()], [], [(9, 1)] * 3)
+def test_entities_without_a_completed_round_are_not_paired():
+    def row_of(strategy: str, correct: dict[int, int]) -> ResultRow:
+        metrics = [entry(index, 1, count, 0) for index, count in correct.items()]
+        return result_row(strategy, 0, metrics, [], [(9, 1)] * 3)
 
-    alone, together = some("local", {0: 5, 2: 5}), some("kuber", {1: 1, 2: 4})
+    alone, together = row_of("local", {0: 5, 2: 5}), row_of("kuber", {1: 1, 2: 4})
     assert alone.accuracies == (0.25, None, 0.25)
     (_, found) = summaries([alone, together])
     assert (found.entities, found.entities_hurt) == (2, 1)

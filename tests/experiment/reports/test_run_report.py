@@ -133,7 +133,9 @@ def test_teachers_and_students_are_a_list_if_they_are_many(tmp_path: Path, tell:
     result, view = end(tell(entities=21, rounds=3), rounds=3)
     page = Page(written(tmp_path / "report.html", result, view))
     listed = {(teacher, student): times for teacher, student, times in page.rows["taught"][1:]}
-    assert listed == {(f"entity {one}", f"entity {other}"): str(n) for (one, other), n in view.taught.items()}
+    assert listed == {
+        (f"entity {teacher}", f"entity {student}"): str(n) for (teacher, student), n in view.taught.items()
+    }
     assert f"Deliveries of {len(listed)} pairs" in page.text
 
 

@@ -37,7 +37,7 @@ from kuber.experiment.entity_factory import generator_state, make_entity, make_l
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import Scenario, load_scenario
-from kuber.experiment.simulation.event_queue import BEGINNING
+from kuber.experiment.simulation.event_queue import EPOCH
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions, World
 from kuber.learning.architectures import initial_weights
@@ -143,8 +143,8 @@ def test_entities_join_and_leave_at_their_virtual_times(scenario, tmp_path):
     world = scenario.world.change(0, absences=(Absence(half[0]),)).change(1, joins=7.5)
     simulated(replace(scenario, world=world), log=tmp_path / FILE_NAME)
     by_entity = {name: [e for e in read_events(tmp_path / FILE_NAME) if e.entity == name] for name in "0123"}
-    assert by_entity["1"][0].time == BEGINNING + timedelta(seconds=7.5)
-    assert by_entity["0"][-1].time <= BEGINNING + timedelta(seconds=half[0])
+    assert by_entity["1"][0].time == EPOCH + timedelta(seconds=7.5)
+    assert by_entity["0"][-1].time <= EPOCH + timedelta(seconds=half[0])
     assert 0 < max(event.round for event in by_entity["0"]) < scenario.settings.num_rounds
     for name in "123":
         assert (by_entity[name][-1].kind, by_entity[name][-1].round) == ("round-ended", scenario.settings.num_rounds)

@@ -1,4 +1,4 @@
-"""`kuber compare`: every method on the same partitions, seeds and initial weights, in one folder."""
+"""`kuber compare`: methods on the same partitions, seeds and initial weights; resumable."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from kuber.entity.strategy_loader import strategy_names
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import check_in_step
 from kuber.experiment.comparison.methods import BASELINES, perform
-from kuber.experiment.comparison.statistics import flat, row, summaries
+from kuber.experiment.comparison.statistics import flat, result_row, summaries
 from kuber.experiment.engines import Engine, EngineConfig, open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
@@ -28,16 +28,16 @@ from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult,
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"
 REPORT_FILE = "report.html"
-MEMO_FOLDER = "work"
+CACHE_FOLDER = "work"
 TASKS_FOLDER = "tasks"
 COMPUTE_MARGIN = 1.01  # a method that costs more than this times `local` is also compared with a longer `local`
 
-_IN_FLIGHT = 2  # tasks more than workers: while one waits for its slowest entity, others have work
+_EXTRA_TASKS = 2  # beyond the number of workers: while one waits for its slowest entity, others have work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is compared: methods and seeds, on these settings."""
+    """The methods and seeds of a comparison, and their common settings."""
 
     settings: Settings
     strategies: tuple[str, ...]
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonTask:
-    """One method on one seed; `label` tells a longer `local` from the plain one."""
+    """One method on one seed; `label` distinguishes a longer `local` from the plain one."""
 
     label: str
     method: str
@@ -55,7 +55,7 @@ class ComparisonTask:
 
 
 class ComparisonProgress(Protocol):
-    """Who is shown a comparison while it goes on."""
+    """Shows a comparison while it is under way."""
 
     def on_tasks(self, tasks: Sequence[ComparisonTask], entities: int) -> None: ...
 
@@ -65,52 +65,52 @@ class ComparisonProgress(Protocol):
 
 
 def make_plan(settings: Settings, strategies: Sequence[str], seeds: Sequence[int]) -> Plan:
-    """A plan that can be carried out. `local` is added where it is missing: the others are measured against it.
+    """Check a plan. `local` is added if it is missing, because the others are measured against it.
 
-    Raises SettingsError when a method is unknown, a seed is named twice, or a public set is wanted but not named.
+    Raises SettingsError if a method is unknown, a seed is given twice, or a method lacks its public data set.
     """
     known = [*strategy_names(), *BASELINES]
     unknown = [name for name in strategies if name not in known and ":" not in name]
     if unknown:
         raise SettingsError(f"There is no strategy {unknown[0]!r}; choose from: {', '.join(known)}.")
     if len(set(seeds)) != len(seeds) or not seeds:
-        raise SettingsError("A comparison needs at least one seed, and none of them twice.")
+        raise SettingsError("A comparison needs at least one seed, and each seed only once.")
     public = PUBLIC.intersection(strategies)
     if public and settings.public_dataset is None:
-        raise SettingsError(f"{min(public)} needs a public set that all entities know; name one: --public-dataset.")
+        raise SettingsError(f"{min(public)} needs a public data set; give one with --public-dataset.")
     return Plan(settings=settings, strategies=tuple(dict.fromkeys([FLOOR, *strategies])), seeds=tuple(seeds))
 
 
 def open_comparison(plan: Plan | None, resume: Path | None, *, echo: Echo = lambda _: None) -> tuple[Path, Plan]:
-    """Return the folder and the plan of a new comparison, or of the earlier comparison to resume."""
+    """Return the folder and the plan of a new comparison, or of the earlier comparison to resume.
+
+    Raises SettingsError if the folder cannot be created, or is not that of a comparison.
+    """
     if resume is None:
         assert plan is not None
         plan = replace(plan, settings=within_dataset(plan.settings, echo))
         folder = new_folder(plan.settings, "compare")
-        told = {"strategies": plan.strategies, "seeds": plan.seeds}
-        write_atomically(folder / PLAN_FILE, f"{json.dumps(told)}\n".encode(), durable=False)
+        content = {"strategies": plan.strategies, "seeds": plan.seeds}
+        write_atomically(folder / PLAN_FILE, f"{json.dumps(content)}\n".encode(), durable=False)
         return folder, plan
     settings = settings_of(resume)
     try:
-        told = json.loads((resume / PLAN_FILE).read_bytes())
-        return resume.resolve(), make_plan(settings, told["strategies"], told["seeds"])
+        content = json.loads((resume / PLAN_FILE).read_bytes())
+        return resume.resolve(), make_plan(settings, content["strategies"], content["seeds"])
     except (OSError, ValueError, KeyError, TypeError):
         raise SettingsError(f"{resume} is not the folder of a comparison: it has no readable {PLAN_FILE}.") from None
 
 
 def compare(
-    plan: Plan,
-    folder: Path,
-    *,
-    engine_config: EngineConfig,
-    progress: ComparisonProgress,
-    echo: Echo,
+    plan: Plan, folder: Path, *, engine_config: EngineConfig, progress: ComparisonProgress, echo: Echo
 ) -> ComparisonResult:
-    """Start the comparison in `folder`, or go on with it, to its end; tables and plot are written there.
+    """Start or resume the comparison in `folder`; write its tables, plot and report there.
 
-    However often it was killed, and with any number of workers, it ends with the same numbers.
+    The numbers depend neither on interruptions nor on the number of workers.
     """
-    from kuber.experiment.reports.comparison_plot import comparison_plot  # a second that the start can do without
+    from kuber.experiment.reports.comparison_plot import (
+        comparison_plot,  # matplotlib would delay the start by a second
+    )
 
     rounds = plan.settings.num_rounds
     tasks = [
@@ -118,17 +118,17 @@ def compare(
         for seed in plan.seeds
         for name in plan.strategies
     ]
-    with open_engine(engine_config) as engine:  # before data are loaded: it can be refused
+    with open_engine(engine_config) as engine:  # before the data are loaded: it may be refused
         scenario = load_scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, echo=echo)
         if not BASELINES.keys().isdisjoint(plan.strategies):
-            check_in_step(scenario)  # before anything is played
-        memo = ResultCache(engine, folder / MEMO_FOLDER)
-        stage = _Stage(plan, folder, memo, progress, engine_config.parallelism)
-        rows = stage.play(tasks)
-        rows += stage.play(_longer(rows, rounds))
-    names = list(dict.fromkeys([*plan.strategies, *(one.strategy for one in rows)]))
-    rows.sort(key=lambda one: (names.index(one.strategy), one.seed))
-    done = ComparisonResult(
+            check_in_step(scenario)  # before a method is executed
+        cache = ResultCache(engine, folder / CACHE_FOLDER)
+        executor = _Executor(plan, folder, cache, progress, engine_config.parallelism)
+        rows = executor.run(tasks)
+        rows += executor.run(_longer_local(rows, rounds))
+    names = list(dict.fromkeys([*plan.strategies, *(row.strategy for row in rows)]))
+    rows.sort(key=lambda row: (names.index(row.strategy), row.seed))
+    result = ComparisonResult(
         settings=scenario.settings.model_copy(update={"seed": plan.settings.seed}).model_dump(mode="json"),
         strategies=plan.strategies,
         seeds=plan.seeds,
@@ -136,18 +136,18 @@ def compare(
         rows=tuple(rows),
         summary=tuple(summaries(rows)),
     )
-    write_atomically(folder / RESULT_FILE, f"{done.to_json()}\n".encode(), durable=False)
+    write_atomically(folder / RESULT_FILE, f"{result.to_json()}\n".encode(), durable=False)
     _write_csv(folder / ROWS_FILE, rows)
     plot = comparison_plot(rows)
     (folder / PLOT_FILE).write_bytes(plot)
-    write_comparison_report(folder / REPORT_FILE, done, plot)
-    shutil.rmtree(folder / MEMO_FOLDER, ignore_errors=True)
-    return done
+    write_comparison_report(folder / REPORT_FILE, result, plot)
+    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
-    """Where tasks are played: several at a time, on one engine."""
+class _Executor:
+    """Executes tasks, several at a time, on one engine."""
 
     plan: Plan
     folder: Path
@@ -155,13 +155,13 @@ class _Stage:
     progress: ComparisonProgress
     workers: int
 
-    def play(self, tasks: Sequence[ComparisonTask]) -> list[ResultRow]:
-        """The row of every task; those that an earlier session ended are read from their files."""
+    def run(self, tasks: Sequence[ComparisonTask]) -> list[ResultRow]:
+        """Return the row of every task; rows that an earlier session completed are read from their files."""
         self.progress.on_tasks(tasks, self.plan.settings.num_entities)
-        # `central` has one work step after another: begun last, it would leave the other workers idle.
+        # `central` has sequential work steps only: started last, it would leave the other workers idle.
         seeds = self.plan.seeds
         ordered = sorted(tasks, key=lambda task: (seeds.index(task.seed), task.method != "central"))
-        threads = ThreadPoolExecutor(max(1, self.workers + _IN_FLIGHT))
+        threads = ThreadPoolExecutor(max(1, self.workers + _EXTRA_TASKS))
         futures: list[Future[ResultRow]] = []
         try:
             futures = [threads.submit(self._row, task) for task in ordered]
@@ -176,13 +176,13 @@ class _Stage:
     def _row(self, task: ComparisonTask) -> ResultRow:
         path = self.folder / TASKS_FOLDER / f"{task.label}-seed{task.seed}.json"
         if path.exists():
-            found = parsed(ResultRow, path.read_bytes(), what="the row of a method")
+            row = parsed(ResultRow, path.read_bytes(), what="the row of a method")
         else:
-            found = self._perform(task)
+            row = self._perform(task)
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, f"{json.dumps(asdict(found))}\n".encode(), durable=False)
-        self.progress.on_row(task, found)
-        return found
+            write_atomically(path, f"{json.dumps(asdict(row))}\n".encode(), durable=False)
+        self.progress.on_row(task, row)
+        return row
 
     def _perform(self, task: ComparisonTask) -> ResultRow:
         changes: dict[str, Any] = {"seed": task.seed, "num_rounds": task.rounds}
@@ -191,29 +191,29 @@ class _Stage:
         scenario = load_scenario(self.plan.settings.model_copy(update=changes))
         done = perform(task.method, scenario, engine=self.engine, on_round=lambda: self.progress.on_round(task))
         counts = [scenario.class_counts(index) for index in range(len(scenario.private))]
-        return row(task.label, task.seed, done.metrics, done.deliveries, counts)
+        return result_row(task.label, task.seed, done.metrics, done.deliveries, counts)
 
 
-def _longer(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
-    """For every method with more compute than `local`: `local` for as many rounds as that compute pays for.
+def _longer_local(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
+    """Return, for every method that costs more than `local`, `local` with as many rounds as cost the same.
 
-    Rounded up, in favour of `local`. Its first rounds are those of the plain `local`, and not computed again.
+    Rounds are rounded up, in favour of `local`. The first ones are those of the plain `local`, and cached.
     """
-    floor = {one.seed: one.compute for one in rows if one.strategy == FLOOR}
+    floor = {row.seed: row.compute for row in rows if row.strategy == FLOOR}
     return [
         ComparisonTask(
-            label=f"{FLOOR}@{one.strategy}",
+            label=f"{FLOOR}@{row.strategy}",
             method=FLOOR,
-            seed=one.seed,
-            rounds=ceil(rounds * one.compute / floor[one.seed] - 1e-9),
+            seed=row.seed,
+            rounds=ceil(rounds * row.compute / floor[row.seed] - 1e-9),
         )
-        for one in rows
-        if one.compute > COMPUTE_MARGIN * floor[one.seed]
+        for row in rows
+        if row.compute > COMPUTE_MARGIN * floor[row.seed]
     ]
 
 
 def _write_csv(path: Path, rows: Sequence[ResultRow]) -> None:
-    lines = [flat(one) for one in rows]
+    lines = [flat(row) for row in rows]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]))
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Every method that can be compared: the strategies of entities, and the baselines."""
+"""The methods that can be compared: strategies and baselines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Performance:
-    """What a method did on one scenario."""
+    """The metrics and deliveries of a method on one scenario."""
 
-    metrics: list[RoundMetrics]  # every entity at the end of every round
+    metrics: list[RoundMetrics]  # of every entity at the end of every round
     deliveries: list[DeliveryView]
 
 
 def perform(
     method: str, scenario: Scenario, *, engine: Engine, on_round: Callable[[], None] = lambda: None
 ) -> Performance:
-    """Play a method to the end; `on_round` is told each time an entity ends a round.
+    """Execute a method on a scenario; call `on_round` each time an entity completes a round.
 
-    Raises SettingsError when the scenario lacks what the method needs.
+    Raises SettingsError if the scenario lacks what the method needs.
     """
     runtime = simulated_runtime(scenario)
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime), on_round)

@@ -1,4 +1,4 @@
-"""The figures of a comparison: one row for each method and seed, and a summary over the seeds."""
+"""The statistics of a comparison: a row for each method and seed, and a summary of each method over the seeds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -9,9 +9,9 @@ from typing import Any
 from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views import FLOOR, DeliveryView, Difference, Point, ResultRow, Spread, Summary
 
-ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent there
+ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent
 
-# Student's t, 97.5th percentile, for 1 to 30 degrees of freedom; beyond, that of the normal distribution is close.
+# Student's t, 97.5th percentile, for 1 to 30 degrees of freedom; beyond, the normal distribution is close.
 _T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -20,16 +20,16 @@ _T = (
 _NORMAL = 1.960
 
 
-def row(
+def result_row(
     strategy: str,
     seed: int,
     metrics: Sequence[RoundMetrics],
     deliveries: Sequence[DeliveryView],
     class_counts: Sequence[Sequence[int]],
 ) -> ResultRow:
-    """The figures of one method on one seed; `class_counts` of each entity's private samples."""
+    """Compute the row of one method and seed; `class_counts` are those of each entity's private samples."""
     last = max(entry.round for entry in metrics)
-    final = list({entry.entity: entry for entry in metrics}.values())  # of who left: where it had come to
+    final = list({entry.entity: entry for entry in metrics}.values())  # the last round of each
     final.sort(key=lambda entry: entry.entity)
     by_entity = {entry.entity: entry.evaluation.accuracy for entry in final}
     counts = [class_counts[entry.entity] for entry in final]
@@ -58,55 +58,55 @@ def row(
 
 
 def personal(recalls: Sequence[float | None], counts: Sequence[int]) -> float:
-    """Accuracy where the classes are as frequent as in `counts`: the recalls' mean, weighted by them."""
-    told = [(recall, count) for recall, count in zip(recalls, counts, strict=True) if recall is not None]
-    return sum(recall * count for recall, count in told) / sum(count for _, count in told)
+    """Return the accuracy on a class distribution: the mean of the recalls, weighted by `counts`."""
+    known = [(recall, count) for recall, count in zip(recalls, counts, strict=True) if recall is not None]
+    return sum(recall * count for recall, count in known) / sum(count for _, count in known)
 
 
 def absent_recalls(recalls: Sequence[float | None], counts: Sequence[int]) -> list[float]:
-    """The recalls of the classes that make up less than ABSENT of the samples."""
-    few = ABSENT * sum(counts)
-    return [recall for recall, count in zip(recalls, counts, strict=True) if count < few and recall is not None]
+    """Return the recalls of the classes that make up less than ABSENT of the samples."""
+    limit = ABSENT * sum(counts)
+    return [recall for recall, count in zip(recalls, counts, strict=True) if count < limit and recall is not None]
 
 
 def summaries(rows: Iterable[ResultRow]) -> list[Summary]:
-    """A summary of each method, in the order of their first rows. Every seed needs a row of `local`."""
+    """Summarise each method, in the order of their first rows. Every seed needs a row of `local`."""
     by_method: dict[str, list[ResultRow]] = {}
-    for one in rows:
-        by_method.setdefault(one.strategy, []).append(one)
-    floor = {one.seed: one for one in by_method[FLOOR]}
-    return [_summary(name, sorted(mine, key=lambda one: one.seed), floor) for name, mine in by_method.items()]
+    for row in rows:
+        by_method.setdefault(row.strategy, []).append(row)
+    floor = {row.seed: row for row in by_method[FLOOR]}
+    return [_summary(name, sorted(group, key=lambda row: row.seed), floor) for name, group in by_method.items()]
 
 
 def _summary(name: str, rows: list[ResultRow], floor: dict[int, ResultRow]) -> Summary:
-    pairs = [(one, floor[one.seed]) for one in rows]
-    absent = [one.absent_accuracy for one in rows if one.absent_accuracy is not None]
+    pairs = [(row, floor[row.seed]) for row in rows]
+    absent = [row.absent_accuracy for row in rows if row.absent_accuracy is not None]
     return Summary(
         strategy=name,
         seeds=len(rows),
-        mean_accuracy=spread([one.mean_accuracy for one in rows]),
-        worst_accuracy=spread([one.worst_accuracy for one in rows]),
-        personal_accuracy=spread([one.personal_accuracy for one in rows]),
+        mean_accuracy=spread([row.mean_accuracy for row in rows]),
+        worst_accuracy=spread([row.worst_accuracy for row in rows]),
+        personal_accuracy=spread([row.personal_accuracy for row in rows]),
         absent_accuracy=spread(absent) if absent else None,
-        compute=spread([one.compute for one in rows]),
-        bytes_up=spread([one.bytes_up for one in rows]),
-        bytes_down=spread([one.bytes_down for one in rows]),
-        wall_seconds=spread([one.wall_seconds for one in rows]),
+        compute=spread([row.compute for row in rows]),
+        bytes_up=spread([row.bytes_up for row in rows]),
+        bytes_down=spread([row.bytes_down for row in rows]),
+        wall_seconds=spread([row.wall_seconds for row in rows]),
         mean_difference=None
         if name == FLOOR
-        else difference([mine.mean_accuracy - base.mean_accuracy for mine, base in pairs]),
+        else difference([ours.mean_accuracy - base.mean_accuracy for ours, base in pairs]),
         worst_difference=None
         if name == FLOOR
-        else difference([mine.worst_accuracy - base.worst_accuracy for mine, base in pairs]),
-        entities=sum(accuracy is not None for one in rows for accuracy in one.accuracies),
+        else difference([ours.worst_accuracy - base.worst_accuracy for ours, base in pairs]),
+        entities=sum(accuracy is not None for row in rows for accuracy in row.accuracies),
         entities_hurt=sum(
             after < alone
-            for mine, base in pairs
-            for after, alone in zip(mine.accuracies, base.accuracies, strict=True)
+            for ours, base in pairs
+            for after, alone in zip(ours.accuracies, base.accuracies, strict=True)
             if after is not None and alone is not None
         ),
-        deliveries=sum(one.deliveries for one in rows),
-        deliveries_hurt=sum(one.deliveries_hurt for one in rows),
+        deliveries=sum(row.deliveries for row in rows),
+        deliveries_hurt=sum(row.deliveries_hurt for row in rows),
     )
 
 
@@ -115,26 +115,26 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def difference(values: Sequence[float]) -> Difference:
-    """The mean of paired differences and its confidence interval."""
+    """Return the mean of paired differences and its 95 % confidence interval."""
     mean, freedom = fmean(values), len(values) - 1
     if freedom == 0:
         return Difference(mean=mean, low=None, high=None)
     t = _T[freedom - 1] if freedom <= len(_T) else _NORMAL
-    reach = t * stdev(values) / sqrt(len(values))
-    return Difference(mean=mean, low=mean - reach, high=mean + reach)
+    margin = t * stdev(values) / sqrt(len(values))
+    return Difference(mean=mean, low=mean - margin, high=mean + margin)
 
 
-def flat(one: ResultRow) -> dict[str, Any]:
-    """A row without its entities and its curve, as a line of a table."""
-    return {name: value for name, value in asdict(one).items() if name not in ("accuracies", "curve")}
+def flat(row: ResultRow) -> dict[str, Any]:
+    """Return the scalar fields of a row, for a CSV file."""
+    return {name: value for name, value in asdict(row).items() if name not in ("accuracies", "curve")}
 
 
 def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:
-    these = [entry for entry in metrics if entry.round == number]
-    total = sum((entry.cost for entry in these), Cost())
+    entries = [entry for entry in metrics if entry.round == number]
+    total = sum((entry.cost for entry in entries), Cost())
     return Point(
         round=number,
-        accuracy=fmean(entry.evaluation.accuracy for entry in these),
+        accuracy=fmean(entry.evaluation.accuracy for entry in entries),
         compute=total.compute,
         bytes=total.bytes_up + total.bytes_down,
     )

@@ -47,7 +47,7 @@ def engine_config(
     if kind is None:
         kind = "inline" if workers == 0 else "processes"
     if kind not in get_args(Kind):
-        raise SettingsError(f"Unknown engine {kind!r}; choose from: {', '.join(get_args(Kind))}.")
+        raise SettingsError(f"There is no engine {kind!r}; choose from: {', '.join(get_args(Kind))}.")
     if kind == "inline" and workers:
         raise SettingsError("The engine inline has no workers; omit --workers or use --engine processes.")
     if kind != "inline" and workers == 0:

@@ -1,4 +1,4 @@
-"""A registry and a vault of one's own, as two processes that end with ours."""
+"""The registry and the vault of a run, as child processes."""
 
 import socket
 import subprocess
@@ -21,7 +21,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubProcesses:
-    """The addresses of a running registry and vault, and the processes behind them."""
+    """The addresses and processes of a running registry and vault."""
 
     registry: str
     vault: str
@@ -29,14 +29,14 @@ class HubProcesses:
     token: str  # the operator's
 
     def invitation(self, name: str, folder: Path) -> str | None:
-        """What the entity of this name joins with; None when its folder says that it has joined."""
+        """Return an invitation for the entity of this name, or None if its folder shows that it has joined."""
         if (folder / TOKEN_FILE).exists():
             return None
         with AdminClient(self.registry, self.token) as operator:
             return operator.invite(name)
 
     def check(self) -> None:
-        """Raises ServiceError when one of the two has ended."""
+        """Raise ServiceError if one of the services has ended."""
         for name, process in zip(("vault", "registry"), self.processes, strict=True):
             if process.poll() is not None:
                 raise ServiceError(f"The {name} ended unexpectedly (exit code {process.returncode}); see its log.")
@@ -44,11 +44,11 @@ class HubProcesses:
 
 @contextmanager
 def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int) -> Iterator[HubProcesses]:
-    """Start both services with their data and logs in `folder`, and stop them on leaving.
+    """Run both services with their data and logs in `folder` until the context ends.
 
-    Port 0 takes any free one. Raises ServiceError when a given port is occupied or a service does not come up.
+    Port 0 takes any free port. Raises ServiceError if a given port is occupied or a service does not start.
     """
-    # Each of the two is told where the other one is, so the registry's port is chosen before it starts.
+    # Each service needs the address of the other, so the registry's port is chosen before it starts.
     registry_port = _free_port(host, registry_port)
     if vault_port:
         _free_port(host, vault_port)
@@ -63,46 +63,46 @@ def running_hub(folder: Path, *, host: str, registry_port: int, vault_port: int)
         token = (folder / "registry" / OPERATOR_TOKEN_FILE).read_text(encoding="ascii").strip()
         yield HubProcesses(registry=registry, vault=vault, processes=tuple(started), token=token)
     finally:
-        # The registry first: it talks to the vault until it ends.
+        # The registry first: it calls the vault until it ends.
         for process in reversed(started):
             _stop(process)
 
 
 @contextmanager
 def running_dashboard(hub: HubProcesses, *, token: Path, runs: Path, log: Path, echo: Echo) -> Iterator[None]:
-    """Serve the pages of this hub in a process of its own, to this machine alone, and stop it on leaving.
+    """Run the dashboard of this hub as a child process, for this machine only, until the context ends.
 
-    `echo` is called, from a thread, with its address when it is up, or with why it is not: nothing waits for it.
+    Does not wait for it: `echo` is called from a thread with its address, or with where its error is logged.
     """
     options = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(token), "--runs-dir", str(runs)]
     options += ["--port", "0"]
     process = _process("dashboard", options, log)
 
-    def tell() -> None:
+    def report() -> None:
         assert process.stdout is not None
         address = _address(process)
-        echo(f"The dashboard is at {address}." if address else f"The dashboard did not start; {log} says why.")
+        echo(f"The dashboard is at {address}." if address else f"The dashboard did not start; see {log}.")
 
-    teller = threading.Thread(target=tell, name="dashboard", daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, name="dashboard", daemon=True)
+    reporter.start()
     try:
         yield
     finally:
         _stop(process)
-        teller.join(STOP_SECONDS)
+        reporter.join(STOP_SECONDS)
 
 
 def _free_port(host: str, port: int) -> int:
-    """The port, if it is free; any free one for 0."""
+    """Return the port if it is free; any free port for 0."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ServiceError(f"Port {port} on {host} is not free ({reason}); choose another one.") from None
-        found: int = probe.getsockname()[1]
-        return found
+            raise ServiceError(f"Port {port} on {host} is not free ({reason}); choose another port.") from None
+        number: int = probe.getsockname()[1]
+        return number
 
 
 def _start(service: str, folder: Path, options: list[str], started: list[subprocess.Popen[str]]) -> str:
@@ -113,12 +113,12 @@ def _start(service: str, folder: Path, options: list[str], started: list[subproc
     started.append(process)
     address = _address(process)
     if address is None:
-        raise ServiceError(f"The {service} did not start; {log} says why.")
+        raise ServiceError(f"The {service} did not start; see {log}.")
     return address
 
 
 def _process(command: str, options: list[str], log: Path) -> subprocess.Popen[str]:
-    """A command of ours as a process that ends with us."""
+    """Start a `kuber` command as a process that ends with this one."""
     with log.open("a", encoding="utf-8") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", "kuber", command, *options, "--stop-with-stdin"],
@@ -126,12 +126,12 @@ def _process(command: str, options: list[str], log: Path) -> subprocess.Popen[st
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop the services last
+            start_new_session=True,  # Ctrl-C must not reach services: they are stopped last
         )
 
 
 def _address(process: subprocess.Popen[str]) -> str | None:
-    """Where it accepts connections, once it does; None when it ends before."""
+    """Wait until a service accepts connections, and return its address; None if it ends before."""
     assert process.stdout is not None
     line = process.stdout.readline()
     return line.rsplit(maxsplit=1)[-1] if " is up at " in line else None

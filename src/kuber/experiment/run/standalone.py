@@ -19,7 +19,7 @@ from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
 from kuber.experiment.progress import RunProgress
-from kuber.experiment.run.runner import reached, runtime_for
+from kuber.experiment.run.runner import checkpoint_positions, runtime_for
 from kuber.experiment.scenario import load_scenario
 from kuber.experiment.world.config import check_real
 from kuber.learning.runtime import keep_freed_memory
@@ -74,7 +74,7 @@ def run(
         runtime = runtime_for(folder, scenario)
         keep_freed_memory()
         torch.set_num_threads(runtime.threads)
-        rewind(folder / FILE_NAME, reached=reached(folder, [index]))
+        rewind(folder / FILE_NAME, reached=checkpoint_positions(folder, [index]))
         log = EventLog(folder / FILE_NAME, clock=utc_now)
         tail = EventTail(folder / FILE_NAME)
 

@@ -1,1 +1,1 @@
-"""`kuber simulate`: entities in memory, on a virtual clock."""
+"""Simulation of entities in memory, on a virtual clock."""

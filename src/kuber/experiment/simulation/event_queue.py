@@ -1,34 +1,34 @@
-"""Virtual time: what is to happen when, done in that order."""
+"""Virtual time: a queue of callbacks, called in the order of their times."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 
-BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # of virtual time
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # second 0 of virtual time
 
-Act = Callable[[], object]
+Callback = Callable[[], object]
 
 
 class EventQueue:
-    """Acts and their times. Among equal times the lower rank comes first, then what was planned first."""
+    """Callbacks and their times. Among equal times the lowest rank comes first, then the one scheduled first."""
 
     def __init__(self) -> None:
-        self.now = 0.0  # virtual seconds since the beginning
-        self._planned = 0
-        self._queue: list[tuple[float, int, int, Act]] = []
+        self.now = 0.0  # virtual seconds since the epoch
+        self._scheduled = 0
+        self._queue: list[tuple[float, int, int, Callback]] = []
 
     @property
     def time(self) -> datetime:
-        """It is now, as a date."""
-        return BEGINNING + timedelta(seconds=self.now)
+        """The current virtual time as a date."""
+        return EPOCH + timedelta(seconds=self.now)
 
-    def plan(self, when: float, rank: int, act: Act) -> None:
-        """Have this done at that virtual second."""
-        heappush(self._queue, (when, rank, self._planned, act))
-        self._planned += 1
+    def schedule(self, when: float, rank: int, callback: Callback) -> None:
+        """Have `callback` called at virtual second `when`."""
+        heappush(self._queue, (when, rank, self._scheduled, callback))
+        self._scheduled += 1
 
     def run(self) -> None:
-        """Do what is planned, and what that plans, until nothing is left."""
+        """Call the callbacks, and those that they schedule, until none is left."""
         while self._queue:
-            self.now, _, _, act = heappop(self._queue)
-            act()
+            self.now, _, _, callback = heappop(self._queue)
+            callback()

@@ -1,8 +1,6 @@
-"""One simulated run, from settings to report: the folder holds what that of `kuber run` holds, but no services."""
+"""`kuber simulate`: one simulated run, from settings to report."""
 
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from kuber.data.datasets import Echo
@@ -12,7 +10,7 @@ from kuber.experiment.engines import Engine, EngineConfig, open_engine
 from kuber.experiment.entity_factory import entity_folder, make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import RunProgress
-from kuber.experiment.run.runner import RUNTIME_FILE, conclude
+from kuber.experiment.run_folder import write_runtime
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
@@ -21,23 +19,20 @@ from kuber.views import RunResult
 
 
 def run(
-    settings: Settings,
-    folder: Path,
-    *,
-    engine_config: EngineConfig,
-    progress: RunProgress,
-    echo: Echo,
+    settings: Settings, folder: Path, *, engine_config: EngineConfig, progress: RunProgress, echo: Echo
 ) -> RunResult:
-    """Simulate to the end; result, plots and report are written to `folder`, and the last model of each entity."""
+    """Simulate a run; write its result, plots, report and the last model of each entity to `folder`."""
     start = time.perf_counter()
-    with open_engine(engine_config) as engine:  # before data are loaded: it can be refused
+    with open_engine(engine_config) as engine:  # before the data are loaded: it may be refused
         scenario, metrics = _simulate(settings, folder, engine, progress, echo)
     held_out: dict[str, list[float]] = {}
     for entry in metrics:
         held_out.setdefault(str(entry.entity), []).append(entry.evaluation.accuracy)
     for index in range(len(scenario.private)):
         if str(index) not in held_out:
-            echo(f"Entity {index} ended no round, and is left out of the result.")
+            echo(f"Entity {index} completed no round and is left out of the result.")
+    from kuber.experiment.reports.conclude import conclude  # loading matplotlib would delay the start by a second
+
     return conclude(scenario, folder, held_out, wall=time.perf_counter() - start)
 
 
@@ -46,14 +41,14 @@ def _simulate(
 ) -> tuple[Scenario, list[RoundMetrics]]:
     scenario = load_scenario(settings, verify=True, echo=echo)
     runtime = simulated_runtime(scenario)
-    (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
+    write_runtime(folder, runtime)
 
     def keep_round(entity: int, round: int, weights: Weights) -> str | None:
         if round < settings.num_rounds:
             return None
         return Checkpoints(entity_folder(folder, entity)).save_round(round, weights)
 
-    echo(f"Everything goes to {folder}.")
+    echo(f"The run folder is {folder}.")
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
     simulation = Simulation(
         scenario,

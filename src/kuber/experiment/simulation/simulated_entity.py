@@ -117,12 +117,12 @@ class SimulatedEntity:
         while self._absences and self._absences[0].start <= when:
             when = max(when, self._absences.popleft().end)
         if when < inf:
-            self._agenda.plan(when, self.index, act)
+            self._agenda.schedule(when, self.index, act)
 
     def _begin(self) -> None:
         self._life = life = greenlet(self._live)
         if self._absences:
-            self._agenda.plan(self._absences[0].start, self.index, lambda: self._stop(life))
+            self._agenda.schedule(self._absences[0].start, self.index, lambda: self._stop(life))
         life.switch()
 
     def _return(self) -> None:
@@ -150,7 +150,7 @@ class SimulatedEntity:
         life = self._life
         assert life is not None
         assert life.parent is not None
-        self._agenda.plan(self._agenda.now + seconds, self.index, lambda: self._wake(life))
+        self._agenda.schedule(self._agenda.now + seconds, self.index, lambda: self._wake(life))
         life.parent.switch()
 
     def _wake(self, life: greenlet) -> None:

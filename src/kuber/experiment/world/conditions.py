@@ -1,4 +1,4 @@
-"""The world of a simulation: how quick each entity is, how it reaches the hub, when it is there, if it is sound."""
+"""The simulated world: speed, link, presence and soundness of each entity."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -7,12 +7,12 @@ from typing import Any, Literal
 Poison = Literal["labels", "claims", "noise"]
 Reason = Literal["crashed", "away", "left"]
 
-USUAL = "usual"  # the group of those that no other names
+USUAL = "usual"  # the group of entities outside every other group
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stretch of virtual time, in seconds; its end is no part of it."""
+    """An interval of virtual time in seconds; the end is exclusive."""
 
     start: float
     end: float = inf
@@ -23,58 +23,58 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Absence(Interval):
-    """When an entity is not there; what it computed since its last checkpoint is lost."""
+    """An interval in which an entity is absent; its work since the last checkpoint is lost."""
 
     crash: bool = False
 
     @property
     def reason(self) -> Reason:
-        """Why it is not there, in a word."""
+        """The reason for the absence, as logged."""
         return "crashed" if self.crash else "left" if self.end == inf else "away"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
-    """The way of an entity to the hub."""
+    """The connection of an entity to the hub."""
 
-    latency: float = 0.0  # seconds of each call
-    up: float = inf  # bytes a second, of weights that it sends
-    down: float = inf  # ... and that it pulls
+    latency: float = 0.0  # seconds for each call
+    up: float = inf  # bytes per second for weights sent
+    down: float = inf  # bytes per second for weights pulled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """Under which one entity lives. Times are virtual seconds."""
+    """The conditions of one entity. Times are virtual seconds."""
 
-    speed: float  # samples that it trains in a second
+    speed: float  # samples trained per second
     group: str = USUAL
     link: Link = Link()
     joins: float = 0.0
-    absences: tuple[Absence, ...] = ()  # apart, in order
-    cuts: tuple[Interval, ...] = ()  # when it is there and the hub cannot be reached
-    poison: Poison | None = None  # how what it publishes is unsound
+    absences: tuple[Absence, ...] = ()  # disjoint, in order
+    cuts: tuple[Interval, ...] = ()  # times at which it is present but cannot reach the hub
+    poison: Poison | None = None  # its attack, if it is unsound
 
     @property
     def always_available(self) -> bool:
-        """Whether it is there, in reach of the hub and sound from first to last."""
+        """Whether it is always present, connected to the hub, and sound."""
         return self.joins == 0.0 and not self.absences and not self.cuts and self.poison is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
-    """The conditions of each entity, and the hub that all share."""
+    """The conditions of each entity, and those of the hub."""
 
     entities: tuple[Conditions, ...]
-    bandwidth: float = inf  # of the hub, bytes a second, for all that is sent and pulled together
-    patience: float = 10.0  # seconds that a call waits for a hub that is away: those of `kuber entity`
+    bandwidth: float = inf  # of the hub in bytes per second, shared by all transfers
+    patience: float = 10.0  # seconds that a call waits for an unreachable hub; the default of `kuber entity`
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Their names, in the order of their first entity."""
-        return tuple(dict.fromkeys(one.group for one in self.entities))
+        """The names of the groups, in the order of their first entity."""
+        return tuple(dict.fromkeys(conditions.group for conditions in self.entities))
 
     def change(self, index: int, **changes: Any) -> "World":
-        """The same world in which one entity lives under other conditions."""
+        """Return this world with other conditions for one entity."""
         entities = list(self.entities)
         entities[index] = replace(entities[index], **changes)
         return replace(self, entities=tuple(entities))

@@ -1,4 +1,4 @@
-"""What a world is described by: a preset's name or a TOML file, drawn into the conditions of each entity."""
+"""Description of a world, a preset or a TOML file, and the conditions drawn from it for each entity."""
 
 import re
 import tomllib
@@ -16,21 +16,21 @@ from kuber.experiment.world.conditions import USUAL, Absence, Conditions, Interv
 from kuber.settings import Settings
 from kuber.wire import sentence
 
-SPELLS = 4.0  # how many times as long as its rounds take at best an entity comes and goes or crashes
+OUTAGE_HORIZON = 4.0  # random outages are drawn for this multiple of the shortest duration of an entity's rounds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(rounds?|s)")
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Duration(BaseModel):
-    """A length of virtual time: a number of seconds, "20 s", or "1.5 rounds" of an entity of usual size and speed."""
+    """A duration of virtual time: a number of seconds, "20 s", or "1.5 rounds" of a usual entity."""
 
     model_config = _STRICT
     amount: float = Field(ge=0)
     unit: Literal["s", "rounds"] = "s"
 
     def seconds(self, round: float) -> float:
-        """How long it is where a round takes so many seconds."""
+        """Return the duration in seconds, where a round takes `round` seconds."""
         return self.amount * (round if self.unit == "rounds" else 1.0)
 
 
@@ -41,46 +41,46 @@ def _duration(value: Any) -> Any:
         return {"amount": value}
     found = _DURATION.fullmatch(value.strip())
     if found is None:
-        raise ValueError(f'a time is a number of seconds, "20 s" or "1.5 rounds", not {value!r}')
+        raise ValueError(f'a time must be a number of seconds, "20 s" or "1.5 rounds", not {value!r}')
     return {"amount": float(found[1]), "unit": "s" if found[2] == "s" else "rounds"}
 
 
-def _longer_than_nothing(duration: Duration) -> Duration:
+def _positive(duration: Duration) -> Duration:
     if duration.amount == 0:
-        raise ValueError("this time is longer than nothing")
+        raise ValueError("this time must be greater than 0")
     return duration
 
 
 Time = Annotated[Duration, BeforeValidator(_duration)]
-Stretch = Annotated[Time, AfterValidator(_longer_than_nothing)]
-Between = Annotated[
+PositiveTime = Annotated[Time, AfterValidator(_positive)]
+TimeRange = Annotated[
     tuple[Time, Time], BeforeValidator(lambda value: value if isinstance(value, list) else [value] * 2)
 ]
 
 
 class RandomOutages(BaseModel):
-    """Comes again and again: after `every` on average, for `lasting` on average, both drawn exponentially."""
+    """Repeated outages: after `every` on average, for `lasting` on average, both drawn exponentially."""
 
     model_config = _STRICT
-    every: Stretch
-    lasting: Stretch
+    every: PositiveTime
+    lasting: PositiveTime
 
 
 class Group(BaseModel):
-    """Entities that live under the same conditions: those named, or a share of all that no group names."""
+    """Entities with the same conditions: listed by number, or a share of all entities, from those not listed."""
 
     model_config = _STRICT
     entities: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     share: float | None = Field(None, gt=0, le=1)
-    speed: float = Field(1.0, gt=0, le=1e6)  # times as quick as they would be
-    samples: float = Field(1.0, gt=0, le=1)  # of their private data that they have
+    speed: float = Field(1.0, gt=0, le=1e6)  # factor on their usual speed
+    samples: float = Field(1.0, gt=0, le=1)  # fraction of their private data that they have
     latency: Time = Duration(amount=0)
-    up: float | None = Field(None, gt=0)  # bytes a second
+    up: float | None = Field(None, gt=0)  # bytes per second
     down: float | None = Field(None, gt=0)
-    joins: Between = (Duration(amount=0),) * 2  # then, or at a time drawn from between the two
+    joins: TimeRange = (Duration(amount=0),) * 2  # a time, or an interval to draw one from
     leaves: Time | None = None
     away: tuple[tuple[Time, Time], ...] = ()
-    churn: RandomOutages | None = None  # of being away
+    churn: RandomOutages | None = None  # absences
     crashes: RandomOutages | None = None
     cut: tuple[tuple[Time, Time], ...] = ()
     poison: Poison | None = None
@@ -88,37 +88,37 @@ class Group(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "Group":
         if (self.entities is None) == (self.share is None):
-            raise ValueError("a group names its entities or a share of all, one of both")
+            raise ValueError("a group needs either entities or a share")
         return self
 
 
-class HubOutages(BaseModel):
-    """What all entities share."""
+class HubConfig(BaseModel):
+    """The conditions of the hub."""
 
     model_config = _STRICT
-    bandwidth: float | None = Field(None, gt=0)  # bytes a second
-    patience: Time = Duration(amount=0.25, unit="rounds")  # of a call, while the hub cannot be reached
+    bandwidth: float | None = Field(None, gt=0)  # bytes per second
+    patience: Time = Duration(amount=0.25, unit="rounds")  # of a call while the hub is unreachable
 
 
 class WorldFile(BaseModel):
-    """A described world. Its numbers are drawn by `draw`."""
+    """The description of a world; `draw` draws its random numbers."""
 
     model_config = _STRICT
-    hub: HubOutages = HubOutages(bandwidth=None)
+    hub: HubConfig = HubConfig(bandwidth=None)
     groups: Mapping[str, Group] = Field(default_factory=dict)
 
     def share_of(self, group: str) -> float:
-        """Of their private data that the entities of a group have."""
+        """Return the fraction of their private data that the entities of a group have."""
         return self.groups[group].samples if group in self.groups else 1.0
 
     @model_validator(mode="after")
     def _named(self) -> "WorldFile":
         if USUAL in self.groups:
-            raise ValueError(f"{USUAL} is the group of all that no other group names; give yours another name")
+            raise ValueError(f"{USUAL} is the group of entities outside every other group; use another name")
         return self
 
 
-# Each is one difficulty, with everything else as usual, so that what it does can be told.
+# Each preset has one difficulty, and everything else as usual, so that its effect can be measured.
 PRESETS: dict[str, dict[str, Any]] = {
     "stragglers": {"groups": {"slow": {"share": 0.25, "speed": 0.1}}},
     "churn": {"groups": {"coming and going": {"share": 1, "churn": {"every": "3 rounds", "lasting": "1 round"}}}},
@@ -138,48 +138,46 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def read_world(named: str | None) -> WorldFile:
-    """The preset of this name, or what the file at this path says; without one, everything is as usual.
+def read_world(name: str | None) -> WorldFile:
+    """Return the preset of this name, or the content of the TOML file at this path; without either, a usual world.
 
-    SettingsError when it is neither, or impossible.
+    Raises SettingsError if it is neither, or invalid.
     """
-    if named is None:
+    if name is None:
         return WorldFile()
-    if named in PRESETS:
-        return WorldFile.model_validate(PRESETS[named])
-    path = Path(named).expanduser()
+    if name in PRESETS:
+        return WorldFile.model_validate(PRESETS[name])
+    path = Path(name).expanduser()
     if path.suffix != ".toml":
-        raise SettingsError(
-            f"There is no world {named!r}; choose from {', '.join(PRESETS)}, or name a file that ends with .toml."
-        )
+        raise SettingsError(f"There is no world {name!r}; choose from {', '.join(PRESETS)}, or give a .toml file.")
     try:
         return WorldFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"The world {path} cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"The world {path} is not TOML: {error}.") from None
+        raise SettingsError(f"The world {path} is not valid TOML: {error}.") from None
     except ValidationError as error:
-        raise SettingsError(f"The world {path} is not possible: {sentence(error)}") from None
+        raise SettingsError(f"The world {path} is invalid: {sentence(error)}") from None
 
 
 def check_real(settings: Settings) -> None:
-    """SettingsError when a world is named for what happens in the real one."""
+    """Raise SettingsError if a world is given for a real run."""
     if settings.world is not None:
-        raise SettingsError("A world is for `kuber simulate` and `kuber compare`; here time is real: name none.")
+        raise SettingsError("--world works only with `kuber simulate` and `kuber compare`; remove it.")
 
 
 def memberships(world: WorldFile, count: int, seed: int) -> list[str]:
-    """The name of each entity's group.
+    """Return the name of each entity's group.
 
-    SettingsError when a group names an entity that another has or that is not there, or there are too few for all.
+    Raises SettingsError if a group lists an unknown entity or one of another group, or if its share is too large.
     """
     names: list[str | None] = [None] * count
     for name, group in world.groups.items():
         for index in group.entities or ():
             if index >= count:
-                raise SettingsError(f"The group {name!r} names entity {index}, and there are {count}, from 0.")
+                raise SettingsError(f"The group {name!r} lists entity {index}, but the last entity is {count - 1}.")
             if names[index] is not None:
-                raise SettingsError(f"Entity {index} is in the groups {names[index]!r} and {name!r}; name it once.")
+                raise SettingsError(f"Entity {index} is in the groups {names[index]!r} and {name!r}; list it once.")
             names[index] = name
     left = [index for index in np.random.default_rng([seed, 2]).permutation(count) if names[index] is None]
     for name, group in world.groups.items():
@@ -187,7 +185,7 @@ def memberships(world: WorldFile, count: int, seed: int) -> list[str]:
             size = max(1, round(group.share * count))
             if size > len(left):
                 raise SettingsError(
-                    f"The group {name!r} is to have {size} of {count} entities, and {len(left)} are left for it."
+                    f"The share of the group {name!r} is {size} of {count} entities, but only {len(left)} are left."
                 )
             for index in left[:size]:
                 names[index] = name
@@ -198,9 +196,9 @@ def memberships(world: WorldFile, count: int, seed: int) -> list[str]:
 def draw(
     world: WorldFile, groups: Sequence[str], *, speeds: Sequence[float], round: float, rounds: int, seed: int
 ) -> World:
-    """The conditions of each entity, of the group named for it. The same seed draws the same world.
+    """Draw the conditions of each entity according to its group. Equal seeds draw equal worlds.
 
-    `speeds` are those of a plain world, in samples a second; `round` is how many seconds a usual round takes.
+    `speeds` are the usual speeds in samples per second; `round` is the duration of a usual round in seconds.
     """
     conditions = []
     for index, (name, speed) in enumerate(zip(groups, speeds, strict=True)):
@@ -218,16 +216,16 @@ def _conditions(
 ) -> Conditions:
     first, last = (time.seconds(round) for time in group.joins)
     if last < first:
-        raise SettingsError(f"The group {name!r} joins between two times, of which the second is before the first.")
+        raise SettingsError(f"In the group {name!r}, the end of `joins` is before its start.")
     if group.leaves is not None and group.leaves.seconds(round) <= last:
-        raise SettingsError(f"The group {name!r} leaves when it may not have joined yet; let it leave later.")
+        raise SettingsError(f"The group {name!r} may leave before it joins; set `leaves` later than `joins`.")
     joins = float(random.uniform(first, last))
-    horizon = joins + SPELLS * rounds * round / min(1.0, group.speed)
-    absences = [Absence(span.start, span.end) for span in _spans(name, group.away, round)]
+    horizon = joins + OUTAGE_HORIZON * rounds * round / min(1.0, group.speed)
+    absences = [Absence(away.start, away.end) for away in _intervals(name, group.away, round)]
     if group.churn is not None:
-        absences += _spells(group.churn, joins, horizon, round, random, crash=False)
+        absences += _random_outages(group.churn, joins, horizon, round, random, crash=False)
     if group.crashes is not None:
-        absences += _spells(group.crashes, joins, horizon, round, random, crash=True)
+        absences += _random_outages(group.crashes, joins, horizon, round, random, crash=True)
     if group.leaves is not None:
         absences.append(Absence(group.leaves.seconds(round), inf))
     return Conditions(
@@ -235,16 +233,16 @@ def _conditions(
         group=name,
         link=Link(latency=group.latency.seconds(round), up=group.up or inf, down=group.down or inf),
         joins=joins,
-        absences=_apart(absences),
-        cuts=tuple(_spans(name, group.cut, round)),
+        absences=_disjoint(absences),
+        cuts=tuple(_intervals(name, group.cut, round)),
         poison=group.poison,
     )
 
 
-def _spells(
-    spells: RandomOutages, start: float, end: float, round: float, random: np.random.Generator, *, crash: bool
+def _random_outages(
+    outages: RandomOutages, start: float, end: float, round: float, random: np.random.Generator, *, crash: bool
 ) -> Iterator[Absence]:
-    every, lasting = spells.every.seconds(round), spells.lasting.seconds(round)
+    every, lasting = outages.every.seconds(round), outages.lasting.seconds(round)
     time = start
     while True:
         time += float(random.exponential(every))
@@ -255,23 +253,23 @@ def _spells(
         time += length
 
 
-def _spans(name: str, given: Sequence[tuple[Duration, Duration]], round: float) -> list[Interval]:
-    spans = [Interval(first.seconds(round), last.seconds(round)) for first, last in given]
-    for span, after in pairwise([*spans, Interval(inf)]):
-        if not span.start < span.end <= after.start:
+def _intervals(name: str, times: Sequence[tuple[Duration, Duration]], round: float) -> list[Interval]:
+    intervals = [Interval(start.seconds(round), end.seconds(round)) for start, end in times]
+    for interval, following in pairwise([*intervals, Interval(inf)]):
+        if not interval.start < interval.end <= following.start:
             raise SettingsError(
-                f"Each stretch of time of the group {name!r} ends later than it begins, and before the next."
+                f"In the group {name!r}, each interval must end after it starts and not after the next starts."
             )
-    return spans
+    return intervals
 
 
-def _apart(absences: list[Absence]) -> tuple[Absence, ...]:
-    """In order, and none in another: who crashes while away stays away until both are over."""
-    apart: list[Absence] = []
-    for one in sorted(absences, key=lambda one: (one.start, one.end)):
-        if apart and one.start <= apart[-1].end:
-            last = apart[-1]
-            apart[-1] = Absence(last.start, max(last.end, one.end), last.crash and one.crash)
+def _disjoint(absences: list[Absence]) -> tuple[Absence, ...]:
+    """Sort absences and merge overlapping ones: an entity that crashes while away returns after both."""
+    disjoint: list[Absence] = []
+    for absence in sorted(absences, key=lambda absence: (absence.start, absence.end)):
+        if disjoint and absence.start <= disjoint[-1].end:
+            last = disjoint[-1]
+            disjoint[-1] = Absence(last.start, max(last.end, absence.end), last.crash and absence.crash)
         else:
-            apart.append(one)
-    return tuple(apart)
+            disjoint.append(absence)
+    return tuple(disjoint)
