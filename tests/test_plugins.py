@@ -186,11 +186,11 @@ def test_a_strategy_need_not_explain():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nothing", "does not decide 'common_start'"),
+        ("nothing", "has no 'common_start'"),
         ("nobody's", "choose from: kuber, exchange, merge, vanilla, local, local-balanced, nothing, quiet, or give"),
         ("kuber_test_plugin:gone", "cannot be imported: AttributeError"),
         ("nowhere_at_all:x", "cannot be imported: ModuleNotFoundError"),
-        ("kuber_test_plugin:offline", "cannot be made: OSError: the share is offline"),
+        ("kuber_test_plugin:offline", "cannot be created: OSError: the share is offline"),
     ],
 )
 def test_an_invalid_strategy_is_refused_in_a_sentence(name, sentence):

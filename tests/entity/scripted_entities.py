@@ -1,8 +1,7 @@
-"""Ports in memory, and entities whose work is scripted."""
+"""Scripted entities: ports in memory, and work steps that compute nothing."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -18,20 +17,15 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
+from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.discovery import Discovery
-from kuber.entity.hub.trust import Trust
-from kuber.entity.managed import ManagedEntity
+from kuber.entity.managed import ManagedEntity, ManagedModel
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, initial_state
-from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
+from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
+from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import (
-    EvaluationResult,
-    TrainingResult,
-    common_evaluation,
-    distil_locally,
-    evaluate_commonly,
-)
+from kuber.entity.work.steps import EvaluationResult, TrainingResult, distil_locally, evaluate_on_common_set
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.losses import Distillation
 from kuber.learning.runtime import Runtime
@@ -41,12 +35,12 @@ from kuber.signing import Identity
 COMMON = Digest.of(b"common test set")
 TASK = Task(name="toy", labels=("a", "b", "c"), input_shape=(3,), test_set=COMMON)
 ARCHITECTURE = describe("mlp", {"input_shape": (3,), "classes": 3})
-ONE = TensorSpec(dtype="F32", shape=(1,))
 RUNTIME = Runtime(device="cpu", precision="float32", threads=1, channels_last=False)
+SCALAR = TensorSpec(dtype="F32", shape=(1,))
 
 
 class Killed(BaseException):
-    """The process of an entity dies: nothing of the entity may catch it."""
+    """The process of an entity is killed: no code of the entity may catch it."""
 
 
 class Script:
@@ -62,7 +56,7 @@ class Script:
     def __call__(self, work):
         self.executed.append(work.function)
         self._watch(work)
-        if work.function is evaluate_commonly:
+        if work.function is evaluate_on_common_set:
             result = evaluation_result(self.left.pop(0))
         else:
             result = training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
@@ -72,7 +66,7 @@ class Script:
 
 
 class World:
-    """Ports in memory, and entities whose accuracies are written down beforehand."""
+    """Ports in memory, and entities whose accuracies are given beforehand."""
 
     def __init__(self, folder: Path) -> None:
         ticks = count()
@@ -83,68 +77,65 @@ class World:
         self.registry = MemoryRegistry(vault=self.vault, clock=self.clock, ids=lambda: f"id{next(ids)}")
         self.log = EventLog(folder / FILE_NAME, clock=self.clock)
 
-    def entity(self, name: str, *, rounds: int, strategy: str = "vanilla", execute=None, **more) -> ManagedEntity:
-        seed = len(name)
-        fields = {
-            "registry": self.registry,
-            "vault": self.vault,
+    def entity(
+        self,
+        name: str,
+        *,
+        rounds: int,
+        strategy="vanilla",
+        execute=None,
+        task: Task = TASK,
+        registry=None,
+        vault=None,
+        storage: dict | None = None,
+        **sharing,
+    ) -> ManagedEntity:
+        """An entity whose storage is in its folder, except for the parts given in `storage`."""
+        parts = {
             "checkpoints": Checkpoints(self.folder / name),
-            "log": self.log,
-            **{kind: BlobCache(self.folder / name / kind) for kind in ("waiting", "cache")},
+            "event_log": self.log,
+            "pending": BlobCache(self.folder / name / "waiting"),
+            "cache": BlobCache(self.folder / name / "cache"),
         }
         return ManagedEntity(
             name,
-            task=TASK,
-            learner=learner(self.folder),
-            strategy=STRATEGIES[strategy],
+            model=ManagedModel(
+                task=task, learner=learner(self.folder), class_counts=(5, 5, 0), execute=execute or Script()
+            ),
+            strategy=STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
             rounds=rounds,
-            class_counts=(5, 5, 0),
-            identity=identity(name),
-            execute=execute or Script(),
+            hub=HubAccess(registry=registry or self.registry, vault=vault or self.vault, identity=identity(name)),
+            storage=Storage(**parts | (storage or {})),
             initial=lambda: initial_state(
-                life=f"life of {name}",
-                weights=initial_weights(ARCHITECTURE, seed),
+                session_id=f"session of {name}",
+                weights=initial_weights(ARCHITECTURE, len(name)),
                 generator=torch.Generator().get_state(),
             ),
-            **fields | more,
+            sharing=Sharing(**sharing),
         )
 
-    def live(
-        self,
-        name: str,
-        accuracies: list[int],
-        *,
-        rounds: int,
-        strategy: str = "vanilla",
-        until: int = 10**6,
-        watch=None,
-        **more,
-    ):
+    def live(self, name: str, accuracies: list[int], *, rounds: int, until: int = 10**6, watch=None, **more):
         """Run an entity whose evaluations find these percentages, killed in work step `until`; the work it did."""
         script = Script(accuracies, until=until, watch=watch)
         try:
-            self.entity(name, rounds=rounds, strategy=strategy, execute=script, **more).run()
+            self.entity(name, rounds=rounds, execute=script, **more).run()
         except Killed:
             return script.executed
         assert script.left == []
         return script.executed
 
-    def retrieval(self, name: str, *, task: Task = TASK, verified_only: bool = False) -> Discovery:
-        entity = self.entity(name, rounds=1)
-        journal = entity._journal
-        journal.change(member=self.id_of(name))
-        return Discovery(
-            task=task,
-            evaluating=partial(common_evaluation, entity.learner),
-            execute=Script(),
-            registry=self.registry,
-            vault=self.vault,
-            journal=journal,
-            trust=Trust(identity(name), registry=self.registry, journal=journal),
-            line=entity._line,
-            outbox=entity._outbox,
-            verified_only=verified_only,
-        )
+    def restart(self, name: str) -> None:
+        """Put the log into the state in which the next process of this entity finds it."""
+        state = Checkpoints(self.folder / name).latest()
+        others = {event.entity: 10**6 for event in read_events(self.folder / FILE_NAME)}
+        rewind(self.folder / FILE_NAME, reached={**others, name: state.next_event if state else 0})
+        self.log = EventLog(self.folder / FILE_NAME, clock=self.clock)
+
+    def discovery(self, name: str, **more) -> Discovery:
+        """The discovery of an entity that has joined."""
+        entity = self.entity(name, rounds=1, **more)
+        entity._journal.change(entity_id=self.id_of(name))
+        return entity._session.discovery
 
     def id_of(self, name: str) -> str:
         """The id of the entity of this name, which joins if it has not."""

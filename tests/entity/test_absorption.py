@@ -10,8 +10,8 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import verdict
 from kuber.entity.state.checkpoint import Checkpoints, round_path
-from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import evaluate_commonly, train_locally
+from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.entity.work.steps import evaluate_on_common_set, train_locally
 from kuber.errors import CorruptKnowledgeError
 from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
@@ -76,7 +76,7 @@ def test_why_a_teacher_is_distilled_is_logged_and_told_to_the_registry(world):
 def test_who_does_not_report_tells_the_registry_no_reasons(world):
     """They say how good the own model is, class by class."""
     world.live("one", [60], rounds=1)
-    world.live("student", [50, 45, 48], rounds=2, reports=False)
+    world.live("student", [50, 45, 48], rounds=2, report=False)
     (absorbed,) = world.events("student", "absorbed")
     (delivery,) = world.registry.deliveries().items
     assert absorbed["reason"].startswith("Our accuracy fell from 50.0 % to 45.0 %")
@@ -109,9 +109,7 @@ class Silent:
 
 def test_a_strategy_that_cannot_explain_absorbs_without_a_reason(world):
     world.live("one", [60], rounds=1)
-    silent = world.entity("student", rounds=2, execute=Script([50, 45, 48]))
-    silent.strategy = Silent()
-    silent.run()
+    world.live("student", [50, 45, 48], rounds=2, strategy=Silent())
     (absorbed,) = world.events("student", "absorbed")
     assert (absorbed["after"], absorbed["reason"]) == (0.48, None)
     assert [one.reason for one in world.registry.deliveries().items] == [None]
@@ -139,7 +137,7 @@ def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
 
     def hear(work):
         if work.function is train_locally:
-            heard.append(tuple(guide.recalls for guide in work.arguments.get("guides", ())))
+            heard.append(tuple(guide.recalls for guide in work.arguments.get("teachers", ())))
 
     world.live("student", script, rounds=2, strategy="exchange", watch=hear)
     assert heard == [((0.6, 0.0, 0.0),)] * 2
@@ -162,7 +160,7 @@ def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(w
 
     def fail_with_guides(work):
         if work.function is train_locally:
-            trained.append(len(work.arguments.get("guides", ())))
+            trained.append(len(work.arguments.get("teachers", ())))
             if trained[-1]:
                 raise CorruptKnowledgeError("It says infinity.")
 
@@ -178,8 +176,7 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
     script = [10, 55, 60, 70, 52, 60, 71]
     world.live("student", script, rounds=2, strategy="merge", until=until)
     state = Checkpoints(world.folder / "student").latest()
-    rewind(world.folder / FILE_NAME, reached={"one": 10**6, "student": state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.restart("student")
     # What was pulled before the kill is pulled and evaluated again: only the state outlives an entity.
     left = {
         ("ended", 0): script if state.origin is None else script[1:],
@@ -209,9 +206,7 @@ def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world,
     with pytest.raises(Killed):
         world.entity("a", rounds=1, strategy="merge", execute=Script([10])).run()
     monkeypatch.undo()
-    state = Checkpoints(world.folder / "a").latest()
-    rewind(world.folder / FILE_NAME, reached={"a": state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.restart("a")
     world.live("a", [10, 50], rounds=1, strategy="merge")
     assert [record.round for record in world.published()] == [1, 0]
     told = [detail["knowledge"] for detail in world.events("a", "published")]
@@ -222,7 +217,7 @@ def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_it
     world.live("broken", [10, 60], rounds=1, strategy="merge")
 
     def fail(work):
-        if work.function is evaluate_commonly and work.arguments["strict"]:
+        if work.function is evaluate_on_common_set and work.arguments["strict"]:
             raise CorruptKnowledgeError("It says infinity.")
 
     world.live("student", [40, 40], rounds=1, strategy="merge", watch=fail)
@@ -235,15 +230,15 @@ def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_it
 def test_knowledge_of_a_task_with_other_labels_is_no_candidate(world):
     """Same name and test set, but another number of classes: its recalls could not be compared with ours."""
     world.live("teacher", [60], rounds=1, strategy="exchange")
-    retrieval = world.retrieval("student", task=replace(TASK, labels=("a", "b")))
-    assert retrieval.candidates(Query(latest=True)) == []
-    assert len(world.retrieval("student").candidates(Query(latest=True))) == 1
+    discovery = world.discovery("student", task=replace(TASK, labels=("a", "b")))
+    assert discovery.candidates(Query(latest=True)) == []
+    assert len(world.discovery("student").candidates(Query(latest=True))) == 1
 
 
 def test_however_many_were_refused_there_is_an_answer(world):
-    retrieval = world.retrieval("student")
-    retrieval._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
-    assert retrieval.candidates(Query(latest=True)) == []
+    discovery = world.discovery("student")
+    discovery._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
+    assert discovery.candidates(Query(latest=True)) == []
 
 
 def test_what_was_pulled_and_evaluated_is_attested(world):
@@ -258,12 +253,12 @@ def test_what_was_pulled_and_evaluated_is_attested(world):
 def test_only_what_is_verified_is_a_candidate_where_that_is_asked_for(world):
     world.live("teacher", [60], rounds=1, strategy="exchange")
     (record,) = world.published()
-    retrieval = world.retrieval("student", verified_only=True)
+    discovery = world.discovery("student", verified_only=True)
     query = Query(latest=True)
-    assert retrieval.candidates(query) == []
+    assert discovery.candidates(query) == []
     world.registry.verify(record.id, verdict(record.evaluation, record.evaluation))
-    assert [one.id for one in retrieval.candidates(query)] == [record.id]
-    assert [one.id for one in world.retrieval("student").candidates(query)] == [record.id]
+    assert [one.id for one in discovery.candidates(query)] == [record.id]
+    assert [one.id for one in world.discovery("student").candidates(query)] == [record.id]
 
 
 def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
@@ -273,7 +268,7 @@ def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
     )
     world.live("a", [50, 60], rounds=2, strategy="local")
     assert told == [(world.id_of("a"), 1, 0.5), (world.id_of("a"), 2, 0.6)]
-    world.live("b", [50], rounds=1, strategy="local", reports=False)
+    world.live("b", [50], rounds=1, strategy="local", report=False)
     assert len(told) == 2
 
 
@@ -286,7 +281,7 @@ def test_nothing_is_published_without_consent(world):
         return False
 
     script = [50, 60, 65]  # the local phase, the teacher, the average
-    world.live("student", script, rounds=1, strategy="merge", consents=refuse)
+    world.live("student", script, rounds=1, strategy="merge", approve=refuse)
     assert asked == [(0.5, 1)]
     assert not [one for one in world.published() if one.entity == world.id_of("student")]
     assert world.events("student", "absorbed")  # it learns all the same
@@ -294,6 +289,6 @@ def test_nothing_is_published_without_consent(world):
 
 def test_without_consent_and_without_others_it_learns_alone(world):
     script = [10, 10, 50]
-    world.live("alone", script, rounds=1, strategy="merge", consents=lambda evaluation, round: False)
+    world.live("alone", script, rounds=1, strategy="merge", approve=lambda evaluation, round: False)
     assert world.published() == []
     assert "round-ended" in world.kinds("alone")

@@ -132,7 +132,7 @@ def test_two_networks_of_one_class_and_other_sizes_do_not_collide(enter, hub):
 
 def test_what_makes_it_worse_is_undone_with_the_optimizer(enter):
     torch.manual_seed(0)
-    entity = enter("one", Wide(), forms=W)
+    entity = enter("one", Wide(), formats=W)
     optimizer = train(entity.model, points(200, 0))
     assert entity.keep_if_better(optimizer)
     kept = {name: tensor.clone() for name, tensor in entity.model.state_dict().items()}
@@ -152,7 +152,7 @@ def test_the_first_judgement_is_against_the_model_as_it_was_given(enter):
     torch.manual_seed(0)
     model = Wide()
     train(model, points(300, 0))
-    entity = enter("one", model, forms=W)
+    entity = enter("one", model, formats=W)
     good = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         for parameter in model.parameters():
@@ -186,18 +186,18 @@ def test_fit_is_for_those_who_have_no_loop(enter, hub):
         torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*points(200, side, classes)), batch_size=20)
         for side, classes in ((0, (0, 1)), (1, (1, 2)))
     ]
-    strong = enter("strong", Wide(), forms=W)
+    strong = enter("strong", Wide(), formats=W)
     train(strong.model, points(500, 5))
     strong.publish()
-    alone = enter("alone", Wide(), strategy="local", forms=W).fit(loaders[1], rounds=6, epochs=6)
-    together = enter("together", Wide(), forms=W).fit(loaders[1], rounds=6, epochs=6)
+    alone = enter("alone", Wide(), strategy="local", formats=W).fit(loaders[1], rounds=6, epochs=6)
+    together = enter("together", Wide(), formats=W).fit(loaders[1], rounds=6, epochs=6)
     assert together.accuracy > alone.accuracy
     assert {one.round for one in published(hub) if one.task == TASK} > {1}
 
 
 def test_relatives_are_merged(enter, hub, tmp_path):
     torch.manual_seed(0)
-    one, two = enter("one", Wide(), strategy="merge", forms=W), enter("two", Wide(), strategy="merge", forms=W)
+    one, two = enter("one", Wide(), strategy="merge", formats=W), enter("two", Wide(), strategy="merge", formats=W)
     one.step()
     two.step()
     assert torch.equal(one.model[0].weight, two.model[0].weight)  # both begin at one checkpoint
@@ -271,7 +271,7 @@ def test_a_graph_alone_can_be_published_and_teach(enter, hub):
 
 
 def test_what_cannot_be_run_here_is_skipped_with_a_reason(enter, hub, tmp_path):
-    enter("wide", Wide(), forms=("weights",)).publish()
+    enter("wide", Wide(), formats=("weights",)).publish()
     assert not enter("deep", Deep()).discover()
     (rejected,) = events(tmp_path / "deep", "rejected")
     assert "no architecture" in rejected["reason"]
@@ -291,15 +291,15 @@ def test_a_model_that_cannot_be_a_graph_travels_as_weights_and_says_so(enter, hu
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights"}
     with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be exported"):
-        enter("asked", Unwritable(), forms=("onnx",))
+        enter("asked", Unwritable(), formats=("onnx",))
 
 
 def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
     torch.manual_seed(0)
-    first = enter("one", Wide(), forms=W)
+    first = enter("one", Wide(), formats=W)
     first.publish()
     first.close()
-    again = enter("one", Wide(), forms=W)
+    again = enter("one", Wide(), formats=W)
     again.publish()
     newer, older = hub[0].discover(kuber.Query(order="newest")).items
     assert newer.entity == older.entity
@@ -317,8 +317,8 @@ def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
         ({"validation": []}, "at least one"),
         ({"validation": points(10, 1)}, "not the common test set"),
         ({"strategy": "magic"}, "no strategy 'magic'"),
-        ({"forms": ("pickle",)}, "published as weights, onnx"),
-        ({"hub": "http://hub.example"}, "give that of the vault too"),
+        ({"formats": ("pickle",)}, "published as weights, onnx"),
+        ({"hub": "http://hub.example"}, "give the vault's address too"),
         ({"hub": "nowhere"}, "not the address|no port"),
     ],
 )
@@ -373,7 +373,7 @@ def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
 
 def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
     torch.manual_seed(0)
-    one, two = enter("one", Wide(), forms=W), enter("two", Wide(), forms=W)
+    one, two = enter("one", Wide(), formats=W), enter("two", Wide(), formats=W)
     train(one.model, points(200, 0))
     one.publish()
     train(two.model, points(50, 1), teachers=two.discover())
@@ -385,15 +385,14 @@ def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
 def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub, tmp_path):
     """The tensors are those told of, and the labels are not as many as the network has answers."""
     torch.manual_seed(0)
-    liar = enter("liar", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
+    liar = enter("liar", Wide(), formats=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     train(liar.model, points(200, 0))
-    draft = liar._publisher._task
-    liar._publisher._task = kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=draft.input_shape)
+    liar._adapter.task = kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,))
     evaluation = kuber.Evaluation(test_set=kuber.Digest.of(b"mine"), correct=(1,) * 4, total=(2,) * 4)
-    liar._meet()
+    liar._connect()
     liar._journal.change(round=1)
-    liar._publisher.publish(evaluation)
-    student = enter("student", Wide(), forms=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
+    liar._session.publisher.publish(evaluation)
+    student = enter("student", Wide(), formats=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     assert not student.discover()
     (rejected,) = events(tmp_path / "student", "rejected")
     assert "For 1 samples the network returns shape (1, 3)" in rejected["reason"]
@@ -410,4 +409,4 @@ def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):
     student = enter("student", Deep(), task=wards)
     assert len(student.discover()) == 1
     with pytest.raises(kuber.errors.CorruptKnowledgeError, match="not \\(2, 4\\)"):
-        student._bench._running(graph, kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,)))
+        student._adapter._graph_network(graph, kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,)))

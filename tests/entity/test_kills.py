@@ -8,8 +8,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import distil_locally, evaluate_commonly
+from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.entity.work.steps import distil_locally, evaluate_on_common_set
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
 
@@ -79,7 +79,7 @@ class Away:
 
 def execute(work):
     """The work, scripted so that equal arguments have equal results."""
-    if work.function is evaluate_commonly:
+    if work.function is evaluate_on_common_set:
         return evaluation_result(20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60)
     return training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
@@ -94,8 +94,7 @@ def live(world, name, life, *, strategy, away=None):
         strategy=strategy,
         registry=life.watched(registry),
         vault=life.watched(world.vault),
-        checkpoints=life.watched(checkpoints),
-        log=life.watched(world.log),
+        storage={"checkpoints": life.watched(checkpoints), "event_log": life.watched(world.log)},
         execute=execute,
     ).run()
 
@@ -143,13 +142,6 @@ def fresh(folder, strategy):
     return world
 
 
-def revived(world, name):
-    """The log as the next process finds it."""
-    state = Checkpoints(world.folder / name).latest()
-    rewind(world.folder / FILE_NAME, reached={name: 0 if state is None else state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
-
-
 STRIDES = pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.soak)])
 
 
@@ -167,7 +159,7 @@ def test_death_at_any_act(tmp_path, strategy, before, stride):
         world = fresh(tmp_path / f"{last}", strategy)
         with pytest.raises(Killed):
             live(world, "student", Life(last, before=before), strategy=strategy)
-        revived(world, "student")
+        world.restart("student")
         live(world, "student", Life(), strategy=strategy)
         assert outcome(world, "student") == wanted, f"dead at act {last}"
         assert events(world, "student") == told, f"dead at act {last}"
@@ -185,7 +177,7 @@ def test_death_at_any_act_while_the_hub_is_away(tmp_path, before, stride):
         world = fresh(tmp_path / f"{last}", "merge")
         with pytest.raises(Killed):
             live(world, "student", Life(last, before=before), strategy="merge", away=away)
-        revived(world, "student")
+        world.restart("student")
         live(world, "student", Life(), strategy="merge")
         published, deliveries, _, round, stage, _ = outcome(world, "student")
         assert [sequence for _, sequence, _, _ in published] == list(range(1, len(published) + 1)), last

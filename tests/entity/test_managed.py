@@ -7,11 +7,11 @@ import pytest
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind
-from kuber.entity.work.steps import distil_locally, evaluate_commonly, train_locally
+from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.entity.work.steps import distil_locally, evaluate_on_common_set, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 
-from .scripted_entities import ONE, TASK, Killed, Script
+from .scripted_entities import SCALAR, TASK, Killed, Script
 
 
 def test_the_first_evaluation_is_shared_an_equal_one_is_not(world):
@@ -48,11 +48,11 @@ def test_a_degraded_entity_absorbs_the_best_of_others(world):
     done = world.live("student", [50, 40, 55], rounds=2)
     assert done == [
         train_locally,
-        evaluate_commonly,
+        evaluate_on_common_set,
         train_locally,
-        evaluate_commonly,
+        evaluate_on_common_set,
         distil_locally,
-        evaluate_commonly,
+        evaluate_on_common_set,
     ]
     (absorbed,) = world.events("student", "absorbed")
     strong = world.id_of("strong")
@@ -112,18 +112,20 @@ def test_unsound_knowledge_is_refused_once_and_the_next_best_is_taken_later(worl
 def test_knowledge_of_another_task_is_refused(world):
     world.live("other", [90], rounds=1)
     (record,) = world.published()
-    retrieval = world.retrieval("student", task=replace(TASK, labels=("b", "a", "c")))
-    assert retrieval.pull(record) is None
+    discovery = world.discovery("student", task=replace(TASK, labels=("b", "a", "c")))
+    assert discovery.pull(record) is None
     (rejected,) = world.events("student", "rejected")
     assert "another task" in rejected["reason"]
 
 
-@pytest.mark.parametrize("change", [{"name": "cnn"}, {"name": "nobody"}, {"arguments": {}}, {"manifest": {"w": ONE}}])
+@pytest.mark.parametrize(
+    "change", [{"name": "cnn"}, {"name": "nobody"}, {"arguments": {}}, {"manifest": {"w": SCALAR}}]
+)
 def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change):
     world.live("other", [90], rounds=1)
     (record,) = world.published()
     record = replace(record, architecture=replace(record.architecture, **change))
-    assert world.retrieval("student").pull(record) is None
+    assert world.discovery("student").pull(record) is None
     assert len(world.events("student", "rejected")) == 1
 
 
@@ -149,8 +151,7 @@ def test_a_kill_after_any_step_loses_nothing_and_repeats_nothing(world, until):
     script = [50, 40, 55, 70]
     done = world.live("student", script, rounds=3, until=until)
     state = Checkpoints(world.folder / "student").latest()
-    rewind(world.folder / FILE_NAME, reached={"strong": 10**6, "student": state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.restart("student")
     evaluated = {
         ("ended", 0): 0,
         ("trained", 1): 1,
@@ -197,8 +198,7 @@ def test_a_kill_between_publishing_and_saving_publishes_once(world, monkeypatch)
     assert len(world.published()) == 1
     state = Checkpoints(world.folder / "a").latest()
     assert state.stage == "trained"
-    rewind(world.folder / FILE_NAME, reached={"a": state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
+    world.restart("a")
     world.live("a", [], rounds=1)
     assert len(world.published()) == 1
     assert world.kinds("a").count("published") == 1

@@ -155,7 +155,7 @@ def test_a_shorter_batch_is_padded_and_a_longer_one_cut():
 def test_another_architecture_runs_the_graph(enter, tmp_path):
     model = bert()
     trainer(model, sentences(200, 5), tmp_path / "hf-strong", epochs=2).train()
-    teacher = enter("teacher", Logits(model), task=TASK, validation=COMMON, forms=("onnx",))
+    teacher = enter("teacher", Logits(model), task=TASK, validation=COMMON, formats=("onnx",))
     teacher.publish()
     (found,) = enter("student", torch.nn.Sequential(Bag()), task=TASK, validation=COMMON).discover()
     logits = teacher.model.eval()(COMMON[0][:5])

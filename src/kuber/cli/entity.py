@@ -91,7 +91,7 @@ def entity(
                     invitation=invitation,
                     patience=patience,
                     ca=ca,
-                    ask=_ask if sys.stdin.isatty() else None,
+                    approve=_ask if sys.stdin.isatty() else None,
                     progress=view,
                     echo=view.echo,
                 )

@@ -1,12 +1,10 @@
-"""An entity whose training loop is its owner's: it seeks, keeps or undoes, and publishes when it is told to."""
+"""Entities whose owners train: you run the training loop, KUber exchanges knowledge between its phases."""
 
-import logging
 import re
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,46 +17,44 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
-from kuber.domain.explanation import explanation
 from kuber.domain.knowledge import Argument
 from kuber.domain.policies import AcceptancePolicy
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Query
 from kuber.domain.strategies import Exchange
-from kuber.domain.strategy import Candidate, Guidance, Method, Situation, Strategy
+from kuber.domain.strategy import Guidance, Method, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Outcome, absorb_merged, keep_or_revert
-from kuber.entity.export_formats import ExportFormats
-from kuber.entity.hub.session import open_session
+from kuber.entity.absorption import Absorber
+from kuber.entity.evaluator import Evaluator
+from kuber.entity.hub.access import HubAccess, Sharing
+from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint
-from kuber.entity.model_adapter import Evaluates, ModelAdapter, Validation
+from kuber.entity.model_adapter import EvaluateFn, ModelAdapter, Validation, describe_model
+from kuber.entity.round import Round
 from kuber.entity.state.blob_cache import BlobCache
-from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
+from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.snapshot import Snapshot, copy_optimizer_state, restore_optimizer
+from kuber.entity.state.storage import Storage
 from kuber.entity.strategy_loader import strategy_named
 from kuber.entity.teacher_selection import TeacherSelector
-from kuber.entity.work.steps import Work
 from kuber.errors import SettingsError
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
-from kuber.learning.weights import Weights
 from kuber.signing import Identity
 
-CACHE = 1 << 30  # bytes of pulled models kept on disk
+CACHE_BYTES = 1 << 30  # of pulled models on disk
 HUB = "http://127.0.0.1:5001"
 
-OWN = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
-
-log = logging.getLogger("kuber")
+DEFAULT_STRATEGY = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
 
 
 class Entity:
-    """One independent learner in its owner's hands: the owner trains the model, the entity exchanges knowledge.
+    """One independent learner whose owner trains its model; the entity exchanges knowledge with others.
 
-    A phase is what lies between two calls of `step`; docs/own-loop.md shows whole loops.
+    A phase is the time between two calls of `step`. docs/own-loop.md shows whole loops.
     """
 
     def __init__(
@@ -68,15 +64,15 @@ class Entity:
         model: nn.Module,
         task: Task,
         validation: Validation | None = None,
-        evaluate: Evaluates | None = None,
+        evaluate: EvaluateFn | None = None,
         hub: str | tuple[Registry, Vault] = HUB,
         vault: str | None = None,
-        strategy: str | Strategy = OWN,
+        strategy: str | Strategy = DEFAULT_STRATEGY,
         architecture: str | None = None,
         arguments: dict[str, Argument] | None = None,
-        forms: Sequence[str] | None = None,
+        formats: Sequence[str] | None = None,
         class_counts: Sequence[int] | None = None,
-        examined: int = 6,
+        max_candidates: int = 6,
         folder: Path | str | None = None,
         invitation: str | None = None,
         ca: Path | None = None,
@@ -84,82 +80,65 @@ class Entity:
     ) -> None:
         """Nothing is sent before the first call that needs the hub.
 
-        `model` takes batches of samples of the task and gives logits, one for each of its labels, in their order.
-        What it is worth is measured on `validation` (batches (x, y), or two tensors; kept in memory), or by
-        `evaluate`, which is given a network and returns an Evaluation.
+        `model` maps a batch of samples of the task to logits, one for each label of the task, in their order. It is
+        evaluated on `validation` (batches (x, y), or two tensors; kept in memory), or by `evaluate`, a function of a
+        network that returns an Evaluation.
 
-        `hub` is the registry's URL, and `vault` the vault's, by default the next port of the same machine; or both
-        are given as ports, such as those in memory. `folder`, by default entities/NAME, keeps the key, the token and
-        all that waits to be told; with the same folder the entity goes on as the same one. `invitation`, `ca` and
-        `patience` are as those of `kuber entity`.
+        `hub` is the registry's URL and `vault` the vault's, by default the next port of the same machine; or `hub` is
+        a pair of ports, as `kuber.memory_hub()` returns. `folder`, by default entities/NAME, holds the key, the
+        token, the state and queued messages: with the same folder the same entity resumes. `invitation`, `ca` and
+        `patience` are those of `kuber entity`.
 
-        Others of the same architecture, by `architecture` and `arguments` or by the model's class and tensors, can
-        load what is published here; for all others it is published as an ONNX graph too, where onnxruntime is
-        installed and the model can be written as one. `forms`, such as ("weights",), says otherwise.
+        Entities of the same architecture can load the published weights. By default an architecture is the model's
+        class and tensors; with `architecture` and `arguments` it is a name that others can make. For all others the
+        model is also published as an ONNX graph, if onnxruntime is installed and it can be exported. `formats`, such
+        as ("weights",), overrides that.
 
-        The strategy is `exchange`, whose gate lets one standard error of the evaluation pass; a name or an object of
-        another may be given.
+        The default strategy is `exchange`, and keeps what is within one standard error of the evaluation; pass the
+        name of another, or an object.
 
-        `class_counts`, the number of training samples of each label, is told to others where it is given. Without a
-        common test set, `examined` candidates at most are pulled to be looked at.
+        `class_counts`, the number of training samples of each label, is published if given. Without a common test
+        set, at most `max_candidates` models are pulled and tested for each phase.
 
-        Raises SettingsError when these things do not fit one another.
+        Raises SettingsError when arguments contradict each other.
         """
         self.name = name
         self.task = task
         self.model = model
         self.strategy = strategy_named(strategy) if isinstance(strategy, str) else strategy
-        self._bench = bench = ModelAdapter(
-            model, task, architecture=architecture, arguments=arguments, validation=validation, evaluates=evaluate
+        self._adapter = ModelAdapter(
+            model,
+            task,
+            architecture=describe_model(model, architecture, arguments),
+            validation=validation,
+            evaluate=evaluate,
+            class_counts=class_counts,
+            formats=formats,
         )
-        self._class_counts = None if class_counts is None else tuple(class_counts)
-        own_forms = ExportFormats(bench, forms, name=name)
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
         home.mkdir(parents=True, exist_ok=True)
         identity = Identity.load_or_create(home / KEY_FILE)
         self._open = ExitStack()
         if isinstance(hub, str):
             credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
+            vault = vault or _next_port(hub)
             hub = (
                 self._open.enter_context(HttpRegistry(hub, credentials=credentials, patience=patience, ca=ca)),
-                self._open.enter_context(
-                    HttpVault(vault or _next_port(hub), credentials=credentials, patience=patience, ca=ca)
-                ),
+                self._open.enter_context(HttpVault(vault, credentials=credentials, patience=patience, ca=ca)),
             )
-        registry, blobs = hub
-        checkpoints = Checkpoints(home)
-        state = checkpoints.latest()
-        rewind(home / FILE_NAME, reached={name: state.seq if state else 0})
-        life = uuid.uuid4().hex  # a new one each time: what the owner did in between is not known
-        state = replace(state, life=life) if state else _first_state(life, bench.weights())
-        self._log = EventLog(home / FILE_NAME, clock=utc_now)
-        self._journal = journal = Journal(name, state, checkpoints=checkpoints, log=self._log)
-        self._registry = registry
-        ties = open_session(
-            journal,
-            identity,
-            registry=registry,
-            vault=blobs,
-            task=task,
-            architecture=bench.architecture,
-            evaluating=bench.evaluating,
-            execute=_execute,
-            sample_count=None if self._class_counts is None else sum(self._class_counts),
-            class_counts=self._class_counts,
-            waiting=BlobCache(home / "waiting"),
-            cache=BlobCache(home / "cache", limit=CACHE),
-            knows=bench.knows,
-            forms=own_forms,
+        self._journal, storage = self._load(home)
+        self._evaluator = Evaluator(self._adapter, self._journal)
+        access = HubAccess(registry=hub[0], vault=hub[1], identity=identity)
+        self._session = HubSession(self._journal, self._evaluator, access, storage, Sharing())
+        self._round = Round(self.strategy, self._adapter, self._journal, self._session)
+        self._absorber = Absorber(self.strategy, self._evaluator, self._journal, storage.weights)
+        self._selector = TeacherSelector(
+            self.strategy, self._adapter, self._session.discovery, self._round, max_candidates=max_candidates
         )
-        self._line, self._outbox, self._membership = ties.line, ties.outbox, ties.membership
-        self._retrieval, self._publisher = ties.retrieval, ties.publisher
-        self._listening = TeacherSelector(
-            bench, self.strategy, retrieval=self._retrieval, journal=journal, examined=examined
-        )
-        self._mark = Snapshot(weights=bench.weights())
-        self._begun = False  # whether a phase has begun
-        self._settled = False  # whether what came of it is decided already
-        self._counted = False  # whether the registry told how many of our records it has
+        self._snapshot = Snapshot(weights=self._adapter.weights())  # at the last decision
+        self._in_phase = False
+        self._decided = False  # whether the phase has been kept or reverted already
+        self._sequence_checked = False
 
     def __enter__(self) -> Self:
         return self
@@ -170,79 +149,78 @@ class Entity:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections, files and teachers."""
-        self._listening.teachers = Teachers(classes=self.task.classes)
+        """Close connections and files, and release the teachers."""
+        self._selector.teachers = Teachers(classes=self.task.classes)
         self._open.close()
-        self._log.close()
 
     @property
     def round(self) -> int:
-        """How many phases have begun, in this life and in those before with the same folder."""
+        """Number of phases begun, in this process and in earlier ones with the same folder."""
         return self._journal.state.round
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What the model was worth when this phase began; None before that was first asked."""
-        return self._mark.evaluation
+        """Evaluation of the model at the start of this phase; None if it has not been evaluated."""
+        return self._snapshot.evaluation
 
     def evaluate(self) -> Evaluation:
-        """What the model is worth now, on the data that decisions are made on."""
-        return self._retrieval.evaluated(self._bench.weights(), stage="trained")
+        """Evaluate the current model on the data that decisions are made on."""
+        return self._evaluator.own(self._adapter.weights(), stage="trained")
 
     def discover(self) -> Teachers:
-        """Seek, choose, pull and examine teachers for the coming phase, as the strategy wants it.
+        """Discover, choose, pull and test teachers for the next phase, as the strategy decides.
 
-        What is pulled is evaluated on our own data before it is used. Without a common test set claims say nothing
-        here: the newest of each other entity is pulled and chosen by what we found.
+        Each pulled model is evaluated on the entity's own data before it is used. Without a common test set claims
+        cannot be compared: the newest model of each other entity is pulled and chosen by its evaluation.
         """
-        self._meet()
-        return self._find(self._known())
+        self._connect()
+        return self._select_teachers(self._evaluation_at_start())
 
     def publish(self) -> bool:
-        """Publish the model as it is; False where the hub does not take it now, and is told later.
+        """Publish the current model; return False if the hub cannot take it now, and it is queued.
 
-        Raises what the registry raises when it refuses the record for good.
+        Raises the error of the registry when it rejects the record for good.
         """
-        self._meet()
-        if not self._begun:  # then publications are what counts the phases
+        self._connect()
+        if not self._in_phase:  # without `step`, publications count the phases
             self._journal.change(round=self._journal.state.round + 1)
-        self._journal.change(weights=self._bench.weights())
+        self._journal.change(weights=self._adapter.weights())
         self._publish(self.evaluate())
         self._journal.save()
-        return self._outbox.waits is None
+        return self._session.outbox.blocked_by is None
 
     def keep_if_better(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
-        """Keep what the model has become since the last call, if the strategy finds it good enough; else undo it.
+        """Keep the model if the strategy accepts what changed since the last call, else revert it; return which.
 
-        Half-way between before and after is tried before all is undone. The optimizer's state goes back with the
-        model. The first call after the start compares with the model as it was given.
+        The midpoint between before and after is tried before all is reverted. The optimizer's state is restored with
+        the model. The first call compares with the model that the entity was created with.
         """
-        if self._mark.evaluation is None:
-            before = self._retrieval.evaluated(self._mark.weights, stage="initial")
-            self._mark = replace(self._mark, evaluation=before)
-        _, kept = self._settle(optimizer)
+        if self._snapshot.evaluation is None:
+            evaluation = self._evaluator.own(self._snapshot.weights, stage="initial")
+            self._snapshot = replace(self._snapshot, evaluation=evaluation)
+        _, kept = self._keep_or_revert(optimizer)
         self._journal.save()
         return kept
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> Teachers:
-        """One whole decision round, between two phases of training; returns the teachers of the next phase.
+        """Decide about the phase that ends, and return the teachers of the next one.
 
-        Keeps or undoes a phase in which teachers were heard, publishes where the strategy says so, merges where it
-        seeks relatives, tells the registry how it stands, and seeks. The first call of a life only seeks.
+        Keeps or reverts a phase in which teachers were used, publishes and merges as the strategy decides, reports to
+        the registry, and discovers. The first call in a process only discovers.
         """
-        self._meet()
-        if not self._begun:
-            if self.strategy.common_start and self._journal.state.origin is None:
-                agree_on_initial_checkpoint(self._journal, self._bench.architecture, self._retrieval, self._publisher)
-                self._bench.restore(self._journal.state.weights)
-                self._mark = Snapshot(weights=self._bench.weights())
-            own = self._known()
+        self._connect()
+        if self._in_phase and not self._decided:
+            evaluation = self._end_phase(optimizer)
         else:
-            own = self._known() if self._settled else self._decide(optimizer)
-        self._begun, self._settled = True, False
+            if not self._in_phase and self.strategy.common_start and self._journal.state.origin is None:
+                agree_on_initial_checkpoint(self._journal, self._session)
+                self._adapter.load(self._journal.state.weights)
+                self._snapshot = Snapshot(weights=self._adapter.weights())
+            evaluation = self._evaluation_at_start()
+        self._in_phase, self._decided = True, False
         self._journal.change(round=self._journal.state.round + 1)
         self._journal.append("round-started", {})
-        return self._find(own)
+        return self._select_teachers(evaluation)
 
     def fit(
         self,
@@ -252,173 +230,148 @@ class Entity:
         epochs: int = 1,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> Evaluation:
-        """Train on private data for `rounds` phases of `epochs` each, exchanging between them; what came out.
+        """Train on private data for `rounds` phases of `epochs` each, with `step` between them; evaluate the result.
 
-        `batches` is gone through once an epoch; each gives samples and labels. The loss is the strategy's. Without an
-        optimizer it is Adam at 1e-3.
+        `batches` is iterated over once an epoch; each batch has samples and labels. The loss is the strategy's. The
+        default optimizer is Adam with a learning rate of 1e-3.
         """
         optimizer = optimizer or torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        phase = self.strategy.local_phase()
+        device, phase = self._adapter.device, self.strategy.local_phase()
         loss: Loss = nn.functional.cross_entropy
         if phase.loss == "balanced-softmax":
-            counts = sum(torch.bincount(y.cpu(), minlength=self.task.classes) for _, y in batches)
-            assert isinstance(counts, Tensor)
-            loss = balanced_softmax(counts.to(self._bench.device))
+            counts = torch.zeros(self.task.classes, dtype=torch.int64)
+            for _, y in batches:
+                counts += torch.bincount(y.cpu(), minlength=self.task.classes)
+            loss = balanced_softmax(counts.to(device))
         guidance = phase.guidance or Guidance()
         for _ in range(rounds):
             teachers = self.step(optimizer)
             self.model.train()
             for _ in range(epochs):
                 for x, y in batches:
-                    x, y = x.to(self._bench.device), y.to(self._bench.device)
-                    said = self.model(x)
-                    value = loss(said, y) + guidance.weight * teachers.loss(said, x, y)
+                    x, y = x.to(device), y.to(device)
+                    logits = self.model(x)
+                    total = loss(logits, y) + guidance.weight * teachers.loss(logits, x, y)
                     optimizer.zero_grad()
-                    value.backward()  # type: ignore[no-untyped-call]
+                    total.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
-        self._settled = True
-        return self._decide(optimizer)
+        self._decided = True
+        return self._end_phase(optimizer)
 
-    def _known(self) -> Evaluation:
-        """What the model was worth at the mark; measured now where that is not known."""
-        own = self._mark.evaluation or self.evaluate()
-        self._mark = replace(self._mark, evaluation=own)
-        return own
+    def _load(self, home: Path) -> tuple[Journal, Storage]:
+        """Load the state in the folder, or make a first one, and drop events that it does not count."""
+        checkpoints = Checkpoints(home)
+        state = checkpoints.latest()
+        rewind(home / FILE_NAME, reached={self.name: state.next_event if state else 0})
+        session_id = uuid.uuid4().hex  # a new one each time: what the owner did in between is not known
+        if state is None:
+            generator = torch.Generator().get_state()
+            state = initial_state(session_id=session_id, weights=self._adapter.weights(), generator=generator)
+        event_log = EventLog(home / FILE_NAME, clock=utc_now)
+        self._open.callback(event_log.close)
+        storage = Storage(
+            checkpoints=checkpoints,
+            event_log=event_log,
+            pending=BlobCache(home / "waiting"),
+            cache=BlobCache(home / "cache", limit=CACHE_BYTES),
+        )
+        state = replace(state, session_id=session_id)
+        return Journal(self.name, state, checkpoints=checkpoints, event_log=event_log), storage
 
-    def _decide(self, optimizer: torch.optim.Optimizer | None) -> Evaluation:
-        """Keep or undo the phase that ends, publish, and merge."""
+    def _connect(self) -> None:
+        self._session.join_and_flush()
+        if not self._sequence_checked and self._session.availability.up:
+            # Killed between a publication and saving it, the entity would number the next one alike.
+            sequence = max(self._session.published_count(), self._journal.state.sequence)
+            self._journal.change(sequence=sequence)
+            self._sequence_checked = True
+
+    def _evaluation_at_start(self) -> Evaluation:
+        """Return the evaluation of the snapshot; evaluate the current model if there is none."""
+        evaluation = self._snapshot.evaluation or self.evaluate()
+        self._snapshot = replace(self._snapshot, evaluation=evaluation)
+        return evaluation
+
+    def _end_phase(self, optimizer: torch.optim.Optimizer | None) -> Evaluation:
+        """Keep or revert the phase, publish, merge, and report."""
         journal = self._journal
-        start, before = self._mark.weights, self._mark.evaluation
-        if self._listening.teachers.used:
-            own, _ = self._settle(optimizer)
+        start, before = self._snapshot.weights, self._snapshot.evaluation
+        if self._selector.teachers.used:
+            own, _ = self._keep_or_revert(optimizer)
         else:
             own = self.evaluate()
-        journal.change(weights=self._bench.weights(), start=start, previous=before, own=own)
-        if self.strategy.publishes(self._situation(own, before)):
+        journal.change(weights=self._adapter.weights(), round_start=start, previous=before, evaluation=own)
+        if self.strategy.publishes(self._round.situation(own, before)):
             self._publish(own)
-        request = self.strategy.after(self._situation(own, before))
+        request = self.strategy.after(self._round.situation(own, before))
         if request is not None and request[0] is Method.MERGE:
             own = self._merge(request[1], own)
-        self._mark = Snapshot(
-            weights=self._bench.weights(), evaluation=own, optimizer=copy_optimizer_state(optimizer)
-        )
-        report = partial(self._registry.report, self._membership.id, round=journal.state.round, evaluation=own)
-        self._line.ask(report, None)
-        journal.append("round-ended", {"accuracy": own.accuracy, "checkpoint": None})
-        journal.save(stage="ended", previous=own, own=None, start=None, absorption=None)
+        self._take_snapshot(own, optimizer)
+        self._round.end(own, checkpoint=None)
         return own
 
-    def _settle(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:
-        """Keep or undo what came since the mark, and record whom it came from."""
-        start, before = self._mark.weights, self._mark.evaluation
-        own, kept = self.evaluate(), True
-        heard = self._listening.heard()
+    def _keep_or_revert(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:
+        """Keep or revert what changed since the snapshot, and record the teachers that were used."""
+        start, before = self._snapshot.weights, self._snapshot.evaluation
+        after, kept = self.evaluate(), True
+        own, used = after, self._selector.used()
         if before is not None:
-            after = own
-            weights = self._bench.weights()
-            stays, own, kept = keep_or_revert(
-                self.strategy, self._retrieval, start=start, before=before, weights=weights, after=after
-            )
-            if stays is not weights:
-                self._bench.restore(stays)
-                restore_optimizer(optimizer, self._mark.optimizer)
-            if heard:
-                choice = self._listening.choice
-                assert choice is not None, "who was heard was chosen"
-                outcome = Outcome(
-                    method=Method.GUIDE,
-                    candidates=heard,
-                    weights=stays,
-                    before=before,
-                    after=own if kept else after,
-                    kept=kept,
-                    own=own,
-                    reason=explanation(self.strategy, replace(choice, absorbed=heard)),
-                )
-                self._record(outcome)
-        self._mark = Snapshot(
-            weights=self._bench.weights(), evaluation=own, optimizer=copy_optimizer_state(optimizer)
-        )
+            weights = self._adapter.weights()
+            models: dict[str, Any] = {"start": start, "before": before, "weights": weights, "after": after}
+            absorption: Absorption | None = None
+            if used:
+                choice = self._selector.choice
+                assert choice is not None, "used teachers were chosen"
+                outcome = self._absorber.absorb_guided(choice, used, **models)
+                remaining, own, absorption = outcome.weights, outcome.evaluation, outcome.absorption
+                kept = absorption.delivery.kept
+            else:
+                remaining, own, kept = self._absorber.keep_or_revert(**models)
+            if remaining is not weights:
+                self._adapter.load(remaining)
+                restore_optimizer(optimizer, self._snapshot.optimizer)
+            if absorption is not None:
+                self._record(absorption)
+        self._take_snapshot(own, optimizer)
         return own, kept
 
     def _merge(self, query: Query, own: Evaluation) -> Evaluation:
-        """Average with relatives, where there are any."""
+        """Average with mergeable models, if there are any; return the evaluation of the result."""
         journal = self._journal
-        situation = self._situation(own, journal.state.previous)
-        choice, taught = self._listening.chosen(Method.MERGE, query, situation)
-        outcome = absorb_merged(self.strategy, self._retrieval, choice, journal.state, taught)
+        situation = self._round.situation(own, journal.state.previous)
+        outcome = self._absorber.absorb_merged(*self._selector.choose(Method.MERGE, query, situation))
         if outcome is None:
             return own
-        self._bench.restore(outcome.weights)
+        self._adapter.load(outcome.weights)
         journal.change(weights=outcome.weights)
-        self._record(outcome)
-        return outcome.own
+        self._record(outcome.absorption)
+        return outcome.evaluation
 
-    def _find(self, own: Evaluation) -> Teachers:
-        teachers = self._listening.find(self._situation(own, self._journal.state.previous))
+    def _select_teachers(self, own: Evaluation) -> Teachers:
+        teachers = self._selector.select(self._round.situation(own, self._journal.state.previous))
         self._journal.save()
         return teachers
 
     def _publish(self, own: Evaluation) -> None:
-        # Who was heard and not judged yet is a parent of this model all the same.
-        unjudged = self._listening.heard(forget=False)
-        self._journal.change(parents=_merged(self._journal.state.parents, unjudged))
-        self._publisher.publish(own)
+        # Teachers that were used are parents of this model even before the phase is kept or reverted.
+        self._round.add_parents([candidate.knowledge.id for candidate in self._selector.used(clear=False)])
+        self._session.publisher.publish(own)
 
-    def _record(self, outcome: Outcome) -> None:
-        journal = self._journal
-        if outcome.kept:
-            journal.change(parents=_merged(journal.state.parents, outcome.candidates))
-        absorption = outcome.absorption(self._membership.id, journal.state.round)
-        delivery = absorption.delivery
-        self._outbox.record(delivery, key=f"{journal.key(delivery.method)}/{journal.state.seq}")
-        journal.append("absorbed", absorption.detail)
+    def _record(self, absorption: Absorption) -> None:
+        if absorption.delivery.kept:
+            self._round.add_parents(absorption.delivery.teachers)
+        key = self._journal.key(absorption.delivery.method)
+        self._session.record(absorption, key=f"{key}/{self._journal.state.next_event}")
 
-    def _situation(self, own: Evaluation, previous: Evaluation | None) -> Situation:
-        return self._journal.state.situation(
-            own=own,
-            previous=previous,
-            classes=self.task.classes,
-            samples=sum(self._class_counts or ()),
-            architecture=self._bench.architecture,
+    def _take_snapshot(self, evaluation: Evaluation, optimizer: torch.optim.Optimizer | None) -> None:
+        self._snapshot = Snapshot(
+            weights=self._adapter.weights(), evaluation=evaluation, optimizer=copy_optimizer_state(optimizer)
         )
-
-    def _meet(self) -> None:
-        self._membership.meet()
-        if not self._counted and self._line.up:
-            # Killed between a publication and the saving of it, we would number the next one alike.
-            told = self._registry.member(self._membership.id).sequence
-            self._journal.change(published=max(told, self._journal.state.published))
-            self._counted = True
-        if self._journal.state.seq == 0:
-            detail = {
-                "id": self._membership.id,
-                "samples": sum(self._class_counts or ()),
-                "class_counts": self._class_counts or (),
-                "architecture": self._bench.architecture.name,
-                "device": str(self._bench.device),
-                "precision": "float32",
-                "threads": torch.get_num_threads(),
-            }
-            self._journal.append("joined", detail)
-            self._journal.save()
-
-
-def _execute(work: Work) -> Any:
-    return work.do(lambda share: None)
-
-
-def _first_state(life: str, weights: Weights) -> State:
-    return initial_state(life=life, weights=weights, generator=torch.Generator().get_state())
-
-
-def _merged(parents: Iterable[str], candidates: Iterable[Candidate]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*parents, *(one.knowledge.id for one in candidates))))
 
 
 def _next_port(url: str) -> str:
-    """The same address at the next port: a hub's vault, where nothing else is said."""
+    """Return the same address at the next port, the usual one of a hub's vault."""
     match = re.fullmatch(r"(.*:)(\d{1,5})/?", url)
     if match is None:
-        raise SettingsError(f"The registry's address {url!r} ends with no port; give that of the vault too.")
+        raise SettingsError(f"The registry's address {url!r} has no port; give the vault's address too.")
     return f"{match[1]}{int(match[2]) + 1}"

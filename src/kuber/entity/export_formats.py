@@ -1,61 +1,65 @@
-"""In which forms a model of the user's own is published: as weights, as an ONNX graph, or as both."""
+"""Formats in which an owner's model is published: weights, an ONNX graph, or both."""
 
 import logging
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 
 from kuber.domain.knowledge import ONNX, WEIGHTS
-from kuber.entity.model_adapter import ModelAdapter
+from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
-from kuber.learning.onnx_model import check_equivalent, export
+from kuber.learning.onnx_model import OnnxModel, check_equivalent, export
 from kuber.learning.weights import Weights, dump
 
 log = logging.getLogger("kuber")
 
 
 class ExportFormats:
-    """Makes the artifacts of what is published. `kinds` are those it makes."""
+    """Exports a model as artifacts of the chosen kinds."""
 
-    def __init__(self, bench: ModelAdapter, wanted: Sequence[str] | None, *, name: str) -> None:
-        """Without a wish: weights, and a graph where the model can be written as one; if not, a warning says so.
+    def __init__(self, model: nn.Module, task: Task, samples: Tensor | None, formats: Sequence[str] | None) -> None:
+        """Choose by default weights, and a graph if the model can be exported as one; warn if not.
 
-        Raises SettingsError when the forms asked for are none, IncompatibleKnowledgeError when they cannot be made.
+        The graph is compared with the model on some of `samples`, and takes their dtype. Raises SettingsError when
+        `formats` names none or unknown ones, IncompatibleKnowledgeError when the model cannot be exported so.
         """
-        self._bench = bench
-        self.kinds = self._usual(name) if wanted is None else self._checked(wanted)
+        self._model = model
+        self._task = task
+        self._samples = samples
+        self._has_weights = not isinstance(model, OnnxModel) and bool(model.state_dict())
+        self.kinds = self._default() if formats is None else self._checked(formats)
 
-    def __call__(self, weights: Weights) -> dict[str, bytes]:
-        """Artifact kind -> its bytes, of these weights, which the model has now."""
-        made = {WEIGHTS: lambda: dump(weights), ONNX: self._graph}
-        return {kind: made[kind]() for kind in self.kinds}
+    def artifacts(self, weights: Weights) -> dict[str, bytes]:
+        """Return the artifacts of these weights, which are the model's own, by kind."""
+        make = {WEIGHTS: lambda: dump(weights), ONNX: self._graph}
+        return {kind: make[kind]() for kind in self.kinds}
 
-    def _usual(self, name: str) -> tuple[str, ...]:
+    def _default(self) -> tuple[str, ...]:
         try:
             self._check_graph()
         except IncompatibleKnowledgeError as error:
-            if not self._bench.architecture.manifest:
+            if not self._has_weights:
                 raise
-            log.warning("%s Only others of the same architecture can learn from %s.", error.message, name)
+            log.warning("%s Only entities of the same architecture can learn from it.", error.message)
             return (WEIGHTS,)
-        return (WEIGHTS, ONNX) if self._bench.architecture.manifest else (ONNX,)
+        return (WEIGHTS, ONNX) if self._has_weights else (ONNX,)
 
-    def _checked(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        if not wanted or not set(wanted) <= {WEIGHTS, ONNX}:
-            raise SettingsError(f"A model is published as {WEIGHTS}, {ONNX}, or both, not as {list(wanted)}.")
-        if WEIGHTS in wanted and not self._bench.architecture.manifest:
-            raise SettingsError("An ONNX graph has no weights of its own to publish.")
-        if ONNX in wanted:
+    def _checked(self, formats: Sequence[str]) -> tuple[str, ...]:
+        if not formats or not set(formats) <= {WEIGHTS, ONNX}:
+            raise SettingsError(f"A model is published as {WEIGHTS}, {ONNX}, or both, not as {list(formats)}.")
+        if WEIGHTS in formats and not self._has_weights:
+            raise SettingsError("An ONNX graph has no weights to publish; leave them out of `formats`.")
+        if ONNX in formats:
             self._check_graph()
-        return tuple(wanted)
+        return tuple(formats)
 
     def _check_graph(self) -> None:
-        bench, graph = self._bench, self._graph()
-        if bench.labelled is not None:
-            probe = bench.labelled.x[:3].to(bench.device)
-            check_equivalent(bench.model, graph, probe, classes=bench.task.classes)
+        graph = self._graph()
+        if self._samples is not None:
+            device = next((tensor.device for tensor in self._model.parameters()), torch.device("cpu"))
+            check_equivalent(self._model, graph, self._samples[:3].to(device), classes=self._task.classes)
 
     def _graph(self) -> bytes:
-        labelled = self._bench.labelled
-        dtype = torch.float32 if labelled is None else labelled.x.dtype
-        return export(self._bench.model, input_shape=self._bench.task.input_shape, dtype=dtype)
+        dtype = torch.float32 if self._samples is None else self._samples.dtype
+        return export(self._model, input_shape=self._task.input_shape, dtype=dtype)

@@ -1,42 +1,37 @@
-"""Where entities of one task and architecture begin: at the oldest initial checkpoint among them."""
+"""Agree on an initial checkpoint: entities of one task and architecture start from the oldest one."""
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS, Architecture
-from kuber.entity.hub.discovery import Discovery
-from kuber.entity.hub.publisher import Publisher
+from kuber.domain.knowledge import WEIGHTS
+from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
-from kuber.errors import KnowledgeError
 from kuber.learning.weights import dump
 
 
-def agree_on_initial_checkpoint(
-    journal: Journal, architecture: Architecture, retrieval: Discovery, publisher: Publisher
-) -> None:
-    """Begin from the oldest initial checkpoint of our task and architecture, or publish ours as the first."""
-    there = next(retrieval.initial_checkpoints(architecture), None) is not None
-    # Ours is there when we were killed right after publishing it: the same act again only writes it to the log.
-    if not there or retrieval.has_published():
-        publisher.publish_start()
-    # Asked again even so: of several that published at once, all begin from the oldest.
-    if not _adopt_oldest(journal, architecture, retrieval):
-        publisher.publish_start()
-        _adopt_oldest(journal, architecture, retrieval)
+def agree_on_initial_checkpoint(journal: Journal, session: HubSession) -> None:
+    """Adopt the oldest initial checkpoint of the entity's task and architecture, or publish its own as the first.
+
+    Raises ServiceUnavailableError when the hub is unreachable.
+    """
+    exists = next(session.discovery.initial_checkpoints(), None) is not None
+    # After a kill right after publishing it, our own exists: publishing again only logs it.
+    if not exists or session.published_count() > 0:
+        session.publisher.publish_initial()
+    # Discovered again even so: of several published at once, every entity adopts the oldest.
+    if not _adopt_oldest(journal, session):
+        session.publisher.publish_initial()
+        _adopt_oldest(journal, session)
 
 
-def _adopt_oldest(journal: Journal, architecture: Architecture, retrieval: Discovery) -> bool:
-    """Begin from the oldest sound initial checkpoint; False when there is none."""
-    for knowledge in retrieval.initial_checkpoints(architecture):
+def _adopt_oldest(journal: Journal, session: HubSession) -> bool:
+    """Adopt the oldest sound initial checkpoint; return whether there is one."""
+    discovery = session.discovery
+    for knowledge in discovery.initial_checkpoints():
         digest = knowledge.artifacts[WEIGHTS].digest
         if digest != Digest.of(dump(journal.state.weights)):
-            teacher = retrieval.pull(knowledge)
-            if teacher is None:
+            candidate = discovery.evaluate(knowledge, discovery.pull(knowledge))
+            if candidate is None:
                 continue
-            try:
-                retrieval.evaluated(teacher.weights, stage="candidate", of=knowledge, teacher=teacher)
-            except KnowledgeError as error:  # sound weights can still speak nonsense
-                retrieval.refuse(knowledge, error.message, 0)
-                continue
-            journal.change(weights=teacher.weights)
+            journal.change(weights=candidate.model.weights)
         journal.change(origin=digest, parents=(knowledge.id,))
         return True
     return False

@@ -1,4 +1,4 @@
-"""Strategies by name: the built-in ones, those of installed packages, and those of the user's own modules."""
+"""Load a strategy by name: built in, from an installed package, or from the user's own module."""
 
 from kuber import plugins
 from kuber.domain.strategies import STRATEGIES
@@ -9,9 +9,9 @@ _DECISIONS = ("common_start", "local_phase", "before", "publishes", "after", "ch
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy with this name, or the one that `package.module:name` makes when it is called.
+    """Return the strategy with this name, or the result of calling `package.module:name`.
 
-    Raises SettingsError when there is none, or what is offered lacks one of the decisions.
+    Raises SettingsError when there is none, or it lacks a method of `Strategy`.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
@@ -22,14 +22,14 @@ def strategy_named(name: str) -> Strategy:
         )
     try:
         strategy: Strategy = make()
-    except Exception as error:  # noqa: BLE001 - another's code: whatever it raises, the user is told whose it is
-        raise SettingsError(f"The strategy {name!r} cannot be made: {type(error).__name__}: {error}.") from None
-    lacking = [decision for decision in _DECISIONS if not hasattr(strategy, decision)]
-    if lacking:
-        raise SettingsError(f"The strategy {name!r} does not decide {lacking[0]!r}: see docs/strategy.md.")
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+        raise SettingsError(f"The strategy {name!r} cannot be created: {type(error).__name__}: {error}.") from None
+    missing = [decision for decision in _DECISIONS if not hasattr(strategy, decision)]
+    if missing:
+        raise SettingsError(f"The strategy {name!r} has no {missing[0]!r}; see docs/strategy.md.")
     return strategy
 
 
 def strategy_names() -> list[str]:
-    """Every strategy that is known by name."""
+    """Return the name of every built-in and installed strategy."""
     return list(dict.fromkeys([*STRATEGIES, *plugins.names(plugins.STRATEGIES)]))

@@ -1,83 +1,92 @@
-"""Whom an entity with its own loop listens to: found, examined on its own data, and heard in its phase."""
+"""Select teachers for a custom loop: discovered, tested on the entity's own data, and used in its next phase."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
-from kuber.entity.absorption import EvaluatedTeachers
-from kuber.entity.hub.discovery import Discovery
+from kuber.entity.hub.discovery import Discovery, PulledCandidate
 from kuber.entity.model_adapter import ModelAdapter
-from kuber.entity.state.journal import Journal
+from kuber.entity.round import Round
 from kuber.learning.teachers import Teacher, Teachers
 
 
 class TeacherSelector:
-    """The teachers of the phase that is under way."""
+    """Selects the teachers of the current phase."""
 
     def __init__(
-        self, bench: ModelAdapter, strategy: Strategy, *, retrieval: Discovery, journal: Journal, examined: int
+        self,
+        strategy: Strategy,
+        model: ModelAdapter,
+        discovery: Discovery,
+        round: Round,
+        *,
+        max_candidates: int,
     ) -> None:
-        """Without a common test set, `examined` candidates at most are pulled to be looked at."""
-        self._bench = bench
+        """Without a common test set, at most `max_candidates` are pulled and tested."""
         self._strategy = strategy
-        self._retrieval = retrieval
-        self._journal = journal
-        self._examined = examined
-        self.teachers = Teachers(classes=bench.task.classes)
+        self._model = model
+        self._discovery = discovery
+        self._round = round
+        self._max_candidates = max_candidates
+        self.teachers = Teachers(classes=model.task.classes)
         self.choice: Choice | None = None  # of these teachers
 
-    def find(self, situation: Situation) -> Teachers:
-        """The teachers that the strategy wants beside us in the coming phase; those of the last one are let go."""
-        self.teachers = Teachers(classes=self._bench.task.classes)
+    def select(self, situation: Situation) -> Teachers:
+        """Return the teachers that the strategy wants in the next phase, in place of those of the last one."""
+        self.teachers = Teachers(classes=self._model.task.classes)  # frees the last ones before others are pulled
         request = self._strategy.before(situation) or self._strategy.after(situation)
-        taught: EvaluatedTeachers = ()
+        candidates: Sequence[PulledCandidate] = ()
         if request is not None and request[0] is not Method.MERGE:
-            self.choice, taught = self.chosen(*request, situation)
+            self.choice, candidates = self.choose(*request, situation)
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
                 Teacher(
-                    knowledge=one.knowledge,
-                    evaluation=one.evaluation,
-                    network=self._bench.speaker(teacher, teacher.task or self._bench.task),
+                    knowledge=candidate.knowledge,
+                    evaluation=candidate.evaluation,
+                    network=self._model.teacher_network(candidate.model),
+                    name=candidate.publisher,
                 )
-                for one, teacher in taught
+                for candidate in candidates
             ],
-            classes=self._bench.task.classes,
+            classes=self._model.task.classes,
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
-            refuse=lambda knowledge, reason: self._retrieval.refuse(knowledge, reason, 0),
+            refuse=self._discovery.refuse,
         )
         return self.teachers
 
-    def chosen(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, EvaluatedTeachers]:
-        """What a search finds, chosen by claims; where claims say nothing here, by what we find ourselves."""
-        retrieval = self._retrieval
-        candidates = retrieval.candidates(query)
-        self._journal.append("sought", {"candidates": len(candidates)})
-        task = self._bench.task
+    def choose(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, Sequence[PulledCandidate]]:
+        """Discover and choose by claims, or, without a common test set, by the entity's own evaluations."""
+        task = self._model.task
+        records = self._discovery.candidates(query)
         if task.test_set is not None:
-            choice = self._choice(candidates, method, situation)
-            return choice, retrieval.tested(choice.chosen, method)
-        found = retrieval.tested(candidates[: self._examined], method)
-        # As we see them: on our task, by what we found on our data.
-        seen = [
-            replace(one.knowledge, task=task, evaluation=one.evaluation, class_counts=None, verification=None)
-            for one, _ in found
+            choice = self._round.choose(method, records, situation)
+            return choice, self._discovery.test(choice.chosen, method)
+        candidates = self._discovery.test(records[: self._max_candidates], method)
+        # The strategy chooses among them as if each had been claimed on our task and our data.
+        evaluated = [
+            replace(
+                candidate.knowledge,
+                task=task,
+                evaluation=candidate.evaluation,
+                class_counts=None,
+                verification=None,
+            )
+            for candidate in candidates
         ]
-        by_id = {one.knowledge.id: (one, teacher) for one, teacher in found}
-        choice = self._choice(seen, method, situation)
-        return choice, [by_id[one.id] for one in choice.chosen]
+        choice = self._round.choose(method, evaluated, situation)
+        by_id = {candidate.knowledge.id: candidate for candidate in candidates}
+        return choice, [by_id[knowledge.id] for knowledge in choice.chosen]
 
-    def heard(self, *, forget: bool = True) -> tuple[Candidate, ...]:
-        """Who has spoken since this was last asked, and forgotten."""
-        spoke = list(self.teachers.used)
-        if forget:
+    def used(self, *, clear: bool = True) -> tuple[Candidate, ...]:
+        """Return the teachers that were used in a loss since the last call that cleared them."""
+        used = list(self.teachers.used)
+        if clear:
             self.teachers.used.clear()
-        found = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
-        return tuple(Candidate(knowledge=one, evaluation=found.get(one.id, one.evaluation)) for one in spoke)
-
-    def _choice(self, candidates: list[Knowledge], method: Method, situation: Situation) -> Choice:
-        chosen = self._strategy.choose(candidates, method, situation)
-        return Choice(method=method, situation=situation, candidates=candidates, chosen=list(chosen))
+        evaluations = {teacher.knowledge.id: teacher.evaluation for teacher in self.teachers}
+        return tuple(
+            Candidate(knowledge=knowledge, evaluation=evaluations.get(knowledge.id, knowledge.evaluation))
+            for knowledge in used
+        )

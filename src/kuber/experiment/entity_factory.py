@@ -1,4 +1,4 @@
-"""Entities made from a scenario."""
+"""Make entities from a scenario."""
 
 import uuid
 from collections.abc import Callable
@@ -9,15 +9,14 @@ import torch
 
 from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
-from kuber.domain.ports import Registry, Vault
-from kuber.entity.hub.publisher import Consents, Forms, as_weights
-from kuber.entity.managed import ManagedEntity
-from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
-from kuber.entity.state.checkpoint import CheckpointStore, initial_state
+from kuber.entity.hub.access import Approve, HubAccess, Sharing
+from kuber.entity.managed import Artifacts, ManagedEntity, ManagedModel, weights_only
+from kuber.entity.state.blob_cache import BlobCache
+from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
 from kuber.entity.state.event_log import EventSink
+from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import Execute
-from kuber.entity.work.weight_store import WeightStore
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
@@ -29,18 +28,23 @@ from kuber.settings import Settings
 from kuber.signing import Identity
 
 
-def waiting_blobs(folder: Path) -> BlobCache:
-    """Where an entity, whose folder this is, keeps weights that wait for the vault."""
-    return BlobCache(folder / "waiting")
-
-
 def entity_folder(folder: Path, index: int) -> Path:
-    """Where entity `index` of a run keeps its checkpoints."""
+    """Return the folder of entity `index` in the folder of its run."""
     return folder / "entities" / str(index)
 
 
+def folder_storage(folder: Path, event_log: EventSink, *, cache_bytes: int = 0) -> Storage:
+    """Return the storage of an entity in its own folder, with a cache of pulled blobs if it may have any bytes."""
+    return Storage(
+        checkpoints=Checkpoints(folder),
+        event_log=event_log,
+        pending=BlobCache(folder / "waiting"),
+        cache=BlobCache(folder / "cache", limit=cache_bytes) if cache_bytes else None,
+    )
+
+
 def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
-    """What the work steps of entity `index` need."""
+    """Return the learner of entity `index`."""
     settings = scenario.settings
     assert scenario.task.test_set is not None, "a scenario has a common test set"
     return Learner(
@@ -69,7 +73,7 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
 
 
 def make_learners(scenario: Scenario, runtime: Runtime) -> list[Learner]:
-    """What the work steps of every entity need."""
+    """Return the learner of every entity."""
     return [make_learner(scenario, index, runtime) for index in range(len(scenario.private))]
 
 
@@ -78,70 +82,67 @@ def make_entity(
     index: int,
     *,
     runtime: Runtime,
-    registry: Registry,
-    vault: Vault,
-    checkpoints: CheckpointStore,
-    log: EventSink,
-    identity: Identity,
+    hub: HubAccess,
+    storage: Storage,
     execute: Execute,
-    ask: Consents | None = None,
-    waiting: PendingBlobs | None = None,
-    cache: BlobCache | None = None,
-    forms: Forms = as_weights,
-    life: Callable[[], str] = lambda: uuid.uuid4().hex,
-    housing: WeightStore | None = None,
+    approve: Approve | None = None,
+    artifacts: Artifacts = weights_only,
+    session_id: str | None = None,
     start: Callable[[Architecture, int], Weights] = initial_weights,
 ) -> ManagedEntity:
-    """Entity `index` of a scenario, as its checkpoint left it or new; `life` names a new one.
+    """Make entity `index` of a scenario, in the state of its checkpoint or a new one.
 
-    `ask` asks a person before each publication; SettingsError when the settings want one, and there is none.
-    `forms`, `waiting`, `cache` and `housing` are as those of an Entity; `start` gives the weights before the first
-    round, of an architecture and a seed.
+    `approve` asks a person before each publication; SettingsError is raised when the settings require one and there
+    is none. `artifacts` are made of the weights to publish. `start` returns the weights before the first round for an
+    architecture and a seed, and `session_id` is the prefix of idempotency keys, by default a random one.
     """
     settings = scenario.settings
-    return ManagedEntity(
-        str(index),
+    model = ManagedModel(
         task=scenario.task,
         learner=make_learner(scenario, index, runtime),
-        strategy=scenario.strategy,
-        rounds=settings.num_rounds,
-        registry=registry,
-        vault=vault,
-        checkpoints=checkpoints,
-        log=log,
         class_counts=scenario.class_counts(index),
-        identity=identity,
         execute=execute,
-        reports=settings.reports,
-        verified_only=settings.verified_only,
-        consents=_consents(settings, ask),
-        narrow=settings.transfer == "bfloat16",
-        forms=forms,
-        waiting=waiting,
-        cache=cache,
-        housing=housing,
-        initial=lambda: initial_state(
-            life=life(),
+        make_artifacts=artifacts,
+    )
+
+    def initial() -> State:
+        return initial_state(
+            session_id=session_id or uuid.uuid4().hex,
             weights=start(scenario.architectures[index], settings.seed),
             generator=generator_state(settings.seed, index),
+        )
+
+    return ManagedEntity(
+        str(index),
+        model=model,
+        strategy=scenario.strategy,
+        rounds=settings.num_rounds,
+        hub=hub,
+        storage=storage,
+        initial=initial,
+        sharing=Sharing(
+            verified_only=settings.verified_only,
+            report=settings.reports,
+            transfer_dtype=settings.transfer,
+            approve=_approve(settings, approve),
         ),
     )
 
 
-def _consents(settings: Settings, ask: Consents | None) -> Consents:
+def _approve(settings: Settings, ask: Approve | None) -> Approve:
     if settings.publishing == "ask":
         if ask is None:
-            raise SettingsError("publishing = ask wants a person: run `kuber entity` in a terminal.")
+            raise SettingsError("publishing = ask needs a person to ask: run `kuber entity` in a terminal.")
         return ask
     return lambda evaluation, round: settings.publishing == "auto"
 
 
 def derived_identity(seed: int, index: int) -> Identity:
-    """The key of a simulated entity: anybody can compute it, so it protects nothing."""
+    """Return the key of a simulated entity. Everybody can compute it, so it protects nothing."""
     return Identity(np.random.SeedSequence([seed, index, 1]).generate_state(8, np.uint32).tobytes())
 
 
 def generator_state(seed: int, index: int) -> torch.Tensor:
-    """Shuffling and augmentation of one entity; independent streams for every pair of seed and entity."""
+    """Return the state of an entity's generator for shuffling and augmentation, independent for each entity."""
     word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word) >> 1).get_state()

@@ -9,8 +9,7 @@ from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
-from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
-from kuber.entity.work.steps import evaluate_commonly
+from kuber.entity.work.steps import evaluate_on_common_set
 from kuber.errors import ConflictError, CorruptKnowledgeError, InsufficientStorageError, ServiceUnavailableError
 
 AWAY = ServiceUnavailableError("No answer.")
@@ -59,13 +58,6 @@ def at_round(number, act):
     return watch
 
 
-def restarted(world, name):
-    """The log as a restart finds it."""
-    state = Checkpoints(world.folder / name).latest()
-    rewind(world.folder / FILE_NAME, reached={name: state.seq})
-    world.log = EventLog(world.folder / FILE_NAME, clock=world.clock)
-
-
 def sequences(world, name):
     return [one.sequence for one in reversed(world.published()) if one.entity == world.id_of(name)]
 
@@ -91,14 +83,14 @@ def test_training_goes_on_while_the_hub_is_away_and_what_waits_is_published_in_o
 
 
 def test_what_waits_survives_a_restart_without_the_hub_and_one_with_it(world, hub):
-    with pytest.raises(ServiceUnavailableError, match="2 messages to the hub wait"):
+    with pytest.raises(ServiceUnavailableError, match="2 messages to the hub are queued"):
         world.live("a", [10, 20, 30], rounds=3, watch=at_round(2, hub))
-    restarted(world, "a")
-    with pytest.raises(ServiceUnavailableError, match="go on with it"):
+    world.restart("a")
+    with pytest.raises(ServiceUnavailableError, match="resume when the hub is back"):
         world.live("a", [], rounds=3)
     hub(None)
     assert [one.round for one in world.published()] == [1]
-    restarted(world, "a")
+    world.restart("a")
     assert world.live("a", [], rounds=3) == []
     assert [one.round for one in reversed(world.published())] == [1, 2, 3]
     assert sequences(world, "a") == [1, 2, 3]
@@ -110,7 +102,7 @@ def test_killed_anywhere_while_the_hub_is_away_nothing_is_published_twice(world,
     world.live("strong", [90], rounds=1)
     # Merging publishes in each round, whatever it is worth; a kill after queueing must not queue again.
     world.live("a", [10, 20, 30, 40, 50, 60, 70][: steps - steps // 2], rounds=4, until=steps, watch=at_round(2, hub))
-    restarted(world, "a")
+    world.restart("a")
     hub(None)
     world.live("a", [55] * left(world, "a"), rounds=4)
     own = [one for one in reversed(world.published()) if one.entity == world.id_of("a")]
@@ -151,7 +143,7 @@ def test_what_was_found_out_and_absorbed_is_told_later(world, hub):
 
     def watch(work):
         back(work)
-        if work.function is evaluate_commonly:
+        if work.function is evaluate_on_common_set:
             evaluations.append(work)
             if len(evaluations) == 2:
                 hub()  # the teacher was pulled, and nothing is told about it yet
@@ -175,7 +167,7 @@ def test_who_has_never_joined_cannot_begin_without_the_hub(world, hub):
 def test_another_hub_does_not_hear_what_was_meant_for_the_first(world, hub):
     with pytest.raises(ServiceUnavailableError):
         world.live("a", [10, 20], rounds=2, watch=at_round(2, hub))
-    restarted(world, "a")
+    world.restart("a")
     other = MemoryRegistry(vault=world.vault, clock=world.clock, ids=lambda: "another id")
     with pytest.raises(ConflictError, match="another registry"):
         world.live("a", [], rounds=2, registry=other)
@@ -188,24 +180,24 @@ def test_weights_that_wait_and_are_damaged_are_not_published(world, hub):
     (blob,) = (world.folder / "a" / "waiting").iterdir()
     blob.write_bytes(b"x" + blob.read_bytes()[1:])
     hub(None)
-    restarted(world, "a")
-    with pytest.raises(CorruptKnowledgeError, match="gone or damaged"):
+    world.restart("a")
+    with pytest.raises(CorruptKnowledgeError, match="missing or damaged"):
         world.live("a", [], rounds=2)
 
 
 def test_without_a_place_to_wait_an_absent_hub_is_an_error(world, hub):
     with pytest.raises(ServiceUnavailableError, match="No answer"):
-        world.live("a", [10, 20], rounds=2, watch=at_round(2, hub), waiting=None)
+        world.live("a", [10, 20], rounds=2, watch=at_round(2, hub), storage={"pending": None})
 
 
 def test_narrowed_weights_are_half_the_bytes_and_claim_what_they_are_worth(world):
     world.live("wide", [50], rounds=1)
-    world.live("narrow", [50, 48], rounds=1, narrow=True)
+    world.live("narrow", [50, 48], rounds=1, transfer_dtype="bfloat16")
     narrow, wide = world.published()
     assert narrow.evaluation.accuracy == 0.48
     assert narrow.architecture == wide.architecture
     assert narrow.artifacts[WEIGHTS].size < 0.6 * wide.artifacts[WEIGHTS].size
-    teacher = world.retrieval("student").pull(narrow)
+    teacher = world.discovery("student").pull(narrow)
     assert {tensor.dtype for tensor in teacher.weights.values()} <= {torch.float32, torch.int64}
     assert [one["stage"] for one in world.events("narrow", "evaluated")] == ["trained", "narrowed"]
 
@@ -213,11 +205,10 @@ def test_narrowed_weights_are_half_the_bytes_and_claim_what_they_are_worth(world
 def test_what_was_pulled_is_not_asked_for_again(world, hub):
     world.live("strong", [60], rounds=1)
     (record,) = world.published()
-    entity = world.entity("student", rounds=1)
-    entity._journal.change(member=world.id_of("student"))
-    assert entity._retrieval.pull(record) is not None
+    discovery = world.discovery("student")
+    assert discovery.pull(record) is not None
     world.vault.error = AWAY
-    assert entity._retrieval.pull(record) is not None
+    assert discovery.pull(record) is not None
     size = record.artifacts[WEIGHTS].size
     assert [one["bytes"] for one in world.events("student", "pulled")] == [size, 0]
 

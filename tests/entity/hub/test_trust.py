@@ -6,10 +6,12 @@ import pytest
 
 from kuber.domain.member import Key
 from kuber.domain.query import Query
+from kuber.entity.hub.access import HubAccess
+from kuber.entity.hub.trust import Trust
 from kuber.errors import CorruptKnowledgeError
 from kuber.wire import record_bytes, succession_bytes
 
-from ..scripted_entities import Trust, identity
+from ..scripted_entities import identity
 
 
 @pytest.fixture
@@ -27,12 +29,13 @@ def student(world):
 
 @pytest.fixture
 def trust(world, student):
-    return Trust(identity("student"), registry=world.registry, journal=student._journal)
+    hub = HubAccess(registry=world.registry, vault=world.vault, identity=identity("student"))
+    return Trust(hub, student._journal)
 
 
 def test_a_record_of_its_publisher_is_trusted_and_its_key_pinned(world, trust, student, record):
     trust.check(record)
-    assert student._journal.state.keys == {record.entity: identity("teacher").public_key}
+    assert student._journal.state.pinned_keys == {record.entity: identity("teacher").public_key}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_a_key_that_the_last_one_vouches_for_is_trusted(world, trust, student, r
     trust.check(record)  # signed with the old key, which was right then
     later = replace(record, sequence=record.sequence + 1, signature=None)
     trust.check(replace(later, signature=new.sign(record_bytes(later))))
-    assert student._journal.state.keys == {record.entity: new.public_key}
+    assert student._journal.state.pinned_keys == {record.entity: new.public_key}
     with pytest.raises(CorruptKnowledgeError):
         trust.check(replace(later, signature=old.sign(record_bytes(later))))
 

@@ -19,13 +19,13 @@ EVALUATION = Evaluation(test_set=Digest.of(b"set"), correct=(1, 2), total=(3, 4)
 
 def state(**changes) -> State:
     fields = {
-        "life": "x",
+        "session_id": "x",
         "round": 3,
         "stage": "absorbed",
-        "seq": 17,
+        "next_event": 17,
         "weights": {"w": torch.randn(2, 3), "n": torch.tensor(7)},
         "generator": torch.Generator().get_state(),
-        "own": EVALUATION,
+        "evaluation": EVALUATION,
         "previous": None,
         "parents": ("k1", "k2"),
         "refused": ("k3",),
@@ -51,10 +51,10 @@ def state(**changes) -> State:
 
 def same(a: State, b: State) -> bool:
     tensors = a.weights.keys() == b.weights.keys() and all(torch.equal(a.weights[n], b.weights[n]) for n in a.weights)
-    starts = (a.start or {}).keys() == (b.start or {}).keys() and all(
-        torch.equal(a.start[n], b.start[n]) for n in a.start or {}
+    starts = (a.round_start or {}).keys() == (b.round_start or {}).keys() and all(
+        torch.equal(a.round_start[n], b.round_start[n]) for n in a.round_start or {}
     )
-    rest = [n for n in State.__slots__ if n not in ("weights", "start", "generator")]
+    rest = [n for n in State.__slots__ if n not in ("weights", "round_start", "generator")]
     return (
         tensors
         and starts
@@ -70,9 +70,14 @@ SHARED = torch.randn(4)
     "changes",
     [
         {},
-        {"absorption": None, "own": None, "previous": EVALUATION, "stage": "ended"},
-        {"start": {"w": torch.randn(2, 3)}, "shared": EVALUATION, "origin": Digest.of(b"o"), "seen": {"k1": 2}},
-        {"weights": {"w": SHARED}, "start": {"w": SHARED}},  # a phase that was undone
+        {"absorption": None, "evaluation": None, "previous": EVALUATION, "stage": "ended"},
+        {
+            "round_start": {"w": torch.randn(2, 3)},
+            "published_evaluation": EVALUATION,
+            "origin": Digest.of(b"o"),
+            "first_seen": {"k1": 2},
+        },
+        {"weights": {"w": SHARED}, "round_start": {"w": SHARED}},  # a phase that was undone
     ],
 )
 def test_a_state_comes_back_as_it_was(tmp_path, changes):
@@ -113,7 +118,7 @@ def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(
         save(tensors, metadata={"state": json.dumps({"round": 3, "absorption": None})})
     )
-    with pytest.raises(CorruptKnowledgeError, match="as one of another KUber would; start a new run"):
+    with pytest.raises(CorruptKnowledgeError, match="a different version of KUber wrote it"):
         Checkpoints(tmp_path).latest()
 
 

@@ -22,9 +22,11 @@ from kuber.domain.knowledge import Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Guidance, LocalPhase, Method, Situation
+from kuber.entity.hub.access import HubAccess
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
-from kuber.entity.work.learner import Guide, Learner, TeacherModel
+from kuber.entity.state.storage import Storage
+from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
 from kuber.entity.work.steps import (
     common_evaluation,
     distil_locally,
@@ -178,8 +180,8 @@ def test_no_gradient_comes_from_the_common_test_set(scenario):
     augmented = LocalPhase(guidance=Guidance())
     for work, arguments in (
         (train_locally, {"phase": scenario.strategy.local_phase()}),
-        (train_locally, {"phase": guided, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
-        (train_locally, {"phase": augmented, "guides": (Guide(teacher=teacher, recalls=(0.5,) * 10),)}),
+        (train_locally, {"phase": guided, "teachers": (PhaseTeacher(model=teacher, recalls=(0.5,) * 10),)}),
+        (train_locally, {"phase": augmented, "teachers": (PhaseTeacher(model=teacher, recalls=(0.5,) * 10),)}),
         (distil_locally, {"teacher": teacher}),
     ):
         results = [
@@ -272,11 +274,8 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
                 both,
                 index,
                 runtime=simulated_runtime(both),
-                registry=registry,
-                vault=vault,
-                checkpoints=Checkpoints(tmp_path / str(index)),
-                log=log,
-                identity=credentials.identity,
+                hub=HubAccess(registry=registry, vault=vault, identity=credentials.identity),
+                storage=Storage(checkpoints=Checkpoints(tmp_path / str(index)), event_log=log),
                 execute=lambda work: InlineEngine().submit(work).result(),
             )
             entity.name = entity._journal.name = samples.name(str(index))
@@ -303,14 +302,14 @@ def test_a_graph_teaches_as_its_network_does(scenario):
     graph = TeacherModel(
         architecture=Architecture(name="another's", arguments={}, manifest={}),
         weights={},
-        graph=export(learner.speaker(plain), input_shape=learner.private.shape),
+        graph=export(learner.teacher_network(plain), input_shape=learner.private.shape),
     )
     found = [common_evaluation(learner, one.weights, one).do(lambda share: None).evaluation for one in (plain, graph)]
     assert found[0] == found[1]
     phase = LocalPhase(guidance=Guidance())
-    guides = [(Guide(teacher=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
+    teachers = [(PhaseTeacher(model=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
     for work in (
-        [training(learner, phase, weights, generator, heard) for heard in guides],
+        [training(learner, phase, weights, generator, teacher) for teacher in teachers],
         [distillation(learner, one, weights, generator) for one in (plain, graph)],
     ):
         results = [one.do(lambda share: None) for one in work]

@@ -52,16 +52,15 @@ def asked_by_entities():
     """What entities of every strategy ask for, in all situations that make a difference."""
     asked = []
     registry = SimpleNamespace(discover=lambda query: asked.append(query) or Page(items=(), cursor=None))
-    state = SimpleNamespace(member="e4", refused=(), seen={}, round=3)
-    journal = SimpleNamespace(state=state, change=lambda **_: None)
-    line = SimpleNamespace(ask=lambda act, _default: act())
+    state = SimpleNamespace(entity_id="e4", refused=(), first_seen={}, round=3)
+    journal = SimpleNamespace(state=state, change=lambda **_: None, append=lambda *_: None)
+    hub = SimpleNamespace(registry=registry)
+    outbox = SimpleNamespace(availability=SimpleNamespace(call=lambda function, _default: function()))
     for task in (COMMON, OWN):
         for verified_only in (False, True):
-            told = {"evaluating": None, "execute": None, "vault": None, "trust": None, "outbox": None}
-            retrieval = Discovery(
-                task=task, registry=registry, journal=journal, line=line, verified_only=verified_only, **told
-            )
-            list(retrieval.initial_checkpoints(ARCHITECTURE))
+            evaluator = SimpleNamespace(model=SimpleNamespace(task=task, architecture=ARCHITECTURE))
+            entity = Discovery(journal, evaluator, hub, None, outbox=outbox, trust=None, verified_only=verified_only)
+            list(entity.initial_checkpoints())
             for strategy in STRATEGIES.values():
                 for own in (None, (10, 90), (90, 90)):
                     for origin in (None, ORIGINS[0]):
@@ -69,7 +68,7 @@ def asked_by_entities():
                         before = now and Evaluation(test_set=ORIGINS[1], correct=(100, 100), total=(100, 100))
                         at = situation(now, previous=before, origin=origin, classes=2)
                         for _, query in filter(None, (strategy.before(at), strategy.after(at))):
-                            retrieval.candidates(query)
+                            entity.candidates(query)
     return list(dict.fromkeys(asked))
 
 

@@ -1,1 +1,1 @@
-"""What an entity does at its hub: join, publish, discover, pull."""
+"""Exchange with the hub: join, publish, discover, pull."""

@@ -1,4 +1,4 @@
-"""Whether the hub answers: an entity goes on without it, and asks again in its next round."""
+"""Availability of the hub: while it is unreachable an entity continues offline, and retries in its next round."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,27 +10,27 @@ T = TypeVar("T")
 
 
 class HubAvailability:
-    """The line to registry and vault. Once either gives no answer, neither is asked until `renew`."""
+    """Whether registry and vault answer. After one call without an answer, none is made until `reset`."""
 
     def __init__(self, journal: Journal) -> None:
         self.up = True
         self._journal = journal
 
-    def ask(self, call: Callable[[], T], otherwise: T) -> T:
-        """What the call returns; `otherwise` while the hub is away."""
+    def call(self, function: Callable[[], T], default: T) -> T:
+        """Return the result of a call to the hub; `default` while it is unreachable."""
         if not self.up:
-            return otherwise
+            return default
         try:
-            return call()
+            return function()
         except ServiceUnavailableError as error:
-            self.lose(error)
-            return otherwise
+            self.mark_down(error)
+            return default
 
-    def lose(self, error: ServiceUnavailableError) -> None:
-        """Log that the hub is away."""
+    def mark_down(self, error: ServiceUnavailableError) -> None:
+        """Log that the hub is unreachable."""
         self.up = False
         self._journal.append("unreachable", {"reason": error.message})
 
-    def renew(self) -> None:
-        """Let the hub be asked again."""
+    def reset(self) -> None:
+        """Allow calls again."""
         self.up = True

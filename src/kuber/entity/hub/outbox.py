@@ -1,4 +1,4 @@
-"""Telling the hub: at once where it answers, else later and in the same order, after a restart too."""
+"""Outbox: messages to the hub, sent at once or queued in order, also across restarts."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,7 +7,7 @@ from kuber import tracing
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
-from kuber.domain.ports import Registry, Vault
+from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
@@ -19,123 +19,126 @@ from kuber.errors import (
     ServiceUnavailableError,
 )
 
-_AWAY = "The hub is away."
+_UNREACHABLE = "The hub is unreachable."
 
 
 class Outbox:
-    """Errands that the hub has not heard of are part of the entity's state; their blobs lie beside it.
+    """Sends messages in order. Queued ones are part of the entity's state, and their blobs are pending.
 
-    A new errand is not run before those that wait. What the hub refuses for good is raised.
+    Raises the error of a message that the hub rejects for good.
     """
 
     def __init__(
-        self,
-        *,
-        registry: Registry,
-        vault: Vault,
-        journal: Journal,
-        line: HubAvailability,
-        waiting: PendingBlobs | None,
+        self, hub: HubAccess, journal: Journal, *, availability: HubAvailability, pending: PendingBlobs | None
     ) -> None:
-        """Without a place for what waits, a publication that the hub does not take now is an error."""
-        self._registry = registry
-        self._vault = vault
+        """Without storage for pending blobs, a publication that cannot be sent is an error."""
+        self.availability = availability
+        self._hub = hub
         self._journal = journal
-        self._line = line
-        self._waiting = waiting
-        self._reason = _AWAY  # why the last errand was not run
+        self._pending = pending
+        self._reason = _UNREACHABLE  # why the last message was not sent
 
     def publish(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
-        """Publish a signed record and its blobs, in the order of its artifacts."""
+        """Publish a signed record and its blobs, in the order of its artifacts, or queue them."""
         publication = Publication(draft=draft, key=key)
-        if self._run(publication, blobs):
+        if self._send_unless_queued(publication, blobs):
             return
-        if self._waiting is None:
+        if self._pending is None:
             raise ServiceUnavailableError(self._reason)
         for digest, data in zip(publication.digests, blobs, strict=True):
-            self._waiting.keep(digest, data)
+            self._pending.keep(digest, data)
         self._queue(publication)
         detail = {"digest": str(publication.digests[0]), "sequence": draft.sequence, "reason": self._reason}
         self._journal.append("queued", detail)
 
+    def publish_now(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
+        """Publish a signed record and those of its blobs that the vault lacks. Raises what the hub raises."""
+        self._publish(Publication(draft=draft, key=key), blobs, resend=False)
+
     def record(self, delivery: Delivery, *, key: str) -> None:
-        """Tell what became of a delivery."""
-        told = DeliveryReport(delivery=delivery, key=key)
-        if not self._run(told):
-            self._queue(told)
+        """Record the outcome of a delivery."""
+        self._send_or_queue(DeliveryReport(delivery=delivery, key=key))
 
     def attest(self, knowledge: str, evaluation: Evaluation) -> None:
-        """Tell what we found out about somebody's knowledge."""
-        finding = AttestationReport(knowledge=knowledge, evaluation=evaluation)
-        if not self._run(finding):
-            self._queue(finding)
+        """Store this entity's evaluation of another's knowledge."""
+        self._send_or_queue(AttestationReport(knowledge=knowledge, evaluation=evaluation))
 
-    def deliver(self) -> None:
-        """Run what waits, first come first, until the hub does not take it."""
+    def flush(self) -> None:
+        """Send queued messages, in order, until one cannot be sent."""
         journal = self._journal
-        while journal.state.errands:
-            first, *rest = journal.state.errands
-            if not self._attempt(first, self._waiting_blobs(first)):
+        while journal.state.outbox:
+            first, *rest = journal.state.outbox
+            if not self._try_send(first, self._pending_blobs(first)):
                 return
-            journal.save(errands=tuple(rest))
-        if self._waiting is not None:
-            self._waiting.retain(())
+            journal.save(outbox=tuple(rest))
+        if self._pending is not None:
+            self._pending.retain(())
 
     @property
-    def waits(self) -> str | None:
-        """Why errands wait; None when none do."""
-        return self._reason if self._journal.state.errands else None
+    def blocked_by(self) -> str | None:
+        """Reason why messages are queued; None if none are."""
+        return self._reason if self._journal.state.outbox else None
 
-    def _waiting_blobs(self, errand: OutboxMessage) -> Sequence[bytes]:
+    def _pending_blobs(self, message: OutboxMessage) -> Sequence[bytes]:
         blobs = []
-        for digest in errand.digests if isinstance(errand, Publication) else ():
-            data = None if self._waiting is None else self._waiting.get(digest)
+        for digest in message.digests if isinstance(message, Publication) else ():
+            data = None if self._pending is None else self._pending.get(digest)
             if data is None:
                 raise CorruptKnowledgeError(
-                    f"The blob {digest} that waits for the vault is gone or damaged; start a new run."
+                    f"The queued blob {digest} is missing or damaged, and cannot be sent to the vault. "
+                    "Start a new run."
                 )
             blobs.append(data)
         return blobs
 
-    def _queue(self, errand: OutboxMessage) -> None:
-        self._journal.change(errands=(*self._journal.state.errands, errand))
+    def _queue(self, message: OutboxMessage) -> None:
+        self._journal.change(outbox=(*self._journal.state.outbox, message))
 
-    def _run(self, errand: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool:
-        if self._journal.state.errands:
+    def _send_or_queue(self, message: OutboxMessage) -> None:
+        if not self._send_unless_queued(message):
+            self._queue(message)
+
+    def _send_unless_queued(self, message: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool:
+        """Send a message unless others are queued before it; return whether it was sent."""
+        if self._journal.state.outbox:
             self._reason = "Others wait before it."
             return False
-        return self._attempt(errand, blobs)
+        return self._try_send(message, blobs)
 
-    def _attempt(self, errand: OutboxMessage, blobs: Sequence[bytes]) -> bool:
-        """Whether the hub has heard it."""
-        if not self._line.up:
-            self._reason = _AWAY
+    def _try_send(self, message: OutboxMessage, blobs: Sequence[bytes]) -> bool:
+        """Send a message; return whether the hub received it."""
+        if not self.availability.up:
+            self._reason = _UNREACHABLE
             return False
         try:
-            self._tell(errand, blobs)
+            self._send(message, blobs)
         except ServiceUnavailableError as error:
             self._reason = error.message
-            self._line.lose(error)
+            self.availability.mark_down(error)
             return False
         except InsufficientStorageError as error:
             self._reason = error.message
             return False
         return True
 
-    def _tell(self, errand: OutboxMessage, blobs: Sequence[bytes]) -> None:
-        match errand:
-            case Publication(draft=draft, key=key):
-                # Again even if it was there: the lease that keeps it until there is a record may be over.
-                with tracing.span("publish"):
-                    stored = [self._vault.put(data) for data in blobs]
-                    knowledge = self._registry.publish(draft, key=key)
-                size = sum(artifact.size for artifact in stored)
-                detail = {"knowledge": knowledge.id, "digest": str(stored[0].digest), "bytes": size}
-                self._journal.append("published", detail)
+    def _send(self, message: OutboxMessage, blobs: Sequence[bytes]) -> None:
+        match message:
+            case Publication():
+                # Sent even if the vault has them: the lease that keeps them until there is a record may be over.
+                self._publish(message, blobs, resend=True)
             case DeliveryReport(delivery=delivery, key=key):
-                self._registry.record(delivery, key=key)
+                self._hub.registry.record(delivery, key=key)
             case AttestationReport(knowledge=knowledge, evaluation=evaluation):
-                own = self._journal.state.member
-                assert own is not None
-                with suppress(KnowledgeNotFoundError):  # then there is nothing left to attest
-                    self._registry.attest(knowledge, entity=own, evaluation=evaluation)
+                entity_id = self._journal.state.entity_id
+                assert entity_id is not None
+                with suppress(KnowledgeNotFoundError):  # withdrawn: there is nothing left to attest
+                    self._hub.registry.attest(knowledge, entity=entity_id, evaluation=evaluation)
+
+    def _publish(self, publication: Publication, blobs: Sequence[bytes], *, resend: bool) -> None:
+        vault, digests, sent = self._hub.vault, publication.digests, 0
+        with tracing.span("publish"):
+            for digest, data in zip(digests, blobs, strict=True):
+                if resend or vault.size(digest) is None:
+                    sent += vault.put(data).size
+            knowledge = self._hub.registry.publish(publication.draft, key=publication.key)
+        self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})

@@ -1,151 +1,118 @@
-"""The session of an entity with its hub: joining it, and the parts that talk to it."""
+"""Session of an entity with its hub: join it, report to it, and the parts that exchange knowledge with it."""
 
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
-from kuber.domain.knowledge import Architecture
-from kuber.domain.ports import Registry, Vault
-from kuber.domain.task import Task
+from kuber.domain.evaluation import Evaluation
+from kuber.entity.evaluator import Evaluator
+from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.availability import HubAvailability
-from kuber.entity.hub.discovery import Discovery, EvaluationFactory
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
-from kuber.entity.hub.publisher import Consents, Forms, Publisher, as_weights
+from kuber.entity.hub.publisher import Publisher
 from kuber.entity.hub.trust import Trust
-from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
+from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
-from kuber.entity.work.steps import Execute
-from kuber.entity.work.weight_store import WeightStore
+from kuber.entity.state.storage import Storage
 from kuber.errors import ConflictError, ServiceUnavailableError
-from kuber.learning.compatibility import CanLoad, can_load_by_name
-from kuber.signing import Identity
 
 
-class Membership:
-    """Who an entity is at its hub."""
+class HubSession:
+    """An entity's session with registry and vault, for the life of its process."""
 
     def __init__(
-        self,
-        name: str,
-        identity: Identity,
-        *,
-        registry: Registry,
-        journal: Journal,
-        line: HubAvailability,
-        outbox: Outbox,
+        self, journal: Journal, evaluator: Evaluator, hub: HubAccess, storage: Storage, sharing: Sharing
     ) -> None:
-        self._name = name
-        self._identity = identity
-        self._registry = registry
+        trust = Trust(hub, journal)
+        self.availability = HubAvailability(journal)
+        self.outbox = Outbox(hub, journal, availability=self.availability, pending=storage.pending)
+        self.discovery = Discovery(
+            journal,
+            evaluator,
+            hub,
+            storage,
+            outbox=self.outbox,
+            trust=trust,
+            verified_only=sharing.verified_only,
+        )
+        self.publisher = Publisher(journal, evaluator, sharing, outbox=self.outbox, trust=trust)
         self._journal = journal
-        self._line = line
-        self._outbox = outbox
-        self._joined = False  # in this life of the process
+        self._model = evaluator.model
+        self._hub = hub
+        self._sharing = sharing
+        self._joined = False  # in this process
 
     @property
-    def id(self) -> str:
-        """That the registry gave us."""
-        member = self._journal.state.member
-        assert member is not None, "nothing is done before the entity has joined"
-        return member
+    def entity_id(self) -> str:
+        """The entity's id at the registry."""
+        entity_id = self._journal.state.entity_id
+        assert entity_id is not None, "nothing is done before the entity has joined"
+        return entity_id
 
-    def meet(self) -> None:
-        """Join, if that is not done, and tell what waits. Where the hub is away, we go on without it.
+    def join_and_flush(self) -> None:
+        """Join if necessary and flush the outbox; continue offline if the hub is unreachable.
 
-        Raises ServiceUnavailableError when it is away and has never known us, ConflictError when it is another one.
+        Raises ServiceUnavailableError when it is unreachable and the entity has never joined, ConflictError when it
+        is another hub than the one that the entity joined.
         """
         journal = self._journal
-        self._line.renew()
+        self.availability.reset()
         if not self._joined:
             try:
-                member = self._registry.register(self._name, public_key=self._identity.public_key)
+                member = self._hub.registry.register(journal.name, public_key=self._hub.identity.public_key)
             except ServiceUnavailableError as error:
-                if journal.state.member is None:
+                if journal.state.entity_id is None:
                     raise
-                self._line.lose(error)
+                self.availability.mark_down(error)
                 return
-            if journal.state.member is None:
-                journal.change(member=member.id, published=member.sequence)
-            elif journal.state.member != member.id:
+            if journal.state.entity_id is None:
+                journal.change(entity_id=member.id, sequence=member.sequence)
+                self._log_joined()
+            elif journal.state.entity_id != member.id:
                 raise ConflictError(
-                    f"This is another registry than the one that entity {self._name!r} joined; go on with that one, "
+                    f"This is another registry than the one that entity {journal.name!r} joined. Use that one, "
                     "or start a new run."
                 )
             self._joined = True
-        self._outbox.deliver()
+        self.outbox.flush()
 
-    def check_told(self) -> None:
-        """ServiceUnavailableError when the hub has not heard everything."""
-        if self._outbox.waits:
+    def require_flushed(self) -> None:
+        """Raise ServiceUnavailableError when messages to the hub are queued."""
+        if self.outbox.blocked_by:
             raise ServiceUnavailableError(
-                f"All rounds are done, and {len(self._journal.state.errands)} messages to the hub wait in the "
-                f"entity's folder; go on with it when the hub is back. {self._outbox.waits}"
+                f"All rounds are done, but {len(self._journal.state.outbox)} messages to the hub are queued in the "
+                f"entity's folder; resume when the hub is back. {self.outbox.blocked_by}"
             )
 
+    def published_count(self) -> int:
+        """Return how many records of this entity the registry has."""
+        return self._hub.registry.member(self.entity_id).sequence
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HubSession:
-    """The parts that talk to registry and vault."""
+    def report(self, evaluation: Evaluation) -> None:
+        """Report round and evaluation to the registry, if the owner allows it and the hub is reachable."""
+        if self._sharing.report:
+            report = self._hub.registry.report
+            round = self._journal.state.round
+            self.availability.call(partial(report, self.entity_id, round=round, evaluation=evaluation), None)
 
-    line: HubAvailability
-    outbox: Outbox
-    membership: Membership
-    retrieval: Discovery
-    publisher: Publisher
+    def record(self, absorption: Absorption, *, key: str) -> None:
+        """Record an absorption at the registry and in the log."""
+        delivery = absorption.delivery
+        if not self._sharing.report:  # a reason reveals how good the model is, class by class
+            delivery = replace(delivery, reason=None)
+        self.outbox.record(delivery, key=key)
+        self._journal.append("absorbed", absorption.detail)
 
-
-def open_session(
-    journal: Journal,
-    identity: Identity,
-    *,
-    registry: Registry,
-    vault: Vault,
-    task: Task,
-    architecture: Architecture,
-    evaluating: EvaluationFactory,
-    execute: Execute,
-    sample_count: int | None,
-    class_counts: tuple[int, ...] | None,
-    waiting: PendingBlobs | None,
-    cache: BlobCache | None,
-    knows: CanLoad = can_load_by_name,
-    verified_only: bool = False,
-    consents: Consents = lambda evaluation, round: True,
-    narrow: bool = False,
-    forms: Forms = as_weights,
-    housing: WeightStore | None = None,
-) -> HubSession:
-    """The ties of the entity whose journal this is; each argument is told of where it is used."""
-    line = HubAvailability(journal)
-    outbox = Outbox(registry=registry, vault=vault, journal=journal, line=line, waiting=waiting)
-    trust = Trust(identity, registry=registry, journal=journal)
-    retrieval = Discovery(
-        task=task,
-        evaluating=evaluating,
-        execute=execute,
-        registry=registry,
-        vault=vault,
-        journal=journal,
-        trust=trust,
-        line=line,
-        outbox=outbox,
-        cache=cache,
-        verified_only=verified_only,
-        knows=knows,
-        housing=housing,
-    )
-    publisher = Publisher(
-        task=task,
-        architecture=architecture,
-        sample_count=sample_count,
-        class_counts=class_counts,
-        registry=registry,
-        vault=vault,
-        journal=journal,
-        trust=trust,
-        retrieval=retrieval,
-        outbox=outbox,
-        consents=consents,
-        narrow=narrow,
-        forms=forms,
-    )
-    membership = Membership(journal.name, identity, registry=registry, journal=journal, line=line, outbox=outbox)
-    return HubSession(line=line, outbox=outbox, membership=membership, retrieval=retrieval, publisher=publisher)
+    def _log_joined(self) -> None:
+        model = self._model
+        detail = {
+            "id": self.entity_id,
+            "samples": model.sample_count or 0,
+            "class_counts": model.class_counts or (),
+            "architecture": model.architecture.name,
+            "device": model.runtime.device,
+            "precision": model.runtime.precision,
+            "threads": model.runtime.threads,
+        }
+        self._journal.append("joined", detail)
+        self._journal.save()

@@ -1,1 +1,1 @@
-"""What an entity keeps on disk: checkpoint, event log, pending messages, cached blobs."""
+"""State of an entity: checkpoint, event log, queued messages, blobs."""

@@ -1,4 +1,4 @@
-"""Blobs on an entity's own disk: what waits for the vault, and what it need not be asked for again."""
+"""Blobs that an entity keeps: those to be sent to the vault, and those that it pulled."""
 
 import os
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from kuber.files import write_atomically
 
 
 class PendingBlobs(Protocol):
-    """Where blobs wait for the vault."""
+    """Storage of blobs that the vault has not received."""
 
     def keep(self, digest: Digest, data: bytes) -> None: ...
 
@@ -21,33 +21,33 @@ class PendingBlobs(Protocol):
 
 
 class MemoryBlobCache:
-    """Blobs in memory, for simulated entities, whose lives share it."""
+    """Blobs in memory, for simulated entities: they outlive a simulated crash."""
 
     def __init__(self) -> None:
         self._data: dict[Digest, bytes] = {}
 
     def keep(self, digest: Digest, data: bytes) -> None:
-        """Keep these bytes."""
+        """Store a blob."""
         self._data[digest] = data
 
     def get(self, digest: Digest) -> bytes | None:
-        """The bytes with this digest; None when they are not here."""
+        """Return the blob with this digest; None if it is not stored."""
         return self._data.get(digest)
 
     def retain(self, digests: Collection[Digest]) -> None:
-        """Remove all others."""
+        """Remove all other blobs."""
         self._data = {digest: self._data[digest] for digest in digests if digest in self._data}
 
 
 class BlobCache:
-    """Blobs in a folder, each in a file named by its digest. With a `limit`, in bytes, the least lately used go."""
+    """Blobs in a folder, each in a file named by its digest; the least recently used go beyond `limit` bytes."""
 
     def __init__(self, folder: Path, *, limit: int | None = None) -> None:
         self._folder = folder
         self._limit = limit
 
     def keep(self, digest: Digest, data: bytes) -> None:
-        """Keep these bytes, safely on disk where there is no limit. KUberError when the disk does not take them."""
+        """Store a blob, durably if there is no limit. Raises KUberError when it cannot be written."""
         if self._limit is not None and len(data) > self._limit:
             return
         path = self._path(digest)
@@ -56,10 +56,10 @@ class BlobCache:
             self._make_room(len(data))
             write_atomically(path, data, durable=self._limit is None)
         except OSError as error:
-            raise KUberError(f"The blob {digest} cannot be kept in {self._folder}: {error.strerror}.") from None
+            raise KUberError(f"Blob {digest} cannot be written to {self._folder}: {error.strerror}.") from None
 
     def get(self, digest: Digest) -> bytes | None:
-        """The bytes with this digest, verified; None when they are not here any more, or no longer what they were."""
+        """Return the blob with this digest, verified; None if it is missing or damaged."""
         path = self._path(digest)
         try:
             data = path.read_bytes()
@@ -72,7 +72,7 @@ class BlobCache:
         return data
 
     def retain(self, digests: Collection[Digest]) -> None:
-        """Remove all others."""
+        """Remove all other blobs."""
         names = {digest.hex for digest in digests}
         for file in self._files():
             if file.name not in names:

@@ -1,4 +1,4 @@
-"""What an entity saves so that it can go on where it was: nothing lost, nothing done twice."""
+"""State of an entity, saved atomically, so that it resumes with nothing lost and nothing done twice."""
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,6 @@ from safetensors.torch import save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture
-from kuber.domain.strategy import Situation
 from kuber.entity.state import pending
 from kuber.entity.state.pending import OutboxMessage
 from kuber.errors import CorruptKnowledgeError
@@ -25,24 +23,24 @@ from kuber.wire import DeliveryBody, EvaluationBody
 FILE_NAME = "checkpoint.safetensors"
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
-_START = "start."  # ... of those that its local phase began with
+_START = "start."  # prefix of the tensors at the start of the round
 
 Stage = Literal["trained", "shared", "absorbed", "ended"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Absorption:
-    """A delivery that is done but perhaps not yet recorded, and what it cost."""
+    """A delivery that may not be recorded yet, and its cost."""
 
     delivery: Delivery
-    publishers: tuple[str, ...]
-    samples: int
-    forward: int
-    seconds: float
+    publishers: tuple[str, ...]  # entity ids, one for each teacher
+    samples: int = 0  # trained on in epochs of its own
+    forward: int = 0  # samples that the teacher ran forward in these
+    seconds: float = 0.0
 
     @property
     def detail(self) -> dict[str, Any]:
-        """As the event log tells it."""
+        """Detail of the event `absorbed`."""
         return {
             "teachers": self.delivery.teachers,
             "publishers": self.publishers,
@@ -59,72 +57,57 @@ class Absorption:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """An entity between two steps."""
+    """An entity between two steps. The JSON keys of a checkpoint are those in `_encode`."""
 
-    life: str  # names this life of the entity, so that its idempotency keys are its own
-    round: int  # that the stage belongs to; 0 before the first
+    session_id: str  # prefix of the idempotency keys
+    round: int  # 0 before the first
     stage: Stage
-    seq: int  # of the next event
+    next_event: int  # its number in the event log
     weights: Weights
     generator: torch.Tensor  # state of the generator that shuffles and augments
-    own: Evaluation | None  # of `weights` on the common test set
+    evaluation: Evaluation | None  # of `weights` on the common test set; None between rounds
     previous: Evaluation | None  # at the end of the round before
-    member: str | None = None  # the id that the registry gave us
-    start: Weights | None = None  # that the local phase of this round began with; until the round has ended
-    shared: Evaluation | None = None  # of what was published last
-    origin: Digest | None = None  # of the initial checkpoint that `weights` descend from
+    entity_id: str | None = None  # from the registry; None before the entity has joined
+    round_start: Weights | None = None  # at the start of the round; None between rounds
+    published_evaluation: Evaluation | None = None  # of the last publication
+    origin: Digest | None = None  # initial checkpoint that `weights` descend from
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
     refused: tuple[str, ...] = ()  # knowledge found unsound
-    seen: Mapping[str, int] = field(default_factory=dict)  # candidates -> round first seen
-    keys: Mapping[str, str] = field(default_factory=dict)  # entity -> the last public key that we know it by
-    published: int = 0  # records signed so far
-    errands: tuple[OutboxMessage, ...] = ()  # that the hub has not heard of, in order
-    absorption: Absorption | None = None  # done, and not recorded yet
-
-    def situation(
-        self,
-        *,
-        own: Evaluation | None,
-        previous: Evaluation | None,
-        classes: int,
-        samples: int,
-        architecture: Architecture,
-    ) -> Situation:
-        """What the entity knows when it decides: `samples` private ones, 0 where that is not told."""
-        return Situation(
-            round=self.round,
-            classes=classes,
-            own=own,
-            previous=previous,
-            published=self.shared,
-            samples=samples,
-            architecture=architecture,
-            origin=self.origin,
-            ages={id: self.round - first for id, first in self.seen.items()},
-        )
+    first_seen: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> round
+    pinned_keys: Mapping[str, str] = field(default_factory=dict)  # entity id -> its last known public key
+    sequence: int = 0  # number of records signed
+    outbox: tuple[OutboxMessage, ...] = ()  # messages that the hub has not received, in order
+    absorption: Absorption | None = None  # not recorded yet
 
 
-def initial_state(*, life: str, weights: Weights, generator: torch.Tensor) -> State:
-    """The state of an entity that has not trained yet."""
+def initial_state(*, session_id: str, weights: Weights, generator: torch.Tensor) -> State:
+    """Return the state of an entity that has not trained yet."""
     return State(
-        life=life, round=0, stage="ended", seq=0, weights=weights, generator=generator, own=None, previous=None
+        session_id=session_id,
+        round=0,
+        stage="ended",
+        next_event=0,
+        weights=weights,
+        generator=generator,
+        evaluation=None,
+        previous=None,
     )
 
 
 class CheckpointStore(Protocol):
-    """Where an entity keeps its state: on disk to go on after a kill, or nowhere in a simulation."""
+    """Storage of an entity's state: on disk to resume after a kill, or in memory in a simulation."""
 
     def save(self, state: State) -> None: ...
 
     def latest(self) -> State | None: ...
 
     def save_round(self, round: int, weights: Weights) -> str | None:
-        """Take the weights at the end of a round; the name of the file they went to, if any."""
+        """Store the weights at the end of a round; return the name of their file, if any."""
         ...
 
 
 class Checkpoints:
-    """The folder of one entity: its latest state, and its weights at the end of each round."""
+    """Folder of one entity: its latest state, and its weights at the end of each round."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,13 +116,13 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Replace the latest state; a kill leaves either the old or the new one."""
         tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
-        # Copies: after a phase that was undone, the model is the one it began with, and would share its memory.
-        tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.start or {}).items()}
+        # Copies: after a phase that was reverted, both models share memory, which safetensors refuses.
+        tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.round_start or {}).items()}
         tensors[_GENERATOR] = state.generator
         write_atomically(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
     def latest(self) -> State | None:
-        """The state saved last; None in a new folder."""
+        """Return the state saved last; None in a new folder. Raises CorruptKnowledgeError when it cannot be read."""
         path = self._folder / FILE_NAME
         if not path.exists():
             return None
@@ -153,41 +136,41 @@ class Checkpoints:
             return _decode(fields, weights=weights, start=start or None, generator=generator)
         except KeyError as error:
             raise CorruptKnowledgeError(
-                f"The checkpoint {path} lacks {error}, as one of another KUber would; start a new run."
+                f"Checkpoint {path} has no field {error}: a different version of KUber wrote it. Start a new run."
             ) from None
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise CorruptKnowledgeError(f"The checkpoint {path} cannot be read ({error}); start a new run.") from None
 
     def save_round(self, round: int, weights: Weights) -> str:
-        """Keep the weights at the end of a round; returns the file's name."""
+        """Store the weights at the end of a round; return the name of their file."""
         path = round_path(self._folder, round)
         write_atomically(path, dump(weights))
         return path.name
 
 
 def round_path(folder: Path, round: int) -> Path:
-    """The file in an entity's folder that holds its weights at the end of `round`."""
+    """Return the path in an entity's folder of its weights at the end of `round`."""
     return folder / f"round-{round:04d}.safetensors"
 
 
 def _encode(state: State) -> dict[str, Any]:
     absorption = state.absorption
     return {
-        "life": state.life,
+        "life": state.session_id,
         "round": state.round,
         "stage": state.stage,
-        "seq": state.seq,
-        "own": _encode_evaluation(state.own),
+        "seq": state.next_event,
+        "own": _encode_evaluation(state.evaluation),
         "previous": _encode_evaluation(state.previous),
-        "shared": _encode_evaluation(state.shared),
+        "shared": _encode_evaluation(state.published_evaluation),
         "origin": None if state.origin is None else str(state.origin),
         "parents": state.parents,
         "refused": state.refused,
-        "seen": dict(state.seen),
-        "keys": dict(state.keys),
-        "published": state.published,
-        "member": state.member,
-        "errands": [pending.encode(errand) for errand in state.errands],
+        "seen": dict(state.first_seen),
+        "keys": dict(state.pinned_keys),
+        "published": state.sequence,
+        "member": state.entity_id,
+        "errands": [pending.encode(message) for message in state.outbox],
         "absorption": absorption
         and {
             "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
@@ -202,24 +185,24 @@ def _encode(state: State) -> dict[str, Any]:
 def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, generator: torch.Tensor) -> State:
     absorption = fields.pop("absorption")
     return State(
-        life=fields["life"],
+        session_id=fields["life"],
         round=fields["round"],
         stage=fields["stage"],
-        seq=fields["seq"],
+        next_event=fields["seq"],
         weights=weights,
         generator=generator,
-        own=_decode_evaluation(fields["own"]),
+        evaluation=_decode_evaluation(fields["own"]),
         previous=_decode_evaluation(fields["previous"]),
-        start=start,
-        shared=_decode_evaluation(fields["shared"]),
+        round_start=start,
+        published_evaluation=_decode_evaluation(fields["shared"]),
         origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
         parents=tuple(fields["parents"]),
         refused=tuple(fields["refused"]),
-        seen=fields["seen"],
-        keys=fields["keys"],
-        published=fields["published"],
-        member=fields["member"],
-        errands=tuple(pending.decode(texts) for texts in fields["errands"]),
+        first_seen=fields["seen"],
+        pinned_keys=fields["keys"],
+        sequence=fields["published"],
+        entity_id=fields["member"],
+        outbox=tuple(pending.decode(message) for message in fields["errands"]),
         absorption=absorption
         and Absorption(
             delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),

@@ -1,4 +1,4 @@
-"""The event log: one JSON line for each thing that happened, appended and never changed."""
+"""Event log: one JSON line for each event, appended and never changed."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ FILE_NAME = "events.jsonl"
 
 
 class EventSink(Protocol):
-    """Where an entity writes what happens to it."""
+    """Destination of an entity's events."""
 
     def append(self, *, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event: ...
 
@@ -37,29 +37,29 @@ class EventLog:
         event = Event(time=self._clock(), entity=entity, seq=seq, round=round, kind=kind, detail=detail)
         line = f"{encode_event(event)}\n".encode()
         if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"the event log took only a part of a line of {len(line)} bytes")
+            raise OSError(f"the event log was written only in part: a line of {len(line)} bytes")
         return event
 
     def sync(self) -> None:
-        """Return when what was appended would survive a power cut."""
+        """Return once all appended events would survive a power cut."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Let go of the file; again: nothing."""
+        """Close the file. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 class EventTail:
-    """Reads the events that were appended to a log since the last look."""
+    """Reads the events that were appended to a log since the last read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
 
     def read(self) -> list[Event]:
-        """The complete new lines, in their order in the file; none while there is no file."""
+        """Return the events in complete new lines, in their order in the file; none while there is no file."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -71,15 +71,15 @@ class EventTail:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Every complete event in the log at `path`."""
+    """Return every complete event in the log at `path`."""
     return EventTail(path).read()
 
 
 def rewind(path: Path, *, reached: Mapping[str, int]) -> None:
-    """Drop the events that no checkpoint vouches for: those of an entity from `reached[entity]` on.
+    """Drop events newer than the checkpoints: those of an entity from number `reached[entity]` on.
 
-    An entity that was killed repeats what it had not yet saved, and would log it a second time. A line that was
-    cut off in the middle goes too. The file is replaced as a whole, so a kill here loses nothing.
+    A killed entity repeats what it had not saved, and would log it a second time. A line that was cut off is dropped
+    too. The file is replaced atomically.
     """
     kept = [event for event in read_events(path) if event.entity is None or event.seq < reached.get(event.entity, 0)]
     write_atomically(path, "".join(f"{encode_event(event)}\n" for event in kept).encode())

@@ -1,4 +1,4 @@
-"""Where an entity stands: its state, saved so that nothing is lost, and its events, so that none is there twice."""
+"""Journal of an entity: its state and its event log, moved together."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,30 +10,30 @@ from kuber.entity.state.event_log import EventSink
 
 
 class Journal:
-    """The state of one entity and its event log, moved together."""
+    """State and event log of one entity: after a kill, neither has anything that the other lacks."""
 
-    def __init__(self, name: str, state: State, *, checkpoints: CheckpointStore, log: EventSink) -> None:
+    def __init__(self, name: str, state: State, *, checkpoints: CheckpointStore, event_log: EventSink) -> None:
         self.state = state
         self.name = name
         self._checkpoints = checkpoints
-        self._log = log
+        self._event_log = event_log
 
     def append(self, kind: Kind, detail: Mapping[str, Any]) -> None:
-        """Append an event."""
+        """Append an event to the log."""
         state = self.state
-        self._log.append(entity=self.name, seq=state.seq, round=state.round, kind=kind, detail=detail)
-        self.change(seq=state.seq + 1)
+        self._event_log.append(entity=self.name, seq=state.next_event, round=state.round, kind=kind, detail=detail)
+        self.change(next_event=state.next_event + 1)
 
     def change(self, **changes: Any) -> None:
-        """Change the state; a kill before the next `save` forgets it."""
+        """Change fields of the state; a kill before the next `save` undoes it."""
         self.state = replace(self.state, **changes)
 
     def save(self, **changes: Any) -> None:
-        """Change the state and save it, after the events that led to it."""
+        """Change fields of the state and save it, after the events that led to it."""
         self.change(**changes)
-        self._log.sync()
+        self._event_log.sync()
         self._checkpoints.save(self.state)
 
-    def key(self, act: str) -> str:
-        """The idempotency key of an act in this round of this life."""
-        return f"{self.state.life}/{self.state.round}/{act}"
+    def key(self, action: str) -> str:
+        """Return the idempotency key of an action in this round of this session."""
+        return f"{self.state.session_id}/{self.state.round}/{action}"

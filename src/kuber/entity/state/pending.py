@@ -1,4 +1,4 @@
-"""What an entity has to tell the hub, and how that is written down until the hub hears it."""
+"""Messages from an entity to the hub, and their JSON while they are queued."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ class Publication:
 
     @property
     def digests(self) -> tuple[Digest, ...]:
-        """Of its blobs."""
+        """Digests of its blobs."""
         return tuple(artifact.digest for artifact in self.draft.artifacts.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeliveryReport:
-    """What became of a delivery."""
+    """The outcome of a delivery."""
 
     delivery: Delivery
     key: str
@@ -32,7 +32,7 @@ class DeliveryReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttestationReport:
-    """What our own evaluation of somebody's knowledge found."""
+    """This entity's own evaluation of another's knowledge."""
 
     knowledge: str
     evaluation: Evaluation
@@ -41,9 +41,9 @@ class AttestationReport:
 OutboxMessage = Publication | DeliveryReport | AttestationReport
 
 
-def encode(errand: OutboxMessage) -> dict[str, str]:
-    """An errand as texts."""
-    match errand:
+def encode(message: OutboxMessage) -> dict[str, str]:
+    """Return a message as JSON fields."""
+    match message:
         case Publication(draft=draft, key=key):
             return {"publication": DraftBody.of(draft).model_dump_json(), "key": key}
         case DeliveryReport(delivery=delivery, key=key):
@@ -52,10 +52,10 @@ def encode(errand: OutboxMessage) -> dict[str, str]:
             return {"finding": EvaluationBody.of(evaluation).model_dump_json(), "knowledge": knowledge}
 
 
-def decode(texts: dict[str, str]) -> OutboxMessage:
-    """The errand again. KeyError or ValueError when these are not the texts of one."""
-    if "publication" in texts:
-        return Publication(draft=DraftBody.read(texts["publication"]).value(), key=texts["key"])
-    if "absorbed" in texts:
-        return DeliveryReport(delivery=DeliveryBody.read(texts["absorbed"]).value(), key=texts["key"])
-    return AttestationReport(knowledge=texts["knowledge"], evaluation=EvaluationBody.read(texts["finding"]).value())
+def decode(fields: dict[str, str]) -> OutboxMessage:
+    """Return the message with these JSON fields. Raises KeyError or ValueError when there is none."""
+    if "publication" in fields:
+        return Publication(draft=DraftBody.read(fields["publication"]).value(), key=fields["key"])
+    if "absorbed" in fields:
+        return DeliveryReport(delivery=DeliveryBody.read(fields["absorbed"]).value(), key=fields["key"])
+    return AttestationReport(knowledge=fields["knowledge"], evaluation=EvaluationBody.read(fields["finding"]).value())

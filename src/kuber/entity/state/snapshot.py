@@ -1,4 +1,4 @@
-"""Where a phase of an own loop began: what it can be compared with, and gone back to."""
+"""Snapshots of a model and its optimizer, to compare with and to restore."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,32 +12,32 @@ from kuber.learning.weights import Weights
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A model, what it was worth where that is known, and the state of its optimizer where there was one."""
+    """A model at one time: its weights, its evaluation if it is known, and its optimizer's state if there was one."""
 
     weights: Weights
     evaluation: Evaluation | None = None
-    optimizer: Any = None
+    optimizer: Any = None  # as of `copy_optimizer_state`
 
 
 def copy_optimizer_state(optimizer: Optimizer | None) -> Any:
-    """A copy of an optimizer's state; None without one."""
-    return None if optimizer is None else _copied(optimizer.state_dict())
+    """Return a copy of an optimizer's state; None without an optimizer."""
+    return None if optimizer is None else _copy(optimizer.state_dict())
 
 
-def restore_optimizer(optimizer: Optimizer | None, remembered: Any) -> None:
-    """Give an optimizer the state it had; none, where it had not been seen before."""
+def restore_optimizer(optimizer: Optimizer | None, state: Any) -> None:
+    """Restore a copied state; None resets the optimizer to the state of a new one."""
     if optimizer is None:
         return
-    if remembered is None:
-        remembered = {"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}
-    optimizer.load_state_dict(_copied(remembered))
+    if state is None:
+        state = {"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}
+    optimizer.load_state_dict(_copy(state))
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
+        return {key: _copy(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_copied(inner) for inner in value]
+        return [_copy(inner) for inner in value]
     return value

@@ -1,4 +1,4 @@
-"""What every work step of an entity needs, and what it learns from."""
+"""Learners, which hold what every work step of an entity needs, and the models of teachers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from kuber.learning.weights import Weights
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
-    """What every work step of one entity needs; picklable, since samples travel as a view on a file."""
+    """Data, architecture and settings of one entity; picklable, since samples travel as a view on a file."""
 
     architecture: Architecture
     private: Samples
@@ -37,23 +37,23 @@ class Learner:
     classes: int
 
     def model(self, weights: Weights) -> nn.Module:
-        """A model of our architecture with these weights, on our device."""
+        """Return a model of the entity's architecture with these weights, on its device."""
         return build(self.architecture, weights, self.runtime)
 
-    def speaker(self, teacher: "TeacherModel") -> nn.Module:
-        """The model of a teacher, on our device. KnowledgeError when it is unsound or not for our task."""
+    def teacher_network(self, teacher: "TeacherModel") -> nn.Module:
+        """Return a teacher's network on the entity's device. Raises KnowledgeError when it does not fit the task."""
         if teacher.graph is not None:
             return OnnxModel(teacher.graph, input_shape=self.private.shape, classes=self.classes)
         network = build(teacher.architecture, teacher.weights, self.runtime)
-        if teacher.task is not None:  # another's, whose network may be for other samples or classes than it tells
+        if teacher.task is not None:  # of another entity: the network may not fit the task that its record states
             probe = self.runtime.place(torch.zeros(1, *self.private.shape))
             check_fits(network, probe, classes=self.classes)
         return network
 
     def training_batches(
-        self, draws: torch.Generator, spoken: Tensor | None = None, *, augment: bool = True
+        self, draws: torch.Generator, targets: Tensor | None = None, *, augment: bool = True
     ) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of private data, with what teachers said about each sample where they were asked."""
+        """Yield one epoch of private data, each sample with its row of `targets` if there are any."""
         batches = training_batches(
             self.private,
             batch_size=self.batch_size,
@@ -61,12 +61,12 @@ class Learner:
             generator=draws,
             augment=augment,
             flip=self.flip,
-            targets=spoken,
+            targets=targets,
         )
         return map(self._placed, batches)
 
     def ordered_batches(self, samples: Samples) -> Iterator[tuple[Tensor, ...]]:
-        """Samples in order and unaugmented, to run forward."""
+        """Yield samples in order and unaugmented, to run forward."""
         batches = ordered_batches(samples, batch_size=EVALUATION_BATCH, normalisation=self.normalisation)
         return map(self._placed, batches)
 
@@ -79,14 +79,14 @@ class TeacherModel:
     """A pulled model, checked against its record."""
 
     architecture: Architecture
-    weights: Weights  # none where there is a graph
+    weights: Weights  # empty if there is a graph
     graph: bytes | None = None  # an ONNX file
-    task: Task | None = None  # that it was trained for, where its labels may be others than ours
+    task: Task | None = None  # that it was trained for; None for the entity's own model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Guide:
-    """A teacher that speaks during a local phase, and its recall on each class."""
+class PhaseTeacher:
+    """A teacher of a local phase, and its recall on each class."""
 
-    teacher: TeacherModel
+    model: TeacherModel
     recalls: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The work steps: pure, picklable functions of a learner, weights and a generator's state."""
+"""Work steps: pure, picklable functions of a learner, weights and a generator's state."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,34 +12,34 @@ from torch import Tensor
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
-from kuber.entity.work.learner import Guide, Learner, TeacherModel
+from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
 from kuber.learning.evaluation import compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
-FORWARD_COST = 1 / 3  # of a sample that only runs forward, in samples trained: a backward pass costs two forward ones
+FORWARD_COST = 1 / 3  # of a forward pass, in samples trained: a backward pass costs as much as two forward ones
 
-Progress = Callable[[float], None]  # takes the finished share of the work, 0 to 1
-Execute = Callable[["Work"], Any]  # does a work step, here or elsewhere, and returns its result
+Progress = Callable[[float], None]  # called with the finished share of the work, 0 to 1
+Execute = Callable[["Work"], Any]  # runs a work step, here or elsewhere, and returns its result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """What training or distillation gives back."""
+    """Result of training or distillation."""
 
     weights: Weights
     generator: torch.Tensor
-    samples: int  # that a gradient step was taken on, counted once an epoch
-    forward: int  # that only ran forward
+    samples: int  # trained on, counted once an epoch
+    forward: int  # samples that teachers ran forward
     loss: float  # mean over the last epoch
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
-    """What running a model over a test set gives back."""
+    """Result of evaluating a model on a test set."""
 
     evaluation: Evaluation
     seconds: float
@@ -47,14 +47,14 @@ class EvaluationResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """One work step, ready to be done here or in another process."""
+    """One work step, to be run here or in another process."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
-    cost: float  # compute: samples trained and a third of the samples that only run forward
+    cost: float  # compute: samples trained, and a third of the samples that only run forward
 
     def do(self, progress: Progress) -> Any:
-        """Do it; `progress` is told the finished share now and then."""
+        """Run the step and return its result; `progress` is called now and then with the finished share."""
         return self.function(**self.arguments, progress=progress)
 
 
@@ -63,19 +63,19 @@ def training(
     phase: LocalPhase,
     weights: Weights,
     generator: torch.Tensor,
-    guides: tuple[Guide, ...] = (),
+    teachers: tuple[PhaseTeacher, ...] = (),
 ) -> Work:
-    """The work of one local phase; guides speak as the phase tells them to."""
+    """Return the work of one local phase, with teachers if the phase has guidance."""
     arguments: dict[str, Any] = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
-    if guides:
-        arguments["guides"] = guides
-    forward = _heard(learner, phase, guides)
+    if teachers:
+        arguments["teachers"] = teachers
+    forward = _teacher_samples(learner, phase, teachers)
     cost = learner.training.epochs * len(learner.private) + forward * FORWARD_COST
     return Work(function=train_locally, arguments=arguments, cost=cost)
 
 
 def distillation(learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor) -> Work:
-    """The work of distilling one teacher."""
+    """Return the work of distilling one teacher."""
     arguments = {"learner": learner, "teacher": teacher, "weights": weights, "generator": generator}
     samples = len(learner.private)
     return Work(
@@ -86,15 +86,15 @@ def distillation(learner: Learner, teacher: TeacherModel, weights: Weights, gene
 
 
 def common_evaluation(learner: Learner, weights: Weights, teacher: TeacherModel | None = None) -> Work:
-    """The work of one evaluation on the common test set: of our model, or of a teacher's."""
-    # Private samples have no part in it: whoever remembers results evaluates a model once for all entities.
+    """Return the work of evaluating the entity's model, or a teacher, on the common test set."""
+    # Without private samples the work is the same for all entities, and a cache of results evaluates a model once.
     learner = replace(
         learner, private=learner.common, architecture=teacher.architecture if teacher else learner.architecture
     )
     arguments: dict[str, Any] = {"learner": learner, "weights": weights, "strict": teacher is not None}
     if teacher is not None and teacher.graph is not None:
         arguments["graph"] = teacher.graph
-    return Work(function=evaluate_commonly, arguments=arguments, cost=len(learner.common) * FORWARD_COST)
+    return Work(function=evaluate_on_common_set, arguments=arguments, cost=len(learner.common) * FORWARD_COST)
 
 
 def train_locally(
@@ -102,19 +102,19 @@ def train_locally(
     phase: LocalPhase,
     weights: Weights,
     generator: torch.Tensor,
-    guides: tuple[Guide, ...] = (),
+    teachers: tuple[PhaseTeacher, ...] = (),
     *,
     progress: Progress,
 ) -> TrainingResult:
-    """The local phase: the entity's epochs on its augmented private data, while its guides speak."""
+    """Train for one local phase on augmented private data, guided by teachers if there are any."""
     start = time.perf_counter()
     model = learner.model(weights)
     draws = _generator_in(generator)
     loss = _loss(learner, phase)
     epoch: Callable[[], Iterator[tuple[Tensor, ...]]] = partial(learner.training_batches, draws)
-    if guides and phase.guidance:
-        loss = _guided(loss, phase.guidance)
-        epoch = _guided_epoch(learner, phase.guidance, guides, draws)
+    if teachers and phase.guidance:
+        loss = _guided_loss(loss, phase.guidance)
+        epoch = _guided_epoch(learner, phase.guidance, teachers, draws)
     trained = train(
         model,
         epoch,
@@ -128,7 +128,7 @@ def train_locally(
         weights=weights_of(model),
         generator=draws.get_state(),
         samples=trained.samples,
-        forward=_heard(learner, phase, guides),
+        forward=_teacher_samples(learner, phase, teachers),
         loss=trained.loss,
         seconds=time.perf_counter() - start,
     )
@@ -137,15 +137,15 @@ def train_locally(
 def distil_locally(
     learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor, *, progress: Progress
 ) -> TrainingResult:
-    """Distil a teacher into the local model on unaugmented private data; the teacher runs over it once."""
+    """Distil a teacher into the entity's model on unaugmented private data, over which the teacher runs once."""
     start = time.perf_counter()
     model = learner.model(weights)
     draws = _generator_in(generator)
-    speaker = learner.speaker(teacher)
-    spoken = compute_logits(speaker, learner.ordered_batches(learner.private), runtime=learner.runtime)
+    network = learner.teacher_network(teacher)
+    teacher_logits = compute_logits(network, learner.ordered_batches(learner.private), runtime=learner.runtime)
     distilled = train(
         model,
-        partial(learner.training_batches, draws, spoken, augment=False),
+        partial(learner.training_batches, draws, teacher_logits, augment=False),
         settings=learner.distillation,
         runtime=learner.runtime,
         loss=learner.distillation.loss,
@@ -161,14 +161,17 @@ def distil_locally(
     )
 
 
-def evaluate_commonly(
+def evaluate_on_common_set(
     learner: Learner, weights: Weights, strict: bool = False, graph: bytes | None = None, *, progress: Progress
 ) -> EvaluationResult:
-    """The evaluation on the common test set, of weights or of a graph; `strict` refuses one that answers nonsense."""
+    """Evaluate weights or an ONNX graph on the common test set.
+
+    Raises CorruptKnowledgeError when `strict` and the logits are not finite.
+    """
     start = time.perf_counter()
-    speaker = TeacherModel(architecture=learner.architecture, weights=weights, graph=graph)
+    model = TeacherModel(architecture=learner.architecture, weights=weights, graph=graph)
     evaluation = evaluate(
-        learner.speaker(speaker),
+        learner.teacher_network(model),
         learner.ordered_batches(learner.common),
         classes=learner.classes,
         test_set=learner.test_set,
@@ -186,43 +189,47 @@ def _loss(learner: Learner, phase: LocalPhase) -> Loss:
     return F.cross_entropy
 
 
-def _guided(loss: Loss, guidance: Guidance) -> Loss:
-    """The loss on the labels, and what the guides say about the other classes."""
+def _guided_loss(loss: Loss, guidance: Guidance) -> Loss:
+    """Add the teachers' loss to the loss on the labels."""
 
-    def both(student: Tensor, labels: Tensor, spoken: Tensor) -> Tensor:
-        soft = guide_loss(student, spoken, labels, temperature=guidance.temperature)
+    def total(student: Tensor, labels: Tensor, teacher_log_probs: Tensor) -> Tensor:
+        soft = guide_loss(student, teacher_log_probs, labels, temperature=guidance.temperature)
         return loss(student, labels) + guidance.weight * soft
 
-    return both
+    return total
 
 
 def _guided_epoch(
-    learner: Learner, guidance: Guidance, guides: tuple[Guide, ...], draws: torch.Generator
+    learner: Learner, guidance: Guidance, teachers: tuple[PhaseTeacher, ...], draws: torch.Generator
 ) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
-    """Makes epochs of private data with what the guides say; CorruptKnowledgeError when one speaks nonsense."""
+    """Return a function that yields an epoch of private data with the log-probabilities of the teachers.
+
+    Raises CorruptKnowledgeError when a teacher's logits are not finite.
+    """
     runtime = learner.runtime
-    models = [learner.speaker(guide.teacher) for guide in guides]
-    recalls = [torch.tensor(guide.recalls) for guide in guides]
-    told = {"temperature": guidance.temperature, "sharpness": guidance.sharpness}
+    networks = [learner.teacher_network(teacher.model) for teacher in teachers]
+    recalls = [torch.tensor(teacher.recalls) for teacher in teachers]
+    combine = partial(
+        ensemble_log_probs, recalls=recalls, temperature=guidance.temperature, sharpness=guidance.sharpness
+    )
     if not guidance.augmented:
-        spoken = [
-            compute_logits(model, learner.ordered_batches(learner.private), runtime=runtime) for model in models
-        ]
-        return partial(learner.training_batches, draws, ensemble_log_probs(spoken, recalls, **told))
+        batches = learner.ordered_batches
+        logits = [compute_logits(network, batches(learner.private), runtime=runtime) for network in networks]
+        return partial(learner.training_batches, draws, combine(logits))
 
     def epoch() -> Iterator[tuple[Tensor, ...]]:
         for x, y in learner.training_batches(draws):
-            spoken = [compute_logits(model, [(x,)], runtime=runtime) for model in models]
-            yield x, y, runtime.place(ensemble_log_probs(spoken, recalls, **told))
+            logits = [compute_logits(network, [(x,)], runtime=runtime) for network in networks]
+            yield x, y, runtime.place(combine(logits))
 
     return epoch
 
 
-def _heard(learner: Learner, phase: LocalPhase, guides: tuple[Guide, ...]) -> int:
-    """How many samples guides run forward over in a local phase."""
+def _teacher_samples(learner: Learner, phase: LocalPhase, teachers: tuple[PhaseTeacher, ...]) -> int:
+    """Return the number of samples that teachers run forward in a local phase."""
     if phase.guidance is None:
         return 0
-    return len(guides) * len(learner.private) * (learner.training.epochs if phase.guidance.augmented else 1)
+    return len(teachers) * len(learner.private) * (learner.training.epochs if phase.guidance.augmented else 1)
 
 
 def _generator_in(state: torch.Tensor) -> torch.Generator:
@@ -232,5 +239,5 @@ def _generator_in(state: torch.Tensor) -> torch.Generator:
 
 
 def _share_of(samples: int, progress: Progress) -> Callable[[int], None]:
-    """Turns a count of finished samples into the finished share."""
+    """Return a function that reports a count of finished samples as the finished share."""
     return lambda done: progress(min(1.0, done / samples))

@@ -1,4 +1,4 @@
-"""Where an entity's weights lie while it waits: in its memory, or wherever a simulation of thousands puts them."""
+"""Storage for weights that are not in use: in memory, or where a simulation of thousands of entities puts them."""
 
 from typing import Protocol
 
@@ -8,19 +8,19 @@ from kuber.learning.weights import Weights, load
 
 
 class WeightStore(Protocol):
-    """Finds room for weights. Nobody writes to weights that have one."""
+    """Stores idle weights. Stored weights are read-only."""
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
-        """As `kuber.learning.weights.load`, of the blob with this digest."""
+        """Return the weights in the blob with this digest, as `kuber.learning.weights.load` does."""
         ...
 
     def keep(self, weights: Weights) -> Weights:
-        """The same weights, perhaps elsewhere."""
+        """Store weights and return the stored ones, which are equal."""
         ...
 
 
 class MemoryWeightStore:
-    """Leaves weights where they are."""
+    """Leaves weights in the memory of the process."""
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
         return load(data, architecture)

@@ -18,11 +18,11 @@ from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.event import utc_now
-from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.hub.access import HubAccess
 from kuber.entity.state.event_log import FILE_NAME, EventLog
 from kuber.entity.work.steps import Work
 from kuber.errors import KUberError
-from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
+from kuber.experiment.entity_factory import entity_folder, folder_storage, make_entity
 from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings
@@ -79,7 +79,7 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
     ):
 
         def execute(work: Work) -> Any:
-            supervisor.send(("request", entity.progress, len(entity.learner.private)))
+            supervisor.send(("request", entity.progress, entity.model.sample_count))
             supervisor.recv()  # granted
             try:
                 return work.do(throttled(lambda share: supervisor.send(("progress", share))))
@@ -90,13 +90,9 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
             scenario,
             job.index,
             runtime=job.runtime,
-            registry=registry,
-            vault=vault,
-            checkpoints=Checkpoints(folder),
-            log=log,
-            identity=identity,
+            hub=HubAccess(registry=registry, vault=vault, identity=identity),
+            storage=folder_storage(folder, log),
             execute=execute,
-            waiting=waiting_blobs(folder),
         )
         entity.run()
 

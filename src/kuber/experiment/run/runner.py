@@ -110,4 +110,4 @@ def runtime_for(folder: Path, scenario: Scenario) -> Runtime:
 def checkpoint_positions(folder: Path, entities: Iterable[int]) -> dict[str, int]:
     """Return entity -> number of the first event after its latest checkpoint."""
     states = {index: Checkpoints(entity_folder(folder, index)).latest() for index in entities}
-    return {str(index): state.seq for index, state in states.items() if state is not None}
+    return {str(index): state.next_event for index, state in states.items() if state is not None}

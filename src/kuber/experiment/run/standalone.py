@@ -11,13 +11,11 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.datasets import Echo
 from kuber.domain.event import utc_now
-from kuber.entity.hub.publisher import Consents
-from kuber.entity.state.blob_cache import BlobCache
-from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.hub.access import Approve, HubAccess
 from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
-from kuber.experiment.entity_factory import entity_folder, make_entity, waiting_blobs
+from kuber.experiment.entity_factory import entity_folder, folder_storage, make_entity
 from kuber.experiment.progress import RunProgress
 from kuber.experiment.run.runner import checkpoint_positions, runtime_for
 from kuber.experiment.scenario import load_scenario
@@ -38,7 +36,7 @@ def run(
     invitation: str | None,
     patience: float,
     ca: Path | None,
-    ask: Consents | None,
+    approve: Approve | None,
     progress: RunProgress,
     echo: Echo,
 ) -> float:
@@ -88,15 +86,10 @@ def run(
             scenario,
             index,
             runtime=runtime,
-            registry=registry_port,
-            vault=vault_port,
-            checkpoints=Checkpoints(home),
-            log=log,
-            identity=key,
+            hub=HubAccess(registry=registry_port, vault=vault_port, identity=key),
+            storage=folder_storage(home, log, cache_bytes=settings.cache_mebibytes << 20),
             execute=execute,
-            ask=ask,
-            waiting=waiting_blobs(home),
-            cache=BlobCache(home / "cache", limit=settings.cache_mebibytes << 20),
+            approve=approve,
         )
         entity.run()
         for event in tail.read():

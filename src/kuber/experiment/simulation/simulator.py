@@ -14,7 +14,9 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
+from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
+from kuber.entity.state.storage import Storage
 from kuber.experiment.engines import THREADS, Engine
 from kuber.experiment.engines.mapped_memory import MappedMemoryWriter
 from kuber.experiment.entity_factory import derived_identity, make_entity
@@ -26,7 +28,7 @@ from kuber.experiment.simulation.network import DelayedRegistry, DelayedVault, N
 from kuber.experiment.simulation.recall_index import ColumnRecallIndex
 from kuber.experiment.simulation.shared_weights import MappedBlobBytes, MappedWeightStore
 from kuber.experiment.simulation.simulated_entity import SimulatedEntity
-from kuber.experiment.world.attacks import forms_of
+from kuber.experiment.world.attacks import artifacts_of
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose_runtime
 from kuber.learning.weights import Weights
@@ -134,16 +136,17 @@ class Simulation:
             scenario,
             index,
             runtime=self._runtime,
-            registry=DelayedRegistry(self.registry, link),
-            vault=DelayedVault(self.vault, link),
-            checkpoints=resident,
-            log=resident,
-            identity=derived_identity(scenario.settings.seed, index),
+            hub=HubAccess(
+                registry=DelayedRegistry(self.registry, link),
+                vault=DelayedVault(self.vault, link),
+                identity=derived_identity(scenario.settings.seed, index),
+            ),
+            storage=Storage(
+                checkpoints=resident, event_log=resident, pending=resident.waiting, weights=self._housing
+            ),
             execute=resident.execute,
-            waiting=resident.waiting,
-            forms=forms_of(resident.conditions.poison, classes=scenario.task.classes, seed=index),
-            life=lambda: f"{index}",
-            housing=self._housing,
+            artifacts=artifacts_of(resident.conditions.poison, classes=scenario.task.classes, seed=index),
+            session_id=f"{index}",
             start=self._start,
         )
 

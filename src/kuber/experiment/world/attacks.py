@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import torch
 
-from kuber.entity.hub.publisher import Forms, as_weights
+from kuber.entity.managed import Artifacts, weights_only
 from kuber.experiment.world.conditions import Poison
 from kuber.learning.weights import Weights
 
 
-def forms_of(poison: Poison | None, *, classes: int, seed: int) -> Forms:
+def artifacts_of(poison: Poison | None, *, classes: int, seed: int) -> Artifacts:
     """Return the function that makes artifacts of weights; rotated labels affect training, not artifacts."""
     attacks: dict[Poison, Callable[[Weights], Weights]] = {
         "claims": lambda weights: with_rotated_output(weights, classes),
         "noise": lambda weights: noise_like(weights, seed),
     }
     attack = None if poison is None else attacks.get(poison)
-    return as_weights if attack is None else lambda weights: as_weights(attack(weights))
+    return weights_only if attack is None else lambda weights: weights_only(attack(weights))
 
 
 def rotated_labels(classes: int) -> tuple[int, ...]:

@@ -1,0 +1,30 @@
+"""Access of an entity to its hub, and what it shares there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.ports import Registry, Vault
+from kuber.signing import Identity
+
+Approve = Callable[[Evaluation, int], bool]  # the evaluation to be claimed and the round -> whether to publish
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubAccess:
+    """Registry and vault of a hub, and the identity that the entity has there."""
+
+    registry: Registry
+    vault: Vault
+    identity: Identity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharing:
+    """What an entity publishes and reports, and what it accepts."""
+
+    verified_only: bool = False  # discover only records that the hub has verified
+    report: bool = True  # tell the registry round and evaluation, and reasons with deliveries
+    transfer_dtype: Literal["float32", "bfloat16"] = "float32"  # of published weights
+    approve: Approve = lambda evaluation, round: True  # called before each publication
