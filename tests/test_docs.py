@@ -99,7 +99,7 @@ def test_readme_is_short_and_names_every_extra():
         assert f"`{extra}`" in readme, extra
 
 
-def test_the_map_of_changes_stays_short():
+def test_the_table_of_changes_stays_short():
     rows = page("docs/architecture.md").partition("| to change | go to |\n| --- | --- |\n")[2].partition("\n\n")[0]
     assert 1 < len(rows.splitlines()) <= 20
 

@@ -1,7 +1,7 @@
-"""Takes the pictures of docs/dashboard.md anew: `make pictures`.
+"""Take the screenshots of docs/dashboard.md: `make pictures`.
 
-A hub of one's own, six real entities that learn the digits with two architectures, the hub's verifier, the dashboard,
-and Debian's Chromium, which looks at every page.
+Starts a hub, six entities that learn the digits with two architectures, the hub's verifier and the dashboard, and
+photographs each page with Debian's Chromium.
 """
 
 import shutil
@@ -37,7 +37,7 @@ def kuber(*words: str) -> list[str]:
 
 @contextmanager
 def serving(command: str, *options: str) -> Iterator[str]:
-    """The address of a service, for as long as it runs."""
+    """Start a service; yield its address, and stop it at the end."""
     words = kuber(command, "--stop-with-stdin", *options)
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -50,15 +50,15 @@ def serving(command: str, *options: str) -> Iterator[str]:
 
 @contextmanager
 def world(folder: Path) -> Iterator[tuple[str, str]]:
-    """A registry and a dashboard, after the entities have learnt and the verifier has looked."""
+    """Yield the addresses of a registry and a dashboard, after the entities have learned and the verifier has run."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     with ExitStack() as stack:
         secret = ("--secret", str(folder / "secret"))
-        told = ("--port", "0", "--data", str(folder / "vault"), "--registry", f"http://127.0.0.1:{port}", *secret)
-        vault = stack.enter_context(serving("vault", *told))
-        told = ("--port", port, "--data", str(folder / "registry"), "--vault", vault, "--open-enrolment", *secret)
-        registry = stack.enter_context(serving("registry", *told))
+        options = ("--port", "0", "--data", str(folder / "vault"), "--registry", f"http://127.0.0.1:{port}", *secret)
+        vault = stack.enter_context(serving("vault", *options))
+        options = ("--port", port, "--data", str(folder / "registry"), "--vault", vault, "--open-enrolment", *secret)
+        registry = stack.enter_context(serving("registry", *options))
         hub = ("--registry", registry, "--vault", vault)
         runs = ("--runs-dir", str(folder / "runs"))
         learners = [
@@ -103,10 +103,12 @@ def main() -> None:
         sys.exit("There is no Chromium here: `make browser` installs it.")
     with tempfile.TemporaryDirectory() as temporary, world(Path(temporary)) as (registry, url):
         view = view_of(registry, (Path(temporary) / "registry" / OPERATOR_TOKEN_FILE).read_text().strip())
-        best = max(view.entities.values(), key=lambda one: one.gained)
-        record = max(view.records.values(), key=lambda one: (one.found or 0.0, one.id))
-        guided = [one for one in view.deliveries if one.method == "guide" and one.kept] or list(view.deliveries)
-        runs = sorted(one.name for one in (Path(temporary) / "runs").iterdir())
+        best = max(view.entities.values(), key=lambda entity: entity.gained)
+        record = max(view.records.values(), key=lambda record: (record.found or 0.0, record.id))
+        guided = [entry for entry in view.deliveries if entry.method == "guide" and entry.kept] or list(
+            view.deliveries
+        )
+        runs = sorted(folder.name for folder in (Path(temporary) / "runs").iterdir())
         chosen = "&".join(f"run={name}" for name in runs)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
