@@ -2,7 +2,14 @@
 
 import pytest
 
-pytest_plugins = ("tests.fixtures.databases", "tests.fixtures.hub", "tests.fixtures.s3", "tests.fixtures.samples")
+pytest_plugins = (
+    "tests.fixtures.processes",
+    "tests.fixtures.databases",
+    "tests.fixtures.extras",
+    "tests.fixtures.hub",
+    "tests.fixtures.s3",
+    "tests.fixtures.samples",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

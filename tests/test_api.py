@@ -80,6 +80,7 @@ def test_an_unknown_name_is_an_attribute_error():
         kuber.Client  # noqa: B018
 
 
+@pytest.mark.process
 def test_only_what_needs_them_loads_torch_and_numpy():
     heavy = ("torch", "numpy", "httpx")
     used = "kuber.KUberError, kuber.Task, kuber.errors.KUberError, kuber.strategies.Exchange"

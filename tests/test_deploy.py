@@ -90,6 +90,7 @@ def test_what_kubernetes_is_told_belongs_together():
     assert {("Service", path["backend"]["service"]["name"]) for path in paths} <= named
 
 
+@pytest.mark.process
 def test_systemd_finds_nothing_wrong(tmp_path):
     for file in (DEPLOY / "systemd").glob("*.service"):
         text = file.read_text().replace("/opt/kuber/bin/kuber", str(Path(sys.executable).parent / "kuber"))
@@ -157,6 +158,7 @@ main()
 
 @pytest.mark.parametrize("command", [["registry"], ["vault", "--registry", "http://127.0.0.1:9"]])
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+@pytest.mark.process
 def test_a_service_starts_with_what_is_pinned_and_nothing_else(command, place, tmp_path, request):
     """What is imported only on the way shows here, and else on the operator's machine."""
     options = ["--data", str(tmp_path), "--secret", str(tmp_path / "secret"), "--port", "0", "--stop-with-stdin"]

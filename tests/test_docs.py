@@ -16,6 +16,7 @@ from kuber.cli.app import app
 from kuber.domain.event import KINDS
 from kuber.errors import all_errors
 from kuber.settings import Settings
+from tests.fixtures.commands import LEARNING, finished
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")])
@@ -168,12 +169,14 @@ def test_names_that_snippets_take_from_kuber_exist(path):
 
 
 @pytest.mark.parametrize("name", ["own-loop.md", "portable.md", "architectures.md", "simulation.md"])
+@pytest.mark.process
 def test_python_in_these_pages_runs_as_it_stands(name, tmp_path):
     code = "\n".join(blocks(ROOT / "docs" / name))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = finished(program=("-c", code), folder=tmp_path, preload=LEARNING)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
 def test_the_site_is_built_and_every_link_and_anchor_leads_somewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.commands import LEARNING, finished
 from tests.fixtures.hub import running_hub
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -21,17 +20,9 @@ TINY = {
 ELSEWHERE = {"own_loop", "custom_strategy"}  # tests of their own, below
 
 
-def run(command, folder, seconds=120):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+def run(command, folder):
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = finished(program=[*map(str, command)], folder=folder, environ=environ, preload=LEARNING)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -47,11 +38,13 @@ def test_an_example_is_one_short_file(path):
 
 
 @pytest.mark.parametrize("name", TINY)
+@pytest.mark.process
 def test_it_runs(name, tmp_path):
     said = run([EXAMPLES / f"{name}.py", *TINY[name]], tmp_path)
     assert re.search(r"seed 0.*\d%", said)
 
 
+@pytest.mark.process
 def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
     (tmp_path / "hub").mkdir()
     with running_hub(tmp_path / "hub", "--open-enrolment") as hub:
@@ -65,6 +58,7 @@ def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
     assert len(re.findall(r"seed \d: .*% alone, .*% with KUber", said)) == 3
 
 
+@pytest.mark.process
 def test_a_strategy_in_a_file_of_ones_own_is_compared(tmp_path):
     settings = ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "2", "--local-epochs", "1"]
     command = ["-m", "kuber", "compare", "--strategies", "local,custom_strategy:Elitist", "--seeds", "1"]

@@ -1,10 +1,7 @@
 """Traces of real processes, as a collector receives them over HTTP."""
 
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +18,9 @@ from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.errors import ServiceError, SettingsError
+from tests.fixtures.commands import called, finished
 from tests.fixtures.hub import SigningRegistry, running_service
+from tests.fixtures.waiting import wait_until
 
 
 @dataclass
@@ -40,16 +39,17 @@ class Collector:
 
     def wait_for(self, *wanted: tuple[str, str]) -> list[tuple[str, Span]]:
         """Return the spans of the first trace that has all of these pairs of service and span name."""
-        deadline = time.monotonic() + 20
-        while True:
+
+        def whole() -> list[tuple[str, Span]]:
             traces = defaultdict(list)
             for service, span in self.spans():
                 traces[span.trace_id].append((service, span))
-            for spans in traces.values():
-                if set(wanted) <= {(service, span.name) for service, span in spans}:
-                    return spans
-            assert time.monotonic() < deadline, sorted((service, span.name) for service, span in self.spans())
-            time.sleep(0.1)
+            found = (
+                spans for spans in traces.values() if set(wanted) <= {(service, span.name) for service, span in spans}
+            )
+            return next(found, [])
+
+        return wait_until(whole, f"a trace with {wanted}")
 
 
 @pytest.fixture
@@ -129,13 +129,14 @@ def test_a_publication_is_one_trace_that_shows_no_name(own_hub, collector, sampl
 
 def run_entity(hub, folder):
     """Run `kuber entity` to its end."""
-    command = [sys.executable, "-m", "kuber", "entity", "0", "--registry", hub.registry, "--vault", hub.vault]
-    command += ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "1", "--num-entities", "2"]
-    done = subprocess.run([*command, "--local-epochs", "1"], cwd=folder, capture_output=True, text=True, timeout=200)
+    arguments = ["entity", "0", "--registry", hub.registry, "--vault", hub.vault, "--local-epochs", "1"]
+    arguments += ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "1", "--num-entities", "2"]
+    done = finished(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("service", ["registry", "vault"])
+@pytest.mark.process
 def test_a_collector_that_is_unreachable_or_silent_does_no_harm(tmp_path, monkeypatch, service):
     """The registry's collector does not listen; the vault's accepts the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -151,37 +152,19 @@ def test_a_collector_that_is_unreachable_or_silent_does_no_harm(tmp_path, monkey
         # `running_service` checks that the service ends with exit code 0 and in time.
 
 
-HIDES = """
-import sys
-class Hides:
-    def find_spec(name, path=None, target=None):
-        if name.startswith(("opentelemetry.sdk", "opentelemetry.instrumentation", "opentelemetry.exporter")):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Hides)
-"""
-
-
-@pytest.fixture
-def without_opentelemetry(tmp_path, monkeypatch):
-    """Hide the packages of the extra from child processes. FastAPI itself needs OpenTelemetry's API."""
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDES)
-    before = [path for path in sys.path if path]
-    monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path / "hidden"), *before]))
-
-
 @pytest.mark.parametrize("command", [["registry"], ["vault"], ["entity", "0"]], ids=" ".join)
-def test_without_the_extra_the_error_is_one_sentence(without_opentelemetry, tmp_path, monkeypatch, command):
+def test_without_the_extra_the_error_is_one_sentence(hide, tmp_path, monkeypatch, command):
+    # FastAPI itself needs OpenTelemetry's API.
+    hide("opentelemetry.sdk", "opentelemetry.instrumentation", "opentelemetry.exporter")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    more = [] if command[0] == "entity" else ["--port", "0"]
-    run = [sys.executable, "-m", "kuber", *command, *more]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    monkeypatch.chdir(tmp_path)
+    done = called(*command, *([] if command[0] == "entity" else ["--port", "0"]))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "error: The OTEL_ variables ask for traces and OpenTelemetry is not"
     )
     assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

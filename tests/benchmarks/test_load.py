@@ -1,12 +1,12 @@
 """The load generator, in a tiny form: what it says it did is what the hub says was done."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fixtures.commands import finished
 
 LOAD = Path(__file__).parents[2] / "benchmarks" / "load.py"
 
@@ -17,8 +17,7 @@ def counted(url):
 
 
 def load(*options):
-    command = [sys.executable, str(LOAD), "--entities", "6", "--per-task", "3", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    return finished("--entities", "6", "--per-task", "3", *options, program=[str(LOAD)])
 
 
 def test_a_hub_that_runs_is_loaded_with_what_is_told(own_hub, tmp_path):

@@ -1,13 +1,13 @@
 """`kuber run --dashboard`: web pages while a run lasts."""
 
 import re
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
+
+from tests.fixtures.waiting import wait_until
 
 TINY = (
     "--dataset",
@@ -17,12 +17,13 @@ TINY = (
     "--num-entities",
     "2",
     "--num-rounds",
-    "40",
+    "100000",  # it is stopped long before
     "--local-epochs",
     "1",
 )
 
 
+@pytest.mark.process
 def test_a_run_prints_the_address_of_its_pages_and_stops_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kuber", "run", "--dashboard", *TINY]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
@@ -37,12 +38,9 @@ def test_a_run_prints_the_address_of_its_pages_and_stops_them(tmp_path: Path) ->
         assert address is not None, "".join(lines)
         health = httpx.get(f"{address}/healthz").json()
         assert (health["service"], health["status"]) == ("dashboard", "ok")
-        until = time.monotonic() + 30
-        while httpx.get(f"{address}/healthz").json()["events"] < 4:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        wait_until(lambda: httpx.get(f"{address}/healthz").json()["events"] >= 4, "events on the pages")
         run.terminate()
-        run.communicate(timeout=60)
+        run.communicate()
     assert run.returncode == 130
     processes = psutil.process_iter(["cmdline"])
     left = [process for process in processes if str(tmp_path) in " ".join(process.info["cmdline"] or ())]

@@ -1,16 +1,11 @@
 """`kuber hub` on running services."""
 
-import contextlib
-import io
-import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from unittest import mock
 
 import pytest
 
-from kuber.cli import main
 from kuber.client.admin import AdminClient
 from kuber.client.consistency import compare
 from kuber.client.credentials import Credentials
@@ -18,6 +13,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+from tests.fixtures.commands import called
 from tests.fixtures.hub import SigningRegistry, running_hub
 from tests.fixtures.samples import Samples
 
@@ -26,15 +22,8 @@ numbers = count()
 
 def kuber(*arguments):
     """Run `kuber hub`; return the exit code and the output."""
-    output = io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["kuber", "hub", *map(str, arguments)]),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(output),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return ended.value.code or 0, output.getvalue()
+    done = called("hub", *arguments)
+    return done.returncode, done.stdout + done.stderr
 
 
 class Hub:
@@ -70,7 +59,7 @@ class Hub:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def hub(process, tmp_path_factory):
     """Hub shared by these tests; each leaves registry and vault in agreement, and no unpinned blob."""
     made = Hub(tmp_path_factory.mktemp("hub"), Samples())
     with made.stack:

@@ -54,7 +54,7 @@ def pictures(count):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def hub(process, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     x, y = pictures(20)
     validation = torch.from_numpy(x[:, None].astype(np.float32) / 255), torch.from_numpy(y)

@@ -3,8 +3,6 @@
 import io
 import os
 import queue
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +16,9 @@ from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.views import HubView
+from tests.fixtures.commands import Command, called
 from tests.fixtures.hub import running_hub, running_service
+from tests.fixtures.waiting import LIMIT
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -93,12 +93,11 @@ def test_lines_say_once_that_the_hub_is_unreachable() -> None:
     assert console.file.getvalue().splitlines() == ["Gone. Retrying.", "The registry answers again."]  # type: ignore[attr-defined]
 
 
-def kuber(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    program = [sys.executable, "-u", "-m", "kuber", "watch", *arguments]
-    environment = os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(program, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def watch(*arguments: str) -> Command:
+    return Command("watch", *arguments, environ=os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"})
 
 
+@pytest.mark.process
 def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
     printed_lines: queue.Queue[str] = queue.Queue()
 
@@ -107,13 +106,13 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
             printed_lines.put(line.rstrip())
 
     def until(wanted: str) -> None:
-        while wanted not in printed_lines.get(timeout=30):
+        while wanted not in printed_lines.get(timeout=LIMIT):
             pass
 
     token = tmp_path / "registry" / OPERATOR_TOKEN_FILE
     with running_hub(tmp_path, "--open-enrolment") as hub, HttpRegistry(hub.registry) as registry:
         me = registry.register("ward")
-        watching = kuber("--registry", hub.registry, "--admin-token", str(token))
+        watching = watch("--registry", hub.registry, "--admin-token", str(token))
         threading.Thread(target=read, args=(watching.stdout,), daemon=True).start()
         until("ward joined")
         registry.report(
@@ -132,17 +131,16 @@ def test_follows_a_hub_that_dies_and_comes_back(tmp_path) -> None:
             until("The registry answers again.")
             registry.report(me.id, round=5)
             until("ward ended round 5")
-            once = kuber("--registry", hub.registry, "--admin-token", str(token), "--once")
-            printed, _ = once.communicate(timeout=60)
-            assert once.returncode == 0, printed
+            once = watch("--registry", hub.registry, "--admin-token", str(token), "--once")
+            printed, errors = once.communicate()
+            assert once.returncode == 0, errors
             assert "1 of 1 entities online" in printed
     finally:
         watching.terminate()
-        watching.wait(20)
+        watching.wait()
 
 
 def test_a_wrong_address_is_one_sentence() -> None:
-    watching = kuber("--registry", "http://127.0.0.1:9", "--admin-token", os.devnull)
-    printed, _ = watching.communicate(timeout=60)
-    assert watching.returncode != 0
-    assert "Traceback" not in printed
+    done = called("watch", "--registry", "http://127.0.0.1:9", "--admin-token", os.devnull)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr

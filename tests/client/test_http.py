@@ -105,6 +105,7 @@ def test_an_address_may_have_a_path(client, reply, script):
     assert service.requests[0][:2] == ("GET", "/hub/healthz")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fixture", ["registry_url", "vault_url"])
 def test_knows_which_service_answers(request, fixture):
     url = request.getfixturevalue(fixture)

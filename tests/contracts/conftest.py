@@ -26,7 +26,14 @@ from kuber.services.vault.store import VaultStore
 from tests.fixtures.hub import SigningRegistry
 
 
-@pytest.fixture(params=["memory", "arena", "disk", "postgresql", "http"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "arena",
+        "disk",
+        *(pytest.param(place, marks=pytest.mark.process) for place in ("postgresql", "http")),
+    ]
+)
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -10,7 +10,13 @@ from kuber.domain.knowledge import Artifact
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 
-@pytest.fixture(params=["memory", "disk", "postgresql", "http", "s3"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "disk",
+        *(pytest.param(place, marks=pytest.mark.process) for place in ("postgresql", "http", "s3")),
+    ]
+)
 def place(request):
     return request.param
 

@@ -20,7 +20,7 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser(process: None) -> Iterator[Browser]:
     """A real, headless browser."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert path is not None, "The dashboard is tested in a real browser: `make browser` installs Debian's Chromium."

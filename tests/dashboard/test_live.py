@@ -4,7 +4,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from tests.fixtures.commands import Command
 from tests.fixtures.hub import SigningRegistry, running_hub, running_service, unused_port
 from tests.fixtures.samples import Samples
 
@@ -81,11 +81,8 @@ def test_an_event_of_another_version_is_ignored(tmp_path: Path, visit: Callable[
 
 
 @contextmanager
-def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [
-        sys.executable,
-        "-m",
-        "kuber",
+def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterator[Command]:
+    arguments = [
         "registry",
         "--port",
         str(port),
@@ -94,16 +91,15 @@ def mortal_registry(folder: Path, port: int, vault: str, secret: Path) -> Iterat
         "--secret",
         str(secret),
     ]
-    command += ["--data", str(folder / "registry"), "--open-enrolment"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    arguments += ["--data", str(folder / "registry"), "--open-enrolment"]
+    process = Command(*arguments, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
         assert "is up at" in process.stdout.readline()
         yield process
     finally:
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.close()
 
 
 def test_a_killed_hub_is_reported_and_reconnected(tmp_path: Path, visit: Callable[..., Visit]) -> None:

@@ -1,7 +1,5 @@
 """The runs of a folder in a real browser: listed, side by side, damaged ones included."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import httpx
 import pytest
 
 from kuber.views import ComparisonResult, RunResult, read_runs
+from tests.fixtures.commands import Command
 
 from .browser import Visit
 from .site import dashboard
@@ -28,17 +27,11 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def place(process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """URL of a dashboard without a hub, and its folder: two simulations, a comparison, a damaged run."""
     folder = tmp_path_factory.mktemp("runs")
     started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "kuber", *words, "--runs-dir", str(folder / "runs")],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Command(*words, "--runs-dir", str(folder / "runs"), folder=folder)
         for words in (
             ("simulate", *TINY),
             ("simulate", *TINY, "--seed", "1", "--strategy", "local"),

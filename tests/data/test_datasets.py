@@ -130,6 +130,7 @@ def test_a_full_disk_leaves_nothing(random_cifar10, cifar, cache):
     assert not list(cache.iterdir())
 
 
+@pytest.mark.process
 def test_processes_that_fill_the_same_cache_do_not_disturb_each_other(tmp_path, cache):
     """Two processes fill each of several new caches at the same time; half of them have a damaged file."""
     x = np.random.default_rng(0).integers(0, 256, (2000, 3, 8, 8), dtype=np.uint8)

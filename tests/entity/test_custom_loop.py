@@ -87,6 +87,7 @@ def published(hub):
     return hub[0].discover(kuber.Query()).items
 
 
+@pytest.mark.process
 def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_path):
     torch.manual_seed(0)
     wide, deep = enter("wide", Wide()), enter("deep", Deep())
@@ -113,6 +114,7 @@ def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_p
     assert pulled["bytes"] == record.artifacts["onnx"].size
 
 
+@pytest.mark.process
 def test_the_same_class_pulls_weights(enter, hub, tmp_path):
     first, second = enter("first", Wide()), enter("second", Wide())
     train(first.model, points(200, 0))
@@ -123,6 +125,7 @@ def test_the_same_class_pulls_weights(enter, hub, tmp_path):
     assert pulled["bytes"] == record.artifacts["weights"].size
 
 
+@pytest.mark.process
 def test_two_networks_of_one_class_and_other_sizes_do_not_collide(enter, hub):
     enter("three", Deep(3)).publish()
     other = kuber.Task(name="more", labels=(*LABELS, "d"), input_shape=(2,))
@@ -161,6 +164,7 @@ def test_the_first_judgement_is_against_the_model_as_it_was_given(enter):
     assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.process
 def test_step_does_one_whole_round(enter, hub, tmp_path):
     torch.manual_seed(0)
     one, two = enter("one", Wide()), enter("two", Deep())
@@ -212,6 +216,7 @@ def test_relatives_are_merged(enter, hub, tmp_path):
     assert absorbed["reason"].startswith("The only relative (same architecture and initial checkpoint); found ")
 
 
+@pytest.mark.process
 def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
     torch.manual_seed(0)
     task = kuber.Task(name="wards", labels=LABELS, input_shape=(2,))
@@ -236,6 +241,7 @@ def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
     assert re.fullmatch(why, delivery.reason)
 
 
+@pytest.mark.process
 def test_who_knows_other_classes_teaches_those_that_both_know(enter, hub):
     torch.manual_seed(0)
     labels = ("c", "z", "b")
@@ -256,6 +262,7 @@ def test_who_knows_other_classes_teaches_those_that_both_know(enter, hub):
     assert voice.evaluation.correct[0] == 0
 
 
+@pytest.mark.process
 def test_a_graph_alone_can_be_published_and_teach(enter, hub):
     torch.manual_seed(0)
     model = Wide()
@@ -270,6 +277,7 @@ def test_a_graph_alone_can_be_published_and_teach(enter, hub):
     assert voice.evaluation.accuracy > 0.8
 
 
+@pytest.mark.process
 def test_what_cannot_be_run_here_is_skipped_with_a_reason(enter, hub, tmp_path):
     enter("wide", Wide(), formats=("weights",)).publish()
     assert not enter("deep", Deep()).discover()
@@ -322,6 +330,7 @@ def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
         ({"hub": "nowhere"}, "not the address|no port"),
     ],
 )
+@pytest.mark.process
 def test_what_does_not_fit_is_told_in_a_sentence(enter, change, words):
     with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
         enter("one", Wide(), **change)
@@ -345,6 +354,7 @@ def test_a_function_of_ones_own_may_evaluate(enter, hub):
     assert record.evaluation.test_set == digest
 
 
+@pytest.mark.process
 def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
     """The hub looks at a graph's outline only; whoever pulls it looks closer."""
     torch.manual_seed(0)
@@ -398,6 +408,7 @@ def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub
     assert "For 1 samples the network returns shape (1, 3)" in rejected["reason"]
 
 
+@pytest.mark.process
 def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):
     torch.manual_seed(0)
     model = Wide()

@@ -1,9 +1,6 @@
 """Run folders: their settings, and the lock of the process that works in them."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from kuber.errors import SettingsError
 from kuber.experiment.run_folder import at_work, new_folder, settings_of
 from kuber.settings import Settings
 from kuber.views import is_at_work
+from tests.fixtures.commands import Command
 
 HOLD = """
 import sys, time
@@ -19,7 +17,7 @@ from pathlib import Path
 from kuber.experiment.run_folder import at_work
 with at_work(Path(sys.argv[1])):
     print("here", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -69,15 +67,14 @@ def test_a_new_folder_is_removed_if_the_run_is_refused_before_it_writes(tmp_path
     assert (begun / "settings.json").exists()
 
 
+@pytest.mark.process
 def test_a_killed_process_is_no_longer_at_work(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"here\n"
+        assert process.stdout.readline() == "here\n"
         assert is_at_work(tmp_path)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
     assert not is_at_work(tmp_path)
 
 

@@ -158,6 +158,7 @@ def test_curves_are_written_while_a_run_is_active(run, tmp_path):
     assert counts == [1]
 
 
+@pytest.mark.process
 def test_mlflow_reads_the_export(run, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     folder, write = run

@@ -152,6 +152,7 @@ def test_a_shorter_batch_is_padded_and_a_longer_one_cut():
     assert torch.allclose(logits(ids), logits(logits.pad_or_cut(ids, 5)), atol=1e-5)
 
 
+@pytest.mark.process
 def test_another_architecture_runs_the_graph(enter, tmp_path):
     model = bert()
     trainer(model, sentences(200, 5), tmp_path / "hf-strong", epochs=2).train()

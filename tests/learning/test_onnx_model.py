@@ -45,6 +45,7 @@ def run(data, x=None, **limits):
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet", "resnet20", "mlp"])
+@pytest.mark.process
 def test_the_built_in_networks_have_the_same_logits_as_graphs(name):
     network = make_network(name, {"input_shape": (3, 32, 32), "classes": 10})
     network.train()
@@ -53,6 +54,7 @@ def test_the_built_in_networks_have_the_same_logits_as_graphs(name):
     check_equivalent(network, data, torch.randn(7, 3, 32, 32), classes=10)
 
 
+@pytest.mark.process
 def test_batches_of_any_size_have_logits_without_gradient():
     model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     for samples in (1, 64, 3000):
@@ -62,12 +64,14 @@ def test_batches_of_any_size_have_logits_without_gradient():
         assert not logits.requires_grad
 
 
+@pytest.mark.process
 def test_a_graph_may_take_whole_numbers():
     network = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(32, CLASSES))
     data = export(network, input_shape=SHAPE, dtype=torch.int64)
     check_equivalent(network, data, torch.randint(0, 50, (6, 4)), classes=CLASSES)
 
 
+@pytest.mark.process
 def test_probabilities_become_logits():
     soft = [
         helper.make_node("MatMul", ["x", "w"], ["m"]),
@@ -120,6 +124,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.process
 def test_invalid_graphs_are_refused_in_a_sentence(name):
     data, words = REFUSED[name]
     with pytest.raises(CorruptKnowledgeError, match=words) as caught:
@@ -127,6 +132,7 @@ def test_invalid_graphs_are_refused_in_a_sentence(name):
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.process
 def test_functions_are_refused():
     function = helper.make_function("", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [])
     data = graph([LINEAR], constants=[WEIGHT], functions=[function])
@@ -134,6 +140,7 @@ def test_functions_are_refused():
         run(data)
 
 
+@pytest.mark.process
 def test_a_graph_that_takes_too_long_is_stopped():
     side = 4096
     nodes = [
@@ -154,11 +161,13 @@ def test_a_graph_that_is_too_large_is_not_started():
         run(graph([LINEAR], constants=[WEIGHT]), bytes=10)
 
 
+@pytest.mark.process
 def test_other_samples_are_refused_before_they_are_sent():
     with pytest.raises(IncompatibleKnowledgeError, match="takes samples of shape"):
         run(graph([LINEAR], constants=[WEIGHT]), torch.ones(2, 5))
 
 
+@pytest.mark.process
 def test_a_process_that_dies_is_an_error():
     model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     model._process.kill()
@@ -176,6 +185,7 @@ def test_a_model_that_cannot_be_exported_is_an_error():
         export(Odd(), input_shape=SHAPE)
 
 
+@pytest.mark.process
 def test_a_model_that_branches_on_the_samples_is_detected():
     class Branching(nn.Module):
         def forward(self, x):
@@ -186,6 +196,7 @@ def test_a_model_that_branches_on_the_samples_is_detected():
         check_equivalent(Branching(), data, torch.ones(2, 4), classes=CLASSES)
 
 
+@pytest.mark.process
 def test_the_process_loads_no_torch_and_writes_no_file(tmp_path):
     model = OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
     pid = model._process.pid

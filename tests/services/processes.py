@@ -1,7 +1,6 @@
 """Registry and vault as processes, and entities that send requests to them by hand."""
 
 import subprocess
-import sys
 from datetime import UTC, datetime
 
 import httpx
@@ -13,24 +12,23 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.signing import Identity
 from kuber.wire import DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
+from tests.fixtures.commands import KUBER, Command
 from tests.fixtures.hub import unused_port
 
 from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
 
 
 class Service:
-    """A service as a process, with its address."""
+    """A service as a process, with its address and a client that shows the secret of the hub."""
 
-    def __init__(self, folder, *arguments, command=("-m", "kuber")):
+    def __init__(self, folder, *arguments, program=KUBER):
         self.log = folder / f"{arguments[0]}.log"
-        run = [sys.executable, *command, *arguments, "--stop-with-stdin"]
-        self.process = subprocess.Popen(
-            [*run, *([] if "--port" in arguments else ["--port", "0"]), "--secret", str(folder / "secret")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-        )
+        port = [] if "--port" in arguments else ["--port", "0"]
+        with self.log.open("w") as errors:
+            self.process = Command(
+                *arguments, "--stop-with-stdin", *port, "--secret", str(folder / "secret"),
+                program=program, stdin=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
         self.line = self.process.stdout.readline().strip()
         self.url = self.line.rpartition(" ")[2]
         self.secret = folder / "secret"
@@ -39,13 +37,11 @@ class Service:
 
     def close(self):
         self.client.close()
-        self.process.stdin.close()
-        self.process.wait(20)
-        self.process.stdout.close()
+        self.process.close()
 
 
 @pytest.fixture(scope="session")
-def hub_services(tmp_path_factory):
+def hub_services(process, tmp_path_factory):
     """A vault and a registry that anybody may join; their clients show the secret of the hub."""
     folder = tmp_path_factory.mktemp("hub")
     port = str(unused_port())
@@ -138,7 +134,7 @@ def enrolled(registry_service):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(process, tmp_path):
     """Start a service that only this test uses; it is stopped at the end."""
     started = []
 

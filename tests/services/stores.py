@@ -28,7 +28,7 @@ def vault_store(tmp_path):
     store.close()
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.process)])
 def vault_place(request, tmp_path):
     """Where a vault's bytes lie: each test runs on both."""
     if request.param == "folder":
@@ -36,7 +36,7 @@ def vault_place(request, tmp_path):
     return S3Bucket(tmp_path, request.getfixturevalue("bucket_url"), request.getfixturevalue("s3").url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def place(request, tmp_path):
     """Where a registry keeps what it stores."""
     return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")

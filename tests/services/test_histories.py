@@ -198,7 +198,7 @@ def pages(registry, query):
 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def test_any_history_leaves_what_the_model_holds(examples, place, request, monkeypatch):
     if place == "postgresql":
         monkeypatch.setattr(Hub, "server", request.getfixturevalue("postgres"))

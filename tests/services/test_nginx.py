@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kuber.client.vault import SINGLE_REQUEST_BYTES, HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.query import Query
 from tests.fixtures.hub import SigningRegistry, unused_port
+from tests.fixtures.waiting import LIMIT, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "nginx"
 MAIN = """
@@ -62,10 +62,7 @@ def site(own_hub, tmp_path, certificate):
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 20
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "nginx to listen")
         yield hub, port
         process.terminate()
 
@@ -81,7 +78,7 @@ def test_a_hub_behind_nginx(site, certificate, samples):
         vault.check()
         member = registry.register(samples.name())
         bearer = {"Authorization": f"Bearer {me.token()}"}
-        client = stack.enter_context(httpx.Client(verify=trusted, headers=bearer, trust_env=False, timeout=30))
+        client = stack.enter_context(httpx.Client(verify=trusted, headers=bearer, trust_env=False, timeout=LIMIT))
 
         # Large enough to be sent as an upload, and for a buffering proxy to be noticed.
         data = bytes(range(256)) * ((SINGLE_REQUEST_BYTES >> 8) + 4096)
@@ -118,20 +115,20 @@ def test_an_upload_keeps_what_was_sent_before_a_lost_connection(site, certificat
     bearer = {"Authorization": f"Bearer {me.token()}"}
     half = bytes(3 << 20)
     vault_url = f"https://127.0.0.1:{port}"
-    with httpx.Client(base_url=vault_url, verify=trusted, headers=bearer, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=vault_url, verify=trusted, headers=bearer, trust_env=False, timeout=LIMIT) as client:
         upload = client.post(
             "/v1/uploads", json={"digest": str(Digest.of(half + half)), "size": 2 * len(half)}
         ).json()
-        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=30)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=LIMIT)
         connection.putrequest("PATCH", f"/v1/uploads/{upload['id']}")
         for name, value in {**bearer, "Upload-Offset": "0", "Content-Length": str(2 * len(half))}.items():
             connection.putheader(name, value)
         connection.endheaders()
         connection.send(half)
-        deadline = time.monotonic() + 20
-        received = 0
-        while received < len(half) - (1 << 20):
-            assert time.monotonic() < deadline, received
-            time.sleep(0.1)
-            received = int(client.head(f"/v1/uploads/{upload['id']}").headers["Upload-Offset"])
+
+        def received() -> bool:
+            offset = client.head(f"/v1/uploads/{upload['id']}").headers["Upload-Offset"]
+            return int(offset) >= len(half) - (1 << 20)
+
+        wait_until(received, "the first half of the upload")
         connection.close()

@@ -1,12 +1,10 @@
 """Both services against their own OpenAPI documents: sequences of requests, made up from them, break nothing."""
 
-import subprocess
-import sys
-
 import pytest
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
+from tests.fixtures.commands import finished
 from tests.fixtures.hub import running_hub
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -54,7 +52,7 @@ def test_made_up_requests_get_such_answers_beside_the_vault_too(direct_hub, tmp_
 
 
 def make_up(url, token, examples, tmp_path, *more):
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *more]
+    command = ["run", f"{url}/openapi.json", *more]
     command += [
         "--header",
         f"Authorization: Bearer {token}",
@@ -77,6 +75,9 @@ def make_up(url, token, examples, tmp_path, *more):
         "--no-shrink",
     ]
     # In a folder of its own: it leaves a cache where it is.
-    told = subprocess.run([*command, "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=6000)
+    program = ("-m", "schemathesis.cli")
+    told = finished(
+        *command, "--no-color", program=program, preload=("schemathesis.cli",), folder=tmp_path, limit=6000
+    )
     assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
     assert "Stateful" in told.stdout

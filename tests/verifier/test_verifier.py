@@ -74,6 +74,7 @@ def publish(hub, verification_set):
     return publish
 
 
+@pytest.mark.process
 def test_claims_are_verified(hub, verification_set, publish):
     registry, vault = hub
     unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
@@ -99,6 +100,7 @@ def test_claims_are_verified(hub, verification_set, publish):
     assert verifier.verify_pending() == 0
 
 
+@pytest.mark.process
 def test_a_record_that_the_operator_quarantines_meanwhile_keeps_that_reason(tmp_path, hub, verification_set, publish):
     record = publish(0.1)
     vault = VaultStore(tmp_path / "vault")
@@ -125,6 +127,7 @@ def test_a_record_that_the_operator_quarantines_meanwhile_keeps_that_reason(tmp_
         assert registry.knowledge(first.id).verification.standing is Standing.VERIFIED
 
 
+@pytest.mark.process
 def test_a_model_that_exceeds_its_limits_is_unverifiable(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.1)
@@ -144,6 +147,7 @@ def test_a_record_whose_blob_is_missing_is_quarantined(hub, verification_set, pu
     assert "vault has no blob" in found.reason
 
 
+@pytest.mark.process
 def test_a_verdict_on_a_secret_test_set_does_not_change_the_rank(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.3)
@@ -155,6 +159,7 @@ def test_a_verdict_on_a_secret_test_set_does_not_change_the_rank(hub, verificati
     assert found.trusted == record.evaluation
 
 
+@pytest.mark.process
 def test_graphs_are_verified_too(hub, verification_set, publish):
     registry, vault = hub
     record = publish(0.1)

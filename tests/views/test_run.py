@@ -265,6 +265,7 @@ def test_figures_are_formatted(written: Callable[[float], str], value: float, ex
     assert written(value) == expected
 
 
+@pytest.mark.process
 def test_nothing_that_draws_a_run_loads_torch() -> None:
     modules = (
         "kuber.views, kuber.experiment.reports.plots, kuber.experiment.reports.run_report, kuber.cli.run_progress"

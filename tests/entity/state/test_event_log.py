@@ -45,6 +45,7 @@ def test_a_tail_sees_only_new_and_only_whole_lines(path):
     assert tail.read() == []
 
 
+@pytest.mark.process
 def test_lines_of_several_processes_never_mix(path):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=write, args=(path, name, range(300))) for name in "abc"]

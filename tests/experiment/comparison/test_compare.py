@@ -53,7 +53,7 @@ def numbers(told: dict) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def compared(process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Every method that needs no public data, on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
     code, out, err = finished(

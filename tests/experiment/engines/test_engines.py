@@ -61,7 +61,7 @@ def work(function, **arguments) -> Work:
     return Work(function=function, arguments=arguments, cost=1.0)
 
 
-@pytest.fixture(params=[0, 2], ids=["inline", "processes"])
+@pytest.fixture(params=[0, pytest.param(2, marks=pytest.mark.process)], ids=["inline", "processes"])
 def engine(request, functions):
     with open_engine(request.param) as found:
         yield found
@@ -92,6 +92,7 @@ def test_tensors_arrive_unchanged_both_ways(engine: Engine, functions):
         back += 1  # results are writable
 
 
+@pytest.mark.process
 def test_a_worker_deserializes_a_learner_once(learners, functions):
     first, second = learners
     with open_engine(1) as engine:
@@ -101,6 +102,7 @@ def test_a_worker_deserializes_a_learner_once(learners, functions):
     assert len({address for address, _, _ in seen}) == 2
 
 
+@pytest.mark.process
 def test_consecutive_learners_with_one_id_are_distinguished(learners, functions):
     with open_engine(1) as engine:
         for number in range(20):  # a new learner may get the id of the one before
@@ -122,6 +124,7 @@ def test_an_error_keeps_its_class_and_its_message(engine: Engine, functions):
     assert engine.submit(work(functions.add_one, weights={})).result()
 
 
+@pytest.mark.process
 def test_workers_are_processes_that_end_with_the_engine(functions):
     with open_engine(2) as engine:
         futures = [engine.submit(work(functions.add_one, weights={})) for _ in range(20)]
@@ -131,6 +134,7 @@ def test_workers_are_processes_that_end_with_the_engine(functions):
     assert not alive
 
 
+@pytest.mark.process
 def test_closing_an_engine_at_work_ends_all_of_it(functions):
     before = set(threading.enumerate())
     futures = []
@@ -148,6 +152,7 @@ def test_closing_an_engine_at_work_ends_all_of_it(functions):
     assert set(threading.enumerate()) == before
 
 
+@pytest.mark.process
 def test_a_killed_worker_is_an_error(functions):
     with open_engine(1) as engine, pytest.raises(TrainingError, match="worker process ended"):
         engine.submit(work(functions.die)).result(timeout=30)

@@ -142,6 +142,7 @@ def in_shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
 
+@pytest.mark.process
 def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureRequest):
     """No process, file or shared memory is left when the parent is killed while workers execute steps."""
     (tmp_path / "kuber_test_hold.py").write_text(textwrap.dedent(HOLD), encoding="utf-8")

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -34,6 +33,7 @@ from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
+from tests.fixtures.commands import finished
 
 FUNCTIONS = """
 import os
@@ -73,7 +73,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(functions: Any, tasks: Path) -> Iterator[Cluster]:
+def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
     """A head node without cores for tasks, and two nodes with one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     before = set(psutil.Process().children(recursive=True))
@@ -202,22 +202,18 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
     assert digests[0] == digests[1]
 
 
-def kuber(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kuber", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
-
-
+@pytest.mark.process
 def test_an_unreachable_cluster_is_refused_before_anything_is_done(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"  # nothing listens there any more
-    done = kuber("simulate", "--engine", "ray", "--ray-address", address, cwd=tmp_path)
+    done = finished("simulate", "--engine", "ray", "--ray-address", address, folder=tmp_path)
     assert done.returncode == ServiceUnavailableError.exit_code
     assert f"No Ray cluster answers at {address}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_server_that_is_not_a_cluster_is_refused(monkeypatch):
     monkeypatch.setattr("kuber.experiment.engines.ray.CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:

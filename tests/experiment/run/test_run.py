@@ -81,7 +81,7 @@ def only_run(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory):
+def complete(process, tmp_path_factory):
     """A run that went to its end: (result object, run folder, standard error)."""
     folder = tmp_path_factory.mktemp("complete")
     process = kuber("run", *QUICK, "--strategy", "vanilla", "--json", folder=folder)
@@ -208,6 +208,7 @@ def test_outside_a_terminal_the_user_reads_plain_lines(complete):
 
 
 @pytest.mark.parametrize("strategy", ["kuber", "vanilla"])
+@pytest.mark.process
 def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path, strategy):
     # Long enough to be caught in the middle.
     process = kuber("run", *QUICK, "--strategy", strategy, "--local-epochs", "8", folder=tmp_path)
@@ -260,6 +261,7 @@ def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tm
     assert delivered == sum(event.kind == "absorbed" for event in events)
 
 
+@pytest.mark.process
 def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
     # One precision for both: `auto` measures which is quicker, and a busy machine may answer otherwise the next time.
     local = [*QUICK, "--strategy", "local", "--num-entities", "2", "--num-rounds", "3", "--precision", "float32"]
@@ -311,6 +313,7 @@ def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, argume
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.process
 def test_an_occupied_port_is_an_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
@@ -321,6 +324,7 @@ def test_an_occupied_port_is_an_error(tmp_path):
     assert services_in(tmp_path) == []
 
 
+@pytest.mark.process
 def test_a_service_that_dies_ends_the_run_in_one_sentence(tmp_path):
     process = kuber("run", *QUICK, "--num-rounds", "500", folder=tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), what="a first round")

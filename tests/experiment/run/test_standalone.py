@@ -86,6 +86,7 @@ def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp
     assert set(acts[2:]) == {"publish", "report", "change-key"}
 
 
+@pytest.mark.process
 def test_without_a_key_there_is_none_to_change(start):
     entity = start("entity", "0", "--change-key")
     _, err = entity.communicate(timeout=60)
@@ -151,6 +152,7 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
         assert f"sha256:{hashlib.sha256(blob).hexdigest()}" == digest
 
 
+@pytest.mark.process
 def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
     ports = [str(unused_port()) for _ in range(2)]
     registry, vault = (f"http://127.0.0.1:{port}" for port in ports)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +44,7 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.onnx_model import export
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
+from tests.fixtures.commands import finished
 
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 FLAGS += ["--num-entities", "3", "--num-rounds", "3", "--local-epochs", "2"]
@@ -209,18 +208,12 @@ def test_normalisation_is_of_the_training_part(scenario):
 
 def kuber(*arguments: str, cwd: Path, cache: Path) -> dict:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "kuber", *arguments, *FLAGS, "--json"],
-        cwd=cwd,
-        env=environ | {"KUBER_CACHE_DIR": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
+    done = finished(*arguments, *FLAGS, "--json", folder=cwd, environ=environ | {"KUBER_CACHE_DIR": str(cache)})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
+@pytest.mark.process
 def test_run_and_simulate_agree_where_nothing_is_exchanged(tmp_path, cache):
     told = [
         kuber("run", "--strategy", "local", "--threads", "1", cwd=tmp_path, cache=cache),
@@ -292,6 +285,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
     assert "absorbed" in {kind for _, kind in kinds[1]}
 
 
+@pytest.mark.process
 def test_a_graph_teaches_as_its_network_does(scenario):
     """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
     learner = make_learner(scenario, 0, simulated_runtime(scenario))

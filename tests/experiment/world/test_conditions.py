@@ -87,7 +87,7 @@ def plain(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Simulated:
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[Engine]:
+def two_workers(process: None) -> Iterator[Engine]:
     with open_engine(2) as engine:
         yield engine
 

@@ -22,7 +22,7 @@ from kuber.services.vault import schema as vault_schema
 from ..stores import on_sqlite
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def place(request, tmp_path):
     if request.param == "sqlite":
         return tmp_path / "made here" / "db.sqlite"

@@ -1,7 +1,6 @@
 """Opening a PostgreSQL database: what is told in one sentence, and never with the password."""
 
 import functools
-import subprocess
 import sys
 from contextlib import closing
 
@@ -16,6 +15,7 @@ from kuber.services.db.database import Database
 from kuber.services.db.postgresql import PostgreSQL
 from kuber.services.registry.app import open_registry
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.commands import called
 
 SECRET = "s3cr3t"
 
@@ -90,9 +90,8 @@ def test_a_missing_driver_is_one_sentence(monkeypatch):
 @pytest.mark.parametrize("service", ["registry", "vault"])
 def test_the_command_ends_with_one_sentence(service, tmp_path):
     url = "postgresql+psycopg://user:s3cr3t@127.0.0.1:1/name"
-    command = [sys.executable, "-m", "kuber", service, "--port", "0", "--database", url]
-    command += ["--data", str(tmp_path / "data"), "--secret", str(tmp_path / "secret")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    folders = ["--data", tmp_path / "data", "--secret", tmp_path / "secret"]
+    ended = called(service, "--port", "0", "--database", url, *folders)
     assert ended.returncode == 4
     assert "The database postgresql+psycopg://user@127.0.0.1:1/name cannot be opened" in ended.stderr
     assert "Traceback" not in ended.stderr

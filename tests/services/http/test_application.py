@@ -11,7 +11,7 @@ HEX = "sha256:" + "0" * 64
 
 
 @pytest.fixture(params=["registry", "vault"])
-def service(request):
+def service(process, request):
     return request.getfixturevalue(f"{request.param}_service")
 
 

@@ -1,7 +1,6 @@
 """What the services count, scraped from real ones and read by Prometheus's own parser."""
 
 import re
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from kuber.services.http.metrics import WINDOW, Metrics, Presence
 from kuber.services.vault.metrics import VaultMetrics
 from kuber.services.vault.uploads import Uploads
 from tests.fixtures.hub import SigningRegistry
+from tests.fixtures.waiting import wait_until
 
 PAGE = Path(__file__).parents[3] / "docs" / "observing.md"
 
@@ -172,9 +172,7 @@ def test_collections_by_the_vault_itself_are_counted(own_hub, samples):
     hub = own_hub("--open-enrolment", keeping=("--lease", "0", "--grace", "0", "--collect-every", "0.05"))
     with HttpVault(hub.vault, credentials=Credentials(token=hub.secret)) as vault:
         size = vault.put(samples.weights()).size
-    given_up = time.monotonic() + 30
-    while not (counts := scrape(hub.vault))("kuber_blobs_collected_total"):
-        assert time.monotonic() < given_up
-        time.sleep(0.05)
+    wait_until(lambda: scrape(hub.vault)("kuber_blobs_collected_total"), "a collection")
+    counts = scrape(hub.vault)
     assert counts("kuber_blobs_collected_total") == 1
     assert counts("kuber_blobs_collected_bytes_total") == size

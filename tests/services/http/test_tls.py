@@ -1,7 +1,5 @@
 """A hub that speaks HTTPS, and what is refused without it."""
 
-import subprocess
-import sys
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +8,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.errors import ServiceUnavailableError, SettingsError
+from tests.fixtures.commands import called
 
 
 @pytest.fixture
@@ -46,10 +45,7 @@ def test_certificates_to_trust_have_to_be_some(tmp_path):
 
 
 def refused(folder, *options):
-    command = [sys.executable, "-m", "kuber", *options, "--port", "0", "--data", str(folder / "data")]
-    done = subprocess.run(
-        [*command, "--secret", str(folder / "secret")], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = called(*options, "--port", "0", "--data", folder / "data", "--secret", folder / "secret")
     assert done.returncode == 2, done.stderr
     assert not (folder / "data").exists()
     return done.stderr

@@ -110,6 +110,7 @@ def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
     assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
 
 
+@pytest.mark.process
 def test_a_registry_that_stops_ends_what_it_tells_and_answers_who_waits(tmp_path):
     answers = {}
 

@@ -21,6 +21,7 @@ from kuber.domain.query import Query
 from kuber.errors import ServiceError
 from kuber.signing import Identity
 from kuber.wire import record_bytes
+from tests.fixtures.commands import KUBER
 from tests.fixtures.hub import unused_port
 
 from ..records import ARCHITECTURE, TASK, TEST_SET
@@ -52,7 +53,7 @@ def registry(start, sites):
     def run(*point):
         options = ["--data", str(sites.folder / "registry"), "--vault", sites.vault, "--open-enrolment"]
         options += ["--port", sites.registry.rpartition(":")[2]]
-        return start("registry", *options, command=(KILLED, *point) if point else ("-m", "kuber"))
+        return start("registry", *options, program=(KILLED, *point) if point else KUBER)
 
     return run
 
@@ -193,7 +194,7 @@ def test_killed_at_a_point(registry, sites, safetensors, point, times):
         one.join()
     teacher.work(acts=1)
     writer.work([record.id for record in teacher.published.values()])
-    assert service.process.wait(20) == -signal.SIGKILL
+    assert service.process.wait() == -signal.SIGKILL
     registry()
     check(sites, (sites.folder / "registry" / "admin-token").read_text(), [writer, teacher])
     for one in (writer, teacher):

@@ -16,7 +16,7 @@ from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def keeping(request, tmp_path, vault_store):
     shared = request.param == "postgresql"
     place = request.getfixturevalue("registry_database") if shared else tmp_path / "keeping.sqlite"

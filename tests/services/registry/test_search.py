@@ -25,7 +25,7 @@ from ..registry_rows import COMMON, ORIGINS, OWN, fill
 ENTITIES, EACH = 400, 40
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def crowd(request, tmp_path_factory):
     """A registry's database, filled before there was `newest_knowledge`, that its migration brought up to date."""
     if request.param == "sqlite":

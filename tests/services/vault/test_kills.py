@@ -126,10 +126,10 @@ def test_killed_at_a_point(start, tmp_path, weights, point):
     keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
     options = ["--data", str(folder), "--collect-every", "0"]
     times = str(random.Random(point).randrange(3, 9))
-    killed = start("vault", *options, *keeping, command=(KILLED, point, times))
+    killed = start("vault", *options, *keeping, program=(KILLED, point, times))
     writer = Writer(killed.client, weights, point)
     writer.work()
-    assert killed.process.wait(20) == -signal.SIGKILL
+    assert killed.process.wait() == -signal.SIGKILL
     client = start("vault", *options).client
     check(client, folder, writer.pinned if keeping else writer.put)
     client.post("/v1/collections").raise_for_status()
@@ -159,10 +159,10 @@ def test_killed_at_a_point_with_a_bucket(start, tmp_path, weights, bucket_url, s
     options = ["--data", str(tmp_path / "vault"), "--collect-every", "0", "--store", bucket_url, "--direct"]
     keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
     times = str(random.Random(point).randrange(3, 6))
-    killed = start("vault", *options, *keeping, command=(KILLED, point, times))
+    killed = start("vault", *options, *keeping, program=(KILLED, point, times))
     writer = Writer(killed.client, lambda token: weights(token, 300_000), point, direct=True)
     writer.work()
-    assert killed.process.wait(20) == -signal.SIGKILL
+    assert killed.process.wait() == -signal.SIGKILL
     client = start("vault", *options, "--upload-expiry", "0").client
     client.post("/v1/collections").raise_for_status()
     check_bucket(client, place, writer.pinned if keeping else writer.put)

@@ -230,7 +230,7 @@ def test_one_of_two_is_killed_and_the_other_goes_on(start, tmp_path, place, vaul
     if "removed" in point:
         shared += ["--lease", "0", "--grace", "0"]
     times = str(random.Random(point).randrange(3, 6))
-    killed = start("vault", "--data", str(tmp_path / "one"), *shared, command=(KILLED, point, times))
+    killed = start("vault", "--data", str(tmp_path / "one"), *shared, program=(KILLED, point, times))
     other = start("vault", "--data", str(tmp_path / "other"), *shared)
     writers = [Writer(each.client, large, f"{point} {n}", direct=True) for n, each in enumerate((killed, other))]
     threads = [
@@ -241,7 +241,7 @@ def test_one_of_two_is_killed_and_the_other_goes_on(start, tmp_path, place, vaul
         thread.start()
     for thread in threads:
         thread.join()
-    assert killed.process.wait(20) == -signal.SIGKILL
+    assert killed.process.wait() == -signal.SIGKILL
     kept = [data for writer in writers for data in (writer.pinned if "removed" in point else writer.put)]
     assert len(writers[1].put) == 12
     for data in kept:
