@@ -1,8 +1,8 @@
-# The two commands of README: `make run` and `make test`. Both set up .venv first.
+# The commands of README: `make run`, `make check` and `make test`. Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint browser nginx docs pictures soak clean
+.PHONY: setup run check test lint browser nginx docs pictures soak clean
 
 setup: .venv/installed
 
@@ -33,8 +33,17 @@ nginx:
 	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
 	  nginx-light systemd >/dev/null; }
 
+# Two workers for two cores; `make test WORKERS=8` where there are more.
+WORKERS := 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
+# The fast lane: style, types, layers, and every test that starts no process. See tests/fixtures/processes.py.
+check: lint
+	$(PYTEST) -m 'not process'
+
+# Everything: also browser, nginx, Ray, database servers, and the product's own processes.
 test: lint browser nginx
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 docs: setup
 	$(BIN)/mkdocs build --quiet

@@ -25,8 +25,7 @@ TINY = (
 
 @pytest.mark.process
 def test_a_run_prints_the_address_of_its_pages_and_stops_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kuber", "run", "--dashboard", *TINY]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with Command("run", "--dashboard", *TINY, folder=tmp_path) as run:
         assert run.stderr is not None
         address, lines = None, []
         for line in run.stderr:

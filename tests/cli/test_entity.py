@@ -1,31 +1,24 @@
 """`kuber entity`, interrupted: it says how to resume, and the command it prints does."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fixtures.commands import KUBER, Finished, finished
 
 STOP = str(Path(__file__).parents[1] / "services" / "kill_points.py")
 TINY = ["--dataset", "digits", "--architecture", "mlp", "--num-entities", "2", "--num-rounds", "2"]
 TINY += ["--local-epochs", "1", "--batch-size", "16", "--strategy", "local"]
 
 
-def kuber(
-    folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "kuber")
-) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"STOP_SIGNAL": "SIGINT"}
-    command = [sys.executable, *program, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+def kuber(folder: Path, *arguments: str, program: tuple[str, ...] = KUBER) -> Finished:
+    return finished(*arguments, folder=folder, program=program, new_session=True)
 
 
-def resume_command(stopped: subprocess.CompletedProcess[str]) -> list[str]:
+def resume_command(stopped: Finished) -> list[str]:
     found = re.fullmatch(r"Interrupted\. Resume with: kuber (.*)", stopped.stderr.splitlines()[-1])
     assert found is not None, stopped.stderr
     return shlex.split(found[1])
@@ -35,7 +28,7 @@ def resume_command(stopped: subprocess.CompletedProcess[str]) -> list[str]:
 def test_an_interrupted_entity_says_how_to_resume(tmp_path, own_hub, identity):
     hub = own_hub("--open-enrolment")
     where = ["--registry", hub.registry, "--vault", hub.vault, "--patience", "5.0"]
-    stopped = kuber(tmp_path, "entity", "1", *TINY, *where, *identity, program=(STOP, ">state", "2"))
+    stopped = kuber(tmp_path, "entity", "1", *TINY, *where, *identity, program=(STOP, "interrupt>state", "2"))
     assert stopped.returncode == 130, stopped.stderr
     assert "Traceback" not in stopped.stderr
     words = resume_command(stopped)
@@ -53,7 +46,7 @@ def test_an_entity_interrupted_before_it_joined_keeps_its_invitation(tmp_path, o
     where = ["--registry", hub.registry, "--vault", hub.vault]
     operator = ["--registry", hub.registry, "--admin-token", str(tmp_path / "registry" / "admin-token")]
     code = kuber(tmp_path, "hub", "invite", "0", *operator).stdout.strip()
-    program = (STOP, "<joined", "1")
+    program = (STOP, "interrupt<joined", "1")
     stopped = kuber(tmp_path, "entity", "0", *TINY, *where, "--invitation", code, program=program)
     assert stopped.returncode == 130, stopped.stderr
     words = resume_command(stopped)

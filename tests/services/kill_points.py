@@ -1,13 +1,17 @@
 """Runs kuber and kills it, as kill -9 does, at the named point of its work: `kill_points.py POINT TIMES ARGUMENTS`.
 
-The points are calls that a service makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
-TIMES-th time. STOP_SIGNAL names another signal than SIGKILL. Nothing of this is in the product.
+The points are calls that a command makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
+TIMES-th time: `>row`. With `interrupt` or `halt` in front it is interrupted there, or waits for a line on its input:
+`halt>row`. So a test finds a process where it wants it, on however busy a machine. Nothing of this is in the product.
 """
 
 import importlib
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from kuber.services.db import database
@@ -68,26 +72,50 @@ ENTITY_POINTS = {
 }
 
 
-def arm(point: str, times: int) -> None:
-    side, name = point[0], point[1:]
-    if name in ENTITY_POINTS:
-        module, kind, attribute = ENTITY_POINTS[name]
+# Of `kuber run` and `kuber compare`, in the process that their user has started.
+RUN_POINTS = {
+    "round shown": ("kuber.cli.run_progress", "PlainLines", "on_event"),
+    "row": ("kuber.experiment.comparison.compare", "_Stage", "_row"),
+}
+# Calls that are not counted are those for which this is false.
+COUNTED = {"round shown": lambda view, event: event.kind == "round-ended"}
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt() -> None:
+    """As Ctrl-C in a terminal does: the whole group is interrupted. So it has to be a group of its own."""
+    assert os.getpgid(0) == os.getpid()
+    os.killpg(0, signal.SIGINT)
+
+
+def halt() -> None:
+    """Say so, and wait for a line."""
+    print("halted", flush=True)
+    sys.stdin.readline()
+
+
+def arm(act: Callable[[], None], side: str, name: str, times: int) -> None:
+    """Do `act` before (`<`) or after (`>`) the call that the point names, at its TIMES-th time."""
+    by_name = ENTITY_POINTS | RUN_POINTS
+    if name in by_name:
+        module, kind, attribute = by_name[name]
         place: object = getattr(importlib.import_module(module), kind)
     else:
         place, attribute = POINTS[name]
     original = getattr(place, attribute)
-    left = [times]
-
-    def last() -> None:
-        os.kill(os.getpid(), signal.Signals[os.environ.get("STOP_SIGNAL", "SIGKILL")])
+    counted = COUNTED.get(name, lambda *_: True)
+    calls = count(1)
 
     def call(*args: object, **kwargs: object) -> object:
-        left[0] -= 1
-        if side == "<" and not left[0]:
-            last()
+        reached = counted(*args) and next(calls) == times
+        if side == "<" and reached:
+            act()
         result = original(*args, **kwargs)
-        if side == ">" and not left[0]:
-            last()
+        if side == ">" and reached:
+            act()
         return result
 
     setattr(place, attribute, call)
@@ -96,7 +124,8 @@ def arm(point: str, times: int) -> None:
 if __name__ == "__main__":
     from kuber.cli import main
 
-    point, times, *arguments = sys.argv[1:]
-    arm(point, int(times))
+    point, number, *arguments = sys.argv[1:]
+    chosen, where, what = re.fullmatch("(|interrupt|halt)([<>])(.*)", point).groups()  # type: ignore[union-attr]
+    arm({"": kill, "interrupt": interrupt, "halt": halt}[chosen], where, what, int(number))
     sys.argv[1:] = arguments
     main()

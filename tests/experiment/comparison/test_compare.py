@@ -4,10 +4,7 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -18,30 +15,25 @@ from kuber.domain.strategies import STRATEGIES
 from kuber.errors import SettingsError
 from kuber.experiment.comparison.compare import ComparisonTask, Plan, make_plan, open_comparison
 from kuber.experiment.comparison.methods import BASELINES
+from kuber.experiment.engines import fork_server
 from kuber.settings import Settings
+from tests.fixtures import commands
+from tests.fixtures.commands import Command, called
+from tests.fixtures.waiting import LIMIT
 
+KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
 METHODS = (*STRATEGIES, *BASELINES)
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 FLAGS += ["--entities", "3", "--rounds", "4", "--local-epochs", "2", "--kd-epochs", "3"]
 
 
-def kuber(*arguments: str, cwd: Path) -> subprocess.Popen:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "kuber", *arguments],
-        cwd=cwd,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
 
 
 def finished(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    process = kuber(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=200)
-    return process.returncode, out, err
+    done = commands.finished(*arguments, folder=cwd, environ=environ())
+    return done.returncode, done.stdout, done.stderr
 
 
 def numbers(told: dict) -> list[dict]:
@@ -124,25 +116,26 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tm
         "2",
         *FLAGS,
     ]
-    process = kuber("compare", *arguments, cwd=tmp_path)
-    runs = tmp_path / "runs"
-    limit = time.monotonic() + 60
-    while len(list(runs.glob("*/work/*.safetensors"))) < 10 and time.monotonic() < limit:
-        time.sleep(0.02)
+    options = {"program": (KILLED, "halt>row", "3"), "stdin": subprocess.PIPE}
+    process = Command("compare", *arguments, folder=tmp_path, environ=environ(), **options)
+    assert process.stdout.readline() == "halted\n"
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in family if psutil.pid_exists(pid)], timeout=15)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in family if psutil.pid_exists(pid)], timeout=LIMIT)
     assert not alive  # its workers ended with it
-    (folder,) = runs.iterdir()
+    (folder,) = (tmp_path / "runs").iterdir()
     assert not (folder / "result.json").exists(), "it was done before it was killed"
     code, resumed, err = finished("compare", "--resume", str(folder), "--json", cwd=tmp_path)
     assert code == 0, err
     assert numbers(json.loads(resumed)) == numbers(whole)
 
 
-def test_a_mistake_gets_one_sentence_and_nothing_is_begun(tmp_path):
-    code, out, err = finished("compare", "--strategies", "local,nonsense", cwd=tmp_path)
+def test_a_mistake_gets_one_sentence_and_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(fork_server, "warm_up", lambda: None)  # in the background, for what never begins
+    monkeypatch.chdir(tmp_path)
+    done = called("compare", "--strategies", "local,nonsense")
+    code, out, err = done.returncode, done.stdout, done.stderr
     assert code == 2
     assert "There is no strategy 'nonsense'" in " ".join(err.split())
     assert "Traceback" not in err

@@ -6,40 +6,37 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from kuber.domain.digest import Digest
+from kuber.entity.state.checkpoint import round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.experiment.engines import fork_server
+from tests.fixtures.commands import KUBER, Command, called
+from tests.fixtures.waiting import wait_until
 
 # Digits by a small network: seconds of work, and entities that improve, degrade and absorb.
 QUICK = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 QUICK += ["--num-rounds", "5", "--local-epochs", "2"]
 
 
-def kuber(*arguments: str, folder: Path, **options) -> subprocess.Popen:
+KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
+
+
+def kuber(*arguments: str, folder: Path, at: tuple[str, str] | None = None) -> Command:
+    """Start a command; with `at`, it is killed or interrupted at a point: see kill_points.py."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "kuber", *arguments],
-        cwd=folder,
-        env=environ | options.pop("environ", {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
+    program = (KILLED, *at) if at else KUBER
+    return Command(*arguments, folder=folder, environ=environ, program=program, new_session=True)
 
 
-def finished(*arguments: str, folder: Path, **options) -> tuple[int, str, str]:
-    process = kuber(*arguments, folder=folder, **options)
-    out, err = process.communicate(timeout=150)
-    return process.returncode, out, err
+def finished(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    process = kuber(*arguments, folder=folder)
+    out, err = process.communicate()
+    return process.wait(), out, err
 
 
 def processes_of(session: int) -> list[psutil.Process]:
@@ -63,16 +60,9 @@ def services_in(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def wait_until(condition, *, seconds: float = 60.0, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
 def assert_nothing_is_left(session: int, folder: Path) -> None:
     """No process of the run lives on; the one they were forked from may take a moment to see that we are gone."""
-    wait_until(lambda: not processes_of(session) and not services_in(folder), seconds=10, what="all processes to end")
+    wait_until(lambda: not processes_of(session) and not services_in(folder), "all processes to end")
 
 
 def only_run(folder: Path) -> Path:
@@ -85,7 +75,7 @@ def complete(process, tmp_path_factory):
     """A run that went to its end: (result object, run folder, standard error)."""
     folder = tmp_path_factory.mktemp("complete")
     process = kuber("run", *QUICK, "--strategy", "vanilla", "--json", folder=folder)
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     assert_nothing_is_left(process.pid, folder)
     return json.loads(out), only_run(folder), err
@@ -207,28 +197,19 @@ def test_outside_a_terminal_the_user_reads_plain_lines(complete):
     assert re.search(r"^entity 0  round 1/5  accuracy \d+\.\d%  published \w+$", err, re.MULTILINE)
 
 
-@pytest.mark.parametrize("strategy", ["kuber", "vanilla"])
 @pytest.mark.process
-def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path, strategy):
-    # Long enough to be caught in the middle.
-    process = kuber("run", *QUICK, "--strategy", strategy, "--local-epochs", "8", folder=tmp_path)
+def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path):
     log = lambda: only_run(tmp_path) / FILE_NAME  # noqa: E731
-    wait_until(lambda: (tmp_path / "runs").exists(), what="the run folder")
-
-    def ended(rounds: int) -> bool:
-        return sum(event.kind == "round-ended" for event in read_events(log())) >= rounds
-
-    wait_until(lambda: ended(3), what="three rounds")
-    process.kill()
+    process = kuber("run", *QUICK, folder=tmp_path, at=(">round shown", "3"))
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert_nothing_is_left(process.pid, tmp_path)
 
     run = only_run(tmp_path)
-    process = kuber("run", "--resume", str(run), folder=tmp_path)
-    already = sum(event.kind == "round-ended" for event in read_events(log()))
-    wait_until(lambda: ended(already + 3), what="three more rounds")
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the whole group
-    _, err = process.communicate(timeout=60)
+    ended = sum(event.kind == "round-ended" for event in read_events(log()))
+    assert ended < 17
+    process = kuber("run", "--resume", str(run), folder=tmp_path, at=("interrupt>round shown", str(ended + 3)))
+    _, err = process.communicate()
     assert process.returncode == 130
     assert f"kuber run --resume {run}" in err
     assert "Traceback" not in err
@@ -261,26 +242,44 @@ def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tm
     assert delivered == sum(event.kind == "absorbed" for event in events)
 
 
+# One precision for all: `auto` measures which is quicker, and a busy machine may answer otherwise the next time.
+LOCAL = [*QUICK, "--strategy", "local", "--num-entities", "2", "--num-rounds", "3"]
+ALONE = ["run", *LOCAL, "--precision", "float32", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(process, tmp_path_factory) -> dict:
+    """The result of a run without exchange."""
+    code, out, err = finished(*ALONE, "--json", folder=tmp_path_factory.mktemp("unbroken"))
+    assert code == 0, err
+    return json.loads(out)
+
+
+def last_checkpoints(result: dict) -> list[Digest]:
+    return [Digest.of(round_path(Path(result["run_dir"]) / "entities" / name, 3).read_bytes()) for name in ("0", "1")]
+
+
 @pytest.mark.process
-def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
-    # One precision for both: `auto` measures which is quicker, and a busy machine may answer otherwise the next time.
-    local = [*QUICK, "--strategy", "local", "--num-entities", "2", "--num-rounds", "3", "--precision", "float32"]
-    ends = []
-    for name, broken in (("unbroken", False), ("broken", True)):
-        folder = tmp_path / name
-        folder.mkdir()
-        process = kuber("run", *local, folder=folder)
-        if broken:
-            wait_until(lambda f=folder: list(f.glob("runs/*/entities/*/round-0001*")), what="a first round")
-            process.kill()
-        process.communicate()
-        if broken:
-            code, _, err = finished("run", "--resume", str(only_run(folder)), folder=folder)
-            assert code == 0, err
-        last = sorted(only_run(folder).glob("entities/*/round-0003.safetensors"))
-        ends.append([Digest.of(path.read_bytes()) for path in last])
-    assert len(ends[0]) == 2
-    assert ends[0] == ends[1]
+def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(unbroken, tmp_path):
+    process = kuber(*ALONE, folder=tmp_path, at=(">round shown", "1"))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    code, out, err = finished("run", "--resume", str(only_run(tmp_path)), "--json", folder=tmp_path)
+    assert code == 0, err
+    assert last_checkpoints(json.loads(out)) == last_checkpoints(unbroken)
+
+
+@pytest.mark.process
+def test_run_and_simulate_agree_where_nothing_is_exchanged(unbroken, tmp_path):
+    code, out, err = finished("simulate", *LOCAL, "--workers", "2", "--json", folder=tmp_path)
+    assert code == 0, err
+    simulated = json.loads(out)
+    entities = [[dict(entity) for entity in result["entities"]] for result in (unbroken, simulated)]
+    for entity in (entity for each in entities for entity in each):
+        assert len(entity.pop("ends")) == 3  # by clocks of their own
+    assert entities[0] == entities[1]
+    assert last_checkpoints(unbroken) == last_checkpoints(simulated)
+    assert unbroken.keys() == simulated.keys()
 
 
 @pytest.mark.parametrize(
@@ -303,35 +302,40 @@ def test_without_exchange_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(tm
         ),
     ],
 )
-def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, arguments, code, words):
-    returned, out, err = finished(*arguments, folder=tmp_path)
-    assert (returned, out) == (code, ""), err
-    *_, last = err.strip().splitlines()
+def test_each_mistake_gets_one_clear_sentence_and_its_exit_code(tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.setattr(fork_server, "warm_up", lambda: None)  # in the background, for a run that never begins
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("KUBER_")]:
+        monkeypatch.delenv(name)
+    done = called(*arguments)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    *_, last = done.stderr.strip().splitlines()
     assert last.startswith("error: ")
     assert all(word in last for word in words), last
-    assert "Traceback" not in err
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.process
-def test_an_occupied_port_is_an_error(tmp_path):
+def test_an_occupied_port_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(fork_server, "warm_up", lambda: None)  # in the background, for a run that never begins
+    monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-        returned, _, err = finished("run", *QUICK, "--vault-port", port, folder=tmp_path)
-    assert returned == 4
-    assert re.search(rf"^error: .*{port}.*$", err, re.MULTILINE)
-    assert "Traceback" not in err
+        done = called("run", *QUICK, "--vault-port", port)
+    assert done.returncode == 4
+    assert re.search(rf"^error: .*{port}.*$", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
     assert services_in(tmp_path) == []
 
 
 @pytest.mark.process
 def test_a_service_that_dies_ends_the_run_in_one_sentence(tmp_path):
     process = kuber("run", *QUICK, "--num-rounds", "500", folder=tmp_path)
-    wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), what="a first round")
+    wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), "a first round")
     # As they were listed: the vault may be gone as soon as the registry is.
     (registry,) = [service for service in services_in(tmp_path) if "registry" in service.info["cmdline"]]
     registry.kill()
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate()
     assert process.returncode == 4
     assert "error: The registry ended unexpectedly" in err
     assert_nothing_is_left(process.pid, tmp_path)

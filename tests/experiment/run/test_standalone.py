@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.fixtures.commands import Command, called
 from tests.fixtures.hub import unused_port
 
 SETTINGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
@@ -18,21 +17,17 @@ SETTINGS += ["--num-entities", "2", "--num-rounds", "3", "--local-epochs", "2"]
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(process, tmp_path):
     started = []
 
-    def start(*arguments: str, program: tuple[str, ...] = ("-m", "kuber")) -> subprocess.Popen:
-        command = [sys.executable, *program, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=tmp_path, **pipes)
-        started.append(process)
-        return process
+    def start(*arguments: str, **options) -> Command:
+        started.append(Command(*arguments, folder=tmp_path, **options))
+        return started[-1]
 
     yield start
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=20)
+    for command in started:
+        command.terminate()
+        command.close()
 
 
 def bearer(hub) -> dict[str, str]:
@@ -45,7 +40,7 @@ def test_three_kinds_of_process_started_by_hand_work_together(start, own_hub):
         start("entity", str(index), *SETTINGS, "--registry", hub.registry, "--vault", hub.vault) for index in (0, 1)
     ]
     for entity in entities:
-        out, err = entity.communicate(timeout=120)
+        out, err = entity.communicate()
         assert entity.returncode == 0, err
         assert "on the common test set" in out
     members = httpx.get(f"{hub.registry}/v1/entities", headers=bearer(hub)).json()["items"]
@@ -62,54 +57,35 @@ def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp
     hub = own_hub()
     where = ["--registry", hub.registry, "--vault", hub.vault]
     uninvited = start("entity", "0", *SETTINGS, *where)
-    _, err = uninvited.communicate(timeout=60)
+    _, err = uninvited.communicate()
     assert uninvited.returncode == 4
     assert "kuber hub invite 0" in err
     token = str(tmp_path / "registry" / "admin-token")
     operator = ["--registry", hub.registry, "--admin-token", token]
     invited = start("hub", "invite", "0", *operator)
-    code, err = invited.communicate(timeout=60)
+    code, err = invited.communicate()
     assert invited.returncode == 0, err
     entity = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where, "--invitation", code.strip())
-    _, err = entity.communicate(timeout=120)
+    _, err = entity.communicate()
     assert entity.returncode == 0, err
     changed = start("entity", "0", "--registry", hub.registry, "--change-key")
-    told, err = changed.communicate(timeout=60)
+    told, err = changed.communicate()
     assert changed.returncode == 0, err
     assert told.startswith("Entity 0 signs with ")
     again = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where)  # its key is known by now
-    _, err = again.communicate(timeout=120)
+    _, err = again.communicate()
     assert again.returncode == 0, err
-    told, _ = start("hub", "audit", *operator).communicate(timeout=60)
+    told, _ = start("hub", "audit", *operator).communicate()
     acts = [line.split()[2] for line in told.splitlines()]
     assert acts[:2] == ["invite", "enrol"]
     assert set(acts[2:]) == {"publish", "report", "change-key"}
 
 
-@pytest.mark.process
-def test_without_a_key_there_is_none_to_change(start):
-    entity = start("entity", "0", "--change-key")
-    _, err = entity.communicate(timeout=60)
-    assert (entity.returncode, err) == (2, "error: " + err.removeprefix("error: "))
-    assert "There is no key in identities/0 to change" in err
-
-
-def test_an_entity_killed_by_hand_goes_on_from_its_folder(start, own_hub, tmp_path):
-    hub = own_hub("--open-enrolment")
-    where = ["--registry", hub.registry, "--vault", hub.vault]
-    entity = start("entity", "1", *SETTINGS, "--num-rounds", "4", *where)
-    while "round 1" not in (line := entity.stderr.readline()):
-        assert line, "the entity ended early"
-    entity.kill()
-    (folder,) = Path(tmp_path, "runs").iterdir()
-    again = start("entity", "1", "--resume", str(folder), *where)
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["round"] for event in events if event["kind"] == "round-ended"] == [1, 2, 3, 4]
-    published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
-    records = httpx.get(f"{hub.registry}/v1/knowledge", headers=bearer(hub)).json()["items"]
-    assert sorted(record["id"] for record in records) == sorted(published)
+def test_without_a_key_there_is_none_to_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = called("entity", "0", "--change-key")
+    assert (done.returncode, done.stderr) == (2, "error: " + done.stderr.removeprefix("error: "))
+    assert "There is no key in identities/0 to change" in done.stderr
 
 
 KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
@@ -123,16 +99,16 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
     hub = own_hub("--open-enrolment")
     where = ["--registry", hub.registry, "--vault", hub.vault]
     teacher = start("entity", "0", *SETTINGS, "--strategy", "merge", *where)
-    _, err = teacher.communicate(timeout=120)
+    _, err = teacher.communicate()
     assert teacher.returncode == 0, err
     (first,) = Path(tmp_path, "runs").iterdir()
     times = "1" if point in (">pulled", ">attested") else "2"  # there is one teacher
     student = start("entity", "1", *SETTINGS, "--strategy", "merge", *where, program=(KILLED, point, times))
-    student.communicate(timeout=120)
+    student.communicate()
     assert student.returncode == -signal.SIGKILL
     (folder,) = set(Path(tmp_path, "runs").iterdir()) - {first}
     again = start("entity", "1", "--resume", str(folder), *where)
-    _, err = again.communicate(timeout=120)
+    _, err = again.communicate()
     assert again.returncode == 0, err
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["seq"] for event in events] == list(range(len(events)))
@@ -169,38 +145,38 @@ def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path)
     def stop(services):
         for service in services:
             service.terminate()
-            service.wait(20)
+            service.wait()
 
     services = hub()
     where = ["--registry", registry, "--vault", vault, "--patience", "0.2"]
-    entity = start("entity", "1", *SETTINGS, "--strategy", "merge", "--num-rounds", "25", *where)
-    while not re.search(r"round 1\b", line := entity.stderr.readline()):
-        assert line, "the entity ended early"
+    told = [*SETTINGS, "--strategy", "merge", "--num-rounds", "6", *where]
+    entity = start("entity", "1", *told, program=(KILLED, "halt>round", "1"), stdin=subprocess.PIPE)
+    assert entity.stdout.readline() == "halted\n"
     stop(services)
-    _, err = entity.communicate(timeout=120)
+    _, err = entity.communicate()
     assert entity.returncode == 4
     assert "messages to the hub wait" in err.splitlines()[-1]
     assert "continues without the hub" in err
     (folder,) = Path(tmp_path, "runs").iterdir()
     hub()
     again = start("entity", "1", "--resume", str(folder), *where)
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate()
     assert again.returncode == 0, err
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     ended = [event["round"] for event in events if event["kind"] == "round-ended"]
-    assert ended == list(range(1, 26))
+    assert ended == list(range(1, 7))
     told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
     bearer = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
     path = f"{registry}/v1/knowledge?limit=100&order=newest"
     records = httpx.get(path, headers=bearer).json()["items"]
     assert [record["id"] for record in reversed(records)] == told
-    assert [record["round"] for record in reversed(records)] == list(range(26))  # 0: the initial checkpoint
-    assert [record["sequence"] for record in reversed(records)] == list(range(1, 27))
+    assert [record["round"] for record in reversed(records)] == list(range(7))  # 0: the initial checkpoint
+    assert [record["sequence"] for record in reversed(records)] == list(range(1, 8))
 
 
 def test_a_vault_is_no_registry(start, hub):
     entity = start("entity", "0", *SETTINGS, "--registry", hub.vault, "--vault", hub.vault)
-    _, err = entity.communicate(timeout=60)
+    _, err = entity.communicate()
     assert entity.returncode == 4
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "registry" in sentence

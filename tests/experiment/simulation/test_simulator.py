@@ -1,7 +1,5 @@
 """The simulator on real digits: alike on any number of workers, and like real services where time plays no part."""
 
-import json
-import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -44,7 +42,6 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.onnx_model import export
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
-from tests.fixtures.commands import finished
 
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 FLAGS += ["--num-entities", "3", "--num-rounds", "3", "--local-epochs", "2"]
@@ -114,6 +111,7 @@ def at_speeds(scenario: Scenario, *speeds: float) -> Scenario:
     ],
     ids=["vanilla", "kuber"],
 )
+@pytest.mark.process
 def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):
     scenario = made(cache, **changes)
     runs = [simulated(scenario, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
@@ -204,31 +202,6 @@ def test_what_an_entity_holds_has_no_held_out_sample(scenario):
 def test_normalisation_is_of_the_training_part(scenario):
     train = scenario.dataset.train.images().astype(np.float64) / 255
     assert scenario.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
-
-
-def kuber(*arguments: str, cwd: Path, cache: Path) -> dict:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("KUBER_")}
-    done = finished(*arguments, *FLAGS, "--json", folder=cwd, environ=environ | {"KUBER_CACHE_DIR": str(cache)})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.process
-def test_run_and_simulate_agree_where_nothing_is_exchanged(tmp_path, cache):
-    told = [
-        kuber("run", "--strategy", "local", "--threads", "1", cwd=tmp_path, cache=cache),
-        kuber("simulate", "--strategy", "local", "--workers", "2", cwd=tmp_path, cache=cache),
-    ]
-    for one in told:
-        for entity in one["entities"]:
-            assert len(entity.pop("ends")) == 3  # by clocks of their own
-    assert told[0]["entities"] == told[1]["entities"]
-    last = [
-        [round_path(Path(one["run_dir"]) / "entities" / str(index), 3).read_bytes() for index in range(3)]
-        for one in told
-    ]
-    assert last[0] == last[1]
-    assert told[0].keys() == told[1].keys()
 
 
 class Scripted(Vanilla):
