@@ -7,6 +7,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.fixtures.commands import Command
 from tests.fixtures.waiting import wait_until
 
 TINY = (
