@@ -69,8 +69,7 @@ def test_a_new_folder_is_removed_if_the_run_is_refused_before_it_writes(tmp_path
 
 @pytest.mark.process
 def test_a_killed_process_is_no_longer_at_work(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
+    with Command(str(tmp_path), program=("-c", HOLD)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         assert is_at_work(tmp_path)
