@@ -83,7 +83,7 @@ def test_asks_with_what_the_query_tells(registry, samples):
     _, path, _ = service.requests[0]
     assert path == (
         f"/v1/knowledge?task=a%26b%3Dc&test_set=sha256%3A{samples.test_set.hex}"
-        "&min_accuracy=0.30000000000000004&order=accuracy&limit=100&cursor=x+y"
+        "&min_accuracy=0.30000000000000004&cursor=x+y"
     )
 
 

@@ -18,7 +18,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
-from kuber.domain.query import Query
+from kuber.domain.query import Query, all_pages
 from kuber.errors import KUberError
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.garbage_collection import collect
@@ -188,13 +188,7 @@ class Hub(RuleBasedStateMachine):
 
 
 def pages(registry, query):
-    found = []
-    while True:
-        page = registry.discover(query)
-        found += page.items
-        if page.cursor is None:
-            return found
-        query = replace(query, cursor=page.cursor)
+    return list(all_pages(lambda cursor: registry.discover(replace(query, cursor=cursor))))
 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])

@@ -11,7 +11,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft
-from kuber.domain.query import Query
+from kuber.domain.query import Query, all_pages
 from kuber.errors import KUberError
 from kuber.wire import record_bytes
 
@@ -83,13 +83,7 @@ def test_what_many_publish_at_once_is_there_once(own_hub, safetensors, rounds):
         HttpRegistry(hub.registry, credentials=operator) as registry,
         HttpVault(hub.vault, credentials=operator) as vault,
     ):
-        seen, query = [], Query(order="newest", limit=37)
-        while True:
-            page = registry.discover(query)
-            seen += page.items
-            if page.cursor is None:
-                break
-            query = replace(query, cursor=page.cursor)
+        seen = list(all_pages(lambda cursor: registry.discover(Query(order="newest", limit=37, cursor=cursor))))
         assert len({record.id for record in seen}) == len(seen) == rounds * WRITERS * EACH
         stored = {record.id: record for record in seen}
         for writer in writers:

@@ -114,16 +114,11 @@ def release(
 def audit(registry: RegistryUrl = DEFAULT_REGISTRY, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
     """Print the audit log of the hub. Each line has a time, an actor, an action and its subject."""
     from kuber.client.admin import AdminClient
+    from kuber.domain.query import MAX_LIMIT, all_pages
 
     with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
-        cursor = None
-        while True:
-            page = operator.audit(limit=1000, cursor=cursor)
-            for entry in page.items:
-                print(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.actor} {entry.act} {entry.subject}")
-            cursor = page.cursor
-            if cursor is None:
-                return
+        for entry in all_pages(lambda cursor: operator.audit(limit=MAX_LIMIT, cursor=cursor)):
+            print(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.actor} {entry.act} {entry.subject}")
 
 
 @hub.command()

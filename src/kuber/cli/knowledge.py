@@ -297,14 +297,10 @@ def _record(records: "HttpRegistry", id: str) -> "Knowledge":
 
 
 def _names(records: "HttpRegistry") -> dict[str, str]:
-    names: dict[str, str] = {}
-    cursor = None
-    while True:
-        page = records.members(limit=1000, cursor=cursor)
-        names |= {member.id: member.name for member in page.items}
-        if page.cursor is None:
-            return names
-        cursor = page.cursor
+    from kuber.domain.query import MAX_LIMIT, all_pages
+
+    members = all_pages(lambda cursor: records.members(limit=MAX_LIMIT, cursor=cursor))
+    return {member.id: member.name for member in members}
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from kuber.client.http import HttpService, Trusted
 from kuber.client.registry import record_path
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
-from kuber.domain.query import Page
+from kuber.domain.query import MAX_LIMIT, Page, all_pages
 from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError
 from kuber.wire import (
     AuditBody,
@@ -49,16 +49,15 @@ class AdminClient(HttpService):
 
     def entity(self, name: str) -> Member:
         """The entity of this name; KnowledgeNotFoundError when there is none."""
-        cursor = None
-        while True:
-            answer = self.ask("GET", "/v1/entities", params={"limit": 1000, "cursor": cursor})
-            page = self.parse(PageBody[MemberBody].read, answer.data)
-            for item in page.items:
-                if item.name == name:
-                    return item.value()
-            cursor = page.cursor
-            if cursor is None:
-                raise KnowledgeNotFoundError(f"The registry has no entity of the name {name[:100]!r}.")
+        for member in all_pages(self._members):
+            if member.name == name:
+                return member
+        raise KnowledgeNotFoundError(f"The registry has no entity named {name[:100]!r}.")
+
+    def _members(self, cursor: str | None) -> Page[Member]:
+        answer = self.ask("GET", "/v1/entities", params={"limit": MAX_LIMIT, "cursor": cursor})
+        page: Page[Member] = self.parse(PageBody[MemberBody].read, answer.data).value()
+        return page
 
     def revoke(self, entity: str, *, block: bool = False) -> None:
         """End the tokens of the entity with this id; with `block` it gets no new one."""

@@ -1,20 +1,17 @@
 """Whether a registry and its vault agree: every record's blobs are there and pinned, and every pin has its record."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.ports import Registry
-from kuber.domain.query import MAX_LIMIT, Page, Query
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.verification import Standing
 from kuber.errors import KUberError
-
-T = TypeVar("T")
 
 SETTLED = timedelta(hours=1)  # a younger pin may be of a record that is being published
 
@@ -51,11 +48,11 @@ def compare(
     found = {
         record.id: record
         for standing in (Standing.QUARANTINED, None, Standing.QUARANTINED)
-        for record in _every(partial(_found, registry, standing))
+        for record in all_pages(partial(_found, registry, standing))
     }
     records = list(found.values())
     pins, youngest = _pins(vault)
-    blobs = _every(lambda cursor: vault.blobs(limit=MAX_LIMIT, cursor=cursor))
+    blobs = all_pages(lambda cursor: vault.blobs(limit=MAX_LIMIT, cursor=cursor))
     sizes = {blob.digest.hex: blob.size for blob in blobs}
     faults: list[Fault] = []
     for record in records:
@@ -77,7 +74,7 @@ def _pins(vault: HttpVault) -> tuple[dict[str, set[str]], dict[str, datetime]]:
     """The digests that each holder has pinned, and when it last did."""
     held: dict[str, set[str]] = defaultdict(set)
     youngest: dict[str, datetime] = {}
-    for pin in _every(lambda cursor: vault.pins(limit=MAX_LIMIT, cursor=cursor)):
+    for pin in all_pages(lambda cursor: vault.pins(limit=MAX_LIMIT, cursor=cursor)):
         held[pin.holder].add(pin.digest.hex)
         youngest[pin.holder] = max(pin.pinned_at, youngest.get(pin.holder, pin.pinned_at))
     return held, youngest
@@ -107,13 +104,3 @@ def _faults(
         except KUberError as error:
             reason = f" ({error})"
     yield Fault(sentence=f"The blobs of {record.id} are not all pinned{reason}.", repaired=repaired)
-
-
-def _every(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
-    cursor = None
-    while True:
-        found = page(cursor)
-        yield from found.items
-        cursor = found.cursor
-        if cursor is None:
-            return

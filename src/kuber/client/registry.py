@@ -1,6 +1,8 @@
 """The Registry port over HTTP."""
 
 import re
+from dataclasses import fields
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,6 +43,12 @@ def record_path(id: str) -> str:
     if not _ID.fullmatch(id):
         raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")  # nor could a path name it
     return f"/v1/knowledge/{id}"
+
+
+def query_parameters(query: Query) -> dict[str, Any]:
+    """Return the URL parameters of a query: the fields that differ from their defaults."""
+    values = {field.name: (getattr(query, field.name), field.default) for field in fields(Query)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 class HttpRegistry(HttpService):
@@ -134,22 +142,7 @@ class HttpRegistry(HttpService):
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """The knowledge that matches, in the order asked for."""
-        params = {
-            "task": query.task,
-            "test_set": None if query.test_set is None else str(query.test_set),
-            "min_accuracy": query.min_accuracy,
-            "exclude_entity": query.exclude_entity,
-            "initial": None if query.initial is None else str(query.initial).lower(),
-            "standing": None if query.standing is None else query.standing.value,
-            "pending": "true" if query.pending else None,
-            "origin": None if query.origin is None else str(query.origin),
-            "latest": "true" if query.latest else None,
-            "classes": list(query.classes) or None,
-            "order": query.order,
-            "limit": query.limit,
-            "cursor": query.cursor,
-        }
-        answer = self.ask("GET", "/v1/knowledge", params=params)
+        answer = self.ask("GET", "/v1/knowledge", params=query_parameters(query))
         return self.parse(PageBody[KnowledgeBody].read, answer.data, CorruptKnowledgeError).value()
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:

@@ -1,7 +1,8 @@
-"""What an entity asks the registry for, and what comes back."""
+"""Query for knowledge, and pages of what matches."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from kuber.domain.digest import Digest
 from kuber.domain.verification import Standing
@@ -15,38 +16,43 @@ RECALL_UNIT = 1_000_000  # recalls are ranked as whole millionths, so that every
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """A search for knowledge; a field left at None does not filter."""
+    """Filter and order of a discover request; a field at its default does not filter.
 
-    task: str | None = None  # its name
-    test_set: Digest | None = None  # digest of the common test set
-    min_accuracy: float | None = None  # verified or else claimed, at least this
-    exclude_entity: str | None = None  # id; usually the asker's own
-    initial: bool | None = None  # only initial checkpoints; or only what was trained
-    origin: Digest | None = None  # only what descends from the initial checkpoint of this digest
-    standing: Standing | None = None  # only what the hub found to be so
-    pending: bool = False  # only what the hub has not looked at
-    latest: bool = False  # only the newest of each entity on each task
-    classes: tuple[int, ...] = ()  # indices of labels, for order "classes"
-    order: Order = "accuracy"  # best first; by age; or best mean recall on `classes`. Older first among equals
-    limit: int = 100  # of one page, 1 to MAX_LIMIT
-    cursor: str | None = None  # from the page before
+    The registry's query parameters are made of these fields and their descriptions.
+    """
+
+    task: Annotated[str | None, "Name of the task."] = None
+    test_set: Annotated[Digest | None, "Digest of the common test set."] = None
+    min_accuracy: Annotated[float | None, "Least accuracy, verified or else claimed."] = None
+    exclude_entity: Annotated[str | None, "Id of an entity whose knowledge is left out."] = None
+    initial: Annotated[bool | None, "Only initial checkpoints; or, when false, only trained knowledge."] = None
+    origin: Annotated[Digest | None, "Digest of the initial checkpoint that the weights descend from."] = None
+    standing: Annotated[Standing | None, "Only knowledge of this standing at the hub."] = None
+    pending: Annotated[bool, "Only knowledge that the hub has not verified yet."] = False
+    latest: Annotated[bool, "Only the newest knowledge of each entity on each task."] = False
+    classes: Annotated[tuple[int, ...], "Indices of labels; with order `classes`, and only then."] = ()
+    order: Annotated[
+        Order, "Best, newest or oldest first, or best mean recall on `classes` first; older first among equals."
+    ] = "accuracy"
+    limit: Annotated[int, "Entries of one page."] = 100
+    cursor: Annotated[str | None, "Cursor of the previous page."] = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_LIMIT:
             raise ValueError(f"a page has 1 to {MAX_LIMIT} entries")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
-            raise ValueError("a minimum accuracy lies between 0 and 1")
+            raise ValueError("a minimum accuracy is between 0 and 1")
         if (self.order == "classes") != bool(self.classes):
-            raise ValueError("the order by classes needs classes, and no other order does")
+            raise ValueError("order 'classes' needs classes, and no other order takes any")
         if any(label < 0 for label in self.classes) or len(self.classes) > MAX_LIMIT:
-            raise ValueError(f"classes are up to {MAX_LIMIT} indices of labels, from 0")
+            raise ValueError(f"classes are at most {MAX_LIMIT} indices of labels, from 0")
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("each of the classes is named once")
+            raise ValueError("classes are distinct")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page(Generic[T]):
-    """One page of a listing; `cursor` asks for the next one and is None on the last."""
+    """One page of a listing; `cursor` continues with the next page and is None on the last."""
 
     items: tuple[T, ...]
     cursor: str | None
@@ -54,3 +60,14 @@ class Page(Generic[T]):
     def __repr__(self) -> str:
         items = ", ".join(map(repr, self.items))
         return f"<Page: {items or 'empty'}; {'last page' if self.cursor is None else 'more follow'}>"
+
+
+def all_pages(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """Yield the items of all pages; `page(cursor)` returns the page at a cursor, the first one for None."""
+    cursor = None
+    while True:
+        found = page(cursor)
+        yield from found.items
+        cursor = found.cursor
+        if cursor is None:
+            return

@@ -17,7 +17,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft
-from kuber.domain.query import Query
+from kuber.domain.query import Query, all_pages
 from kuber.errors import ServiceError
 from kuber.signing import Identity
 from kuber.wire import record_bytes
@@ -123,15 +123,6 @@ class Writer:
             pass
 
 
-def listed(page):
-    found = page(None)
-    items = list(found.items)
-    while found.cursor:
-        found = page(found.cursor)
-        items += found.items
-    return items
-
-
 def check(sites, operator, writers):
     """The registry as it is after the restart, against what the writers noted, and against the vault."""
     credentials = Credentials(token=operator)
@@ -139,8 +130,8 @@ def check(sites, operator, writers):
         HttpRegistry(sites.registry, credentials=credentials) as registry,
         HttpVault(sites.vault, credentials=credentials) as vault,
     ):
-        visible = listed(lambda cursor: registry.discover(Query(order="newest", limit=50, cursor=cursor)))
-        deliveries = listed(lambda cursor: registry.deliveries(cursor=cursor))
+        visible = list(all_pages(lambda cursor: registry.discover(Query(order="newest", limit=50, cursor=cursor))))
+        deliveries = list(all_pages(lambda cursor: registry.deliveries(cursor=cursor)))
         assert len({record.id for record in visible}) == len(visible)
         for record in visible:
             artifact = record.artifacts[WEIGHTS]

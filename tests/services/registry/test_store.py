@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, TensorSpec
-from kuber.domain.query import Query
+from kuber.domain.query import Query, all_pages
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceUnavailableError
 from kuber.services.registry.search import discovery
 from kuber.services.registry.store import RegistryStore
@@ -26,14 +26,12 @@ def publish_many(registry, draft, count, *, prefix="k"):
 
 
 def walk(registry, query, *, between=lambda: None):
-    found = []
-    while True:
-        page = registry.discover(query)
-        found += page.items
-        if page.cursor is None:
-            return found
-        between()
-        query = dataclasses.replace(query, cursor=page.cursor)
+    def page(cursor):
+        if cursor is not None:
+            between()
+        return registry.discover(dataclasses.replace(query, cursor=cursor))
+
+    return list(all_pages(page))
 
 
 def test_a_record_comes_back_as_it_went_in(registry_store, draft):

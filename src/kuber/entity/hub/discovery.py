@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from kuber.domain.knowledge import WEIGHTS, Knowledge
-from kuber.domain.query import MAX_LIMIT, Query
+from kuber.domain.query import MAX_LIMIT, Query, all_pages
 from kuber.domain.ranking import exclude
 from kuber.domain.strategy import Candidate, Method
 from kuber.domain.verification import Standing
@@ -88,7 +88,7 @@ class Discovery:
         """Yield the initial checkpoints of our task and architecture that were not refused, oldest first."""
         model = self._evaluator.model
         query = Query(task=model.task.name, test_set=model.task.test_set, initial=True, order="oldest")
-        for record in self._pages(query):
+        for record in all_pages(lambda cursor: self._hub.registry.discover(replace(query, cursor=cursor))):
             if record.architecture == model.architecture and WEIGHTS in record.artifacts:
                 yield from exclude([record], self._journal.state.refused)
 
@@ -179,11 +179,3 @@ class Discovery:
         """Log why a record is unsound, and how many bytes of it were received; never pull it again."""
         self._journal.change(refused=(*self._journal.state.refused, knowledge.id))
         self._journal.append("rejected", {"knowledge": knowledge.id, "reason": reason, "bytes": received})
-
-    def _pages(self, query: Query) -> Iterator[Knowledge]:
-        while True:
-            page = self._hub.registry.discover(query)
-            yield from page.items
-            if page.cursor is None:
-                return
-            query = replace(query, cursor=page.cursor)

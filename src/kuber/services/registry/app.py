@@ -17,7 +17,7 @@ from kuber.services.http.auth import FOREVER, Authenticator, check_acts_for, sam
 from kuber.services.http.metrics import Metrics, Presence
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
-from kuber.services.registry.query_params import Question, documented
+from kuber.services.registry.query_params import DiscoverQuery, openapi_parameters
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.wire import (
@@ -114,11 +114,11 @@ def registry_app(
         "/v1/knowledge",
         operation_id="discover",
         response_model=PageBody[KnowledgeBody],
-        openapi_extra=documented(),
+        openapi_extra=openapi_parameters(),
     )
-    async def discover(caller: Annotated[Caller, readers], question: Question) -> Response:
+    async def discover(caller: Annotated[Caller, readers], query: DiscoverQuery) -> Response:
         """The knowledge that matches, in the order asked for."""
-        page = await run_read(store.discover, question)
+        page = await run_read(store.discover, query)
         items = b",".join(map(written, page.items))
         told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
         return Response(told, media_type="application/json")
