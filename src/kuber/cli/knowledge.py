@@ -63,7 +63,7 @@ def list_records(
     for column in ("id", "entity", "task", "round", "accuracy"):
         table.add_column(column, justify="right" if column in ("round", "accuracy") else "left", no_wrap=True)
     if wide:
-        for column in ("architecture", "forms", "bytes"):
+        for column in ("architecture", "files", "size"):
             table.add_column(column, overflow="ellipsis", no_wrap=True)
     for record in page.items:
         row = [
@@ -120,7 +120,7 @@ def show(
     table.add_row("learned from", ", ".join(parent[-12:] for parent in record.parents) or "no other record")
     console = Console(markup=False)  # names are their owners'
     console.print(table)
-    console.print(_class_table("accuracy on each class", record.task.labels, record.trusted))
+    console.print(_class_table("accuracy by class", record.task.labels, record.trusted))
 
 
 @knowledge.command()

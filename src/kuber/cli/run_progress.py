@@ -35,7 +35,7 @@ _WIDEST_BAR = 40  # columns
 _CURVE = 20  # rounds
 _FEED = 5  # most deliveries below the table
 _OTHER_ROWS = 6  # lines of the live table that are not entities
-_SHORT_ID = 8  # last characters of a knowledge id that are shown; the first are a time
+_SHORT_ID = 8  # last characters of an id that are shown; the first are a time
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
 
 
@@ -242,7 +242,7 @@ class PlainLines:
             case "rejected":
                 return f"rejected {detail['knowledge'][-_SHORT_ID:]}: {detail['reason']}"
             case "absorbed":
-                teachers = ", ".join(self._names.get(id, id) for id in detail["publishers"])
+                teachers = ", ".join(self._names.get(id, id[-_SHORT_ID:]) for id in detail["publishers"])
                 change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
                 return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
             case "stopped":

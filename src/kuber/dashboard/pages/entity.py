@@ -64,6 +64,7 @@ class EntityPage:
                 Timestamp(entity.joined)
         with section("Accuracy over time"):
             self._curve = Element("div").classes("k-chart")
+            self._curve_hint = text_element("p", "").classes("k-soft")
         with Element("div").classes("k-columns"):
             with section("Accuracy by class"):
                 self._classes = Element("div").classes("k-chart short")
@@ -99,7 +100,7 @@ class EntityPage:
         net = entity.gained - entity.gave
         balance = "gained more" if net > 0 else "contributed more" if net < 0 else "balanced"
         self._set("Net benefit", f"{points(net)} points: {balance}")
-        self._set("Published", f"{entity.published} records")
+        self._set("Published", f"{entity.published} record{'' if entity.published == 1 else 's'}")
         self._partners.show(
             [
                 TableRow(
@@ -146,6 +147,7 @@ class EntityPage:
             options = accuracy_chart(HubView(entities={entity.id: entity}), selection, self.session.palette)
             correct, total = entity.correct, entity.total
         _redraw(self._curve, options if entity.curve else None)
+        self._curve_hint.set_text("" if entity.curve else "It has not reported an accuracy.")
         self._draw_classes(correct, total)
         self._draw_data()
 

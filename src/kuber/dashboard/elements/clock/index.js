@@ -6,9 +6,9 @@ export function ago(milliseconds) {
   const seconds = milliseconds / 1000;
   if (seconds < 1) return "now";
   for (const [unit, length, most] of UNITS) {
-    if (seconds / length < most) return `${Math.floor(seconds / length)} ${unit}`;
+    if (seconds / length < most) return `${Math.floor(seconds / length)} ${unit} ago`;
   }
-  return `${Math.floor(seconds / 86400)} d`;
+  return `${Math.floor(seconds / 86400)} d ago`;
 }
 
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
