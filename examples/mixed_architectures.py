@@ -1,7 +1,7 @@
-"""Four sites, four networks that have nothing in common, images of digits whose classes are unevenly spread.
+"""Four sites with four different architectures and differently skewed images of digits.
 
-Who has no loop of their own calls `fit`. Printed are the accuracies on test images that no decision reads, of the
-same sites alone (with and without a loss that knows how rare their classes are) and with KUber.
+The sites have no training loop of their own and call `fit`. Printed are accuracies on held-out images: of each site
+alone with a plain loss, alone with a class-balanced loss, and with KUber.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import kuber
 
 
 def networks() -> list[nn.Module]:
-    """A linear model, a perceptron, a convolution, and one that reads rows one after another."""
+    """Return a linear model, a perceptron, a convolutional and a recurrent network."""
     return [
         nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
         nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)),
@@ -37,8 +37,8 @@ class Rows(nn.Module):
         return self.out(self.reader(x.squeeze(1))[0][:, -1])
 
 
-def live(seed: int, rounds: int, **strategy: str) -> list[float]:
-    """The accuracy of each site."""
+def run(seed: int, rounds: int, **strategy: str) -> list[float]:
+    """Train all sites and return the accuracy of each."""
     torch.manual_seed(seed)
     data = kuber.load_tensors("digits")
     (x, y), (test_x, test_y) = data.train, data.test
@@ -49,13 +49,13 @@ def live(seed: int, rounds: int, **strategy: str) -> list[float]:
     task = kuber.Task(
         name="digits", labels=data.labels, input_shape=(1, 8, 8), test_set=kuber.test_set_digest(common)
     )
-    # Each site sees each class as often as a draw from a Dirichlet distribution says, in 150 images.
+    # Each site has 150 images, whose mixture of classes is drawn from a Dirichlet distribution.
     shares = torch.distributions.Dirichlet(torch.full((10,), 0.5)).sample((4,))
     hub, sites = kuber.memory_hub(), []
-    for place, model in enumerate(networks()):
-        rows = torch.multinomial(shares[place][y], 150)
+    for number, model in enumerate(networks()):
+        rows = torch.multinomial(shares[number][y], 150)
         entity = kuber.Entity(
-            f"site {place}",
+            f"site {number}",
             model=model,
             task=task,
             validation=common,
@@ -75,9 +75,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=8)
-    asked = parser.parse_args()
-    for seed in range(asked.seeds):
-        for how in ({"strategy": "local"}, {"strategy": "local-balanced"}, {}):
-            told = live(seed, asked.rounds, **how)
-            line = "  ".join(f"{one:.1%}" for one in told)
-            print(f"seed {seed}, {how.get('strategy', 'with KUber'):<14}: {line}  mean {sum(told) / 4:.1%}")
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        for strategy in ({"strategy": "local"}, {"strategy": "local-balanced"}, {}):
+            accuracies = run(seed, args.rounds, **strategy)
+            line = "  ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+            label = strategy.get("strategy", "with KUber")
+            print(f"seed {seed}, {label:<14}: {line}  mean {sum(accuracies) / 4:.1%}")

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop, with KUber and without; start `kuber vault` and `kuber registry --open-enrolment` first."""
+"""A plain PyTorch loop with and without KUber; first start `kuber vault` and `kuber registry --open-enrolment`."""
 
 import sys
 
@@ -12,17 +12,16 @@ data = kuber.load_tensors(sys.argv[1] if sys.argv[1:] else "fashion-mnist")
 common, held_out = (tuple(part[first::5] for part in data.test) for first in (0, 1))
 
 
-def live(seed: int, hub: str | None) -> float:
-    run, sites = f"run {torch.seed()}", []  # a new task each time: what earlier runs left at the hub is another
+def run(seed: int, hub: str | None) -> float:
+    name, sites = f"run {torch.seed()}", []  # a new task for each run, so that earlier runs have no influence
     torch.manual_seed(seed)
-    task = kuber.Task(name=run, labels=data.labels, input_shape=shape, test_set=kuber.test_set_digest(common))
-    for side, eye in enumerate((nn.Flatten(), nn.Sequential(nn.Conv2d(shape[0], 32, 3), nn.ReLU(), nn.Flatten()))):
-        model = nn.Sequential(eye, nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, len(data.labels)))
+    task = kuber.Task(name=name, labels=data.labels, input_shape=shape, test_set=kuber.test_set_digest(common))
+    for side, stem in enumerate((nn.Flatten(), nn.Sequential(nn.Conv2d(shape[0], 32, 3), nn.ReLU(), nn.Flatten()))):
+        model = nn.Sequential(stem, nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, len(data.labels)))
         model(x[:1])
-        mine = torch.nonzero((y % 2 == side) | (torch.rand(len(y)) < 0.02)).flatten()[
-            :2000
-        ]  # half the classes are rare
-        entity = hub and kuber.Entity(f"{run}, {side}", model=model, task=task, validation=common, hub=hub)
+        rare = torch.rand(len(y)) < 0.02  # few samples of the other half of the classes
+        mine = torch.nonzero((y % 2 == side) | rare).flatten()[:2000]
+        entity = hub and kuber.Entity(f"{name}, {side}", model=model, task=task, validation=common, hub=hub)
         sites.append((model, torch.optim.Adam(model.parameters()), mine, entity))
     for _, (model, optimizer, mine, entity) in ((turn, site) for turn in range(6) for site in sites):
         teachers = entity.step(optimizer) if entity else None
@@ -36,5 +35,5 @@ def live(seed: int, hub: str | None) -> float:
 
 
 for seed in (0, 1, 2):
-    alone, together = live(seed, hub=None), live(seed, hub="http://127.0.0.1:5001")
+    alone, together = run(seed, hub=None), run(seed, hub="http://127.0.0.1:5001")
     print(f"seed {seed}: {alone:.1%} alone, {together:.1%} with KUber, {100 * (together - alone):+.1f} points")

@@ -1,4 +1,4 @@
-"""A scikit-learn forest teaches a PyTorch network: the forest travels as an ONNX graph, and its code stays at home.
+"""A scikit-learn forest teaches a PyTorch network: the forest is published as an ONNX graph, without its code.
 
 The forest's owner has many labelled digits, the student few. Needs `pip install 'kuber[digits,onnx]' skl2onnx`.
 """
@@ -17,7 +17,7 @@ from torch import nn
 import kuber
 
 
-def live(seed: int, trees: int, epochs: int) -> None:
+def run(seed: int, trees: int, epochs: int) -> None:
     torch.manual_seed(seed)
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32")
@@ -30,11 +30,11 @@ def live(seed: int, trees: int, epochs: int) -> None:
 
     forest = ExtraTreesClassifier(trees, random_state=seed).fit(x_owner, y_owner)
     graph = to_onnx(forest, x[:1], options={"zipmap": False}).SerializeToString()
-    portable = kuber.onnx.OnnxModel(graph, input_shape=(64,), classes=10)
-    owner = kuber.Entity("forest", model=portable, task=task, validation=common, hub=hub, folder=folder())
+    teacher = kuber.onnx.OnnxModel(graph, input_shape=(64,), classes=10)
+    owner = kuber.Entity("forest", model=teacher, task=task, validation=common, hub=hub, folder=folder())
     owner.publish()
 
-    told = []
+    accuracies = []
     for strategy in ("local", "exchange"):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -46,7 +46,7 @@ def live(seed: int, trees: int, epochs: int) -> None:
         for _ in range(epochs):
             for rows in torch.randperm(len(few[1])).split(20):
                 logits = model(few[0][rows])
-                # Noisy copies of what we have are samples too: what they show, only the teacher can say.
+                # Noisy copies are further, unlabelled samples: only the teacher has an answer for them.
                 noisy = few[0][rows] + 0.3 * torch.randn(len(rows), 64)
                 loss = nn.functional.cross_entropy(logits, few[1][rows])
                 if teachers:
@@ -55,14 +55,15 @@ def live(seed: int, trees: int, epochs: int) -> None:
                 loss.backward()
                 optimizer.step()
         student.step(optimizer)
-        told.append((model(test[0]).argmax(1) == test[1]).float().mean().item())
+        accuracies.append((model(test[0]).argmax(1) == test[1]).float().mean().item())
         student.close()
-    expert = (portable(test[0]).argmax(1) == test[1]).float().mean().item()
-    print(f"seed {seed}: forest {expert:.1%}; network alone {told[0]:.1%}, taught by the forest {told[1]:.1%}")
+    expert = (teacher(test[0]).argmax(1) == test[1]).float().mean().item()
+    alone, taught = accuracies
+    print(f"seed {seed}: forest {expert:.1%}; network alone {alone:.1%}, taught by the forest {taught:.1%}")
 
 
 def split(count: int) -> tuple[slice, slice, slice]:
-    """The common test set, the student's few samples, and what nobody sees."""
+    """Return the rows of the common test set, of the student's few samples, and of the held-out test set."""
     return slice(0, 200), slice(200, 260), slice(260, count)
 
 
@@ -75,6 +76,6 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trees", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=60)
-    asked = parser.parse_args()
-    for seed in range(asked.seeds):
-        live(seed, asked.trees, asked.epochs)
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        run(seed, args.trees, args.epochs)

@@ -1,8 +1,8 @@
-"""Four hospitals, one disease, tables instead of images: nobody has a common test set, everybody has their own cases.
+"""Four hospitals with tables instead of images, and without a common test set.
 
-scikit-learn's breast cancer data over four sites of differing case mixes and sizes. Each site validates on its own
-cases, so claims of others say nothing to it: it pulls what is newest and decides on what it finds itself. A hub in
-memory stands in for a real one; `--hub http://127.0.0.1:5001` asks that instead.
+scikit-learn's breast cancer data, split over four sites of different case mixes and sizes. Each site validates on its
+own cases, so claims of other sites cannot be compared: it pulls the newest models and evaluates them itself. The hub
+is in memory; `--hub http://127.0.0.1:5001` uses a running one instead.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kuber
 
-CASES = ((16, 0.9), (16, 0.1), (24, 0.5), (12, 0.7))  # training cases of each site, and how many are benign
+CASES = ((16, 0.9), (16, 0.1), (24, 0.5), (12, 0.7))  # training cases of each site, and the share that is benign
 
 
 def make_sites(seed: int):
-    """Training and validation data of each site, and the cases that no site sees."""
+    """Return training and validation data of each site, and the held-out cases that no site has."""
     draws = np.random.default_rng(seed)
     x, y = load_breast_cancer(return_X_y=True)
     x = (x - x.mean(0)) / x.std(0)
@@ -40,19 +40,19 @@ def tensors(x, y, rows):
     return torch.tensor(x[rows], dtype=torch.float32), torch.tensor(y[rows])
 
 
-def live(seed: int, rounds: int, strategy: str | None, hub) -> list[float]:
-    """The accuracy of each site on cases that no site has seen."""
+def run(seed: int, rounds: int, strategy: str | None, hub) -> list[float]:
+    """Train all sites and return the accuracy of each on the held-out cases."""
     torch.manual_seed(seed)
-    sites, unseen = make_sites(seed)
-    run = uuid4().hex[:8]
+    sites, held_out = make_sites(seed)
+    name = uuid4().hex[:8]
     entities = []
-    for place, (train, validation) in enumerate(sites):
-        wide = (16, 32, 8, 24)[place]  # hospitals need not agree on a network
-        model = nn.Sequential(nn.Linear(30, wide), nn.ReLU(), nn.Dropout(0.2), nn.Linear(wide, 2))
+    for number, (train, validation) in enumerate(sites):
+        width = (16, 32, 8, 24)[number]  # hospitals need not agree on an architecture
+        model = nn.Sequential(nn.Linear(30, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 2))
         entity = kuber.Entity(
-            f"{run}-{place}",
+            f"{name}-{number}",
             model=model,
-            task=kuber.Task(name=f"tumours-{run}", labels=("malignant", "benign"), input_shape=(30,)),
+            task=kuber.Task(name=f"tumours-{name}", labels=("malignant", "benign"), input_shape=(30,)),
             validation=validation,
             hub=hub,
             **({"strategy": strategy} if strategy else {}),
@@ -63,13 +63,13 @@ def live(seed: int, rounds: int, strategy: str | None, hub) -> list[float]:
     for _ in range(rounds):
         for (entity, loader), optimizer in zip(entities, optimizers, strict=True):
             entity.fit(loader, rounds=1, epochs=2, optimizer=optimizer)
-    x, y = unseen
-    told = []
+    x, y = held_out
+    accuracies = []
     for entity, _ in entities:
         entity.model.eval()
-        told.append((entity.model(x).argmax(1) == y).float().mean().item())
+        accuracies.append((entity.model(x).argmax(1) == y).float().mean().item())
         entity.close()
-    return told
+    return accuracies
 
 
 def main() -> None:
@@ -77,13 +77,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hub", default=None)
-    asked = parser.parse_args()
-    for seed in range(asked.seeds):
-        hub = asked.hub or kuber.memory_hub()
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        hub = args.hub or kuber.memory_hub()
         for strategy in ("local", "local-balanced", None):
-            told = live(seed, asked.rounds, strategy, hub)
-            line = "  ".join(f"{one:.1%}" for one in told)
-            print(f"seed {seed}, {strategy or 'with KUber':<14}: {line}  mean {np.mean(told):.1%}")
+            accuracies = run(seed, args.rounds, strategy, hub)
+            line = "  ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+            print(f"seed {seed}, {strategy or 'with KUber':<14}: {line}  mean {np.mean(accuracies):.1%}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Text without downloads: which part of Python's standard library is a docstring about? Two teams, two networks.
+"""Text classification without downloads: which part of Python's standard library is a docstring about?
 
-Each team has read a few docstrings of half of the topics and hardly any of the others'. All the rest lie open before
-both, but nobody has said what they are about: there the other team's model speaks. Samples are whole-number ids of
-hashed words. A hub in memory stands in for a real one.
+Two teams with two architectures have labelled docstrings, most of them on half of the topics. All other docstrings
+are public but unlabelled: there each team learns from the other team's model. Samples are ids of hashed words. The
+hub is in memory.
 """
 
 import argparse
@@ -23,19 +23,20 @@ TOPICS = {
     "network": ("socket", "ssl", "smtplib", "ftplib", "http.client", "urllib.request", "email.message"),
     "processes": ("threading", "subprocess", "multiprocessing.pool", "asyncio.events", "queue", "sched", "signal"),
 }
-WORDS, LENGTH = 4096, 32  # ids, and words of a sample; 0 pads
+WORDS, LENGTH = 4096, 32  # number of ids, and words of a sample; id 0 is padding
 
 
 def read() -> tuple[torch.Tensor, torch.Tensor]:
-    """Pieces of docstrings as ids of shape (pieces, LENGTH), and the topic of each."""
+    """Return pieces of docstrings as ids, shape (pieces, LENGTH), and the topic of each."""
     pieces, topics = [], []
     for topic, modules in enumerate(TOPICS.values()):
         texts = set()
         for name in modules:
             module = importlib.import_module(name)
-            for thing in (module, *(getattr(module, name, None) for name in dir(module))):
-                inner = (getattr(thing, name, None) for name in dir(thing)) if isinstance(thing, type) else ()
-                texts |= {one.__doc__ for one in (thing, *inner) if isinstance(getattr(one, "__doc__", None), str)}
+            for item in (module, *(getattr(module, name, None) for name in dir(module))):
+                members = (getattr(item, name, None) for name in dir(item)) if isinstance(item, type) else ()
+                docs = (getattr(documented, "__doc__", None) for documented in (item, *members))
+                texts |= {text for text in docs if isinstance(text, str)}
         for text in sorted(texts):
             words = re.findall(r"[a-z]{3,}", text.lower())
             ids = [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in words]
@@ -47,7 +48,7 @@ def read() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Bag(nn.Module):
-    """The mean of the words' vectors, and one linear layer."""
+    """Mean of the word vectors, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Bag(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Pairs of neighbouring words, the strongest of each kind."""
+    """Convolution over pairs of words, maximum over positions, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,12 +72,12 @@ class Convolution(nn.Module):
         return self.out(torch.relu(self.pairs(self.words(ids).transpose(1, 2))).amax(2))
 
 
-def live(seed: int, rounds: int, shares: bool) -> list[float]:
-    """What each team is right about, of pieces that nobody has read."""
+def run(seed: int, rounds: int, exchange: bool) -> list[float]:
+    """Train both teams and return the accuracy of each on held-out pieces."""
     torch.manual_seed(seed)
     x, y = read()
     order = torch.randperm(len(y))
-    common, unseen, rest = order[:300], order[300:900], order[900:]
+    common, held_out, rest = order[:300], order[300:900], order[900:]
     hub, teams = kuber.memory_hub(), []
     task = kuber.Task(
         name="topics",
@@ -97,25 +98,25 @@ def live(seed: int, rounds: int, shares: bool) -> list[float]:
         teams.append((entity, mine, torch.optim.Adam(model.parameters(), 3e-3)))
     for _ in range(rounds):
         for entity, mine, optimizer in teams:
-            teachers = entity.step(optimizer) if shares else None
+            teachers = entity.step(optimizer) if exchange else None
             for rows in mine[torch.randperm(len(mine))].repeat(2).split(20):
                 loss = nn.functional.cross_entropy(entity.model(x[rows]), y[rows])
                 if teachers:
-                    free = rest[torch.randint(len(rest), (60,))]  # of these only the words are looked at
-                    loss = loss + kuber.losses.distillation_loss(entity.model(x[free]), teachers(x[free]))
+                    public = rest[torch.randint(len(rest), (60,))]  # used without their labels
+                    loss = loss + kuber.losses.distillation_loss(entity.model(x[public]), teachers(x[public]))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-    return [(entity.model(x[unseen]).argmax(1) == y[unseen]).float().mean().item() for entity, *_ in teams]
+    return [(entity.model(x[held_out]).argmax(1) == y[held_out]).float().mean().item() for entity, *_ in teams]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=8)
-    asked = parser.parse_args()
-    for seed in range(asked.seeds):
-        for shares in (False, True):
-            bag, convolution = live(seed, asked.rounds, shares)
-            how = "with KUber" if shares else "alone"
-            print(f"seed {seed}, {how:<10}: bag of words {bag:.1%}, convolution {convolution:.1%}")
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        for exchange in (False, True):
+            bag, convolution = run(seed, args.rounds, exchange)
+            label = "with KUber" if exchange else "alone"
+            print(f"seed {seed}, {label:<10}: bag of words {bag:.1%}, convolution {convolution:.1%}")

@@ -1,4 +1,4 @@
-"""Every example runs, in a tiny configuration, as its user would run it; and is one short file."""
+"""Every example is one short file, and runs in a tiny configuration."""
 
 import os
 import re
@@ -17,7 +17,7 @@ TINY = {
     "tabular_hospitals": ["--seeds", "1", "--rounds", "1"],
     "text_topics": ["--seeds", "1", "--rounds", "1"],
 }
-ELSEWHERE = {"own_loop", "custom_strategy"}  # tests of their own, below
+ELSEWHERE = {"own_loop", "custom_strategy"}  # tested separately, below
 
 
 def run(command, folder):
@@ -39,13 +39,13 @@ def test_an_example_is_one_short_file(path):
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.process
-def test_it_runs(name, tmp_path):
-    said = run([EXAMPLES / f"{name}.py", *TINY[name]], tmp_path)
-    assert re.search(r"seed 0.*\d%", said)
+def test_an_example_runs(name, tmp_path):
+    output = run([EXAMPLES / f"{name}.py", *TINY[name]], tmp_path)
+    assert re.search(r"seed 0.*\d%", output)
 
 
 @pytest.mark.process
-def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
+def test_the_first_example_joins_a_running_hub(tmp_path):
     (tmp_path / "hub").mkdir()
     with running_hub(tmp_path / "hub", "--open-enrolment") as hub:
         text = (EXAMPLES / "own_loop.py").read_text(encoding="utf-8")
@@ -54,13 +54,13 @@ def test_the_first_example_joins_a_hub_in_another_process(tmp_path):
         moved = text.replace('hub="http://127.0.0.1:5001"', f'hub="{hub.registry}"')
         moved = moved.replace(", hub=hub)", f', hub=hub, vault="{hub.vault}")')
         (tmp_path / "own_loop.py").write_text(moved, encoding="utf-8")
-        said = run([tmp_path / "own_loop.py", "digits"], tmp_path)
-    assert len(re.findall(r"seed \d: .*% alone, .*% with KUber", said)) == 3
+        output = run([tmp_path / "own_loop.py", "digits"], tmp_path)
+    assert len(re.findall(r"seed \d: .*% alone, .*% with KUber", output)) == 3
 
 
 @pytest.mark.process
-def test_a_strategy_in_a_file_of_ones_own_is_compared(tmp_path):
+def test_a_custom_strategy_in_a_file_is_compared(tmp_path):
     settings = ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "2", "--local-epochs", "1"]
     command = ["-m", "kuber", "compare", "--strategies", "local,custom_strategy:Elitist", "--seeds", "1"]
-    said = run([*command, "--runs-dir", tmp_path, *settings], EXAMPLES)
-    assert "elitist" in said.lower()
+    output = run([*command, "--runs-dir", tmp_path, *settings], EXAMPLES)
+    assert "elitist" in output.lower()
