@@ -24,7 +24,7 @@ def enter(hub, tmp_path):
     made = []
 
     def enter(name, model, **more):
-        fields = {"hub": hub, "folder": tmp_path / name, "forms": ("weights",)} | more
+        fields = {"hub": hub, "folder": tmp_path / name, "formats": ("weights",)} | more
         entity = kuber.Entity(name, model=model, **fields)
         made.append(entity)
         return entity
