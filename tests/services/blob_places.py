@@ -1,4 +1,4 @@
-"""The two places where the bytes of a vault may lie, looked at and harmed from outside, by what is between."""
+"""Storage of a vault as the tests see it from outside: to list, read, damage and delete blobs."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def key(digest, under="blobs"):
 
 
 class Folder:
-    """A vault's own folder."""
+    """Files in the vault's own folder."""
 
     staging = "incoming"
 
@@ -27,7 +27,7 @@ class Folder:
         return VaultStore(self.folder, **options)
 
     def names(self):
-        """All that lies there but the index."""
+        """Return the names of all files but the index."""
         found = [path for path in self.folder.rglob("*") if path.is_file() and "sqlite" not in path.name]
         return sorted(str(path.relative_to(self.folder)) for path in found)
 
@@ -43,7 +43,7 @@ class Folder:
 
 
 class S3Bucket:
-    """A bucket, and a folder for the index."""
+    """Objects in a bucket; the index is in a folder."""
 
     staging = "staging"
 
@@ -54,18 +54,18 @@ class S3Bucket:
         self._uploads = f"{endpoint}/{url.removeprefix('s3://').partition('/')[0]}?uploads"
 
     def store(self, *, expiry=None, **options):
-        given = {} if expiry is None else {"expiry": expiry}
-        return VaultStore(self.folder, storage=S3Storage(Bucket(self.url), **given), **options)
+        expiry_option = {} if expiry is None else {"expiry": expiry}
+        return VaultStore(self.folder, storage=S3Storage(Bucket(self.url), **expiry_option), **options)
 
     def names(self):
-        """All that lies there but the mark, and what was begun to be sent and is hidden."""
-        allowed = (
+        """Return the keys of all objects but the storage id, and of unfinished multipart uploads."""
+        authorization = (
             "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
         )
-        begun = httpx.get(self._uploads, headers={"Authorization": allowed}, trust_env=False, verify=False)
-        begun.raise_for_status()
-        hidden = [f"unfinished {name}" for name in re.findall("<Key>(.*?)</Key>", begun.text)]
-        return sorted([*hidden, *(each.key for each in self._bucket.objects("") if each.key != ID_NAME)])
+        listing = httpx.get(self._uploads, headers={"Authorization": authorization}, trust_env=False, verify=False)
+        listing.raise_for_status()
+        unfinished = [f"unfinished {name}" for name in re.findall("<Key>(.*?)</Key>", listing.text)]
+        return sorted([*unfinished, *(found.key for found in self._bucket.objects("") if found.key != ID_NAME)])
 
     def read(self, name):
         return b"".join(self._bucket.get(name)[1])

@@ -1,4 +1,4 @@
-"""Runs kuber and kills it, as kill -9 does, at the named point of its work: `kill_points.py POINT TIMES ARGUMENTS`.
+"""Run kuber and kill it at a named point: `kill_points.py POINT TIMES ARGUMENTS`.
 
 The points are calls that a command makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
 TIMES-th time: `>row`. With `interrupt` or `halt` in front it is interrupted there, or waits for a line on its input:
@@ -56,8 +56,7 @@ POINTS = {
     "attestation": (registry_store.RegistryStore, "attest"),
 }
 
-
-# Of an entity: by name, as a service does not load these.
+# Points of an entity, by name, as a service does not load these modules.
 ENTITY_POINTS = {
     "joined": ("kuber.client.registry", "HttpRegistry", "register"),
     "blob stored": ("kuber.client.vault", "HttpVault", "put"),
@@ -118,7 +117,7 @@ def arm(act: Callable[[], None], side: str, name: str, times: int) -> None:
             act()
         return result
 
-    setattr(place, attribute, call)
+    setattr(owner, attribute, call)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The vault over HTTP: streams, ranges, refusals."""
+"""Routes of the vault: streaming, ranges, refused requests."""
 
 import socket
 
@@ -26,13 +26,13 @@ def blob_path(data):
     return f"/v1/blobs/{Digest.of(data)}"
 
 
-def test_put_tells_new_from_known(client):
-    answers = [client.put(blob_path(b"new"), content=b"new") for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [201, 200]
-    assert answers[0].json() == answers[1].json() == {"digest": str(Digest.of(b"new")), "size": 3}
+def test_put_answers_201_for_new_blobs_and_200_for_known_ones(client):
+    first, second = (client.put(blob_path(b"new"), content=b"new") for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json() == {"digest": str(Digest.of(b"new")), "size": 3}
 
 
-def test_put_streams_without_a_length(client):
+def test_put_accepts_a_body_without_a_length(client):
     data = DATA + b"chunked"
     pieces = (data[start : start + 100_000] for start in range(0, len(data), 100_000))
     assert client.put(blob_path(data), content=pieces).status_code == 201
@@ -48,13 +48,13 @@ def test_put_streams_without_a_length(client):
         ("/v1/blobs/..%2f..%2fetc", b"x", 404, "request-rejected"),
     ],
 )
-def test_put_refuses(client, path, content, status, code):
+def test_put_refuses_wrong_empty_or_badly_named_blobs(client, path, content, status, code):
     answer = client.put(path, content=content)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert client.get(path).status_code in (404, 422)
 
 
-def test_put_refuses_what_is_too_large(client):
+def test_put_refuses_blobs_that_are_too_large(client):
     large = bytes(3_000_001)
     for content in (large, iter([large])):
         answer = client.put(blob_path(large), content=content)
@@ -63,10 +63,10 @@ def test_put_refuses_what_is_too_large(client):
     assert client.head(blob_path(large)).status_code == 404
 
 
-def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
+def test_a_client_that_disconnects_leaves_nothing(client, vault_service, tmp_path):
     incoming = vault_service.log.parent / "vault" / "incoming"
-    before = set(incoming.iterdir())  # uploads of other tests
-    gone = vault_service.log.read_text().count("the client disconnected")
+    before = set(incoming.iterdir())  # of other tests
+    disconnects = vault_service.log.read_text().count("the client disconnected")
     host, port = vault_service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sender:
         path = blob_path(b"never complete")
@@ -75,19 +75,19 @@ def test_a_sender_that_hangs_up_leaves_nothing(client, vault_service, tmp_path):
             f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 99\r\n\r\nhalf".encode()
         )
     assert client.head(path).status_code == 404
-    while vault_service.log.read_text().count("the client disconnected") == gone:
+    while vault_service.log.read_text().count("the client disconnected") == disconnects:
         client.get("/healthz")
     assert set(incoming.iterdir()) <= before
 
 
-def test_head_tells_the_size(client, path):
+def test_head_returns_the_size(client, path):
     answer = client.head(path)
     assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, str(len(DATA)), b"")
     assert answer.headers["etag"] == f'"{Digest.of(DATA)}"'
     assert client.head(blob_path(b"absent")).status_code == 404
 
 
-def test_get_gives_the_bytes(client, path):
+def test_get_returns_the_bytes(client, path):
     answer = client.get(path)
     assert (answer.status_code, answer.content) == (200, DATA)
     assert client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
@@ -96,7 +96,7 @@ def test_get_gives_the_bytes(client, path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "last"),
+    ("range_", "first", "last"),
     [
         ("bytes=0-0", 0, 0),
         ("bytes=1000000-1100000", 1_000_000, 1_100_000),
@@ -106,38 +106,38 @@ def test_get_gives_the_bytes(client, path):
         ("bytes=5-9999999", 5, 2_047_999),
     ],
 )
-def test_a_range_is_that_part(client, path, asked, first, last):
-    answer = client.get(path, headers={"Range": asked})
+def test_a_range_returns_that_part(client, path, range_, first, last):
+    answer = client.get(path, headers={"Range": range_})
     assert (answer.status_code, answer.content) == (206, DATA[first : last + 1])
     assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(DATA)}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=2048000-", "bytes=-0"])
-def test_a_range_outside_is_refused(client, path, asked):
-    answer = client.get(path, headers={"Range": asked})
+@pytest.mark.parametrize("range_", ["bytes=2048000-", "bytes=-0"])
+def test_a_range_outside_the_blob_is_refused(client, path, range_):
+    answer = client.get(path, headers={"Range": range_})
     assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(DATA)}")
     assert answer.json()["code"] == "request-rejected"
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "bytes=a-b"])
-def test_a_range_of_another_kind_gives_the_whole(client, path, asked):
-    answer = client.get(path, headers={"Range": asked})
+@pytest.mark.parametrize("range_", ["bytes=5-2", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "bytes=a-b"])
+def test_an_unusual_range_returns_the_whole_blob(client, path, range_):
+    answer = client.get(path, headers={"Range": range_})
     assert (answer.status_code, len(answer.content)) == (200, len(DATA))
 
 
-def test_if_range_gives_the_part_of_the_same_bytes_only(client, path):
+def test_if_range_returns_the_part_only_for_the_same_etag(client, path):
     tag = f'"{Digest.of(DATA)}"'
-    for asked, status in [(tag, 206), (f"W/{tag}", 200), ('"other"', 200), ("Mon, 01 Jan 2026 00:00:00 GMT", 200)]:
-        answer = client.get(path, headers={"Range": "bytes=5-9", "If-Range": asked})
+    for etag, status in [(tag, 206), (f"W/{tag}", 200), ('"other"', 200), ("Mon, 01 Jan 2026 00:00:00 GMT", 200)]:
+        answer = client.get(path, headers={"Range": "bytes=5-9", "If-Range": etag})
         assert (answer.status_code, answer.content) == (status, DATA[5:10] if status == 206 else DATA)
 
 
-def test_a_range_is_for_get_only(client, path):
+def test_head_ignores_a_range(client, path):
     answer = client.head(path, headers={"Range": "bytes=5-9"})
     assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(DATA)))
 
 
-def test_blobs_come_in_order_and_by_page(client):
+def test_blobs_are_listed_in_order_and_by_page(client):
     for n in range(5):
         client.put(blob_path(b"%d" % n), content=b"%d" % n)
     found, cursor = [], None
@@ -150,7 +150,7 @@ def test_blobs_come_in_order_and_by_page(client):
     assert {str(Digest.of(b"%d" % n)) for n in range(5)} <= set(found)
 
 
-def test_pins_need_what_is_stored(client, safetensors):
+def test_pins_require_stored_artifacts(client, safetensors):
     data = safetensors({"w": TensorSpec(dtype="F32", shape=(3,))})
     client.put(blob_path(data), content=data).raise_for_status()
     sound = {"digest": str(Digest.of(data)), "size": len(data), "kind": "weights"}

@@ -1,4 +1,4 @@
-"""What nobody holds is removed, and nothing else."""
+"""Garbage collection deletes blobs without pin and lease, and nothing else."""
 
 import itertools
 import random
@@ -57,42 +57,42 @@ def pin(vault, holder, *artifacts):
     vault.pin(holder, [("weights", artifact) for artifact in artifacts])
 
 
-def test_keeps_a_blob_for_its_lease_and_grace(vault, vault_place, uploads, clock, weights):
+def test_keeps_a_blob_for_its_lease_and_grace_period(vault, vault_place, uploads, clock, weights):
     blob = vault.put(weights(1))
-    for passed, kept in [(0, True), (60, True), (119, True), (120, False)]:
-        clock.now = datetime(2026, 1, 1, tzinfo=UTC) + passed * MINUTE
+    for minutes, kept in [(0, True), (60, True), (119, True), (120, False)]:
+        clock.now = datetime(2026, 1, 1, tzinfo=UTC) + minutes * MINUTE
         assert collect(vault, uploads, grace=HOUR).blobs == (not kept)
         assert (vault.size(blob.digest) is not None) == (key(blob.digest) in vault_place.names()) == kept
 
 
-def test_keeps_what_is_pinned_and_then_for_the_grace(vault, uploads, clock, weights):
-    held, free = vault.put(weights(1)), vault.put(weights(2))
-    pin(vault, "one", held)
-    pin(vault, "two", held)
+def test_keeps_a_blob_while_it_is_pinned_and_then_for_the_grace_period(vault, uploads, clock, weights):
+    pinned, free = vault.put(weights(1)), vault.put(weights(2))
+    pin(vault, "first", pinned)
+    pin(vault, "second", pinned)
     clock.now += 10 * HOUR
     assert collect(vault, uploads, grace=HOUR).size == free.size
-    vault.unpin("one")
+    vault.unpin("first")
     clock.now += 10 * HOUR
-    vault.unpin("two")
+    vault.unpin("second")
     assert collect(vault, uploads, grace=HOUR).blobs == 0
     clock.now += HOUR
     assert collect(vault, uploads, grace=HOUR).blobs == 1
     with pytest.raises(KnowledgeNotFoundError):
-        vault.open(held.digest)
+        vault.open(pinned.digest)
 
 
-@pytest.mark.parametrize("again", ["put", "announced"])
-def test_a_lease_is_renewed_by_sending_again(vault, uploads, clock, weights, again):
+@pytest.mark.parametrize("repeat", ["put", "announced"])
+def test_sending_a_blob_again_renews_its_lease(vault, uploads, clock, weights, repeat):
     blob = vault.put(weights(1))
     clock.now += HOUR
-    assert (uploads.begin(blob).id if again == "announced" else vault.put(weights(1)).size) in (None, blob.size)
+    assert (uploads.begin(blob).id if repeat == "announced" else vault.put(weights(1)).size) in (None, blob.size)
     clock.now += HOUR - MINUTE
     assert collect(vault, uploads, grace=timedelta()).blobs == 0
     clock.now += MINUTE
     assert collect(vault, uploads, grace=timedelta()).blobs == 1
 
 
-def test_a_blob_that_was_collected_is_not_pinned(vault, uploads, clock, weights):
+def test_a_collected_blob_cannot_be_pinned(vault, uploads, clock, weights):
     blob = vault.put(weights(1))
     clock.now += HOUR
     collect(vault, uploads, grace=timedelta())
@@ -101,7 +101,7 @@ def test_a_blob_that_was_collected_is_not_pinned(vault, uploads, clock, weights)
 
 
 @pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
-def test_collects_more_than_a_batch(vault, uploads, clock, weights):
+def test_collects_more_than_one_batch(vault, uploads, clock, weights):
     kept = [vault.put(weights(fill)) for fill in range(100)][::9]
     for artifact in kept:
         pin(vault, f"record-{artifact.digest.hex}", artifact)
@@ -110,24 +110,24 @@ def test_collects_more_than_a_batch(vault, uploads, clock, weights):
     assert sorted(item.digest for item in vault.blobs().items) == sorted(artifact.digest for artifact in kept)
 
 
-def test_sweeps_leftovers_but_not_what_is_being_written(tmp_path):
+def test_deletes_abandoned_files_but_not_those_being_written(tmp_path):
     vault_place = Folder(tmp_path)
     with closing(vault_place.store()) as vault:
-        look_at_sweeping(vault_place, vault)
+        check_abandoned(vault_place, vault)
 
 
-def test_sweeps_what_was_staged_long_ago_but_not_what_is_being_written(tmp_path, bucket_url, s3):
+def test_deletes_expired_objects_but_not_those_being_written(tmp_path, bucket_url, s3):
     vault_place = S3Bucket(tmp_path, bucket_url, s3.url)
     vault_place.write("staging/young", b"half")
-    with closing(vault_place.store()) as vault:  # which keeps it for a day
+    with closing(vault_place.store()) as vault:  # objects expire after a day
         assert collect(vault, Uploads(vault)).leftovers == 0
         assert vault_place.names() == ["staging/young"]
     with closing(vault_place.store(expiry=timedelta())) as vault:
         vault_place.remove("staging/young")
-        look_at_sweeping(vault_place, vault)
+        check_abandoned(vault_place, vault)
 
 
-def look_at_sweeping(vault_place, vault):
+def check_abandoned(vault_place, vault):
     uploads = Uploads(vault)
     vault_place.write(f"{vault_place.staging}/leftover", b"half")
     with vault.create() as writer:
@@ -137,52 +137,52 @@ def look_at_sweeping(vault_place, vault):
     assert vault.get(Digest.of(b"whole")) == b"whole"
 
 
-def test_a_file_goes_back_when_its_row_cannot_be_written(vault, vault_place, monkeypatch):
-    def full(_work):
+def test_a_blob_is_rolled_back_when_its_row_cannot_be_written(vault, vault_place, monkeypatch):
+    def fail(_work):
         raise InsufficientStorageError("Full.")
 
-    monkeypatch.setattr(vault.database, "write", full)
+    monkeypatch.setattr(vault.database, "write", fail)
     with pytest.raises(InsufficientStorageError):
-        vault.put(b"unlucky")
+        vault.put(b"blob")
     assert vault_place.names() == []
 
 
 @pytest.mark.parametrize("vault_place", ["folder"], indirect=True)
 @pytest.mark.parametrize(
-    ("error", "level", "words"),
+    ("error", "level", "message"),
     [
         (ServiceUnavailableError("Another vault collects."), "WARNING", "no collection this time"),
         (OSError(28, "No space left on device"), "ERROR", "collection failed"),
     ],
 )
-def test_a_collection_that_cannot_be_is_told_and_comes_again(
-    vault, uploads, clock, weights, monkeypatch, caplog, error, level, words
+def test_a_failed_collection_is_logged_and_repeated(
+    vault, uploads, clock, weights, monkeypatch, caplog, error, level, message
 ):
     vault.put(weights(1))
     clock.now += timedelta(days=2)
     done = threading.Event()
-    sweep = vault.storage.purge_incomplete
-    faults = [error]
+    original = vault.storage.purge_incomplete
+    errors = [error]
 
-    def sweep_at_the_second_time():
-        if faults:
-            raise faults.pop()
-        return sweep()
+    def fail_once():
+        if errors:
+            raise errors.pop()
+        return original()
 
-    monkeypatch.setattr(vault.storage, "purge_incomplete", sweep_at_the_second_time)
+    monkeypatch.setattr(vault.storage, "purge_incomplete", fail_once)
     period = timedelta(milliseconds=1)
     with periodic_collection(vault, uploads, period=period, grace=timedelta(), on_collection=lambda _: done.set()):
         assert done.wait(10)
-    (told,) = [record for record in caplog.records if record.levelname == level]
-    assert words in told.getMessage()
+    (entry,) = [entry for entry in caplog.records if entry.levelname == level]
+    assert message in entry.getMessage()
     assert vault.blobs().items == ()
 
 
 @pytest.mark.parametrize("acts", [25, pytest.param(20_000, marks=pytest.mark.soak)])
-def test_soak_of_putting_pinning_and_collecting(vault_place, weights, acts):
-    """With next to no grace, whoever has pinned finds the bytes, and whoever has not may put them again."""
+def test_pinned_blobs_survive_concurrent_collections(vault_place, weights, acts):
+    """Without lease and grace period, pinned bytes are found, and others can be put again."""
     bucket = isinstance(vault_place, S3Bucket)
-    acts = max(2, acts // 10) if bucket else acts  # each takes several requests
+    acts = max(2, acts // 10) if bucket else acts  # each needs several requests
     vault = vault_place.store(lease=timedelta())
     uploads = Uploads(vault)
     files = [weights(fill) for fill in range(6)]
@@ -198,7 +198,7 @@ def test_soak_of_putting_pinning_and_collecting(vault_place, weights, acts):
                     pin(vault, holder, blob)
                     break
                 except (RequestRejectedError, KnowledgeNotFoundError):
-                    continue  # collected between the two steps, as there is no lease
+                    continue  # collected between put and pin, as there is no lease
             try:
                 if vault.get(blob.digest) != data:
                     wrong.append(holder)

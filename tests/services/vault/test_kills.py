@@ -1,4 +1,4 @@
-"""kill -9 of a real vault at each named point of its work: what was acknowledged is there, what is there is whole."""
+"""SIGKILL of a vault at each named point: acknowledged blobs are stored, and stored blobs are complete."""
 
 import random
 import signal
@@ -13,7 +13,7 @@ from kuber.domain.knowledge import TensorSpec
 
 from ..blob_places import S3Bucket
 
-KILLED = str(Path(__file__).parents[1] / "kill_points.py")
+KILL_POINTS = str(Path(__file__).parents[1] / "kill_points.py")
 
 
 def blob_path(data):
@@ -21,7 +21,7 @@ def blob_path(data):
 
 
 class Writer:
-    """Puts, uploads and pins until the vault is gone, and notes what was acknowledged."""
+    """Puts, uploads and pins blobs until the vault is killed, and records what was acknowledged."""
 
     def __init__(self, client, weights, seed, *, direct=False):
         self.client = client
@@ -51,8 +51,8 @@ class Writer:
             pass
 
     def _upload(self, data):
-        told = {"digest": str(Digest.of(data)), "size": len(data), "direct": self.direct}
-        begun = self.client.post("/v1/uploads", json=told).json()
+        body = {"digest": str(Digest.of(data)), "size": len(data), "direct": self.direct}
+        begun = self.client.post("/v1/uploads", json=body).json()
         path = f"/v1/uploads/{begun['id']}"
         if self.direct and self.numbers.random() < 0.7:
             httpx.put(begun["direct"]["url"], content=data, trust_env=False, verify=False).raise_for_status()
@@ -73,7 +73,7 @@ def weights(safetensors):
 
 
 def check(client, folder, acknowledged):
-    """The vault as it is after the restart, against the log."""
+    """Compare the vault after its restart with what was acknowledged."""
     for data in acknowledged:
         answer = client.get(blob_path(data))
         assert answer.status_code == 200
@@ -89,7 +89,7 @@ def check(client, folder, acknowledged):
 
 
 def check_bucket(client, place, acknowledged):
-    """The vault on a bucket as it is after the restart and a collection, against the log."""
+    """Compare the vault on a bucket, after its restart and a collection, with what was acknowledged."""
     for data in acknowledged:
         answer = client.get(blob_path(data))
         assert (answer.status_code, answer.content) == (200, data)
@@ -99,7 +99,7 @@ def check_bucket(client, place, acknowledged):
         answer = client.get(f"/v1/blobs/{item['digest']}")
         assert (answer.status_code, str(Digest.of(answer.content))) == (200, item["digest"])
     listed = {item["digest"].removeprefix("sha256:") for item in page["items"]}
-    # Parts of an object that was being sent are hidden, and nothing of ours: a rule of the bucket ends them.
+    # A lifecycle rule of the bucket, not the vault, deletes unfinished multipart uploads.
     found = [name for name in place.names() if not name.startswith("unfinished ")]
     assert {name.rpartition("/")[2] for name in found if name.startswith("blobs/")} == listed
     assert [name for name in found if not name.startswith("blobs/")] == []
@@ -115,7 +115,7 @@ POINTS = [
     ">rows removed",
     ">file removed",
 ]
-# These differ little from their neighbours, and each costs two starts.
+# These differ little from points above, and each costs two starts.
 MORE = ["<write", ">write", "<sync of the file", "<name", "<sync of the folder", ">sync of the folder", "<row"]
 MORE += ["<answer", ">answer", "<append", ">completion", "<file removed"]
 
@@ -123,21 +123,21 @@ MORE += ["<answer", ">answer", "<append", ">completion", "<file removed"]
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
 def test_killed_at_a_point(start, tmp_path, weights, point):
     folder = tmp_path / "vault"
-    keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
+    lease = ["--lease", "0", "--grace", "0"] if "removed" in point else []
     options = ["--data", str(folder), "--collect-every", "0"]
     times = str(random.Random(point).randrange(3, 9))
-    killed = start("vault", *options, *keeping, program=(KILLED, point, times))
+    killed = start("vault", *options, *lease, program=(KILL_POINTS, point, times))
     writer = Writer(killed.client, weights, point)
     writer.work()
     assert killed.process.wait() == -signal.SIGKILL
     client = start("vault", *options).client
-    check(client, folder, writer.pinned if keeping else writer.put)
+    check(client, folder, writer.pinned if lease else writer.put)
     client.post("/v1/collections").raise_for_status()
     check(client, folder, writer.pinned)
 
 
-BUCKET_POINTS = [">copied to be hashed"]  # and ">copied" where two vaults share one: test_vault_sharing.py
-MORE_OF_A_BUCKET = [
+BUCKET_POINTS = [">copied to be hashed"]  # and ">copied" with two vaults: test_sharing.py
+MORE_BUCKET_POINTS = [
     ">copied",
     "<staged",
     ">staged",
@@ -147,40 +147,40 @@ MORE_OF_A_BUCKET = [
     "<fetched",
     ">fetched",
 ]
-MORE_OF_A_BUCKET += ["<row", ">row", "<staged object removed", ">staged object removed"]
-MORE_OF_A_BUCKET += [">rows removed", "<object removed", ">object removed"]
+MORE_BUCKET_POINTS += ["<row", ">row", "<staged object removed", ">staged object removed"]
+MORE_BUCKET_POINTS += [">rows removed", "<object removed", ">object removed"]
 
 
 @pytest.mark.parametrize(
-    "point", [*BUCKET_POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE_OF_A_BUCKET)]
+    "point", [*BUCKET_POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE_BUCKET_POINTS)]
 )
 def test_killed_at_a_point_with_a_bucket(start, tmp_path, weights, bucket_url, s3, point):
     place = S3Bucket(tmp_path / "seen", bucket_url, s3.url)
     options = ["--data", str(tmp_path / "vault"), "--collect-every", "0", "--store", bucket_url, "--direct"]
-    keeping = ["--lease", "0", "--grace", "0"] if "removed" in point else []
+    lease = ["--lease", "0", "--grace", "0"] if "removed" in point else []
     times = str(random.Random(point).randrange(3, 6))
-    killed = start("vault", *options, *keeping, program=(KILLED, point, times))
+    killed = start("vault", *options, *lease, program=(KILL_POINTS, point, times))
     writer = Writer(killed.client, lambda token: weights(token, 300_000), point, direct=True)
     writer.work()
     assert killed.process.wait() == -signal.SIGKILL
     client = start("vault", *options, "--upload-expiry", "0").client
     client.post("/v1/collections").raise_for_status()
-    check_bucket(client, place, writer.pinned if keeping else writer.put)
+    check_bucket(client, place, writer.pinned if lease else writer.put)
 
 
 @pytest.mark.parametrize("lives", [3, pytest.param(40, marks=pytest.mark.soak)])
-def test_killed_at_any_moment(start, tmp_path, weights, lives):
+def test_killed_at_random_times(start, tmp_path, weights, lives):
     folder = tmp_path / "vault"
     options = ["--data", str(folder), "--collect-every", "0.01", "--lease", "0.05", "--grace", "0"]
-    moments = random.Random(7)
+    numbers = random.Random(7)
     pinned: list[bytes] = []
     for life in range(lives):
         service = start("vault", *options)
         writers = [Writer(service.client, weights, f"{life} {n}") for n in range(3)]
-        threads = [threading.Thread(target=quietly, args=(writer,)) for writer in writers]
+        threads = [threading.Thread(target=write_until_killed, args=(writer,)) for writer in writers]
         for thread in threads:
             thread.start()
-        wanted = moments.randrange(3, 40)
+        wanted = numbers.randrange(3, 40)
         while sum(len(writer.pinned) for writer in writers) < wanted and any(map(threading.Thread.is_alive, threads)):
             threads[0].join(0.01)
         service.process.kill()
@@ -191,11 +191,11 @@ def test_killed_at_any_moment(start, tmp_path, weights, lives):
     check(client, folder, pinned)
 
 
-def quietly(writer):
-    """With next to no lease a blob may be collected before it is pinned; that is refused, and no loss."""
+def write_until_killed(writer):
+    """Write until the vault is killed. With a short lease a blob may be collected before its pin; that is no loss."""
     try:
         writer.work(acts=10_000)
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in (400, 404):
             raise
-        quietly(writer)
+        write_until_killed(writer)

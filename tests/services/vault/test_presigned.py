@@ -1,4 +1,4 @@
-"""Bytes that go beside the vault, by signed URLs: what they may do, and what of it becomes a blob."""
+"""Direct transfers by signed URLs: what the URLs permit, and how uploads become blobs."""
 
 from contextlib import closing
 from datetime import timedelta
@@ -33,7 +33,7 @@ def artifact(data):
     return Artifact(digest=Digest.of(data), size=len(data))
 
 
-def put(upload, data):
+def send(upload, data):
     httpx.put(upload.direct.url, content=data, trust_env=False, verify=False).raise_for_status()
 
 
@@ -58,12 +58,12 @@ def uploads(store, storage):
     return Uploads(store, presigned=PresignedUrls(storage))
 
 
-def test_what_was_put_becomes_the_blob(store, uploads, place):
+def test_bytes_sent_to_the_url_become_the_blob(store, uploads, place):
     upload = uploads.begin(artifact(DATA), direct=True)
     with pytest.raises(ConflictError, match="Nothing of the upload"):
         uploads.complete_direct(upload.id)
-    put(upload, DATA)
-    assert store.size(Digest.of(DATA)) is None  # it is hashed first
+    send(upload, DATA)
+    assert store.size(Digest.of(DATA)) is None  # not before it is completed
     assert uploads.complete_direct(upload.id) == (artifact(DATA), True)
     assert store.get(Digest.of(DATA)) == DATA
     assert place.names() == [key(Digest.of(DATA))]
@@ -73,9 +73,9 @@ def test_what_was_put_becomes_the_blob(store, uploads, place):
 
 
 @pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", DATA[:-1] + b"X", b"x"])
-def test_what_is_not_what_was_announced_is_refused_and_removed(store, uploads, place, data):
+def test_other_bytes_than_announced_are_refused_and_deleted(store, uploads, place, data):
     upload = uploads.begin(artifact(DATA), direct=True)
-    put(upload, data)
+    send(upload, data)
     with pytest.raises(CorruptKnowledgeError):
         uploads.complete_direct(upload.id)
     assert store.size(Digest.of(DATA)) is None
@@ -84,37 +84,37 @@ def test_what_is_not_what_was_announced_is_refused_and_removed(store, uploads, p
         uploads.status(upload.id)
 
 
-def test_what_is_changed_after_the_look_is_not_stored(store, uploads, place, monkeypatch):
-    """The URL can still be used while the vault hashes: that must change nothing."""
+def test_bytes_changed_after_the_check_are_not_stored(store, uploads, place, monkeypatch):
+    """The URL can still be used while the vault hashes; that must not change the blob."""
     upload = uploads.begin(artifact(DATA), direct=True)
-    put(upload, DATA)
-    honest = presigned.hash_object
+    send(upload, DATA)
+    original = presigned.hash_object
 
-    def hashed(*told):
-        found = honest(*told)
-        put(upload, b"X" * len(DATA))
+    def hash_then_change(*args):
+        found = original(*args)
+        send(upload, b"X" * len(DATA))
         return found
 
-    monkeypatch.setattr(presigned, "hash_object", hashed)
+    monkeypatch.setattr(presigned, "hash_object", hash_then_change)
     uploads.complete_direct(upload.id)
     assert store.get(Digest.of(DATA)) == DATA
     assert place.names() == [key(Digest.of(DATA))]
 
 
-def test_an_upload_that_was_offered_a_url_may_be_sent_to_the_vault(store, uploads, place):
+def test_an_upload_with_a_url_may_be_sent_to_the_vault_instead(store, uploads, place):
     upload = uploads.begin(artifact(DATA), direct=True)
-    turn = uploads.begin_append(upload.id, 0)
-    turn.write(DATA)
-    assert uploads.complete(turn) == (artifact(DATA), True)
+    lease = uploads.begin_append(upload.id, 0)
+    lease.write(DATA)
+    assert uploads.complete(lease) == (artifact(DATA), True)
     assert store.get(Digest.of(DATA)) == DATA
     assert place.names() == [key(Digest.of(DATA))]
 
 
-def test_quota_holds_when_it_is_announced_and_when_it_is_stored(store, uploads, place):
+def test_the_quota_applies_to_announced_and_stored_blobs(store, uploads, place):
     large = uploads.begin(artifact(DATA), owner="ann", direct=True)
     with pytest.raises(InsufficientStorageError):
         uploads.begin(artifact(DATA + b"more"), owner="ann", direct=True)
-    put(large, DATA)
+    send(large, DATA)
     with store.create() as writer:
         writer.write(b"y" * 90)  # within the rest of the quota
         store.commit(writer, Digest.of(b"y" * 90), owner="ann")
@@ -123,31 +123,31 @@ def test_quota_holds_when_it_is_announced_and_when_it_is_stored(store, uploads, 
         uploads.begin(artifact(b"z" * 11), owner="ann", direct=True)
 
 
-def test_one_that_is_never_completed_is_swept(place):
+def test_an_upload_that_is_never_completed_is_dropped(place):
     storage = S3Storage(Bucket(place.url), expiry=timedelta())
     with closing(VaultStore(place.folder, storage=storage)) as store:
         uploads = Uploads(store, presigned=PresignedUrls(storage), expiry=timedelta())
         upload = uploads.begin(artifact(DATA), direct=True)
-        put(upload, DATA)
-        assert collect(store, uploads).leftovers == 2  # what was put, and what was announced
+        send(upload, DATA)
+        assert collect(store, uploads).leftovers == 2  # the object and the announcement
         with pytest.raises(KnowledgeNotFoundError):
             uploads.complete_direct(upload.id)
-        put(upload, DATA)  # its URL still holds
+        send(upload, DATA)  # its URL is still valid
         assert collect(store, uploads).leftovers == 1
     assert place.names() == []
 
 
-def test_a_url_reads_one_blob_and_writes_nothing(store, storage):
-    there = store.put(DATA)
-    url = PresignedUrls(storage).download_url(there.digest).url
-    ask = {"trust_env": False, "verify": False}
-    assert httpx.get(url, **ask).content == DATA
-    part = httpx.get(url, headers={"Range": "bytes=5-9"}, **ask)
+def test_a_download_url_reads_one_blob(store, storage):
+    stored = store.put(DATA)
+    url = PresignedUrls(storage).download_url(stored.digest).url
+    options = {"trust_env": False, "verify": False}
+    assert httpx.get(url, **options).content == DATA
+    part = httpx.get(url, headers={"Range": "bytes=5-9"}, **options)
     assert (part.status_code, part.content) == (206, DATA[5:10])
     assert "X-Amz-Expires=600&" in url
 
 
-def test_a_vault_without_a_bucket_offers_nothing(vault_store):
+def test_a_vault_without_a_bucket_offers_no_url(vault_store):
     uploads = Uploads(vault_store)
     upload = uploads.begin(artifact(DATA), direct=True)
     assert upload.direct is None
@@ -155,15 +155,15 @@ def test_a_vault_without_a_bucket_offers_nothing(vault_store):
         uploads.complete_direct(upload.id)
 
 
-def test_an_outage_leaves_the_upload_to_be_completed_later(store, uploads, monkeypatch):
+def test_an_upload_can_be_completed_after_an_outage(store, uploads, monkeypatch):
     upload = uploads.begin(artifact(DATA), direct=True)
-    put(upload, DATA)
+    send(upload, DATA)
 
-    def away(*told):
-        raise ServiceError("Away.")
+    def fail(*args):
+        raise ServiceError("Unreachable.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "copy", away)
+        patch.setattr(Bucket, "copy", fail)
         with pytest.raises(ServiceError):
             uploads.complete_direct(upload.id)
     assert uploads.complete_direct(upload.id) == (artifact(DATA), True)

@@ -1,4 +1,4 @@
-"""What one entity may hold in a vault."""
+"""Quota of an entity in a vault."""
 
 import threading
 from contextlib import closing
@@ -31,7 +31,7 @@ def put(store, data, owner):
         return store.commit(writer, Digest.of(data), owner=owner)
 
 
-def test_each_entity_has_a_quota_of_its_own_and_the_hub_none(store):
+def test_each_entity_has_its_own_quota_and_the_hub_none(store):
     put(store, b"a" * 900, "ann")
     with pytest.raises(InsufficientStorageError, match="1000 bytes per entity and has 900 of yours, so 101 "):
         put(store, b"b" * 101, "ann")
@@ -42,25 +42,25 @@ def test_each_entity_has_a_quota_of_its_own_and_the_hub_none(store):
     put(store, b"d" * 5000, None)
 
 
-def test_what_is_there_is_sent_again_by_anybody(store):
+def test_a_stored_blob_may_be_sent_again_by_anybody(store):
     put(store, b"a" * 900, "ann")
     put(store, b"b" * 900, "bob")
     assert put(store, b"a" * 900, "bob") == (Artifact(digest=Digest.of(b"a" * 900), size=900), False)
     assert put(store, b"a" * 900, "ann")[1] is False
 
 
-def test_what_is_collected_counts_no_more(store):
+def test_collected_blobs_do_not_count(store):
     put(store, b"a" * 900, "ann")
     uploads = Uploads(store)
     collect(store, uploads, grace=timedelta(0))
     put(store, b"b" * 900, "ann")
 
 
-def test_what_is_announced_counts_once(store):
+def test_an_announced_blob_counts_once(store):
     uploads = Uploads(store, expiry=timedelta(0))
     large = Artifact(digest=Digest.of(b"a" * 900), size=900)
     uploads.begin(large, owner="ann")
-    uploads.begin(large, owner="ann")  # the answer to the first was lost
+    uploads.begin(large, owner="ann")  # the response to the first was lost
     with pytest.raises(InsufficientStorageError):
         uploads.begin(Artifact(digest=Digest.of(b"b" * 101), size=101), owner="ann")
     with pytest.raises(InsufficientStorageError):
@@ -69,7 +69,7 @@ def test_what_is_announced_counts_once(store):
     put(store, b"b" * 101, "ann")
 
 
-def test_uploads_at_once_do_not_overstep_it_together(store):
+def test_concurrent_uploads_do_not_exceed_the_quota_together(store):
     stored, refused = [], []
 
     def send(number):
@@ -88,14 +88,14 @@ def test_uploads_at_once_do_not_overstep_it_together(store):
     assert list((store.folder / "incoming").iterdir()) == []
 
 
-def test_over_http_it_is_507_before_the_bytes_and_the_store_is_as_it_was(own_hub):
+def test_exceeding_the_quota_over_http_is_507_and_stores_nothing(own_hub):
     hub = own_hub("--open-enrolment", keeping=("--entity-quota", str(20 << 20)))
     credentials = Credentials()
     with HttpRegistry(hub.registry, credentials=credentials) as registry:
         registry.register("ann")
         with HttpVault(hub.vault, credentials=credentials) as vault:
             vault.put(b"a" * (4 << 20))
-            vault.put(b"b" * (12 << 20))  # in pieces
+            vault.put(b"b" * (12 << 20))  # as an upload
             for size in (5 << 20, 12 << 20):
                 with pytest.raises(InsufficientStorageError, match="withdraw knowledge that is no longer needed"):
                     vault.put(b"c" * size)

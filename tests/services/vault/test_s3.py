@@ -1,4 +1,4 @@
-"""The vault on a bucket that is harmed, or away for a while."""
+"""The vault on a bucket that is damaged or unreachable for a while."""
 
 import random
 from contextlib import closing
@@ -36,7 +36,7 @@ def write_rest(store, writer, data, written=0):
     return store.commit(writer, Digest.of(data))
 
 
-def test_a_cut_object_is_told_before_its_bytes_are_sent(place):
+def test_a_truncated_object_is_detected_before_its_bytes_are_sent(place):
     with closing(place.store()) as store:
         artifact = store.put(b"weights")
         place.write(key(artifact.digest), b"wei")
@@ -47,17 +47,17 @@ def test_a_cut_object_is_told_before_its_bytes_are_sent(place):
                 blob.seek_range(first, last)
 
 
-def test_objects_of_others_are_left_alone(place):
-    place.write("blobs/readme.txt", b"Nothing of a vault's.")
-    place.write(f"blobs/aa/bb/{'c' * 64}", b"neither")
+def test_other_objects_in_the_bucket_are_left_alone(place):
+    place.write("blobs/readme.txt", b"not a blob")
+    place.write(f"blobs/aa/bb/{'c' * 64}", b"nor this")
     place.write("elsewhere", b"nor this")
     with closing(place.store()) as store:
         assert store.blobs().items == ()
     assert len(place.names()) == 3
 
 
-def test_cuts_on_the_way_only_delay(place, s3, monkeypatch, tmp_path):
-    """Each connection may be cut; the store tries again until all is there."""
+def test_lost_connections_only_delay(place, s3, monkeypatch, tmp_path):
+    """Each connection may be cut; the store retries until the blob is stored."""
     with proxy(s3.url, seed=5, mishaps=["cut", "cut", "none"], reach=2_000_000) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         with closing(VaultStore(tmp_path / "v", storage=S3Storage(Bucket(place.url)))) as store:
@@ -69,8 +69,8 @@ def test_cuts_on_the_way_only_delay(place, s3, monkeypatch, tmp_path):
     assert [name for name in place.names() if not name.startswith("blobs/")] == []
 
 
-def test_a_server_that_is_killed_and_comes_back(s3, tmp_path, monkeypatch):
-    """While it is away nothing is half there; what it lost is told, and is healed by being put again."""
+def test_recovers_from_a_killed_server(s3, tmp_path, monkeypatch):
+    """During the outage no blob is half stored; lost ones are reported, and repaired by putting them again."""
     server = type(s3)()
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     name = server.bucket()
@@ -100,20 +100,20 @@ def test_a_server_that_is_killed_and_comes_back(s3, tmp_path, monkeypatch):
     server.close()
 
 
-def test_memory_stays_flat_also_outside_of_python(place):
-    """What waits to be sent, or to be read, is bounded; the resident memory of this process tells."""
+def test_resident_memory_is_bounded(place):
+    """The client of the bucket, which is not written in Python, must not buffer whole blobs."""
     process, piece, count = psutil.Process(), bytes(CHUNK), 64
     with closing(place.store()) as store:
-        store.get(write(store, bytes(9 * CHUNK))[0].digest)  # what is allocated once is there now
+        store.get(write(store, bytes(9 * CHUNK))[0].digest)  # make the allocations that are made once
         before, peak = process.memory_info().rss, 0
         with store.create() as writer:
             for _ in range(count):
                 writer.write(piece)
                 peak = max(peak, process.memory_info().rss)
             artifact, _ = store.commit(writer, Digest(writer.hex))
-        sent, peak = peak - before, 0
-        with store.open(artifact.digest) as reading:
-            while reading.read(CHUNK):
+        writing, peak = peak - before, 0
+        with store.open(artifact.digest) as blob:
+            while blob.read(CHUNK):
                 peak = max(peak, process.memory_info().rss)
     assert artifact.size == count * CHUNK
-    assert max(sent, peak - before) < 32 * CHUNK
+    assert max(writing, peak - before) < 32 * CHUNK

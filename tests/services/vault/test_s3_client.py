@@ -1,4 +1,4 @@
-"""A bucket of a real S3 server over HTTP: streams both ways, and one sentence for what is refused."""
+"""Client of a bucket, with a real S3 server: streaming both ways, and errors in one sentence."""
 
 import sys
 from datetime import timedelta
@@ -19,10 +19,21 @@ def bucket(bucket_url):
 
 
 def refusal(url, folder, *more):
-    """What `kuber vault` ends with; nothing is started, and no folder made."""
+    """Return the error with which `kuber vault` ends, before it creates its folder."""
     data = folder / "vault"
-    told = ["vault", "--store", url, "--data", str(data), "--secret", str(folder / "secret"), "--port", "0", *more]
-    result = CliRunner().invoke(app, told)
+    arguments = [
+        "vault",
+        "--store",
+        url,
+        "--data",
+        str(data),
+        "--secret",
+        str(folder / "secret"),
+        "--port",
+        "0",
+        *more,
+    ]
+    result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, KUberError), result.output
     assert not data.exists()
     assert result.exception.message.count("\n") == 0
@@ -42,47 +53,49 @@ def refusal(url, folder, *more):
         "s3://bu ck",
     ],
 )
-def test_what_is_no_address_of_a_bucket_is_refused(tmp_path, url):
+def test_an_invalid_url_is_refused(tmp_path, url):
     error = refusal(url, tmp_path)
     assert error.exit_code == 2
     assert "s3://bucket/prefix" in error.message
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "ftp://x", "http://", "http://x:99999999", "http://a b"])
-def test_what_is_no_endpoint_is_refused(tmp_path, monkeypatch, endpoint):
+def test_an_invalid_endpoint_is_refused(tmp_path, monkeypatch, endpoint):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     error = refusal("s3://bucket", tmp_path)
     assert error.exit_code == 2
     assert "AWS_ENDPOINT_URL" in error.message
 
 
-def test_an_unknown_bucket_is_told(tmp_path, s3):
+def test_an_unknown_bucket_is_an_error(tmp_path, s3):
     error = refusal("s3://no-such-bucket/x", tmp_path)
     assert error.exit_code == 4
     assert f"There is no bucket no-such-bucket for s3://no-such-bucket/x at {s3.url}" in error.message
 
 
-def test_refused_credentials_are_told(tmp_path, s3, bucket_url):
-    def ask_who(after):
-        httpx.post(f"{s3.url}/moto-api/reset-auth", content=after, trust_env=False, verify=False).raise_for_status()
+def test_refused_credentials_are_an_error(tmp_path, s3, bucket_url):
+    def check_credentials(after_requests):
+        httpx.post(
+            f"{s3.url}/moto-api/reset-auth", content=after_requests, trust_env=False, verify=False
+        ).raise_for_status()
 
-    ask_who("0")
+    check_credentials("0")
     try:
         error = refusal(bucket_url, tmp_path)
     finally:
-        ask_who("inf")
+        check_credentials("inf")
     assert error.exit_code == 4
     assert "refuses the vault's credentials; check AWS_ACCESS_KEY_ID" in error.message
 
 
-def test_an_endpoint_that_does_not_answer_is_told(tmp_path, s3, monkeypatch):
+def test_an_unreachable_endpoint_is_an_error(tmp_path, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     error = refusal("s3://bucket", tmp_path)
     assert error.exit_code == 4
     assert "s3://bucket at http://127.0.0.1:9 does not respond" in error.message
 
 
-def test_it_needs_obstore(tmp_path, monkeypatch):
+def test_a_missing_obstore_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     for module in ("vault.s3_client", "vault.s3"):
         monkeypatch.delitem(sys.modules, f"kuber.services.{module}", raising=False)
@@ -91,64 +104,72 @@ def test_it_needs_obstore(tmp_path, monkeypatch):
     assert "pip install 'kuber[s3]'" in error.message
 
 
-def test_a_bundle_of_certificates_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+def test_a_missing_certificate_bundle_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "absent.pem"))
     assert "AWS_CA_BUNDLE" in refusal("s3://bucket", tmp_path).message
 
 
-def test_blobs_beyond_what_a_bucket_copies_are_refused(tmp_path):
+def test_a_blob_limit_beyond_what_a_bucket_copies_is_refused(tmp_path):
     error = refusal("s3://bucket", tmp_path, "--max-blob-bytes", str((5 << 30) + 1))
     assert error.exit_code == 2
     assert "smaller --max-blob-bytes" in error.message
 
 
-def test_a_folder_that_holds_blobs_gets_no_bucket(tmp_path):
+def test_a_folder_that_holds_blobs_cannot_be_used_with_a_bucket(tmp_path):
     (tmp_path / "vault" / "blobs").mkdir(parents=True)
-    told = ["vault", "--store", "s3://bucket", "--data", str(tmp_path / "vault"), "--secret", str(tmp_path / "s")]
-    error = CliRunner().invoke(app, [*told, "--port", "0"]).exception
+    arguments = [
+        "vault",
+        "--store",
+        "s3://bucket",
+        "--data",
+        str(tmp_path / "vault"),
+        "--secret",
+        str(tmp_path / "s"),
+    ]
+    error = CliRunner().invoke(app, [*arguments, "--port", "0"]).exception
     assert isinstance(error, SettingsError)
     assert "choose another --data" in error.message
 
 
-def test_what_is_sent_in_parts_is_one_object(bucket):
+def test_a_multipart_upload_becomes_one_object(bucket):
     data = bytes(range(256)) * (3 * PART // 256 + 1)
-    sender = bucket.writer("folder/large")
+    writer = bucket.writer("folder/large")
     for start in range(0, len(data), CHUNK):
-        sender.write(data[start : start + CHUNK])
+        writer.write(data[start : start + CHUNK])
     assert bucket.head("folder/large") is None
-    sender.finish()
+    writer.finish()
     found, pieces = bucket.get("folder/large", 5, len(data) - 7)
     pieces = list(pieces)
     assert b"".join(pieces) == data[5:-6]
     assert len(pieces) > 1
     assert found == bucket.head("folder/large")
-    assert [each.key for each in bucket.objects("folder")] == ["folder/large"]
+    assert [found.key for found in bucket.objects("folder")] == ["folder/large"]
     assert list(bucket.objects("fold")) == []
 
 
-def test_a_sender_whose_bucket_is_gone_is_told_and_waits_for_nobody(s3, monkeypatch):
-    sender = Bucket("s3://no-such-bucket").writer("large")
+def test_a_writer_to_a_missing_bucket_fails_without_blocking(s3, monkeypatch):
+    writer = Bucket("s3://no-such-bucket").writer("large")
 
-    def write_on():
+    def write_pieces():
         for _ in range(100):
-            sender.write(bytes(CHUNK))
+            writer.write(bytes(CHUNK))
 
     with pytest.raises(ServiceUnavailableError, match="no bucket"):
-        write_on()
+        write_pieces()
     with pytest.raises(ServiceUnavailableError, match="no bucket"):
-        sender.finish()
-    sender.cancel()
+        writer.finish()
+    writer.cancel()
 
 
-def test_a_signed_url_is_for_one_act_on_one_object_at_the_address_of_clients(s3, bucket_url):
-    here = Bucket(bucket_url)
-    put, get = (here.signed_url(method, "staging/one", timedelta(seconds=60)) for method in ("PUT", "GET"))
+def test_a_signed_url_permits_one_method_on_one_object_at_the_public_endpoint(s3, bucket_url):
+    bucket = Bucket(bucket_url)
+    put, get = (bucket.signed_url(method, "staging/one", timedelta(seconds=60)) for method in ("PUT", "GET"))
     assert httpx.put(put, content=b"bytes", trust_env=False, verify=False).status_code == 200
     assert httpx.get(get, headers={"Range": "bytes=1-"}, trust_env=False, verify=False).content == b"ytes"
-    elsewhere = Bucket(bucket_url, public_endpoint="https://bytes.example.org").signed_url(
+    public = Bucket(bucket_url, public_endpoint="https://bytes.example.org").signed_url(
         "GET", "x", timedelta(seconds=60)
     )
-    assert elsewhere.startswith(f"https://bytes.example.org/{bucket_url.removeprefix('s3://')}/x?")
-    assert "X-Amz-Expires=60" in elsewhere
+    assert public.startswith(f"https://bytes.example.org/{bucket_url.removeprefix('s3://')}/x?")
+    assert "X-Amz-Expires=60" in public
     with pytest.raises(SettingsError, match="--direct-url"):
         Bucket(bucket_url, public_endpoint="bytes.example.org")

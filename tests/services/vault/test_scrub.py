@@ -1,4 +1,4 @@
-"""Rot is found and set aside; pins wait for the bytes to come back."""
+"""Scrubs find and quarantine damaged blobs; pins wait for the bytes to be stored again."""
 
 from contextlib import closing
 
@@ -24,9 +24,9 @@ def vault_store(vault_place):
 
 
 @pytest.mark.parametrize("fault", ["damaged", "lost"])
-def test_sets_the_rotten_aside(vault_store, vault_place, weights, fault):
-    sound, rotten = vault_store.put(weights(1)), vault_store.put(weights(2))
-    vault_store.pin("record", [("weights", rotten), ("weights", sound)])
+def test_quarantines_damaged_blobs_and_keeps_pins(vault_store, vault_place, weights, fault):
+    intact, rotten = vault_store.put(weights(1)), vault_store.put(weights(2))
+    vault_store.pin("record", [("weights", rotten), ("weights", intact)])
     damaged, name = weights(3), key(rotten.digest)
     vault_place.write(name, damaged) if fault == "damaged" else vault_place.remove(name)
     found = scrub(vault_store)
@@ -34,25 +34,25 @@ def test_sets_the_rotten_aside(vault_store, vault_place, weights, fault):
     assert (found.blobs, found.cursor) == (2, None)
     with pytest.raises(KnowledgeNotFoundError):
         vault_store.get(rotten.digest)
-    aside = f"quarantine/{rotten.digest.hex}"
-    assert vault_place.names() == sorted([key(sound.digest), *([aside] if fault == "damaged" else [])])
-    assert fault == "lost" or vault_place.read(aside) == damaged
+    quarantined = f"quarantine/{rotten.digest.hex}"
+    assert vault_place.names() == sorted([key(intact.digest), *([quarantined] if fault == "damaged" else [])])
+    assert fault == "lost" or vault_place.read(quarantined) == damaged
     vault_store.put(weights(2))
     assert vault_store.pinned(rotten.digest) == ["record"]
     assert scrub(vault_store).rotten == ()
-    assert vault_store.get(sound.digest) == weights(1)
+    assert vault_store.get(intact.digest) == weights(1)
 
 
-def test_goes_through_everything_in_stretches(vault_store, weights):
+def test_scrubs_all_blobs_in_batches(vault_store, weights):
     stored = [vault_store.put(weights(fill)) for fill in range(7)]
-    cursor, seen, stretches = None, 0, 0
+    cursor, scrubbed, batches = None, 0, 0
     while True:
-        part = scrub(vault_store, limit=3, batch_bytes=2 * stored[0].size, cursor=cursor)
-        seen, stretches, cursor = seen + part.blobs, stretches + 1, part.cursor
+        batch = scrub(vault_store, limit=3, batch_bytes=2 * stored[0].size, cursor=cursor)
+        scrubbed, batches, cursor = scrubbed + batch.blobs, batches + 1, batch.cursor
         if cursor is None:
             break
-    assert (seen, stretches) == (7, 4)
+    assert (scrubbed, batches) == (7, 4)
 
 
-def test_an_empty_vault_is_sound(vault_store):
+def test_an_empty_vault_has_nothing_to_scrub(vault_store):
     assert scrub(vault_store).cursor is None

@@ -22,9 +22,9 @@ from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
 
 from ..blob_places import S3Bucket, key
-from .test_kills import KILLED, Writer, blob_path, check_bucket
+from .test_kills import KILL_POINTS, Writer, blob_path, check_bucket
 
-NONE = timedelta()
+ZERO = timedelta()
 
 
 @pytest.fixture
@@ -34,18 +34,18 @@ def place(tmp_path, bucket_url, s3):
 
 @pytest.fixture
 def opened(tmp_path, place, vault_database):
-    """Open one more vault on the same index and the same bucket."""
+    """Open another vault on the same index and bucket."""
     numbers = itertools.count()
     with ExitStack() as stack:
 
-        def again(**options):
+        def open_another(**options):
             storage = S3Storage(Bucket(place.url))
             folder = tmp_path / f"vault-{next(numbers)}"
             return stack.enter_context(
                 closing(VaultStore(folder, storage=storage, database=vault_database, **options))
             )
 
-        yield again
+        yield open_another
 
 
 @pytest.fixture
@@ -57,129 +57,130 @@ def pin(vault, holder, artifact):
     vault.pin(holder, [("weights", artifact)])
 
 
-def test_what_one_stores_another_serves_keeps_and_collects(opened, place, weights):
-    one, other = opened(lease=NONE), opened(lease=NONE)
-    artifact = one.put(weights(1))
-    assert other.get(artifact.digest) == weights(1)
-    pin(other, "record", artifact)
-    assert collect(one, Uploads(one), grace=NONE).blobs == 0
-    one.unpin("record")
-    assert collect(other, Uploads(other), grace=NONE).blobs == 1
+def test_a_blob_of_one_vault_is_served_pinned_and_collected_by_another(opened, place, weights):
+    first, second = opened(lease=ZERO), opened(lease=ZERO)
+    artifact = first.put(weights(1))
+    assert second.get(artifact.digest) == weights(1)
+    pin(second, "record", artifact)
+    assert collect(first, Uploads(first), grace=ZERO).blobs == 0
+    first.unpin("record")
+    assert collect(second, Uploads(second), grace=ZERO).blobs == 1
     with pytest.raises(KnowledgeNotFoundError):
-        one.get(artifact.digest)
+        first.get(artifact.digest)
     assert place.names() == []
 
 
-def test_an_index_is_of_one_place_and_no_other(tmp_path, vault_database, s3, bucket_url):
-    """A slip of the pen in --data or --store would drop the rows of all that lies elsewhere."""
+def test_an_index_belongs_to_one_storage(tmp_path, vault_database, s3, bucket_url):
+    """A wrong --data or --store must not delete the rows of blobs that are stored elsewhere."""
 
     def vault(name, url=None):
         storage = S3Storage(Bucket(url)) if url else None
         return closing(VaultStore(tmp_path / name, storage=storage, database=vault_database))
 
-    with vault("one") as store:
+    with vault("first") as store:
         kept = store.put(b"a blob")
-    for name, url in (("other", None), ("third", bucket_url)):
+    for name, url in (("second", None), ("third", bucket_url)):
         with pytest.raises(ServiceError, match="belongs to another storage"), vault(name, url):
             pass
-    with vault("one") as store:
+    with vault("first") as store:
         assert store.get(kept.digest) == b"a blob"
-    shutil.copytree(tmp_path / "one" / "blobs", tmp_path / "moved" / "blobs")
-    shutil.copy(tmp_path / "one" / "mark", tmp_path / "moved" / "mark")
+    shutil.copytree(tmp_path / "first" / "blobs", tmp_path / "moved" / "blobs")
+    shutil.copy(tmp_path / "first" / "mark", tmp_path / "moved" / "mark")
     with vault("moved") as store:
         assert store.get(kept.digest) == b"a blob"
 
 
-def test_a_bucket_keeps_the_mark_of_its_index(opened, place, vault_database, tmp_path, s3):
+def test_a_bucket_has_the_id_of_its_index(opened, place, vault_database, tmp_path, s3):
     with closing(VaultStore(tmp_path / "own", storage=S3Storage(Bucket(place.url)))) as store:
         kept = store.put(b"a blob")
-    # An index that is lost finds the blobs again; and they are those of one index from then on.
+    # A new index adopts the blobs, and the bucket belongs to it from then on.
     again = opened()
     assert again.get(kept.digest) == b"a blob"
     with pytest.raises(ServiceError, match="here it is none"):
         VaultStore(tmp_path / "own", storage=S3Storage(Bucket(f"{place.url}-misspelt")))
 
 
-def test_an_upload_that_one_announced_is_fetched_by_another(opened, place):
-    one, other = opened(), opened()
+def test_a_direct_upload_to_one_vault_is_completed_by_another(opened, place):
+    first, second = opened(), opened()
     data = random.Random(1).randbytes(2_000_000)
     artifact = Artifact(digest=Digest.of(data), size=len(data))
-    begun, there = (Uploads(store, presigned=PresignedUrls(store.storage)) for store in (one, other))
-    upload = begun.begin(artifact, owner="ann", direct=True)
+    beginning, completing = (Uploads(store, presigned=PresignedUrls(store.storage)) for store in (first, second))
+    upload = beginning.begin(artifact, owner="ann", direct=True)
     httpx.put(upload.direct.url, content=data, trust_env=False, verify=False).raise_for_status()
     third = opened()
-    assert Uploads(third).purge_expired() == there.purge_expired() == 0  # it is not theirs, and young
-    assert there.complete_direct(upload.id) == (artifact, True)
-    assert one.get(artifact.digest) == data
+    # It belongs to another vault, and has not expired.
+    assert Uploads(third).purge_expired() == completing.purge_expired() == 0
+    assert completing.complete_direct(upload.id) == (artifact, True)
+    assert first.get(artifact.digest) == data
     assert place.names() == [key(artifact.digest)]
     with pytest.raises(KnowledgeNotFoundError, match="begin it again"):
-        there.complete_direct(upload.id)
-    begun.purge_expired()
-    assert begun.begin(artifact).id is None
+        completing.complete_direct(upload.id)
+    beginning.purge_expired()
+    assert beginning.begin(artifact).id is None
 
 
-def test_rows_of_a_vault_that_did_not_come_back_are_dropped_in_the_end(opened, vault_database):
-    one, other = opened(), opened()
-    upload = Uploads(one).begin(Artifact(digest=Digest.of(b"x"), size=1), direct=True)
-    assert Uploads(other, expiry=NONE).purge_expired() == 1
+def test_upload_rows_of_a_lost_vault_expire(opened, vault_database):
+    first, second = opened(), opened()
+    upload = Uploads(first).begin(Artifact(digest=Digest.of(b"x"), size=1), direct=True)
+    assert Uploads(second, expiry=ZERO).purge_expired() == 1
     with pytest.raises(KnowledgeNotFoundError):
-        Uploads(other, presigned=PresignedUrls(other.storage)).complete_direct(upload.id)
+        Uploads(second, presigned=PresignedUrls(second.storage)).complete_direct(upload.id)
 
 
-def test_one_that_starts_does_not_index_what_another_is_about_to(opened, monkeypatch):
-    """The object is there, and its row comes: reconciling waits for it, and it stays its owner's."""
-    one = opened()
-    between, go_on = threading.Event(), threading.Event()
-    index = one._index
+def test_a_starting_vault_waits_for_the_commit_of_another(opened, monkeypatch):
+    """The object exists before its row: reconciling must wait, so that the blob keeps its owner."""
+    first = opened()
+    indexing, proceed = threading.Event(), threading.Event()
+    original = first._index
 
-    def slowly(*args, **options):
-        between.set()
-        assert go_on.wait(60)
-        return index(*args, **options)
+    def index_later(*args, **options):
+        indexing.set()
+        assert proceed.wait(60)
+        return original(*args, **options)
 
-    monkeypatch.setattr(one, "_index", slowly)
+    monkeypatch.setattr(first, "_index", index_later)
     kept = []
 
     def put():
-        with one.create() as writer:
+        with first.create() as writer:
             writer.write(b"weights")
-            kept.append(one.commit(writer, Digest.of(b"weights"), owner="ann"))
+            kept.append(first.commit(writer, Digest.of(b"weights"), owner="ann"))
 
     putting = threading.Thread(target=put)
     putting.start()
-    assert between.wait(60)
+    assert indexing.wait(60)
     started = []
     starting = threading.Thread(target=lambda: started.append(opened()))
     starting.start()
     starting.join(0.5)
     assert started == []  # it waits
-    go_on.set()
+    proceed.set()
     putting.join()
     starting.join()
     assert kept == [(Artifact(digest=Digest.of(b"weights"), size=7), True)]
     assert started[0].get(Digest.of(b"weights")) == b"weights"
 
 
-def test_one_that_starts_does_not_drop_what_another_puts_again(opened, place, monkeypatch):
-    """The listing is old when it is compared: each row is looked at again before it is dropped."""
-    one = opened()
-    artifact = one.put(b"weights")
+def test_a_starting_vault_keeps_a_blob_that_another_puts_again(opened, place, monkeypatch):
+    """The listing may be outdated: each row is checked again before it is dropped."""
+    first = opened()
+    artifact = first.put(b"weights")
     place.remove(key(artifact.digest))
-    stock = S3Storage.list_sizes
+    original = S3Storage.list_sizes
 
     def outdated(storage):
-        found = stock(storage)
-        one.put(b"weights")
-        return found
+        sizes = original(storage)
+        first.put(b"weights")
+        return sizes
 
     monkeypatch.setattr(S3Storage, "list_sizes", outdated)
     assert opened().get(artifact.digest) == b"weights"
 
 
 @pytest.mark.parametrize("acts", [4, pytest.param(300, marks=pytest.mark.soak)])
-def test_putting_and_collecting_at_two_vaults(opened, place, weights, acts):
-    """With next to no grace, whoever has pinned finds the bytes, at both, and whoever has not may put them again."""
-    vaults = [opened(lease=NONE) for _ in range(2)]
+def test_pinned_blobs_survive_concurrent_collections_by_two_vaults(opened, place, weights, acts):
+    """Without lease and grace period, pinned bytes are found at both vaults, and others can be put again."""
+    vaults = [opened(lease=ZERO) for _ in range(2)]
     files = [weights(fill) for fill in range(4)]
     wrong = []
 
@@ -187,31 +188,31 @@ def test_putting_and_collecting_at_two_vaults(opened, place, weights, acts):
         numbers = random.Random(writer)
         for act in range(acts):
             data, holder = numbers.choice(files), f"{writer}-{act}"
-            here, there = numbers.sample(vaults, 2)
+            publisher, reader = numbers.sample(vaults, 2)
             while True:
-                blob = here.put(data)
+                blob = publisher.put(data)
                 try:
-                    pin(here, holder, blob)
+                    pin(publisher, holder, blob)
                     break
                 except (RequestRejectedError, KnowledgeNotFoundError):
-                    continue  # collected between the two steps, as there is no lease
+                    continue  # collected between put and pin, as there is no lease
             try:
-                if there.get(blob.digest) != data:
+                if reader.get(blob.digest) != data:
                     wrong.append(holder)
             except KnowledgeNotFoundError:
                 wrong.append(holder)
-            there.unpin(holder)
+            reader.unpin(holder)
 
     threads = [threading.Thread(target=publish, args=(writer,)) for writer in range(4)]
     period = timedelta(milliseconds=50)
     with ExitStack() as stack:
         for vault in vaults:
-            stack.enter_context(periodic_collection(vault, Uploads(vault), period=period, grace=NONE))
+            stack.enter_context(periodic_collection(vault, Uploads(vault), period=period, grace=ZERO))
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    collect(vaults[0], Uploads(vaults[0]), grace=NONE)
+    collect(vaults[0], Uploads(vaults[0]), grace=ZERO)
     assert wrong == []
     assert vaults[1].blobs().items == ()
     assert place.names() == []
@@ -222,7 +223,9 @@ MORE = ["<copied", ">row", ">staged", ">copied to be hashed", "<fetched", ">rows
 
 
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])
-def test_one_of_two_is_killed_and_the_other_goes_on(start, tmp_path, place, vault_database, safetensors, point):
+def test_one_of_two_vaults_is_killed_and_the_other_continues(
+    start, tmp_path, place, vault_database, safetensors, point
+):
     def large(token):
         return safetensors({token.hex(): TensorSpec(dtype="F32", shape=(100_000,))}, fill=token[0] % 64)
 
@@ -230,9 +233,9 @@ def test_one_of_two_is_killed_and_the_other_goes_on(start, tmp_path, place, vaul
     if "removed" in point:
         shared += ["--lease", "0", "--grace", "0"]
     times = str(random.Random(point).randrange(3, 6))
-    killed = start("vault", "--data", str(tmp_path / "one"), *shared, program=(KILLED, point, times))
-    other = start("vault", "--data", str(tmp_path / "other"), *shared)
-    writers = [Writer(each.client, large, f"{point} {n}", direct=True) for n, each in enumerate((killed, other))]
+    killed = start("vault", "--data", str(tmp_path / "first"), *shared, program=(KILL_POINTS, point, times))
+    second = start("vault", "--data", str(tmp_path / "second"), *shared)
+    writers = [Writer(vault.client, large, f"{point} {n}", direct=True) for n, vault in enumerate((killed, second))]
     threads = [
         threading.Thread(target=writer.work, kwargs={"acts": acts})
         for writer, acts in zip(writers, (60, 12), strict=True)
@@ -245,7 +248,7 @@ def test_one_of_two_is_killed_and_the_other_goes_on(start, tmp_path, place, vaul
     kept = [data for writer in writers for data in (writer.pinned if "removed" in point else writer.put)]
     assert len(writers[1].put) == 12
     for data in kept:
-        assert other.client.get(blob_path(data)).content == data
-    again = start("vault", "--data", str(tmp_path / "one"), *shared, "--upload-expiry", "0").client
-    again.post("/v1/collections").raise_for_status()
-    check_bucket(again, place, kept)
+        assert second.client.get(blob_path(data)).content == data
+    restarted = start("vault", "--data", str(tmp_path / "first"), *shared, "--upload-expiry", "0").client
+    restarted.post("/v1/collections").raise_for_status()
+    check_bucket(restarted, place, kept)

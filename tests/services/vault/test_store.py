@@ -1,4 +1,4 @@
-"""The vault on a folder and on a bucket: what is stored is what was named, and it survives."""
+"""Store of the vault, on a folder and on a bucket: blobs are verified, indexed, and survive restarts and damage."""
 
 import hashlib
 import threading
@@ -25,7 +25,7 @@ def vault(vault_place):
 
 @pytest.fixture
 def reopen(vault, vault_place):
-    """Close the vault, change where its bytes lie, open it again."""
+    """Close the vault, change its storage, and open it again."""
     opened = []
 
     def again(change=lambda: None):
@@ -41,7 +41,7 @@ def reopen(vault, vault_place):
 
 @pytest.fixture
 def weights(safetensors):
-    """Sound weights; other ones for each number."""
+    """Valid weights, which differ by `fill`."""
     return lambda fill: safetensors({"w": TensorSpec(dtype="F32", shape=(2, 4))}, fill=fill)
 
 
@@ -53,7 +53,7 @@ def listed(vault):
     return {artifact.digest for artifact in vault.blobs().items}
 
 
-def test_a_blob_lies_under_its_digest(vault, vault_place):
+def test_a_blob_is_stored_under_its_digest(vault, vault_place):
     artifact = vault.put(b"weights")
     hex = hashlib.sha256(b"weights").hexdigest()
     assert artifact == Artifact(digest=Digest(hex), size=7)
@@ -62,7 +62,7 @@ def test_a_blob_lies_under_its_digest(vault, vault_place):
     assert vault.get(artifact.digest) == b"weights"
 
 
-def test_other_bytes_than_named_leave_nothing(vault, vault_place):
+def test_bytes_of_another_digest_leave_nothing(vault, vault_place):
     with vault.create() as writer:
         writer.write(b"other")
         with pytest.raises(CorruptKnowledgeError, match="send them again"):
@@ -72,18 +72,18 @@ def test_other_bytes_than_named_leave_nothing(vault, vault_place):
 
 
 @pytest.mark.parametrize("pieces", [1, 20])
-def test_a_sender_that_breaks_off_leaves_nothing(vault, vault_place, pieces):
-    def break_off():
+def test_an_aborted_write_leaves_nothing(vault, vault_place, pieces):
+    def abort():
         with vault.create() as writer:
             for _ in range(pieces):
                 writer.write(bytes(CHUNK))
             if isinstance(vault_place, Folder) or pieces > 1:
-                while vault_place.names() == []:  # a bucket's part is sent beside the next piece
+                while vault_place.names() == []:  # a part is sent to the bucket while the next piece is written
                     pass
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        break_off()
+        abort()
     assert vault_place.names() == []
 
 
@@ -93,7 +93,7 @@ def test_an_empty_blob_is_refused(vault, vault_place):
     assert vault_place.names() == []
 
 
-def test_memory_stays_flat(vault, vault_place):
+def test_memory_is_bounded(vault, vault_place):
     piece, count = bytes(CHUNK), 100 if isinstance(vault_place, Folder) else 40
     tracemalloc.start()
     with vault.create() as writer:
@@ -106,7 +106,7 @@ def test_memory_stays_flat(vault, vault_place):
     assert peak < 4 * CHUNK
 
 
-def test_storing_again_heals_a_damaged_file(vault, vault_place):
+def test_storing_again_repairs_a_damaged_blob(vault, vault_place):
     artifact = vault.put(b"weights")
     vault_place.write(key(artifact.digest), b"WEIGHTS")
     with pytest.raises(CorruptKnowledgeError, match="damaged"):
@@ -115,7 +115,7 @@ def test_storing_again_heals_a_damaged_file(vault, vault_place):
     assert vault.get(artifact.digest) == b"weights"
 
 
-def test_head_reads_the_start(vault):
+def test_head_reads_the_first_bytes(vault):
     digest = vault.put(b"weights").digest
     assert [vault.head(digest, length) for length in (3, 100)] == [b"wei", b"weights"]
 
@@ -124,9 +124,9 @@ def test_pins_are_all_or_none(vault, weights):
     first, second = (vault.put(weights(fill)) for fill in (1, 2))
     absent = Artifact(digest=Digest.of(b"absent"), size=6)
     wrong = Artifact(digest=second.digest, size=second.size + 1)
-    for unsound in (absent, wrong):
+    for invalid in (absent, wrong):
         with pytest.raises(RequestRejectedError):
-            vault.pin("record", kinds(first, unsound))
+            vault.pin("record", kinds(first, invalid))
         assert vault.pinned(first.digest) == []
     for holder in ("record", "record", "another"):
         vault.pin(holder, kinds(first, second))
@@ -155,8 +155,8 @@ def test_many_writers(vault):
     }
 
 
-def test_leftovers_of_a_crash_are_swept_at_the_start_of_a_folder(tmp_path):
-    """Not of a bucket: another vault may be writing there."""
+def test_incomplete_files_of_a_crash_are_deleted_at_start(tmp_path):
+    """Not objects in a bucket: another vault may be writing there."""
     vault_place = Folder(tmp_path)
     with closing(vault_place.store()) as vault:
         kept = vault.put(b"kept")
@@ -165,26 +165,26 @@ def test_leftovers_of_a_crash_are_swept_at_the_start_of_a_folder(tmp_path):
         assert vault_place.names() == [key(kept.digest)]
 
 
-def test_a_blob_without_a_row_gets_one_when_it_is_sound(vault, reopen, vault_place):
-    # The crash came between the rename, or the copy, and the commit.
-    sound, unsound = Digest.of(b"sound"), Digest.of(b"unsound")
+def test_a_blob_without_a_row_is_indexed_if_intact(vault, reopen, vault_place):
+    # After a crash between the commit of the bytes and that of the row.
+    intact, damaged = Digest.of(b"intact"), Digest.of(b"damaged")
 
     def change():
-        for digest in (sound, unsound):
-            vault_place.write(key(digest), b"sound")
+        for digest in (intact, damaged):
+            vault_place.write(key(digest), b"intact")
 
     again = reopen(change)
-    assert listed(again) == {sound}
-    assert again.get(sound) == b"sound"
-    assert vault_place.names() == [key(sound)]
+    assert listed(again) == {intact}
+    assert again.get(intact) == b"intact"
+    assert vault_place.names() == [key(intact)]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut short"])
-def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, vault_place, weights, damage):
+@pytest.mark.parametrize("damage", ["lost", "truncated"])
+def test_the_row_of_a_lost_blob_is_dropped_and_its_pins_stay(vault, reopen, vault_place, weights, damage):
     lost, kept = (vault.put(weights(fill)) for fill in (1, 2))
     vault.pin("record", kinds(lost, kept))
     name = key(lost.digest)
-    again = reopen(lambda: vault_place.remove(name) if damage == "gone" else vault_place.write(name, b"lo"))
+    again = reopen(lambda: vault_place.remove(name) if damage == "lost" else vault_place.write(name, b"lo"))
     assert listed(again) == {kept.digest}
     with pytest.raises(KnowledgeNotFoundError):
         again.get(lost.digest)
@@ -192,7 +192,7 @@ def test_a_row_without_its_file_is_dropped_and_its_pins_stay(vault, reopen, vaul
     assert again.pinned(lost.digest) == ["record"]
 
 
-def test_a_file_lost_while_in_use_is_not_found(vault, vault_place):
+def test_a_blob_lost_at_runtime_is_not_found(vault, vault_place):
     artifact = vault.put(b"lost")
     vault_place.remove(key(artifact.digest))
     with pytest.raises(KnowledgeNotFoundError):
@@ -202,7 +202,7 @@ def test_a_file_lost_while_in_use_is_not_found(vault, vault_place):
 @pytest.mark.parametrize(
     ("first", "last"), [(0, 0), (5, 3_000_000), (1 << 20, (1 << 20) + 9), (3_999_999, 3_999_999)]
 )
-def test_a_part_of_a_blob_is_read_in_pieces_of_any_length(vault, first, last):
+def test_a_range_of_a_blob_is_read_in_pieces_of_any_length(vault, first, last):
     data = bytes(range(250)) * 16_000
     digest = vault.put(data).digest
     with vault.open(digest) as blob:
@@ -220,7 +220,7 @@ def test_a_folder_in_use_is_refused(vault, tmp_path):
         VaultStore(tmp_path)
 
 
-def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path):
+def test_an_unusable_folder_is_an_error_in_one_sentence(tmp_path):
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(ServiceError, match="cannot be used"):
         VaultStore(tmp_path)

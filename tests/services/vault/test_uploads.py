@@ -1,4 +1,4 @@
-"""Uploads in pieces: in order, verified, and going on after a cut or a restart."""
+"""Uploads in pieces: in order, verified, and resumed after a lost connection or a restart."""
 
 import os
 import socket
@@ -59,7 +59,7 @@ def test_a_gap_or_an_overlap_is_refused(client, wrong):
     assert offset(client, path) == 100
 
 
-def test_other_bytes_than_named_are_refused_and_the_upload_is_over(client):
+def test_bytes_of_another_digest_are_refused_and_end_the_upload(client):
     data = DATA + b"named"
     path = begin(client, data)
     answer = send(client, path, 0, data[:-1] + b"X")
@@ -74,7 +74,7 @@ def test_more_bytes_than_announced_are_refused(client):
     assert offset(client, path) == 0
 
 
-def test_too_large_a_blob_is_refused_before_it_is_sent(client):
+def test_a_blob_that_is_too_large_is_refused_before_it_is_sent(client):
     answer = client.post("/v1/uploads", json={"digest": str(Digest.of(b"")), "size": 3_000_001})
     assert answer.status_code == 413
 
@@ -85,13 +85,13 @@ def test_an_unknown_upload_is_not_found(client, id):
     assert send(client, f"/v1/uploads/{id}", 0, b"x").status_code in (404, 422)
 
 
-def test_a_patch_needs_its_offset(client):
+def test_a_patch_requires_an_offset(client):
     path = begin(client, DATA + b"no offset")
     for headers in ({}, {"Upload-Offset": "-1"}, {"Upload-Offset": "one"}):
         assert client.patch(path, content=b"x", headers=headers).status_code == 422
 
 
-def test_what_came_before_the_cut_stays(client, vault_service):
+def test_bytes_received_before_a_lost_connection_are_kept(client, vault_service):
     data = DATA * 2 + b"cut"
     path = begin(client, data)
     host, port = vault_service.url.removeprefix("http://").split(":")
@@ -102,10 +102,10 @@ def test_what_came_before_the_cut_stays(client, vault_service):
         while not offset(client, path):
             pass
     answer = None
-    while answer is None or answer.status_code == 409:  # the vault still writes what came before the cut
-        come = offset(client, path)
-        answer = send(client, path, come, data[come:])
-    assert come >= 1 << 20
+    while answer is None or answer.status_code == 409:  # the vault is still writing what it received
+        received = offset(client, path)
+        answer = send(client, path, received, data[received:])
+    assert received >= 1 << 20
     assert answer.status_code == 201
     assert client.get(f"/v1/blobs/{Digest.of(data)}").content == data
 
@@ -114,7 +114,7 @@ def artifact(data):
     return Artifact(digest=Digest.of(data), size=len(data))
 
 
-def test_goes_on_after_a_restart(tmp_path):
+def test_resumes_after_a_restart(tmp_path):
     with closing(VaultStore(tmp_path)) as store:
         uploads = Uploads(store)
         id = uploads.begin(artifact(DATA)).id
@@ -124,15 +124,15 @@ def test_goes_on_after_a_restart(tmp_path):
         uploads = Uploads(store)
         assert [path.name for path in (tmp_path / "uploads").iterdir()] == [id]
         assert uploads.status(id).offset == 1000
-        turn = uploads.begin_append(id, 1000)
-        turn.write(DATA[1000:])
-        assert uploads.complete(turn) == (artifact(DATA), True)
+        lease = uploads.begin_append(id, 1000)
+        lease.write(DATA[1000:])
+        assert uploads.complete(lease) == (artifact(DATA), True)
         assert store.get(Digest.of(DATA)) == DATA
     with closing(VaultStore(tmp_path)) as store, pytest.raises(KnowledgeNotFoundError):
         Uploads(store).status(id)
 
 
-def test_a_later_request_ends_an_earlier_one(vault_store):
+def test_a_later_request_takes_the_lease_of_an_earlier_one(vault_store):
     uploads = Uploads(vault_store)
     id = uploads.begin(artifact(DATA)).id
     stalled = uploads.begin_append(id, 0)
@@ -144,7 +144,7 @@ def test_a_later_request_ends_an_earlier_one(vault_store):
     assert uploads.complete(later) is not None
 
 
-def test_an_upload_without_a_byte_for_long_is_dropped(vault_store, tmp_path):
+def test_an_idle_upload_is_dropped(vault_store, tmp_path):
     uploads = Uploads(vault_store, expiry=timedelta(hours=1))
     old, young = (uploads.begin(artifact(data)).id for data in (b"old", b"young"))
     os.utime(tmp_path / "vault" / "uploads" / old, (0, 0))
