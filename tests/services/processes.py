@@ -42,7 +42,7 @@ class Service:
 
 @pytest.fixture(scope="session")
 def hub_services(process, tmp_path_factory):
-    """A vault and a registry that anybody may join; their clients show the secret of the hub."""
+    """Vault and registry with open enrolment; their clients send the secret of the hub."""
     folder = tmp_path_factory.mktemp("hub")
     port = str(unused_port())
     address = f"http://127.0.0.1:{port}"
@@ -84,7 +84,7 @@ class Applicant:
         try:
             signature = self.identity.sign(record_bytes(DraftBody.model_validate(unsigned).value()))
         except ValidationError:
-            signature = "0" * 128  # it is refused before it is looked at
+            signature = "0" * 128  # the request is refused before the signature is checked
         return unsigned | {"signature": signature}
 
 

@@ -1,4 +1,4 @@
-"""What the tests of services publish: one task, one architecture and weights for it."""
+"""Task, architecture and weights that the tests of services publish."""
 
 import json
 
@@ -14,7 +14,7 @@ ARCHITECTURE = Architecture(
 
 
 def safetensors_file(manifest, *, fill=0):
-    """A safetensors file with these tensors, every byte `fill`."""
+    """Return a safetensors file with these tensors, every byte `fill`."""
     header, position = {}, 0
     for name, spec in manifest.items():
         size = 4

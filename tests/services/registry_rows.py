@@ -1,4 +1,4 @@
-"""A registry in which many entities have published for long, filled by its database alone, for time's sake."""
+"""Registry with many records, inserted by SQL, which is much faster than publishing them."""
 
 from datetime import UTC, datetime
 
@@ -18,8 +18,8 @@ COMMON = Task(name="common", labels=("even", "odd"), input_shape=(1, 2, 2), test
 OWN = Task(name="own", labels=("even", "odd"), input_shape=(1, 2, 2))
 ORIGINS = [Digest.of(b"origin %d" % number) for number in range(2)]
 
-# Each entity publishes in turn, first its initial checkpoint; every other one claims on data of its own. The hub has
-# looked at all but the last hundredth, of which some are quarantined, and a few were withdrawn.
+# Entities publish in turn, first their initial checkpoints; every second one claims on its own data. The hub has
+# verified all but the last hundredth, quarantined some, and a few are withdrawn.
 FILL = """
 INSERT INTO tasks (seq, digest, name, body) VALUES (1, 'common', 'common', :common), (2, 'own', 'own', :own);
 INSERT INTO architectures (seq, name, arguments, pin, body) VALUES (1, 'line', '{}', 'line', :line);
@@ -44,7 +44,7 @@ INSERT INTO knowledge_artifacts (knowledge, kind, digest, size) SELECT seq, 'wei
 
 
 def fill(connection: Connection, *, entities: int, each: int) -> None:
-    """Bring an empty database to the version before there was `newest_knowledge`, and fill it."""
+    """Migrate an empty database to the revision before `newest_knowledge`, and fill it."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS / "registry"))
     config.set_main_option("path_separator", "os")
@@ -52,7 +52,7 @@ def fill(connection: Connection, *, entities: int, each: int) -> None:
     if connection.dialect.name == "postgresql":
         config.attributes["version_table"] = "registry_version"
     command.upgrade(config, "0008")
-    told = {
+    values = {
         "common": canonical(TaskBody.of(COMMON)).decode(),
         "own": canonical(TaskBody.of(OWN)).decode(),
         "line": canonical(ArchitectureBody.of(ARCHITECTURE)).decode(),
@@ -65,7 +65,7 @@ def fill(connection: Connection, *, entities: int, each: int) -> None:
     for statement in (
         FILL.replace(":entities", str(entities)).replace(":each", str(each)).strip().rstrip(";").split(";\n")
     ):
-        made = text(statement)
+        clause = text(statement)
         if ":now" in statement:
-            made = made.bindparams(bindparam("now", type_=UtcDateTime))
-        connection.execute(made, {name: value for name, value in told.items() if f":{name}" in statement})
+            clause = clause.bindparams(bindparam("now", type_=UtcDateTime))
+        connection.execute(clause, {name: value for name, value in values.items() if f":{name}" in statement})

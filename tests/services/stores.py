@@ -30,7 +30,7 @@ def vault_store(tmp_path):
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.process)])
 def vault_place(request, tmp_path):
-    """Where a vault's bytes lie: each test runs on both."""
+    """Storage of a vault: each test runs on a folder and on a bucket."""
     if request.param == "folder":
         return Folder(tmp_path)
     return S3Bucket(tmp_path, request.getfixturevalue("bucket_url"), request.getfixturevalue("s3").url)
@@ -38,11 +38,11 @@ def vault_place(request, tmp_path):
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def place(request, tmp_path):
-    """Where a registry keeps what it stores."""
+    """Location of a registry's database: each test runs on SQLite and PostgreSQL."""
     return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")
 
 
-# For tests that look into the file.
+# For tests that examine the file.
 on_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 
 
@@ -98,10 +98,10 @@ def draft_of(vault_store):
 def stores(registry_database, vault_store):
     """Two stores on one database, as two processes would have them."""
     with (
-        closing(RegistryStore(registry_database, vault=vault_store)) as one,
-        closing(RegistryStore(registry_database, vault=vault_store)) as other,
+        closing(RegistryStore(registry_database, vault=vault_store)) as first,
+        closing(RegistryStore(registry_database, vault=vault_store)) as second,
     ):
-        yield one, other
+        yield first, second
 
 
 def signed_by(identity, draft):

@@ -1,4 +1,4 @@
-"""A real small disk that fills up: 507, nothing lost, and on again when there is space."""
+"""A small disk that fills up: status 507, nothing is lost, and writes work again when there is space."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ SIZE = 6 << 20
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a tmpfs of a few megabytes; where mounting is not allowed, None."""
+    """Folder on a tmpfs of a few megabytes; None where mounting is not permitted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
@@ -41,7 +41,7 @@ def refused(answer):
 
 
 def test_a_blob_beyond_a_limit_on_files_is_507(tmp_path, monkeypatch):
-    """The alternative where nothing can be mounted; it runs everywhere."""
+    """Runs everywhere, also where nothing can be mounted."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(VaultStore(tmp_path / "vault")) as store:
         kept = store.put(b"kept")

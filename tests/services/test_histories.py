@@ -1,4 +1,4 @@
-"""Histories of a registry and a vault, made up by hypothesis, beside the same in memory; crashes are part of them."""
+"""Random histories of registry and vault, with crashes, compared with their in-memory models."""
 
 import shutil
 import tempfile
@@ -34,9 +34,9 @@ NOTHING = timedelta(0)
 
 
 class Hub(RuleBasedStateMachine):
-    """Every act is done to the stores and to the model; what both answer, and what both hold, is compared."""
+    """Apply each act to the stores and to the model, and compare their results and contents."""
 
-    server = None  # a PostgreSQL server for the registry; without one it is on a file
+    server = None  # PostgreSQL server of the registry; None for a file
 
     def __init__(self):
         super().__init__()
@@ -53,12 +53,12 @@ class Hub(RuleBasedStateMachine):
         for self.next_id in ENTITIES[:2]:
             self.both(lambda registry, vault: registry.register(self.next_id))
 
-    def open(self, place):
-        self.place = place
-        self.vault = VaultStore(place, lease=NOTHING)
+    def open(self, folder):
+        self.open_folder = folder
+        self.vault = VaultStore(folder, lease=NOTHING)
         self.uploads = Uploads(self.vault, expiry=NOTHING)
         self.registry = RegistryStore(
-            self.url or place / "registry.sqlite", vault=self.vault, clock=lambda: self.now, ids=lambda: self.next_id
+            self.url or folder / "registry.sqlite", vault=self.vault, clock=lambda: self.now, ids=lambda: self.next_id
         )
 
     def close(self):
@@ -71,18 +71,18 @@ class Hub(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def both(self, act):
-        """What both answer, or the class of what both raise."""
-        answers = []
+        """Return the result of both, or the class of the error that both raise."""
+        results = []
         for registry, vault in ((self.registry, self.vault), (self.model, self.model_vault)):
             try:
-                answers.append(act(registry, vault))
+                results.append(act(registry, vault))
             except KUberError as error:
-                answers.append(type(error))
-        assert answers[0] == answers[1]
-        return answers[0]
+                results.append(type(error))
+        assert results[0] == results[1]
+        return results[0]
 
-    def one(self, number):
-        """Some record; for the highest number one that is not there."""
+    def record_id(self, number):
+        """Return the id of a record; number 20 is an unknown one."""
         return f"record-{number if number == 20 or not self.records else number % len(self.records)}"
 
     @rule(blob=st.sampled_from(BLOBS))
@@ -120,7 +120,7 @@ class Hub(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 20))
     def withdraw(self, number):
-        self.both(lambda registry, vault: registry.withdraw(self.one(number)))
+        self.both(lambda registry, vault: registry.withdraw(self.record_id(number)))
 
     @rule(
         student=st.sampled_from(ENTITIES),
@@ -131,7 +131,7 @@ class Hub(RuleBasedStateMachine):
     def record(self, student, teacher, key, reason):
         delivery = Delivery(
             student=student,
-            teachers=(self.one(teacher),),
+            teachers=(self.record_id(teacher),),
             method="merge",
             round=key,
             accuracy_before=0.25,
@@ -144,7 +144,7 @@ class Hub(RuleBasedStateMachine):
     @rule(entity=st.sampled_from(ENTITIES), number=st.integers(0, 20), correct=st.integers(0, 2))
     def attest(self, entity, number, correct):
         found = Evaluation(test_set=TEST_SET, correct=(correct, 4), total=(10, 10))
-        self.both(lambda registry, vault: registry.attest(self.one(number), entity=entity, evaluation=found))
+        self.both(lambda registry, vault: registry.attest(self.record_id(number), entity=entity, evaluation=found))
 
     @rule()
     def collect(self):
@@ -156,20 +156,20 @@ class Hub(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """The files as they are at this moment, nothing closed; a new process opens them."""
+        """Copy the files as they are, without closing anything, and open the copy."""
         self.lives += 1
-        place = self.folder / f"{self.lives}"
-        shutil.copytree(self.place, place)
+        copy = self.folder / f"{self.lives}"
+        shutil.copytree(self.open_folder, copy)
         self.close()
-        self.open(place)
+        self.open(copy)
 
     @rule()
     def restart(self):
         self.close()
-        self.open(self.place)
+        self.open(self.open_folder)
 
     @invariant()
-    def holds_the_same(self):
+    def contents_are_equal(self):
         for record in self.records:
             self.both(lambda registry, vault, id=record.id: registry.knowledge(id))
             self.both(lambda registry, vault, id=record.id: registry.attestations(id))
@@ -193,17 +193,17 @@ def pages(registry, query):
 
 @pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
-def test_any_history_leaves_what_the_model_holds(examples, place, request, monkeypatch):
+def test_any_history_leaves_the_contents_of_the_model(examples, place, request, monkeypatch):
     if place == "postgresql":
         monkeypatch.setattr(Hub, "server", request.getfixturevalue("postgres"))
         examples = examples // 3
-    told = settings(
+    options = settings(
         max_examples=examples,
         stateful_step_count=25,
         derandomize=True,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink] if examples > 100 else [Phase.generate],  # to shrink takes minutes
+        phases=[Phase.generate, Phase.shrink] if examples > 100 else [Phase.generate],  # shrinking takes minutes
     )
-    run_state_machine_as_test(Hub, settings=told)
+    run_state_machine_as_test(Hub, settings=options)

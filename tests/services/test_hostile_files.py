@@ -1,4 +1,4 @@
-"""Hostile files, names and requests: a 4xx for each, no code run, memory flat."""
+"""Hostile files, names and requests: each is answered with 4xx, runs no code and uses little memory."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ from kuber.domain.digest import Digest
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = str(marker)
@@ -37,10 +37,10 @@ def tensor(begin, end, *, dtype="F32", shape=None):
 
 
 def archive(name, content, compression=zipfile.ZIP_STORED):
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", compression) as made:
-        made.writestr(name, content)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def numbers(code, *values):
@@ -52,7 +52,7 @@ def numbers(code, *values):
 def corpus(marker):
     pickled = pickle.dumps(Bomb(marker))
     zipped = archive("archive/data.pkl", pickled)
-    sound = file({"w": tensor(0, 8)}, bytes(8))
+    valid = file({"w": tensor(0, 8)}, bytes(8))
     deep = b'{"w":' + b"[" * 400_000
     many = {f"t{n}": tensor(0, 4) for n in range(15_000)}
     twice = b'{"w":%s,"w":%s}' % ((json.dumps(tensor(0, 8)).encode(),) * 2)
@@ -63,12 +63,12 @@ def corpus(marker):
         "7z": b"7z\xbc\xaf\x27\x1c\x00\x04" + pickled,
         "zip bomb": archive("x", bytes(20_000_000), zipfile.ZIP_DEFLATED),
         "gzip bomb": gzip.compress(bytes(20_000_000)),
-        "sound file, then a zip": sound + zipped,
+        "valid file, then a zip": valid + zipped,
         "zip in U8": file({"w": tensor(0, len(zipped), dtype="U8", shape=[len(zipped)])}, zipped),
-        "header of 2 ** 63": struct.pack("<Q", 2**63) + sound[8:],
+        "header of 2 ** 63": struct.pack("<Q", 2**63) + valid[8:],
         "header over 1 MB": file(b"{" + b" " * 1_000_000 + b"}"),
-        "header cut": sound[:20],
-        "data cut": sound[:-1],
+        "header cut": valid[:20],
+        "data cut": valid[:-1],
         "header of lists": file(deep),
         "header after blanks": file(b' {"w":' + json.dumps(tensor(0, 8)).encode() + b"}", bytes(8)),
         "name twice": file(twice, bytes(8)),
@@ -97,14 +97,14 @@ def client(vault_service):
     return vault_service.client
 
 
-def test_the_corpus_is_armed(tmp_path):
+def test_unpickling_the_corpus_would_run_code(tmp_path):
     marker = tmp_path / "marker"
     pickle.loads(corpus(marker)["pickle"])
     assert marker.exists()
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_is_not_pinned_as_weights(client, vault_service, name):
+def test_hostile_files_are_not_pinned_as_weights(client, vault_service, name):
     data = CORPUS[name]
     process = psutil.Process(vault_service.process.pid)
     digest = str(Digest.of(data))
@@ -115,9 +115,9 @@ def test_is_not_pinned_as_weights(client, vault_service, name):
         answer = client.post("/v1/pins", json=body)
         assert 400 <= answer.status_code < 500, answer.text
         assert "not a valid weights artifact" in answer.json()["detail"]
-    assert process.memory_info().rss - before < 32 << 20  # a header of 1 MB as objects is the most there is
+    assert process.memory_info().rss - before < 32 << 20  # the objects of a header of 1 MB at most
     assert not MARKER.exists()
-    assert client.get(f"/v1/blobs/{digest}").content == data  # bytes stored are bytes served
+    assert client.get(f"/v1/blobs/{digest}").content == data  # it is served as it was stored
 
 
 @pytest.mark.parametrize("kind", ["pickle", "onnx", "../weights", "w" * 65, ""])
@@ -145,15 +145,15 @@ def test_other_kinds_are_refused(client, kind):
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "GET", "HEAD"])
-def test_names_like_paths_lead_nowhere(client, method, name):
+def test_names_like_paths_are_refused(client, method, name):
     assert client.request(method, f"/v1/blobs/{name}").status_code in (404, 405, 422)
 
 
-def test_memory_stays_flat_while_a_large_file_is_checked(start, tmp_path):
+def test_memory_is_bounded_while_a_large_file_is_checked(start, tmp_path):
     service = start("vault", "--data", str(tmp_path / "vault"))
     process = psutil.Process(service.process.pid)
     header = json.dumps({"w": tensor(0, 64 << 20)}).encode()
-    piece = struct.pack("<f", 3e38) * (1 << 18)  # so large that each number is looked at
+    piece = struct.pack("<f", 3e38) * (1 << 18)  # so large that each number is examined
     pieces = [struct.pack("<Q", len(header)) + header, *[piece] * 64]
     digest = str(Digest.of(*pieces))
     before = process.memory_info().rss

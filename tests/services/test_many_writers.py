@@ -1,4 +1,4 @@
-"""32 entities that publish at once, over HTTP, to a real registry and vault."""
+"""32 entities that publish at the same time, over HTTP, to a running registry and vault."""
 
 import threading
 from dataclasses import replace
@@ -17,11 +17,11 @@ from kuber.wire import record_bytes
 
 from .records import ARCHITECTURE, TASK, TEST_SET
 
-WRITERS, EACH = 32, 4
+WRITERS, RECORDS = 32, 4
 
 
 class Writer:
-    """An entity with two threads that publish the same: one of each pair of requests comes second."""
+    """Entity with two threads that publish the same records, so that each request is sent twice."""
 
     def __init__(self, registry, vault, safetensors, number):
         self.number = number
@@ -34,21 +34,21 @@ class Writer:
 
     def publish_all(self):
         try:
-            self.id = self.registry.register(f"one-of-many-{self.number}").id
-            for sequence in range(1, EACH + 1):
+            self.id = self.registry.register(f"writer-{self.number}").id
+            for sequence in range(1, RECORDS + 1):
                 draft = self.draft(sequence)
                 twins = [threading.Thread(target=self._publish, args=(draft,)) for _ in range(2)]
                 for twin in twins:
                     twin.start()
                 for twin in twins:
                     twin.join()
-        except KUberError as error:  # the test looks at it
+        except KUberError as error:  # checked by the test
             self.errors.append(error)
 
     def draft(self, sequence):
-        # Many send the same bytes at the same moment.
+        # Several entities send the same bytes at the same time.
         blob = self.safetensors(ARCHITECTURE.manifest, fill=sequence + self.number % 4)
-        made = Draft(
+        draft = Draft(
             entity=self.id,
             task=TASK,
             architecture=ARCHITECTURE,
@@ -57,7 +57,7 @@ class Writer:
             round=sequence,
             sequence=sequence,
         )
-        return replace(made, signature=self.credentials.identity.sign(record_bytes(made)))
+        return replace(draft, signature=self.credentials.identity.sign(record_bytes(draft)))
 
     def _publish(self, draft):
         try:
@@ -67,11 +67,11 @@ class Writer:
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.soak)])
-def test_what_many_publish_at_once_is_there_once(own_hub, safetensors, rounds):
+def test_records_published_at_the_same_time_are_stored_once(own_hub, safetensors, rounds):
     hub = own_hub("--open-enrolment", "--requests-per-minute", "0", keeping=("--requests-per-minute", "0"))
-    for turn in range(rounds):
-        names = range(turn * WRITERS, (turn + 1) * WRITERS)
-        writers = [Writer(hub.registry, hub.vault, safetensors, number) for number in names]
+    for repetition in range(rounds):
+        numbers = range(repetition * WRITERS, (repetition + 1) * WRITERS)
+        writers = [Writer(hub.registry, hub.vault, safetensors, number) for number in numbers]
         threads = [threading.Thread(target=writer.publish_all) for writer in writers]
         for thread in threads:
             thread.start()
@@ -83,19 +83,19 @@ def test_what_many_publish_at_once_is_there_once(own_hub, safetensors, rounds):
         HttpRegistry(hub.registry, credentials=operator) as registry,
         HttpVault(hub.vault, credentials=operator) as vault,
     ):
-        seen = list(all_pages(lambda cursor: registry.discover(Query(order="newest", limit=37, cursor=cursor))))
-        assert len({record.id for record in seen}) == len(seen) == rounds * WRITERS * EACH
-        stored = {record.id: record for record in seen}
+        found = list(all_pages(lambda cursor: registry.discover(Query(order="newest", limit=37, cursor=cursor))))
+        assert len({record.id for record in found}) == len(found) == rounds * WRITERS * RECORDS
+        stored = {record.id: record for record in found}
         for writer in writers:
-            own = [record for record in reversed(seen) if record.entity == writer.id]
-            assert [record.sequence for record in own] == list(range(1, EACH + 1))
-            assert len(writer.answers) == 2 * EACH
+            own = [record for record in reversed(found) if record.entity == writer.id]
+            assert [record.sequence for record in own] == list(range(1, RECORDS + 1))
+            assert len(writer.answers) == 2 * RECORDS
             for answer in writer.answers:
                 assert stored[answer.id] == answer
-        for digest in {record.artifacts[WEIGHTS].digest for record in seen}:
+        for digest in {record.artifacts[WEIGHTS].digest for record in found}:
             assert Digest.of(vault.get(digest)) == digest
-        acts = [record.sequence for record in seen]
-        assert acts.count(1) == rounds * WRITERS
+        sequences = [record.sequence for record in found]
+        assert sequences.count(1) == rounds * WRITERS
     for writer in writers:
         writer.registry.close()
         writer.vault.close()

@@ -1,4 +1,4 @@
-"""Both services against their own OpenAPI documents: sequences of requests, made up from them, break nothing."""
+"""Both services tested with sequences of requests generated from their OpenAPI documents."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 @pytest.fixture(scope="module")
 def direct_hub(s3, tmp_path_factory):
-    """A hub whose vault is in a bucket, and offers the way beside it."""
+    """Hub whose vault is in a bucket and offers direct transfers."""
     free = ("--requests-per-minute", "0")
     keeping = (*free, "--store", f"s3://{s3.bucket()}/hub", "--direct")
     with running_hub(tmp_path_factory.mktemp("direct"), "--open-enrolment", *free, keeping=keeping) as hub:
@@ -33,25 +33,23 @@ def tokens(unlimited_hub):
 
 
 @pytest.mark.parametrize(
-    ("who", "examples"),
+    ("role", "examples"),
     [
         ("entity", 3),
-        *[pytest.param(who, 300, marks=pytest.mark.soak) for who in ("entity", "operator", "service", "nobody")],
+        *[pytest.param(role, 300, marks=pytest.mark.soak) for role in ("entity", "operator", "service", "nobody")],
     ],
 )
 @pytest.mark.parametrize("service", ["registry", "vault"])
-def test_made_up_requests_get_the_answers_that_the_document_tells_of(
-    unlimited_hub, tokens, tmp_path, service, who, examples
-):
-    make_up(getattr(unlimited_hub, service), tokens[who], examples, tmp_path)
+def test_generated_requests_get_documented_responses(unlimited_hub, tokens, tmp_path, service, role, examples):
+    generate_requests(getattr(unlimited_hub, service), tokens[role], examples, tmp_path)
 
 
 @pytest.mark.soak
-def test_made_up_requests_get_such_answers_beside_the_vault_too(direct_hub, tmp_path):
-    make_up(direct_hub.vault, direct_hub.secret, 100, tmp_path, "--header", "KUber-Direct: yes")
+def test_generated_requests_get_documented_responses_from_a_vault_with_direct_transfers(direct_hub, tmp_path):
+    generate_requests(direct_hub.vault, direct_hub.secret, 100, tmp_path, "--header", "KUber-Direct: yes")
 
 
-def make_up(url, token, examples, tmp_path, *more):
+def generate_requests(url, token, examples, tmp_path, *more):
     command = ["run", f"{url}/openapi.json", *more]
     command += [
         "--header",
@@ -61,8 +59,7 @@ def make_up(url, token, examples, tmp_path, *more):
         "--max-examples",
         str(examples),
     ]
-    # The stream of events does not end, and a token that was ended by chance would end the test's own.
-    # Whoever waits for news waits for longer than it waits for an answer.
+    # The event stream does not end, and a long poll lasts longer than the client's timeout.
     command += [
         "--exclude-path",
         "/v1/events",
@@ -74,10 +71,10 @@ def make_up(url, token, examples, tmp_path, *more):
         "none",
         "--no-shrink",
     ]
-    # In a folder of its own: it leaves a cache where it is.
+    # schemathesis leaves a cache in its working directory.
     program = ("-m", "schemathesis.cli")
-    told = finished(
+    done = finished(
         *command, "--no-color", program=program, preload=("schemathesis.cli",), folder=tmp_path, limit=6000
     )
-    assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
-    assert "Stateful" in told.stdout
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert "Stateful" in done.stdout

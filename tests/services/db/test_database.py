@@ -1,4 +1,4 @@
-"""The writer thread, the migrations and the lock."""
+"""Database of a service: grouped commits, snapshots, migrations, locks."""
 
 import os
 import sqlite3
@@ -49,7 +49,7 @@ def holders(database):
 @pytest.mark.parametrize(
     ("history", "tables"), [("registry", registry_schema.tables), ("vault", vault_schema.tables)]
 )
-def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables):
+def test_migrations_create_the_tables_of_the_schema(tmp_path, history, tables):
     database = Database(tmp_path / "db.sqlite", history=history)
     with database.read_snapshot() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -57,7 +57,7 @@ def test_migrations_make_the_tables_that_the_code_uses(tmp_path, history, tables
     database.close()
 
 
-def test_deliveries_of_before_there_were_reasons_have_none(tmp_path, vault_store):
+def test_deliveries_from_before_reasons_have_none(tmp_path, vault_store):
     path = tmp_path / "registry.sqlite"
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS / "registry"))
@@ -65,9 +65,9 @@ def test_deliveries_of_before_there_were_reasons_have_none(tmp_path, vault_store
     with create_engine(f"sqlite:///{path}").begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0006")
-        told = "student, method, round, accuracy_before, accuracy_after, kept, recorded_at, key"
+        columns = "student, method, round, accuracy_before, accuracy_after, kept, recorded_at, key"
         values = "'s', 'merge', 2, 0.25, 0.5, 1, '2026-01-01 00:00:00', 'k'"
-        connection.execute(text(f"INSERT INTO deliveries ({told}) VALUES ({values})"))
+        connection.execute(text(f"INSERT INTO deliveries ({columns}) VALUES ({values})"))
         connection.execute(text("INSERT INTO delivery_teachers VALUES (1, 0, 'r')"))
     store = RegistryStore(path, vault=vault_store)
     assert store.deliveries().items == (
@@ -93,7 +93,7 @@ def test_is_durable(database):
     assert settings == ["wal", 2, 1]
 
 
-def test_a_failing_write_undoes_only_itself(database):
+def test_a_failing_write_rolls_back_only_its_own_changes(database):
     def fail(connection):
         insert_pin("lost")(connection)
         raise RequestRejectedError("No.")
@@ -118,14 +118,14 @@ def test_a_failing_write_undoes_only_itself(database):
     assert holders(database) == [f"h{i}" for i in range(8)]
 
 
-def test_writes_that_wait_share_a_commit(database):
+def test_waiting_writes_share_a_commit(database):
     commits = []
     busy = threading.Event()
-    go_on = threading.Event()
+    proceed = threading.Event()
 
     def slow(connection):
         busy.set()
-        assert go_on.wait(10)
+        assert proceed.wait(10)
 
     def note(holder):
         def work(connection):
@@ -142,7 +142,7 @@ def test_writes_that_wait_share_a_commit(database):
         thread.start()
     while database.waiting < 20:
         pass
-    go_on.set()
+    proceed.set()
     for thread in threads:
         thread.join()
     assert len(set(map(id, commits))) == 1
@@ -150,14 +150,14 @@ def test_writes_that_wait_share_a_commit(database):
 
 
 @on_sqlite
-def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
-    # What SQLite does by itself on a full disk: nothing of the group is stored, also not what came before.
-    busy, go_on = threading.Event(), threading.Event()
-    told = {}
+def test_a_lost_transaction_fails_all_its_writes(database):
+    # SQLite does so itself on a full disk: nothing of the group is stored, not even earlier writes.
+    busy, proceed = threading.Event(), threading.Event()
+    errors = {}
 
     def slow(connection):
         busy.set()
-        assert go_on.wait(10)
+        assert proceed.wait(10)
 
     def lose(connection):
         connection.connection.driver_connection.rollback()
@@ -167,7 +167,7 @@ def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
         try:
             database.write(work)
         except ServiceError as error:
-            told[name] = error.message
+            errors[name] = error.message
 
     works = {"slow": slow, "before": insert_pin("before"), "lost": lose, "after": insert_pin("after")}
     threads = []
@@ -177,10 +177,10 @@ def test_a_lost_transaction_is_told_to_all_that_were_part_of_it(database):
         assert busy.wait(10)
         while database.waiting < waiting:
             pass
-    go_on.set()
+    proceed.set()
     for thread in threads:
         thread.join()
-    assert told == dict.fromkeys(("before", "lost", "after"), "Lost.")
+    assert errors == dict.fromkeys(("before", "lost", "after"), "Lost.")
     assert holders(database) == []
 
 
@@ -194,12 +194,12 @@ def test_a_read_sees_one_state(database):
 
 
 @on_sqlite
-def test_a_second_service_cannot_open_it(database, place):
+def test_a_second_service_cannot_open_the_file(database, place):
     with pytest.raises(ServiceError, match="in use by another service"):
         Database(place, history="vault")
 
 
-def test_opens_again_after_close_and_refuses_writes_meanwhile(database, place):
+def test_refuses_writes_after_close_and_opens_again(database, place):
     database.write(insert_pin("h"))
     database.close()
     database.close()
@@ -210,14 +210,14 @@ def test_opens_again_after_close_and_refuses_writes_meanwhile(database, place):
     again.close()
 
 
-def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
+def test_a_file_that_is_no_database_is_an_error_in_one_sentence(tmp_path):
     (tmp_path / "db.sqlite").write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(ServiceError, match="cannot be opened: file is not a database"):
         Database(tmp_path / "db.sqlite", history="vault")
 
 
 @on_sqlite
-def test_a_database_of_a_newer_kuber_is_one_sentence(database, place):
+def test_a_database_of_a_newer_kuber_is_an_error_in_one_sentence(database, place):
     database.close()
     with sqlite3.connect(place) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -226,15 +226,15 @@ def test_a_database_of_a_newer_kuber_is_one_sentence(database, place):
         Database(place, history="vault")
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error_in_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ServiceError, match="cannot be created"):
         Database(tmp_path / "file" / "db.sqlite", history="vault")
 
 
 @on_sqlite
-def test_a_database_lost_while_in_use_is_one_sentence(database, place):
-    # The file is cut short under the open database: SQLite finds it malformed.
+def test_a_database_lost_at_runtime_is_an_error_in_one_sentence(database, place):
+    # SQLite finds the truncated file malformed.
     database.write(insert_pin("h"))
     with sqlite3.connect(place) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -245,12 +245,12 @@ def test_a_database_lost_while_in_use_is_one_sentence(database, place):
 
 
 def test_a_lock_by_name_is_held_by_one_thread(database):
-    inside, met = [], []
+    inside, overlaps = [], []
 
     def enter(names):
         with database.lock("blob", *names):
             inside.append(names)
-            met.append([other for other in inside if set(other) & set(names)])
+            overlaps.append([other for other in inside if set(other) & set(names)])
             time.sleep(0.002)
             inside.remove(names)
 
@@ -260,11 +260,11 @@ def test_a_lock_by_name_is_held_by_one_thread(database):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(met) == len(wanted)
-    assert all(len(others) == 1 for others in met)  # oneself
+    assert len(overlaps) == len(wanted)
+    assert all(len(others) == 1 for others in overlaps)  # only itself
 
 
-def test_a_lock_by_name_ends_with_a_failure(database):
+def test_a_lock_by_name_is_released_after_an_error(database):
     with pytest.raises(RequestRejectedError, match=r"No\."), database.lock("blob", "a"):
         raise RequestRejectedError("No.")
     with database.lock("blob", "a"), database.lock("another kind", "a"):

@@ -1,4 +1,4 @@
-"""What is particular to a registry or vault on PostgreSQL: migrations, losing the server, values, locks."""
+"""A registry or vault on PostgreSQL: migrations, outages, values, locks."""
 
 import threading
 import time
@@ -46,7 +46,7 @@ def holders(database):
 # Migrations
 
 
-def test_migrations_make_the_tables_that_the_code_uses_also_for_both_in_one_database(postgres):
+def test_migrations_create_the_tables_of_both_services_in_one_database(postgres):
     both = {"registry": registry_schema.tables, "vault": vault_schema.tables}
     code = MetaData()
     for tables in both.values():
@@ -83,10 +83,10 @@ def test_several_start_at_once_on_an_empty_database(postgres):
         assert len(opened) == 6
 
 
-# Losing the server
+# Outages of the server
 
 
-def test_goes_on_when_the_server_is_back(postgres, database):
+def test_continues_when_the_server_is_back(postgres, database):
     database.write(insert_pin("before"))
     assert holders(database) == ["before"]
     postgres.stop()
@@ -106,60 +106,60 @@ def test_goes_on_when_the_server_is_back(postgres, database):
         pass
 
 
-def test_a_write_that_the_server_did_not_live_to_see_is_not_told_as_done(postgres, database):
-    busy, go_on, told = threading.Event(), threading.Event(), {}
+def test_a_write_interrupted_by_an_outage_fails(postgres, database):
+    busy, proceed, errors = threading.Event(), threading.Event(), {}
 
     def slow(connection):
         insert_pin("slow")(connection)
         busy.set()
-        assert go_on.wait(10)
+        assert proceed.wait(10)
 
     def write(name, work):
         try:
             database.write(work)
         except ServiceError as error:
-            told[name] = error
+            errors[name] = error
 
     threads = [threading.Thread(target=write, args=("slow", slow))]
     threads[0].start()
     assert busy.wait(10)
     postgres.stop()
-    go_on.set()
+    proceed.set()
     threads[0].join()
     postgres.start()
-    assert isinstance(told["slow"], ServiceUnavailableError)
+    assert isinstance(errors["slow"], ServiceUnavailableError)
     assert holders(database) == []
     database.write(insert_pin("again"))
     assert holders(database) == ["again"]
 
 
-def test_a_commit_of_which_no_answer_came_is_not_told_as_done(database, monkeypatch):
-    # The answer to the commit is lost: nobody here can know that the write was made.
-    def cut(connection):
+def test_a_commit_without_a_response_fails(database, monkeypatch):
+    # The response to the commit is lost: the client cannot know that the write was committed.
+    def lose_response(connection):
         insert_pin("in doubt")(connection)
         driver = connection.connection.driver_connection
 
         def commit():
             type(driver).commit(driver)
             driver.close()
-            driver.cursor().execute("SELECT 1")  # as a driver says it
+            driver.cursor().execute("SELECT 1")  # raises the error of a closed connection
 
         monkeypatch.setattr(driver, "commit", commit, raising=False)
 
     with pytest.raises(ServiceUnavailableError, match="cannot be written"):
-        database.write(cut)
+        database.write(lose_response)
     assert holders(database) == ["in doubt"]
     database.write(insert_pin("later"))
     assert holders(database) == ["in doubt", "later"]
 
 
-# What values mean
+# Values
 
 
 def test_a_time_is_the_same_whatever_the_time_zone_of_the_server(postgres, registry_database, vault_store):
     name = registry_database.partition("?")[0].rpartition("/")[2]
     noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
-    postgres.tell(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")
+    postgres.execute(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")
     with closing(RegistryStore(registry_database, vault=vault_store, clock=lambda: noon)) as store:
         member = store.register("entity")
         assert store.member(member.id).registered_at == noon
@@ -189,22 +189,24 @@ def test_text_with_a_nul_is_refused_in_one_sentence(stores, vault_database, tmp_
     assert store.member(entity).name == "entity"
 
 
-def test_numbers_that_fit_a_message_fit_the_database(stores, draft_of):
+def test_the_largest_numbers_of_a_message_fit_the_database(stores, draft_of):
     store = stores[0]
-    most = 2**63 - 1
+    largest = 2**63 - 1
     entity = store.register("entity").id
-    record = store.publish(draft_of(entity, (most, 1), total=(most, 2), round=2**31 - 1, sample_count=most), key="k")
+    record = store.publish(
+        draft_of(entity, (largest, 1), total=(largest, 2), round=2**31 - 1, sample_count=largest), key="k"
+    )
     assert store.knowledge(record.id) == record
     page = store.discover(Query(order="classes", classes=(0, 1)))
     assert page.items == (record,)
-    assert access_on(store).events(after=most) == []
+    assert access_on(store).events(after=largest) == []
 
 
 def access_on(store):
     return RegistryAccess(store.database, clock=lambda: datetime.now(UTC), ids=sortable_id)
 
 
-def test_what_the_database_does_not_take_is_a_problem_document(stores):
+def test_a_value_that_the_database_refuses_is_a_problem_document(stores):
     secret = "x" * 40
     with TestClient(registry_app(stores[0], access_on(stores[0]), secret)) as client:
         headers = {"Authorization": f"Bearer {secret}"}
@@ -217,66 +219,66 @@ def test_what_the_database_does_not_take_is_a_problem_document(stores):
         assert client.get("/v1/knowledge", headers={"Authorization": "Bearer nobody"}).status_code == 401
 
 
-# Writing and locking beside others
+# Writers and locks of several processes
 
 
-def test_writers_of_two_processes_come_one_after_the_other(vault_database):
+def test_writers_of_two_processes_exclude_each_other(vault_database):
     with (
-        closing(Database(vault_database, history="vault")) as one,
-        closing(Database(vault_database, history="vault")) as other,
+        closing(Database(vault_database, history="vault")) as first,
+        closing(Database(vault_database, history="vault")) as second,
     ):
-        inside, met = [], []
+        inside, counts = [], []
 
         def work(connection):
-            # Without the lock of the writers both would count the same.
+            # Without the lock of the writers both would read the same count.
             before = connection.scalar(text("SELECT count(*) FROM pins"))
             inside.append(1)
-            met.append(len(inside))
+            counts.append(len(inside))
             time.sleep(0.005)
             inside.pop()
             insert_pin(f"h{before}")(connection)
 
-        threads = [threading.Thread(target=base.write, args=(work,)) for base in (one, other) * 10]
+        threads = [threading.Thread(target=database.write, args=(work,)) for database in (first, second) * 10]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert set(met) == {1}
-        assert holders(one) == sorted(f"h{number}" for number in range(20))
+        assert set(counts) == {1}
+        assert holders(first) == sorted(f"h{number}" for number in range(20))
 
 
-def test_a_lock_is_held_against_other_processes(vault_database):
+def test_a_lock_excludes_other_processes(vault_database):
     with (
-        closing(Database(vault_database, history="vault")) as one,
-        closing(Database(vault_database, history="vault")) as other,
+        closing(Database(vault_database, history="vault")) as first,
+        closing(Database(vault_database, history="vault")) as second,
     ):
         order = []
         waiting = threading.Event()
 
         def wait():
             waiting.set()
-            with other.lock("blob", "b", "a"):
+            with second.lock("blob", "b", "a"):
                 order.append("second")
 
-        with one.lock("blob", "a"):
+        with first.lock("blob", "a"):
             thread = threading.Thread(target=wait)
             thread.start()
             assert waiting.wait(10)
-            with other.lock("blob", "c"), other.lock("another kind", "a"):  # nobody has these
+            with second.lock("blob", "c"), second.lock("another kind", "a"):  # these are free
                 time.sleep(0.1)
             order.append("first")
         thread.join(10)
         assert order == ["first", "second"]
 
 
-def test_a_lock_that_was_lost_is_told(postgres, database):
+def test_a_lost_lock_is_an_error(postgres, database):
     with pytest.raises(ServiceUnavailableError, match="lock of blob a is lost"), database.lock("blob", "a"):
-        postgres.tell("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
     with database.lock("blob", "a"):
         pass
 
 
-def test_many_threads_hold_more_locks_than_there_are_connections(database):
+def test_threads_may_hold_more_locks_than_there_are_connections(database):
     done = []
 
     def hold(number):

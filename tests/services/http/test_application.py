@@ -1,4 +1,4 @@
-"""What both services have in common, asked of the two real processes."""
+"""Behaviour common to both services, tested on the running processes."""
 
 import json
 
@@ -20,17 +20,17 @@ def name(service):
     return service.log.stem
 
 
-def test_says_what_it_is(service, name):
+def test_healthz_names_service_protocol_and_version(service, name):
     answer = service.client.get("/healthz")
     assert HealthBody.read(answer.content) == HealthBody(status="ok", service=name, protocol=1, version="0.1.0")
     assert answer.headers["KUber-Protocol"] == "1"
 
 
 @pytest.mark.parametrize(
-    ("spoken", "side"), [("2", "upgrade the {}"), ("0", "upgrade the client"), ("x", "upgrade the client")]
+    ("version", "side"), [("2", "upgrade the {}"), ("0", "upgrade the client"), ("x", "upgrade the client")]
 )
-def test_an_incompatible_client_gets_one_sentence(service, name, spoken, side):
-    answer = service.client.get("/healthz", headers={"KUber-Protocol": spoken})
+def test_an_incompatible_client_is_refused_in_one_sentence(service, name, version, side):
+    answer = service.client.get("/healthz", headers={"KUber-Protocol": version})
     assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
     assert answer.json()["code"] == "request-rejected"
     assert side.format(name) in answer.json()["detail"]
@@ -48,7 +48,7 @@ def test_a_compatible_client_is_served(service):
         ("DELETE", "/healthz", 405, "/healthz does not support DELETE"),
     ],
 )
-def test_a_wrong_address_is_a_problem(service, method, path, status, sentence):
+def test_an_unknown_route_or_method_is_a_problem(service, method, path, status, sentence):
     answer = service.client.request(method, path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
     assert answer.headers["KUber-Protocol"] == "1"
@@ -57,7 +57,7 @@ def test_a_wrong_address_is_a_problem(service, method, path, status, sentence):
     assert problem["detail"].startswith(sentence)
 
 
-def test_a_wrong_method_is_told_all_that_is_possible(service, name):
+def test_a_wrong_method_is_answered_with_the_allowed_ones(service, name):
     path, methods = {"registry": ("/v1/entities", "GET, POST"), "vault": (f"/v1/blobs/{HEX}", "GET, HEAD, PUT")}[name]
     assert service.client.delete(path).headers["allow"] == methods
 
@@ -122,15 +122,17 @@ def test_requests_are_logged_as_json(service, name):
     service.client.get("/healthz")
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert {"up", "request"} <= {line["message"] for line in lines}
-    told = [line for line in lines if line["message"] == "request" and line["path"] == "/healthz"]
-    assert {"service": name, "method": "GET", "status": 200, "level": "info"}.items() <= told[-1].items()
+    requests = [line for line in lines if line["message"] == "request" and line["path"] == "/healthz"]
+    assert {"service": name, "method": "GET", "status": 200, "level": "info"}.items() <= requests[-1].items()
 
 
 @pytest.mark.parametrize("kind", ["vault", "registry"])
-def test_more_than_so_many_requests_a_minute_are_refused(start, tmp_path, kind):
+def test_requests_beyond_the_limit_per_minute_are_refused(start, tmp_path, kind):
     service = start(kind, "--data", str(tmp_path / "data"), "--requests-per-minute", "5")
-    answers = [service.client.get("/healthz") for _ in range(12)]  # a minute may end in between, but not twice
+    answers = [
+        service.client.get("/healthz") for _ in range(12)
+    ]  # a minute may end during these requests, but not twice
     refused = [answer for answer in answers if answer.status_code == 429]
     assert len(refused) >= 2
-    assert refused[0].json()["code"] == "service-unavailable"  # so that clients try again
+    assert refused[0].json()["code"] == "service-unavailable"  # so that clients retry
     assert 1 <= int(refused[0].headers["retry-after"]) <= 60

@@ -1,4 +1,4 @@
-"""What the services count, scraped from real ones and read by Prometheus's own parser."""
+"""Metrics of running services, read with Prometheus's own parser."""
 
 import re
 from contextlib import ExitStack
@@ -66,7 +66,7 @@ def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples):
         records.append(registry.publish(samples.draft(member.id, vault.put(samples.weights())), key="two"))
         for _ in range(3):
             registry.discover(Query(task=draft.task.name))
-        told = Delivery(
+        delivery = Delivery(
             student=member.id,
             teachers=(records[0].id,),
             method="merge",
@@ -75,23 +75,23 @@ def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples):
             accuracy_after=0.6,
             kept=True,
         )
-        registry.record(told, key="three")
+        registry.record(delivery, key="three")
         registry.report(member.id, round=1)
         registry.withdraw(records[2].id)
         assert vault.get(Digest.of(data)) == data
         httpx.get(f"{hub.registry}/v1/nowhere/{member.id}", trust_env=False)
         httpx.request("OPTIONS", f"{hub.vault}/coffee", trust_env=False)
-        counts, stored = scrape(hub.registry), scrape(hub.vault)
+        registry_metrics, vault_metrics = scrape(hub.registry), scrape(hub.vault)
         operator = stack.enter_context(HttpVault(hub.vault, credentials=Credentials(token=hub.operator)))
         operator.scrub()
-        again = scrape(hub.vault)
+        after_scrub = scrape(hub.vault)
 
     count = "kuber_http_request_seconds_count"
-    assert counts(count, method="POST", route="/v1/knowledge", status="201") == 2
-    assert counts(count, method="POST", route="/v1/knowledge", status="200") == 1
-    assert counts(count, method="GET", route="/v1/knowledge", status="200") == 3
-    assert counts(count, method="GET", route="unmatched", status="404") == 1
-    assert counts("kuber_http_requests_under_way") == 1  # the scrape
+    assert registry_metrics(count, method="POST", route="/v1/knowledge", status="201") == 2
+    assert registry_metrics(count, method="POST", route="/v1/knowledge", status="200") == 1
+    assert registry_metrics(count, method="GET", route="/v1/knowledge", status="200") == 3
+    assert registry_metrics(count, method="GET", route="unmatched", status="404") == 1
+    assert registry_metrics("kuber_http_requests_under_way") == 1  # the scrape
     for name, number in {
         "publications": 2,
         "discoveries": 3,
@@ -99,41 +99,49 @@ def test_counts_are_exact_and_each_metric_is_documented(own_hub, samples):
         "reports": 1,
         "withdrawals": 1,
     }.items():
-        assert counts(f"kuber_{name}_total") == number, name
-    assert counts("kuber_entities_online") == 1
+        assert registry_metrics(f"kuber_{name}_total") == number, name
+    assert registry_metrics("kuber_entities_online") == 1
     # An enrolment, two records, a delivery, a report and a withdrawal.
-    assert counts("kuber_database_group_writes_sum") == 6
-    assert counts("kuber_database_waiting_writes") == counts("kuber_database_failed_groups_total") == 0
-    assert counts("kuber_build_info", service="registry", version="0.1.0", protocol="1") == 1
-    assert counts("process_cpu_seconds_total") > 0
+    assert registry_metrics("kuber_database_group_writes_sum") == 6
+    assert (
+        registry_metrics("kuber_database_waiting_writes")
+        == registry_metrics("kuber_database_failed_groups_total")
+        == 0
+    )
+    assert registry_metrics("kuber_build_info", service="registry", version="0.1.0", protocol="1") == 1
+    assert registry_metrics("process_cpu_seconds_total") > 0
 
-    assert stored(count, method="PUT", route="/v1/blobs/{digest}", status="201") == 2
-    assert stored(count, method="other", route="unmatched", status="404") == 1
-    assert stored("kuber_http_received_bytes_total", route="/v1/blobs/{digest}") == 2 * len(data)
-    assert stored("kuber_http_sent_bytes_total", route="/v1/blobs/{digest}") >= len(data)
-    assert stored("kuber_uploads_under_way") == 0
-    assert again("kuber_blobs_scrubbed_total") == 2
-    assert again("kuber_blobs_rotten_total") == 0
+    assert vault_metrics(count, method="PUT", route="/v1/blobs/{digest}", status="201") == 2
+    assert vault_metrics(count, method="other", route="unmatched", status="404") == 1
+    assert vault_metrics("kuber_http_received_bytes_total", route="/v1/blobs/{digest}") == 2 * len(data)
+    assert vault_metrics("kuber_http_sent_bytes_total", route="/v1/blobs/{digest}") >= len(data)
+    assert vault_metrics("kuber_uploads_under_way") == 0
+    assert after_scrub("kuber_blobs_scrubbed_total") == 2
+    assert after_scrub("kuber_blobs_rotten_total") == 0
 
-    for name, _ in counts.samples.keys() | stored.samples.keys():
+    for name, _ in registry_metrics.samples.keys() | vault_metrics.samples.keys():
         assert not name.endswith("_created")
-    named = {value for scraped in (counts, stored) for _, labels in scraped.samples for _, value in labels}
+    named = {
+        value for scraped in (registry_metrics, vault_metrics) for _, labels in scraped.samples for _, value in labels
+    }
     assert not any(
         secret in value for value in named for secret in (member.id, member.name, me.token(), samples.token)
     )
     documented = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
-    assert counts.families | stored.families == {name for name in documented if not name.startswith("OTEL_")}
+    assert registry_metrics.families | vault_metrics.families == {
+        name for name in documented if not name.startswith("OTEL_")
+    }
 
 
-def test_a_vault_counts_collections_rot_and_uploads(vault_store):
+def test_a_vault_counts_collections_scrubs_and_uploads(vault_store):
     uploads = Uploads(vault_store)
-    counted = VaultMetrics(vault_store, uploads)
+    metrics = VaultMetrics(vault_store, uploads)
     uploads.begin(Artifact(digest=Digest.of(b"other"), size=5))
-    counted.count_collection(Collection(blobs=2, size=30, leftovers=1))
-    counted.count_scrub(
+    metrics.count_collection(Collection(blobs=2, size=30, leftovers=1))
+    metrics.count_scrub(
         Scrub(blobs=5, size=1, cursor=None, rotten=(Rot(digest=Digest.of(b""), fault="lost", holders=0),))
     )
-    counts = parse(counted.exposition().body.decode())
+    counts = parse(metrics.exposition().body.decode())
     assert counts("kuber_uploads_under_way") == 1
     assert counts("kuber_blobs_collected_total") == 2
     assert counts("kuber_blobs_collected_bytes_total") == 30
@@ -141,11 +149,11 @@ def test_a_vault_counts_collections_rot_and_uploads(vault_store):
     assert counts("kuber_blobs_rotten_total") == 1
 
 
-def test_a_commit_that_fails_is_counted(tmp_path, monkeypatch):
+def test_a_failed_commit_is_counted(tmp_path, monkeypatch):
     database, metrics = Database(tmp_path / "r.sqlite", history="registry"), Metrics("registry")
     metrics.watch_database(database)
     database.write(lambda connection: connection.execute(text("SELECT 1")))
-    # The transaction ends before its time, and the savepoint of the write with it.
+    # The transaction ends too early, and the savepoint of the write with it.
     with pytest.raises(ServiceUnavailableError):
         database.write(lambda connection: connection.connection.driver_connection.execute("COMMIT"))
     database.close()
@@ -154,7 +162,7 @@ def test_a_commit_that_fails_is_counted(tmp_path, monkeypatch):
     assert counts("kuber_database_failed_groups_total") == 1
 
 
-def test_who_asked_long_ago_is_not_online():
+def test_an_entity_without_recent_requests_is_not_online():
     now = 0.0
     presence = Presence(lambda: now)
     presence.note("a")
@@ -168,7 +176,7 @@ def test_who_asked_long_ago_is_not_online():
     assert presence.count() == 0
 
 
-def test_collections_by_the_vault_itself_are_counted(own_hub, samples):
+def test_periodic_collections_are_counted(own_hub, samples):
     hub = own_hub("--open-enrolment", keeping=("--lease", "0", "--grace", "0", "--collect-every", "0.05"))
     with HttpVault(hub.vault, credentials=Credentials(token=hub.secret)) as vault:
         size = vault.put(samples.weights()).size

@@ -1,4 +1,4 @@
-"""Cursors give back the position they were made from, and nothing else passes."""
+"""Cursors: decoding returns the encoded position, and refuses everything else."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ def test_any_text_is_refused_cleanly(text):
 
 
 @pytest.mark.parametrize(
-    "made",
+    "cursor",
     [
         pagination.encode("newest", 3),
         pagination.encode("accuracy", 1, 3),
@@ -30,6 +30,6 @@ def test_any_text_is_refused_cleanly(text):
         pagination.encode("accuracy", 0.5),
     ],
 )
-def test_a_cursor_of_another_listing_is_refused(made):
+def test_a_cursor_of_another_listing_is_refused(cursor):
     with pytest.raises(RequestRejectedError):
-        pagination.decode(made, "accuracy", float, int)
+        pagination.decode(cursor, "accuracy", float, int)

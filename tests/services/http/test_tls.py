@@ -1,4 +1,4 @@
-"""A hub that speaks HTTPS, and what is refused without it."""
+"""A hub over HTTPS, and requests that are refused without it."""
 
 from contextlib import ExitStack
 
@@ -27,17 +27,17 @@ def test_a_hub_over_https(secure_hub, certificate):
         vault = stack.enter_context(HttpVault(secure_hub.vault, credentials=me, ca=certificate[0]))
         registry.check()
         assert registry.register("somebody").name == "somebody"
-        artifact = vault.put(b"bytes")  # the vault asks the registry, over HTTPS too
+        artifact = vault.put(b"bytes")  # the vault checks the token with the registry, over HTTPS too
         assert vault.get(artifact.digest) == b"bytes"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(secure_hub):
+def test_an_untrusted_certificate_is_refused(secure_hub):
     for url in (secure_hub.registry, secure_hub.registry.replace("https", "http")):
         with HttpRegistry(url, patience=0) as registry, pytest.raises(ServiceUnavailableError):
             registry.check()
 
 
-def test_certificates_to_trust_have_to_be_some(tmp_path):
+def test_a_file_without_certificates_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
         with pytest.raises(SettingsError, match="cannot be used"):
@@ -52,17 +52,17 @@ def refused(folder, *options):
 
 
 @pytest.mark.parametrize("service", ["registry", "vault"])
-def test_other_machines_are_served_over_tls_only(tmp_path, service):
+def test_serving_other_machines_requires_tls(tmp_path, service):
     assert "--certificate" in refused(tmp_path, service, "--host", "0.0.0.0")
 
 
-def test_enrolment_is_not_open_to_other_machines(tmp_path):
+def test_open_enrolment_is_refused_when_other_machines_are_served(tmp_path):
     assert "kuber hub invite" in refused(
         tmp_path, "registry", "--host", "0.0.0.0", "--plain-http", "--open-enrolment"
     )
 
 
-def test_a_certificate_and_its_key_belong_together(tmp_path, certificate):
+def test_a_certificate_requires_its_own_key(tmp_path, certificate):
     chain, key = map(str, certificate)
     assert "--certificate and --private-key together" in refused(tmp_path, "vault", "--certificate", chain)
     assert "cannot be used for TLS" in refused(tmp_path, "vault", "--certificate", key, "--private-key", chain)
