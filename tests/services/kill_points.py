@@ -1,8 +1,9 @@
 """Run kuber and kill it at a named point: `kill_points.py POINT TIMES ARGUMENTS`.
 
-The points are calls that a command makes on its way; the process ends before (`<`) or after (`>`) one of them, at the
-TIMES-th time: `>row`. With `interrupt` or `halt` in front it is interrupted there, or waits for a line on its input:
-`halt>row`. So a test finds a process where it wants it, on however busy a machine. Nothing of this is in the product.
+A point is a call that the command makes; the process is killed before (`<`) or after (`>`) the TIMES-th one, as in
+`>commit`. With the prefix `interrupt` it is interrupted there, with `halt` it waits for a line on its standard input:
+`halt>commit`. So a test stops a process where it wants to, however busy the machine is. The product knows nothing of
+the points.
 """
 
 import importlib
@@ -70,13 +71,12 @@ ENTITY_POINTS = {
     "round": ("kuber.entity.state.checkpoint", "Checkpoints", "save_round"),
 }
 
-
-# Of `kuber run` and `kuber compare`, in the process that their user has started.
+# Points of `kuber run` and `kuber compare`, in the process that the user started.
 RUN_POINTS = {
     "round shown": ("kuber.cli.run_progress", "PlainLines", "on_event"),
-    "row": ("kuber.experiment.comparison.compare", "_Stage", "_row"),
+    "row of a comparison": ("kuber.experiment.comparison.compare", "_Executor", "_row"),
 }
-# Calls that are not counted are those for which this is false.
+# Only calls for which this is true are counted.
 COUNTED = {"round shown": lambda view, event: event.kind == "round-ended"}
 
 
@@ -85,26 +85,26 @@ def kill() -> None:
 
 
 def interrupt() -> None:
-    """As Ctrl-C in a terminal does: the whole group is interrupted. So it has to be a group of its own."""
+    """Interrupt the whole process group, as Ctrl-C in a terminal does. It must be a group of its own."""
     assert os.getpgid(0) == os.getpid()
     os.killpg(0, signal.SIGINT)
 
 
 def halt() -> None:
-    """Say so, and wait for a line."""
+    """Print a line, and wait for a line on standard input."""
     print("halted", flush=True)
     sys.stdin.readline()
 
 
 def arm(act: Callable[[], None], side: str, name: str, times: int) -> None:
-    """Do `act` before (`<`) or after (`>`) the call that the point names, at its TIMES-th time."""
+    """Call `act` before (`<`) or after (`>`) the TIMES-th call at a point."""
     by_name = ENTITY_POINTS | RUN_POINTS
     if name in by_name:
         module, kind, attribute = by_name[name]
-        place: object = getattr(importlib.import_module(module), kind)
+        owner: object = getattr(importlib.import_module(module), kind)
     else:
-        place, attribute = POINTS[name]
-    original = getattr(place, attribute)
+        owner, attribute = POINTS[name]
+    original = getattr(owner, attribute)
     counted = COUNTED.get(name, lambda *_: True)
     calls = count(1)
 
@@ -124,7 +124,7 @@ if __name__ == "__main__":
     from kuber.cli import main
 
     point, number, *arguments = sys.argv[1:]
-    chosen, where, what = re.fullmatch("(|interrupt|halt)([<>])(.*)", point).groups()  # type: ignore[union-attr]
-    arm({"": kill, "interrupt": interrupt, "halt": halt}[chosen], where, what, int(number))
+    act, side, name = re.fullmatch("(|interrupt|halt)([<>])(.*)", point).groups()  # type: ignore[union-attr]
+    arm({"": kill, "interrupt": interrupt, "halt": halt}[act], side, name, int(number))
     sys.argv[1:] = arguments
     main()

@@ -116,7 +116,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tm
         "2",
         *FLAGS,
     ]
-    options = {"program": (KILLED, "halt>row", "3"), "stdin": subprocess.PIPE}
+    options = {"program": (KILLED, "halt>row of a comparison", "3"), "stdin": subprocess.PIPE}
     process = Command("compare", *arguments, folder=tmp_path, environ=environ(), **options)
     assert process.stdout.readline() == "halted\n"
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
