@@ -76,6 +76,7 @@ RUN_POINTS = {
     "round shown": ("kuber.cli.run_progress", "PlainLines", "on_event"),
     "row of a comparison": ("kuber.experiment.comparison.compare", "_Executor", "_row"),
 }
+assert not POINTS.keys() & (ENTITY_POINTS | RUN_POINTS).keys(), "each point has its own name"
 # Only calls for which this is true are counted.
 COUNTED = {"round shown": lambda view, event: event.kind == "round-ended"}
 
