@@ -1,9 +1,9 @@
-"""How quick the dashboard is on 200 entities and 20,000 events: first paint, and from an event to the screen.
+"""Latency of the dashboard with 200 entities and 20,000 events: to first paint, and from an event to the screen.
 
-Needs Playwright and Debian's Chromium (`make browser`), as the tests do. Every visit begins with an empty cache. What
-is measured is the page's own time: from the start of the navigation to the frame after the first row of entities was
-there (meaningful), and to the frame after the picture was drawn; and from the moment that the registry had answered a
-report to the frame after its accuracy was in the entity's row, while the hub goes on telling other events.
+Needs Playwright and Debian's Chromium (`make browser`), as the tests do. Every visit begins with an empty cache. The
+page measures the time from the start of the navigation to the frame after the first row of entities appeared, and to
+the frame after the chart was drawn; and from the registry's response to a report to the frame after its accuracy
+appeared in the entity's row, while the hub sends other events.
 
     python benchmarks/dashboard.py
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dashboard_entity import Entity
 from dashboard_hub import Live, fill
-from hub_site import hub, tell
+from hub_site import hub, report
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
@@ -33,7 +33,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# Notes when something is first there, in the frame after.
+# Records when an element first appears, in the frame after.
 WATCH = """
 window.seen = {};
 const note = (name, selector, done) => {
@@ -47,7 +47,7 @@ new MutationObserver(() => {
   note("picture", "main canvas", (found) => found !== null);
 }).observe(document, { childList: true, subtree: true });
 """
-# Notes when the accuracy of an entity becomes what it is waited for.
+# Records when the row of an entity shows the awaited accuracy.
 AWAIT = """([entity, wanted]) => {
   window.arrived = null;
   const cell = () => document.querySelector(`tr[data-key="${entity}"] [data-column=accuracy]`);
@@ -65,7 +65,7 @@ AWAIT = """([entity, wanted]) => {
 
 @contextmanager
 def dashboard(folder: Path, registry: str, vault: str) -> Iterator[str]:
-    """The address of a dashboard on this hub, once it has read all events."""
+    """Run a dashboard of this hub; yield its address."""
     token = folder / "registry" / OPERATOR_TOKEN_FILE
     command = [sys.executable, "-m", "kuber", "dashboard", "--port", "0", "--stop-with-stdin", "--registry", registry]
     command += ["--vault", vault, "--admin-token", str(token)]
@@ -77,7 +77,7 @@ def dashboard(folder: Path, registry: str, vault: str) -> Iterator[str]:
 
 
 def paints(browser: Browser, url: str, path: str, times: int, target: str) -> None:
-    """First paints of a page, each with an empty cache, after one that does not count."""
+    """Measure first paints of a page, each with an empty cache, after a warm-up visit."""
     found: dict[str, list[float]] = {"contentful": [], "rows": [], "picture": []}
     for turn in range(times + 1):
         context = browser.new_context(viewport={"width": 1280, "height": 900})
@@ -93,28 +93,28 @@ def paints(browser: Browser, url: str, path: str, times: int, target: str) -> No
                 found[name].append(seen[name])
         context.close()
     figures = {f"{name}_{kind}": round(of(values)) for name, values in found.items() for kind, of in KINDS.items()}
-    tell(f"milliseconds to first paint of {path}", target, visits=times, **figures)
+    report(f"milliseconds to first paint of {path}", target, visits=times, **figures)
 
 
 KINDS = {"median": statistics.median, "max": max}
 
 
 def delays(page: Page, entities: list[Entity], live: Live, times: int, rate: float) -> None:
-    """From the registry's answer to the screen, of reports of one entity."""
+    """Measure the time from the registry's response to the screen, for reports of one entity."""
     shown = {row.get_attribute("data-key") for row in page.locator("tbody tr[data-key]").all()}
-    # One that has fallen silent: its own next report would take the place of ours before it is drawn.
-    entity = next(one for one in entities if one.id in shown and one.round >= one.last)
+    # An entity that sends no more reports: its next one would replace ours before it is drawn.
+    entity = next(entity for entity in entities if entity.id in shown and entity.round >= entity.last)
     waits = []
     for _ in range(times):
-        # What is coming is known beforehand, so that nothing is missed.
+        # The accuracy is known beforehand, so the observer is ready before the report is sent.
         page.evaluate(AWAIT, [entity.id, f"{live.next_beat:.1%}"])
-        told = live.beat(entity)
+        event = live.beat(entity)
         page.wait_for_function("window.arrived", polling=10)
-        waits.append(page.evaluate("window.arrived") - 1000 * told.at)
-        page.wait_for_timeout(137)  # not in step with anybody's clock
+        waits.append(page.evaluate("window.arrived") - 1000 * event.at)
+        page.wait_for_timeout(137)  # out of phase with periodic refreshes
     waits.sort()
-    tell(
-        "milliseconds from the registry's answer to the screen",
+    report(
+        "milliseconds from the registry's response to the screen",
         "< 1000",
         reports=times,
         other_events_a_second=rate,
@@ -130,11 +130,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--visits", type=int, default=10)
     parser.add_argument("--reports", type=int, default=40)
-    parser.add_argument("--rate", type=float, default=20.0, help="Other events a second while delays are measured.")
+    parser.add_argument("--rate", type=float, default=20.0, help="other events per second during measurements")
     arguments = parser.parse_args()
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
-        sys.exit("There is no Chromium here: `make browser` installs it.")
+        sys.exit("Chromium is not installed; install it with `make browser`.")
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary) / "hub"
         registry, vault = stack.enter_context(hub(folder))
@@ -163,11 +163,11 @@ def main() -> None:
                 if ended.is_set():
                     return
 
-        talker = threading.Thread(target=others, daemon=True)
-        talker.start()
+        sender = threading.Thread(target=others, daemon=True)
+        sender.start()
         delays(page, world.entities, live, arguments.reports, arguments.rate)
         ended.set()
-        talker.join(30)
+        sender.join(30)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An entity of a believable hub: what is kept of it, and how it tells its registry what it did."""
+"""An entity of a synthetic hub: its state, and the requests it sends to the registry."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +19,16 @@ TASK = Task(name="cifar10", labels=LABELS, input_shape=(3, 32, 32), test_set=TES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """An event that the registry has taken."""
+class SentEvent:
+    """An event that the registry has accepted."""
 
     act: str  # as in the registry's events
     entity: str  # its name, or verifier, admin
     detail: Mapping[str, Any]
-    at: float = field(default_factory=time.time)  # when the registry had answered, as time.time()
+    at: float = field(default_factory=time.time)  # time of the registry's response, as time.time()
 
 
-Act = Callable[[], Told]
+Act = Callable[[], SentEvent]
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -38,41 +38,41 @@ class Record:
     publisher: "Entity"
     round: int
     claimed: Evaluation
-    found: Evaluation  # by whoever evaluates it
-    id: str = ""  # once it is published
+    found: Evaluation  # by an entity or the hub
+    id: str = ""  # set by its publication
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Entity:
-    """One entity: what it is known by, how good it is, and how it tells of it."""
+    """One entity: its identity, its accuracy, and its requests."""
 
     name: str
     registry: HttpRegistry
     architecture: Architecture
     artifacts: tuple[Artifact, ...]
-    diligence: float  # the share of the waves in which it has a round
-    last: float  # round, after which it falls silent
+    diligence: float  # share of the waves in which it has a round
+    last: float  # its last round
     boasts: bool
     class_counts: tuple[int, ...] | None
     recalls: list[float]  # of its model
-    alone: list[float]  # what its own data leads to
-    reach: list[float]  # what teachers can lead to
+    alone: list[float]  # recalls that its own data lead to
+    reach: list[float]  # recalls that teachers can lead to
     own: Evaluation
     id: str = ""
     round: int = 0
     records: list[Record] = field(default_factory=list)  # not withdrawn
-    parents: list[Record] = field(default_factory=list)  # absorbed since it published last
+    parents: list[Record] = field(default_factory=list)  # absorbed since its last publication
     published: int = 0
 
-    def enrol(self) -> Told:
+    def enrol(self) -> SentEvent:
         self.id = self.registry.register(self.name).id
-        return Told(act="enrol", entity=self.name, detail={"id": self.id})
+        return SentEvent(act="enrol", entity=self.name, detail={"id": self.id})
 
-    def report(self, round: int, evaluation: Evaluation) -> Told:
+    def report(self, round: int, evaluation: Evaluation) -> SentEvent:
         self.registry.report(self.id, round=round, evaluation=evaluation)
-        return Told(act="report", entity=self.name, detail={"round": round, "accuracy": evaluation.accuracy})
+        return SentEvent(act="report", entity=self.name, detail={"round": round, "accuracy": evaluation.accuracy})
 
-    def publish(self, record: Record, artifact: Artifact, parents: Sequence[Record], sequence: int) -> Told:
+    def publish(self, record: Record, artifact: Artifact, parents: Sequence[Record], sequence: int) -> SentEvent:
         made = Draft(
             entity=self.id,
             task=TASK,
@@ -80,7 +80,7 @@ class Entity:
             artifacts={WEIGHTS: artifact},
             evaluation=record.claimed,
             round=record.round,
-            parents=tuple(dict.fromkeys(one.id for one in parents)),
+            parents=tuple(dict.fromkeys(parent.id for parent in parents)),
             sample_count=sum(self.class_counts) if self.class_counts else None,
             class_counts=self.class_counts,
             sequence=sequence,
@@ -88,16 +88,16 @@ class Entity:
         signed = replace(made, signature=self.registry.credentials.identity.sign(record_bytes(made)))
         record.id = self.registry.publish(signed, key=f"publish/{sequence}").id
         detail = {"knowledge": record.id, "round": record.round, "accuracy": record.claimed.accuracy}
-        return Told(act="publish", entity=self.name, detail=detail)
+        return SentEvent(act="publish", entity=self.name, detail=detail)
 
-    def deliver(self, teachers: Sequence[Record], *, attests: bool, reason: str, **told: Any) -> Told:
+    def deliver(self, teachers: Sequence[Record], *, attests: bool, reason: str, **detail: Any) -> SentEvent:
         if attests:
             self.registry.attest(teachers[0].id, entity=self.id, evaluation=teachers[0].found)
-        told |= {"reason": reason}
-        delivery = Delivery(student=self.id, teachers=tuple(one.id for one in teachers), **told)
+        detail |= {"reason": reason}
+        delivery = Delivery(student=self.id, teachers=tuple(teacher.id for teacher in teachers), **detail)
         self.registry.record(delivery, key=f"{delivery.round}/{delivery.method}")
-        return Told(act="deliver", entity=self.name, detail={"teachers": delivery.teachers, **told})
+        return SentEvent(act="deliver", entity=self.name, detail={"teachers": delivery.teachers, **detail})
 
-    def withdraw(self, record: Record) -> Told:
+    def withdraw(self, record: Record) -> SentEvent:
         self.registry.withdraw(record.id)
-        return Told(act="withdraw", entity=self.name, detail={"knowledge": record.id})
+        return SentEvent(act="withdraw", entity=self.name, detail={"knowledge": record.id})

@@ -1,7 +1,7 @@
-"""A believable hub to look at: a running registry and vault, filled through the public clients, that goes on living.
+"""A synthetic hub to look at: a running registry and vault, filled through the public clients.
 
-`fill` lets entities learn, publish and absorb until the registry tells exactly so many events; `Live` goes on from
-there. For one seed the same is told: only ids, times, and whose word comes first within a wave differ.
+`fill` lets entities train, publish and absorb until the registry has exactly a number of events; `Live` continues
+from there. Equal seeds give equal events: only ids, times and the order within a wave differ.
 
     python benchmarks/dashboard_hub.py --entities 200 --events 20000 --live 5
 """
@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
-from dashboard_entity import TASK, Entity, Told
+from dashboard_entity import TASK, Entity, SentEvent
 from dashboard_world import ACTS, EACH, World
 from hub_site import TEST_SET, hub
 
@@ -35,45 +35,45 @@ def fill(
     verifier: str | None = None,
     operator: str | None = None,
 ) -> World:
-    """A world whose new registry tells exactly so many events; verifier and operator are known by their tokens."""
+    """Fill a new registry with exactly `events` events; `verifier` and `operator` are their tokens."""
     if not 1 <= entities <= events:
-        raise ValueError("each entity enrols, so there are at least as many events as entities, and one of these")
+        raise ValueError("there must be at least one entity, and at least as many events as entities")
     rounds = max(1.0, events / entities / ACTS)
     world = World(registry_url, entities=entities, rounds=rounds, seed=seed, verifier=verifier, operator=operator)
     with ExitStack() as unfinished:
         unfinished.enter_context(world)
         world.enrol(vault_url)
-        while (left := events - world.told.total()) > 0:
-            world.tell(world.next(left))
+        while (left := events - world.sent.total()) > 0:
+            world.send(world.next(left))
         unfinished.pop_all()
     return world
 
 
 class Live:
-    """Goes on in a world that was filled, one event after the other."""
+    """Continues in a filled world, event by event."""
 
     def __init__(self, world: World, *, rate: float) -> None:
-        """`rate` in events a second."""
+        """`rate` is in events per second."""
         self._world = world
         self._rate = rate
         self._beats = 0
 
-    def events(self, seconds: float = math.inf) -> Iterator[Told]:
-        """Tells an event when it is due, for so long, and what was told; late where the registry is slower."""
+    def events(self, seconds: float = math.inf) -> Iterator[SentEvent]:
+        """Send and yield events at the rate for a time; late if the registry is slower."""
         start = time.monotonic()
         for number in count():
             due = number / self._rate
             time.sleep(max(0.0, start + due - time.monotonic()))
             if max(due, time.monotonic() - start) >= seconds:
                 return
-            yield from self._world.tell(self._world.next(1))
+            yield from self._world.send(self._world.next(1))
 
     @property
     def next_beat(self) -> float:
-        """The accuracy of the next beat: 0.901 to 0.999, more than any entity comes to, and in no report nearby."""
+        """The accuracy of the next beat, 0.901 to 0.999: higher than that of any entity, and not a recent one."""
         return (901 + self._beats % 99) / 1000
 
-    def beat(self, entity: Entity) -> Told:
+    def beat(self, entity: Entity) -> SentEvent:
         """Report the accuracy of this beat."""
         tens, more = divmod(round(1000 * self.next_beat), TASK.classes)
         self._beats += 1
@@ -88,45 +88,45 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=200)
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="a new one, for the hub's data; without it a temporary one")
-    parser.add_argument("--keep", action="store_true", help="leave the folder there in the end")
-    parser.add_argument("--port", type=int, default=0, help="of the registry; 0: a free one")
-    parser.add_argument("--live", type=float, metavar="RATE", help="events a second to go on with")
-    asked = parser.parse_args()
-    if not 1 <= asked.entities <= asked.events:
-        parser.error("each entity enrols: ask for at least one, and for at least as many events")
-    if asked.live is not None and not 0 < asked.live < math.inf:
-        parser.error("a rate is more than no event a second")
-    if asked.folder and asked.folder.exists():
-        parser.error(f"{asked.folder} is there already; name a new folder")
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="dashboard-hub-"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a script ends it as Ctrl-C does
+    parser.add_argument("--folder", type=Path, help="new folder for the hub's data (default: a temporary one)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder at the end")
+    parser.add_argument("--port", type=int, default=0, help="port of the registry; 0 for any free port")
+    parser.add_argument("--live", type=float, metavar="RATE", help="continue with this many events per second")
+    args = parser.parse_args()
+    if not 1 <= args.entities <= args.events:
+        parser.error("--entities must be at least 1, and --events at least as many")
+    if args.live is not None and not 0 < args.live < math.inf:
+        parser.error("--live must be greater than 0")
+    if args.folder and args.folder.exists():
+        parser.error(f"{args.folder} exists already; give a new folder")
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="dashboard-hub-"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a script stops it like Ctrl-C
     with suppress(KeyboardInterrupt), ExitStack() as stack:
-        if not asked.keep:
+        if not args.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            registry_url, vault_url = stack.enter_context(hub(folder, port=asked.port))
+            registry_url, vault_url = stack.enter_context(hub(folder, port=args.port))
         except (OSError, OverflowError):
-            parser.error(f"the registry cannot have port {asked.port}; choose another")
-        stack.enter_context(suppress(KeyboardInterrupt))  # with one on its way, nobody waits for the services to end
+            parser.error(f"port {args.port} is not free; choose another one")
+        stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C ends the services at once
         operator, verifier = (folder / "registry" / name for name in (OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE))
         start = time.monotonic()
         world = fill(
             registry_url,
             vault_url,
-            entities=asked.entities,
-            events=asked.events,
-            seed=asked.seed,
+            entities=args.entities,
+            events=args.events,
+            seed=args.seed,
             verifier=verifier.read_text(),
             operator=operator.read_text(),
         )
         stack.enter_context(world)
-        told = ", ".join(f"{number} {act}" for act, number in world.told.most_common())
-        print(f"{world.told.total()} events in {time.monotonic() - start:.1f} s: {told}")
+        counts = ", ".join(f"{number} {act}" for act, number in world.sent.most_common())
+        print(f"{world.sent.total()} events in {time.monotonic() - start:.1f} s: {counts}")
         print(f"registry     {registry_url}\nvault        {vault_url}\nadmin token  {operator}", flush=True)
-        if asked.live is None:
+        if args.live is None:
             signal.pause()
-        for _ in Live(world, rate=asked.live).events():
+        for _ in Live(world, rate=args.live).events():
             pass
 
 

@@ -1,9 +1,8 @@
-"""What the dashboard adds to the wall time of `kuber run`, with its overview open in a tab.
+"""Overhead of the dashboard on the wall time of `kuber run`, with its overview open in a tab.
 
-Runs with and without `--dashboard` take turns. The tab is a reader that takes everything that a browser is sent and
-draws nothing: a browser's own work on the same cores is not the dashboard's. Beside the ratio of wall times, which
-carries the noise of the machine and of the run, stands what the dashboard's process computed, as a share of what all
-cores could have computed in the run's wall time.
+Runs with and without `--dashboard` alternate. The tab is a client that receives everything a browser would and draws
+nothing, because the work of a browser is not that of the dashboard. The ratio of wall times includes the noise of
+machine and run; so the CPU time of the dashboard's process is printed too, as a share of all cores.
 
     python benchmarks/dashboard_run.py --pairs 4
 """
@@ -24,26 +23,26 @@ from urllib.parse import urlencode
 import httpx
 import psutil
 import socketio
-from hub_site import tell
+from hub_site import report
 
 PRESET = ("--preset", "quick")
 
 
 async def read(url: str, got: dict[str, int]) -> None:
-    """Be a tab on the overview, until the dashboard ends."""
+    """Act as a tab on the overview until the dashboard ends."""
     async with httpx.AsyncClient() as client:
         html = (await client.get(url)).text
     found = re.search(r"query: (\{.*?\}),\n", html)
     assert found is not None
-    told = ast.literal_eval(found[1])  # as the page has it, in Python's words
-    query = urlencode({**told, "implicit_handshake": "true", "document_id": "bench", "tab_id": "bench"})
+    options = ast.literal_eval(found[1])  # a Python literal in the page
+    query = urlencode({**options, "implicit_handshake": "true", "document_id": "bench", "tab_id": "bench"})
     tab = socketio.AsyncClient(reconnection=False)
 
     @tab.on("run_javascript")
     async def answer(message: dict) -> None:
         got["messages"] += 1
         if "request_id" in message:
-            reply = {"request_id": message["request_id"], "client_id": told["client_id"], "result": False}
+            reply = {"request_id": message["request_id"], "client_id": options["client_id"], "result": False}
             await tab.emit("javascript_response", reply)
 
     @tab.on("*")
@@ -55,7 +54,7 @@ async def read(url: str, got: dict[str, int]) -> None:
 
 
 def run(folder: Path, options: list[str], *, dashboard: bool) -> dict[str, float]:
-    """Wall seconds of one run, from the start of its process to its end, and what its dashboard computed."""
+    """Return the wall seconds of one run, start-up included, and the CPU seconds of its dashboard."""
     command = [sys.executable, "-m", "kuber", "run", "--json", *options, "--runs-dir", str(folder)]
     command += ["--dashboard"] * dashboard
     got = {"messages": 0}
@@ -69,7 +68,7 @@ def run(folder: Path, options: list[str], *, dashboard: bool) -> dict[str, float
             if found:
                 threading.Thread(target=lambda url=found[1]: asyncio.run(read(url, got)), daemon=True).start()
                 children = psutil.Process(process.pid).children()
-                pages = next(one for one in children if "dashboard" in one.cmdline())
+                pages = next(child for child in children if "dashboard" in child.cmdline())
             if pages is not None:
                 try:
                     times = pages.cpu_times()
@@ -89,15 +88,15 @@ def main() -> None:
     ratios, shares, messages = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
         for turn in range(arguments.pairs):
-            order = (True, False) if turn % 2 else (False, True)  # the machine's speed drifts
+            order = (True, False) if turn % 2 else (False, True)  # the speed of the machine drifts
             found = {with_it: run(Path(temporary), options, dashboard=with_it) for with_it in order}
             ratios.append(found[True]["wall"] / found[False]["wall"])
             shares.append(found[True]["computed"] / (psutil.cpu_count() * found[True]["wall"]))
             messages.append(found[True]["messages"])
-            told = {"with": round(found[True]["wall"], 1), "without": round(found[False]["wall"], 1)}
-            tell(f"pair {turn + 1}, seconds", "", **told, computed=round(found[True]["computed"], 1))
-    tell(
-        "wall time of a run with the dashboard open, against one without",
+            walls = {"with": round(found[True]["wall"], 1), "without": round(found[False]["wall"], 1)}
+            report(f"pair {turn + 1}, seconds", "", **walls, computed=round(found[True]["computed"], 1))
+    report(
+        "wall time of a run with the dashboard open / without",
         "< 1.05",
         median=round(statistics.median(ratios), 3),
         low=round(min(ratios), 3),

@@ -1,6 +1,6 @@
-"""What happens to the entities of a believable hub; what they do is in dashboard_entity.py.
+"""The simulated course of the entities of a synthetic hub; their requests are in dashboard_entity.py.
 
-Nothing is learnt here: recalls rise along a noisy curve, and what an entity absorbs lifts the classes it is weak on.
+Nothing is trained: recalls rise along a noisy curve, and absorbing raises those of an entity's weak classes.
 """
 
 import math
@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Self
 
-from dashboard_entity import TASK, Act, Entity, Record, Told
+from dashboard_entity import TASK, Act, Entity, Record, SentEvent
 from hub_site import TEST_SET, weights
 
 from kuber.client.admin import AdminClient
@@ -27,8 +27,8 @@ from kuber.domain.verification import Standing, Verification, verdict
 from kuber.signing import Identity
 
 EACH = 100  # samples of each class in the common test set
-BEST = 0.88  # that any class ever comes to, so that no entity reports more than a beat does
-ACTS = 2.1  # of an entity in a round, on average
+BEST = 0.88  # highest recall of a class, so that every entity reports less than a beat
+ACTS = 2.1  # requests of an entity in a round, on average
 THREADS = 16
 PATIENCE = 60.0  # seconds
 UNKNOWN = "vit-tiny"  # an architecture that the hub cannot run
@@ -38,9 +38,9 @@ CITIES = ("Graz", "Lyon", "Porto", "Ghent", "Turin", "Malmö", "Basel", "Gdansk"
 
 
 class World:
-    """The entities of a hub, and what they tell next. Closed by `close`, or by leaving a `with` block.
+    """The entities of a hub and their next requests; a context manager.
 
-    All that happens is decided in one thread, from one generator; only the telling is done in several.
+    Everything is decided in one thread, from one random generator; only requests are sent in several threads.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class World:
         verifier: str | None,
         operator: str | None,
     ) -> None:
-        """After `rounds` an entity hardly gets better. Verifier and operator act where there are their tokens."""
-        self.told: Counter[str] = Counter()  # events of each act
+        """After `rounds`, entities hardly improve. Verifier and operator act if their tokens are given."""
+        self.sent: Counter[str] = Counter()  # events of each act
         self._chance = Random(seed)
         self._pace = min(0.5, 3 / rounds)
-        self._newest: dict[Entity, Record] = {}  # of each publisher, of waves that are told
+        self._newest: dict[Entity, Record] = {}  # of each publisher, in earlier waves
         self._fresh: list[Record] = []  # of the last wave
         self._waiting: list[list[Act]] = []
         self._stack = ExitStack()
         self._verifier = self._operator = None
         if verifier is not None:
-            asking = HttpRegistry(registry_url, credentials=Credentials(token=verifier), patience=PATIENCE)
-            self._verifier = self._stack.enter_context(asking)
+            client = HttpRegistry(registry_url, credentials=Credentials(token=verifier), patience=PATIENCE)
+            self._verifier = self._stack.enter_context(client)
         if operator is not None:
             self._operator = self._stack.enter_context(AdminClient(registry_url, operator, patience=PATIENCE))
         blobs = {name: [weights(size, self._chance.randbytes) for _ in range(3)] for name, size in SIZES.items()}
@@ -79,18 +79,18 @@ class World:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._stack.close()
 
     def enrol(self, vault_url: str) -> None:
-        """Let all enrol, first come first, and bring the blobs of what is published later."""
-        self.tell([[one.enrol for one in self.entities]])
+        """Enrol all entities in order, and upload the blobs of later publications."""
+        self.send([[entity.enrol for entity in self.entities]])
         with HttpVault(vault_url, credentials=self.entities[0].registry.credentials, patience=PATIENCE) as vault:
             for data in self._blobs:
                 vault.put(data)
 
     def next(self, most: int) -> list[list[Act]]:
-        """So many acts at most: lists that may be told beside each other, each in its order."""
+        """Return at most `most` acts, in lists that may be sent concurrently, each in its order."""
         while not self._waiting:
             self._waiting = self._wave()
         now, later = [], []
@@ -101,15 +101,15 @@ class World:
         self._waiting = [acts for acts in later if acts]
         return [acts for acts in now if acts]
 
-    def tell(self, lists: list[list[Act]]) -> list[Told]:
-        """Tell what `next` gave."""
-        told = [one for part in self._pool.map(lambda acts: [act() for act in acts], lists) for one in part]
-        self.told.update(one.act for one in told)
-        return told
+    def send(self, lists: list[list[Act]]) -> list[SentEvent]:
+        """Send the acts that `next` returned."""
+        sent = [event for part in self._pool.map(lambda acts: [act() for act in acts], lists) for event in part]
+        self.sent.update(event.act for event in sent)
+        return sent
 
     def _entity(self, number: int, rounds: float, url: str, blobs: Mapping[str, list[bytes]]) -> Entity:
         chance = self._chance
-        # A key of the seed's own: who fills two hubs alike meets the same entities there.
+        # The key depends on the seed: hubs with equal seeds have the same entities.
         me = Credentials(Identity(chance.randbytes(32)))
         kind = UNKNOWN if number % 20 == 9 else chance.choice([name for name in SIZES if name != UNKNOWN])
         manifest = {"w": TensorSpec(dtype="F32", shape=(SIZES[kind] // 4,))}
@@ -134,46 +134,47 @@ class World:
         )
 
     def _wave(self) -> list[list[Act]]:
-        """A round of most entities, and a look of the verifier at what was published in the wave before."""
+        """Return a round of most entities, and the verifier's acts on the publications of the wave before."""
         chance = self._chance
-        looks = [act for record in self._fresh for act in self._look(record)]
+        judgements = [act for record in self._fresh for act in self._judge(record)]
         self._newest |= {record.publisher: record for record in self._fresh if record in record.publisher.records}
         self._fresh = []
-        present = [one for one in self.entities if one.round < one.last and chance.random() < one.diligence]
-        lists = [looks, *map(self._round, chance.sample(present, len(present)))]
+        present = [e for e in self.entities if e.round < e.last and chance.random() < e.diligence]
+        lists = [judgements, *map(self._round, chance.sample(present, len(present)))]
         return [acts for acts in lists if acts]
 
-    def _round(self, one: Entity) -> list[Act]:
-        chance, before, acts = self._chance, one.own, []
-        one.round += 1
-        one.recalls = [now + self._pace * (most - now) for now, most in zip(one.recalls, one.alone, strict=True)]
-        one.own = self._evaluation(one.recalls)
+    def _round(self, entity: Entity) -> list[Act]:
+        chance, before, acts = self._chance, entity.own, []
+        entity.round += 1
+        steps = zip(entity.recalls, entity.alone, strict=True)
+        entity.recalls = [now + self._pace * (most - now) for now, most in steps]
+        entity.own = self._evaluation(entity.recalls)
         if chance.random() < 0.3:
-            acts += self._absorb(one, Method.GUIDE, before)
+            acts += self._absorb(entity, Method.GUIDE, before)
         if chance.random() < 0.5:
-            acts.append(self._publish(one))
+            acts.append(self._publish(entity))
         if chance.random() < 0.2:
-            acts += self._absorb(one, chance.choice((Method.MERGE, Method.DISTIL)), one.own)
-        if chance.random() < 0.01 and (old := [record for record in one.records if record.round < one.round]):
-            acts.append(partial(one.withdraw, self._drop(chance.choice(old))))
-        return [*acts, partial(one.report, one.round, one.own)]
+            acts += self._absorb(entity, chance.choice((Method.MERGE, Method.DISTIL)), entity.own)
+        if chance.random() < 0.01 and (old := [record for record in entity.records if record.round < entity.round]):
+            acts.append(partial(entity.withdraw, self._drop(chance.choice(old))))
+        return [*acts, partial(entity.report, entity.round, entity.own)]
 
-    def _publish(self, one: Entity) -> Act:
-        boasting = one.boasts and self._chance.random() < 0.4
-        claimed = self._evaluation([min(BEST, recall + 0.3) for recall in one.recalls]) if boasting else one.own
-        record = Record(publisher=one, round=one.round, claimed=claimed, found=one.own)
-        parents, one.parents = one.parents, []
-        one.published += 1
-        one.records.append(record)
+    def _publish(self, entity: Entity) -> Act:
+        boasting = entity.boasts and self._chance.random() < 0.4
+        claimed = self._evaluation([min(BEST, recall + 0.3) for recall in entity.recalls]) if boasting else entity.own
+        record = Record(publisher=entity, round=entity.round, claimed=claimed, found=entity.own)
+        parents, entity.parents = entity.parents, []
+        entity.published += 1
+        entity.records.append(record)
         self._fresh.append(record)
-        return partial(one.publish, record, self._chance.choice(one.artifacts), parents, one.published)
+        return partial(entity.publish, record, self._chance.choice(entity.artifacts), parents, entity.published)
 
-    def _absorb(self, one: Entity, method: Method, before: Evaluation) -> list[Act]:
-        """The delivery of those among a few who help most; nobody's where there is none."""
+    def _absorb(self, entity: Entity, method: Method, before: Evaluation) -> list[Act]:
+        """Return a delivery of the most helpful records among a few; nothing if there are none."""
         chance = self._chance
-        known = [record for publisher, record in self._newest.items() if self._suits(publisher, one, method)]
+        known = [record for publisher, record in self._newest.items() if self._suits(publisher, entity, method)]
         gains = {
-            record: sum(max(0, c / EACH - own) for c, own in zip(record.claimed.correct, one.recalls, strict=True))
+            record: sum(max(0, c / EACH - own) for c, own in zip(record.claimed.correct, entity.recalls, strict=True))
             for record in chance.sample(known, min(8, len(known)))
         }
         several = 1 if method is Method.DISTIL else chance.randint(1, 3)
@@ -184,36 +185,36 @@ class World:
         harm = chance.uniform(0.02, 0.09) if chance.random() < 0.2 else 0.0
         lifts = [
             0.3 * max(0.0, min(other, most) - now)
-            for other, most, now in zip(best, one.reach, one.recalls, strict=True)
+            for other, most, now in zip(best, entity.reach, entity.recalls, strict=True)
         ]
-        after = self._evaluation([now + lift - harm for now, lift in zip(one.recalls, lifts, strict=True)])
+        after = self._evaluation([now + lift - harm for now, lift in zip(entity.recalls, lifts, strict=True)])
         kept = is_no_worse(before, after, AcceptancePolicy(noise=0.5))
-        one.own = after if kept else before
+        entity.own = after if kept else before
         if kept:
-            one.recalls = [now + lift for now, lift in zip(one.recalls, lifts, strict=True)]
-            one.alone = [max(pair) for pair in zip(one.alone, one.recalls, strict=True)]
-            one.parents += teachers
+            entity.recalls = [now + lift for now, lift in zip(entity.recalls, lifts, strict=True)]
+            entity.alone = [max(pair) for pair in zip(entity.alone, entity.recalls, strict=True)]
+            entity.parents += teachers
         weakest = min(range(TASK.classes), key=before.correct.__getitem__)
         act = partial(
-            one.deliver,
+            entity.deliver,
             teachers,
             attests=chance.random() < 0.1,
-            reason=f"Of a few it is the best where we are weak, as on {TASK.labels[weakest]}.",
+            reason=f"It is the best of a few where we are weak, as on {TASK.labels[weakest]}.",
             method=method.value,
-            round=one.round,
+            round=entity.round,
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             kept=kept,
         )
         return [act]
 
-    def _suits(self, publisher: Entity, one: Entity, method: Method) -> bool:
-        """Whether its knowledge can be absorbed so: only weights of one architecture are merged."""
-        alike = publisher.architecture.name == one.architecture.name
-        return publisher is not one and (alike or method is not Method.MERGE)
+    def _suits(self, publisher: Entity, entity: Entity, method: Method) -> bool:
+        """Whether an entity can absorb knowledge of this publisher: only weights of one architecture are merged."""
+        alike = publisher.architecture.name == entity.architecture.name
+        return publisher is not entity and (alike or method is not Method.MERGE)
 
-    def _look(self, record: Record) -> list[Act]:
-        """What verifier and operator do about a record: mostly nothing."""
+    def _judge(self, record: Record) -> list[Act]:
+        """Return what verifier and operator do about a record: mostly nothing."""
         honest = record.claimed is record.found
         if self._verifier is None or (honest and self._chance.random() > 0.1):
             return []
@@ -226,28 +227,28 @@ class World:
         if finding.standing is Standing.QUARANTINED:
             self._drop(record)
             if self._operator is not None and self._chance.random() < 0.3:
-                acts.append(partial(self._take_back, record))
+                acts.append(partial(self._withdraw, record))
         return acts
 
-    def _verify(self, record: Record, finding: Verification) -> Told:
+    def _verify(self, record: Record, finding: Verification) -> SentEvent:
         assert self._verifier is not None
         self._verifier.verify(record.id, finding)
-        return Told(act=finding.standing.value, entity="verifier", detail={"knowledge": record.id})
+        return SentEvent(act=finding.standing.value, entity="verifier", detail={"knowledge": record.id})
 
-    def _take_back(self, record: Record) -> Told:
+    def _withdraw(self, record: Record) -> SentEvent:
         assert self._operator is not None
         self._operator.withdraw(record.id)
-        return Told(act="withdraw", entity="admin", detail={"knowledge": record.id})
+        return SentEvent(act="withdraw", entity="admin", detail={"knowledge": record.id})
 
     def _drop(self, record: Record) -> Record:
-        """Nobody finds it any more."""
+        """Remove a record that is withdrawn or quarantined."""
         record.publisher.records.remove(record)
         if self._newest.get(record.publisher) is record:
             del self._newest[record.publisher]
         return record
 
     def _evaluation(self, recalls: Sequence[float]) -> Evaluation:
-        """What is counted of a model with these recalls, which is never quite what it is worth."""
+        """Return the evaluation of a model with these recalls, with noise."""
         day = self._chance.gauss(0, 0.008)
         noisy = (recall + day + self._chance.gauss(0, 0.03) for recall in recalls)
         correct = tuple(round(EACH * min(BEST, max(0.0, recall))) for recall in noisy)
@@ -255,7 +256,7 @@ class World:
 
 
 def _name(number: int) -> str:
-    """ward 1, plant Graz, ward 2, clinic Lyon, ...: a name for each number."""
+    """Return a name for each number: ward 1, plant Graz, ward 2, clinic Lyon, ..."""
     place, other = divmod(number, 2)
     if not other:
         return f"ward {place + 1}"

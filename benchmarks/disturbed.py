@@ -1,9 +1,9 @@
-"""What half of the entities can do to the others: being slow, late, gone or liars.
+"""Effect of half of the entities on the others, when they are slow, late, absent or unsound.
 
-Every second entity is five times slower, joins when half of the time is over, leaves then, never takes part, or
-publishes models whose labels are turned round, under the claims of the sound ones (`lying`). Printed for each: the
-mean held-out accuracy of the other entities after their last round, and the difference to the same entities when
-nothing is wrong. Stopped and started again with the same --folder, it goes on.
+Every second entity is five times slower, joins at half-time, leaves then, never takes part, or publishes models with
+rotated labels under the claims of its sound models (`lying`). Prints for each condition the mean held-out accuracy of
+the other entities after their last round, and the difference to the same entities when nothing is wrong. Started
+again with the same --folder, it resumes.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from kuber.settings import load
 
 
 def others_accuracy(scenario: Scenario, engine: ResultCache) -> float:
-    """The mean held-out accuracy of the entities with even numbers after their last round."""
+    """Return the mean held-out accuracy of the entities with even numbers after their last round."""
     runtime = simulated_runtime(scenario)
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
     Simulation(scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress()).run()
     last = scenario.settings.num_rounds
-    return fmean(one.evaluation.accuracy for one in recorder.metrics() if one.round == last and one.entity % 2 == 0)
+    return fmean(e.evaluation.accuracy for e in recorder.metrics() if e.round == last and e.entity % 2 == 0)
 
 
 def changed(scenario: Scenario, odd: Conditions) -> Scenario:
-    """The scenario in which every second entity lives under other conditions, relative to its own speed."""
+    """Return the scenario with other conditions, relative to its own speed, for every second entity."""
     entities = [
-        replace(odd, speed=one.speed * odd.speed) if index % 2 else one
-        for index, one in enumerate(scenario.world.entities)
+        replace(odd, speed=usual.speed * odd.speed) if index % 2 else usual
+        for index, usual in enumerate(scenario.world.entities)
     ]
     return replace(scenario, world=replace(scenario.world, entities=tuple(entities)))
 
@@ -46,14 +46,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/disturbed"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="these conditions; the first of all, `nothing`, is always run")
+    parser.add_argument("--only", nargs="+", help="run only these conditions; `nothing` always runs first")
     parser.add_argument("--strategy", default="kuber")
     parser.add_argument("--preset", default="study")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with open_engine(available_cores()) as inner:
-        engine = ResultCache(inner, asked.folder)
-        for seed in asked.seeds:
-            scenario = load_scenario(load({"strategy": asked.strategy, "seed": seed}, preset=asked.preset))
+        engine = ResultCache(inner, args.folder)
+        for seed in args.seeds:
+            scenario = load_scenario(load({"strategy": args.strategy, "seed": seed}, preset=args.preset))
             phase = scenario.settings.local_epochs * len(scenario.private[0]) / scenario.world.entities[0].speed
             half = phase * scenario.settings.num_rounds / 2  # virtual seconds
             conditions = {
@@ -64,21 +64,21 @@ def main() -> None:
                 "absent": Conditions(speed=1.0, absences=(Absence(-1.0),)),
                 "lying": Conditions(speed=1.0, poison="claims"),
             }
-            if unknown := set(asked.only or ()) - conditions.keys():
-                parser.error(f"there is no condition {', '.join(sorted(unknown))}; there are {', '.join(conditions)}")
+            if unknown := set(args.only or ()) - conditions.keys():
+                parser.error(f"no condition {', '.join(sorted(unknown))}; choose from {', '.join(conditions)}")
             plain = 0.0
             for name, odd in conditions.items():
-                if asked.only and name not in ("nothing", *asked.only):
+                if args.only and name not in ("nothing", *args.only):
                     continue
                 accuracy = others_accuracy(changed(scenario, odd), engine)
                 plain = accuracy if name == "nothing" else plain
-                told = {
+                result = {
                     "seed": seed,
                     "half": name,
                     "others": round(accuracy, 4),
                     "points": round(100 * (accuracy - plain), 2),
                 }
-                print(json.dumps(told), flush=True)
+                print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

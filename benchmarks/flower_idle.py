@@ -1,6 +1,6 @@
-"""Entities that do not train in Flower's simulation. Runs in a venv of its own, knows nothing of KUber.
+"""Entities that do not train, in Flower's simulation. Runs in a venv of its own, without KUber.
 
-Every task receives weights of the size that was asked for and returns others of that size, which FedAvg averages.
+Every task receives weights of the given size and returns others of that size, which FedAvg averages.
 Prints one JSON line when the first round, in which Ray's workers import torch, is done, and one at the end.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--bytes", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     client = ClientApp()
 
     @client.train()
@@ -41,23 +41,23 @@ def main() -> None:
 
     @server.main()
     def serve(grid: Grid, context: Context) -> None:
-        initial = ArrayRecord({"weight": torch.zeros(asked.bytes // 4)})
-        strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=asked.entities)
+        initial = ArrayRecord({"weight": torch.zeros(args.bytes // 4)})
+        strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=args.entities)
         strategy.start(grid=grid, initial_arrays=initial, num_rounds=1)
         print(json.dumps({"started": True}), flush=True)
         start = time.perf_counter()
-        strategy.start(grid=grid, initial_arrays=initial, num_rounds=asked.rounds, timeout=36000)
+        strategy.start(grid=grid, initial_arrays=initial, num_rounds=args.rounds, timeout=36000)
         seconds = time.perf_counter() - start
-        tasks = asked.entities * asked.rounds
+        tasks = args.entities * args.rounds
         print(json.dumps({"ms_per_task": 1000 * seconds / tasks, "tasks": tasks}), flush=True)
 
     run_simulation(
         server_app=server,
         client_app=client,
-        num_supernodes=asked.entities,
+        num_supernodes=args.entities,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": asked.workers},
+            "init_args": {"num_cpus": args.workers},
         },
     )
 

@@ -1,7 +1,7 @@
-"""How quick a hub is: registry and vault over plain HTTP, tokens checked, against plain programs doing the same.
+"""Speed of a hub, over plain HTTP and with tokens checked, compared with plain programs that do the same.
 
-Everything is measured in interleaved pairs within one run; printed are medians of `--times` and their ratio, one JSON
-object a line. `nginx` is needed for the download; without it that line says so. `--only` names the lines to run.
+Everything is measured in interleaved pairs within one run. Prints the medians of `--times` measurements and their
+ratio, one JSON object per line. The download needs `nginx`. `--only` selects the lines to run.
 
     python benchmarks/hub.py --times 7
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import psutil
 from hub_records import counting, discovery, publishes, publishes_over_http, reads
-from hub_site import MIB, hub, pairs, tell, weights
+from hub_site import MIB, hub, pairs, report, weights
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
@@ -32,7 +32,7 @@ from kuber.domain.digest import Digest
 
 
 def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
-    """Download, verified pull and upload of 256 MiB, and the memory that an upload of 1 GiB takes."""
+    """Measure download, verified pull and upload of 256 MiB, and the memory that an upload of 1 GiB takes."""
     data = weights(256 * MIB)
     digest = Digest.of(data)
     with hub(folder / "hub") as (registry_url, vault_url), ExitStack() as stack:
@@ -53,9 +53,9 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
             if shutil.which("nginx"):
                 with nginx(folder, data) as beside:
                     ours, theirs = pairs(lambda: curl(blob), lambda: curl(beside), times)
-                    tell("download 256 MiB / nginx", ">= 0.8", ratio=theirs / ours, ours=ours, theirs=theirs)
+                    report("download 256 MiB / nginx", ">= 0.8", ratio=theirs / ours, ours=ours, theirs=theirs)
             else:
-                tell("download 256 MiB / nginx", ">= 0.8", missing="nginx")
+                report("download 256 MiB / nginx", ">= 0.8", missing="nginx")
         if wanted("pull"):
 
             def raw() -> None:
@@ -64,10 +64,10 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
                         pass
 
             ours, theirs = pairs(lambda: vault.get(digest), raw, times)
-            tell("verified pull / raw download", ">= 0.6", ratio=theirs / ours, ours=ours, theirs=theirs)
+            report("verified pull / raw download", ">= 0.6", ratio=theirs / ours, ours=ours, theirs=theirs)
         if wanted("upload"):
             source = folder / "source"
-            sinks = (folder / f"sink-{number}" for number in range(times + 1))  # the vault makes a file each time too
+            sinks = (folder / f"sink-{number}" for number in range(times + 1))  # the vault creates files, too
 
             def upload() -> None:
                 vault.put(source.read_bytes())
@@ -83,42 +83,42 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
             fresh = bytearray(data)
             seconds: tuple[list[float], list[float]] = ([], [])
             for turn in range(times + 1):
-                fresh[-8:-5] = turn.to_bytes(3, "little")  # other bytes each time: a known blob is not sent again
+                fresh[-8:-5] = turn.to_bytes(3, "little")  # a known blob would not be sent again
                 source.write_bytes(fresh)
-                os.sync()  # else the first to sync would write this file too
+                os.sync()  # else the first fsync would write this file, too
                 for place, do in ((0, upload), (1, copy)) if turn % 2 else ((1, copy), (0, upload)):
                     start = time.perf_counter()
                     do()
                     if turn:
                         seconds[place].append(time.perf_counter() - start)
             ours, theirs = map(statistics.median, seconds)
-            tell("upload 256 MiB / cp + sync + sha256", ">= 0.7", ratio=theirs / ours, ours=ours, theirs=theirs)
+            report("upload 256 MiB / cp + sync + sha256", ">= 0.7", ratio=theirs / ours, ours=ours, theirs=theirs)
         if wanted("memory"):
             port = int(vault_url.rpartition(":")[2])
             process = next(
-                psutil.Process(one.pid)
-                for one in psutil.net_connections("tcp")
-                if one.status == "LISTEN" and one.laddr.port == port
+                psutil.Process(connection.pid)
+                for connection in psutil.net_connections("tcp")
+                if connection.status == "LISTEN" and connection.laddr.port == port
             )
-            before, most, ended = process.memory_info().rss, 0, threading.Event()
+            before, peak, ended = process.memory_info().rss, 0, threading.Event()
 
             def watch() -> None:
-                nonlocal most
+                nonlocal peak
                 while not ended.is_set():
-                    most = max(most, process.memory_info().rss)
+                    peak = max(peak, process.memory_info().rss)
                     time.sleep(0.02)
 
-            watcher = threading.Thread(target=watch)
-            watcher.start()
+            sampler = threading.Thread(target=watch)
+            sampler.start()
             vault.put(weights(1024 * MIB))
             ended.set()
-            watcher.join()
-            tell("vault's memory growth, upload of 1 GiB", "< 32 MiB", mebibytes=(most - before) / MIB)
+            sampler.join()
+            report("vault's memory growth, upload of 1 GiB", "< 32 MiB", mebibytes=(peak - before) / MIB)
 
 
 @contextmanager
 def nginx(folder: Path, data: bytes) -> Iterator[str]:
-    """nginx serving the same bytes with sendfile; the address of the file."""
+    """Serve the same bytes by nginx with sendfile; yield the address of the file."""
     root = folder / "nginx"
     (root / "html").mkdir(parents=True)
     (root / "html" / "blob").write_bytes(data)
@@ -144,12 +144,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=7)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--only", default="download,pull,upload,memory,reads,metrics,publishes,http,discovery")
-    asked = parser.parse_args()
-    chosen = set(asked.only.split(","))
+    args = parser.parse_args()
+    chosen = set(args.only.split(","))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if chosen & {"download", "pull", "upload", "memory"}:
-            transfers(folder / "transfers", asked.times, chosen.__contains__)
+            transfers(folder / "transfers", args.times, chosen.__contains__)
         for line, measure in (
             ("reads", reads),
             ("metrics", counting),
@@ -158,10 +158,10 @@ def main() -> None:
         ):
             if line in chosen:
                 (folder / line).mkdir()
-                measure(folder / line, asked.times)
+                measure(folder / line, args.times)
         if "discovery" in chosen:
             (folder / "discovery").mkdir()
-            discovery(folder / "discovery", asked.times, asked.records)
+            discovery(folder / "discovery", args.times, args.records)
 
 
 if __name__ == "__main__":

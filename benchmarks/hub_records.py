@@ -1,4 +1,4 @@
-"""How quick a registry is: point reads, durable publishes, discovery. Run by hub.py."""
+"""Speed of a registry: point reads, durable publications, discovery. Run by hub.py."""
 
 import secrets
 import socket
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from hub_site import ONE_BY_ONE, SMALL, TASK, TEST_SET, UNCOUNTED, draft, hub, pairs, tell
+from hub_site import ONE_BY_ONE, SMALL, TASK, TEST_SET, UNCOUNTED, draft, hub, pairs, report
 
 from kuber.client.credentials import Credentials
 from kuber.client.memory.vault import MemoryVault
@@ -42,7 +42,7 @@ uvicorn.run(Starlette(routes=[Route("/v1/knowledge/{id}", read)]), port=int(sys.
 
 
 def reads(folder: Path, times: int) -> None:
-    """Point reads of a record by 32 connections, and the same bytes from bare Starlette and sqlite3."""
+    """Measure point reads of a record by 32 connections, and the same bytes from bare Starlette and sqlite3."""
     with hub(folder / "hub") as (registry_url, vault_url), ExitStack() as stack:
         me = Credentials()
         registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
@@ -66,17 +66,17 @@ def reads(folder: Path, times: int) -> None:
 
         def load(url: str) -> None:
             wrk = ["wrk", "-t1", "-c32", "-d3s", "-H", f"Authorization: Bearer {me.token()}", f"{url}{path}"]
-            told = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
-            rates.append(float(told.partition("Requests/sec:")[2].split()[0]))
+            output = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
+            rates.append(float(output.partition("Requests/sec:")[2].split()[0]))
 
         rates: list[float] = []
         pairs(lambda: load(registry_url), lambda: load(f"http://127.0.0.1:{port}"), times)
         ours, theirs = statistics.median(rates[2::2]), statistics.median(rates[3::2])
-        tell("point reads a second / bare", ">= 0.4", ratio=ours / theirs, ours=ours, theirs=theirs)
+        report("point reads per second / bare", ">= 0.4", ratio=ours / theirs, ours=ours, theirs=theirs)
 
 
 def counting(folder: Path, times: int) -> None:
-    """Point reads of a record by 32 connections, with and without the metrics."""
+    """Measure point reads of a record by 32 connections, with and without metrics."""
     rates: dict[str, list[float]] = {}
     with ExitStack() as stack:
 
@@ -91,18 +91,18 @@ def counting(folder: Path, times: int) -> None:
 
             def load() -> None:
                 wrk = ["wrk", "-t1", "-c32", "-d3s", "-H", f"Authorization: Bearer {me.token()}"]
-                told = subprocess.run(
+                output = subprocess.run(
                     [*wrk, f"{registry_url}/v1/knowledge/{record.id}"], capture_output=True, text=True, check=True
                 ).stdout
-                rates[name].append(float(told.partition("Requests/sec:")[2].split()[0]))
+                rates[name].append(float(output.partition("Requests/sec:")[2].split()[0]))
 
             return load
 
         pairs(site("counted", ("-m", "kuber")), site("uncounted", ("-c", UNCOUNTED)), times)
     ratios = [ours / theirs for ours, theirs in zip(rates["counted"][1:], rates["uncounted"][1:], strict=True)]
     ours, theirs = (statistics.median(rates[name][1:]) for name in ("counted", "uncounted"))
-    tell(
-        "point reads a second, counted / uncounted",
+    report(
+        "point reads per second, with / without metrics",
         ">= 0.95",
         ratio=statistics.median(ratios),
         ours=ours,
@@ -111,7 +111,7 @@ def counting(folder: Path, times: int) -> None:
 
 
 def publishes(folder: Path, times: int) -> None:
-    """Durable publishes of 32 writers at the store, with and without commits in groups."""
+    """Measure durable publications of 32 writers at the store, with and without group commit."""
 
     def at_store(group: int) -> Callable[[], None]:
         def act() -> None:
@@ -136,8 +136,8 @@ def publishes(folder: Path, times: int) -> None:
     database.GROUP = usual
     ours, theirs = (statistics.median(rates[group][1:]) for group in (usual, 1))
     p99 = 1000 * statistics.median(late[usual][1:])
-    tell(
-        "durable publishes a second, grouped / one by one",
+    report(
+        "durable publications per second, grouped / one by one",
         ">= 3, p99 < 50 ms",
         ratio=ours / theirs,
         ours=ours,
@@ -146,7 +146,7 @@ def publishes(folder: Path, times: int) -> None:
 
 
 def publishes_over_http(folder: Path, times: int) -> None:
-    """The same over HTTP: 32 entities, each with a connection of its own, whose records are signed beforehand."""
+    """Measure the same over HTTP: 32 entities with a connection each, whose records are signed beforehand."""
     rates: dict[str, list[float]] = {}
     late: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -184,8 +184,8 @@ def publishes_over_http(folder: Path, times: int) -> None:
 
         pairs(site("grouped", ("-m", "kuber")), site("single", ("-c", ONE_BY_ONE)), times)
     ours, theirs = (statistics.median(rates[name][1:]) for name in ("grouped", "single"))
-    tell(
-        "durable publishes a second over HTTP, grouped / one by one",
+    report(
+        "durable publications per second over HTTP, grouped / one by one",
         ">= 1.5, p99 < 50 ms",
         ratio=ours / theirs,
         ours=ours,
@@ -197,7 +197,7 @@ EACH = 20  # publications of each writer
 
 
 class Headed:
-    """A vault in memory as the registry wants it."""
+    """A vault in memory with the interface that the registry needs."""
 
     def __init__(self, vault: MemoryVault) -> None:
         self._vault = vault
@@ -208,7 +208,7 @@ class Headed:
 
 
 def _writers(publish: Callable[[str], object]) -> list[float]:
-    """How long each of the publications of 32 writers took, in seconds."""
+    """Return the seconds that each publication of 32 writers took."""
     waits: list[float] = []
 
     def write(number: int) -> None:
@@ -226,7 +226,7 @@ def _writers(publish: Callable[[str], object]) -> list[float]:
 
 
 def discovery(folder: Path, times: int, many: int) -> None:
-    """The best 100 of many records against those of 1,000."""
+    """Measure discovery of the best 100 among many records and among 1,000."""
     stores = {}
     for count in (1000, many):
         vault = MemoryVault()
@@ -247,13 +247,13 @@ def discovery(folder: Path, times: int, many: int) -> None:
                 waits[count].append(time.perf_counter() - start)
     p50 = statistics.median(waits[many]) / statistics.median(waits[1000])
     few, lot = (statistics.quantiles(waits[count], n=100)[98] for count in (1000, many))
-    tell(f"discover among {many:,} / 1,000", "<= 1.5", p50=p50, p99=lot / few)
+    report(f"discover among {many:,} / 1,000", "<= 1.5", p50=p50, p99=lot / few)
     for store, _ in stores.values():
         store.close()
 
 
 def _fill(store: RegistryStore, path: Path, members: list[str], artifact: Artifact, count: int) -> None:
-    """One record by the front door; the rest as copies of its rows, for time's sake."""
+    """Publish one record; insert the others as copies of its rows, which is faster."""
     first = store.publish(draft(members[0], artifact, 0), key="first")
     base = sqlite3.connect(path, timeout=60)
     base.row_factory = sqlite3.Row
@@ -265,12 +265,12 @@ def _fill(store: RegistryStore, path: Path, members: list[str], artifact: Artifa
 
     def rows() -> Iterator[dict[str, object]]:
         for seq in range(start, end):
-            told = {"seq": seq, "id": f"{seq:032x}", "entity": members[seq % len(members)], "key": f"k{seq}"}
-            told |= {
+            changes = {"seq": seq, "id": f"{seq:032x}", "entity": members[seq % len(members)], "key": f"k{seq}"}
+            changes |= {
                 "accuracy": secrets.randbelow(2000) / 2000,
                 "published_at": str(noon + timedelta(seconds=seq))[:19],
             }
-            yield row | told
+            yield row | changes
 
     def insert(table: str, example: dict[str, object], values: Iterator[dict[str, object]]) -> None:
         names = ", ".join(example)

@@ -1,4 +1,4 @@
-"""What the benchmarks of a hub share: services as processes, sound blobs and records, and how pairs are timed."""
+"""Services as processes, valid blobs and records, and timing in pairs, for the benchmarks of a hub."""
 
 import json
 import os
@@ -26,18 +26,18 @@ TASK = Task(name="bench", labels=tuple("abcdefghij"), input_shape=(3, 32, 32), t
 
 
 def weights(size: int, numbers: Callable[[int], bytes] = os.urandom) -> bytes:
-    """A sound safetensors file of about so many bytes, of numbers that no disk compresses."""
+    """Return a valid safetensors file of about `size` bytes, with incompressible numbers."""
     count = size // 4
     header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
     body = bytearray(numbers(4 * count))
-    body[3::4] = bytes(0x3F for _ in range(count))  # exponents of numbers near 1: all are finite
+    body[3::4] = bytes(0x3F for _ in range(count))  # exponents of numbers near 1, so that all are finite
     return len(header).to_bytes(8, "little") + header + bytes(body)
 
 
 # The services with a commit for each write.
 ONE_BY_ONE = "from kuber.services.db import database; database.GROUP = 1; from kuber.cli import main; main()"
 
-# The services without what /metrics tells of requests.
+# The services without the request metrics.
 UNCOUNTED = (
     "from kuber.services.http import metrics; metrics.Metrics.begun = metrics.Presence.note = lambda *_: None; "
     "metrics.Metrics.ended = lambda *_, **__: None; from kuber.cli import main; main()"
@@ -46,9 +46,9 @@ UNCOUNTED = (
 
 @contextmanager
 def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber"), port: int = 0) -> Iterator[tuple[str, str]]:
-    """A registry and a vault as processes; anybody may join, as often as they like.
+    """Run a registry and a vault with open enrolment and without limits; yield their addresses.
 
-    `port` is the registry's, 0 for any free one. Raises OSError when it is taken.
+    `port` is the registry's, 0 for any free one. Raises OSError if it is occupied.
     """
     with socket.create_server(("127.0.0.1", port)) as probe:
         port = probe.getsockname()[1]
@@ -66,11 +66,11 @@ def hub(folder: Path, program: tuple[str, ...] = ("-m", "kuber"), port: int = 0)
 def service(
     folder: Path, name: str, *options: str, program: tuple[str, ...] = ("-m", "kuber")
 ) -> Iterator[tuple[str, int]]:
-    """A registry or a vault as a process: its address, and the id of the process."""
+    """Start a registry or a vault; return its address and the id of the process."""
     command = [sys.executable, *program, name, "--stop-with-stdin", "--requests-per-minute", "0"]
     command += ["--data", str(folder / name), "--secret", str(folder / "secret")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    # In a session of its own: Ctrl-C is for whoever uses the hub, which ends after them.
+    # In a session of its own: Ctrl-C reaches the users of the hub, which ends after them.
     with subprocess.Popen([*command, *options], text=True, start_new_session=True, **pipes) as process:
         try:
             yield process.stdout.readline().split()[-1], process.pid
@@ -79,7 +79,7 @@ def service(
 
 
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
-    """The median seconds of both, taken in turn after one turn that does not count."""
+    """Return the median seconds of both, measured alternately after a warm-up."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(times + 1):
         for place, do in enumerate((ours, theirs)):
@@ -90,12 +90,12 @@ def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) 
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
-def tell(line: str, target: str, **figures: object) -> None:
+def report(line: str, target: str, **figures: object) -> None:
     print(json.dumps({"line": line, "target": target} | figures), flush=True)
 
 
 def draft(entity: str, artifact: Artifact, sequence: int, identity: Identity | None = None) -> Draft:
-    """A record like those that entities publish; signed when there is an identity."""
+    """Return a record like those of entities, signed if there is an identity."""
     correct = tuple(secrets.randbelow(200) for _ in TASK.labels)
     made = Draft(
         entity=entity,

@@ -1,8 +1,8 @@
-"""Registry and vault against MLflow's tracking server and artifact proxy, doing the same by the same plain programs.
+"""Registry and vault compared with MLflow's tracking server and artifact proxy, driven by the same programs.
 
-MLflow lives in an environment of its own; it keeps its metadata in SQLite, its artifacts in a folder, and has one
-worker process, as each of our services is one. `curl` sends and fetches 256 MiB, in turn; `wrk` reads one record with
-32 connections. Our requests carry a token that is checked; MLflow's carry none.
+MLflow runs in an environment of its own, with metadata in SQLite, artifacts in a folder, and one worker process, as
+each of our services has. `curl` sends and fetches 256 MiB alternately; `wrk` reads one record with 32 connections.
+Our requests carry a token that is checked; those to MLflow carry none.
 
     python -m venv mlflow && mlflow/bin/pip install mlflow==3.17.2
     python benchmarks/hub_vs_mlflow.py --mlflow mlflow/bin/mlflow
@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-from hub_site import MIB, SMALL, draft, hub, pairs, tell, weights
+from hub_site import MIB, SMALL, draft, hub, pairs, report, weights
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
@@ -30,7 +30,7 @@ from kuber.domain.digest import Digest
 
 @contextmanager
 def mlflow(program: Path, folder: Path) -> Iterator[str]:
-    """The address of a server on a new folder."""
+    """Run a server on a new folder; yield its address."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -58,37 +58,37 @@ def curl(*arguments: str) -> None:
 
 
 def rate(url: str, *headers: str) -> float:
-    """Answers a second to 32 connections."""
+    """Return the responses per second to 32 connections."""
     wrk = ["wrk", "-t1", "-c32", "-d3s", *headers, url]
-    told = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in told, told
-    return float(told.partition("Requests/sec:")[2].split()[0])
+    output = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in output, output
+    return float(output.partition("Requests/sec:")[2].split()[0])
 
 
 def logged_run(url: str) -> str:
-    """A run with about as much to tell as a record of ours."""
+    """Create a run with about as much metadata as a record of ours."""
     api = f"{url}/api/2.0/mlflow"
     with httpx.Client(trust_env=False) as client:
         run = client.post(f"{api}/runs/create", json={"experiment_id": "0", "start_time": 0}).json()["run"]
         id: str = run["info"]["run_id"]
         metrics = [{"key": f"accuracy_{label}", "value": 0.5, "timestamp": 0, "step": 0} for label in "abcdefghij"]
         params = [{"key": f"param_{number}", "value": str(number)} for number in range(10)]
-        told = {"run_id": id, "metrics": metrics, "params": params}
-        client.post(f"{api}/runs/log-batch", json=told).raise_for_status()
+        batch = {"run_id": id, "metrics": metrics, "params": params}
+        client.post(f"{api}/runs/log-batch", json=batch).raise_for_status()
     return id
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mlflow", type=Path, required=True, help="the program, in its own environment")
+    parser.add_argument("--mlflow", type=Path, required=True, help="MLflow's program, in its own environment")
     parser.add_argument("--times", type=int, default=7)
-    asked = parser.parse_args()
-    if not asked.mlflow.is_file():
-        parser.error(f"there is no program {asked.mlflow}; install MLflow as above")
+    args = parser.parse_args()
+    if not args.mlflow.is_file():
+        parser.error(f"{args.mlflow} does not exist; install MLflow as described above")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         registry_url, vault_url = stack.enter_context(hub(folder / "hub"))
-        peer = stack.enter_context(mlflow(asked.mlflow.absolute(), folder / "mlflow"))
+        peer = stack.enter_context(mlflow(args.mlflow.absolute(), folder / "mlflow"))
         me = Credentials()
         registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
         vault = stack.enter_context(HttpVault(vault_url, credentials=me))
@@ -107,16 +107,16 @@ def main() -> None:
             ),
             ("download", lambda: curl("-H", bearer, blob), lambda: curl(artifact)),
         ):
-            our, their = pairs(ours, theirs, asked.times)
-            tell(f"{line} 256 MiB / MLflow", ">= 4", ratio=their / our, ours=our, theirs=their)
+            our, their = pairs(ours, theirs, args.times)
+            report(f"{line} 256 MiB / MLflow", ">= 4", ratio=their / our, ours=our, theirs=their)
         run = f"{peer}/api/2.0/mlflow/runs/get?run_id={logged_run(peer)}"
         rates: tuple[list[float], list[float]] = ([], [])
-        for turn in range(asked.times + 1):
+        for turn in range(args.times + 1):
             pair = rate(f"{registry_url}/v1/knowledge/{record.id}", "-H", bearer), rate(run)
-            for place, one in enumerate(pair if turn else ()):
-                rates[place].append(one)
+            for place, measured in enumerate(pair if turn else ()):
+                rates[place].append(measured)
         our, their = map(statistics.median, rates)
-        tell("point reads a second / MLflow", ">= 20", ratio=our / their, ours=our, theirs=their)
+        report("point reads per second / MLflow", ">= 20", ratio=our / their, ours=our, theirs=their)
 
 
 if __name__ == "__main__":

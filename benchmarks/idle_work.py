@@ -1,4 +1,4 @@
-"""A work step that does nothing, in a module that workers of every engine can import."""
+"""A work step that trains nothing, in a module that the workers of every engine can import."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from kuber.learning.weights import Weights
 
 
 def idle(weights: Weights, generator: torch.Tensor, *, progress: Any) -> TrainingResult:
-    """Other weights of the same size, which a draw makes unlike all others."""
+    """Return other weights of the same size, with a random number that makes them unique."""
     draws = torch.Generator()
     draws.set_state(generator)
     changed = {name: tensor.clone() for name, tensor in weights.items()}

@@ -1,4 +1,4 @@
-"""Entities for load.py: they join, publish signed records of sound weights, and ask what strategies ask."""
+"""Entities for load.py: they join, publish signed records of valid weights, and send the queries of strategies."""
 
 import json
 import os
@@ -22,13 +22,13 @@ from kuber.signing import Identity
 from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER, DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
 
 LABELS = tuple("abcdefghij")
-SPOKEN = {PROTOCOL_HEADER: str(PROTOCOL)}
+PROTOCOL_HEADERS = {PROTOCOL_HEADER: str(PROTOCOL)}
 JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Where a hub is: entities share its registries; `operator` is a token that invites, where joining needs one."""
+    """Addresses of a hub. `operator` is a token that invites, if joining needs an invitation."""
 
     registries: tuple[str, ...]
     vault: str
@@ -47,14 +47,14 @@ class Call:
 
 
 class HubError(Exception):
-    """The hub did not do what it was asked; named by the status, or by what broke."""
+    """A request failed; the message is its status or the kind of error."""
 
 
 async def ask(session: aiohttp.ClientSession, call: Call) -> bytes:
-    """The body of the answer. HubError for anything but a success."""
+    """Return the body of the response. Raises HubError if the request failed."""
     try:
         async with session.request(
-            call.method, call.url, headers={**SPOKEN, **call.headers}, data=call.body, params=call.params
+            call.method, call.url, headers={**PROTOCOL_HEADERS, **call.headers}, data=call.body, params=call.params
         ) as answer:
             body = await answer.read()
     except (aiohttp.ClientError, TimeoutError) as error:
@@ -66,10 +66,10 @@ async def ask(session: aiohttp.ClientSession, call: Call) -> bytes:
 
 @dataclass
 class Entity:
-    """One of `many` entities, which share tasks: so many of them each."""
+    """One of `many` entities, of which each task has the same number."""
 
     number: int
-    run: str  # names of one run are no other's
+    run: str  # makes names unique
     hub: Hub
     strategy: Strategy
     per_task: int
@@ -77,7 +77,7 @@ class Entity:
     identity: Identity = field(default_factory=Identity.generate)
     id: str = ""
     sequence: int = 0
-    asked: int = 0
+    queries: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Entity:
         self.own = self._evaluation()
 
     async def join(self, session: aiohttp.ClientSession) -> None:
-        """Enrol, by an invitation where the hub wants one."""
+        """Enrol, with an invitation if the hub needs one."""
         name = f"{self.run}-{self.number}"
         invitation = None
         if self.hub.operator:
@@ -109,7 +109,7 @@ class Entity:
         self.headers = {"Authorization": f"Bearer {enrolled['token']}"}
 
     def publication(self) -> tuple[Call, Call]:
-        """What the vault gets, then what the registry gets: new weights, and their record, signed."""
+        """Return the requests of a publication: new weights to the vault, their signed record to the registry."""
         blob = weights(self.blob_bytes, os.urandom)
         artifact = Artifact.of(blob)
         self.sequence += 1
@@ -126,15 +126,15 @@ class Entity:
         )
         draft = replace(draft, signature=self.identity.sign(record_bytes(draft)))
         kept = {**self.headers, "Content-Type": "application/octet-stream"}
-        told = {**self.headers, **JSON, KEY_HEADER: f"{self.run} {self.sequence}"}
+        headers = {**self.headers, **JSON, KEY_HEADER: f"{self.run} {self.sequence}"}
         body = DraftBody.of(draft).model_dump_json().encode()
         return (
             Call("PUT", f"{self.hub.vault}/v1/blobs/{artifact.digest}", kept, blob),
-            Call("POST", f"{self.registry}/v1/knowledge", told, body),
+            Call("POST", f"{self.registry}/v1/knowledge", headers, body),
         )
 
     def question(self) -> Call:
-        """What the strategy seeks, before a local phase and after one in turn, as `Discovery` asks it."""
+        """Return the query of the strategy, alternately before and after a local phase, as `Discovery` sends it."""
         situation = Situation(
             round=max(1, self.sequence),
             classes=len(LABELS),
@@ -144,8 +144,8 @@ class Entity:
             origin=self.origin,
         )
         requests = list(filter(None, (self.strategy.before(situation), self.strategy.after(situation))))
-        self.asked += 1
-        _, query = requests[self.asked % len(requests)]
+        self.queries += 1
+        _, query = requests[self.queries % len(requests)]
         return self._asks(query)
 
     def _asks(self, query: Query) -> Call:
@@ -170,7 +170,7 @@ class Entity:
 
 
 def entities(numbers: range, *, run: str, hub: Hub, strategy: str, per_task: int, blob_bytes: int) -> list[Entity]:
-    """Those with these numbers."""
+    """Return the entities with these numbers."""
     decides = strategy_named(strategy)
     return [
         Entity(number=number, run=run, hub=hub, strategy=decides, per_task=per_task, blob_bytes=blob_bytes)
@@ -179,5 +179,5 @@ def entities(numbers: range, *, run: str, hub: Hub, strategy: str, per_task: int
 
 
 def new_run() -> str:
-    """A name that no run has had."""
+    """Return a unique name."""
     return f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"

@@ -1,7 +1,7 @@
-"""Processes of load.py that send requests when they are due, whether or not earlier ones were answered.
+"""Processes of load.py that send requests when they are due, whether or not responses have arrived.
 
-The latency of a request counts from when it was due (no coordinated omission): what a slow hub keeps waiting is
-counted as waiting, and so is what the generator itself is late by, which is told apart as `lag`.
+The latency of a request counts from its due time (no coordinated omission), so it includes the time it waits for a
+slow hub, and the delay of the generator itself, which is also reported as `lag`.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from typing import Any
 import aiohttp
 from load_entities import Call, Entity, HubError, ask, entities
 
-DRAIN_SECONDS = 10  # after a stretch, for what is not answered yet
+DRAIN_SECONDS = 10  # after a stretch, for missing responses
 JOINING = 64  # entities that join at the same time
 
 
 @dataclass
-class Told:
-    """What one process saw in one stretch."""
+class Observations:
+    """The observations of one process in one stretch."""
 
     waits: dict[str, list[float]] = field(default_factory=lambda: {"discover": [], "publish": []})  # seconds
     offered: Counter[str] = field(default_factory=Counter)
@@ -35,10 +35,10 @@ class Told:
     errors: Counter[str] = field(default_factory=Counter)
     lags: list[float] = field(default_factory=list)
     processor: float = 0.0  # seconds
-    seconds: float = 0.0  # from the first due time to the last answer
+    seconds: float = 0.0  # from the first due time to the last response
 
-    def add(self, other: "Told") -> None:
-        """Also what another process saw."""
+    def add(self, other: "Observations") -> None:
+        """Add the observations of another process."""
         for kind, waits in other.waits.items():
             self.waits[kind] += waits
         for mine, theirs in (
@@ -55,7 +55,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """What a process is to send: requests a second, for so long, from `start` on (time.monotonic)."""
+    """The requests per second that a process sends, their duration, and their start (time.monotonic)."""
 
     rates: dict[str, float]
     seconds: float
@@ -64,7 +64,7 @@ class Stretch:
 
 
 class Generator:
-    """What one process does with its entities."""
+    """The entities of one process."""
 
     def __init__(self, session: aiohttp.ClientSession, own: list[Entity]) -> None:
         self._session = session
@@ -73,47 +73,47 @@ class Generator:
         self._queues = [asyncio.Lock() for _ in own]  # an entity publishes one record after the other
 
     async def join(self) -> None:
-        """Every entity joins, and publishes once: there is something to discover."""
+        """Let every entity join and publish once, so that there is something to discover."""
         room = asyncio.Semaphore(JOINING)
 
-        async def one(entity: Entity) -> None:
+        async def join(entity: Entity) -> None:
             async with room:
                 await entity.join(self._session)
                 for call in entity.publication():
                     await ask(self._session, call)
 
-        await asyncio.gather(*map(one, self._entities))
+        await asyncio.gather(*map(join, self._entities))
 
-    async def run(self, stretch: Stretch) -> Told:
-        """Send a stretch, and wait for its answers."""
-        told = Told()
+    async def run(self, stretch: Stretch) -> Observations:
+        """Send the requests of a stretch, and wait for the responses."""
+        seen = Observations()
         chance = random.Random(stretch.seed)
         due = sorted(
             (at, kind) for kind, rate in stretch.rates.items() for at in _arrivals(rate, stretch.seconds, chance)
         )
-        # Signing takes the generator longer than sending: it is done before the stretch begins.
+        # Signing takes longer than sending, so it is done before the stretch starts.
         plan = [(at, kind, self._prepared(kind)) for at, kind in due]
         if time.monotonic() > stretch.start:
-            told.errors["generator began late"] += 1
+            seen.errors["generator started late"] += 1
         under_way = set()
         before = resource.getrusage(resource.RUSAGE_SELF)
         for at, kind, send in plan:
             pause = stretch.start + at - time.monotonic()
             if pause > 0:
                 await asyncio.sleep(pause)
-            told.offered[kind] += 1
-            under_way.add(asyncio.create_task(self._timed(kind, stretch.start + at, send, told)))
+            seen.offered[kind] += 1
+            under_way.add(asyncio.create_task(self._timed(kind, stretch.start + at, send, seen)))
         if under_way:
             _, late = await asyncio.wait(under_way, timeout=DRAIN_SECONDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-        told.seconds = max(stretch.seconds, time.monotonic() - stretch.start)
+        seen.seconds = max(stretch.seconds, time.monotonic() - stretch.start)
         after = resource.getrusage(resource.RUSAGE_SELF)
-        told.processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return told
+        seen.processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return seen
 
-    def _prepared(self, kind: str) -> Callable[[Told], Awaitable[None]]:
+    def _prepared(self, kind: str) -> Callable[[Observations], Awaitable[None]]:
         number = self._turns[kind] % len(self._entities)
         self._turns[kind] += 1
         entity = self._entities[number]
@@ -122,37 +122,39 @@ class Generator:
         else:
             calls, queue = [*entity.publication()], self._queues[number]
 
-        async def send(told: Told) -> None:
+        async def send(seen: Observations) -> None:
             if queue is None:
-                await self._send(kind, calls, told)
+                await self._send(kind, calls, seen)
             else:
                 async with queue:
-                    await self._send(kind, calls, told)
+                    await self._send(kind, calls, seen)
 
         return send
 
-    async def _send(self, kind: str, calls: list[Call], told: Told) -> None:
+    async def _send(self, kind: str, calls: list[Call], seen: Observations) -> None:
         for call in calls:
             body = await ask(self._session, call)
             step = kind if call.method != "PUT" else "blob"
-            told.sent[step] += len(call.body or b"")
-            told.received[step] += len(body)
+            seen.sent[step] += len(call.body or b"")
+            seen.received[step] += len(body)
 
-    async def _timed(self, kind: str, due: float, send: Callable[[Told], Awaitable[None]], told: Told) -> None:
-        told.lags.append(time.monotonic() - due)
+    async def _timed(
+        self, kind: str, due: float, send: Callable[[Observations], Awaitable[None]], seen: Observations
+    ) -> None:
+        seen.lags.append(time.monotonic() - due)
         try:
-            await send(told)
+            await send(seen)
         except HubError as error:
-            told.errors[f"{kind}: {error}"] += 1
+            seen.errors[f"{kind}: {error}"] += 1
         except asyncio.CancelledError:
-            told.errors[f"{kind}: no answer"] += 1
-            told.waits[kind].append(time.monotonic() - due)
+            seen.errors[f"{kind}: no answer"] += 1
+            seen.waits[kind].append(time.monotonic() - due)
         else:
-            told.waits[kind].append(time.monotonic() - due)
+            seen.waits[kind].append(time.monotonic() - due)
 
 
 def _arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[float]:
-    """When requests of entities that know nothing of each other come: a Poisson process."""
+    """Return the times of requests of independent entities: a Poisson process."""
     at = chance.expovariate(rate) if rate else seconds
     while at < seconds:
         yield at
@@ -160,7 +162,7 @@ def _arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[fl
 
 
 def serve(pipe: Connection, numbers: range, connections: int, made: dict[str, Any]) -> None:
-    """A process: it makes its entities, lets them join, and runs the stretches that come through the pipe."""
+    """Main function of a process: create entities, let them join, and run the stretches from the pipe."""
 
     async def live() -> None:
         connector = aiohttp.TCPConnector(limit=connections, limit_per_host=connections)
@@ -179,30 +181,30 @@ def serve(pipe: Connection, numbers: range, connections: int, made: dict[str, An
     asyncio.run(live())
 
 
-class Crowd:
-    """The processes together."""
+class LoadGroup:
+    """All processes."""
 
     def __init__(self, pipes: list[Connection]) -> None:
         self._pipes = pipes
 
-    def run(self, rates: dict[str, float], seconds: float, seed: int) -> Told:
-        """One stretch, shared by all processes."""
-        prepared = 1 + 0.002 * rates["publish"] * seconds  # that signing takes
+    def run(self, rates: dict[str, float], seconds: float, seed: int) -> Observations:
+        """Run one stretch, shared by all processes."""
+        prepared = 1 + 0.002 * rates["publish"] * seconds  # for signing
         start = time.monotonic() + prepared
         share = {kind: rate / len(self._pipes) for kind, rate in rates.items()}
         for place, pipe in enumerate(self._pipes):
             pipe.send(Stretch(rates=share, seconds=seconds, start=start, seed=seed * 1000 + place))
-        told = Told()
+        seen = Observations()
         for pipe in self._pipes:
-            told.add(pipe.recv())
-        return told
+            seen.add(pipe.recv())
+        return seen
 
 
 @contextmanager
-def crowd(count: int, *, processes: int, connections: int, made: dict[str, Any]) -> Iterator[Crowd]:
-    """So many entities that have joined, shared by so many processes; `made` is what they are made with.
+def load_group(count: int, *, processes: int, connections: int, made: dict[str, Any]) -> Iterator[LoadGroup]:
+    """Let `entities` join, shared by a number of processes; `made` are the arguments of each.
 
-    Raises HubError when the hub does not let them join.
+    Raises HubError if they cannot join.
     """
     context = multiprocessing.get_context("spawn")
     pipes, started = [], []
@@ -221,7 +223,7 @@ def crowd(count: int, *, processes: int, connections: int, made: dict[str, Any])
             error = pipe.recv()
             if error is not None:
                 raise error
-        yield Crowd(pipes)
+        yield LoadGroup(pipes)
         for pipe in pipes:
             pipe.send(None)
     finally:

@@ -1,4 +1,4 @@
-"""Hubs that load.py starts for itself: on SQLite, or several registries on one PostgreSQL."""
+"""Hubs that load.py starts: on SQLite, or several registries on one PostgreSQL."""
 
 import socket
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Site:
     database: str | None = None  # address of the PostgreSQL that the registries share
 
     def stored(self) -> dict[str, int]:
-        """Bytes of the databases."""
+        """Return the size of the databases in bytes."""
         shared = {}
         if self.database:
             import psycopg
@@ -36,9 +36,9 @@ class Site:
 
 @contextmanager
 def site(folder: Path, database: str, registries: int) -> Iterator[Site]:
-    """A vault and so many registries, which anybody may join. A registry on SQLite is alone."""
+    """Run a vault and a number of registries with open enrolment; SQLite allows only one registry."""
     if database == "sqlite" and registries > 1:
-        raise ValueError("on SQLite there is one registry; several share a PostgreSQL")
+        raise ValueError("SQLite allows only one registry; use postgresql for several")
     with ExitStack() as stack:
         address = None
         if database == "postgresql":
@@ -55,10 +55,10 @@ def site(folder: Path, database: str, registries: int) -> Iterator[Site]:
         vault, id = stack.enter_context(service(folder, "vault", "--port", "0", "--registry", first))
         processes, urls = {"vault": id}, []
         for number, port in enumerate(ports):
-            told = ["--port", port, "--vault", vault, "--open-enrolment"]
-            told += ["--data", str(folder / f"registry-{number}")]
-            told += ["--database", address] if address else []
-            url, id = stack.enter_context(service(folder, "registry", *told))
+            options = ["--port", port, "--vault", vault, "--open-enrolment"]
+            options += ["--data", str(folder / f"registry-{number}")]
+            options += ["--database", address] if address else []
+            url, id = stack.enter_context(service(folder, "registry", *options))
             urls.append(url)
             processes[f"registry {number}"] = id
         yield Site(registries=tuple(urls), vault=vault, processes=processes, folder=folder, database=address)

@@ -1,4 +1,4 @@
-"""The network of `mlp`, for the programs of peers, which know nothing of KUber."""
+"""The network of `mlp`, for programs of other frameworks that run without KUber."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""FedAvg in pfl's simulation, as its tutorials write it. Runs in a venv of its own, knows nothing of KUber.
+"""FedAvg in pfl's simulation, as in its tutorials. Runs in a venv of its own, without KUber.
 
 Reads the arrays of `simulate_vs_flower.py` and prints one JSON line.
 """
@@ -24,8 +24,8 @@ from pfl.metrics import Weighted
 from pfl.model.pytorch import PyTorchModel
 
 
-class Spoken(Mlp):
-    """As pfl wants it: it tells its own loss and metrics."""
+class PflMlp(Mlp):
+    """The network with the loss and metrics that pfl expects."""
 
     def loss(self, x, y, eval=False):
         self.train(not eval)
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    held = np.load(asked.arrays)
+    held = np.load(args.arrays)
     features, classes = held["x_test"].shape[1], int(held["y_test"].max()) + 1
-    parts = [(torch.from_numpy(held[f"x_{n}"]), torch.from_numpy(held[f"y_{n}"])) for n in range(asked.entities)]
+    parts = [(torch.from_numpy(held[f"x_{n}"]), torch.from_numpy(held[f"y_{n}"])) for n in range(args.entities)]
     test = torch.from_numpy(held["x_test"]), torch.from_numpy(held["y_test"])
-    network = Spoken(features, classes)
+    network = PflMlp(features, classes)
     network.load_state_dict(
         {name.removeprefix("w:"): torch.tensor(held[name]) for name in held.files if name.startswith("w:")}
     )
@@ -61,7 +61,7 @@ def main() -> None:
         return Dataset(raw_data=[x[order], y[order]], user_id=str(entity), train_kwargs={"eval": False})
 
     def federated() -> FederatedDataset:
-        return FederatedDataset(dataset, get_user_sampler("minimize_reuse", list(range(asked.entities))))
+        return FederatedDataset(dataset, get_user_sampler("minimize_reuse", list(range(args.entities))))
 
     def optimizer(parameters, lr):
         return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
@@ -74,13 +74,13 @@ def main() -> None:
             NNAlgorithmParams(
                 central_num_iterations=rounds,
                 evaluation_frequency=10**9,
-                train_cohort_size=asked.entities,
+                train_cohort_size=args.entities,
                 val_cohort_size=0,
             ),
             backend,
             model,
             NNTrainHyperParams(
-                local_num_epochs=asked.epochs, local_learning_rate=0.01, local_batch_size=asked.batch_size
+                local_num_epochs=args.epochs, local_learning_rate=0.01, local_batch_size=args.batch_size
             ),
             NNEvalHyperParams(local_batch_size=None),
         )
@@ -89,7 +89,7 @@ def main() -> None:
     play(1)  # before the clock starts
     network.load_state_dict(before)
     start = time.perf_counter()
-    play(asked.rounds)
+    play(args.rounds)
     seconds = time.perf_counter() - start
     with torch.inference_mode():
         accuracy = (network(test[0]).argmax(1) == test[1]).float().mean().item()

@@ -1,8 +1,8 @@
-"""The same experiment written the usual way: what `kuber run` is measured against.
+"""The same experiment written in the usual way, as the baseline of run_vs_plain.py.
 
-Four processes, float32, torch's default threads, a DataLoader whose data set transforms one sample at a time, the
-teacher run afresh in every distillation epoch, models kept in a folder that all processes see. Nothing here uses
-KUber: arrays, partition and the rounds in which an entity distils come from a file, so that both do the same work.
+Four processes, float32, torch's default threads, a DataLoader whose data set transforms one sample at a time, a
+teacher that is evaluated in every epoch of distillation, models in a shared folder. Nothing here uses KUber: arrays,
+partition and the rounds in which an entity distils come from a file, so that both do the same work.
 """
 
 import argparse

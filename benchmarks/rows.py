@@ -1,4 +1,4 @@
-"""What the databases of a hub grow by: bytes of a record, a report, a delivery, an entity, and a blob in the index.
+"""Growth of the databases of a hub: bytes per record, report, delivery, entity, and blob in the index.
 
 python benchmarks/rows.py --times 5000
 """
@@ -22,7 +22,7 @@ from kuber.signing import Identity
 
 
 def grown(path: Path, times: int, act: Callable[[int], object]) -> int:
-    """Bytes by which a database grows with each act."""
+    """Return the bytes by which a database grows per act."""
 
     def size() -> int:
         with sqlite3.connect(path) as base:
@@ -46,7 +46,7 @@ def main() -> None:
         artifact = blobs.put(SMALL)
         path = folder / "registry.sqlite"
         registry = RegistryStore(path, vault=Headed(blobs))
-        told = {
+        result = {
             "entity": grown(
                 path, times, lambda n: registry.register(f"{n}", public_key=Identity.generate().public_key)
             )
@@ -64,12 +64,12 @@ def main() -> None:
                 Delivery(student=member, teachers=three, method="guide", round=number, **done), key=f"{number}"
             )
 
-        told["record"] = grown(path, times, publish)
+        result["record"] = grown(path, times, publish)
         evaluation = draft(member, artifact, 0).evaluation
-        told["report"] = grown(
+        result["report"] = grown(
             path, times, lambda number: registry.report(member, round=number, evaluation=evaluation)
         )
-        told["delivery"] = grown(path, times, deliver)
+        result["delivery"] = grown(path, times, deliver)
         registry.close()
         vault = VaultStore(folder / "vault")
 
@@ -78,9 +78,9 @@ def main() -> None:
             data[-4:-1] = number.to_bytes(3, "little")
             vault.pin(f"{number:032x}", [(WEIGHTS, vault.put(bytes(data)))])
 
-        told["blob and its pin"] = grown(folder / "vault" / "vault.sqlite", min(times, 2000), keep)
+        result["blob and its pin"] = grown(folder / "vault" / "vault.sqlite", min(times, 2000), keep)
         vault.close()
-    print(json.dumps({"bytes": told}))
+    print(json.dumps({"bytes": result}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How near `kuber run` comes to what this machine can compute at all.
+"""Throughput of `kuber run`, as a share of the limit of this machine.
 
-The limit is a bare forward/backward/step loop of the same network in its best form, one process of one thread on
-every core, measured just before and just after the run. While at least two entities live, the run should spend
-nearly all of its time at that limit. Samples that only run forward (evaluation, teachers) count against a bare
-forward loop. Start-up (until the first work step) and tail (from when fewer than two entities live) are told apart.
+The limit is a bare forward/backward/step loop of the same network in its fastest form, one process of one thread on
+every core, measured just before and just after the run. While at least two entities are active, the run should be
+close to that limit. Samples run forward only (evaluation, teachers) are compared with a bare forward loop. Start-up
+(until the first work step) and tail (once fewer than two entities are active) are reported separately.
 
     python benchmarks/run_vs_limit.py --preset quick
 """
@@ -32,7 +32,7 @@ from kuber.settings import load
 
 
 def bare_loop(architecture, runtime, batch, backward, barrier, seconds, rates):
-    """Samples a second of one process that does nothing else; batches are ready in memory."""
+    """Return the samples per second of one process; batches are in memory."""
     keep_freed_memory()
     torch.set_num_threads(1)
     model = build(architecture, initial_weights(architecture, 0), runtime)
@@ -65,7 +65,7 @@ def bare_loop(architecture, runtime, batch, backward, barrier, seconds, rates):
 
 
 def limit(architecture, runtime, batch, *, backward, seconds=8.0):
-    """Samples a second of all cores together."""
+    """Return the samples per second of all cores together."""
     context = multiprocessing.get_context("spawn")
     cores = available_cores()
     barrier, rates = context.Barrier(cores), context.Queue()
@@ -80,7 +80,7 @@ def limit(architecture, runtime, batch, *, backward, seconds=8.0):
 
 
 def work_spans(events, common_size):
-    """(start, end, samples trained, samples only run forward) of every work step."""
+    """Return (start, end, samples trained, samples run forward only) of every work step."""
     for event in events:
         detail = event.detail
         if event.kind in ("trained", "evaluated", "absorbed"):
@@ -123,8 +123,8 @@ def main():
     share = (trained / train_limit + forward / forward_limit) / window
     print(f"limit, training:       {train_limit:8.0f} samples/s (before {before[0]:.0f}, after {after[0]:.0f})")
     print(f"limit, forward only:   {forward_limit:8.0f} samples/s (before {before[1]:.0f}, after {after[1]:.0f})")
-    print(f"run, training:         {trained / window:8.0f} samples/s, and {forward / window:.0f}/s only forward")
-    print(f"share of the limit:    {share:8.3f} while at least two entities lived ({window:.1f} s)")
+    print(f"run, training:         {trained / window:8.0f} samples/s, and {forward / window:.0f}/s forward only")
+    print(f"share of the limit:    {share:8.3f} while at least two entities were active ({window:.1f} s)")
     print(f"start-up:              {first.timestamp() - started:8.1f} s")
     print(f"tail:                  {ended - until.timestamp():8.1f} s (last entity, held-out evaluation, report)")
 

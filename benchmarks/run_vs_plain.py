@@ -1,8 +1,8 @@
-"""How much faster is `kuber run` than the same experiment written the usual way (benchmarks/plain.py)?
+"""Wall time of `kuber run`, compared with the same experiment written in the usual way (benchmarks/plain.py).
 
-Runs both in turn for each seed, from the start of the process to its end, and prints the ratio of their wall-clock
-times and both mean held-out accuracies. The partition, the samples trained and the rounds in which an entity
-shares and distils are KUber's: plain.py follows them.
+Runs both alternately for each seed, from the start of the process to its end, and prints the ratio of their wall
+times and both mean held-out accuracies. plain.py takes the partition, the samples trained, and the rounds in which an
+entity publishes and distils from the run of KUber.
 
     python benchmarks/run_vs_plain.py --seeds 3
 """
@@ -34,12 +34,12 @@ def run_kuber(flags, folder):
 
 
 def plan_for(settings, scenario, run_dir):
-    """What plain.py needs to do the same work as the run in `run_dir`."""
+    """Return the plan with which plain.py does the same work as the run in `run_dir`."""
     events = read_events(Path(run_dir) / "events.jsonl")
     names = [str(index) for index in range(settings.num_entities)]
-    told = ("seed", "batch_size", "local_epochs", "learning_rate", "kd_epochs", "kd_temperature", "kd_alpha")
+    result = ("seed", "batch_size", "local_epochs", "learning_rate", "kd_epochs", "kd_temperature", "kd_alpha")
     rounds_of = lambda kind, name: [e.round for e in events if e.entity == name and e.kind == kind]  # noqa: E731
-    return {name: getattr(settings, name) for name in told} | {
+    return {name: getattr(settings, name) for name in result} | {
         "rounds": settings.num_rounds,
         "parts": [list(range(*span)) for span in spans(scenario)],
         "shares": [rounds_of("published", name) for name in names],
@@ -48,7 +48,7 @@ def plan_for(settings, scenario, run_dir):
 
 
 def spans(scenario):
-    """Where each entity's samples lie in the arrays that `write_arrays` puts one behind the other."""
+    """Return the positions of each entity's samples in the concatenated arrays of `write_arrays`."""
     ends = np.cumsum([len(part) for part in scenario.private]).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-rounds", type=int, default=8)
     parser.add_argument("--train-size", type=int, default=8000)
-    parser.add_argument("--strategy", default="vanilla", help="local: the learning alone, without exchange")
+    parser.add_argument("--strategy", default="vanilla", help="strategy; local measures training without exchange")
     args = parser.parse_args()
     rows = []
     for seed in range(args.seeds):
@@ -113,7 +113,7 @@ def main():
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-    print(f"ratio of wall-clock times, plain/kuber: {', '.join(format(row['ratio'], '.2f') for row in rows)}")
+    print(f"ratio of wall times, plain/kuber: {', '.join(format(row['ratio'], '.2f') for row in rows)}")
     for who in ("kuber", "plain"):
         values = [100 * row[f"{who}_accuracy"] for row in rows]
         spread = stdev(values) if len(values) > 1 else 0.0

@@ -1,7 +1,7 @@
-"""`fedavg` here against Flower's simulation: same model, data, samples and cores, in turn.
+"""`fedavg` in KUber's and Flower's simulation: same model, data, samples and cores, alternately.
 
-Flower has a venv of its own (made when it is missing). Start-up is apart on both sides: the clock starts when workers
-have imported torch. Data: the 8x8 digits as vectors, which neither side augments. Prints one JSON line a turn.
+Flower has a venv of its own, which is created if it is missing. Start-up is excluded: the clock starts when workers
+have imported torch. Data: the 8x8 digits as vectors, without augmentation. Prints one JSON line per turn.
 """
 
 import argparse
@@ -59,18 +59,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--venv", type=Path, default=Path("~/.cache/kuber/peers/flower").expanduser())
-    asked = parser.parse_args()
-    make_venv(asked.venv)
+    args = parser.parse_args()
+    make_venv(args.venv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         x, y = load_digits(return_X_y=True)
         np.savez(folder / "digits.npz", x=x.astype(np.float32), y=y)
-        for turn in range(asked.turns):
+        for turn in range(args.turns):
             settings = Settings(
                 dataset=str(folder / "digits.npz"),
                 architecture="mlp",
-                num_entities=asked.entities,
-                num_rounds=asked.rounds,
+                num_entities=args.entities,
+                num_rounds=args.rounds,
                 local_epochs=1,
                 partition="iid",
                 seed=turn,
@@ -78,12 +78,14 @@ def main() -> None:
             )
             scenario = load_scenario(settings)
             export(scenario, folder / "arrays.npz")
-            command = [asked.venv / "bin" / "python", HERE / "flower_fedavg.py", folder / "arrays.npz"]
-            command += ["--entities", str(asked.entities), "--rounds", str(asked.rounds)]
+            command = [args.venv / "bin" / "python", HERE / "flower_fedavg.py", folder / "arrays.npz"]
+            command += ["--entities", str(args.entities), "--rounds", str(args.rounds)]
             theirs, mine = json.loads(_last_line(command)), ours(scenario)
             idle = json.loads(_last_line([*command, "--no-op"]))
-            told = {"turn": turn, "ours": mine, "flower": theirs, "ratio": theirs["seconds"] / mine["seconds"]}
-            print(json.dumps(told | {"flower_no_op_ms_per_task": 1000 * idle["seconds"] / idle["tasks"]}), flush=True)
+            result = {"turn": turn, "ours": mine, "flower": theirs, "ratio": theirs["seconds"] / mine["seconds"]}
+            print(
+                json.dumps(result | {"flower_no_op_ms_per_task": 1000 * idle["seconds"] / idle["tasks"]}), flush=True
+            )
 
 
 def _last_line(command: list[object]) -> str:

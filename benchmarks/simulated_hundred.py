@@ -1,10 +1,10 @@
-"""A hundred entities with unlike data, fedavg: here, in Flower's simulation and in pfl's.
+"""`fedavg` with a hundred entities and skewed data: in KUber's, Flower's and pfl's simulation.
 
-The 8x8 digits as vectors, `mlp`, mixtures of classes from Dirichlet(0.1), the same initial weights, samples and
-passes everywhere. Flower and ours have two workers of one thread; pfl is one process, as it comes. The clock starts
-after a first round, in which workers import torch; memory is the highest of the whole program, proportional, summed
-over its processes. Accuracy is that of the last round on the whole held-out test set. Each peer has a venv of its own
-(made when it is missing). Prints one JSON line a seed.
+The 8x8 digits as vectors, `mlp`, class mixtures from Dirichlet(0.1), the same initial weights, samples and epochs
+everywhere. Flower and KUber have two workers of one thread; pfl has one process, its default. The clock starts after
+a first round, in which workers import torch. Memory is the peak of the whole program, proportional, summed over its
+processes. Accuracy is that of the last round on the whole held-out test set. Each peer has a venv of its own, which
+is created if it is missing. Prints one JSON line per seed.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def scene_of(folder: Path, seed: int, entities: int, rounds: int) -> Scenario:
 
 
 def measured(command: list[object]) -> dict[str, Any]:
-    """The last line that a program prints, with the most memory that it and its children had at a time."""
+    """Return the last line that a program prints, with the peak memory of it and its children."""
     parts = [str(part) for part in command]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -61,8 +61,8 @@ def measured(command: list[object]) -> dict[str, Any]:
         errors.seek(0)
         if process.returncode:
             raise SystemExit(errors.read()[-2000:])
-    told = json.loads(out.strip().splitlines()[-1])
-    return {key: told[key] for key in ("seconds", "accuracy")} | {"mb_at_most": memory.peak}
+    result = json.loads(out.strip().splitlines()[-1])
+    return {key: result[key] for key in ("seconds", "accuracy")} | {"mb_at_most": memory.peak}
 
 
 def main() -> None:
@@ -71,22 +71,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peers", type=Path, default=Path("~/.cache/kuber/peers").expanduser())
-    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "SEED"), help="only ours, in this process")
-    asked = parser.parse_args()
-    if asked.one:
-        scenario = scene_of(Path(asked.one[0]), int(asked.one[1]), asked.entities, asked.rounds)
+    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "SEED"), help="only KUber, in this process")
+    args = parser.parse_args()
+    if args.one:
+        scenario = scene_of(Path(args.one[0]), int(args.one[1]), args.entities, args.rounds)
         print(json.dumps(ours(scenario)))
         return
-    flower, pfl = asked.peers / "flower", asked.peers / "pfl"
+    flower, pfl = args.peers / "flower", args.peers / "pfl"
     make_venv(flower)
     make_pfl(pfl)
-    size = ["--entities", asked.entities, "--rounds", asked.rounds]
+    size = ["--entities", args.entities, "--rounds", args.rounds]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         x, y = load_digits(return_X_y=True)
         np.savez(folder / "digits.npz", x=x.astype(np.float32), y=y)
-        for seed in range(asked.seeds):
-            export(scene_of(folder, seed, asked.entities, asked.rounds), folder / "arrays.npz")
+        for seed in range(args.seeds):
+            export(scene_of(folder, seed, args.entities, args.rounds), folder / "arrays.npz")
             theirs = [folder / "arrays.npz", *size, "--batch-size", BATCH]
             rows = {
                 "ours": measured([sys.executable, __file__, "--one", folder, seed, *size]),

@@ -1,10 +1,10 @@
-"""A thousand simulated entities that do not train: here and in Flower's simulation, time and memory of each.
+"""Time and memory of a thousand simulated entities that do not train: in KUber's and Flower's simulation.
 
-The method is the same, fedavg: every task receives weights of the size that was asked for and returns others of that
-size, in every round, and they are averaged. A further row is `kuber`, whose entities in addition publish, seek, pull
-and merge in every round. Two workers of one thread everywhere; start-up is apart: clock and memory are looked at from
-when workers have imported torch. Memory is proportional, summed over the process tree, sampled. Flower has a venv of
-its own (made when it is missing). Prints one JSON line a row.
+The method is fedavg: in every round, every task receives weights of the given size and returns others of that size,
+which are averaged. A further row is `kuber`, whose entities also publish, discover, pull and merge in every round.
+Two workers of one thread everywhere. Start-up is excluded: clock and memory count from when workers have imported
+torch. Memory is proportional, summed over the process tree, sampled. Flower has a venv of its own, which is created
+if it is missing. Prints one JSON line per row.
 """
 
 import argparse
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def lines_of(command: list[object]) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """The JSON lines of a program as they come, with its process."""
+    """Yield the JSON lines of a program as they are printed, with its process."""
     parts = [str(part) for part in command]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -40,25 +40,25 @@ def lines_of(command: list[object]) -> Iterator[tuple[subprocess.Popen[str], dic
             raise SystemExit(errors.read()[-2000:])
 
 
-def flower(asked: argparse.Namespace) -> dict[str, Any]:
-    command = [asked.venv / "bin" / "python", HERE / "flower_idle.py", "--workers", asked.workers]
-    command += ["--entities", asked.entities, "--rounds", asked.rounds, "--bytes", asked.bytes]
-    told: dict[str, Any] = {}
+def flower(args: argparse.Namespace) -> dict[str, Any]:
+    command = [args.venv / "bin" / "python", HERE / "flower_idle.py", "--workers", args.workers]
+    command += ["--entities", args.entities, "--rounds", args.rounds, "--bytes", args.bytes]
+    result: dict[str, Any] = {}
     memory = None
     for process, line in lines_of(command):
         if memory is None:
-            told["mb_at_start"], told["anonymous_mb_at_start"] = look(process.pid)
+            result["mb_at_start"], result["anonymous_mb_at_start"] = look(process.pid)
             memory = TreeMemory(process.pid, seconds=1.0).__enter__()
         else:
             memory.__exit__()
-            told |= line | {"mb_at_most": memory.peak, "anonymous_mb_at_most": memory.peak_anonymous}
-    return told
+            result |= line | {"mb_at_most": memory.peak, "anonymous_mb_at_most": memory.peak_anonymous}
+    return result
 
 
-def ours(asked: argparse.Namespace, engine: str, strategy: str) -> dict[str, Any]:
+def ours(args: argparse.Namespace, engine: str, strategy: str) -> dict[str, Any]:
     command = [sys.executable, HERE / "simulation_overhead.py", "--one", "--engine", engine, "--strategy", strategy]
-    command += ["--workers", asked.workers, "--entities", asked.entities]
-    command += ["--rounds", asked.rounds, "--bytes", asked.bytes]
+    command += ["--workers", args.workers, "--entities", args.entities]
+    command += ["--rounds", args.rounds, "--bytes", args.bytes]
     return next(line for _, line in lines_of(command))
 
 
@@ -70,15 +70,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--venv", type=Path, default=Path("~/.cache/kuber/peers/flower").expanduser())
-    asked = parser.parse_args()
-    make_venv(asked.venv)
-    for turn in range(asked.turns):
+    args = parser.parse_args()
+    make_venv(args.venv)
+    for turn in range(args.turns):
         rows: dict[str, dict[str, Any]] = {}
         for name, measure in (
-            ("processes, fedavg", partial(ours, asked, "processes", "fedavg")),
-            ("Flower, fedavg", partial(flower, asked)),
-            ("ray, fedavg", partial(ours, asked, "ray", "fedavg")),
-            ("processes, kuber", partial(ours, asked, "processes", "kuber")),
+            ("processes, fedavg", partial(ours, args, "processes", "fedavg")),
+            ("Flower, fedavg", partial(flower, args)),
+            ("ray, fedavg", partial(ours, args, "ray", "fedavg")),
+            ("processes, kuber", partial(ours, args, "processes", "kuber")),
         ):
             row = rows[name] = measure()
             kept = {key: round(value, 2) for key, value in row.items() if key.startswith(("ms", "cpu", "mb", "anon"))}

@@ -1,11 +1,11 @@
-"""What the simulator itself costs: entities that do not train, so that all that is left is moving and deciding.
+"""Overhead of the simulator: entities that do not train, so that only transfers and decisions remain.
 
-Every local phase goes to a worker, which returns other weights of the same size; they are published, and knowledge
-of others is sought and pulled, in every round of every entity. Evaluations cost nothing and are made up from the
-weights. A task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of
-its own, few entities in several simulations one after the other; the clock starts when workers have imported torch,
-and entities are made as they join. Prints a JSON line for each, then the ratio of the largest to the smallest: of
-time, and of processor time of the process that decides, which other work on the machine disturbs less.
+Every local phase goes to a worker, which returns other weights of the same size; in every round, every entity
+publishes, and discovers and pulls knowledge of others. Evaluations cost nothing and are invented from the weights. A
+task is one local phase of one entity with its evaluations and decisions. Each size runs in a process of its own,
+small sizes in several consecutive simulations; the clock starts when workers have imported torch, and entities are
+created as they join. Prints a JSON line for each size, then the ratio of the largest to the smallest size: of time,
+and of CPU time of the deciding process, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Situation
 from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
-from kuber.experiment.baselines.synchronous import SynchronousEntities, conduct
+from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.comparison.methods import BASELINES
 from kuber.experiment.engines import Engine, engine_config, open_engine
 from kuber.experiment.entity_factory import make_learners
@@ -43,11 +43,11 @@ from kuber.learning.architectures import ARCHITECTURES
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
 
-CLASSES, SAMPLES = 10, 50  # of the made-up evaluations: labels, and samples of each
+CLASSES, SAMPLES = 10, 50  # of the invented evaluations: classes, and samples of each
 
 
 class Idle(torch.nn.Module):
-    """A network that is nothing but its bytes."""
+    """A network of a given size."""
 
     size = 0
 
@@ -57,7 +57,7 @@ class Idle(torch.nn.Module):
 
 
 class IdleEngine:
-    """Sends weights to the workers and back, and makes evaluations up."""
+    """Sends weights to the workers and back, and invents evaluations."""
 
     def __init__(self, engine: Engine, scenario: Scenario) -> None:
         self._engine = engine
@@ -76,15 +76,15 @@ class IdleEngine:
         return future
 
 
-class NoLedger(MetricsRecorder):
-    """Evaluates nothing: what a method is worth is not asked."""
+class NoRecorder(MetricsRecorder):
+    """A recorder that evaluates nothing."""
 
     def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Busy(Vanilla):
-    """`vanilla` that publishes in every round, and looks for somebody better in every round."""
+    """`vanilla`, but with a publication and a query for better knowledge in every round."""
 
     def publishes(self, situation: Situation) -> bool:
         return True
@@ -93,74 +93,73 @@ class Busy(Vanilla):
         return Method.DISTIL, Query(min_accuracy=situation.own.accuracy if situation.own else None, limit=10)
 
 
-def made(asked: argparse.Namespace, cache: Path) -> Scenario:
-    """As many entities as asked for, each with some of the same samples."""
-    Idle.size = asked.bytes
+def made(args: argparse.Namespace, cache: Path) -> Scenario:
+    """Return a scenario whose entities share the same samples."""
+    Idle.size = args.bytes
     ARCHITECTURES["idle"] = Idle
     settings = Settings(
         dataset="digits",
-        architecture="idle" if asked.bytes else "mlp",
-        strategy="local" if asked.strategy in BASELINES else asked.strategy,
+        architecture="idle" if args.bytes else "mlp",
+        strategy="local" if args.strategy in BASELINES else args.strategy,
         partition="iid",
         batch_size=2,
         num_entities=10,
-        num_rounds=asked.rounds,
+        num_rounds=args.rounds,
         cache_dir=cache,
     )
     scenario = load_scenario(settings)
-    count = asked.entities
+    count = args.entities
     return replace(
         scenario,
         settings=settings.model_copy(update={"num_entities": count}),
-        strategy=Busy() if asked.strategy == "vanilla" else scenario.strategy,
+        strategy=Busy() if args.strategy == "vanilla" else scenario.strategy,
         private=tuple(scenario.private[index % 10].take(np.arange(4)) for index in range(count)),
         architectures=scenario.architectures[:1] * count,
         world=World(
-            entities=tuple(Conditions(speed=one) for one in np.random.default_rng(0).uniform(900, 1100, count))
+            entities=tuple(Conditions(speed=speed) for speed in np.random.default_rng(0).uniform(900, 1100, count))
         ),
     )
 
 
-def one(asked: argparse.Namespace) -> None:
-    """Simulate one size, in this process, as often as asked for."""
-    choice = engine_config(asked.engine, workers=asked.workers, ray_address=None)
+def simulate(args: argparse.Namespace) -> None:
+    """Simulate one size, in this process."""
+    config = engine_config(args.engine, workers=args.workers, ray_address=None)
     seconds = cpu = made_in = 0.0
-    with tempfile.TemporaryDirectory() as cache, open_engine(choice) as engine:
+    with tempfile.TemporaryDirectory() as cache, open_engine(config) as engine:
         warm = Work(function=idle, arguments={"weights": {"w": torch.zeros(1)}, "generator": _state()}, cost=1.0)
-        for future in [engine.submit(warm) for _ in range(4 * choice.parallelism)]:
+        for future in [engine.submit(warm) for _ in range(4 * config.parallelism)]:
             future.result()
         before = look(os.getpid())
-        with TreeMemory(os.getpid(), seconds=1.0) as memory:  # a look takes longer the more there is
-            for _ in range(asked.simulations):
-                scenario = made(asked, Path(cache))
+        with TreeMemory(os.getpid(), seconds=1.0) as memory:  # a sample takes longer with more memory
+            for _ in range(args.simulations):
+                scenario = made(args, Path(cache))
                 runtime = simulated_runtime(scenario)
-                recorder = NoLedger(scenario, engine, make_learners(scenario, runtime))
+                recorder = NoRecorder(scenario, engine, make_learners(scenario, runtime))
                 idle_engine = IdleEngine(engine, scenario)
                 began = time.perf_counter()
-                if asked.strategy in BASELINES:
-                    parties = SynchronousEntities(scenario, runtime, recorder)
-                    rounds = BASELINES[asked.strategy](parties)
+                if args.strategy in BASELINES:
+                    entities = SynchronousEntities(scenario, runtime, idle_engine, recorder)
                 else:
                     options = {"engine": idle_engine, "recorder": recorder, "runtime": runtime}
                     options["log"] = Path(tempfile.mkdtemp(dir=cache)) / "events.jsonl"
                     simulation = Simulation(scenario, progress=SilentProgress(), **options)
                 made_in += time.perf_counter() - began
                 start, cpu_start = time.perf_counter(), time.process_time()
-                if asked.strategy in BASELINES:
-                    conduct(rounds, parties, idle_engine)
+                if args.strategy in BASELINES:
+                    BASELINES[args.strategy](entities)
                 else:
                     simulation.run()
                 seconds += time.perf_counter() - start
                 cpu += time.process_time() - cpu_start
-        tasks = asked.entities * asked.rounds * asked.simulations
-        told = {"entities": asked.entities, "strategy": asked.strategy, "engine": choice.kind}
-        told |= {"ms_per_task": 1000 * seconds / tasks, "cpu_ms_per_task": 1000 * cpu / tasks}
-        told |= {"ms_to_make_an_entity": 1000 * made_in / asked.entities / asked.simulations, "tasks": tasks}
-        told |= {"mb_at_start": before[0], "mb_at_most": memory.peak}
-        told |= {"anonymous_mb_at_start": before[1], "anonymous_mb_at_most": memory.peak_anonymous}
-        if asked.strategy not in BASELINES:
-            told["mb_of_files"] = simulation.memory.size / 2**20
-    print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in told.items()}), flush=True)
+        tasks = args.entities * args.rounds * args.simulations
+        result = {"entities": args.entities, "strategy": args.strategy, "engine": config.kind}
+        result |= {"ms_per_task": 1000 * seconds / tasks, "cpu_ms_per_task": 1000 * cpu / tasks}
+        result |= {"ms_to_make_an_entity": 1000 * made_in / args.entities / args.simulations, "tasks": tasks}
+        result |= {"mb_at_start": before[0], "mb_at_most": memory.peak}
+        result |= {"anonymous_mb_at_start": before[1], "anonymous_mb_at_most": memory.peak_anonymous}
+        if args.strategy not in BASELINES:
+            result["mb_of_files"] = simulation.memory.size / 2**20
+    print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in result.items()}), flush=True)
 
 
 def _state() -> torch.Tensor:
@@ -169,30 +168,35 @@ def _state() -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", default="100", help="numbers of entities, with commas between")
+    parser.add_argument("--entities", default="100", help="comma-separated numbers of entities")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--engine", choices=("inline", "processes", "ray"))
-    parser.add_argument("--strategy", default="vanilla", help="kuber, vanilla (made to seek in every round), fedavg")
-    parser.add_argument("--bytes", type=int, default=0, help="of weights; else those of the mlp, 204 kB")
+    parser.add_argument("--strategy", default="vanilla", help="kuber, vanilla (queries in every round) or fedavg")
+    parser.add_argument("--bytes", type=int, default=0, help="size of the weights (default: the mlp's 204 kB)")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--simulations", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    sizes = [int(text) for text in str(asked.entities).split(",")]
-    if asked.simulations:
-        asked.entities = sizes[0]
-        one(asked)
+    args = parser.parse_args()
+    sizes = [int(text) for text in str(args.entities).split(",")]
+    if args.simulations:
+        args.entities = sizes[0]
+        simulate(args)
         return
     found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
-    for _ in range(asked.turns):
+    for _ in range(args.turns):
         for size in sizes:
-            # Few entities are simulated several times, as a run of a tenth of a second tells nothing. Not for more
-            # rounds: joining would weigh less than for many entities, and what each remembers would be more.
-            again = max(1, 1000 // (size * asked.rounds))
-            told = {"--entities": size, "--rounds": asked.rounds, "--workers": asked.workers, "--bytes": asked.bytes}
-            told |= {"--simulations": again}
-            told |= {"--strategy": asked.strategy} | ({"--engine": asked.engine} if asked.engine else {})
-            command = [sys.executable, __file__, *(str(part) for pair in told.items() for part in pair)]
+            # Small sizes are simulated several times, because a tenth of a second cannot be measured. More rounds
+            # instead would change the weight of joining, and the state that each entity has.
+            repeats = max(1, 1000 // (size * args.rounds))
+            options = {
+                "--entities": size,
+                "--rounds": args.rounds,
+                "--workers": args.workers,
+                "--bytes": args.bytes,
+            }
+            options |= {"--simulations": repeats}
+            options |= {"--strategy": args.strategy} | ({"--engine": args.engine} if args.engine else {})
+            command = [sys.executable, __file__, *(str(part) for pair in options.items() for part in pair)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])

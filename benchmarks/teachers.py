@@ -1,9 +1,8 @@
-"""What teachers cost: a training step beside k of them, and an ONNX teacher against the same one in torch.
+"""Cost of teachers: of a training step with k teachers, and of an ONNX teacher compared with the same one in torch.
 
-Printed are medians of ratios, each of two measurements right after one another: of a step of the `cnn` on images of
-CIFAR-10's shape, batch 64, with 1, 2 and 3 weights-teachers that are pulled and ready, to a plain step (the bar is
-1 + 0.4 k); and of the answers of an ONNX teacher, its process and the way there included, to those of the network in
-torch (the bar is 1.5).
+Prints medians of ratios, each of two consecutive measurements: a step of the `cnn` on images of CIFAR-10's shape,
+batch 64, with 1, 2 and 3 loaded weights teachers, to a plain step (limit: 1 + 0.4 k); and the logits of an ONNX
+teacher, including its process and the transfer, to those of the network in torch (limit: 1.5).
 """
 
 import argparse
@@ -58,11 +57,11 @@ def main() -> None:
     parser.add_argument("--architecture", default="cnn")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=True)
-    architecture = describe(asked.architecture, {"input_shape": SHAPE, "classes": CLASSES})
+    architecture = describe(args.architecture, {"input_shape": SHAPE, "classes": CLASSES})
     networks = [build(architecture, initial_weights(architecture, seed), runtime) for seed in range(4)]
     student, *others = networks
     optimizer = torch.optim.SGD(student.parameters(), 0.01, momentum=0.9)
@@ -81,12 +80,12 @@ def main() -> None:
 
     plain = step(Teachers(classes=CLASSES))
     for count in (1, 2, 3):
-        taught = step(Teachers([voice(one, asked.architecture) for one in others[:count]], classes=CLASSES))
+        taught = step(Teachers([voice(network, args.architecture) for network in others[:count]], classes=CLASSES))
         seconds(plain, 2)
         seconds(taught, 2)
-        ratios = [seconds(taught, asked.steps) / seconds(plain, asked.steps) for _ in range(asked.turns)]
-        told = {"teachers": count, "ratio": round(median(ratios), 3), "bar": round(1 + 0.4 * count, 1)}
-        print(json.dumps(told | {"least": round(min(ratios), 3), "most": round(max(ratios), 3)}), flush=True)
+        ratios = [seconds(taught, args.steps) / seconds(plain, args.steps) for _ in range(args.turns)]
+        result = {"teachers": count, "ratio": round(median(ratios), 3), "bar": round(1 + 0.4 * count, 1)}
+        print(json.dumps(result | {"least": round(min(ratios), 3), "most": round(max(ratios), 3)}), flush=True)
 
     torch_teacher = others[0].eval()
     onnx_teacher = OnnxModel(export(torch_teacher, input_shape=SHAPE), input_shape=SHAPE, classes=CLASSES)
@@ -94,11 +93,11 @@ def main() -> None:
         seconds(lambda: onnx_teacher(x), 3)
         seconds(lambda: torch_teacher(x), 3)
         ratios = [
-            seconds(lambda: onnx_teacher(x), asked.steps) / seconds(lambda: torch_teacher(x), asked.steps)
-            for _ in range(asked.turns)
+            seconds(lambda: onnx_teacher(x), args.steps) / seconds(lambda: torch_teacher(x), args.steps)
+            for _ in range(args.turns)
         ]
-    told = {"onnx to torch": round(median(ratios), 3), "bar": 1.5}
-    print(json.dumps(told | {"least": round(min(ratios), 3), "most": round(max(ratios), 3)}), flush=True)
+    result = {"onnx to torch": round(median(ratios), 3), "bar": 1.5}
+    print(json.dumps(result | {"least": round(min(ratios), 3), "most": round(max(ratios), 3)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the choices behind a training step are worth, one at a time, on one thread.
+"""Effect of each choice behind a training step, one at a time, on one thread.
 
-Every variant runs in a process of its own, in turn and several times over, and is compared with the form that KUber
-uses in the same turn: these machines drift. Prints images a second and the median ratio to that form.
+Every variant runs in a process of its own, several times, and is compared with the variant that KUber uses in the
+same turn, because the speed of machines drifts. Prints images per second and the median ratio to that variant.
 
     python benchmarks/training_step.py --turns 5
 """
@@ -33,7 +33,7 @@ def batch(runtime, size=64):
 
 
 def bare(network, x, y):
-    """A step and nothing else."""
+    """A bare training step."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
     network.train()
     while True:
@@ -44,23 +44,23 @@ def bare(network, x, y):
 
 
 def measure(variant):
-    """Images a second of one variant, after a warm-up."""
+    """Return the images per second of one variant, after a warm-up."""
     torch.set_num_threads(2 if variant == "two threads" else 1)
     if variant != "freed memory given back":
         keep_freed_memory()
     runtime = replace(RUNTIME, channels_last=variant != "plain memory format")
     network = build(ARCHITECTURE, initial_weights(ARCHITECTURE, 0), runtime)
     if variant.isdecimal():
-        one = batch(runtime, int(variant))
+        data = batch(runtime, int(variant))
         count = max(1, 1024 // int(variant))
-        work = lambda: compute_logits(network, [one] * count, runtime=runtime).shape[0]  # noqa: E731
+        work = lambda: compute_logits(network, [data] * count, runtime=runtime).shape[0]  # noqa: E731
     elif variant == "bare loop":
         steps = bare(network, *batch(runtime))
         work = lambda: sum(next(steps) for _ in range(10))  # noqa: E731
     else:
-        one = batch(runtime)
+        data = batch(runtime)
         settings = Training(epochs=1, learning_rate=0.01)
-        work = lambda: train(network, lambda: [one] * 10, settings=settings, runtime=runtime).samples  # noqa: E731
+        work = lambda: train(network, lambda: [data] * 10, settings=settings, runtime=runtime).samples  # noqa: E731
     work()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < SECONDS:
@@ -69,7 +69,7 @@ def measure(variant):
 
 
 def compare(variants, turns):
-    """A row for each variant: median images a second, median ratio to the first variant of the same turn."""
+    """Print for each variant the median images per second, and the median ratio to the first one of the same turn."""
     rates = {variant: [] for variant in variants}
     for _ in range(turns):
         for variant in variants:
@@ -87,8 +87,8 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        print(measure(args.one))
+    if args.data:
+        print(measure(args.data))
         return
     print("training, batch 64")
     compare(TRAINING, args.turns)

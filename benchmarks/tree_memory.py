@@ -1,4 +1,4 @@
-"""The memory of a process and all that descend from it: proportional set sizes, summed, at their highest."""
+"""Peak memory of a process tree: the sum of proportional set sizes."""
 
 import threading
 from pathlib import Path
@@ -7,10 +7,10 @@ import psutil
 
 
 class TreeMemory:
-    """Looks at a process tree four times a second, in a thread. A context manager.
+    """Samples the memory of a process tree four times per second, in a thread. A context manager.
 
-    Proportional: a page that n processes map counts 1/n for each. `anonymous` leaves out what files back, which the
-    kernel can evict. A look reads /proc/PID/smaps_rollup, which takes a millisecond or so for each process.
+    Proportional: a page that n processes map counts 1/n for each. `anonymous` excludes pages of files, which the
+    kernel can evict. A sample reads /proc/PID/smaps_rollup, which takes about a millisecond per process.
     """
 
     def __init__(self, pid: int, seconds: float = 0.25) -> None:
@@ -35,18 +35,18 @@ class TreeMemory:
 
 
 def look(pid: int) -> tuple[float, float]:
-    """MB now: in all, and anonymous."""
+    """Return the current memory in MB: total, and anonymous."""
     whole = anonymous = 0.0
     try:
         tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.NoSuchProcess:
         return 0.0, 0.0
-    for one in tree:
+    for process in tree:
         try:
-            text = Path(f"/proc/{one}/smaps_rollup").read_text()
-        except OSError:  # it ended meanwhile
+            text = Path(f"/proc/{process}/smaps_rollup").read_text()
+        except OSError:  # it has ended meanwhile
             continue
-        told = dict(line.split()[:2] for line in text.splitlines()[1:])
-        whole += int(told["Pss:"]) / 1024
-        anonymous += int(told["Pss_Anon:"]) / 1024
+        sizes = dict(line.split()[:2] for line in text.splitlines()[1:])
+        whole += int(sizes["Pss:"]) / 1024
+        anonymous += int(sizes["Pss_Anon:"]) / 1024
     return whole, anonymous

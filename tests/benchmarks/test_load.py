@@ -1,4 +1,4 @@
-"""The load generator, in a tiny form: what it says it did is what the hub says was done."""
+"""The load generator reports what the hub has recorded."""
 
 import json
 from pathlib import Path
@@ -20,15 +20,15 @@ def load(*options):
     return finished("--entities", "6", "--per-task", "3", *options, program=[str(LOAD)])
 
 
-def test_a_hub_that_runs_is_loaded_with_what_is_told(own_hub, tmp_path):
-    hub = own_hub()  # which wants invitations
+def test_a_running_hub_gets_the_requested_load(own_hub, tmp_path):
+    hub = own_hub()  # which needs invitations
     (tmp_path / "token").write_text(hub.operator)
     to = ["--registry", hub.registry, "--vault", hub.vault, "--admin-token", str(tmp_path / "token")]
     done = load(*to, "--seconds", "2", "--discover", "20", "--publish", "4", "--processes", "2")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["errors"] == {}
-    discover, publish = told["discover"], told["publish"]
+    seen = json.loads(done.stdout)
+    assert seen["errors"] == {}
+    discover, publish = seen["discover"], seen["publish"]
     assert discover["answered"] > 10
     assert publish["answered"] > 0
     for kind in (discover, publish):
@@ -41,9 +41,9 @@ def test_a_hub_that_runs_is_loaded_with_what_is_told(own_hub, tmp_path):
     assert discover["bytes_received"] > publish["bytes_received"] > 500
 
 
-def test_a_hub_that_takes_nobody_is_one_sentence(own_hub):
+def test_a_hub_that_needs_invitations_is_an_error_in_one_sentence(own_hub):
     hub = own_hub()
     done = load("--registry", hub.registry, "--vault", hub.vault, "--seconds", "1")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: the hub does not let the entities in: 403 not-authorized"
+    assert done.stderr.splitlines()[-1] == "error: the entities cannot join the hub: 403 not-authorized"
     assert load("--registry", hub.registry).returncode == 2
