@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import kuber
 from kuber.domain.knowledge import ONNX, WEIGHTS, TensorSpec
@@ -126,6 +128,32 @@ def test_records_print_as_what_they_are():
     assert repr(replace(task, test_set=None)).endswith("common test set none>")
     assert repr(evaluation) == (f"<Evaluation: 85.0 %, 1,700 of 2,000 samples in 2 classes, test set {test_set}>")
     assert (str(test_set), repr(test_set)) == (f"sha256:{'ab' * 32}", f"Digest(hex='{'ab' * 32}')")
+
+
+def test_an_entity_and_its_teachers_print_as_who_they_are(tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 2), torch.arange(40) % 2
+    task = kuber.Task(name="clouds", labels=("a", "b"), input_shape=(2,))
+    hub = kuber.memory_hub()
+
+    def enter(name):
+        return kuber.Entity(
+            name,
+            model=nn.Linear(2, 2),
+            task=task,
+            validation=(x, y),
+            hub=hub,
+            folder=tmp_path / name,
+            formats=("weights",),
+        )
+
+    with enter("bob") as bob, enter("ann") as ann:
+        assert repr(bob) == "<Entity 'bob': clouds, strategy exchange, round 0, not evaluated>"
+        bob.publish()
+        teachers = ann.step()
+        accuracy = 100 * ann.evaluation.accuracy
+        assert repr(ann) == f"<Entity 'ann': clouds, strategy exchange, round 1, {accuracy:.1f} %>"
+        assert re.fullmatch(r"1 teacher: bob r\d+ \(\d+ %\)", str(teachers))
 
 
 def test_a_hub_in_memory_prints_as_what_it_holds():

@@ -140,6 +140,12 @@ class Entity:
         self._decided = False  # whether the phase has been kept or reverted already
         self._sequence_checked = False
 
+    def __repr__(self) -> str:
+        accuracy = f"{100 * self.evaluation.accuracy:.1f} %" if self.evaluation else "not evaluated"
+        return (
+            f"<Entity {self.name!r}: {self.task.name}, strategy {self.strategy.name}, round {self.round}, {accuracy}>"
+        )
+
     def __enter__(self) -> Self:
         return self
 
