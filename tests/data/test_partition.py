@@ -5,11 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kuber.data.partition import PARTITIONS, Split, dirichlet, divide, stratified
+from kuber.data.partition import PARTITIONS, Split, divide, stratified
 from kuber.errors import SettingsError
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=300).map(lambda labels: np.array(labels, np.int64))
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def split(entities: int = 4, *, alpha: float = 0.5, classes: int = 2, seed: int = 0, minimum: int = 1) -> Split:
+    return Split(entities=entities, alpha=alpha, classes=classes, seed=seed, minimum=minimum)
+
+
+def dirichlet(labels, **changes):
+    return divide("dirichlet", labels, split(**changes))
 
 
 @settings(deadline=None)
@@ -82,10 +90,6 @@ def test_stratified_depends_on_its_seed():
 def test_stratified_refuses_an_impossible_size(size):
     with pytest.raises(SettingsError, match="cannot be chosen from 10"):
         stratified(np.zeros(10, np.int64), size, 0)
-
-
-def split(entities: int = 4, *, alpha: float = 0.5, classes: int = 2, seed: int = 0, minimum: int = 1) -> Split:
-    return Split(entities=entities, alpha=alpha, classes=classes, seed=seed, minimum=minimum)
 
 
 TEN = np.repeat(np.arange(10), 60)
@@ -167,12 +171,6 @@ def test_shards_leave_no_class_out_if_there_are_enough_owners():
     for entities, classes in [(5, 2), (10, 1), (4, 3)]:
         owned = np.unique(TEN[np.concatenate(divide("shards", TEN, split(entities, classes=classes, seed=3)))])
         assert len(owned) == 10
-
-
-def test_dirichlet_by_name_is_the_function_of_that_name():
-    parts = divide("dirichlet", TEN, split(4, alpha=0.3, seed=7, minimum=5))
-    again = dirichlet(TEN, entities=4, alpha=0.3, seed=7, minimum=5)
-    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
 @pytest.fixture

@@ -108,22 +108,49 @@ def iid(labels: Rows, split: Split) -> list[Rows]:
     return list(np.array_split(shuffled, split.entities))
 
 
+def _draw_pieces(rows: Rows, split: Split, generator: np.random.Generator) -> list[Rows]:
+    """Return the rows shuffled and split by proportions drawn from Dirichlet(alpha), a piece for each entity."""
+    proportions = generator.dirichlet(np.full(split.entities, split.alpha))
+    cuts = (np.cumsum(proportions)[:-1] * len(rows)).astype(np.int64)
+    return np.split(generator.permutation(rows), cuts)
+
+
+def _draw_until_enough(draw: Callable[[np.random.Generator], list[Rows]], split: Split) -> list[Rows]:
+    """Draw parts until each has enough samples. Raises SettingsError when ATTEMPTS draws do not reach it."""
+    generator = np.random.default_rng(split.seed)
+    for _ in range(ATTEMPTS):
+        parts = draw(generator)
+        if min(map(len, parts)) >= split.minimum:
+            return parts
+    raise SettingsError(
+        f"In {ATTEMPTS} draws with dirichlet_alpha {split.alpha}, never had all {split.entities} entities "
+        f"{split.minimum} samples; use a larger dirichlet_alpha, fewer entities, or smaller batches."
+    )
+
+
+def dirichlet(labels: Rows, split: Split) -> list[Rows]:
+    """Return parts that split every class by proportions drawn from Dirichlet(alpha), as NIID-Bench does.
+
+    arXiv 2102.02079 (Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes instead). As there, all is
+    drawn again until every entity has enough samples. Raises SettingsError when no draw reaches it.
+    """
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    def draw(generator: np.random.Generator) -> list[Rows]:
+        pieces = [_draw_pieces(rows, split, generator) for rows in classes]
+        return [np.concatenate(part) for part in zip(*pieces, strict=True)]
+
+    return _draw_until_enough(draw, split)
+
+
 def quantity(labels: Rows, split: Split) -> list[Rows]:
     """Return i.i.d. parts whose sizes are proportions drawn from Dirichlet(alpha): NIID-Bench's quantity skew.
 
-    arXiv 2102.02079, section 4.3. The sizes are drawn again until every entity has enough samples.
+    arXiv 2102.02079, section 4.3. The sizes are drawn again until every entity has enough samples. Raises
+    SettingsError when no draw reaches it.
     """
-    generator = np.random.default_rng(split.seed)
-    for _ in range(ATTEMPTS):
-        proportions = generator.dirichlet(np.full(split.entities, split.alpha))
-        cuts = (np.cumsum(proportions)[:-1] * len(labels)).astype(np.int64)
-        parts = np.split(generator.permutation(len(labels)), cuts)
-        if min(map(len, parts)) >= split.minimum:
-            return list(parts)
-    raise SettingsError(
-        f"In {ATTEMPTS} draws of sizes with dirichlet_alpha {split.alpha}, never had all {split.entities} entities "
-        f"{split.minimum} samples; use a larger dirichlet_alpha, fewer entities, or smaller batches."
-    )
+    rows = np.arange(len(labels))
+    return _draw_until_enough(lambda generator: _draw_pieces(rows, split, generator), split)
 
 
 def mixture(labels: Rows, split: Split) -> list[Rows]:
@@ -184,42 +211,8 @@ def shards(labels: Rows, split: Split) -> list[Rows]:
     return [np.concatenate(part) for part in parts]
 
 
-def dirichlet(labels: Rows, *, entities: int, alpha: float, seed: int, minimum: int) -> list[Rows]:
-    """Return the rows of each entity; every class is split by proportions drawn from Dirichlet(alpha).
-
-    NIID-Bench, arXiv 2102.02079 (Hsu et al., arXiv 1909.06335, draw each entity's mixture of classes instead). As
-    there, all is drawn again until every entity has at least `minimum` samples. The parts are sorted, disjoint and
-    complete. Raises SettingsError when there are too few samples, or no draw gives every entity enough.
-    """
-    if entities * minimum > len(labels):
-        raise SettingsError(
-            f"{len(labels)} training samples cannot give {entities} entities {minimum} each; "
-            "use fewer entities, smaller batches or more samples."
-        )
-    generator = np.random.default_rng(seed)
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for _ in range(ATTEMPTS):
-        parts: list[list[Rows]] = [[] for _ in range(entities)]
-        for rows in classes:
-            proportions = generator.dirichlet(np.full(entities, alpha))
-            cuts = (np.cumsum(proportions)[:-1] * len(rows)).astype(np.int64)
-            for part, piece in zip(parts, np.split(generator.permutation(rows), cuts), strict=True):
-                part.append(piece)
-        joined = [np.sort(np.concatenate(part)) for part in parts]
-        if min(map(len, joined)) >= minimum:
-            return joined
-    raise SettingsError(
-        f"In {ATTEMPTS} draws with dirichlet_alpha {alpha}, never had all {entities} entities {minimum} samples; "
-        "use a larger dirichlet_alpha, fewer entities, or smaller batches."
-    )
-
-
-def _dirichlet(labels: Rows, split: Split) -> list[Rows]:
-    return dirichlet(labels, entities=split.entities, alpha=split.alpha, seed=split.seed, minimum=split.minimum)
-
-
 PARTITIONS: dict[str, Partition] = {
-    "dirichlet": _dirichlet,
+    "dirichlet": dirichlet,
     "shards": shards,
     "iid": iid,
     "quantity": quantity,
