@@ -1,4 +1,4 @@
-"""Runtime of a run: device, precision, threads and memory layout."""
+"""Device, precision, threads and memory layout of a run."""
 
 import ctypes
 import math
@@ -29,8 +29,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 def keep_freed_memory() -> None:
     """Make this process reuse the large blocks it frees, instead of returning them to the system at every step.
 
-    glibc returns blocks above a threshold at once, so each step page-faults its activations in anew: measured 7 to 21
-    % of a training step. Does nothing with another C library.
+    glibc returns blocks above a threshold at once, so each step page-faults its activations in anew, which was
+    measured to take 7 to 21 % of a training step. Does nothing with another C library.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -39,7 +39,7 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system. Does nothing with another C library than glibc."""
+    """Return freed memory to the system. Does nothing with a C library other than glibc."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -81,7 +81,7 @@ def build(architecture: Architecture, weights: Weights, runtime: Runtime) -> nn.
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    """Skip torch.nn.init: on the meta device it initialises nothing, in half of the time to make an `mlp`."""
+    """Skip torch.nn.init, which has no effect on the meta device and takes half of the time to make an `mlp`."""
 
     _SKIPPED = frozenset(
         function for name, function in vars(nn.init).items() if name.endswith("_") and name[0] != "_"

@@ -60,7 +60,7 @@ def evaluate_locally(
 
 
 def default_normalisation(knowledge: Knowledge) -> Normalisation:
-    """Return that of the built-in data set with the task's name; for other tasks, only scale pixels to 0..1."""
+    """Return that of the built-in data set with the task's name; for others, one that scales pixels to 0..1."""
     dataset = BUILT_IN.get(knowledge.task.name)
     return Normalisation(dataset.mean, dataset.std) if dataset else Normalisation((0.0,), (1.0,))
 

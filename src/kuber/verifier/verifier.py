@@ -33,7 +33,7 @@ class VerificationSet:
 
 
 class Verifier:
-    """Re-evaluates the knowledge of one task, each model in a process of its own."""
+    """Verifies the knowledge of one task, with each model in a process of its own."""
 
     def __init__(
         self, verification_set: VerificationSet, *, registry: RegistryAdmin, vault: Vault, limits: Limits
