@@ -34,7 +34,7 @@ POINTS = {
     "sync of the file": (os, "fsync"),
     "name": (Path, "replace"),
     "sync of the folder": (filesystem, "sync_folder"),
-    "row": (store.VaultStore, "_index"),
+    "row": (store.VaultStore, "index"),
     "answer": (filesystem.FileBlobWriter, "cancel"),
     "append": (uploads.UploadSession, "append"),
     "completion": (uploads.Uploads, "complete"),

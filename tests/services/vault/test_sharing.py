@@ -131,14 +131,14 @@ def test_a_starting_vault_waits_for_the_commit_of_another(opened, monkeypatch):
     """The object exists before its row: reconciling must wait, so that the blob keeps its owner."""
     first = opened()
     indexing, proceed = threading.Event(), threading.Event()
-    original = first._index
+    original = first.index
 
     def index_later(*args, **options):
         indexing.set()
         assert proceed.wait(60)
         return original(*args, **options)
 
-    monkeypatch.setattr(first, "_index", index_later)
+    monkeypatch.setattr(first, "index", index_later)
     kept = []
 
     def put():

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
-from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from kuber.domain.auth import Caller, Scope
-from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.domain.query import MAX_LIMIT
@@ -25,11 +23,19 @@ from kuber.services.vault.garbage_collection import GRACE, PERIOD, collect, peri
 from kuber.services.vault.metrics import VaultMetrics
 from kuber.services.vault.scrub import scrub
 from kuber.services.vault.store import LEASE, VaultStore
-from kuber.services.vault.streaming import bounded, parse_range, pieces_from, pieces_of, too_large, write_pieces
+from kuber.services.vault.streaming import (
+    BINARY,
+    bounded,
+    parse_range,
+    pieces_from,
+    pieces_of,
+    too_large,
+    write_pieces,
+)
+from kuber.services.vault.upload_routes import add_upload_routes
 from kuber.services.vault.uploads import EXPIRY, Uploads
 from kuber.wire import (
     DIRECT_HEADER,
-    AnnouncementBody,
     ArtifactBody,
     CollectionBody,
     DigestText,
@@ -38,7 +44,6 @@ from kuber.wire import (
     PinnedBody,
     PinsBody,
     ScrubBody,
-    UploadBody,
 )
 
 if TYPE_CHECKING:
@@ -47,17 +52,15 @@ if TYPE_CHECKING:
 
 MAX_BLOB_BYTES = 2 << 30
 
-_BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _SENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The bytes.", "content": _BINARY},
-    206: {"description": "The bytes of the requested range.", "content": _BINARY},
+    200: {"description": "The bytes.", "content": BINARY},
+    206: {"description": "The bytes of the requested range.", "content": BINARY},
     304: {"description": "The caller has the bytes already."},
     307: {"description": "Redirection to a temporary URL of the bytes, for callers that sent KUber-Direct."},
 }
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str | None, Query(max_length=4000)]
-UploadId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 Holder = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -166,7 +169,7 @@ def vault_app(
         "/v1/blobs/{digest}",
         operation_id="put_blob",
         responses={200: {"model": ArtifactBody}, 201: {"model": ArtifactBody}},
-        openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
+        openapi_extra={"requestBody": {"required": True, "content": BINARY}},
     )
     async def put(
         digest: DigestText,
@@ -234,69 +237,9 @@ def vault_app(
         """Return a page of the stored blobs, ordered by digest."""
         return PageBody[ArtifactBody].of(await run_read(store.blobs, limit=limit, cursor=cursor))
 
-    _add_upload_routes(app, uploads, auth, max_blob_bytes)
+    add_upload_routes(app, uploads, auth, max_blob_bytes)
     _add_retention_routes(app, store, uploads, auth, grace, metrics)
     return app
-
-
-def _add_upload_routes(app: FastAPI, uploads: Uploads, auth: Authenticator, max_blob_bytes: int) -> None:
-    senders = auth.require(Scope.ENTITY, Scope.SERVICE)
-
-    @app.post(
-        "/v1/uploads",
-        operation_id="begin_upload",
-        status_code=201,
-        responses={200: {"model": UploadBody, "description": "The vault has the blob already."}},
-    )
-    def begin(body: AnnouncementBody, response: Response, caller: Annotated[Caller, senders]) -> UploadBody:
-        """Announce a blob that is sent in pieces: 201, or 200 without an id when the vault has it already.
-
-        With `direct`, a vault on a bucket names the URL to which the bytes are sent instead, before the upload is
-        completed.
-        """
-        if body.size > max_blob_bytes:
-            raise too_large(max_blob_bytes)
-        upload = uploads.begin(body.value(), owner=caller.entity, direct=body.direct)
-        response.status_code = 200 if upload.id is None else 201
-        return UploadBody.of(upload)
-
-    @app.head("/v1/uploads/{id}", operation_id="head_upload", response_class=Response)
-    def offset(id: UploadId, caller: Annotated[Caller, senders]) -> Response:
-        """Return the received bytes as Upload-Offset, and the announced ones as Upload-Length."""
-        upload = uploads.status(id)
-        return Response(headers={"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size)})
-
-    @app.post("/v1/uploads/{id}", operation_id="complete_upload", status_code=201)
-    def complete(id: UploadId, caller: Annotated[Caller, senders]) -> UploadBody:
-        """Store the blob that was sent to the upload's `direct` URL: 409 when nothing was, 422 for other bytes."""
-        artifact, _ = uploads.complete_direct(id)
-        return _completed(artifact)
-
-    @app.patch(
-        "/v1/uploads/{id}",
-        operation_id="continue_upload",
-        responses={201: {"model": UploadBody, "description": "The upload is complete and the blob is stored."}},
-        openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
-    )
-    async def append(
-        id: UploadId,
-        request: Request,
-        response: Response,
-        caller: Annotated[Caller, senders],
-        offset: Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**63, description="Bytes sent before.")],
-    ) -> UploadBody:
-        """Append the body: 200 while bytes are missing, 201 when the blob is stored, 409 at a wrong offset."""
-        lease = await run_in_threadpool(uploads.begin_append, id, offset)
-        await write_pieces(pieces_of(request), lease.write)
-        stored = await run_in_threadpool(uploads.complete, lease)
-        if stored is None:
-            return UploadBody.of(uploads.status(id))
-        response.status_code = 201
-        return _completed(stored[0])
-
-
-def _completed(artifact: Artifact) -> UploadBody:
-    return UploadBody.of(Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size))
 
 
 def _add_retention_routes(

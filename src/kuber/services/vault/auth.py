@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import ServiceUnavailableError, SettingsError
+from kuber.services.db.cache import BoundedCache
 from kuber.services.http.auth import FOREVER, same_secret, secret_hash
 from kuber.services.http.peer import peer_transport
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, CallerBody, ProblemBody, TokenBody, error_from
@@ -35,7 +36,7 @@ class VaultAccess:
             raise SettingsError(f"{url!r} is not the address of a registry; use the form http://127.0.0.1:5001.")
         self._secret = secret
         self._monotonic = monotonic
-        self._cache: dict[str, tuple[float, Caller]] = {}  # by hash of the token -> expiry, owner
+        self._cache: BoundedCache[tuple[float, Caller]] = BoundedCache(CACHE_SIZE)  # hash of token -> expiry, owner
         headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
         self._client = httpx.Client(
             base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, transport=peer_transport(ca)
@@ -49,14 +50,11 @@ class VaultAccess:
         if same_secret(token, self._secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
         key = secret_hash(token)
-        expiry, caller = self._cache.get(key, (0.0, None))
-        if caller is not None and self._monotonic() < expiry:
-            return caller
-        self._cache.pop(key, None)
+        cached = self._cache.get(key)
+        if cached is not None and self._monotonic() < cached[0]:
+            return cached[1]
         caller = await run_in_threadpool(self._fetch_caller, token)
-        if len(self._cache) >= CACHE_SIZE:
-            self._cache.clear()
-        self._cache[key] = self._monotonic() + CACHE_SECONDS, caller
+        self._cache.put(key, (self._monotonic() + CACHE_SECONDS, caller), version=self._cache.version)
         return caller
 
     def close(self) -> None:

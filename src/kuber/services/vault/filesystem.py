@@ -7,13 +7,12 @@ import os
 import re
 import secrets
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
-from kuber.services.vault.storage import ID_NAME, BlobStat, HashedBlob, Piece
+from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStat, HashedBlob, Piece
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, or the limit on one file
 _SYNC_BYTES = 8 << 20  # writing to disk begins each time so many bytes have been written
@@ -189,7 +188,7 @@ class FileBlobWriter(StagedFile):
         self._open_writers.discard(self._path.name)
 
 
-class FileBlobReader:
+class FileBlobReader(BlobReader):
     """BlobReader of a file."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -210,14 +209,6 @@ class FileBlobReader:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_all(file: BinaryIO, piece: Piece) -> None:

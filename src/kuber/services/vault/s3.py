@@ -7,15 +7,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, ServiceError
 from kuber.services.vault.s3_client import Bucket, Object, ObjectWriter
-from kuber.services.vault.storage import CHUNK, ID_NAME, BlobStat, HashedBlob, Piece
+from kuber.services.vault.storage import CHUNK, ID_NAME, BlobReader, BlobStat, HashedBlob, Piece
 
 EXPIRY = timedelta(days=1)  # of a staged object that is never committed
 
@@ -194,34 +192,29 @@ class S3BlobWriter:
         self._in_use.discard(self.key)
 
 
-class S3BlobReader:
+class S3BlobReader(BlobReader):
     """BlobReader of an object, which is fetched as it is read."""
 
     def __init__(self, bucket: Bucket, artifact: Artifact) -> None:
         self._bucket = bucket
-        self._artifact = artifact
+        self.size = artifact.size  # according to the index
+        self._digest = artifact.digest
         self._pieces: Iterator[bytes] | None = None
         self._rest = memoryview(b"")  # of the piece that is being read
-
-    @property
-    def size(self) -> int:
-        """Size of the whole blob in bytes, according to the index."""
-        return self._artifact.size
 
     def seek_range(self, first: int, last: int) -> None:
         """Request the bytes from `first` to `last`, both included.
 
         Raises KnowledgeNotFoundError when the object is missing, CorruptKnowledgeError when its size is wrong.
         """
-        digest = self._artifact.digest
         try:
-            found, self._pieces = self._bucket.get(blob_key(digest), first, last)
+            found, self._pieces = self._bucket.get(blob_key(self._digest), first, last)
         except FileNotFoundError:
-            raise KnowledgeNotFoundError(f"The vault has no blob {digest}.") from None
+            raise KnowledgeNotFoundError(f"The vault has no blob {self._digest}.") from None
         self._rest = memoryview(b"")
         if found.size != self.size:
             self._pieces = iter(())
-            raise CorruptKnowledgeError(f"The object of blob {digest} is damaged in the vault; publish it again.")
+            raise CorruptKnowledgeError(f"Blob {self._digest} is damaged in the vault's bucket; publish it again.")
 
     def read(self, length: int = -1, /) -> bytes:
         """Return the next bytes, at most `length`; all that are left when negative; none at the end."""
@@ -239,14 +232,6 @@ class S3BlobReader:
 
     def close(self) -> None:
         self._pieces = iter(())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _take(self, length: int) -> bytes:
         assert self._pieces is not None

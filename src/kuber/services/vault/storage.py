@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from kuber.domain.digest import Digest
@@ -94,12 +93,9 @@ class BlobWriter(StagedBlob, Protocol):
 
 
 class BlobReader(Protocol):
-    """Blob that is read from its beginning, or a range of it."""
+    """Blob that is read from its beginning, or a range of it. A `with` block closes it."""
 
-    @property
-    def size(self) -> int:
-        """Size of the whole blob in bytes."""
-        ...
+    size: int  # of the whole blob in bytes
 
     def seek_range(self, first: int, last: int) -> None:
         """Restrict the following reads to the bytes from `first` to `last`, both included."""
@@ -111,11 +107,11 @@ class BlobReader(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
 
 class BlobStat(NamedTuple):

@@ -1,11 +1,8 @@
 """Store of the vault: a blob storage, and a database that indexes, leases and pins the blobs."""
 
-import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, tuple_, update
@@ -13,25 +10,22 @@ from sqlalchemy import Connection, delete, insert, select, tuple_, update
 from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
-from kuber.domain.knowledge import WEIGHTS, Artifact, Manifest
-from kuber.domain.publication_checks import check_kind, check_text, invalid_artifact
+from kuber.domain.knowledge import Artifact, Manifest
+from kuber.domain.publication_checks import check_text
 from kuber.domain.query import Page
-from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
-from kuber.services.vault.artifact_verdicts import examine, known_fault, remember
+from kuber.services.vault.artifact_verdicts import check_size, require_valid
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import FilesystemStorage
 from kuber.services.vault.quota import check_quota
-from kuber.services.vault.schema import blob_rows, pin_rows, storage_rows, upload_rows
-from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStorage, StagedBlob
+from kuber.services.vault.reconciliation import check_storage_id, reconcile
+from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
+from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
 
 LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
-_BATCH = 64  # blobs that are locked together
-
-log = logging.getLogger(__name__)
 
 
 class VaultStore:
@@ -64,8 +58,8 @@ class VaultStore:
         try:
             self.storage: BlobStorage = storage or FilesystemStorage(folder)
             if storage is not None or self.database.shared:
-                self._check_storage_id()
-            self._reconcile()
+                check_storage_id(self)
+            reconcile(self)
         except OSError as error:
             self.close()
             raise ServiceError(f"The vault's folder {folder} cannot be used: {error.strerror}.") from None
@@ -114,7 +108,7 @@ class VaultStore:
         with self.lock(artifact.digest):
             blob.commit(artifact.digest)
             try:
-                return self._index(artifact, owner=owner, upload=upload)
+                return self.index(artifact, owner=owner, upload=upload)
             except ServiceError:
                 if self.size(artifact.digest) is None:
                     blob.rollback()
@@ -166,7 +160,7 @@ class VaultStore:
         wanted = dict.fromkeys(artifacts)
         manifests: dict[Digest, Manifest] = {}
         for kind, artifact in wanted:
-            manifest = self._check_artifact(kind, artifact)
+            manifest = require_valid(self, kind, artifact)
             if manifest is not None:
                 manifests[artifact.digest] = manifest
         now = self.clock()
@@ -176,7 +170,7 @@ class VaultStore:
             stored = select(blob_rows.c.digest, blob_rows.c.size).where(blob_rows.c.digest.in_(digests))
             sizes = {row.digest: row.size for row in connection.execute(stored)}
             for _, artifact in wanted:
-                _check_stored(artifact, sizes.get(artifact.digest.hex))
+                check_size(artifact, sizes.get(artifact.digest.hex))
             held = set(connection.scalars(select(pin_rows.c.digest).where(pin_rows.c.holder == holder)))
             new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
             if new:
@@ -234,7 +228,7 @@ class VaultStore:
         size = self.size(artifact.digest)
         if size is None:
             return False
-        _check_stored(artifact, size)
+        check_size(artifact, size)
         return self.database.write(lambda connection: self._extend_lease(connection, artifact.digest))
 
     def check_quota(self, artifact: Artifact, *, owner: str | None) -> None:
@@ -243,32 +237,8 @@ class VaultStore:
             with self.database.read_snapshot() as connection:
                 check_quota(connection, artifact, owner=owner, quota=self.quota)
 
-    def _check_artifact(self, kind: str, artifact: Artifact) -> Manifest | None:
-        """Return the manifest of weights, None for other kinds.
-
-        Raises RequestRejectedError unless the blob is stored and is a valid artifact of this kind.
-        """
-        check_kind(kind)
-        digest = artifact.digest
-        known = known_fault(self.database, kind, digest)
-        _check_stored(artifact, self.size(digest))
-        manifest: Manifest | None = None
-        if known is None:
-            with self.open(digest) as file:
-                fault, manifest = examine(file, kind, artifact)
-            remember(self.database, kind, digest, fault)
-        else:
-            fault = known[0]
-            if fault is None and kind == WEIGHTS:
-                try:
-                    manifest = read_file_manifest(partial(self.head, digest), size=artifact.size)
-                except ValueError as error:
-                    fault = str(error)
-        if fault is not None:
-            raise invalid_artifact(digest, kind, fault)
-        return manifest
-
-    def _index(self, artifact: Artifact, *, owner: str | None = None, upload: str | None = None) -> bool:
+    def index(self, artifact: Artifact, *, owner: str | None = None, upload: str | None = None) -> bool:
+        """Add a row for stored bytes, or extend its lease. Return whether it is new."""
         now = self.clock()
         row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now, "owner": owner}
 
@@ -289,68 +259,3 @@ class VaultStore:
         later = (blob_rows.c.digest == digest.hex) & (blob_rows.c.leased_until < until)
         connection.execute(update(blob_rows).where(later).values(leased_until=until))
         return stored
-
-    def _check_storage_id(self) -> None:
-        """Raise ServiceError when the index belongs to another storage: reconciling would delete all its rows."""
-        with self.database.lock("storage", "id"):
-            with self.database.read_snapshot() as connection:
-                known: str | None = connection.scalar(select(storage_rows.c.mark))
-            found = self.storage.storage_id()
-            if known is None:
-                if found is None:
-                    found = secrets.token_hex(16)
-                    self.storage.set_storage_id(found)
-                self.database.write(lambda connection: connection.execute(insert(storage_rows), {"mark": found}))
-            elif found != known:
-                raise ServiceError(
-                    f"The index belongs to another storage: its mark is {known}, and here it is {found or 'none'}. "
-                    f"Name that storage, or another database; if the blobs were moved here, write it to {ID_NAME!r}."
-                )
-
-    def _reconcile(self) -> None:
-        """Make the index match the storage. Only blobs that the index does not know are read.
-
-        Another vault may be changing both: blobs that seem lost or unknown are checked again under their lock.
-        """
-        with self.database.read_snapshot() as connection:
-            rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size))
-            indexed = {Digest(row.digest): row.size for row in rows}
-        stored = self.storage.list_sizes()
-        matching = {digest for digest, size in stored.items() if indexed.get(digest) == size}
-        lost = sorted(indexed.keys() - matching)
-        dropped = sum(self._drop_lost(lost[start : start + _BATCH]) for start in range(0, len(lost), _BATCH))
-        if dropped:
-            log.warning("%d blobs are lost or damaged", dropped)
-        for digest in sorted(stored.keys() - matching):
-            self._adopt_unknown(digest)
-
-    def _drop_lost(self, digests: list[Digest]) -> int:
-        """Delete the rows of blobs whose bytes are missing or have another size. Return how many."""
-        with self.lock(*digests):
-            sizes = {digest.hex: stat.size for digest in digests if (stat := self.storage.stat(digest)) is not None}
-
-            def work(connection: Connection) -> int:
-                rows_of_digests = blob_rows.c.digest.in_([digest.hex for digest in digests])
-                rows = connection.execute(select(blob_rows.c.digest, blob_rows.c.size).where(rows_of_digests))
-                lost = [row.digest for row in rows if sizes.get(row.digest) != row.size]
-                connection.execute(delete(blob_rows).where(blob_rows.c.digest.in_(lost)))
-                return len(lost)
-
-            return self.database.write(work)
-
-    def _adopt_unknown(self, digest: Digest) -> None:
-        """Index a blob without a row if its bytes have its digest; delete it otherwise."""
-        with self.lock(digest):
-            found = self.storage.hash(digest) if self.size(digest) is None else None
-            if found is not None and found.stat.size and found.hex == digest.hex:
-                self._index(Artifact(digest=digest, size=found.stat.size))
-            elif found is not None:
-                log.warning("deleted blob %s, whose bytes have another digest", digest)
-                self.storage.delete(digest)
-
-
-def _check_stored(artifact: Artifact, size: int | None) -> None:
-    if size is None:
-        raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
-    if size != artifact.size:
-        raise RequestRejectedError(f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} declared.")
