@@ -1,4 +1,4 @@
-"""`kuber compare` as its user starts it, to the end or to a kill."""
+"""`kuber compare` as a user starts it, to its end or until it is killed."""
 
 import csv
 import json
@@ -36,9 +36,9 @@ def finished(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def numbers(told: dict) -> list[dict]:
-    """The rows without the time they took."""
-    rows = [dict(row) for row in told["rows"]]
+def numbers(result: dict) -> list[dict]:
+    """Return the rows without their times."""
+    rows = [dict(row) for row in result["rows"]]
     for row in rows:
         assert row.pop("wall_seconds") > 0
     return rows
@@ -46,7 +46,7 @@ def numbers(told: dict) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def compared(process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """Every method that needs no public data, on two seeds."""
+    """Every method on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
     code, out, err = finished(
         "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
@@ -58,54 +58,54 @@ def compared(process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 def test_every_method_has_a_row_for_every_seed(compared):
-    _, told = compared
-    places = [(row["strategy"], row["seed"]) for row in told["rows"] if "@" not in row["strategy"]]
+    _, result = compared
+    places = [(row["strategy"], row["seed"]) for row in result["rows"] if "@" not in row["strategy"]]
     assert sorted(places) == sorted((name, seed) for name in METHODS for seed in (0, 1))
-    wanted = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
-    wanted |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
-    assert all(wanted <= row.keys() for row in told["rows"])
-    assert told["settings"]["seeds"] == [0, 1]
+    required = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
+    required |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
+    assert all(required <= row.keys() for row in result["rows"])
+    assert result["settings"]["seeds"] == [0, 1]
 
 
-def test_methods_with_more_compute_meet_a_local_with_as_much(compared):
-    _, told = compared
-    rows = {(row["strategy"], row["seed"]): row for row in told["rows"]}
-    dearer = [place for place, row in rows.items() if row["compute"] > 1.01 * rows["local", place[1]]["compute"]]
-    dearer = [place for place in dearer if "@" not in place[0]]
-    assert dearer
-    for name, seed in dearer:
+def test_methods_with_more_compute_are_compared_with_a_longer_local(compared):
+    _, result = compared
+    rows = {(row["strategy"], row["seed"]): row for row in result["rows"]}
+    costly = [place for place, row in rows.items() if row["compute"] > 1.01 * rows["local", place[1]]["compute"]]
+    costly = [place for place in costly if "@" not in place[0]]
+    assert costly
+    for name, seed in costly:
         longer = rows[f"local@{name}", seed]
         assert longer["compute"] >= 0.999 * rows[name, seed]["compute"]
         assert longer["curve"][0] == rows["local", seed]["curve"][0]
 
 
 def test_tables_and_plot_are_in_the_folder(compared):
-    folder, told = compared
-    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == told
+    folder, result = compared
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == result
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["mean_accuracy"]) for line in lines] == [row["mean_accuracy"] for row in told["rows"]]
+    assert [float(line["mean_accuracy"]) for line in lines] == [row["mean_accuracy"] for row in result["rows"]]
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert not (folder / "work").exists()
 
 
 def test_the_oracle_costs_no_more_training_than_local(compared):
-    _, told = compared
-    rows = {(row["strategy"], row["seed"]): row for row in told["rows"]}
+    _, result = compared
+    rows = {(row["strategy"], row["seed"]): row for row in result["rows"]}
     assert rows["ensemble", 0]["samples_trained"] == rows["local", 0]["samples_trained"]
 
 
 def test_without_a_terminal_there_are_plain_lines(compared, tmp_path):
-    folder, told = compared
+    folder, result = compared
     code, out, err = finished("compare", "--resume", str(folder), "--workers", "0", cwd=folder.parent.parent)
     assert code == 0, err
     assert "\x1b" not in out + err
     assert "with public data" in out
-    for row in told["rows"]:
+    for row in result["rows"]:
         assert row["strategy"] in out
 
 
-def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tmp_path):
+def test_a_killed_comparison_is_resumed_and_ends_with_the_same_numbers(compared, tmp_path):
     _, whole = compared
     arguments = [
         "--strategies",
@@ -131,7 +131,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_numbers(compared, tm
     assert numbers(json.loads(resumed)) == numbers(whole)
 
 
-def test_a_mistake_gets_one_sentence_and_nothing_is_begun(tmp_path, monkeypatch):
+def test_a_mistake_gets_one_sentence_and_nothing_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(fork_server, "warm_up", lambda: None)  # in the background, for what never begins
     monkeypatch.chdir(tmp_path)
     done = called("compare", "--strategies", "local,nonsense")
@@ -156,7 +156,7 @@ def test_an_impossible_plan_is_refused(strategies, seeds, sentence):
         make_plan(Settings(), strategies, seeds)
 
 
-def test_only_the_folder_of_a_comparison_goes_on(tmp_path):
+def test_only_the_folder_of_a_comparison_is_resumed(tmp_path):
     with pytest.raises(SettingsError, match="not the folder of a"):
         open_comparison(None, tmp_path)
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
@@ -186,17 +186,18 @@ def test_a_task_is_named_by_its_label_and_seed():
     )
 
 
-def test_the_report_holds_every_figure_and_needs_nothing_beside_it(compared):
-    folder, told = compared
+def test_the_report_holds_every_figure_and_is_self_contained(compared):
+    folder, result = compared
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"<script|<link|https?:|src=\"(?!data:)", html)
     assert html.count("<img ") == 1
-    floor = {row["seed"]: row["accuracies"] for row in told["rows"] if row["strategy"] == "local"}
-    for row in told["rows"]:
+    floor = {row["seed"]: row["accuracies"] for row in result["rows"] if row["strategy"] == "local"}
+    for row in result["rows"]:
         cells = f'class="text">{row["strategy"]}</th><td>{row["seed"]}</td>'
-        for mine, alone in zip(row["accuracies"], floor[row["seed"]], strict=True):
-            cells += f'<td class="down">▼ {mine:.1%}</td>' if mine < alone else f"<td>{mine:.1%}</td>"
+        for accuracy, alone in zip(row["accuracies"], floor[row["seed"]], strict=True):
+            cells += f'<td class="down">▼ {accuracy:.1%}</td>' if accuracy < alone else f"<td>{accuracy:.1%}</td>"
         assert f"{cells}<td>{row['mean_accuracy']:.1%}</td><td>{row['worst_accuracy']:.1%}</td>" in html
-    for one in told["summary"]:
-        assert f"{100 * one['mean_accuracy']['mean']:.1f}±{100 * one['mean_accuracy']['sd']:.1f}" in html
-    assert "with public data" in html  # fedmd stands in tables of its own
+    for summary in result["summary"]:
+        accuracy = summary["mean_accuracy"]
+        assert f"{100 * accuracy['mean']:.1f}±{100 * accuracy['sd']:.1f}" in html
+    assert "with public data" in html  # fedmd has tables of its own

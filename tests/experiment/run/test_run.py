@@ -1,4 +1,4 @@
-"""`kuber run` as its user starts it: a process of its own, real services, to the end or to a kill."""
+"""`kuber run` as a user starts it: a process of its own, real services, to its end or until it is killed."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def finished(*arguments: str, folder: Path) -> tuple[int, str, str]:
 
 
 def processes_of(session: int) -> list[psutil.Process]:
-    """Everything that was started by a run: it stays in the run's session, or names a folder of it."""
+    """Return the processes in the session of a run."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         try:
@@ -52,7 +52,7 @@ def processes_of(session: int) -> list[psutil.Process]:
 
 
 def services_in(folder: Path) -> list[psutil.Process]:
-    """The services whose data are in this folder; they have sessions of their own."""
+    """Return the services whose data are in this folder; they have sessions of their own."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -61,7 +61,7 @@ def services_in(folder: Path) -> list[psutil.Process]:
 
 
 def assert_nothing_is_left(session: int, folder: Path) -> None:
-    """No process of the run lives on; the one they were forked from may take a moment to see that we are gone."""
+    """No process of the run is left; the fork server may take a moment to notice that the run has ended."""
     wait_until(lambda: not processes_of(session) and not services_in(folder), "all processes to end")
 
 
@@ -72,7 +72,7 @@ def only_run(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def complete(process, tmp_path_factory):
-    """A run that went to its end: (result object, run folder, standard error)."""
+    """A complete run: (result object, run folder, standard error)."""
     folder = tmp_path_factory.mktemp("complete")
     process = kuber("run", *QUICK, "--strategy", "vanilla", "--json", folder=folder)
     out, err = process.communicate()
@@ -123,13 +123,13 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
         network = make_network("mlp", scenario.architectures[0].arguments).eval()
         data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
         network.load_state_dict(load(data, scenario.architectures[0]))
-        with torch.inference_mode(), runtime.autocast():  # bfloat16 where the run chose it: it rounds otherwise
+        with torch.inference_mode(), runtime.autocast():  # in the precision of the run, which affects rounding
             right = (network(x).argmax(1).numpy() == scenario.held_out.labels).mean()
         assert entity["final_accuracy"] == pytest.approx(right, abs=2e-3)
 
 
 def best_of_others(events, name, round):
-    """The highest accuracy that others had published when this entity sought, in this round."""
+    """Return the highest accuracy that others had published when this entity sent its query in this round."""
     sought = next(i for i, e in enumerate(events) if (e.entity, e.round, e.kind) == (name, round, "sought"))
     known, best = {}, 0.0
     for event in events[:sought]:
@@ -140,11 +140,11 @@ def best_of_others(events, name, round):
     return best
 
 
-def test_every_decision_in_the_log_is_vanillas(complete):
+def test_every_decision_in_the_log_is_that_of_vanilla(complete):
     result, run, _ = complete
     events = read_events(run / FILE_NAME)
     assert [events[0].kind, events[-1].kind] == ["run-started", "run-ended"]
-    shared = absorbed = 0
+    published = absorbed = 0
     for entity in result["entities"]:
         own = [event for event in events if event.entity == entity["entity"]]
         assert [event.seq for event in own] == list(range(len(own)))
@@ -157,38 +157,40 @@ def test_every_decision_in_the_log_is_vanillas(complete):
             assert ("sought" in kinds) == (previous is not None and now < previous)
             found = kinds.get("sought", {}).get("candidates")
             assert ("absorbed" in kinds) == (len(evaluations) == 2)
-            # A candidate that is as good and no better is found, and not chosen.
+            # A candidate that is equally good is discovered, but not chosen.
             assert ("absorbed" in kinds) == bool(found and best_of_others(events, entity["entity"], number) > now)
             previous = kinds["round-ended"]["accuracy"]
             assert previous == evaluations[-1]["accuracy"]
-            shared += "published" in kinds
+            published += "published" in kinds
             absorbed += "absorbed" in kinds
-    assert shared > 4
-    assert absorbed > 0, "this scenario is chosen so that retrievals occur"
-    assert shared == sum(entity["published"] for entity in result["entities"])
+    assert published > 4
+    assert absorbed > 0, "this scenario is chosen so that deliveries occur"
+    assert published == sum(entity["published"] for entity in result["entities"])
     assert absorbed == sum(entity["absorbed"] for entity in result["entities"])
 
 
 def test_registry_and_vault_hold_what_the_log_says(complete):
     _, run, _ = complete
-    told = {e.detail["knowledge"]: e.detail["digest"] for e in read_events(run / FILE_NAME) if e.kind == "published"}
+    logged = {
+        e.detail["knowledge"]: e.detail["digest"] for e in read_events(run / FILE_NAME) if e.kind == "published"
+    }
     (database,) = (run / "hub" / "registry").glob("*.sqlite")
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         stored = {row[0] for row in connection.execute("SELECT id FROM knowledge")}
-    assert stored == set(told)
+    assert stored == set(logged)
     blobs = {path.name for path in (run / "hub" / "vault").rglob("*") if re.fullmatch("[0-9a-f]{64}", path.name)}
-    assert blobs == {digest.removeprefix("sha256:") for digest in told.values()}
+    assert blobs == {digest.removeprefix("sha256:") for digest in logged.values()}
     for path in (run / "hub" / "vault").rglob("*"):
         if path.name in blobs:
             assert Digest.of(path.read_bytes()).hex == path.name
 
 
-def test_the_run_folder_holds_pictures_and_a_report_that_is_one_file(complete):
+def test_the_run_folder_holds_plots_and_a_self_contained_report(complete):
     _, run, _ = complete
     for name in ("partition.png", "accuracy.png", "lineage.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     report = (run / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", report), "nothing is loaded from elsewhere"
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", report), "the report loads something"
 
 
 def test_outside_a_terminal_the_user_reads_plain_lines(complete):
@@ -198,7 +200,7 @@ def test_outside_a_terminal_the_user_reads_plain_lines(complete):
 
 
 @pytest.mark.process
-def test_a_run_killed_and_interrupted_goes_on_with_nothing_lost_or_done_twice(tmp_path):
+def test_a_killed_and_interrupted_run_is_resumed_with_nothing_lost_or_repeated(tmp_path):
     log = lambda: only_run(tmp_path) / FILE_NAME  # noqa: E731
     process = kuber("run", *QUICK, folder=tmp_path, at=(">round shown", "3"))
     process.communicate()
@@ -332,7 +334,7 @@ def test_an_occupied_port_is_an_error(tmp_path, monkeypatch):
 def test_a_service_that_dies_ends_the_run_in_one_sentence(tmp_path):
     process = kuber("run", *QUICK, "--num-rounds", "500", folder=tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/*/entities/*/round-0001*")), "a first round")
-    # As they were listed: the vault may be gone as soon as the registry is.
+    # As listed before: the vault may end as soon as the registry does.
     (registry,) = [service for service in services_in(tmp_path) if "registry" in service.info["cmdline"]]
     registry.kill()
     _, err = process.communicate()
