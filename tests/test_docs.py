@@ -185,6 +185,26 @@ def test_arguments_that_the_page_on_own_loops_names_exist():
     assert {name for span in spans for name in re.findall(r"\b(\w+)=", span)} <= known
 
 
+BANNED = re.compile(r"\b(told|tells? of|goes on|is away|learnt)\b", re.IGNORECASE)
+OPENING = re.compile(r"(?:^|[|] |[.:] )\s*(?:#+ |[-*] |\d+[.] )?(?:Of|What) [a-z][^.?!|]*(?![^.?!|]*[?])(?:[.!|]|$)")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_pages_are_plain(path):
+    """No banned word, no sentence or cell that begins with "Of" or "What" without being a question, and 118 columns.
+
+    Rows of tables may be longer, up to 400; a link that does not fit on a line may exceed it.
+    """
+    fenced = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fenced ^= line.lstrip().startswith("```")
+        limit = 400 if line.startswith("|") else 118
+        assert len(line) <= limit or " " not in line.strip(), f"{path.name}:{number} has {len(line)} columns"
+        if not fenced:
+            assert not BANNED.search(line), f"{path.name}:{number}: {line}"
+            assert not OPENING.search(line), f"{path.name}:{number}: {line}"
+
+
 @pytest.mark.process
 def test_the_site_is_built_and_every_link_and_anchor_leads_somewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""What the operator of a hub asks its registry."""
+"""Calls of a hub's operator to its registry."""
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted

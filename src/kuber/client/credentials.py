@@ -1,4 +1,4 @@
-"""What an entity proves itself with: its key, an invitation, and the token that it is given."""
+"""Credentials of an entity: its key, an invitation, and the token it receives."""
 
 from collections.abc import Callable
 from pathlib import Path

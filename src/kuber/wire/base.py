@@ -1,4 +1,4 @@
-"""What every message is made of: strict fields, one reading, one canonical writing."""
+"""Base of all messages: strict fields, one way to read them, one canonical form."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a vault and its callers send each other beside the bytes."""
+"""Messages between a vault and its callers, beside the bytes of blobs."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What others say about records: verifications and quarantines of the hub, attestations of entities."""
+"""Verifications and quarantines of records by the hub, and attestations by entities."""
 
 from datetime import datetime
 
