@@ -183,3 +183,10 @@ def test_an_entity_withdraws_only_its_own_records(hub):
     code, output = kuber("withdraw", first, "--identity", folder / "first", *url)
     assert (code, "is withdrawn" in output) == (0, True), output
     assert first[-12:] not in kuber("list", *registry)[1]
+
+
+def test_an_ambiguous_id_is_refused(hub):
+    _, _, registry, _ = hub
+    code, output = kuber("show", "0", *registry)  # ids begin with their time
+    assert code == 2
+    assert "give more characters" in output

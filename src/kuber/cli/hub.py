@@ -12,6 +12,7 @@ from kuber.cli.hub_options import (
     AdminToken,
     RegistryUrl,
     VaultUrl,
+    as_operator,
     token_in,
 )
 from kuber.cli.setting_options import Ca, with_settings
@@ -40,9 +41,7 @@ def invite(
     ca: Ca = None,
 ) -> None:
     """Invite an entity: print the code that it joins with. The code cannot be shown again."""
-    from kuber.client.admin import AdminClient
-
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         print(operator.invite(name, days=days))
 
 
@@ -57,9 +56,7 @@ def revoke(
     ca: Ca = None,
 ) -> None:
     """Revoke an entity's tokens. Unless it is blocked, it gets a new one by proving its key."""
-    from kuber.client.admin import AdminClient
-
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         operator.revoke(operator.entity(name).id, block=block)
     print(f"The tokens of {name} are revoked{', and it is blocked' if block else ''}. The vault notices within 30 s.")
 
@@ -72,9 +69,7 @@ def withdraw(
     ca: Ca = None,
 ) -> None:
     """Withdraw any entity's record: discovery no longer returns it."""
-    from kuber.client.admin import AdminClient
-
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         operator.withdraw(knowledge)
     print(f"The record {knowledge} is withdrawn.")
 
@@ -88,9 +83,7 @@ def quarantine(
     ca: Ca = None,
 ) -> None:
     """Exclude a record from discovery until it is released. The verifier cannot release it."""
-    from kuber.client.admin import AdminClient
-
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         operator.quarantine(knowledge, reason)
     print(f"The record {knowledge} is quarantined until `kuber hub release {knowledge}`.")
 
@@ -103,9 +96,7 @@ def release(
     ca: Ca = None,
 ) -> None:
     """End a record's quarantine. If the verifier imposed it, the record is evaluated again."""
-    from kuber.client.admin import AdminClient
-
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         operator.release(knowledge)
     print(f"The record {knowledge} is no longer quarantined.")
 
@@ -113,10 +104,9 @@ def release(
 @hub.command()
 def audit(registry: RegistryUrl = DEFAULT_REGISTRY, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
     """Print the audit log of the hub. Each line has a time, an actor, an action and its subject."""
-    from kuber.client.admin import AdminClient
     from kuber.domain.query import MAX_LIMIT, all_pages
 
-    with AdminClient(registry, token_in(admin_token), ca=ca) as operator:
+    with as_operator(registry, admin_token, ca) as operator:
         for entry in all_pages(lambda cursor: operator.audit(limit=MAX_LIMIT, cursor=cursor)):
             print(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.actor} {entry.act} {entry.subject}")
 

@@ -11,16 +11,14 @@ from kuber.domain.auth import OPERATOR_TOKEN_FILE
 from kuber.errors import SettingsError
 
 if TYPE_CHECKING:
+    from kuber.client.admin import AdminClient
     from kuber.client.credentials import Credentials
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
 
 RegistryUrl = Annotated[str, typer.Option("--registry", metavar="URL", help="URL of the registry.")]
 VaultUrl = Annotated[str, typer.Option("--vault", metavar="URL", help="URL of the vault.")]
-AdminToken = Annotated[
-    Path,
-    typer.Option("--admin-token", metavar="FILE", help="File with the operator's token."),
-]
+AdminToken = Annotated[Path, typer.Option("--admin-token", metavar="FILE", help="File with the operator's token.")]
 DEFAULT_REGISTRY, DEFAULT_VAULT = "http://127.0.0.1:5001", "http://127.0.0.1:5002"
 OPERATOR_TOKEN = Path("hub/registry") / OPERATOR_TOKEN_FILE
 IdentityFolder = Annotated[
@@ -40,6 +38,13 @@ def open_registry(
     with HttpRegistry(url, credentials=credentials, patience=patience, ca=ca) as records:
         records.check()
         yield records
+
+
+def as_operator(registry: str, admin_token: Path, ca: Path | None) -> "AdminClient":
+    """Return a client with the operator's token. A context manager."""
+    from kuber.client.admin import AdminClient
+
+    return AdminClient(registry, token_in(admin_token), ca=ca)
 
 
 def credentials_of(identity: Path | None, admin_token: Path) -> "Credentials":

@@ -290,9 +290,10 @@ def _record(records: "HttpRegistry", id: str) -> "Knowledge":
     except KnowledgeNotFoundError:
         page = records.discover(Query(order="newest", limit=MAX_LIMIT)).items
         found = [record for record in page if record.id.startswith(id) or record.id.endswith(id)]
-        if len(found) != 1:
-            count = "no" if not found else f"{len(found)}"
-            raise SettingsError(f"There is {count} record whose id is, begins or ends with {id!r}.") from None
+        if not found:
+            raise SettingsError(f"There is no record whose id begins or ends with {id!r}.") from None
+        if len(found) > 1:
+            raise SettingsError(f"{len(found)} ids begin or end with {id!r}; give more characters.") from None
         return found[0]
 
 

@@ -209,14 +209,14 @@ def axis(palette: Palette) -> Options:
 
 
 def _percents(palette: Palette, *, scale: bool = False, top: int | None = None) -> Options:
-    found: Options = {
+    options: Options = {
         "type": "value",
         "scale": scale,
         **axis(palette),
         "axisLabel": {"color": palette.ink, "formatter": "{value} %"},
         "splitLine": {"show": True, "lineStyle": {"color": palette.grid}},
     }
-    return found if top is None else found | {"min": 0, "max": top}
+    return options if top is None else options | {"min": 0, "max": top}
 
 
 def _slanted(labels: Sequence[str], palette: Palette) -> Options:

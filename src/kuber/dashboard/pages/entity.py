@@ -135,12 +135,12 @@ class EntityPage:
                 self.newest = await asyncio.to_thread(self.session.context.reader.knowledge, newest)
         self.draw_charts()
 
-    def draw_charts(self, *, anew: bool = False) -> None:
-        """Draw the charts if their data have changed, or `anew`."""
+    def draw_charts(self, *, force: bool = False) -> None:
+        """Draw the charts if their data have changed, or with `force`."""
         with self.session.context.feed.reading() as view:
             entity = view.entities[self.id]
             state = (len(entity.curve), len(entity.marks), entity.seen, self.newest and self.newest.id)
-            if state == self._drawn and not anew:
+            if state == self._drawn and not force:
                 return
             self._drawn = state
             selection = CurveSelection(highlighted={entity.id: entity.name}, is_all=True)
@@ -214,5 +214,5 @@ async def page(session: TabSession, id: str) -> None:
     session.follow(entity.draw)
     await session.ready()
     await entity.update()
-    session.on_scheme.append(lambda: entity.draw_charts(anew=True))
+    session.on_scheme.append(lambda: entity.draw_charts(force=True))
     ui.timer(CHART_SECONDS, entity.update, immediate=False)
