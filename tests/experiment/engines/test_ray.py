@@ -26,7 +26,7 @@ from kuber.domain.query import Query
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, ServiceUnavailableError, SettingsError
 from kuber.experiment.engines import EngineConfig, engine_config, open_engine
-from kuber.experiment.engines.ray import _stored_path
+from kuber.experiment.engines.ray_task import stored_path
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.progress import SilentProgress
@@ -118,10 +118,10 @@ def test_steps_run_in_the_cluster_and_results_arrive_unchanged(cluster, function
         labels = np.arange(2000, dtype=np.int64)
         save_file({"train_x": np.zeros((2000, 1), np.uint8), "train_y": labels}, "ours.safetensors")
         digest = hashlib.sha256(Path("ours.safetensors").read_bytes()).hexdigest()
-        shutil.rmtree(_stored_path(digest).parent, ignore_errors=True)
+        shutil.rmtree(stored_path(digest).parent, ignore_errors=True)
         here = Samples(path=Path("/proc/self/cwd/ours.safetensors"), part="train", rows=np.arange(100, 1900))
         found = [engine.submit(work(functions.read, samples=here)) for _ in range(4)]
-        assert {future.result() for future in found} == {(int(labels[100:1900].sum()), str(_stored_path(digest)))}
+        assert {future.result() for future in found} == {(int(labels[100:1900].sum()), str(stored_path(digest)))}
         # A file with the right digest is used.
         same = Samples(path=tmp_path / "ours.safetensors", part="train")
         assert engine.submit(work(functions.read, samples=same)).result() == (labels.sum(), str(same.path))
@@ -130,7 +130,7 @@ def test_steps_run_in_the_cluster_and_results_arrive_unchanged(cluster, function
         assert engine.submit(work(functions.read, samples=few)).result()[0] == 12
 
     # Neither a damaged copy nor another file of that name is used.
-    _stored_path(digest).write_bytes(b"something else")
+    stored_path(digest).write_bytes(b"something else")
     (tasks / "ours.safetensors").write_bytes(b"other samples")
     with open_engine(at(cluster)) as engine:
         assert engine.submit(work(functions.read, samples=here)).result() == found[0].result()

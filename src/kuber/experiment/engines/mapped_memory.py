@@ -82,7 +82,7 @@ class MappedMemory:
             self._read_bytes = 0
             for extent in self._extents.values():
                 extent.madvise(mmap.MADV_DONTNEED)
-        # Freed copies of weights fragment the heap, too: it would grow by the size of a thousand models.
+        # Freed copies of weights fragment the heap, which would otherwise grow by the size of a thousand models.
         release_freed_memory()
 
 

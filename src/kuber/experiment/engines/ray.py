@@ -4,7 +4,6 @@ A work step is pure, so one whose machine died is repeated elsewhere. Large tens
 which tasks read in place; results are copied to a mapped file at once, so the store holds only steps under way.
 """
 
-import hashlib
 import importlib
 import logging
 import os
@@ -14,9 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,23 +22,16 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import torch
 
-from kuber import __version__
-from kuber.data.samples import Samples
-from kuber.domain.digest import Digest
 from kuber.entity.work.steps import Work
-from kuber.errors import DatasetError, ServiceUnavailableError, SettingsError, TrainingError, first_line
-from kuber.experiment.engines.base import THREADS, ignore_progress
+from kuber.errors import ServiceUnavailableError, SettingsError, TrainingError, first_line
 from kuber.experiment.engines.mapped_memory import Bytes, MappedMemoryWriter
-from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
-from kuber.files import atomic_replacement
-from kuber.learning.runtime import keep_freed_memory
+from kuber.experiment.engines.ray_task import VERSIONS, SamplesPacker, do_step, file_digest
+from kuber.experiment.engines.serialization import pack, unpack
 
 RETRIES = 5  # of a step whose machine or process died
 STEPS_PER_WORKER = 2  # submitted at a time: the weights of the second are sent while the first is computed
 CONNECT_SECONDS = 5.0
-_VERSIONS = f"KUber {__version__}, torch {torch.__version__}"  # others may compute other bits
 
 
 def check_ray(address: str | None) -> None:
@@ -170,8 +160,8 @@ class RayEngine:
         while self._waiting and len(self._under_way) < self._limit and not self._ended:
             task = self._waiting.popleft()
             try:
-                message, parts = pack(task.work, _SamplesPacker, self._file)
-                reply = self._do.remote(_VERSIONS, message, [part.array for part in parts], task.file).future()
+                message, parts = pack(task.work, SamplesPacker, self._file)
+                reply = self._do.remote(VERSIONS, message, [part.array for part in parts], task.file).future()
             except Exception as error:  # noqa: BLE001 - not picklable: the future raises it
                 task.future.set_exception(error)
                 continue
@@ -223,7 +213,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.digest = _digest(path)
+        self.digest = file_digest(path)
         self._stored: Any = None
 
     def stored(self, ray: Any) -> Any:
@@ -231,86 +221,6 @@ class _File:
         if self._stored is None:
             self._stored = ray.put(np.fromfile(self.path, np.uint8))
         return self._stored
-
-
-class _SamplesPacker(Packer):
-    """Pickles samples as rows of a file with a digest."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Samples):
-            path = Path(os.path.abspath(value.path))
-            return _samples, (str(path), self.context(path).digest.hex, value.part, value.rows, value.label_map)
-        return super().reducer_override(value)
-
-
-class _MissingError(Exception):
-    """A file of samples is not on this machine."""
-
-
-def do_step(versions: str, message: bytes, arrays: Sequence[Bytes], file: Bytes | None) -> Any:
-    """Execute a work step in a Ray task. Return its status (done, failed, missing), a message, and large arrays."""
-    _set_up()
-    try:
-        if versions != _VERSIONS:
-            raise TrainingError(
-                f"A machine of the cluster has {_VERSIONS} instead of {versions}; install the same on all machines."
-            )
-        if file is not None:
-            _store(file)
-        try:
-            work: Work = unpack(message, arrays)
-        except _MissingError as missing:
-            if file is not None:
-                raise DatasetError(f"The samples in {missing.args[0]} have changed; start again.") from None
-            return "missing", missing.args[0], []
-        value, kind = work.do(ignore_progress), "done"
-    except Exception as error:  # noqa: BLE001 - the driver raises it
-        value, kind = portable_error(error), "failed"
-    packed = pack(value)
-    return kind, packed.message, [part.array for part in packed.parts]
-
-
-def _set_up() -> None:
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
-    # Tensors in the object store are read-only, and work steps do not write to them.
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-
-
-_local_paths: dict[tuple[str, str], Path] = {}  # (path, digest) in a task -> path of that file on this machine
-
-
-def _samples(path: str, digest: str, part: str, rows: Any, label_map: tuple[int, ...] | None) -> Samples:
-    """Restore samples from a file with this digest. Raises _MissingError if this machine has none."""
-    key = path, digest
-    if key not in _local_paths:
-        for candidate in (Path(path), _stored_path(digest)):
-            if candidate.exists() and _digest(candidate).hex == digest:
-                _local_paths[key] = candidate
-                break
-        else:
-            raise _MissingError(path)
-    return Samples(path=_local_paths[key], part=part, rows=rows, label_map=label_map)
-
-
-def _stored_path(digest: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"kuber-samples-{os.getuid()}" / f"{digest}.safetensors"
-
-
-def _store(file: Bytes) -> None:
-    """Write a file from the object store to the folder where all tasks of this machine find it."""
-    path = _stored_path(hashlib.sha256(file.data).hexdigest())
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with atomic_replacement(path) as temporary:
-        temporary.write_bytes(file.data)
-
-
-def _digest(path: Path) -> Digest:
-    try:
-        with path.open("rb") as file:
-            return Digest(hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise DatasetError(f"The samples in {path} cannot be read: {error.strerror}.") from None
 
 
 def _abandoned(error: BaseException) -> TrainingError:

@@ -68,7 +68,7 @@ def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -
     widest = max(map(len, classes)) * 0.075
     turn = 0 if widest <= cell_width else 40 if columns <= MAX_SLANTED_LABELS else 90
     largest = max(count for row in counts.values() for count in row)
-    title = f"Private training samples of each class{'' if written else f'; the largest circle: {largest:,}'}"
+    title = f"Private training samples of each class{'' if written else f'; largest circle: {largest:,}'}"
 
     left, above = 0.3 + 0.085 * max(map(len, names)), 0.3 + widest * {0: 0.0, 40: 0.75, 90: 0.85}[turn]
     width, height = columns * cell_width, rows * cell_height
