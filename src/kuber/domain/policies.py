@@ -36,7 +36,7 @@ class MergePolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AcceptancePolicy:
-    """Which results to keep."""
+    """When to keep a result."""
 
     tolerance: float = 0.0  # accuracy that may be lost
     noise: float = 0.0  # standard errors of the evaluation that may be lost besides: few samples prove little

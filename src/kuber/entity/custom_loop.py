@@ -313,7 +313,7 @@ class Entity:
         if request is not None and request[0] is Method.MERGE:
             own = self._merge(request[1], own)
         self._take_snapshot(own, optimizer)
-        self._round.end(own, checkpoint=None)
+        self._round.end(own)
         return own
 
     def _keep_or_revert(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:

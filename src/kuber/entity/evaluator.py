@@ -13,7 +13,7 @@ from kuber.learning.weights import Weights
 
 
 class ModelPort(Protocol):
-    """The model of an entity, whoever trains it: what its publications and evaluations need."""
+    """Port of an entity's model, as publications and evaluations use it."""
 
     @property
     def task(self) -> Task: ...

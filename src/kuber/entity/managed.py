@@ -150,7 +150,7 @@ class ManagedEntity:
                 self._local_phase()
             elif state.stage == "absorbed":
                 self._record_absorption()
-                self._end_round()
+                self._round.end(self._evaluation, self._checkpoints)
             else:
                 self._decide()
 
@@ -224,7 +224,7 @@ class ManagedEntity:
         request = self.strategy.after(self._round.situation(own, previous))
         outcome = None if request is None else self._absorb(*request, own)
         if outcome is None:
-            self._end_round()
+            self._round.end(own, self._checkpoints)
             return
         self._add_parents(outcome)
         journal.save(
@@ -266,10 +266,6 @@ class ManagedEntity:
         absorption = self._journal.state.absorption
         assert absorption is not None
         self._session.record(absorption, key=self._journal.key(absorption.delivery.method))
-
-    def _end_round(self) -> None:
-        state = self._journal.state
-        self._round.end(self._evaluation, checkpoint=self._checkpoints.save_round(state.round, state.weights))
 
     @property
     def _evaluation(self) -> Evaluation:

@@ -7,6 +7,7 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
 from kuber.entity.evaluator import ModelPort
 from kuber.entity.hub.session import HubSession
+from kuber.entity.state.checkpoint import CheckpointStore
 from kuber.entity.state.journal import Journal
 
 
@@ -44,8 +45,10 @@ class Round:
         parents = dict.fromkeys((*self._journal.state.parents, *knowledge))
         self._journal.change(parents=tuple(parents))
 
-    def end(self, evaluation: Evaluation, *, checkpoint: str | None) -> None:
-        """Report and log the evaluation at the end of the round, and save it; `checkpoint` names its weights."""
-        self._session.report(evaluation)
-        self._journal.append("round-ended", {"accuracy": evaluation.accuracy, "checkpoint": checkpoint})
+    def end(self, evaluation: Evaluation, checkpoints: CheckpointStore | None = None) -> None:
+        """Report the evaluation at the end of the round, and save it; also the weights if there are `checkpoints`."""
+        state = self._journal.state
+        self._session.report(evaluation)  # first: a crash in this call must not have ended the round
+        name = None if checkpoints is None else checkpoints.save_round(state.round, state.weights)
+        self._journal.append("round-ended", {"accuracy": evaluation.accuracy, "checkpoint": name})
         self._journal.save(stage="ended", previous=evaluation, evaluation=None, round_start=None, absorption=None)

@@ -1,4 +1,4 @@
-"""The reported accuracies: models from checkpoints on the samples that no decision read."""
+"""Reported accuracies: models from checkpoints on the held-out test set, which no decision reads."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and 
 
 
 def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> dict[str, list[float]]:
-    """Entity -> accuracy on the held-out test set at the end of each of its rounds.
+    """Return, by entity, the accuracy on the held-out test set at the end of each round.
 
-    The first and the last round, which results are made of, are evaluated on the whole set. The rounds between only
-    draw a curve and take a fixed, stratified part of BETWEEN samples of it: with few training samples the whole set
-    would cost as much as the training.
+    The first and the last round, which results consist of, are evaluated on the whole set. The rounds between only
+    draw a curve and are evaluated on a fixed, stratified part of INTERIM_SAMPLES: with few training samples the whole
+    set would cost as much as the training.
     """
     keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free

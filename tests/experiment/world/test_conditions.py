@@ -290,10 +290,10 @@ class NoProgress:
 
 def test_a_comparison_with_a_synchronous_method_is_refused_before_anything_runs(cache, tmp_path):
     plan = make_plan(make_scenario(cache, world="churn").settings, ["kuber", "fedavg"], [0])
-    with pytest.raises(SettingsError, match="moves all entities in step"):
+    with pytest.raises(SettingsError, match="runs all entities in lockstep"):
         compare(plan, tmp_path, engine_config=EngineConfig(kind="inline"), progress=NoProgress(), echo=lambda _: None)
 
 
 def test_synchronous_methods_need_entities_that_are_always_available(cache):
-    with open_engine(0) as engine, pytest.raises(SettingsError, match="moves all entities in step"):
+    with open_engine(0) as engine, pytest.raises(SettingsError, match="runs all entities in lockstep"):
         perform("fedavg", make_scenario(cache, world="churn"), engine=engine)

@@ -22,9 +22,9 @@ class HubAccess:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sharing:
-    """What an entity publishes and reports, and what it accepts."""
+    """Limits of what an entity publishes, reports and accepts."""
 
     verified_only: bool = False  # discover only records that the hub has verified
-    report: bool = True  # tell the registry round and evaluation, and reasons with deliveries
+    report: bool = True  # round and evaluation to the registry, and reasons with deliveries
     transfer_dtype: Literal["float32", "bfloat16"] = "float32"  # of published weights
     approve: Approve = lambda evaluation, round: True  # called before each publication

@@ -10,7 +10,7 @@ from kuber.entity.work.weight_store import MemoryWeightStore, WeightStore
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Storage:
-    """Where an entity keeps what outlives a step."""
+    """Storage of everything that outlives a work step."""
 
     checkpoints: CheckpointStore
     event_log: EventSink

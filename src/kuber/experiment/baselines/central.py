@@ -1,4 +1,4 @@
-"""Central: the data of all entities pooled, what exchange without sharing data is measured against."""
+"""Central training on the pooled data of all entities: the upper baseline of exchange without sharing data."""
 
 from math import prod
 
@@ -9,7 +9,7 @@ from kuber.experiment.metrics import Cost
 
 
 def central(entities: SynchronousEntities) -> None:
-    """One model, trained on as many samples as all entities together; every entity sends its samples once."""
+    """Train one model on the samples of all entities, each of which sends its samples once."""
     learner = pooled(entities)
     weights = entities.initial
     generator = generator_state(entities.scenario.settings.seed, len(entities.learners))

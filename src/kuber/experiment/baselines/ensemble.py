@@ -1,4 +1,4 @@
-"""The oracle: every entity trains alone, and the mean logits of all their models answer."""
+"""Ensemble of all entities, each trained alone: the oracle."""
 
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.metrics import Cost
@@ -6,7 +6,10 @@ from kuber.learning.weights import dump
 
 
 def ensemble(entities: SynchronousEntities) -> None:
-    """No method for use: each answer runs every model. Each entity sends its model and receives all others, once."""
+    """Train every entity alone, and predict by the mean logits of all models, which each entity receives once.
+
+    Not practical: each prediction runs every model.
+    """
     models = [entities.initial] * len(entities.learners)
     for round in range(1, entities.rounds + 1):
         models = entities.train(models)

@@ -8,12 +8,12 @@ from kuber.learning.weights import dump
 
 
 def fedavg(entities: SynchronousEntities, phase: LocalPhase = PLAIN) -> None:
-    """Each round: train from the shared model, send the result, receive the average weighted by samples."""
-    shared = entities.initial
+    """In each round train from the global model, send the result, and receive the average weighted by samples."""
+    global_model = entities.initial
     for round in range(1, entities.rounds + 1):
-        models = entities.train([shared] * len(entities.learners), phase)
-        shared = average(models, entities.sizes)
-        size = len(dump(shared))  # files of the same tensors are equally long
+        models = entities.train([global_model] * len(entities.learners), phase)
+        global_model = average(models, entities.sizes)
+        size = len(dump(global_model))  # files of the same tensors are equally long
         for entity in range(len(models)):
             entities.spend(entity, Cost(bytes_up=size, bytes_down=size))
-        entities.end_round(round, [[shared]] * len(models))
+        entities.end_round(round, [[global_model]] * len(models))

@@ -1,4 +1,4 @@
-"""FedMD: Li and Wang, arXiv 1910.03581, algorithm 1, on a public set whose labels nobody reads."""
+"""FedMD: Li and Wang, arXiv 1910.03581, algorithm 1, on a public set without its labels."""
 
 import time
 from dataclasses import replace
@@ -20,35 +20,39 @@ from kuber.learning.weights import Weights, weights_of
 
 
 def fedmd(entities: SynchronousEntities) -> None:
-    """Each round: say logits on the public set, approach the mean of all, then revisit the private data.
+    """In each round compute logits on the public set, train towards their mean, then on the private data.
 
-    The paper's transfer learning beforehand needs labels of the public set and is left out. Raises SettingsError
-    when no public set was named.
+    The paper's transfer learning before the first round needs labels of the public set and is left out. Raises
+    SettingsError when no public set was named.
     """
     if entities.public is None:
-        raise SettingsError("fedmd needs a public set that all entities know; name one with --public-dataset.")
+        raise SettingsError("fedmd needs a public set that all entities have; name one with --public-dataset.")
     public = entities.public
     size = len(public) * entities.learners[0].classes * 4  # bytes of float32 logits
     models = [entities.initial] * len(entities.learners)
     for round in range(1, entities.rounds + 1):
-        works = [speaking(learner, model, public) for learner, model in zip(entities.learners, models, strict=True)]
+        works = [
+            public_logits(learner, model, public) for learner, model in zip(entities.learners, models, strict=True)
+        ]
         consensus = torch.stack(entities.execute(works)).mean(0)
         for entity in range(len(models)):
             entities.spend(entity, Cost(samples_forward=len(public), bytes_up=size, bytes_down=size))
-        places = zip(entities.learners, models, entities.generators, strict=True)
-        models = entities.learn([approaching(*place, public, consensus) for place in places])
+        trainees = zip(entities.learners, models, entities.generators, strict=True)
+        models = entities.train_all([consensus_training(*trainee, public, consensus) for trainee in trainees])
         models = entities.train(models)
         entities.end_round(round, [[model] for model in models])
 
 
-def speaking(learner: Learner, weights: Weights, public: Samples) -> Work:
-    """The work of saying logits on the public set."""
+def public_logits(learner: Learner, weights: Weights, public: Samples) -> Work:
+    """Return the work of computing logits on the public set."""
     arguments = {"learner": learner, "weights": weights, "public": public}
-    return Work(function=speak, arguments=arguments, cost=FORWARD_COST * len(public))
+    return Work(function=compute_public_logits, arguments=arguments, cost=FORWARD_COST * len(public))
 
 
-def approaching(learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor) -> Work:
-    """The work of one epoch towards the consensus on the public set."""
+def consensus_training(
+    learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor
+) -> Work:
+    """Return the work of one epoch towards the consensus on the public set."""
     arguments = {
         "learner": learner,
         "weights": weights,
@@ -56,18 +60,18 @@ def approaching(learner: Learner, weights: Weights, generator: Tensor, public: S
         "public": public,
         "consensus": consensus,
     }
-    return Work(function=approach, arguments=arguments, cost=float(len(public)))
+    return Work(function=train_towards_consensus, arguments=arguments, cost=float(len(public)))
 
 
-def speak(learner: Learner, weights: Weights, public: Samples, *, progress: Progress) -> Tensor:
-    """Logits on the public set, shape (samples, classes)."""
+def compute_public_logits(learner: Learner, weights: Weights, public: Samples, *, progress: Progress) -> Tensor:
+    """Return the logits on the public set, shape (samples, classes)."""
     return compute_logits(learner.model(weights), learner.ordered_batches(public), runtime=learner.runtime)
 
 
-def approach(
+def train_towards_consensus(
     learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor, *, progress: Progress
 ) -> TrainingResult:
-    """One epoch on the public set that minimises the mean absolute difference to the consensus of logits."""
+    """Train one epoch on the public set, minimising the mean absolute difference to the consensus logits."""
     start = time.perf_counter()
     model = learner.model(weights)
     draws = torch.Generator()

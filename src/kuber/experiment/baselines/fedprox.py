@@ -1,4 +1,4 @@
-"""FedProx: Li et al., arXiv 1812.06127, algorithm 2 with every entity in every round and the same epochs for all."""
+"""FedProx: Li et al., arXiv 1812.06127, algorithm 2, with every entity in every round and the same epochs for all."""
 
 from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.fedavg import fedavg
@@ -6,5 +6,5 @@ from kuber.experiment.baselines.synchronous import SynchronousEntities
 
 
 def fedprox(entities: SynchronousEntities) -> None:
-    """FedAvg whose local phases are held back by mu/2 times the squared distance to the shared model."""
+    """Run FedAvg with mu/2 times the squared distance to the global model added to the loss of local phases."""
     fedavg(entities, LocalPhase(proximal=entities.scenario.settings.fedprox_mu))

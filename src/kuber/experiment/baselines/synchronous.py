@@ -1,4 +1,4 @@
-"""What the synchronous baselines have in common: all entities at once, and what each of them has spent."""
+"""Synchronous entities: all of a scenario in lockstep, and the cost of each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,26 +21,26 @@ from kuber.learning.weights import Weights
 PLAIN = LocalPhase()
 
 
-def check_in_step(scenario: Scenario) -> None:
-    """SettingsError unless all entities can be moved in step.
+def check_synchronous(scenario: Scenario) -> None:
+    """Raise SettingsError unless all entities can run in lockstep.
 
-    What is averaged must be of one architecture, and all of them there, in reach and sound all the time.
+    They must have one architecture, and be online and sound all the time.
     """
     if len(set(scenario.settings.architectures)) > 1:
-        raise SettingsError("This method needs entities of one architecture; name one, or leave the method out.")
-    if not all(one.always_available for one in scenario.world.entities):
+        raise SettingsError("This method needs entities of one architecture; name only one, or leave the method out.")
+    if not all(conditions.always_available for conditions in scenario.world.entities):
         raise SettingsError(
-            "This method moves all entities in step, and in this world some come and go, are cut off or publish what "
-            "is unsound; choose another world, or leave the method out."
+            "This method runs all entities in lockstep, but in this world some are absent, offline or unsound; "
+            "choose another world, or leave the method out."
         )
 
 
 class SynchronousEntities:
-    """Every entity of a scenario, moved in step."""
+    """All entities of a scenario, in lockstep."""
 
     def __init__(self, scenario: Scenario, runtime: Runtime, engine: Engine, recorder: MetricsRecorder) -> None:
-        """Raises as `check_in_step`."""
-        check_in_step(scenario)
+        """Raise SettingsError as `check_synchronous` does."""
+        check_synchronous(scenario)
         settings = scenario.settings
         self.scenario = scenario
         self.learners = make_learners(scenario, runtime)
@@ -52,20 +52,20 @@ class SynchronousEntities:
         self._recorder = recorder
         self.generators = [generator_state(settings.seed, index) for index in range(len(scenario.private))]
         self._costs = [Cost()] * len(self.learners)
-        self._told = list(self._costs)  # at the end of the round before
+        self._previous_costs = list(self._costs)  # at the end of the round before
         self._world = scenario.world
         self._time = 0.0  # virtual seconds
 
     def train(self, starts: Sequence[Weights], phase: LocalPhase = PLAIN) -> list[Weights]:
-        """One local phase of every entity, from its own start; the weights it ends with."""
+        """Train every entity for a local phase from its own start; return the weights that each ends with."""
         works = [
             training(learner, phase, start, generator)
             for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
         ]
-        return self.learn(works)
+        return self.train_all(works)
 
-    def learn(self, works: list[Work]) -> list[Weights]:
-        """Execute a training step of each entity and charge for it; return the weights that each ends with."""
+    def train_all(self, works: list[Work]) -> list[Weights]:
+        """Execute a training step of every entity, and add its cost; return the weights that each ends with."""
         results: list[TrainingResult] = self.execute(works)
         self.generators = [result.generator for result in results]
         for index, result in enumerate(results):
@@ -73,7 +73,7 @@ class SynchronousEntities:
         return [result.weights for result in results]
 
     def spend(self, entity: int, cost: Cost) -> None:
-        """Charge an entity."""
+        """Add to the cost of an entity."""
         self._costs[entity] += cost
 
     def execute(self, works: Sequence[Work]) -> list[Any]:
@@ -89,22 +89,22 @@ class SynchronousEntities:
         return [future.result() for future in futures]
 
     def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
-        """Every entity ends the round with these models: one, or several whose logits are averaged.
+        """End the round of every entity with these models: one, or several whose logits are averaged.
 
-        All have waited until the last has sent and received what this round moved.
+        Virtual time advances until the last entity has sent and received the messages of this round.
         """
         self._time += self._transfer()
         for index, model in enumerate(models):
             self._recorder.end_round(index, round, model, self._costs[index], time=self._time)
 
     def _transfer(self) -> float:
-        """The seconds that the messages of this round take; one each way."""
+        """Return the seconds that the messages of this round take, one each way."""
         moved = [
             (now.bytes_up - before.bytes_up, now.bytes_down - before.bytes_down)
-            for now, before in zip(self._costs, self._told, strict=True)
+            for now, before in zip(self._costs, self._previous_costs, strict=True)
         ]
-        self._told = list(self._costs)
-        links = [one.link for one in self._world.entities]
+        self._previous_costs = list(self._costs)
+        links = [conditions.link for conditions in self._world.entities]
         own = [up / link.up + down / link.down for (up, down), link in zip(moved, links, strict=True)]
         all_of_it = sum(up + down for up, down in moved) / self._world.bandwidth
         latencies = [link.latency for sizes, link in zip(moved, links, strict=True) if any(sizes)]
@@ -112,7 +112,7 @@ class SynchronousEntities:
 
 
 def pooled(entities: SynchronousEntities) -> Learner:
-    """A learner that has every entity's private data."""
+    """Return a learner with the private data of all entities."""
     first = entities.learners[0]
     parts = [learner.private.rows for learner in entities.learners if learner.private.rows is not None]
     rows = np.sort(np.concatenate(parts))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kuber.data.datasets import Echo
 from kuber.entity.strategy_loader import strategy_names
 from kuber.errors import SettingsError
-from kuber.experiment.baselines.synchronous import check_in_step
+from kuber.experiment.baselines.synchronous import check_synchronous
 from kuber.experiment.comparison.methods import BASELINES, perform
 from kuber.experiment.comparison.statistics import flat, result_row, summaries
 from kuber.experiment.engines import Engine, EngineConfig, open_engine
@@ -121,7 +121,7 @@ def compare(
     with open_engine(engine_config) as engine:  # before the data are loaded: it may be refused
         scenario = load_scenario(plan.settings.model_copy(update={"seed": plan.seeds[0]}), verify=True, echo=echo)
         if not BASELINES.keys().isdisjoint(plan.strategies):
-            check_in_step(scenario)  # before a method is executed
+            check_synchronous(scenario)  # before a method is executed
         cache = ResultCache(engine, folder / CACHE_FOLDER)
         executor = _Executor(plan, folder, cache, progress, engine_config.parallelism)
         rows = executor.run(tasks)

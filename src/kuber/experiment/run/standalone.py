@@ -1,4 +1,4 @@
-"""`kuber entity`: one entity in this process, joining services that somebody else runs."""
+"""One entity in this process, at a hub that runs elsewhere: `kuber entity`."""
 
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ def run(
     progress: RunProgress,
     echo: Echo,
 ) -> float:
-    """Live entity `index` to the end of its rounds; its last accuracy on the common test set, 0 to 1.
+    """Run entity `index` to the end of its rounds; return its last accuracy on the common test set, 0 to 1.
 
-    `identity` is the folder of its key and its token, `patience` the seconds to ask a hub that gives no answer, and
-    `ca` a file of certificates to trust instead of the system's; `ask` asks a person where the settings want that.
-    Raises SettingsError when there is no such entity, ServiceUnavailableError when the services do not answer before
-    it has joined, or after its last round while something is still to be told.
+    `identity` is the folder of its key and its token, `patience` the seconds to retry a hub that does not answer, and
+    `ca` a file of certificates to trust instead of the system's; `approve` asks a person if the settings require it.
+    Raises SettingsError when there is no such entity, ServiceUnavailableError when the hub does not answer before it
+    has joined, or after its last round while messages are queued.
     """
     check_real(settings)
     if index >= settings.num_entities:
@@ -54,7 +54,7 @@ def run(
             f"{settings.num_entities - 1}."
         )
     if (identity / NEXT_FILE).exists():
-        change_key(identity, str(index), registry, patience=patience, ca=ca)  # goes on where it was interrupted
+        change_key(identity, str(index), registry, patience=patience, ca=ca)  # an earlier rotation was interrupted
     key = Identity.load_or_create(identity / KEY_FILE)
     credentials = Credentials(key, invitation=invitation, path=identity / TOKEN_FILE)
     with (
@@ -67,7 +67,7 @@ def run(
                 port.check()
             except ServiceUnavailableError:
                 if not home.exists():
-                    raise  # whoever has joined goes on without the hub
+                    raise  # an entity that has joined continues offline
         scenario = load_scenario(settings, verify=True, echo=echo)
         runtime = runtime_for(folder, scenario)
         keep_freed_memory()

@@ -1,4 +1,4 @@
-"""What simulated entities share of memory: the blobs of their vault and the weights at rest, in one arena."""
+"""Memory shared by simulated entities and workers: the blobs of their vault, and idle weights."""
 
 import weakref
 
@@ -11,7 +11,7 @@ from kuber.learning.weights import Weights, load
 
 
 class MappedBlobBytes:
-    """The bytes of a `MemoryVault`, in an arena."""
+    """The bytes of a `MemoryVault`, in mapped memory."""
 
     def __init__(self, memory: MappedMemoryWriter) -> None:
         self._memory = memory
@@ -25,30 +25,30 @@ class MappedBlobBytes:
 
 
 class MappedWeightStore:
-    """The `WeightStore` of all simulated entities: in an arena, and a model that many pulled only once."""
+    """The `WeightStore` of all simulated entities, in mapped memory; a model that several pulled is stored once."""
 
     def __init__(self, memory: MappedMemoryWriter) -> None:
         self._memory = memory
         self._loaded: dict[Digest, tuple[Architecture, dict[str, weakref.ref[Tensor]]]] = {}
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
-        known, held = self._loaded.get(digest, (None, {}))
+        known, references = self._loaded.get(digest, (None, {}))
         if known == architecture:
-            there = {name: tensor() for name, tensor in held.items()}
-            weights = {name: tensor for name, tensor in there.items() if tensor is not None}
-            if len(weights) == len(there):
-                self._memory.note_read(len(data))  # by whoever merges it
+            tensors = {name: reference() for name, reference in references.items()}
+            weights = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+            if len(weights) == len(tensors):
+                self._memory.note_read(len(data))  # by the entity that merges them
                 return weights
         weights = self.keep(load(data, architecture))
-        held = {name: weakref.ref(tensor) for name, tensor in weights.items()}
-        self._loaded[digest] = architecture, held
+        references = {name: weakref.ref(tensor) for name, tensor in weights.items()}
+        self._loaded[digest] = architecture, references
         first = next(iter(weights.values()), None)
-        if first is not None:  # without it nobody can be given these weights again
-            weakref.finalize(first, self._forget, digest, held).atexit = False
+        if first is not None:  # once it is freed, the weights cannot be returned again
+            weakref.finalize(first, self._forget, digest, references).atexit = False
         return weights
 
-    def _forget(self, digest: Digest, held: dict[str, weakref.ref[Tensor]]) -> None:
-        if self._loaded.get(digest, (None, None))[1] is held:
+    def _forget(self, digest: Digest, references: dict[str, weakref.ref[Tensor]]) -> None:
+        if self._loaded.get(digest, (None, None))[1] is references:
             del self._loaded[digest]
 
     def keep(self, weights: Weights) -> Weights:

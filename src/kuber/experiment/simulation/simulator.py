@@ -1,7 +1,7 @@
-"""`kuber simulate`: the entities of a scenario on ports in memory and a virtual clock.
+"""Simulation of a scenario: its entities on ports in memory and a virtual clock.
 
-Whatever happens is done in the order of virtual time (the lower entity first among equals), so nothing depends on how
-fast the engine is, or on how many workers it has.
+Everything happens in the order of virtual time (the lower entity first among equals), so the result depends neither
+on the speed of the engine nor on its number of workers.
 """
 
 import gc
@@ -35,13 +35,13 @@ from kuber.learning.weights import Weights
 from kuber.views import RunView
 from kuber.wire import encode_event
 
-# When to look for garbage. Most of what entities make is records, which stay to the end: to look through them again
+# Most objects are records, which live to the end of the simulation: with the usual thresholds, scanning them again
 # and again took an eighth of the time of 4,000 entities.
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class Simulation:
-    """One scenario, from its first round to its last. `run` once; then `view` and `published` tell what happened."""
+    """Simulation of one scenario. Call `run` once; then read `view`, `registry` and `vault`."""
 
     def __init__(
         self,
@@ -54,51 +54,51 @@ class Simulation:
         log: Path | None = None,
         keep_round: Callable[[int, int, Weights], str | None] = lambda index, round, weights: None,
     ) -> None:
-        """Events go to the file `log`, when one is named; `keep_round` may store a round's model under a name."""
+        """Write events to the file `log`, if any; `keep_round` may store a round's model and return a name."""
         self.view = RunView(rounds=scenario.settings.num_rounds)
         self.memory = MappedMemoryWriter()
         self.vault = MemoryVault(MappedBlobBytes(self.memory))
-        self._housing = MappedWeightStore(self.memory)
-        self._starts: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
-        self._agenda = EventQueue()
+        self._weights = MappedWeightStore(self.memory)
+        self._initial: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
+        self._queue = EventQueue()
         self.registry = MemoryRegistry(
-            vault=self.vault, clock=lambda: self._agenda.time, ids=self._next_id, recalls=ColumnRecallIndex
+            vault=self.vault, clock=lambda: self._queue.time, ids=self._next_id, recalls=ColumnRecallIndex
         )
-        self._scene = scenario
+        self._scenario = scenario
         self._runtime = runtime
         self._recorder = recorder
         self._progress = progress
         self._keep_round = keep_round
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
         self._ids = 0
-        self._gate = SharedBandwidth(scenario.world.bandwidth)
-        self._residents = [
-            SimulatedEntity(index, conditions, agenda=self._agenda, engine=engine, home=self, make=self._entity)
+        self._bandwidth = SharedBandwidth(scenario.world.bandwidth)
+        self._entities = [
+            SimulatedEntity(index, conditions, queue=self._queue, engine=engine, host=self, make=self._make_entity)
             for index, conditions in enumerate(scenario.world.entities)
         ]
 
     def run(self) -> None:
-        """Every round of every entity."""
-        self.note(None, 0, 0, "run-started", {"version": __version__, "resumed": False})
-        usual = gc.get_threshold()
-        gc.freeze()  # what was there before is no garbage of ours, and a look through it takes a fifth of a second
+        """Simulate every round of every entity."""
+        self.log(None, 0, 0, "run-started", {"version": __version__, "resumed": False})
+        thresholds = gc.get_threshold()
+        gc.freeze()  # older objects are no garbage of ours, and scanning them takes a fifth of a second
         gc.set_threshold(*GC_THRESHOLDS)
         try:
-            for resident in self._residents:
-                resident.come()
-            self._agenda.run()
-            self.note(None, 1, 0, "run-ended", {"status": "completed", "message": None})
+            for entity in self._entities:
+                entity.schedule_start()
+            self._queue.run()
+            self.log(None, 1, 0, "run-ended", {"status": "completed", "message": None})
         finally:
-            gc.set_threshold(*usual)
+            gc.set_threshold(*thresholds)
             gc.unfreeze()
-            for resident in self._residents:
-                resident.end()
+            for entity in self._entities:
+                entity.stop()
             if self._file is not None:
                 self._file.close()
 
-    def note(self, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
-        """Log an event at the virtual time that it is: to the view, the watcher and the file."""
-        event = Event(time=self._agenda.time, entity=entity, seq=seq, round=round, kind=kind, detail=detail)
+    def log(self, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
+        """Log an event at the current virtual time: to the view, the progress display and the file."""
+        event = Event(time=self._queue.time, entity=entity, seq=seq, round=round, kind=kind, detail=detail)
         if self._file is not None:
             self._file.write(f"{encode_event(event)}\n")
         self.view.apply(event)
@@ -106,11 +106,11 @@ class Simulation:
         return event
 
     def begin_work(self, index: int) -> None:
-        """Tell the watcher that an entity computes."""
+        """Show that an entity computes."""
         self._progress.on_progress(str(index), 0.0)
 
     def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
-        """Take the model of an entity at the end of a round."""
+        """Evaluate and store the model of an entity at the end of a round."""
         entity = self.view.entity(str(index))
         cost = Cost(
             samples_trained=entity.samples_trained,
@@ -119,18 +119,18 @@ class Simulation:
             bytes_down=entity.bytes_down,
             seconds=seconds,
         )
-        self._recorder.end_round(index, round, [weights], cost, time=self._agenda.now)
+        self._recorder.end_round(index, round, [weights], cost, time=self._queue.now)
         return self._keep_round(index, round, weights)
 
-    def _entity(self, resident: SimulatedEntity) -> ManagedEntity:
-        """The entity of a resident's new life."""
-        scenario, index = self._scene, resident.index
+    def _make_entity(self, simulated: SimulatedEntity) -> ManagedEntity:
+        """Make the entity of a new simulated process."""
+        scenario, index = self._scenario, simulated.index
         link = NetworkLink(
-            resident.conditions,
-            self._gate,
+            simulated.conditions,
+            self._bandwidth,
             patience=scenario.world.patience,
-            clock=lambda: self._agenda.now,
-            sleep=resident.pause,
+            clock=lambda: self._queue.now,
+            sleep=simulated.sleep,
         )
         return make_entity(
             scenario,
@@ -142,20 +142,20 @@ class Simulation:
                 identity=derived_identity(scenario.settings.seed, index),
             ),
             storage=Storage(
-                checkpoints=resident, event_log=resident, pending=resident.waiting, weights=self._housing
+                checkpoints=simulated, event_log=simulated, pending=simulated.pending, weights=self._weights
             ),
-            execute=resident.execute,
-            artifacts=artifacts_of(resident.conditions.poison, classes=scenario.task.classes, seed=index),
+            execute=simulated.execute,
+            artifacts=artifacts_of(simulated.conditions.poison, classes=scenario.task.classes, seed=index),
             session_id=f"{index}",
-            start=self._start,
+            start=self._initial_weights,
         )
 
-    def _start(self, architecture: Architecture, seed: int) -> Weights:
-        """Initial weights, in memory once for all who begin with them."""
+    def _initial_weights(self, architecture: Architecture, seed: int) -> Weights:
+        """Return initial weights, in memory once for all entities that start from them."""
         key = id(architecture), seed
-        if key not in self._starts:
-            self._starts[key] = self._housing.keep(initial_weights(architecture, seed))
-        return self._starts[key]
+        if key not in self._initial:
+            self._initial[key] = self._weights.keep(initial_weights(architecture, seed))
+        return self._initial[key]
 
     def _next_id(self) -> str:
         self._ids += 1
@@ -163,7 +163,7 @@ class Simulation:
 
 
 def simulated_runtime(scenario: Scenario) -> Runtime:
-    """One thread, and a precision that is never probed: the result depends on nothing but the scenario."""
+    """Return one thread and a precision that is not probed, so that the result depends on the scenario only."""
     settings = scenario.settings
     return choose_runtime(
         device=settings.device,
