@@ -16,7 +16,7 @@ from torch import nn
 import kuber
 from kuber.domain.knowledge import ONNX, WEIGHTS, TensorSpec
 from kuber.domain.strategies import STRATEGIES
-from kuber.errors import all_errors
+from kuber.errors import all_errors, first_line
 from kuber.strategies import Architecture, Artifact
 
 # Taking one of these away breaks somebody's program.
@@ -173,3 +173,17 @@ def test_clients_print_as_what_they_talk_to():
         assert repr(vault) == "<HttpVault at http://127.0.0.1:5002>"
     assert repr(me) == f"<Credentials: key {me.identity.public_key[:12]}, no token>"
     assert "secret" not in repr(kuber.Credentials(token="secret"))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("  \nIt failed.\nat line 3"), "It failed"),
+        (ValueError(), "ValueError"),
+        ("npm error\nmore", "npm error"),
+        (ValueError("x" * 400), "x" * 300),
+    ],
+    ids=["second line", "empty", "text", "long"],
+)
+def test_the_first_line_of_an_error(error, line):
+    assert first_line(error) == line

@@ -1,7 +1,7 @@
 """Teachers: frozen models of other entities, combined into an ensemble over the student's labels."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,9 +82,6 @@ class Teachers(Sequence[Teacher]):
 
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
         return self._members[place]
-
-    def __iter__(self) -> Iterator[Teacher]:
-        return iter(self._members)
 
     def __str__(self) -> str:
         count = len(self._members)
