@@ -1,17 +1,25 @@
-# The commands of README: `make run`, `make check` and `make test`. Each sets up .venv first.
+# The commands of README: `make run`, `make check` and `make test`. Each sets up what it needs of .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Modules are compiled when they are first imported: most of what torch brings never is.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .PHONY: setup run check test lint browser nginx docs pictures soak clean
 
-setup: .venv/installed
-
-.venv/installed: pyproject.toml constraints.txt
+# What a run needs.
+.venv/run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[digits,hub,plots]'
 	touch $@
 
-run: setup
+# Everything.
+.venv/all: .venv/run
+	$(INSTALL) '.[dev]'
+	touch $@
+
+setup: .venv/all
+
+run: .venv/run
 	$(BIN)/kuber run --preset quick
 
 lint: setup

@@ -1,11 +1,8 @@
 """The files of deploy/: what they say is what the command line, the systems they are for, and the pins know."""
 
-import json
 import re
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from kuber.cli.app import app
+from tests.fixtures.commands import finished
+from tests.fixtures.extras import closure, only, requirements
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -100,23 +99,6 @@ def test_systemd_finds_nothing_wrong(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def closure(*roots: str) -> set[str]:
-    """All that these packages need, themselves among them."""
-    seen: set[tuple[str, frozenset[str]]] = set()
-    left = [Requirement(root) for root in roots]
-    while left:
-        wanted = left.pop()
-        place = canonicalize_name(wanted.name), frozenset(wanted.extras)
-        if place in seen:
-            continue
-        seen.add(place)
-        for needed in map(Requirement, requires(wanted.name) or ()):
-            extras = ("", *wanted.extras)
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                left.append(needed)
-    return {name for name, _ in seen}
-
-
 def pins() -> dict[str, str]:
     """What a hub is made of, and of which version."""
     lines = (DEPLOY / "requirements-hub.txt").read_text().split("\n")
@@ -130,30 +112,11 @@ def test_the_requirements_of_a_hub_are_whole_and_pinned_as_everything_is():
     everything = (ROOT / "constraints.txt").read_text().split()
     all_pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in everything)}
     assert {name: version for name, version in pinned.items() if all_pins.get(name, version) != version} == {}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    learns = {"torch", "numpy", "safetensors", "pillow", "matplotlib", "jinja2"}
-    roots = [one for one in project["dependencies"] if canonicalize_name(Requirement(one).name) not in learns]
-    for extra in ("dashboard", "postgresql", "s3", "tracing"):
-        roots += project["optional-dependencies"][extra]
+    learning = {"torch", "numpy", "safetensors", "pillow"}
+    roots = [line for line in requirements() if canonicalize_name(Requirement(line).name) not in learning]
+    roots += requirements("hub", "dashboard", "postgresql", "s3", "tracing")
     assert closure(*roots) <= pinned.keys()
     assert not {"torch", "numpy"} & pinned.keys()
-
-
-ONLY_PINNED = """
-import importlib.abc, json, sys
-from importlib.metadata import packages_distributions
-
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        owners = found.get(name.partition(".")[0])
-        if owners and not {one.lower().replace("_", "-").replace(".", "-") for one in owners} & pinned:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-found, pinned = packages_distributions(), {*json.loads(sys.argv.pop(1)), "kuber"}
-sys.meta_path.insert(0, Absent())
-from kuber.cli import main
-main()
-"""
 
 
 @pytest.mark.parametrize("command", [["registry"], ["vault", "--registry", "http://127.0.0.1:9"]])
@@ -164,8 +127,7 @@ def test_a_service_starts_with_what_is_pinned_and_nothing_else(command, place, t
     options = ["--data", str(tmp_path), "--secret", str(tmp_path / "secret"), "--port", "0", "--stop-with-stdin"]
     if place == "postgresql":
         options += ["--database", request.getfixturevalue(f"{command[0]}_database")]
-    program = [sys.executable, "-c", ONLY_PINNED, json.dumps(sorted(pins())), *command, *options]
-    done = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = finished(*command, *options, program=only(pins()), preload=())
     assert done.returncode == 0, done.stderr
     assert "is up at" in done.stdout
 

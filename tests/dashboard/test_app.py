@@ -1,7 +1,6 @@
 """The dashboard's downloads, headers and refusals, and how it starts and stops."""
 
 import hashlib
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
-from tests.fixtures.commands import called, finished
+from tests.fixtures.commands import finished
 from tests.fixtures.hub import SigningRegistry
 from tests.fixtures.samples import Samples
 
@@ -77,14 +76,12 @@ def test_health_includes_the_hub(quiet: World, record: Knowledge) -> None:
         (("--certificate", "missing"), "Give --certificate and --private-key together"),
     ],
 )
-def test_wrong_options_are_refused_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], sentence: str
-) -> None:
+@pytest.mark.process
+def test_wrong_options_are_refused_in_one_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
     (tmp_path / "token").write_text("t" * 43)
     if "--admin-token" not in words:
         words = (*words, "--admin-token", "token")
-    monkeypatch.chdir(tmp_path)
-    done = called("dashboard", "--port", "0", *words)
+    done = finished("dashboard", "--port", "0", *words, folder=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -96,16 +93,3 @@ def test_an_occupied_port_is_reported(quiet: World, tmp_path: Path) -> None:
     done = finished("dashboard", "--admin-token", "token", "--port", port, folder=tmp_path)
     assert done.returncode == 4
     assert f"The dashboard cannot listen on 127.0.0.1:{port}" in done.stderr
-
-
-@pytest.mark.parametrize("words", [("dashboard",), ("run", "--dashboard")])
-def test_without_nicegui_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "nicegui", None)
-    (tmp_path / "token").write_text("t" * 43)
-    done = called(*words, *(("--admin-token", "token") if words == ("dashboard",) else ()))
-    assert done.returncode == 2
-    assert "pip install 'kuber[dashboard]'" in done.stderr
-    assert list(tmp_path.glob("runs*")) == []

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kuber import extras
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
 from kuber.cli.run import Json, echo_error, interrupt
 from kuber.cli.setting_options import with_settings
@@ -45,6 +46,7 @@ def compare(
     resume: Resume = None,
 ) -> None:
     """Compare strategies and baselines over several seeds. All start from the same partitions and weights."""
+    extras.require("A comparison", "simulator", "plots")
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.cli.compare_progress import comparison_lines, comparison_tables, progress
     from kuber.experiment import run_folder

@@ -1,11 +1,11 @@
 """`kuber dashboard`: a hub on web pages."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kuber import extras
 from kuber.cli.hub_options import (
     DEFAULT_REGISTRY,
     DEFAULT_VAULT,
@@ -18,7 +18,6 @@ from kuber.cli.hub_options import (
 )
 from kuber.cli.service_options import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
 from kuber.cli.setting_options import Ca
-from kuber.errors import SettingsError
 
 PORT = 5003
 
@@ -38,7 +37,7 @@ def dashboard(
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve web pages of a hub: entities, knowledge, lineage, runs."""
-    check_installed()
+    extras.require("The dashboard", "dashboard", "hub")
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
     from kuber.dashboard.app import open_dashboard
@@ -61,9 +60,3 @@ def dashboard(
             stop_with_stdin=stop_with_stdin,
             lifespan="on",
         )
-
-
-def check_installed() -> None:
-    """Raise SettingsError when NiceGUI is not installed."""
-    if find_spec("nicegui") is None:
-        raise SettingsError("The dashboard needs NiceGUI; install it with: pip install 'kuber[dashboard]'")

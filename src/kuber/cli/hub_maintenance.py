@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kuber import extras
 from kuber.cli.hub_options import (
     DEFAULT_REGISTRY,
     DEFAULT_VAULT,
@@ -94,6 +95,7 @@ def backup(
     copy: Annotated[bool, typer.Option("--copy", help="Copy blobs even where hard links are possible.")] = False,
 ) -> None:
     """Back up the data of both services, which may be running. Exits with 1 if a blob is missing."""
+    extras.require("A backup", "hub")
     from kuber.services.backup import backup
 
     done = backup(folder, registry=registry_data, vault=vault_data, copy=copy)
@@ -106,6 +108,7 @@ def restore(
     vault_data: VaultData = VAULT_DATA,
 ) -> None:
     """Restore a backup to new or empty folders. Exits with 1 if a blob is missing or damaged."""
+    extras.require("A backup", "hub")
     from kuber.services.backup import restore
 
     done = restore(folder, registry=registry_data, vault=vault_data)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kuber import extras
 from kuber.cli.service_options import (
     Certificate,
     DatabaseUrl,
@@ -47,6 +48,7 @@ def registry(
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the registry: entities, knowledge and deliveries."""
+    extras.require("The registry", "hub")
     from kuber.services.http.auth import hub_secret
     from kuber.services.http.server import serve
     from kuber.services.registry.app import open_registry

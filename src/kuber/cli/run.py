@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kuber.cli.dashboard import check_installed
+from kuber import extras
 from kuber.cli.result_table import groups_table, result_table, summary_lines
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
@@ -27,11 +27,12 @@ Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages th
 @with_settings()
 def run(settings: Settings | None, json: Json = False, resume: Resume = None, dashboard: Dashboard = False) -> None:
     """Run registry, vault and all entities on this machine."""
+    extras.require("A run", "hub", "plots")
+    if dashboard:
+        extras.require("The dashboard", "dashboard")
     from kuber.experiment import run_folder
     from kuber.experiment.engines import fork_server
 
-    if dashboard:
-        check_installed()
     folder, settings = run_folder.open_run(settings, resume, echo=echo_error)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)

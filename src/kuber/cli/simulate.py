@@ -4,6 +4,7 @@ import signal
 
 from rich.console import Console
 
+from kuber import extras
 from kuber.cli.compare import SERVICES
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
 from kuber.cli.run import Json, echo_error, interrupt, show_result
@@ -22,6 +23,7 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Simulate all entities in memory, on a virtual clock. The same seed gives the same bits."""
+    extras.require("A simulation", "simulator", "plots")
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
     from kuber.experiment import run_folder
     from kuber.experiment.simulation import run

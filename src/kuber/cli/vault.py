@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kuber import extras
 from kuber.cli.service_options import (
     Certificate,
     DatabaseUrl,
@@ -68,6 +69,7 @@ def vault(
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve the vault: blobs, named by their digests."""
+    extras.require("The vault", "hub")
     from kuber.services.http.auth import hub_secret
     from kuber.services.http.server import serve
     from kuber.services.vault.app import CollectionSchedule, open_vault
