@@ -94,6 +94,7 @@ def test_the_core_alone_joins_a_hub_and_runs_entities_on_it(tmp_path, own_hub):
     settings += ("--batch-size", "16")
     done = finished("entity", "0", *settings, *services, program=only(core), preload=(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = finished("knowledge", "list", *services[:2], "--identity", "identities/0", program=only(core), folder=tmp_path)
+    key = ("--identity", "identities/0")
+    done = finished("knowledge", "list", *services[:2], *key, program=only(core), preload=(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "own" in done.stdout

@@ -7,8 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from kuber.errors import SettingsError
 from kuber.integrations.scalars import PAUSE, Scalar, Traffic, event_batches, scalars
 
@@ -85,6 +83,7 @@ def _translate_errors(uri: str) -> Iterator[None]:
     """Raise MLflow's errors as SettingsError of one sentence."""
     try:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         raise SettingsError("MLflow is not installed: pip install 'kuber[mlflow]'.") from None
     try:
