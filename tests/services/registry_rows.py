@@ -2,14 +2,12 @@
 
 from datetime import UTC, datetime
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, bindparam, text
 
 from kuber.domain.digest import Digest
 from kuber.domain.task import Task
 from kuber.services.db.column_types import UtcDateTime
-from kuber.services.db.database import MIGRATIONS
+from kuber.services.db.database import upgrade
 from kuber.wire import ArchitectureBody, TaskBody, canonical
 
 from .records import ARCHITECTURE, TEST_SET
@@ -45,13 +43,8 @@ INSERT INTO knowledge_artifacts (knowledge, kind, digest, size) SELECT seq, 'wei
 
 def fill(connection: Connection, *, entities: int, each: int) -> None:
     """Migrate an empty database to the revision before `newest_knowledge`, and fill it."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS / "registry"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    if connection.dialect.name == "postgresql":
-        config.attributes["version_table"] = "registry_version"
-    command.upgrade(config, "0008")
+    version_table = "registry_version" if connection.dialect.name == "postgresql" else "alembic_version"
+    upgrade(connection, "registry", version_table=version_table, revision="0008")
     values = {
         "common": canonical(TaskBody.of(COMMON)).decode(),
         "own": canonical(TaskBody.of(OWN)).decode(),

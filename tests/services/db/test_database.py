@@ -6,15 +6,13 @@ import threading
 import time
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from kuber.domain.delivery import Delivery
 from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
-from kuber.services.db.database import MIGRATIONS, Database
+from kuber.services.db.database import Database, upgrade
 from kuber.services.registry import schema as registry_schema
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault import schema as vault_schema
@@ -59,12 +57,8 @@ def test_migrations_create_the_tables_of_the_schema(tmp_path, history, tables):
 
 def test_deliveries_from_before_reasons_have_none(tmp_path, vault_store):
     path = tmp_path / "registry.sqlite"
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS / "registry"))
-    config.set_main_option("path_separator", "os")
     with create_engine(f"sqlite:///{path}").begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0006")
+        upgrade(connection, "registry", version_table="alembic_version", revision="0006")
         columns = "student, method, round, accuracy_before, accuracy_after, kept, recorded_at, key"
         values = "'s', 'merge', 2, 0.25, 0.5, 1, '2026-01-01 00:00:00', 'k'"
         connection.execute(text(f"INSERT INTO deliveries ({columns}) VALUES ({values})"))

@@ -62,7 +62,7 @@ def test_a_folder_in_use_is_an_error_in_one_sentence(start, tmp_path):
 def test_a_wrong_vault_address_is_an_error_in_one_sentence(tmp_path):
     done = finished("registry", "--port", "0", "--vault", "nowhere", "--data", str(tmp_path / "data"))
     assert done.returncode == 2
-    assert "is no address of a vault" in done.stderr.splitlines()[-1]
+    assert "is not the address of a vault" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

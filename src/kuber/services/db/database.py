@@ -252,17 +252,22 @@ class _Write:
             self.future.set_result(self._result)
 
 
+def upgrade(connection: Connection, history: str, *, version_table: str, revision: str = "head") -> None:
+    """Migrate the database of this connection to a revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("version_locations", str(MIGRATIONS / history / "versions").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes |= {"connection": connection, "version_table": version_table}
+    command.upgrade(config, revision)
+
+
 def _migrate(backend: Backend, history: str) -> None:
     """Upgrade the schema to this version of KUber, as the only writer."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS / history).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["version_table"] = backend.version_table
     try:
         with backend.write_engine.begin() as connection:
             backend.check(connection)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            upgrade(connection, history, version_table=backend.version_table)
     except CommandError:
         raise ServiceError(f"The database {backend.name} was made by a newer KUber; upgrade this one.") from None
     except DBAPIError as error:

@@ -1,21 +1,38 @@
-"""HTTP transport between the two services of a hub: one retry when connecting fails, and no proxy."""
+"""HTTP client of one service of a hub for the other: one retry when connecting fails, and no proxy."""
 
 import ssl
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
 from kuber.errors import SettingsError
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 
 
-def peer_transport(ca: Path | None) -> httpx.HTTPTransport:
-    """Return a transport that trusts the certificates in `ca`, or the system's.
+def peer_client(
+    url: str,
+    service: Literal["registry", "vault"],
+    secret: str,
+    *,
+    ca: Path | None,
+    timeout: httpx.Timeout,
+) -> httpx.Client:
+    """Return a client of the service at `url` that sends the secret of the hub.
 
-    Raises SettingsError when the file has no usable certificates.
+    It trusts the certificates in `ca`, or the system's. Raises SettingsError when these or the URL are invalid.
     """
-    if ca is None:
-        return httpx.HTTPTransport(retries=1)
     try:
-        return httpx.HTTPTransport(retries=1, verify=ssl.create_default_context(cafile=str(ca)))
+        address = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL:
+        address = httpx.URL()
+    if address.scheme not in ("http", "https") or not address.host:
+        port = 5001 if service == "registry" else 5002
+        raise SettingsError(f"{url!r} is not the address of a {service}; give one like http://127.0.0.1:{port}.")
+    try:
+        trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"The certificates in {ca} cannot be used: {error}.") from None
+    headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
+    transport = httpx.HTTPTransport(retries=1, verify=trusted)
+    return httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=transport)

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
-from kuber.errors import ServiceError, ServiceUnavailableError, SettingsError
-from kuber.services.http.peer import peer_transport
+from kuber.errors import ServiceError, ServiceUnavailableError
+from kuber.services.http.peer import peer_client
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinnedBody, PinsBody, ProblemBody, error_from, sentence
 
 CONNECT_SECONDS = 3
@@ -23,17 +23,8 @@ class RegistryVault:
 
     def __init__(self, url: str, secret: str, *, ca: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        if not self.url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url!r} is no address of a vault; give one like http://127.0.0.1:5002.")
-        try:
-            self._client = httpx.Client(
-                base_url=self.url,
-                headers={PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"},
-                timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                transport=peer_transport(ca),  # neighbours: no proxy in between
-            )
-        except httpx.InvalidURL as error:
-            raise SettingsError(f"{url!r} is no address of a vault: {error}.") from None
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        self._client = peer_client(url, "vault", secret, ca=ca, timeout=timeout)
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Have the vault keep these (kind, artifact) pairs for `holder`; all or none.

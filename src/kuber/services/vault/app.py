@@ -99,14 +99,16 @@ def open_vault(
     schedule = schedule or CollectionSchedule()
     if (direct and bucket is None) or (direct_url is not None and not direct):
         raise SettingsError("--direct requires --store, and --direct-url requires --direct.")
-    storage = None if bucket is None else _open_bucket(bucket, direct_url, folder, max_blob_bytes, schedule)
+    storage, presigned = None, None
+    if bucket is not None:
+        storage, urls = _open_bucket(bucket, direct_url, folder, max_blob_bytes, schedule)
+        presigned = urls if direct else None
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
         contextlib.closing(
             VaultStore(folder, storage=storage, database=database, lease=schedule.lease, quota=entity_quota)
         ) as store,
     ):
-        presigned = _presigned_urls(storage) if direct and storage is not None else None
         uploads = Uploads(store, expiry=schedule.upload_expiry, presigned=presigned)
         metrics = VaultMetrics(store, uploads)
         with periodic_collection(
@@ -126,9 +128,10 @@ def open_vault(
 
 def _open_bucket(
     url: str, public_endpoint: str | None, folder: Path, max_blob_bytes: int, schedule: CollectionSchedule
-) -> "S3Storage":
+) -> "tuple[S3Storage, PresignedUrls]":
     """Open the storage in the bucket at this URL, for an index in `folder`. SettingsError when it cannot be used."""
     try:
+        from kuber.services.vault.presigned import PresignedUrls
         from kuber.services.vault.s3 import S3Storage
         from kuber.services.vault.s3_client import MAX_COPY, Bucket
     except ImportError:
@@ -137,13 +140,8 @@ def _open_bucket(
         raise SettingsError(f"A bucket accepts blobs of at most {MAX_COPY} bytes; choose a smaller --max-blob-bytes.")
     if (folder / "blobs").exists():
         raise SettingsError(f"The folder {folder / 'blobs'} holds blobs; choose another --data to use with --store.")
-    return S3Storage(Bucket(url, public_endpoint=public_endpoint), expiry=schedule.upload_expiry)
-
-
-def _presigned_urls(storage: "S3Storage") -> "PresignedUrls":
-    from kuber.services.vault.presigned import PresignedUrls
-
-    return PresignedUrls(storage)
+    storage = S3Storage(Bucket(url, public_endpoint=public_endpoint), expiry=schedule.upload_expiry)
+    return storage, PresignedUrls(storage)
 
 
 def vault_app(

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from kuber.domain.auth import Caller, Scope
-from kuber.errors import ServiceUnavailableError, SettingsError
+from kuber.errors import ServiceUnavailableError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.http.auth import FOREVER, same_secret, secret_hash
-from kuber.services.http.peer import peer_transport
-from kuber.wire import PROTOCOL, PROTOCOL_HEADER, CallerBody, ProblemBody, TokenBody, error_from
+from kuber.services.http.peer import peer_client
+from kuber.wire import CallerBody, ProblemBody, TokenBody, error_from
 
 CACHE_SECONDS = 30
 CACHE_SIZE = 10_000  # tokens
@@ -32,15 +32,10 @@ class VaultAccess:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url.rstrip("/")
-        if not self.url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url!r} is not the address of a registry; use the form http://127.0.0.1:5001.")
         self._secret = secret
         self._monotonic = monotonic
         self._cache: BoundedCache[tuple[float, Caller]] = BoundedCache(CACHE_SIZE)  # hash of token -> expiry, owner
-        headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
-        self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, transport=peer_transport(ca)
-        )
+        self._client = peer_client(url, "registry", secret, ca=ca, timeout=httpx.Timeout(TIMEOUT_SECONDS))
 
     async def caller(self, token: str) -> Caller:
         """Return the owner of a token.

@@ -62,11 +62,10 @@ class S3Storage:
                 while piece := source.read(CHUNK):
                     blob.write(piece)
             blob.finish()
-        except OSError as error:
+        except BaseException as error:
             blob.cancel()
-            raise ServiceError(f"The vault cannot read what was uploaded: {error.strerror}.") from None
-        except BaseException:
-            blob.cancel()
+            if isinstance(error, OSError):
+                raise ServiceError(f"The vault cannot read the upload: {error.strerror}.") from None
             raise
         return blob
 

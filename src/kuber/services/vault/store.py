@@ -102,17 +102,20 @@ class VaultStore:
         """Store a staged blob under its digest, then index it and begin its lease. Return whether it is new.
 
         Stored bytes are replaced, which repairs a damaged blob. A new blob belongs to `owner`; `upload` is the id of
-        the upload that ends with it. The storage is rolled back when the index cannot be written or the owner exceeds
-        the quota.
+        the upload that ends with it. When the index cannot be written or the owner exceeds the quota, the storage is
+        rolled back. In any case the blob is staged no longer.
         """
-        with self.lock(artifact.digest):
-            blob.commit(artifact.digest)
-            try:
-                return self.index(artifact, owner=owner, upload=upload)
-            except ServiceError:
-                if self.size(artifact.digest) is None:
-                    blob.rollback()
-                raise
+        try:
+            with self.lock(artifact.digest):
+                blob.commit(artifact.digest)
+                try:
+                    return self.index(artifact, owner=owner, upload=upload)
+                except ServiceError:
+                    if self.size(artifact.digest) is None:
+                        blob.rollback()
+                    raise
+        finally:
+            blob.cancel()
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes of a blob, verified."""

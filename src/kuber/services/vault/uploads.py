@@ -134,10 +134,7 @@ class Uploads:
             except OSError as error:
                 raise write_error(error) from None
             blob = self._store.storage.adopt(session.path)
-            try:
-                new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=session.id)
-            finally:
-                blob.cancel()
+            new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=session.id)
             self._forget(session)
         return session.artifact, new
 
@@ -158,10 +155,7 @@ class Uploads:
                 self._drop(session)
                 self._presigned.discard(id)
                 raise
-            try:
-                new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=id)
-            finally:
-                blob.cancel()
+            new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=id)
             self._forget(session)
             self._presigned.discard(id)
         return session.artifact, new
