@@ -33,6 +33,7 @@ from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
+from tests.fixtures import fork_server
 from tests.fixtures.commands import finished
 
 FUNCTIONS = """
@@ -85,7 +86,11 @@ def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
     found.wait_for_nodes()
     yield found
     found.shutdown()
-    _, alive = psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=20)
+    # The server that forks commands for tests lives as long as this process.
+    own = {
+        child for child in psutil.Process().children(recursive=True) if fork_server.__file__ not in child.cmdline()
+    }
+    _, alive = psutil.wait_procs(own - before, timeout=20)
     assert not alive
 
 
