@@ -86,12 +86,17 @@ def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
     found.wait_for_nodes()
     yield found
     found.shutdown()
-    # The server that forks commands for tests lives as long as this process.
-    own = {
-        child for child in psutil.Process().children(recursive=True) if fork_server.__file__ not in child.cmdline()
-    }
-    _, alive = psutil.wait_procs(own - before, timeout=20)
+    started = set(psutil.Process().children(recursive=True)) - before
+    _, alive = psutil.wait_procs([child for child in started if not is_fork_server(child)], timeout=20)
     assert not alive
+
+
+def is_fork_server(process: psutil.Process) -> bool:
+    """Whether this is the server that forks commands for tests; it lives as long as we do."""
+    try:
+        return fork_server.__file__ in process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return False
 
 
 def at(cluster: Cluster, **options: Any) -> EngineConfig:
