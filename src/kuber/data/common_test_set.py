@@ -36,16 +36,12 @@ def with_effective_sizes(settings: Settings, dataset: Dataset) -> Settings:
     A preset's train_size is an upper bound. Raises SettingsError when the user asked for more than there is.
     """
     sizes = {"common_test_size": _common_size(settings, dataset)}
-    if settings.train_size is not None:
-        sizes["train_size"] = _train_size(settings.train_size, settings, dataset)
+    wanted, available = settings.train_size, len(dataset.train)
+    if wanted is not None:
+        if wanted > available and not settings.is_from_preset("train_size"):
+            raise SettingsError(f"train_size is {wanted}, but {dataset.name} has only {available} training samples.")
+        sizes["train_size"] = min(wanted, available)
     return settings.model_copy(update=sizes)
-
-
-def _train_size(wanted: int, settings: Settings, dataset: Dataset) -> int:
-    available = len(dataset.train)
-    if wanted > available and not settings.is_from_preset("train_size"):
-        raise SettingsError(f"train_size is {wanted}, but {dataset.name} has only {available} training samples.")
-    return min(wanted, available)
 
 
 def _common_size(settings: Settings, dataset: Dataset) -> int:

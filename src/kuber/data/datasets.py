@@ -97,7 +97,9 @@ def load_dataset(
     path = cache_dir / f"{name}-{digest.hex[:12]}.safetensors"
     cached = _is_cached(path, digest, verify)
     if not cached or (verify and data_dir is not None):
-        arrays = _check_digest(entry.fetch(data_dir, echo), digest, name)
+        arrays = entry.fetch(data_dir, echo).by_name()
+        if (decoded := digest_of(arrays)) != digest:
+            raise DatasetError(f"These are not the images of {name}: their digest is {decoded}, not {digest}.")
         if not cached:
             _store(arrays, path)
     return _dataset(name, path, labels=entry.labels, mean=entry.mean, std=entry.std, flip=entry.flip)
@@ -105,10 +107,11 @@ def load_dataset(
 
 def _cache_arrays(name: str, content: tuple[DecodedArrays, tuple[str, ...]], cache_dir: Path) -> Dataset:
     arrays, labels = content
-    digest = digest_of(arrays.by_name())
+    by_name = arrays.by_name()
+    digest = digest_of(by_name)
     path = cache_dir / f"own-{digest.hex[:12]}.safetensors"
     if not _is_cached(path, digest, True):
-        _store(arrays.by_name(), path)
+        _store(by_name, path)
     mean, std = _channel_statistics(arrays.train_x)
     return _dataset(name, path, labels=labels, mean=mean, std=std, flip=False)
 
@@ -153,15 +156,6 @@ def _remove(path: Path, seen: os.stat_result) -> None:
         # A file system reuses the inode of a removed file, so compare the time of change too.
         if (now.st_ino, now.st_ctime_ns) == (seen.st_ino, seen.st_ctime_ns):
             path.unlink()
-
-
-def _check_digest(arrays: DecodedArrays, digest: Digest, name: str) -> dict[str, Array]:
-    """Return the arrays by name. Raises DatasetError when their digest is not the recorded one."""
-    by_name = arrays.by_name()
-    decoded = digest_of(by_name)
-    if decoded != digest:
-        raise DatasetError(f"These are not the images of {name}: their digest is {decoded}, not {digest}.")
-    return by_name
 
 
 def _store(by_name: dict[str, Array], path: Path) -> None:

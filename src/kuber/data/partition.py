@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kuber import plugins
+from kuber.data.samples import Rows
 from kuber.errors import KUberError, SettingsError
 
-Rows = NDArray[np.int64]
 ATTEMPTS = 1000  # draws until every entity has enough samples
 
 
@@ -212,11 +211,7 @@ def shards(labels: Rows, split: Split) -> list[Rows]:
 
 
 PARTITIONS: dict[str, Partition] = {
-    "dirichlet": dirichlet,
-    "shards": shards,
-    "iid": iid,
-    "quantity": quantity,
-    "mixture": mixture,
+    function.__name__: function for function in (dirichlet, shards, iid, quantity, mixture)
 }
 
 

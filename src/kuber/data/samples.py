@@ -60,10 +60,7 @@ class Samples:
 
     def images(self, positions: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.generic]:
         """Return the samples at these positions, shape (n, *shape), as stored: uint8 or float32."""
-        images = self._all[0]
-        if self.rows is None:
-            return np.asarray(images[positions])
-        return np.asarray(images[self.rows[positions]])
+        return np.asarray(self._all[0][positions if self.rows is None else self.rows[positions]])
 
     def take(self, positions: Sequence[int] | Rows) -> "Samples":
         """Return the samples at these positions, in this order."""

@@ -88,12 +88,8 @@ def _translate_errors(uri: str) -> Iterator[None]:
         raise SettingsError("MLflow is not installed: pip install 'kuber[mlflow]'.") from None
     try:
         yield
-    except (
-        MlflowException,
-        SQLAlchemyError,
-        OSError,
-        ImportError,
-    ) as error:  # it does not wrap the errors of its stores
+    # MLflow does not wrap the errors of its stores.
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise SettingsError(f"MLflow at {uri} failed: {reason[:300]}.") from None
 

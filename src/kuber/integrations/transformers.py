@@ -12,7 +12,7 @@ from kuber.integrations.phase_boundary import check_every, check_same, next_phas
 from kuber.learning.teachers import Teachers
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
 except ModuleNotFoundError:
     raise ImportError("transformers is not installed: pip install 'kuber[transformers]'.") from None
 
@@ -66,9 +66,7 @@ class KUberTrainerCallback(TrainerCallback):
         self._weight = weight
         self._hook: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **kwargs: Any) -> None:
         """Hook into the model. Raises SettingsError when the teachers' loss cannot be added in this trainer."""
         if args.world_size > 1 or args.n_gpu > 1:
             raise SettingsError("KUberTrainerCallback supports one device only; train on one device.")
@@ -87,17 +85,13 @@ class KUberTrainerCallback(TrainerCallback):
 
         self._hook = self._logits.model.register_forward_hook(hook, with_kwargs=True)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Keep or undo the phase that ends, publish, and discover teachers for the next one."""
         if round(state.epoch or 0) % self._every == 0:
             self._warn_if_unused()
             self.teachers = next_phase(self.entity, kwargs["model"], kwargs["optimizer"])
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         """Remove the hook, keep or undo the last phase, and publish."""
         self._remove_hook()
         self._warn_if_unused()
@@ -111,9 +105,8 @@ class KUberTrainerCallback(TrainerCallback):
         logits = output.logits.float()
         x = self._logits.pad_or_cut(ids, self.entity.task.input_shape[0])
         loss = self._weight * teachers.loss(logits, x, labels.view(-1))
-        total = named.get(
-            "num_items_in_batch"
-        )  # samples of all batches of a step; the trainer then divides by nothing
+        # Samples of all batches of a step; with it the trainer does not divide by the number of batches.
+        total = named.get("num_items_in_batch")
         output.loss = output.loss + (loss if total is None else loss * len(logits) / total)
 
     def _warn_if_unused(self) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 import weakref
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from tempfile import gettempdir
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, first_line
+from kuber.learning.evaluation import evaluation_mode
 
 OPSET = 17  # of exported graphs: supported by onnxruntime since 1.12
 MAX_BATCH = 1024  # samples in one request to the process
@@ -49,12 +51,7 @@ class OnnxModel(nn.Module):
     """
 
     def __init__(
-        self,
-        graph: bytes,
-        *,
-        input_shape: tuple[int, ...],
-        classes: int,
-        limits: GraphLimits = GraphLimits(),
+        self, graph: bytes, *, input_shape: tuple[int, ...], classes: int, limits: GraphLimits = GraphLimits()
     ) -> None:
         super().__init__()
         check_installed()
@@ -69,12 +66,8 @@ class OnnxModel(nn.Module):
         self._lock = Lock()
         self._process = _start()
         self._finalizer = weakref.finalize(self, _end, self._process)
-        header = {
-            "size": len(graph),
-            "memory_bytes": limits.memory_bytes,
-            "input_shape": self._shape,
-            "classes": classes,
-        }
+        shapes = {"input_shape": self._shape, "classes": classes}
+        header = {"size": len(graph), "memory_bytes": limits.memory_bytes} | shapes
         deadline = time.monotonic() + limits.load_seconds
         self._send(json.dumps(header).encode() + b"\n" + graph)
         reply = self._read_line(deadline)
@@ -158,11 +151,10 @@ def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dty
     if isinstance(network, OnnxModel):
         return network.graph
     first = next(iter(network.parameters()), torch.zeros(()))
-    training, file = network.training, io.BytesIO()
-    network.eval()
+    file = io.BytesIO()
     try:
         probe = torch.zeros(2, *input_shape, dtype=dtype, device=first.device)
-        with warnings.catch_warnings(), torch.no_grad():
+        with evaluation_mode(network), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # about what it leaves out; publishers run `check_equivalent`
             torch.onnx.export(
                 network,
@@ -179,22 +171,14 @@ def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dty
         raise IncompatibleKnowledgeError(
             f"The model cannot be exported as an ONNX graph: {first_line(error)}."
         ) from None
-    finally:
-        network.train(training)
     return file.getvalue()
 
 
 def check_equivalent(network: nn.Module, graph: bytes, x: Tensor, *, classes: int) -> None:
     """Raise IncompatibleKnowledgeError unless the graph and the network return the same logits for the batch `x`."""
-    training = network.training
-    network.eval()
     exported = OnnxModel(graph, input_shape=tuple(x.shape[1:]), classes=classes)
-    try:
-        with torch.no_grad():
-            expected, actual = network(x).float(), exported(x)
-    finally:
-        exported.close()
-        network.train(training)
+    with closing(exported), evaluation_mode(network), torch.no_grad():
+        expected, actual = network(x).float(), exported(x)
     if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
         raise IncompatibleKnowledgeError(
             "The ONNX graph and the model return different logits, as when Python code branches on the samples; "
@@ -223,8 +207,5 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    with process:  # closes the pipes and waits
+        process.kill()

@@ -55,10 +55,8 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context manager for forward passes."""
-        kind = self.device.partition(":")[0]
-        context: AbstractContextManager[None] = torch.autocast(
-            kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        kind, reduced = self.device.partition(":")[0], self.precision == "bfloat16"
+        context: AbstractContextManager[None] = torch.autocast(kind, dtype=torch.bfloat16, enabled=reduced)
         return context
 
     def place(self, batch: Tensor) -> Tensor:
@@ -135,11 +133,10 @@ def choose_runtime(
     used even if it is slow. Raises SettingsError when the device is missing on this machine.
     """
     device = _resolve_device(device)
-    cores = available_cores()
     runtime = Runtime(
         device=device,
         precision="float32",
-        threads=threads or max(1, cores // entities),
+        threads=threads or max(1, available_cores() // entities),
         channels_last=device != "mps" and any(len(spec.shape) == 4 for spec in architecture.manifest.values()),
     )
     reduced = replace(runtime, precision="bfloat16")
@@ -151,12 +148,6 @@ def choose_runtime(
             if _samples_per_second(reduced, architecture, batch_size) >= PROBE_GAIN * plain:
                 return reduced
     return runtime
-
-
-def _shape(architecture: Architecture) -> tuple[int, ...]:
-    shape = architecture.arguments["input_shape"]
-    assert isinstance(shape, tuple)
-    return shape
 
 
 def _resolve_device(device: str) -> str:
@@ -188,7 +179,9 @@ def _threads(count: int) -> Iterator[None]:
 def _samples_per_second(runtime: Runtime, architecture: Architecture, batch_size: int) -> float:
     """Return the training speed in samples per second, after two steps of warm-up."""
     network = build(architecture, initial_weights(architecture, 0), runtime)
-    x = runtime.place(torch.zeros(batch_size, *_shape(architecture)))
+    shape = architecture.arguments["input_shape"]
+    assert isinstance(shape, tuple)
+    x = runtime.place(torch.zeros(batch_size, *shape))
     y = torch.zeros(batch_size, dtype=torch.int64, device=runtime.device)
     start, steps = 0.0, -2
     while steps < 1 or time.perf_counter() - start < PROBE_SECONDS:

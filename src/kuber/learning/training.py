@@ -55,8 +55,7 @@ def train(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    done = 0
-    mean = 0.0
+    done, mean = 0, 0.0
     for number in range(1, settings.epochs + 1):
         total = torch.zeros((), device=runtime.device)
         seen = 0

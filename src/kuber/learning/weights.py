@@ -7,9 +7,8 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from kuber.domain import safetensors_header
 from kuber.domain.knowledge import Architecture, TensorSpec
-from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_manifest
+from kuber.domain.safetensors_header import PREFIX_LENGTH, bfloat16_manifest, header_length, read_manifest
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
@@ -57,7 +56,7 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     except ValueError as error:
         raise CorruptKnowledgeError(f"The weights are not a valid safetensors file: {error}.") from None
     expected = dict(architecture.manifest)
-    if manifest not in (expected, safetensors_header.bfloat16_manifest(expected)):
+    if manifest not in (expected, bfloat16_manifest(expected)):
         raise IncompatibleKnowledgeError(f"The weights are not those of {architecture.name}: their tensors differ.")
     try:
         weights: Weights = safetensors.load(data)

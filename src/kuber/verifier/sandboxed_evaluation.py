@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import torch
+from torch import nn
 
 from kuber.data.batches import Normalisation, ordered_batches
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
+from kuber.domain.task import Task
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.runtime import Runtime, build
@@ -30,15 +32,29 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VerificationSet:
+    """The task and the samples that claims are verified on; no entity trains on these samples."""
+
+    task: Task
+    samples: Samples  # the common test set, or a secret one of the operator
+    test_set: Digest  # of the samples
+    normalisation: Normalisation
+
+    def evaluate(self, network: nn.Module, runtime: Runtime) -> Evaluation:
+        """Count the network's correct answers per class. Raises CorruptKnowledgeError when a logit is not finite."""
+        batches = ordered_batches(self.samples, batch_size=EVALUATION_BATCH, normalisation=self.normalisation)
+        return evaluate(
+            network, batches, classes=self.task.classes, test_set=self.test_set, runtime=runtime, strict=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationJob:
     """A model and the samples to evaluate it on; picklable."""
 
     architecture: Architecture
     weights: bytes  # safetensors
-    samples: Samples
-    test_set: Digest  # of the samples
-    normalisation: Normalisation
-    classes: int
+    verification_set: VerificationSet
 
 
 def evaluate_sandboxed(job: EvaluationJob, limits: Limits) -> Evaluation:
@@ -72,16 +88,11 @@ def evaluate_sandboxed(job: EvaluationJob, limits: Limits) -> Evaluation:
 def _evaluate(job: EvaluationJob, limits: Limits, sender: Connection) -> None:
     torch.set_num_threads(1)
     confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds)
-    runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=len(job.samples.shape) == 3)
-    try:
-        network = build(job.architecture, load(job.weights, job.architecture), runtime)
-        batches = ordered_batches(job.samples, batch_size=EVALUATION_BATCH, normalisation=job.normalisation)
-        evaluation = evaluate(
-            network, batches, classes=job.classes, test_set=job.test_set, runtime=runtime, strict=True
-        )
-    except (CorruptKnowledgeError, IncompatibleKnowledgeError) as error:
-        sender.send(error)
-    else:
-        sender.send(evaluation)
-    finally:
-        sender.close()
+    images = len(job.verification_set.task.input_shape) == 3
+    runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=images)
+    with sender:
+        try:
+            network = build(job.architecture, load(job.weights, job.architecture), runtime)
+            sender.send(job.verification_set.evaluate(network, runtime))
+        except (CorruptKnowledgeError, IncompatibleKnowledgeError) as error:
+            sender.send(error)

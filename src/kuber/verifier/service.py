@@ -14,8 +14,8 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Verification
 from kuber.errors import ServiceUnavailableError, SettingsError
 from kuber.settings import Settings
-from kuber.verifier.sandboxed_evaluation import Limits
-from kuber.verifier.verifier import VerificationSet, Verifier
+from kuber.verifier.sandboxed_evaluation import Limits, VerificationSet
+from kuber.verifier.verifier import Verifier
 
 
 def run_verifier(
@@ -68,20 +68,15 @@ def load_verification_set(
     settings: Settings, secret_set: Path | None, echo: Callable[[str], None]
 ) -> VerificationSet:
     """Return the task of the data set, and the samples to verify with: the common test set or a secret one."""
-    dataset, task, common = load_task(settings, verify=True, echo=echo)
-    samples = common
+    dataset, task, samples = load_task(settings, verify=True, echo=echo)
     if secret_set is not None:
         secret = load_dataset(str(secret_set), cache_dir=settings.cache_dir, echo=echo)
         samples = secret.train
-        if samples.shape != common.shape or len(secret.labels) > task.classes:
-            shape, expected = ("x".join(map(str, part.shape)) for part in (samples, common))
+        if samples.shape != task.input_shape or len(secret.labels) > task.classes:
+            shape, expected = ("x".join(map(str, shape)) for shape in (samples.shape, task.input_shape))
             raise SettingsError(
                 f"{secret_set} has samples of shape {shape} in {len(secret.labels)} classes; "
                 f"those of {dataset.name} have shape {expected} in {task.classes}."
             )
-    return VerificationSet(
-        task=task,
-        samples=samples,
-        test_set=samples.digest(),
-        normalisation=Normalisation(dataset.mean, dataset.std),
-    )
+    normalisation = Normalisation(dataset.mean, dataset.std)
+    return VerificationSet(task=task, samples=samples, test_set=samples.digest(), normalisation=normalisation)
