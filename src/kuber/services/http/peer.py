@@ -29,10 +29,14 @@ def peer_client(
     if address.scheme not in ("http", "https") or not address.host:
         port = 5001 if service == "registry" else 5002
         raise SettingsError(f"{url!r} is not the address of a {service}; give one like http://127.0.0.1:{port}.")
+    headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
+    return httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=peer_transport(ca))
+
+
+def peer_transport(ca: Path | None) -> httpx.BaseTransport:
+    """Return a transport that trusts the certificates in `ca`, or the system's."""
     try:
         trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"The certificates in {ca} cannot be used: {error}.") from None
-    headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
-    transport = httpx.HTTPTransport(retries=1, verify=trusted)
-    return httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=transport)
+    return httpx.HTTPTransport(retries=1, verify=trusted)
