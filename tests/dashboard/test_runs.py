@@ -56,7 +56,7 @@ def test_every_run_is_listed_with_its_state(place: tuple[str, Path], visit: Call
     page.get_by_role("link", name="20260101-000000-digits-kuber-seed7").wait_for()
     rows = page.get_by_role("table", name="Runs", exact=True).locator("tbody tr")
     assert rows.count() == 4
-    assert "unreadable: settings.json is not JSON" in rows.last.inner_text()
+    assert "unreadable: settings.json is not valid JSON" in rows.last.inner_text()
     for run in read_runs(folder):
         if isinstance(run.outcome, RunResult):
             assert f"{run.outcome.mean_accuracy:.1%}" in page.locator(f"tr[data-key='{run.name}']").inner_text()

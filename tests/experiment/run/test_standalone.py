@@ -155,7 +155,7 @@ def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path)
     stop(services)
     _, err = entity.communicate()
     assert entity.returncode == 4
-    assert "messages to the hub wait" in err.splitlines()[-1]
+    assert "messages to the hub are queued" in err.splitlines()[-1]
     assert "continues without the hub" in err
     (folder,) = Path(tmp_path, "runs").iterdir()
     hub()
