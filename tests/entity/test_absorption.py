@@ -1,4 +1,4 @@
-"""Merging and being guided, the work scripted: what is kept, half-kept and undone, and what a kill repeats."""
+"""Absorption with scripted work: what is kept, half-kept and reverted, and what a kill repeats."""
 
 from dataclasses import replace
 
@@ -19,32 +19,32 @@ from kuber.learning.weights import load
 from .scripted_entities import ARCHITECTURE, TASK, Killed, Script
 
 
-def test_entities_with_other_initial_weights_begin_from_the_first_one_published(world):
+def test_entities_with_other_initial_weights_start_from_the_first_one_published(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
     world.live("second", [10, 55, 60, 70], rounds=1, strategy="merge")
     initial = world.registry.discover(Query(initial=True)).items
     assert [knowledge.round for knowledge in initial] == [0]
     origin = initial[0].artifacts[WEIGHTS].digest
-    first, second = reversed([one for one in world.published() if one.round == 1])
+    first, second = reversed([record for record in world.published() if record.round == 1])
     assert first.origin == second.origin == origin
     assert first.parents == second.parents == (initial[0].id,)
     # "second" has another seed, but trained on from what it pulled: the same step from the same weights.
     assert first.artifacts == second.artifacts
 
 
-def test_a_merge_is_the_average_and_is_kept_halfway_or_undone(world):
+def test_a_merge_is_the_average_and_is_kept_halfway_or_reverted(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
     script = [10, 55, 60, 70]  # what it adopts, own, the candidate, merged: kept
     script += [52, 60, 71]  # own, merged (much worse than 70), halfway: kept
     script += [60, 64, 65]  # neither is nearly as good as 71: undone
     world.live("student", script, rounds=3, strategy="merge")
     absorbed = world.events("student", "absorbed")
-    assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
+    assert [(detail["method"], detail["before"], detail["after"], detail["kept"]) for detail in absorbed] == [
         ("merge", 0.55, 0.70, True),
         ("merge", 0.52, 0.71, True),
         ("merge", 0.60, 0.64, False),
     ]
-    assert [one["reason"] for one in absorbed] == [
+    assert [detail["reason"] for detail in absorbed] == [
         f"The only relative (same architecture and initial checkpoint); found 60.0 %, weighed {share} beside our 1."
         for share in ("1.00", "0.71", "0.58")
     ]
@@ -64,17 +64,17 @@ def load_round(world, name, number):
     return load(round_path(world.folder / name, number).read_bytes(), ARCHITECTURE)
 
 
-def test_why_a_teacher_is_distilled_is_logged_and_told_to_the_registry(world):
+def test_the_reason_to_distil_a_teacher_is_logged_and_recorded_at_the_registry(world):
     world.live("one", [60], rounds=1)
     world.live("other", [55], rounds=1)
     world.live("student", [50, 45, 48], rounds=2)
-    why = "Our accuracy fell from 50.0 % to 45.0 %; the best of 2 that claim more, with 60.0 %."
-    assert [one["reason"] for one in world.events("student", "absorbed")] == [why]
-    assert [one.reason for one in world.registry.deliveries().items] == [why]
+    reason = "Our accuracy fell from 50.0 % to 45.0 %; the best of 2 that claim more, with 60.0 %."
+    assert [detail["reason"] for detail in world.events("student", "absorbed")] == [reason]
+    assert [delivery.reason for delivery in world.registry.deliveries().items] == [reason]
 
 
-def test_who_does_not_report_tells_the_registry_no_reasons(world):
-    """They say how good the own model is, class by class."""
+def test_without_reports_the_registry_receives_no_reasons(world):
+    """Reasons reveal how good the own model is, class by class."""
     world.live("one", [60], rounds=1)
     world.live("student", [50, 45, 48], rounds=2, report=False)
     (absorbed,) = world.events("student", "absorbed")
@@ -83,7 +83,7 @@ def test_who_does_not_report_tells_the_registry_no_reasons(world):
     assert (delivery.accuracy_after, delivery.reason) == (0.48, None)
 
 
-def test_a_reason_counts_who_was_chosen_and_refused(world):
+def test_a_reason_counts_chosen_records_that_were_refused(world):
     world.live("liar", [10, 90], rounds=1, strategy="merge")
     world.live("sound", [10, 55, 55], rounds=1, strategy="merge")
     world.live("student", [10, 50, 55, 55, 70], rounds=1, strategy="merge")
@@ -95,8 +95,8 @@ def test_a_reason_counts_who_was_chosen_and_refused(world):
     )
 
 
-class Silent:
-    """A strategy that is written against the protocol of before there were reasons."""
+class WithoutReasons:
+    """A strategy without the optional method `explain`."""
 
     def __init__(self):
         self._inner = STRATEGIES["vanilla"]
@@ -107,12 +107,12 @@ class Silent:
         return getattr(self._inner, name)
 
 
-def test_a_strategy_that_cannot_explain_absorbs_without_a_reason(world):
+def test_a_strategy_without_explain_absorbs_without_a_reason(world):
     world.live("one", [60], rounds=1)
-    world.live("student", [50, 45, 48], rounds=2, strategy=Silent())
+    world.live("student", [50, 45, 48], rounds=2, strategy=WithoutReasons())
     (absorbed,) = world.events("student", "absorbed")
     assert (absorbed["after"], absorbed["reason"]) == (0.48, None)
-    assert [one.reason for one in world.registry.deliveries().items] == [None]
+    assert [delivery.reason for delivery in world.registry.deliveries().items] == [None]
 
 
 def test_a_claim_that_does_not_hold_is_refused(world):
@@ -129,24 +129,24 @@ def test_a_model_no_better_than_chance_is_not_merged(world):
     assert world.events("student", "absorbed") == []
 
 
-def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
+def test_a_guided_local_phase_is_kept_or_reverted(world):
     world.live("teacher", [60], rounds=1, strategy="exchange")
     script = [60, 30, 50]  # the candidate, the model before the first phase and after it: kept
     script += [40, 45]  # after the phase, and halfway: both worse than 50, so the phase is undone
-    heard = []
+    recalls = []
 
-    def hear(work):
+    def watch(work):
         if work.function is train_locally:
-            heard.append(tuple(guide.recalls for guide in work.arguments.get("teachers", ())))
+            recalls.append(tuple(teacher.recalls for teacher in work.arguments.get("teachers", ())))
 
-    world.live("student", script, rounds=2, strategy="exchange", watch=hear)
-    assert heard == [((0.6, 0.0, 0.0),)] * 2
+    world.live("student", script, rounds=2, strategy="exchange", watch=watch)
+    assert recalls == [((0.6, 0.0, 0.0),)] * 2
     absorbed = world.events("student", "absorbed")
-    assert [(one["method"], one["before"], one["after"], one["kept"]) for one in absorbed] == [
+    assert [(detail["method"], detail["before"], detail["after"], detail["kept"]) for detail in absorbed] == [
         ("guide", 0.3, 0.5, True),
         ("guide", 0.5, 0.4, False),
     ]
-    assert [one["reason"] for one in absorbed] == [
+    assert [detail["reason"] for detail in absorbed] == [
         "The only candidate, which claims 60.0 % on a; ours is not evaluated yet.",
         "The only candidate, which claims what we lack: 60.0 % on a (ours 50.0 %).",
     ]
@@ -154,30 +154,30 @@ def test_guides_speak_in_the_local_phase_and_its_outcome_is_gated(world):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_guide_that_speaks_nonsense_is_refused_and_the_phase_goes_on_without(world):
+def test_a_teacher_with_invalid_logits_is_refused_and_the_phase_is_trained_without_it(world):
     world.live("broken", [60], rounds=1, strategy="exchange")
     trained = []
 
-    def fail_with_guides(work):
+    def fail_with_teachers(work):
         if work.function is train_locally:
             trained.append(len(work.arguments.get("teachers", ())))
             if trained[-1]:
-                raise CorruptKnowledgeError("It says infinity.")
+                raise CorruptKnowledgeError("Its logits are infinite.")
 
-    world.live("student", [60, 30, 50], rounds=1, strategy="exchange", watch=fail_with_guides)
+    world.live("student", [60, 30, 50], rounds=1, strategy="exchange", watch=fail_with_teachers)
     assert trained == [1, 0]
-    assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]
+    assert [detail["reason"] for detail in world.events("student", "rejected")] == ["Its logits are infinite."]
     assert world.events("student", "absorbed") == []
 
 
 @pytest.mark.parametrize("until", range(1, 11))
-def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
+def test_a_kill_in_rounds_of_merges_loses_nothing(world, until):
     world.live("one", [10, 60], rounds=1, strategy="merge")
     script = [10, 55, 60, 70, 52, 60, 71]
     world.live("student", script, rounds=2, strategy="merge", until=until)
     state = Checkpoints(world.folder / "student").latest()
     world.restart("student")
-    # What was pulled before the kill is pulled and evaluated again: only the state outlives an entity.
+    # Models pulled before the kill are pulled and evaluated again: only the state survives.
     left = {
         ("ended", 0): script if state.origin is None else script[1:],
         ("trained", 1): script[2:],
@@ -189,8 +189,8 @@ def test_a_kill_in_a_life_of_merges_loses_nothing(world, until):
     }[state.stage, state.round]
     world.live("student", left, rounds=2, strategy="merge")
     student = world.id_of("student")
-    assert [one.round for one in world.published() if one.entity == student] == [2, 1]
-    assert [one.accuracy_after for one in world.registry.deliveries().items] == [0.70, 0.71]
+    assert [record.round for record in world.published() if record.entity == student] == [2, 1]
+    assert [delivery.accuracy_after for delivery in world.registry.deliveries().items] == [0.70, 0.71]
     first, second = (load_round(world, "student", number) for number in (1, 2))
     assert not all(torch.equal(first[name], second[name]) for name in first)
     seqs = [e.seq for e in read_events(world.folder / FILE_NAME) if e.entity == "student"]
@@ -209,22 +209,22 @@ def test_a_kill_after_publishing_the_initial_checkpoint_publishes_it_once(world,
     world.restart("a")
     world.live("a", [10, 50], rounds=1, strategy="merge")
     assert [record.round for record in world.published()] == [1, 0]
-    told = [detail["knowledge"] for detail in world.events("a", "published")]
-    assert told == [record.id for record in reversed(world.published())]
+    logged = [detail["knowledge"] for detail in world.events("a", "published")]
+    assert logged == [record.id for record in reversed(world.published())]
 
 
-def test_an_initial_checkpoint_that_speaks_nonsense_is_refused_and_ours_takes_its_place(world):
+def test_an_initial_checkpoint_with_invalid_logits_is_refused_and_the_own_one_is_published(world):
     world.live("broken", [10, 60], rounds=1, strategy="merge")
 
     def fail(work):
         if work.function is evaluate_on_common_set and work.arguments["strict"]:
-            raise CorruptKnowledgeError("It says infinity.")
+            raise CorruptKnowledgeError("Its logits are infinite.")
 
     world.live("student", [40, 40], rounds=1, strategy="merge", watch=fail)
     student = world.id_of("student")
-    last, initial, *_ = [one for one in world.published() if one.entity == student]
+    last, initial, *_ = [record for record in world.published() if record.entity == student]
     assert (initial.round, last.origin) == (0, initial.artifacts[WEIGHTS].digest)
-    assert [one["reason"] for one in world.events("student", "rejected")] == ["It says infinity."]
+    assert [detail["reason"] for detail in world.events("student", "rejected")] == ["Its logits are infinite."]
 
 
 def test_knowledge_of_a_task_with_other_labels_is_no_candidate(world):
@@ -235,13 +235,13 @@ def test_knowledge_of_a_task_with_other_labels_is_no_candidate(world):
     assert len(world.discovery("student").candidates(Query(latest=True))) == 1
 
 
-def test_however_many_were_refused_there_is_an_answer(world):
+def test_the_query_is_valid_however_many_records_were_refused(world):
     discovery = world.discovery("student")
     discovery._journal.change(refused=tuple(f"id{number}" for number in range(2000)))
     assert discovery.candidates(Query(latest=True)) == []
 
 
-def test_what_was_pulled_and_evaluated_is_attested(world):
+def test_pulled_and_evaluated_records_are_attested(world):
     world.live("teacher", [60], rounds=1, strategy="exchange")
     (record,) = world.published()
     world.live("student", [60, 10, 50], rounds=1, strategy="exchange")
@@ -250,44 +250,44 @@ def test_what_was_pulled_and_evaluated_is_attested(world):
     assert attestation.evaluation.accuracy == 0.6
 
 
-def test_only_what_is_verified_is_a_candidate_where_that_is_asked_for(world):
+def test_only_verified_records_are_candidates_with_verified_only(world):
     world.live("teacher", [60], rounds=1, strategy="exchange")
     (record,) = world.published()
     discovery = world.discovery("student", verified_only=True)
     query = Query(latest=True)
     assert discovery.candidates(query) == []
     world.registry.verify(record.id, verdict(record.evaluation, record.evaluation))
-    assert [one.id for one in discovery.candidates(query)] == [record.id]
-    assert [one.id for one in world.discovery("student").candidates(query)] == [record.id]
+    assert [record.id for record in discovery.candidates(query)] == [record.id]
+    assert [record.id for record in world.discovery("student").candidates(query)] == [record.id]
 
 
-def test_each_round_is_reported_unless_that_is_switched_off(world, monkeypatch):
-    told = []
+def test_each_round_is_reported_unless_reports_are_off(world, monkeypatch):
+    reports = []
     monkeypatch.setattr(
-        world.registry, "report", lambda id, *, round, evaluation: told.append((id, round, evaluation.accuracy))
+        world.registry, "report", lambda id, *, round, evaluation: reports.append((id, round, evaluation.accuracy))
     )
     world.live("a", [50, 60], rounds=2, strategy="local")
-    assert told == [(world.id_of("a"), 1, 0.5), (world.id_of("a"), 2, 0.6)]
+    assert reports == [(world.id_of("a"), 1, 0.5), (world.id_of("a"), 2, 0.6)]
     world.live("b", [50], rounds=1, strategy="local", report=False)
-    assert len(told) == 2
+    assert len(reports) == 2
 
 
-def test_nothing_is_published_without_consent(world):
+def test_nothing_is_published_without_approval(world):
     world.live("teacher", [10, 60], rounds=1, strategy="merge")
-    asked = []
+    requests = []
 
     def refuse(evaluation, round):
-        asked.append((evaluation.accuracy, round))
+        requests.append((evaluation.accuracy, round))
         return False
 
     script = [50, 60, 65]  # the local phase, the teacher, the average
     world.live("student", script, rounds=1, strategy="merge", approve=refuse)
-    assert asked == [(0.5, 1)]
-    assert not [one for one in world.published() if one.entity == world.id_of("student")]
-    assert world.events("student", "absorbed")  # it learns all the same
+    assert requests == [(0.5, 1)]
+    assert not [record for record in world.published() if record.entity == world.id_of("student")]
+    assert world.events("student", "absorbed")  # it still absorbs
 
 
-def test_without_consent_and_without_others_it_learns_alone(world):
+def test_without_approval_and_without_others_it_learns_alone(world):
     script = [10, 10, 50]
     world.live("alone", script, rounds=1, strategy="merge", approve=lambda evaluation, round: False)
     assert world.published() == []

@@ -1,4 +1,4 @@
-"""An entity that dies between any two of its acts goes on as if it had not: same records, deliveries and events."""
+"""An entity killed between any two calls resumes as if it had not been: same records, deliveries and events."""
 
 from itertools import count
 
@@ -15,15 +15,15 @@ from kuber.learning.weights import dump
 
 from .scripted_entities import Killed, World, evaluation_result, training_result
 
-ACTS = {"put", "get", "size", "register", "publish", "record", "attest", "report", "discover", "member"}
-ACTS |= {"save", "save_round", "append", "sync", "keep", "retain"}
+CALLS = {"put", "get", "size", "register", "publish", "record", "attest", "report", "discover", "member"}
+CALLS |= {"save", "save_round", "append", "sync", "keep", "retain"}
 
 
-class Life:
-    """Counts the acts of one life of a process, which ends before or after one of them."""
+class Process:
+    """Counts the calls of one process, which is killed before or after one of them."""
 
     def __init__(self, last=None, *, before=False):
-        self.acts = 0
+        self.calls = 0
         self.last = last
         self.before = before
 
@@ -32,34 +32,34 @@ class Life:
 
 
 class Watched:
-    """A port, a log or a folder whose acts are counted."""
+    """A port, a log or a folder whose calls are counted."""
 
-    def __init__(self, thing, life):
+    def __init__(self, thing, process):
         self._thing = thing
-        self._life = life
+        self._process = process
 
     def __getattr__(self, name):
         inner = getattr(self._thing, name)
-        if name not in ACTS:
+        if name not in CALLS:
             return inner
 
-        def act(*args, **kwargs):
-            life = self._life
-            life.acts += 1
-            if life.acts == life.last and life.before:
+        def call(*args, **kwargs):
+            process = self._process
+            process.calls += 1
+            if process.calls == process.last and process.before:
                 raise Killed
-            number = life.acts
+            number = process.calls
             try:
                 return inner(*args, **kwargs)
             finally:
-                if number == life.last:
+                if number == process.last:
                     raise Killed
 
-        return act
+        return call
 
 
-class Away:
-    """A registry that does not answer for a while, counted in calls."""
+class Unreachable:
+    """A registry that does not answer the calls from number `first` to `last`."""
 
     def __init__(self, registry, first, last):
         self._registry = registry
@@ -84,61 +84,59 @@ def execute(work):
     return training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
 
-def live(world, name, life, *, strategy, away=None):
-    """One life of an entity, in its folder."""
-    registry = world.registry if away is None else Away(world.registry, *away)
+def run(world, name, process, *, strategy, unreachable=None):
+    """Run an entity in one process."""
+    registry = world.registry if unreachable is None else Unreachable(world.registry, *unreachable)
     checkpoints = Checkpoints(world.folder / name)
     world.entity(
         name,
         rounds=3,
         strategy=strategy,
-        registry=life.watched(registry),
-        vault=life.watched(world.vault),
-        storage={"checkpoints": life.watched(checkpoints), "event_log": life.watched(world.log)},
+        registry=process.watched(registry),
+        vault=process.watched(world.vault),
+        storage={"checkpoints": process.watched(checkpoints), "event_log": process.watched(world.log)},
         execute=execute,
     ).run()
 
 
 def outcome(world, name):
-    """What the world knows of an entity, without ids."""
+    """Records, deliveries, attestations and state of an entity, without ids."""
     own = world.id_of(name)
-    records = [one for one in reversed(world.registry.discover(Query(order="newest", limit=100)).items)]
-    places = {one.id: place for place, one in enumerate(records)}
+    records = list(reversed(world.registry.discover(Query(order="newest", limit=100)).items))
+    places = {record.id: place for place, record in enumerate(records)}
     published = [
-        (one.round, one.sequence, str(one.artifacts[WEIGHTS].digest), [places[parent] for parent in one.parents])
-        for one in records
-        if one.entity == own
+        (r.round, r.sequence, str(r.artifacts[WEIGHTS].digest), [places[parent] for parent in r.parents])
+        for r in records
+        if r.entity == own
     ]
-    for one in records:
-        assert Digest.of(world.vault.get(one.artifacts[WEIGHTS].digest)) == one.artifacts[WEIGHTS].digest
+    for record in records:
+        assert Digest.of(world.vault.get(record.artifacts[WEIGHTS].digest)) == record.artifacts[WEIGHTS].digest
     deliveries = [
-        (one.round, one.method, one.kept, one.accuracy_after, [places[teacher] for teacher in one.teachers])
-        for one in world.registry.deliveries().items
-        if one.student == own
+        (d.round, d.method, d.kept, d.accuracy_after, [places[teacher] for teacher in d.teachers])
+        for d in world.registry.deliveries().items
+        if d.student == own
     ]
-    attested = [
-        place for id, place in places.items() if own in {one.entity for one in world.registry.attestations(id)}
-    ]
+    attested = [place for id, place in places.items() if own in attesters(world, id)]
     last = Checkpoints(world.folder / name).latest()
     return published, deliveries, attested, last.round, last.stage, str(Digest.of(dump(last.weights)))
 
 
 def attesters(world, id):
-    return {one.entity for one in world.registry.attestations(id)}
+    return {attestation.entity for attestation in world.registry.attestations(id)}
 
 
 def events(world, name):
-    """What the log tells, without pulls and evaluations: what was pulled before a death is looked at again."""
-    own = [one for one in read_events(world.folder / FILE_NAME) if one.entity == name]
-    assert [one.seq for one in own] == list(range(len(own)))
-    return [(one.round, one.kind) for one in own if one.kind not in ("pulled", "evaluated")]
+    """Logged events without pulls and evaluations: models pulled before a kill are pulled again."""
+    own = [event for event in read_events(world.folder / FILE_NAME) if event.entity == name]
+    assert [event.seq for event in own] == list(range(len(own)))
+    return [(event.round, event.kind) for event in own if event.kind not in ("pulled", "evaluated")]
 
 
 def fresh(folder, strategy):
-    """A world in which a teacher has lived."""
+    """A world in which a teacher has published."""
     folder.mkdir()
     world = World(folder)
-    live(world, "teacher", Life(), strategy=strategy)
+    run(world, "teacher", Process(), strategy=strategy)
     return world
 
 
@@ -148,37 +146,37 @@ STRIDES = pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mar
 @STRIDES
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("strategy", ["merge", "exchange", "vanilla"])
-def test_death_at_any_act(tmp_path, strategy, before, stride):
+def test_killed_at_any_call(tmp_path, strategy, before, stride):
     whole = fresh(tmp_path / "whole", strategy)
-    life = Life()
-    live(whole, "student", life, strategy=strategy)
-    wanted, told = outcome(whole, "student"), events(whole, "student")
-    assert wanted[0], "the student publishes"
-    assert life.acts > 40
-    for last in range(1, life.acts + 1, stride):
+    process = Process()
+    run(whole, "student", process, strategy=strategy)
+    expected, logged = outcome(whole, "student"), events(whole, "student")
+    assert expected[0], "the student publishes"
+    assert process.calls > 40
+    for last in range(1, process.calls + 1, stride):
         world = fresh(tmp_path / f"{last}", strategy)
         with pytest.raises(Killed):
-            live(world, "student", Life(last, before=before), strategy=strategy)
+            run(world, "student", Process(last, before=before), strategy=strategy)
         world.restart("student")
-        live(world, "student", Life(), strategy=strategy)
-        assert outcome(world, "student") == wanted, f"dead at act {last}"
-        assert events(world, "student") == told, f"dead at act {last}"
+        run(world, "student", Process(), strategy=strategy)
+        assert outcome(world, "student") == expected, f"killed at call {last}"
+        assert events(world, "student") == logged, f"killed at call {last}"
 
 
 @STRIDES
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_death_at_any_act_while_the_hub_is_away(tmp_path, before, stride):
-    away = 9, 10  # of the calls to the registry: one in each of two rounds
+def test_killed_at_any_call_while_the_hub_is_unreachable(tmp_path, before, stride):
+    unreachable = 9, 10  # calls to the registry: one in each of two rounds
     whole = fresh(tmp_path / "whole", "merge")
-    life = Life()
-    live(whole, "student", life, strategy="merge", away=away)
+    process = Process()
+    run(whole, "student", process, strategy="merge", unreachable=unreachable)
     assert "queued" in [kind for _, kind in events(whole, "student")]
-    for last in range(1, life.acts + 1, stride):
+    for last in range(1, process.calls + 1, stride):
         world = fresh(tmp_path / f"{last}", "merge")
         with pytest.raises(Killed):
-            live(world, "student", Life(last, before=before), strategy="merge", away=away)
+            run(world, "student", Process(last, before=before), strategy="merge", unreachable=unreachable)
         world.restart("student")
-        live(world, "student", Life(), strategy="merge")
+        run(world, "student", Process(), strategy="merge")
         published, deliveries, _, round, stage, _ = outcome(world, "student")
         assert [sequence for _, sequence, _, _ in published] == list(range(1, len(published) + 1)), last
         assert [number for number, _, _, _ in published] == [1, 2, 3], last

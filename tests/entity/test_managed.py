@@ -1,4 +1,4 @@
-"""The loop of an entity, its work scripted: what it publishes, absorbs and refuses, and repeats after a kill."""
+"""Managed entities with scripted work: what they publish, absorb and refuse, and repeat after a kill."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from .scripted_entities import SCALAR, TASK, Killed, Script
 
 
-def test_the_first_evaluation_is_shared_an_equal_one_is_not(world):
+def test_the_first_evaluation_is_published_an_equal_one_is_not(world):
     world.live("a", [10, 10, 12], rounds=3)
     assert [knowledge.round for knowledge in world.published()] == [3, 1]
     one_round = ["round-started", "trained", "evaluated"]
@@ -31,18 +31,18 @@ def test_the_first_evaluation_is_shared_an_equal_one_is_not(world):
     ]
 
 
-def test_what_is_shared_is_in_the_vault_under_its_digest(world):
+def test_published_weights_are_in_the_vault_under_their_digest(world):
     world.live("a", [30], rounds=1)
     (knowledge,) = world.published()
     artifact = knowledge.artifacts[WEIGHTS]
     assert Digest.of(world.vault.get(artifact.digest)) == artifact.digest
     assert (knowledge.task, knowledge.evaluation.accuracy, knowledge.sample_count) == (TASK, 0.3, 10)
     assert knowledge.class_counts == (5, 5, 0)
-    (told,) = world.events("a", "published")
-    assert told == {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
+    (detail,) = world.events("a", "published")
+    assert detail == {"knowledge": knowledge.id, "digest": str(artifact.digest), "bytes": artifact.size}
 
 
-def test_a_degraded_entity_absorbs_the_best_of_others(world):
+def test_a_degraded_entity_absorbs_the_best_other_model(world):
     world.live("weak", [35], rounds=1)
     world.live("strong", [60], rounds=1)
     done = world.live("student", [50, 40, 55], rounds=2)
@@ -64,7 +64,7 @@ def test_a_degraded_entity_absorbs_the_best_of_others(world):
     assert [k.round for k in world.published() if k.entity == student] == [1], "the result is not published"
 
 
-def test_what_was_absorbed_counts_as_the_previous_round_and_as_parent(world):
+def test_an_absorption_counts_for_the_previous_round_and_as_parent(world):
     world.live("strong", [60], rounds=1)
     teacher = world.published()[0].id
     world.live("student", [50, 40, 70, 65, 45, 66, 67], rounds=5)
@@ -76,14 +76,14 @@ def test_what_was_absorbed_counts_as_the_previous_round_and_as_parent(world):
     assert [detail["candidates"] for detail in world.events("student", "sought")] == [1, 0, 1]
 
 
-def test_nobody_better_is_logged_and_nothing_is_done(world):
+def test_without_a_better_model_the_query_is_logged_and_nothing_absorbed(world):
     world.live("weak", [35], rounds=1)
     done = world.live("a", [50, 40], rounds=2)
     assert distil_locally not in done
     assert world.events("a", "sought") == [{"candidates": 0}]
 
 
-def test_local_talks_to_nobody(world):
+def test_local_publishes_and_discovers_nothing(world):
     world.live("strong", [90], rounds=1)
     world.live("a", [50, 40, 60], rounds=3, strategy="local")
     assert not {"published", "sought", "absorbed"} & set(world.kinds("a"))
@@ -129,17 +129,17 @@ def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change
     assert len(world.events("student", "rejected")) == 1
 
 
-def test_a_teacher_that_speaks_nonsense_is_refused_and_the_entity_goes_on(world):
+def test_a_teacher_with_invalid_logits_is_refused_and_the_entity_continues(world):
     world.live("broken", [60], rounds=1)
     (broken,) = world.published()
 
     def fail(work):
         if work.function is distil_locally:
-            raise CorruptKnowledgeError("It says infinity.")
+            raise CorruptKnowledgeError("Its logits are infinite.")
 
     world.live("student", [50, 40, 45], rounds=3, watch=fail)
     (rejected,) = world.events("student", "rejected")
-    assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "It says infinity.")
+    assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "Its logits are infinite.")
     assert world.kinds("student").count("round-ended") == 3
     assert world.registry.deliveries().items == ()
 

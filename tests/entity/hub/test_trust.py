@@ -1,4 +1,4 @@
-"""What a student checks of a record, whatever the registry says."""
+"""Checks of a record's signature, independent of the registry."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from ..scripted_entities import identity
 
 @pytest.fixture
 def record(world):
-    """What a teacher published."""
+    """A record that a teacher published."""
     world.live("teacher", [50], rounds=1)
     (found,) = world.registry.discover(Query()).items
     return found
@@ -48,7 +48,7 @@ def test_a_record_that_was_changed_is_refused(trust, record, change):
         trust.check(replace(record, **change))
 
 
-def test_a_registry_that_changes_the_key_is_found_out(world, trust, record):
+def test_a_key_changed_by_the_registry_is_detected(world, trust, record):
     trust.check(record)
     member = world.registry.member(record.entity)
     forger = identity("forger")
@@ -58,7 +58,7 @@ def test_a_registry_that_changes_the_key_is_found_out(world, trust, record):
         trust.check(forged)
 
 
-def test_a_key_that_the_last_one_vouches_for_is_trusted(world, trust, student, record):
+def test_a_key_signed_by_the_last_one_is_trusted(world, trust, student, record):
     trust.check(record)
     old, new = identity("teacher"), identity("teacher anew")
     key = Key(public_key=new.public_key, since=record.sequence + 1)
@@ -72,7 +72,7 @@ def test_a_key_that_the_last_one_vouches_for_is_trusted(world, trust, student, r
         trust.check(replace(later, signature=old.sign(record_bytes(later))))
 
 
-def test_a_new_key_that_nobody_vouched_for_is_refused(world, trust, record):
+def test_a_new_key_without_a_valid_signature_is_refused(world, trust, record):
     trust.check(record)
     member = world.registry.member(record.entity)
     key = Key(public_key=identity("forger").public_key, since=record.sequence + 1, signature="0" * 128)
@@ -81,8 +81,8 @@ def test_a_new_key_that_nobody_vouched_for_is_refused(world, trust, record):
         trust.check(record)
 
 
-def test_an_unsigned_record_is_not_used(world):
-    """A teacher without a key may publish in memory; a student rejects it and trains on."""
+def test_an_unsigned_record_is_refused(world):
+    """A teacher without a key may publish in memory; a student rejects its record and continues to train."""
     world.live("teacher", [90], rounds=1)
     (record,) = world.registry.discover(Query()).items
     place = world.registry._places[record.id]

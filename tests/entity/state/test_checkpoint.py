@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, whatever the moment of the kill."""
+"""Checkpoints: a saved state is loaded unchanged, whenever the process is killed."""
 
 import json
 from dataclasses import replace
@@ -77,10 +77,10 @@ SHARED = torch.randn(4)
             "origin": Digest.of(b"o"),
             "first_seen": {"k1": 2},
         },
-        {"weights": {"w": SHARED}, "round_start": {"w": SHARED}},  # a phase that was undone
+        {"weights": {"w": SHARED}, "round_start": {"w": SHARED}},  # a phase that was reverted
     ],
 )
-def test_a_state_comes_back_as_it_was(tmp_path, changes):
+def test_a_saved_state_is_loaded_unchanged(tmp_path, changes):
     checkpoints = Checkpoints(tmp_path / "0")
     assert checkpoints.latest() is None
     saved = state(**changes)
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
         Checkpoints(tmp_path).latest()
 
 
-def test_an_absorption_of_before_there_were_reasons_has_none(tmp_path):
+def test_an_absorption_saved_before_there_were_reasons_has_none(tmp_path):
     saved = state()
     Checkpoints(tmp_path).save(saved)
     path = tmp_path / FILE_NAME

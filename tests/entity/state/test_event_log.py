@@ -22,7 +22,7 @@ def write(path, entity, seqs):
     log.close()
 
 
-def test_what_was_appended_is_read_back(path):
+def test_appended_events_are_read_back(path):
     log = EventLog(path, clock=lambda: NOON)
     written = log.append(entity=None, seq=0, round=0, kind="run-started", detail={"version": "1", "resumed": False})
     log.sync()
@@ -58,7 +58,7 @@ def test_lines_of_several_processes_never_mix(path):
         assert [event.seq for event in events if event.entity == name] == list(range(300))
 
 
-def test_rewinding_drops_what_no_checkpoint_vouches_for(path):
+def test_rewinding_drops_events_newer_than_the_checkpoint(path):
     write(path, None, range(1))
     write(path, "0", range(5))
     write(path, "1", range(4))
