@@ -17,15 +17,15 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def evaluation(*correct: int, test_set: str = "common test set") -> Evaluation:
-    """An evaluation with so many of 100 right in each class; with one number, all samples are of the first class."""
+    """An evaluation with these counts of 100 correct in each class; with one, all samples are of the first class."""
     total = (100, 0) if len(correct) == 1 else (100,) * len(correct)
-    right = (*correct, 0) if len(correct) == 1 else correct
-    return Evaluation(test_set=Digest.of(test_set.encode()), correct=right, total=total)
+    counts = (*correct, 0) if len(correct) == 1 else correct
+    return Evaluation(test_set=Digest.of(test_set.encode()), correct=counts, total=total)
 
 
 def knowledge(id: str, *correct: int, minutes: int = 0, **changes: Any) -> Knowledge:
-    """Knowledge with this id, published so many minutes after noon."""
-    told: dict[str, Any] = {
+    """Knowledge with this id, published `minutes` after noon."""
+    fields: dict[str, Any] = {
         "id": id,
         "published_at": NOON + timedelta(minutes=minutes),
         "entity": "another",
@@ -35,10 +35,10 @@ def knowledge(id: str, *correct: int, minutes: int = 0, **changes: Any) -> Knowl
         "evaluation": evaluation(*correct),
         "round": 1,
     }
-    return Knowledge(**told | changes)
+    return Knowledge(**fields | changes)
 
 
 def situation(own: Evaluation | None, **changes: Any) -> Situation:
     """An entity in round 2, on a task of ten classes."""
-    told: dict[str, Any] = {"round": 2, "classes": 10, "own": own, "previous": None}
-    return Situation(**told | changes)
+    fields: dict[str, Any] = {"round": 2, "classes": 10, "own": own, "previous": None}
+    return Situation(**fields | changes)

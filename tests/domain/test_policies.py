@@ -1,4 +1,4 @@
-"""The small decisions that strategies are made of."""
+"""Policies that strategies are composed of."""
 
 from dataclasses import replace
 
@@ -34,53 +34,53 @@ TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
         ((30, 54), (50, 50), False),
     ],
 )
-def test_publishes_what_the_last_publication_could_not_do(own, published, adds):
+def test_a_gain_of_accuracy_or_recall_is_an_improvement(own, published, adds):
     at = situation(evaluation(*own), published=published and evaluation(*published))
     assert has_improved(at, PublishPolicy()) is adds
 
 
-def test_nothing_is_published_before_it_is_evaluated():
+def test_without_an_evaluation_there_is_no_improvement():
     assert not has_improved(situation(None), PublishPolicy())
 
 
-def test_what_is_lacking_comes_weakest_first():
+def test_weak_classes_are_ordered_weakest_first():
     assert weak_classes(evaluation(90, 10, 5, 80)) == (2, 1)
     assert weak_classes(evaluation(50, 50)) == (0, 1)
     assert weak_classes(evaluation(50)) == (0,), "a class without samples is not known to be lacking"
 
 
-def test_a_set_that_covers_beats_the_best_average():
+def test_complementary_candidates_beat_the_best_average():
     own = evaluation(90, 0, 0)
     strong = knowledge("strong", 80, 60, 0, task=TASK_OF_3, evaluation=evaluation(80, 60, 0))
-    narrow = knowledge("narrow", 0, 0, 50, task=TASK_OF_3, evaluation=evaluation(0, 0, 50))
+    specialist = knowledge("specialist", 0, 0, 50, task=TASK_OF_3, evaluation=evaluation(0, 0, 50))
     close = knowledge("close", 70, 55, 0, task=TASK_OF_3, evaluation=evaluation(70, 55, 0))
-    assert [k.id for k in select_complementary([close, strong, narrow], own, {}, SelectionPolicy(limit=2))] == [
+    assert [k.id for k in select_complementary([close, strong, specialist], own, {}, SelectionPolicy(limit=2))] == [
         "strong",
-        "narrow",
+        "specialist",
     ]
 
 
-def test_no_more_are_chosen_than_help():
+def test_candidates_that_add_nothing_are_not_selected():
     own = evaluation(50, 50)
     assert select_complementary([knowledge("worse", 40, 40)], own, {}, SelectionPolicy()) == []
     assert select_complementary([], own, {}, SelectionPolicy()) == []
     assert select_complementary([], None, {}, SelectionPolicy()) == []
 
 
-def test_what_is_old_counts_less():
+def test_an_old_candidate_counts_less():
     own = evaluation(0, 0)
     old, new = knowledge("old", 60, 60), knowledge("new", 50, 50)
     assert select_complementary([old, new], own, {"old": 1}, SelectionPolicy(limit=1, freshness=0.9)) == [old]
     assert select_complementary([old, new], own, {"old": 2}, SelectionPolicy(limit=1, freshness=0.9)) == [new]
 
 
-def test_the_freshest_come_first_and_then_the_better_trained():
+def test_the_most_recent_come_first_and_then_those_with_more_samples():
     a, b, c = knowledge("a", 1, sample_count=5), knowledge("b", 1, sample_count=9), knowledge("c", 1)
     assert most_recent([a, b, c], {"b": 1}, 2) == [a, c]
     assert most_recent([c, a, b], {}, 3) == [b, a, c]
 
 
-def test_relatives_have_architecture_and_origin_in_common():
+def test_mergeable_models_have_one_architecture_and_origin():
     at = situation(evaluation(50), architecture=ARCHITECTURE, origin=ORIGIN)
     assert is_mergeable(knowledge("a", 50, origin=ORIGIN), at)
     assert not is_mergeable(knowledge("b", 50), at)
@@ -88,7 +88,7 @@ def test_relatives_have_architecture_and_origin_in_common():
     assert not is_mergeable(knowledge("d", 50), situation(evaluation(50), architecture=ARCHITECTURE))
 
 
-def test_a_merge_gives_nothing_to_what_is_no_better_than_chance():
+def test_a_model_no_better_than_chance_has_no_share_in_a_merge():
     at = situation(evaluation(50, 50), samples=10)
     candidates = [
         Candidate(knowledge=knowledge(id, 90, 90, sample_count=count), evaluation=evaluation(*found))
@@ -97,6 +97,6 @@ def test_a_merge_gives_nothing_to_what_is_no_better_than_chance():
     assert merge_shares(candidates, at, MergePolicy()) == [0.0, 0.0, 2.0]
 
 
-def test_untold_samples_count_as_many_as_ours():
+def test_an_unknown_sample_count_is_taken_as_ours():
     candidate = Candidate(knowledge=knowledge("a", 90, 90), evaluation=evaluation(90, 90))
     assert merge_shares([candidate], situation(evaluation(50, 50), samples=10), MergePolicy()) == [1.0]

@@ -180,7 +180,7 @@ def evaluation_result(percentage: int) -> EvaluationResult:
 
 
 def training_result(weights, *, forward: int) -> TrainingResult:
-    """As if training had moved every weight a little."""
+    """A result as if training had moved every weight a little."""
     moved = {name: tensor + 0.5 for name, tensor in weights.items()}
     state = torch.Generator().get_state()
     return TrainingResult(weights=moved, generator=state, samples=10, forward=forward, loss=1.0, seconds=0.1)

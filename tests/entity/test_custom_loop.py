@@ -1,4 +1,4 @@
-"""An entity in its owner's hands, on a hub in memory."""
+"""Entities with a custom training loop, on a hub in memory."""
 
 import logging
 import re
@@ -12,15 +12,15 @@ import kuber
 from kuber.entity.state.event_log import FILE_NAME, read_events
 
 LABELS = ("a", "b", "c")
-W = ("weights",)  # quicker to make
+W = ("weights",)  # faster to export
 
 
 def points(count, seed, classes=(0, 1, 2)):
-    """Three clouds in the plane, some of them."""
+    """Samples of some of three clouds in the plane."""
     draws = torch.Generator().manual_seed(seed)
     y = torch.tensor(classes)[torch.randint(0, len(classes), (count,), generator=draws)]
-    middles = torch.tensor([[0.0, 2.0], [2.0, -1.0], [-2.0, -1.0]])
-    return middles[y] + torch.randn(count, 2, generator=draws), y
+    centres = torch.tensor([[0.0, 2.0], [2.0, -1.0], [-2.0, -1.0]])
+    return centres[y] + torch.randn(count, 2, generator=draws), y
 
 
 COMMON = points(300, 99)
@@ -69,10 +69,10 @@ def train(model, data, steps=60, teachers=None):
     x, y = data
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(steps):
-        said = model(x)
-        loss = nn.functional.cross_entropy(said, y)
+        logits = model(x)
+        loss = nn.functional.cross_entropy(logits, y)
         if teachers:
-            loss = kuber.losses.distillation_loss(said, teachers(x), y)
+            loss = kuber.losses.distillation_loss(logits, teachers(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,19 +97,19 @@ def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_p
     assert set(record.artifacts) == {"weights", "onnx"}
     assert record.architecture.name.endswith("test_custom_loop.Wide")
     teachers = deep.discover()
-    assert [one.knowledge.id for one in teachers] == [record.id]
+    assert [teacher.knowledge.id for teacher in teachers] == [record.id]
     assert teachers(COMMON[0]).shape == (300, 3)
     before = deep.evaluate()
     train(deep.model, points(200, 1, (1, 2)), teachers=teachers)
     assert deep.keep_if_better()
     assert deep.evaluate().accuracy > before.accuracy
     assert deep.publish()
-    (child, _) = sorted(published(hub), key=lambda one: -len(one.parents))
+    (child, _) = sorted(published(hub), key=lambda record: -len(record.parents))
     assert child.parents == (record.id,)
     (delivery,) = hub[0].deliveries().items
     assert (delivery.teachers, delivery.kept) == ((record.id,), True)
     assert re.fullmatch(r"The only candidate, which claims what we lack: \d.* on [abc] .* %\)\.", delivery.reason)
-    assert [one["reason"] for one in events(tmp_path / "deep", "absorbed")] == [delivery.reason]
+    assert [detail["reason"] for detail in events(tmp_path / "deep", "absorbed")] == [delivery.reason]
     (pulled,) = events(tmp_path / "deep", "pulled")
     assert pulled["bytes"] == record.artifacts["onnx"].size
 
@@ -126,14 +126,14 @@ def test_the_same_class_pulls_weights(enter, hub, tmp_path):
 
 
 @pytest.mark.process
-def test_two_networks_of_one_class_and_other_sizes_do_not_collide(enter, hub):
+def test_networks_of_one_class_and_different_sizes_have_different_architectures(enter, hub):
     enter("three", Deep(3)).publish()
     other = kuber.Task(name="more", labels=(*LABELS, "d"), input_shape=(2,))
     enter("four", Deep(4), task=other).publish()
     assert len(published(hub)) == 2
 
 
-def test_what_makes_it_worse_is_undone_with_the_optimizer(enter):
+def test_a_worse_model_is_reverted_with_the_optimizer(enter):
     torch.manual_seed(0)
     entity = enter("one", Wide(), formats=W)
     optimizer = train(entity.model, points(200, 0))
@@ -151,7 +151,7 @@ def test_what_makes_it_worse_is_undone_with_the_optimizer(enter):
     assert {key: value["step"] for key, value in optimizer.state_dict()["state"].items()} == steps
 
 
-def test_the_first_judgement_is_against_the_model_as_it_was_given(enter):
+def test_the_first_comparison_is_with_the_model_that_was_passed(enter):
     torch.manual_seed(0)
     model = Wide()
     train(model, points(300, 0))
@@ -171,20 +171,19 @@ def test_step_does_one_whole_round(enter, hub, tmp_path):
     sides = {"one": points(200, 0, (0, 1)), "two": points(200, 1, (1, 2))}
     assert not one.step()
     assert not published(hub)  # nothing is trained yet
-    heard = 0
+    count = 0
     for _ in range(3):
         for entity in (one, two):
             teachers = entity.step()
-            heard += len(teachers)
+            count += len(teachers)
             train(entity.model, sides[entity.name], steps=20, teachers=teachers)
-    assert heard >= 4
+    assert count >= 4
     assert (one.round, two.round) == (4, 3)
-    told = events(tmp_path / "two", "round-ended")
-    assert len(told) == 2
+    assert len(events(tmp_path / "two", "round-ended")) == 2
     assert events(tmp_path / "two", "absorbed")
 
 
-def test_fit_is_for_those_who_have_no_loop(enter, hub):
+def test_fit_trains_and_exchanges(enter, hub):
     torch.manual_seed(0)
     loaders = [
         torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*points(200, side, classes)), batch_size=20)
@@ -196,10 +195,10 @@ def test_fit_is_for_those_who_have_no_loop(enter, hub):
     alone = enter("alone", Wide(), strategy="local", formats=W).fit(loaders[1], rounds=6, epochs=6)
     together = enter("together", Wide(), formats=W).fit(loaders[1], rounds=6, epochs=6)
     assert together.accuracy > alone.accuracy
-    assert {one.round for one in published(hub) if one.task == TASK} > {1}
+    assert {record.round for record in published(hub) if record.task == TASK} > {1}
 
 
-def test_relatives_are_merged(enter, hub, tmp_path):
+def test_models_of_one_origin_are_merged(enter, hub, tmp_path):
     torch.manual_seed(0)
     one, two = enter("one", Wide(), strategy="merge", formats=W), enter("two", Wide(), strategy="merge", formats=W)
     one.step()
@@ -217,7 +216,7 @@ def test_relatives_are_merged(enter, hub, tmp_path):
 
 
 @pytest.mark.process
-def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
+def test_without_a_common_test_set_each_entity_evaluates_candidates_itself(enter, hub, tmp_path):
     torch.manual_seed(0)
     task = kuber.Task(name="wards", labels=LABELS, input_shape=(2,))
     good, bad = enter("good", Wide(), task=task), enter("bad", Deep(), task=task, validation=points(50, 7))
@@ -237,12 +236,12 @@ def test_without_a_common_test_set_each_looks_for_itself(enter, hub, tmp_path):
     train(student.model, points(80, 9), teachers=teachers)
     student.keep_if_better()
     (delivery,) = hub[0].deliveries().items
-    why = r"(1 of 2|Both) candidates, which (is|are) found by us to have what we lack: .*"
-    assert re.fullmatch(why, delivery.reason)
+    reason = r"(1 of 2|Both) candidates, which (is|are) found by us to have what we lack: .*"
+    assert re.fullmatch(reason, delivery.reason)
 
 
 @pytest.mark.process
-def test_who_knows_other_classes_teaches_those_that_both_know(enter, hub):
+def test_a_teacher_of_other_labels_teaches_the_common_ones(enter, hub):
     torch.manual_seed(0)
     labels = ("c", "z", "b")
     teacher = enter(
@@ -255,11 +254,11 @@ def test_who_knows_other_classes_teaches_those_that_both_know(enter, hub):
     train(teacher.model, (x, torch.tensor([9, 2, 0])[y]))
     teacher.publish()
     student = enter("student", Wide(), task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
-    (voice,) = student.discover()
-    said = voice.network(x)
-    assert torch.isneginf(said[:, 0]).all()
-    assert (said.argmax(1) == y).float().mean() > 0.8
-    assert voice.evaluation.correct[0] == 0
+    (found,) = student.discover()
+    logits = found.network(x)
+    assert torch.isneginf(logits[:, 0]).all()
+    assert (logits.argmax(1) == y).float().mean() > 0.8
+    assert found.evaluation.correct[0] == 0
 
 
 @pytest.mark.process
@@ -273,12 +272,12 @@ def test_a_graph_alone_can_be_published_and_teach(enter, hub):
     (record,) = published(hub)
     assert set(record.artifacts) == {"onnx"}
     assert record.architecture.manifest == {}
-    (voice,) = enter("student", Deep()).discover()
-    assert voice.evaluation.accuracy > 0.8
+    (found,) = enter("student", Deep()).discover()
+    assert found.evaluation.accuracy > 0.8
 
 
 @pytest.mark.process
-def test_what_cannot_be_run_here_is_skipped_with_a_reason(enter, hub, tmp_path):
+def test_a_model_that_cannot_be_run_is_refused_with_a_reason(enter, hub, tmp_path):
     enter("wide", Wide(), formats=("weights",)).publish()
     assert not enter("deep", Deep()).discover()
     (rejected,) = events(tmp_path / "deep", "rejected")
@@ -286,23 +285,23 @@ def test_what_cannot_be_run_here_is_skipped_with_a_reason(enter, hub, tmp_path):
     assert "no ONNX graph" in rejected["reason"]
 
 
-class Unwritable(Wide):
+class NotExportable(Wide):
     def forward(self, x):
         return torch.linalg.svd(x.unsqueeze(1).expand(-1, 3, -1))[1].sum(1, keepdim=True) + super().forward(x)
 
 
-def test_a_model_that_cannot_be_a_graph_travels_as_weights_and_says_so(enter, hub, caplog):
+def test_a_model_that_cannot_be_exported_is_published_as_weights_with_a_warning(enter, hub, caplog):
     with caplog.at_level(logging.WARNING, logger="kuber"):
-        entity = enter("odd", Unwritable())
+        entity = enter("odd", NotExportable())
     assert "cannot be exported as an ONNX graph" in caplog.text
     entity.publish()
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights"}
     with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be exported"):
-        enter("asked", Unwritable(), formats=("onnx",))
+        enter("asked", NotExportable(), formats=("onnx",))
 
 
-def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
+def test_with_the_same_folder_the_same_entity_resumes(enter, hub, tmp_path):
     torch.manual_seed(0)
     first = enter("one", Wide(), formats=W)
     first.publish()
@@ -331,13 +330,13 @@ def test_a_killed_entity_goes_on_as_the_same_one(enter, hub, tmp_path):
     ],
 )
 @pytest.mark.process
-def test_what_does_not_fit_is_told_in_a_sentence(enter, change, words):
+def test_contradicting_arguments_are_refused_in_a_sentence(enter, change, words):
     with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
         enter("one", Wide(), **change)
     assert "\n" not in caught.value.message
 
 
-def test_a_function_of_ones_own_may_evaluate(enter, hub):
+def test_a_function_may_evaluate(enter, hub):
     digest = kuber.Digest.of(b"the ward's own cases")
 
     def evaluate(network):
@@ -355,8 +354,8 @@ def test_a_function_of_ones_own_may_evaluate(enter, hub):
 
 
 @pytest.mark.process
-def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
-    """The hub looks at a graph's outline only; whoever pulls it looks closer."""
+def test_an_unsound_graph_is_refused_and_the_student_continues(enter, hub, tmp_path):
+    """The hub checks a graph's outline only; the entity that pulls it checks more."""
     torch.manual_seed(0)
     sound = Wide()
     train(sound, points(300, 0))
@@ -381,7 +380,7 @@ def test_a_bad_graph_is_refused_and_the_student_trains_on(enter, hub, tmp_path):
     assert len(student.step()) == 1
 
 
-def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
+def test_used_teachers_are_parents_before_the_phase_is_kept(enter, hub):
     torch.manual_seed(0)
     one, two = enter("one", Wide(), formats=W), enter("two", Wide(), formats=W)
     train(one.model, points(200, 0))
@@ -392,8 +391,8 @@ def test_who_was_heard_and_not_judged_is_a_parent_all_the_same(enter, hub):
     assert newest.parents == (first.id,)
 
 
-def test_a_network_for_other_classes_than_its_record_tells_is_refused(enter, hub, tmp_path):
-    """The tensors are those told of, and the labels are not as many as the network has answers."""
+def test_a_network_with_other_classes_than_its_record_is_refused(enter, hub, tmp_path):
+    """The tensors are those of the record, but the network has fewer outputs than the record has labels."""
     torch.manual_seed(0)
     liar = enter("liar", Wide(), formats=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     train(liar.model, points(200, 0))

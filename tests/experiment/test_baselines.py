@@ -1,4 +1,4 @@
-"""Each baseline against its paper, on real digits."""
+"""Baselines, compared with their papers on real digits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def alone(scenario: Scenario) -> Scenario:
 
 
 def trained(scenario: Scenario, index: int, start: Weights) -> Weights:
-    """What one local phase makes of these weights."""
+    """The weights after one local phase from these."""
     learner = make_learner(scenario, index, simulated_runtime(scenario))
     work = training(learner, scenario.strategy.local_phase(), start, generator_state(0, index))
     return InlineEngine().submit(work).result().weights
@@ -78,8 +78,8 @@ def trained(scenario: Scenario, index: int, start: Weights) -> Weights:
 @pytest.mark.parametrize("method", sorted(set((*STRATEGIES, *BASELINES)) - {"central"}))
 def test_every_entity_ends_every_round(scenario, method):
     metrics = play(method, scenario).metrics
-    assert [(one.round, one.entity) for one in metrics] == [(r, e) for r in (1, 2) for e in range(3)]
-    last = [one.evaluation.accuracy for one in metrics if one.round == 2]
+    assert [(entry.round, entry.entity) for entry in metrics] == [(r, e) for r in (1, 2) for e in range(3)]
+    last = [entry.evaluation.accuracy for entry in metrics if entry.round == 2]
     assert all(0.1 < accuracy <= 1 for accuracy in last) or method in ("local", "vanilla")
 
 
@@ -98,8 +98,8 @@ def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scenario, models
     sizes = [len(private) for private in scenario.private]
     ends = [trained(scenario, index, start) for index in range(3)]
     for name, tensor in models[1, 0][0].items():
-        wanted = sum(end[name].double() * size for end, size in zip(ends, sizes, strict=True)) / sum(sizes)
-        torch.testing.assert_close(tensor, wanted.to(tensor.dtype))
+        expected = sum(end[name].double() * size for end, size in zip(ends, sizes, strict=True)) / sum(sizes)
+        torch.testing.assert_close(tensor, expected.to(tensor.dtype))
     assert models[1, 0] == models[1, 1] == models[1, 2]
 
 
@@ -109,7 +109,7 @@ def test_fedavg_sends_and_receives_a_model_a_round(scenario):
         assert entry.cost.bytes_up == entry.cost.bytes_down == model * entry.round
 
 
-def test_fedprox_holds_models_back(scenario, models):
+def test_fedprox_changes_models_unless_mu_is_0(scenario, models):
     play("fedavg", scenario)
     far = dump(models[2, 0][0])
     models.clear()
@@ -134,12 +134,12 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance():
 
 def test_central_trains_as_many_samples_as_all_entities(scenario):
     def trained_samples(method):
-        return sum(one.cost.samples_trained for one in play(method, scenario).metrics if one.round == 2)
+        return sum(entry.cost.samples_trained for entry in play(method, scenario).metrics if entry.round == 2)
 
     assert trained_samples("central") == pytest.approx(trained_samples("fedavg"), rel=0.01)
 
 
-def test_central_has_everybodys_samples(scenario):
+def test_central_has_the_samples_of_all_entities(scenario):
     runtime = simulated_runtime(scenario)
     engine = InlineEngine()
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
@@ -148,10 +148,10 @@ def test_central_has_everybodys_samples(scenario):
 
 
 @pytest.mark.parametrize(("method", "rounds"), [("central", 1), ("fedavg", 2)])
-def test_latency_is_paid_in_rounds_in_which_something_moves(scenario, method, rounds):
+def test_latency_counts_in_rounds_with_transfers(scenario, method, rounds):
     # The data are moved once, models in every round; each there and back.
     far = replace(scenario, world=scenario.world.change(1, link=Link(latency=3.0)))
-    near, late = (max(one.time for one in play(method, world).metrics) for world in (scenario, far))
+    near, late = (max(entry.time for entry in play(method, world).metrics) for world in (scenario, far))
     assert late - near == pytest.approx(2 * 3.0 * rounds)
 
 
@@ -161,8 +161,8 @@ def test_fedmd_moves_logits_and_no_weights(scenario):
     assert entry.cost.samples_forward == 2 * 100
 
 
-def test_fedmd_brings_models_to_say_alike(scenario, models):
-    """After approaching the consensus, and private epochs too short to undo it, answers differ less than alone."""
+def test_fedmd_changes_the_distance_between_models(scenario, models):
+    """Training towards the consensus changes how far models are apart after their private epochs."""
 
     def disagreement():
         found = [models[2, entity][0] for entity in range(3)]

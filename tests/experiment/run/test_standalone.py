@@ -1,4 +1,4 @@
-"""Registry, vault and entities started by hand, as README shows."""
+"""Registry, vault and entities started one by one."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def bearer(hub) -> dict[str, str]:
     return {"Authorization": f"Bearer {hub.operator}"}
 
 
-def test_three_kinds_of_process_started_by_hand_work_together(start, own_hub):
+def test_processes_started_one_by_one_work_together(start, own_hub):
     hub = own_hub("--open-enrolment")
     entities = [
         start("entity", str(index), *SETTINGS, "--registry", hub.registry, "--vault", hub.vault) for index in (0, 1)
@@ -53,7 +53,7 @@ def test_three_kinds_of_process_started_by_hand_work_together(start, own_hub):
         assert len(blob) == artifact["size"]
 
 
-def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp_path):
+def test_an_entity_joins_only_with_an_invitation(start, own_hub, tmp_path):
     hub = own_hub()
     where = ["--registry", hub.registry, "--vault", hub.vault]
     uninvited = start("entity", "0", *SETTINGS, *where)
@@ -69,19 +69,19 @@ def test_an_entity_joins_with_an_invitation_and_no_other_way(start, own_hub, tmp
     _, err = entity.communicate()
     assert entity.returncode == 0, err
     changed = start("entity", "0", "--registry", hub.registry, "--change-key")
-    told, err = changed.communicate()
+    out, err = changed.communicate()
     assert changed.returncode == 0, err
-    assert told.startswith("Entity 0 signs with ")
+    assert out.startswith("Entity 0 signs with ")
     again = start("entity", "0", *SETTINGS, "--num-rounds", "1", *where)  # its key is known by now
     _, err = again.communicate()
     assert again.returncode == 0, err
-    told, _ = start("hub", "audit", *operator).communicate()
-    acts = [line.split()[2] for line in told.splitlines()]
+    out, _ = start("hub", "audit", *operator).communicate()
+    acts = [line.split()[2] for line in out.splitlines()]
     assert acts[:2] == ["invite", "enrol"]
     assert set(acts[2:]) == {"publish", "report", "change-key"}
 
 
-def test_without_a_key_there_is_none_to_change(tmp_path, monkeypatch):
+def test_without_a_key_none_can_be_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = called("entity", "0", "--change-key")
     assert (done.returncode, done.stderr) == (2, "error: " + done.stderr.removeprefix("error: "))
@@ -116,8 +116,8 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
     (me,) = [event["detail"]["id"] for event in events if event["kind"] == "joined"]
     page = httpx.get(f"{hub.registry}/v1/knowledge?limit=100&order=newest", headers=bearer(hub)).json()["items"]
     own = [record for record in reversed(page) if record["entity"] == me]
-    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
-    assert [record["id"] for record in own] == told
+    published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    assert [record["id"] for record in own] == published
     assert [record["round"] for record in own if record["round"]] == [1, 2, 3]
     deliveries = httpx.get(f"{hub.registry}/v1/deliveries", headers=bearer(hub)).json()["items"]
     mine = [delivery["round"] for delivery in deliveries if delivery["student"] == me]
@@ -129,15 +129,15 @@ def test_kill_9_at_a_point_loses_nothing_and_does_nothing_twice(start, own_hub, 
 
 
 @pytest.mark.process
-def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path):
+def test_an_entity_trains_without_the_hub_and_sends_its_messages_later(start, tmp_path):
     ports = [str(unused_port()) for _ in range(2)]
     registry, vault = (f"http://127.0.0.1:{port}" for port in ports)
     operator = ["--data", str(tmp_path / "registry"), "--port", ports[0], "--vault", vault, "--open-enrolment"]
-    keeper = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]
+    vault_options = ["--data", str(tmp_path / "vault"), "--port", ports[1], "--registry", registry]
     secret = ["--secret", str(tmp_path / "secret")]
 
     def hub():
-        services = [start("vault", *keeper, *secret), start("registry", *operator, *secret)]
+        services = [start("vault", *vault_options, *secret), start("registry", *operator, *secret)]
         for service in services:
             assert service.stdout.readline()
         return services
@@ -149,8 +149,8 @@ def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path)
 
     services = hub()
     where = ["--registry", registry, "--vault", vault, "--patience", "0.2"]
-    told = [*SETTINGS, "--strategy", "merge", "--num-rounds", "6", *where]
-    entity = start("entity", "1", *told, program=(KILLED, "halt>round", "1"), stdin=subprocess.PIPE)
+    arguments = [*SETTINGS, "--strategy", "merge", "--num-rounds", "6", *where]
+    entity = start("entity", "1", *arguments, program=(KILLED, "halt>round", "1"), stdin=subprocess.PIPE)
     assert entity.stdout.readline() == "halted\n"
     stop(services)
     _, err = entity.communicate()
@@ -165,11 +165,11 @@ def test_an_entity_trains_on_without_the_hub_and_tells_it_later(start, tmp_path)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     ended = [event["round"] for event in events if event["kind"] == "round-ended"]
     assert ended == list(range(1, 7))
-    told = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
+    published = [event["detail"]["knowledge"] for event in events if event["kind"] == "published"]
     bearer = {"Authorization": f"Bearer {(tmp_path / 'registry' / 'admin-token').read_text()}"}
     path = f"{registry}/v1/knowledge?limit=100&order=newest"
     records = httpx.get(path, headers=bearer).json()["items"]
-    assert [record["id"] for record in reversed(records)] == told
+    assert [record["id"] for record in reversed(records)] == published
     assert [record["round"] for record in reversed(records)] == list(range(7))  # 0: the initial checkpoint
     assert [record["sequence"] for record in reversed(records)] == list(range(1, 8))
 

@@ -1,4 +1,4 @@
-"""The simulator on real digits: alike on any number of workers, and like real services where time plays no part."""
+"""The simulator on real digits: the same on any number of workers, and as real services if time does not matter."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -52,9 +52,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def made(cache: Path, **changes: Any) -> Scenario:
-    """Entities of unlike speeds that share, degrade and absorb within seconds."""
-    told = {
+def make_scenario(cache: Path, **changes: Any) -> Scenario:
+    """A scenario of entities with different speeds that publish, degrade and absorb within seconds."""
+    settings = {
         "dataset": "digits",
         "architecture": "mlp",
         "strategy": "vanilla",
@@ -67,12 +67,12 @@ def made(cache: Path, **changes: Any) -> Scenario:
         "speed_ratio": 3,
         "cache_dir": cache,
     }
-    return load_scenario(Settings(**told | changes))
+    return load_scenario(Settings(**settings | changes))
 
 
 @pytest.fixture
 def scenario(cache: Path) -> Scenario:
-    return made(cache)
+    return make_scenario(cache)
 
 
 def simulated(scenario: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
@@ -94,7 +94,7 @@ def simulated(scenario: Scenario, *, workers: int = 0, log: Path | None = None) 
 
 
 def published(simulation: Simulation) -> list[str]:
-    """The digest of every published model, first come first."""
+    """The digest of every published model, in order of publication."""
     records = simulation.registry.discover(Query(order="newest", limit=100)).items
     return [str(record.artifacts["weights"].digest) for record in reversed(records)]
 
@@ -113,7 +113,7 @@ def at_speeds(scenario: Scenario, *speeds: float) -> Scenario:
 )
 @pytest.mark.process
 def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):
-    scenario = made(cache, **changes)
+    scenario = make_scenario(cache, **changes)
     runs = [simulated(scenario, workers=workers, log=tmp_path / f"{workers}.jsonl")[0] for workers in (0, 1, 2)]
     digests = [published(run) for run in runs]
     assert len(digests[0]) > scenario.settings.num_entities
@@ -130,7 +130,7 @@ def test_events_come_in_the_order_of_virtual_time(scenario, tmp_path):
     assert times == sorted(times)
 
 
-def test_a_quicker_entity_is_done_earlier(scenario):
+def test_a_faster_entity_finishes_earlier(scenario):
     simulation, _ = simulated(at_speeds(scenario, 1.0, 1000.0, 1.0, 1.0))
     ends = {name: entity.ended_at for name, entity in simulation.view.entities.items()}
     assert min(ends, key=lambda name: ends[name] or 0.0) == "1"
@@ -150,14 +150,14 @@ def test_entities_join_and_leave_at_their_virtual_times(scenario, tmp_path):
 
 
 def test_other_held_out_samples_change_no_decision(scenario):
-    """The reported set is read by nobody who decides: with another one, every event is the same."""
+    """No decision reads the held-out test set: with another one, the same models are published."""
     plain, _ = simulated(scenario)
     other = replace(scenario, held_out=scenario.held_out.take(np.arange(20)))
     assert published(simulated(other)[0]) == published(plain)
 
 
 class Forbidden:
-    """Samples that must not be looked at."""
+    """Samples that must not be read."""
 
     def __getattr__(self, name: str) -> object:
         raise AssertionError(f"the common test set was read: {name}")
@@ -182,14 +182,14 @@ def test_no_gradient_comes_from_the_common_test_set(scenario):
         (distil_locally, {"teacher": teacher}),
     ):
         results = [
-            work(who, weights=weights, generator=generator, progress=lambda share: None, **arguments)
-            for who in (learner, blind)
+            work(trainee, weights=weights, generator=generator, progress=lambda share: None, **arguments)
+            for trainee in (learner, blind)
         ]
         assert dump(results[0].weights) == dump(results[1].weights)
 
 
-def test_what_an_entity_holds_has_no_held_out_sample(scenario):
-    """No decision path can reach the held-out test set: nothing that an entity is made of has a row of it."""
+def test_a_learner_has_no_held_out_sample(scenario):
+    """No decision can read the held-out test set: no part of a learner has a row of it."""
     held_out = set(scenario.held_out.rows.tolist())
     for index in range(len(scenario.private)):
         learner = make_learner(scenario, index, simulated_runtime(scenario))
@@ -199,13 +199,13 @@ def test_what_an_entity_holds_has_no_held_out_sample(scenario):
                 assert value.part == "train" or not held_out & set(value.rows.tolist())
 
 
-def test_normalisation_is_of_the_training_part(scenario):
+def test_normalisation_uses_the_training_part_only(scenario):
     train = scenario.dataset.train.images().astype(np.float64) / 255
     assert scenario.dataset.mean == pytest.approx(train.mean((0, 2, 3)), abs=1e-3)
 
 
 class Scripted(Vanilla):
-    """Publishes the first round and seeks in all others."""
+    """Publishes in the first round and discovers in all others."""
 
     def publishes(self, situation: Situation) -> bool:
         return situation.previous is None
@@ -217,7 +217,7 @@ class Scripted(Vanilla):
 
 
 def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path, registry_url, vault_url, samples):
-    """One entity does all its rounds, then the other, which absorbs what it finds: in memory and over HTTP."""
+    """One entity runs all its rounds, then the other, which absorbs: in memory and over HTTP."""
     both = replace(
         scenario,
         strategy=Scripted(),
@@ -260,7 +260,7 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
 
 @pytest.mark.process
 def test_a_graph_teaches_as_its_network_does(scenario):
-    """In evaluation, as a guide and in distillation: the student cannot tell in which form a teacher came."""
+    """Evaluation, guidance and distillation give the same results for weights and for a graph."""
     learner = make_learner(scenario, 0, simulated_runtime(scenario))
     weights, generator = initial_weights(scenario.architectures[0], 0), generator_state(0, 0)
     plain = TeacherModel(
@@ -271,14 +271,15 @@ def test_a_graph_teaches_as_its_network_does(scenario):
         weights={},
         graph=export(learner.teacher_network(plain), input_shape=learner.private.shape),
     )
-    found = [common_evaluation(learner, one.weights, one).do(lambda share: None).evaluation for one in (plain, graph)]
+    models = (plain, graph)
+    found = [common_evaluation(learner, m.weights, m).do(lambda share: None).evaluation for m in models]
     assert found[0] == found[1]
     phase = LocalPhase(guidance=Guidance())
-    teachers = [(PhaseTeacher(model=one, recalls=(0.5,) * 10),) for one in (plain, graph)]
-    for work in (
+    teachers = [(PhaseTeacher(model=model, recalls=(0.5,) * 10),) for model in models]
+    for works in (
         [training(learner, phase, weights, generator, teacher) for teacher in teachers],
-        [distillation(learner, one, weights, generator) for one in (plain, graph)],
+        [distillation(learner, model, weights, generator) for model in models],
     ):
-        results = [one.do(lambda share: None) for one in work]
+        results = [work.do(lambda share: None) for work in works]
         pairs = [(results[0].weights[name], results[1].weights[name]) for name in weights]
         assert all(torch.allclose(left, right, atol=1e-4) for left, right in pairs)
