@@ -19,7 +19,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.event_stream import EventReader
 from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
-from kuber.views import HubView
+from kuber.views.hub import HubView
 
 HERE = Path(__file__).parent
 ENTITIES = 6

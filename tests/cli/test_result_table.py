@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from kuber.cli.result_table import groups_table, result_table, summary_lines
-from kuber.views import EntityResult, RunResult
+from kuber.views.result import EntityResult, RunResult
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.views import HubView
+from kuber.views.hub import HubView
 from tests.fixtures.commands import Command, called
 from tests.fixtures.hub import running_hub, running_service
 from tests.fixtures.waiting import LIMIT

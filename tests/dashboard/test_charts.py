@@ -10,8 +10,8 @@ from kuber.dashboard.charts import accuracy_chart, bars_chart, rounds_chart
 from kuber.dashboard.lineage_chart import WINDOW, lineage_chart
 from kuber.dashboard.pages.lineage import MAX_DELIVERIES, MAX_ENTITIES, chart_excerpt
 from kuber.domain.auth import AuditEntry
-from kuber.views import HubView
 from kuber.views.curve_selection import MAX_NAMED, POINTS, select_curves
+from kuber.views.hub import HubView
 from kuber.views.palette import DARK, LIGHT
 
 START = datetime(2026, 1, 2, tzinfo=UTC)

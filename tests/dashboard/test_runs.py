@@ -6,7 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kuber.views import ComparisonResult, RunResult, read_runs
+from kuber.views.comparison import ComparisonResult
+from kuber.views.result import RunResult
+from kuber.views.run_index import read_runs
 from tests.fixtures.commands import Command
 
 from .browser import Visit

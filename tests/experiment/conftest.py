@@ -10,7 +10,8 @@ import pytest
 from kuber.domain.event import Event, Kind
 from kuber.experiment.run_result import active_seconds, result_of
 from kuber.settings import Settings
-from kuber.views import RunResult, RunView
+from kuber.views.result import RunResult
+from kuber.views.run import RunView
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CLASSES = 10

@@ -21,7 +21,7 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
-from kuber.views import PUBLIC
+from kuber.views.comparison import PUBLIC
 
 
 @pytest.fixture(scope="module")

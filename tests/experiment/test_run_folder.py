@@ -8,7 +8,7 @@ import pytest
 from kuber.errors import SettingsError
 from kuber.experiment.run_folder import at_work, new_folder, settings_of
 from kuber.settings import Settings
-from kuber.views import is_at_work
+from kuber.views.run_index import is_at_work
 from tests.fixtures.commands import Command
 
 HOLD = """

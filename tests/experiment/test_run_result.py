@@ -9,7 +9,8 @@ from kuber.domain.event import Event
 from kuber.errors import SettingsError
 from kuber.experiment.run_result import active_seconds, result_of
 from kuber.settings import Settings
-from kuber.views import RunResult, RunView
+from kuber.views.result import RunResult
+from kuber.views.run import RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from kuber.settings import Settings
-from kuber.views import ComparisonResult, Difference, EntityResult, Point, ResultRow, RunResult, Spread, Summary
+from kuber.views.comparison import ComparisonResult, Difference, Point, ResultRow, Spread, Summary
+from kuber.views.result import EntityResult, RunResult
 
 NONE = Spread(mean=0.0, sd=None)
 

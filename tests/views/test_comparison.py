@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kuber.views import ComparisonResult
+from kuber.views.comparison import ComparisonResult
 
 from .stored_results import COMPARISON
 

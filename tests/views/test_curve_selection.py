@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kuber.views import HubEntity, HubView
 from kuber.views.curve_selection import MAX_NAMED, mean_curve, select_curves, thinned
+from kuber.views.hub import HubEntity, HubView
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from kuber.domain.event import Event
-from kuber.views import EntityExchange, RunView, exchanges
-from kuber.views.exchange import partners
+from kuber.views.exchange import EntityExchange, exchanges, partners
+from kuber.views.run import RunView
 
 from .test_hub import JOINED, delivery, entry, view_of
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kuber.views import groups_of
+from kuber.views.groups import groups_of
 
 from .stored_results import entity
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kuber.domain.auth import AuditEntry
-from kuber.views import HubView, ago, sparkline
+from kuber.views.formatting import ago, sparkline
+from kuber.views.hub import HubView
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kuber.views import RunResult, mean_by_round
+from kuber.views.result import RunResult, mean_by_round
 
 from .stored_results import RESULT, entity
 

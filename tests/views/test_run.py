@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.views import CurveMark, RunView, Stopwatch, duration, natural, percent, points, size
+from kuber.views.formatting import duration, natural, percent, points, size
+from kuber.views.run import CurveMark, RunView, Stopwatch
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from kuber.views import ComparisonPlan, Curve, Point, StoredRun, curves, diff_runs
+from kuber.views.comparison import ComparisonPlan, Point
+from kuber.views.run_diff import Curve, curves, diff_runs
+from kuber.views.run_index import StoredRun
 
 from .stored_results import COMPARISON, RESULT, row
 

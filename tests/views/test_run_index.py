@@ -13,7 +13,8 @@ import pytest
 
 from kuber.domain.event import Event, Kind
 from kuber.errors import SettingsError
-from kuber.views import ComparisonPlan, StoredRun, read_run, read_runs
+from kuber.views.comparison import ComparisonPlan
+from kuber.views.run_index import StoredRun, read_run, read_runs
 from kuber.wire import encode_event
 
 from .stored_results import COMPARISON, RESULT

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kuber.experiment.comparison.compare import ComparisonTask
-from kuber.views import ComparisonResult, ResultRow, Section, percent
+from kuber.views.comparison import ComparisonResult, ResultRow, Section
+from kuber.views.formatting import percent
 
 
 def progress(console: Console) -> "ComparisonPrinter":

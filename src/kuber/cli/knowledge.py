@@ -52,7 +52,7 @@ def list_records(
     from rich.table import Table
 
     from kuber.domain.query import Query
-    from kuber.views import percent, size
+    from kuber.views.formatting import percent, size
 
     with open_registry(registry, identity, admin_token, ca) as records:
         page = records.discover(Query(task=task, order="accuracy" if best else "newest", limit=limit))
@@ -93,7 +93,7 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from kuber.views import percent, size
+    from kuber.views.formatting import percent, size
 
     with open_registry(registry, identity, admin_token, ca) as records:
         record = _record(records, id)
@@ -177,7 +177,7 @@ def evaluate(
 
     from kuber.data.batches import Normalisation
     from kuber.verifier.local_evaluation import default_normalisation, evaluate_locally
-    from kuber.views import percent
+    from kuber.views.formatting import percent
 
     if (mean is None) != (std is None):
         raise SettingsError("--mean and --std must be given together.")
@@ -231,7 +231,7 @@ def tree(
     from rich.tree import Tree
 
     from kuber.domain.query import Query
-    from kuber.views import percent
+    from kuber.views.formatting import percent
 
     with open_registry(registry, identity, admin_token, ca) as records:
         names = _names(records)

@@ -2,7 +2,9 @@
 
 from rich.table import Table
 
-from kuber.views import RunResult, duration, groups_of, percent, points, printable, size
+from kuber.views.formatting import duration, percent, points, printable, size
+from kuber.views.groups import groups_of
+from kuber.views.result import RunResult
 
 
 def result_table(result: RunResult) -> Table:

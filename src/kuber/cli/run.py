@@ -14,7 +14,7 @@ from kuber.cli.result_table import groups_table, result_table, summary_lines
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
 from kuber.settings import Settings
-from kuber.views import RunResult
+from kuber.views.result import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[

@@ -16,16 +16,9 @@ from rich.text import Text
 
 from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
-from kuber.views import (
-    DeliveryView,
-    EntityView,
-    RunView,
-    absorption,
-    duration,
-    percent,
-    printable,
-    sparkline,
-)
+from kuber.views.delivery import DeliveryView, absorption
+from kuber.views.formatting import duration, percent, printable, sparkline
+from kuber.views.run import EntityView, RunView
 
 Clock = Callable[[], datetime]
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from kuber.client.registry import HttpRegistry
     from kuber.domain.auth import AuditEntry
-    from kuber.views import HubDelivery, HubEntity, HubView
+    from kuber.views.delivery import HubDelivery
+    from kuber.views.hub import HubEntity, HubView
 
 REFRESHES = 4  # per second
 PAUSE = 1.0  # seconds between two attempts to reach an unreachable hub
@@ -48,7 +49,7 @@ def watch(
     from rich.console import Console
 
     from kuber.client.event_stream import EventReader
-    from kuber.views import HubView
+    from kuber.views.hub import HubView
 
     console = Console()
     view = HubView()
@@ -136,7 +137,7 @@ class HubScreen:
         from rich.console import Group
         from rich.text import Text
 
-        from kuber.views import printable
+        from kuber.views.formatting import printable
 
         with self._lock:
             now = self._clock()
@@ -175,7 +176,7 @@ class HubScreen:
         from rich.table import Table
         from rich.text import Text
 
-        from kuber.views import ago, percent, points, printable, sparkline
+        from kuber.views.formatting import ago, percent, points, printable, sparkline
 
         wide = self._console.width >= WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
@@ -209,7 +210,8 @@ class HubScreen:
     def _delivery(self, delivery: "HubDelivery", now: datetime) -> "Text":
         from rich.text import Text
 
-        from kuber.views import absorption, ago
+        from kuber.views.delivery import absorption
+        from kuber.views.formatting import ago
 
         text = Text(
             f"{ago((now - delivery.time).total_seconds()):>6}  ", style="dim", no_wrap=True, overflow="ellipsis"
@@ -244,7 +246,8 @@ class HubLines:
         self._offline = reason
 
     def _line(self, entry: "AuditEntry") -> str:
-        from kuber.views import absorption, percent
+        from kuber.views.delivery import absorption
+        from kuber.views.formatting import percent
 
         actor = self._view.name_of(entry.actor)
         match entry.act:
@@ -259,6 +262,6 @@ class HubLines:
         return f"{actor} {entry.act} {entry.subject[-_SHORT_ID:]}"
 
     def _print(self, line: str) -> None:
-        from kuber.views import printable
+        from kuber.views.formatting import printable
 
         self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuber.dashboard.elements.data_table import milliseconds
-from kuber.views import HubEntity, HubView
 from kuber.views.curve_selection import MAX_NAMED, POINTS, CurveSelection, mean_curve, thinned
+from kuber.views.hub import HubEntity, HubView
 from kuber.views.palette import Palette
 
 Options = dict[str, Any]

@@ -11,7 +11,7 @@ from kuber.client.event_stream import EventReader
 from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import AuditEntry
 from kuber.errors import KUberError, NotAuthorizedError
-from kuber.views import HubView
+from kuber.views.hub import HubView
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from kuber.dashboard.charts import MARK_NAMES, SYMBOLS, Options, axis, base, legend_of, symbol_style
 from kuber.dashboard.elements.data_table import milliseconds
-from kuber.views import HubDelivery, HubView
+from kuber.views.delivery import HubDelivery
+from kuber.views.hub import HubView
 from kuber.views.palette import Palette
 
 WINDOW = 80  # deliveries that are visible at first

@@ -8,7 +8,7 @@ from nicegui import ui
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.context import PageContext
-from kuber.views import HubView
+from kuber.views.hub import HubView
 from kuber.views.palette import DARK, LIGHT, Palette
 
 POLL_SECONDS = 0.1  # between two checks for new events

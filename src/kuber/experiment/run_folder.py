@@ -16,7 +16,7 @@ from kuber.data.datasets import Echo, load_dataset
 from kuber.errors import KUberError, SettingsError
 from kuber.files import write_atomically
 from kuber.settings import Settings
-from kuber.views import LOCK_FILE, NAME_TIME_FORMAT, SETTINGS_FILE
+from kuber.views.run_index import LOCK_FILE, NAME_TIME_FORMAT, SETTINGS_FILE
 
 if TYPE_CHECKING:  # torch would delay the start of `kuber run`
     from kuber.learning.runtime import Runtime

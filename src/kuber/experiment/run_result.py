@@ -6,7 +6,8 @@ from statistics import fmean
 from kuber.domain.event import Event
 from kuber.errors import SettingsError
 from kuber.settings import Settings
-from kuber.views import EntityResult, RunResult, RunView, Stopwatch
+from kuber.views.result import EntityResult, RunResult
+from kuber.views.run import RunView, Stopwatch
 
 
 def result_of(

@@ -17,7 +17,9 @@ from kuber.experiment.comparison.statistics import (
     summaries,
 )
 from kuber.experiment.metrics import Cost, RoundMetrics
-from kuber.views import DeliveryView, ResultRow, parsed
+from kuber.views.comparison import ResultRow
+from kuber.views.delivery import DeliveryView
+from kuber.views.result import parsed
 
 HELD_OUT = Digest.of(b"held out")
 

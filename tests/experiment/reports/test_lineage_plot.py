@@ -9,7 +9,7 @@ from PIL import Image
 
 from kuber.domain.event import Event
 from kuber.experiment.reports.lineage_plot import lineage_plot
-from kuber.views import RunView
+from kuber.views.run import RunView
 
 Tell = Callable[..., list[Event]]
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from kuber.domain.event import Event
 from kuber.experiment.reports.plots import accuracy_plot, partition_plot, spread
-from kuber.views import CurveMark, RunResult, RunView
+from kuber.views.result import RunResult
+from kuber.views.run import CurveMark, RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]

@@ -13,7 +13,10 @@ from kuber.experiment.reports.lineage_plot import lineage_plot
 from kuber.experiment.reports.plots import accuracy_plot, partition_plot
 from kuber.experiment.reports.run_report import headline, write_report
 from kuber.settings import Settings
-from kuber.views import RunResult, RunView, exchanges, points
+from kuber.views.exchange import exchanges
+from kuber.views.formatting import points
+from kuber.views.result import RunResult
+from kuber.views.run import RunView
 
 Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]

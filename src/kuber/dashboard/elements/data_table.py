@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nicegui.element import Element
 
-from kuber.views import percent
+from kuber.views.formatting import percent
 
 # The cells of a column: text, a link, or a list of both; a number as text; a time in milliseconds; a share with its
 # text; a spark line as points of a polyline, 100 x 24; a state with its tone. None is an empty cell.

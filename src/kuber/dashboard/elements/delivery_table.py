@@ -1,7 +1,9 @@
 """Table of deliveries: student, teachers, method, accuracies and result."""
 
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds
-from kuber.views import HubDelivery, HubView, percent, points
+from kuber.views.delivery import HubDelivery
+from kuber.views.formatting import percent, points
+from kuber.views.hub import HubView
 
 COLUMNS = (
     Column(name="time", label="Time", kind="time"),

@@ -1,7 +1,7 @@
 """Table of records of knowledge."""
 
 from kuber.dashboard.elements.data_table import Column, TableRow, link, milliseconds, share
-from kuber.views import size
+from kuber.views.formatting import size
 from kuber.views.record_table import HubRecord
 
 SHORT = 12  # last characters of an id that are shown; the first are a time

@@ -16,9 +16,10 @@ from kuber.dashboard.session import CHART_SECONDS, POLL_SECONDS, TabSession
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import KUberError
-from kuber.views import HubEntity, HubView, ago, percent, points
 from kuber.views.curve_selection import CurveSelection
 from kuber.views.exchange import partners
+from kuber.views.formatting import ago, percent, points
+from kuber.views.hub import HubEntity, HubView
 from kuber.views.record_table import RecordFilter, filter_records
 
 LATEST = 10  # deliveries and records

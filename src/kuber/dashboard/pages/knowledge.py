@@ -14,7 +14,8 @@ from kuber.dashboard.elements.data_table import DataTable
 from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import text_element
 from kuber.dashboard.session import TabSession, parse_number, update_address
-from kuber.views import HubView, natural
+from kuber.views.formatting import natural
+from kuber.views.hub import HubView
 from kuber.views.record_table import COLUMNS, STATES, RecordFilter, filter_records
 
 STATE_OPTIONS = {

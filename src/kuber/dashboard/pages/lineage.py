@@ -15,7 +15,9 @@ from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
 from kuber.dashboard.lineage_chart import lineage_chart
 from kuber.dashboard.session import CHART_SECONDS, TabSession, parse_number, update_address
-from kuber.views import HubDelivery, HubView, natural, percent, points
+from kuber.views.delivery import HubDelivery
+from kuber.views.formatting import natural, percent, points
+from kuber.views.hub import HubView
 from kuber.views.pagination import paginate
 
 MAX_DELIVERIES = 500  # in the chart

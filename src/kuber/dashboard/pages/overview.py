@@ -15,8 +15,9 @@ from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, lin
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import section, text_element
 from kuber.dashboard.session import CHART_SECONDS, TabSession, parse_number, update_address
-from kuber.views import HubEntity, HubView, natural, percent, points, size
 from kuber.views.curve_selection import MAX_NAMED, CurveSelection, select_curves
+from kuber.views.formatting import natural, percent, points, size
+from kuber.views.hub import HubEntity, HubView
 from kuber.views.pagination import paginate
 
 PAGE_SIZE = 50  # entities

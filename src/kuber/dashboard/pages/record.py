@@ -22,7 +22,8 @@ from kuber.domain.evaluation import mean_recalls, recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
-from kuber.views import HubView, percent, size
+from kuber.views.formatting import percent, size
+from kuber.views.hub import HubView
 
 MAX_DELIVERIES = 25
 SIGNATURE_TONES = {"valid": "good", "missing": "soft", "wrong": "bad"}

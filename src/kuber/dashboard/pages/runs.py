@@ -15,18 +15,11 @@ from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, doc
 from kuber.dashboard.elements.text import anchor, fact, facts, section, text_element
 from kuber.dashboard.session import TabSession
 from kuber.errors import KUberError
-from kuber.views import (
-    ComparisonResult,
-    RunResult,
-    StoredRun,
-    curves,
-    diff_runs,
-    duration,
-    percent,
-    points,
-    read_runs,
-    size,
-)
+from kuber.views.comparison import ComparisonResult
+from kuber.views.formatting import duration, percent, points, size
+from kuber.views.result import RunResult
+from kuber.views.run_diff import curves, diff_runs
+from kuber.views.run_index import StoredRun, read_runs
 
 REPORT = "report.html"
 MAX_RUNS = 6  # side by side

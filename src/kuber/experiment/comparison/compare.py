@@ -23,7 +23,9 @@ from kuber.experiment.run_folder import new_folder, settings_of, within_dataset
 from kuber.experiment.scenario import load_scenario
 from kuber.files import write_atomically
 from kuber.settings import Settings
-from kuber.views import FLOOR, PLAN_FILE, PUBLIC, RESULT_FILE, ComparisonResult, ResultRow, parsed
+from kuber.views.comparison import FLOOR, PUBLIC, ComparisonResult, ResultRow
+from kuber.views.result import parsed
+from kuber.views.run_index import PLAN_FILE, RESULT_FILE
 
 ROWS_FILE = "rows.csv"
 PLOT_FILE = "comparison.png"

@@ -15,7 +15,7 @@ from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import Scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
-from kuber.views import DeliveryView
+from kuber.views.delivery import DeliveryView
 
 BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
     "fedavg": fedavg,

@@ -7,7 +7,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kuber.experiment.metrics import Cost, RoundMetrics
-from kuber.views import FLOOR, DeliveryView, Difference, Point, ResultRow, Spread, Summary
+from kuber.views.comparison import FLOOR, Difference, Point, ResultRow, Spread, Summary
+from kuber.views.delivery import DeliveryView
 
 ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent
 

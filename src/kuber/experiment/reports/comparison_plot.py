@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, SymmetricalLogLocator
 
 from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, GRID, INK, as_png, plain_frame
-from kuber.views import Point, ResultRow
+from kuber.views.comparison import Point, ResultRow
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from kuber.experiment.reports.html import page
-from kuber.views import FLOOR, ComparisonResult, percent
+from kuber.views.comparison import FLOOR, ComparisonResult
+from kuber.views.formatting import percent
 
 TEMPLATE = "comparison.html.j2"
 

@@ -10,7 +10,9 @@ from kuber.experiment.reports.world_plot import world_plot
 from kuber.experiment.run_result import active_seconds, result_of
 from kuber.experiment.scenario import Scenario
 from kuber.files import write_atomically
-from kuber.views import RESULT_FILE, RunResult, RunView
+from kuber.views.result import RunResult
+from kuber.views.run import RunView
+from kuber.views.run_index import RESULT_FILE
 
 REPORT_FILE = "report.html"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kuber.views import duration, percent, points, size
+from kuber.views.formatting import duration, percent, points, size
 
 
 def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, Any], **context: Any) -> str:

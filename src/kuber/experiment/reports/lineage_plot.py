@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from kuber.domain.strategy import Method
 from kuber.experiment.reports.plots import COLOURS, DOTS_PER_INCH, GRID, INK, PALE, as_png, plain_frame
-from kuber.views import DeliveryView, RunView
+from kuber.views.delivery import DeliveryView
+from kuber.views.run import RunView
 
 _MIN_HEIGHT, _MAX_HEIGHT = 2.4, 14.0  # inches
 _KEPT, _DECLINED = COLOURS[0], PALE

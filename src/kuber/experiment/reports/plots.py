@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from kuber.views import EntityResult, RunResult, RunView, mean_by_round
 from kuber.views.palette import LIGHT
+from kuber.views.result import EntityResult, RunResult, mean_by_round
+from kuber.views.run import RunView
 
 COLOURS, PALE, INK, GRID = LIGHT.colours, LIGHT.pale, LIGHT.ink, LIGHT.grid
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))

@@ -6,7 +6,11 @@ from typing import Any
 
 from kuber.domain.evaluation import mean_recalls
 from kuber.experiment.reports.html import page
-from kuber.views import RunResult, RunView, exchanges, groups_of, natural, percent
+from kuber.views.exchange import exchanges
+from kuber.views.formatting import natural, percent
+from kuber.views.groups import groups_of
+from kuber.views.result import RunResult
+from kuber.views.run import RunView
 
 TEMPLATE = "report.html.j2"
 MAX_CLASSES = 20  # with more, the table of classes is left out

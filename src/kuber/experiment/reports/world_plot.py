@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from kuber.experiment.reports.plots import COLOURS, DASHES, DOTS_PER_INCH, GRID, INK, as_png, plain_frame
-from kuber.views import EntityResult, RunResult, groups_of
+from kuber.views.groups import groups_of
+from kuber.views.result import EntityResult, RunResult
 
 MAX_SINGLE_LINES = 30  # in larger groups, entities have no line of their own
 

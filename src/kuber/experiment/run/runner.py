@@ -23,7 +23,7 @@ from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.world.config import check_real
 from kuber.learning.runtime import Runtime, available_cores, choose_runtime
 from kuber.settings import Settings
-from kuber.views import RunResult
+from kuber.views.result import RunResult
 
 
 def run(settings: Settings, folder: Path, *, progress: RunProgress, echo: Echo, dashboard: bool = False) -> RunResult:

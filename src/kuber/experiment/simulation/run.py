@@ -15,7 +15,7 @@ from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
-from kuber.views import RunResult
+from kuber.views.result import RunResult
 
 
 def run(

@@ -32,7 +32,7 @@ from kuber.experiment.world.attacks import artifacts_of
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose_runtime
 from kuber.learning.weights import Weights
-from kuber.views import RunView
+from kuber.views.run import RunView
 from kuber.wire import encode_event
 
 # Most objects are records, which live to the end of the simulation: with the usual thresholds, scanning them again
