@@ -1,4 +1,4 @@
-"""What both clients share: one connection pool, retries, the protocol header, and problems made errors again."""
+"""Shared by both clients: a connection pool, retries, the protocol header, and errors made from problem details."""
 
 import re
 import ssl
