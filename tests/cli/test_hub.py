@@ -80,7 +80,7 @@ def test_collect_and_check_and_repair(hub):
     code, output = kuber(*check)
     assert code == 1
     assert f"The blobs of {record.id} are not all pinned.\n" in output
-    assert "Pins are held for nobody, which is no record.\n" in output
+    assert "Blobs are pinned for nobody, which is not a record.\n" in output
     code, output = kuber("check", *hub.urls)
     assert "nobody" not in output  # a young pin may be of a record that is being published
     code, output = kuber(*check, "--repair")

@@ -23,7 +23,7 @@ def test_the_operators_token_is_told_from_others(hub, operator, samples):
         with AdminClient(hub.registry, token) as client, pytest.raises(NotAuthorizedError) as caught:
             client.check_token()
         assert caught.value.message == (
-            "This token is not the operator's; that one is in admin-token in the registry's folder."
+            "This token is not the operator's; use the one in admin-token in the registry's folder."
         )
 
 

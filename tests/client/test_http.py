@@ -59,7 +59,7 @@ def test_every_error_comes_back_as_itself(client, reply, error):
     problem = problem_from(error("Something is wrong; mend it."), 418)
     service, _ = client(reply(status=418, body=problem.model_dump_json().encode()), patience=0)
     with pytest.raises(KUberError, match=r"^Something is wrong; mend it\.$") as caught:
-        service.ask("GET", "/v1/knowledge")
+        service.request("GET", "/v1/knowledge")
     assert type(caught.value) is error
 
 
@@ -70,7 +70,7 @@ def test_an_error_of_a_later_version_is_told_by_its_status(client, reply, status
     problem = problem_from(NotAuthorizedError("Renew it."), status).model_dump() | {"code": "expired", "since": 3}
     service, _ = client(reply(status=status, body=str(problem).replace("'", '"').encode()), patience=0)
     with pytest.raises(error, match=r"^Renew it\.$") as caught:
-        service.ask("GET", "/")
+        service.request("GET", "/")
     assert type(caught.value) is error
 
 
@@ -78,7 +78,7 @@ def test_an_error_of_a_later_version_is_told_by_its_status(client, reply, status
 def test_a_failure_without_a_problem_is_a_sentence_too(client, reply, body):
     service, _ = client(reply(status=500, body=body))
     with pytest.raises(ServiceError, match="failed with status 500"):
-        service.ask("GET", "/")
+        service.request("GET", "/")
 
 
 @pytest.mark.parametrize("make", [HttpRegistry, HttpVault])
@@ -124,7 +124,7 @@ def test_knows_that_something_else_answers(client, reply):
 
 def test_a_health_that_is_none_is_a_sentence(client, reply):
     service, _ = client(reply(body=b'{"status":"ok"}'))
-    with pytest.raises(ServiceError, match="sent what is not sound: The field service is refused: field required"):
+    with pytest.raises(ServiceError, match="sent a malformed answer: The field service is refused: field required"):
         service.check()
 
 
@@ -137,7 +137,7 @@ def test_another_protocol_tells_which_side_to_upgrade(client, reply, spoken, sid
 
 def test_a_service_refuses_another_protocol(registry_url):
     with HttpRegistry(registry_url) as registry, pytest.raises(RequestRejectedError, match="upgrade the registry"):
-        registry.ask("GET", "/healthz", headers={"KUber-Protocol": "2"})
+        registry.request("GET", "/healthz", headers={"KUber-Protocol": "2"})
 
 
 def test_sends_its_protocol(client, reply):
@@ -151,7 +151,7 @@ RETRIED = {
     "head": {"method": "HEAD"},
     "put": {"method": "PUT", "content": b"x"},
     "key": {"method": "POST", "content": b"{}", "key": "one"},
-    "repeatable": {"method": "POST", "content": b"{}", "repeatable": True},
+    "idempotent": {"method": "POST", "content": b"{}", "idempotent": True},
 }
 
 
@@ -159,7 +159,7 @@ RETRIED = {
 @pytest.mark.parametrize("call", RETRIED.values(), ids=RETRIED)
 def test_tries_again_what_may_be_repeated(client, reply, call, failure):
     service, script = client(reply(status=failure), reply(status=failure), reply(body=b"done"))
-    answer = service.ask(path="/", **call)
+    answer = service.request(path="/", **call)
     assert answer.status == 200
     assert len(script.requests) == 3
     assert {headers.get("idempotency-key") for *_, headers in script.requests} == {call.get("key")}
@@ -169,7 +169,7 @@ def test_tries_again_what_may_be_repeated(client, reply, call, failure):
 def test_does_not_repeat_what_may_not_be(client, reply, failure):
     service, script = client(reply(status=failure), reply())
     with pytest.raises(ServiceUnavailableError):
-        service.ask("POST", "/", content=b"{}")
+        service.request("POST", "/", content=b"{}")
     assert len(script.requests) == 1
 
 
@@ -177,14 +177,14 @@ def test_does_not_repeat_what_may_not_be(client, reply, failure):
 def test_does_not_repeat_what_was_refused(client, reply, status):
     service, script = client(reply(status=status), reply())
     with pytest.raises(ServiceError):
-        service.ask("GET", "/")
+        service.request("GET", "/")
     assert len(script.requests) == 1
 
 
 def test_loses_patience(client, reply):
     service, script = client(reply(status=503), patience=0.3)
     with pytest.raises(ServiceUnavailableError):
-        service.ask("GET", "/")
+        service.request("GET", "/")
     assert len(script.requests) > 1
 
 
@@ -197,11 +197,11 @@ def test_an_answer_in_a_false_encoding_is_a_sentence(client, reply):
     headers = {"KUber-Protocol": "1", "Content-Encoding": "gzip"}
     service, _ = client(reply(body=b"not gzip", headers=headers))
     with pytest.raises(ServiceError, match="cannot be read"):
-        service.ask("GET", "/")
+        service.request("GET", "/")
 
 
 def test_does_not_swallow_an_endless_answer(client, reply, monkeypatch):
     monkeypatch.setattr("kuber.client.http.MAX_ANSWER", 1000)
     service, _ = client(reply(body=bytes(1001)))
     with pytest.raises(ServiceError, match="more than 1000 bytes"):
-        service.ask("GET", "/")
+        service.request("GET", "/")

@@ -67,7 +67,7 @@ def test_a_malformed_record_is_corrupt(registry, fields, name, value):
 def test_an_evaluation_that_cannot_be_true_is_corrupt(registry, fields):
     fields["evaluation"]["correct"] = [101, 0]
     client, _ = registry(fields)
-    with pytest.raises(CorruptKnowledgeError, match="more correct answers than samples"):
+    with pytest.raises(CorruptKnowledgeError, match="correct counts must be between 0 and the number of samples"):
         client.knowledge("id-1")
 
 

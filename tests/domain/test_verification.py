@@ -1,4 +1,4 @@
-"""Whether a claim agrees with what was found."""
+"""Claims checked against an evaluation of the hub."""
 
 import pytest
 

@@ -59,7 +59,7 @@ def test_a_later_version_may_tell_more():
 
 @pytest.mark.parametrize("line", GARBAGE)
 def test_garbage_is_a_value_error_of_one_line(line):
-    with pytest.raises(ValueError, match="is no event of KUber") as caught:
+    with pytest.raises(ValueError, match="is not a KUber event") as caught:
         decode_event(line)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Whether a registry and its vault agree: every record's blobs are there and pinned, and every pin has its record."""
+"""Consistency of a registry and its vault: all blobs of records are stored and pinned, all pins have a record."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.verification import Standing
 from kuber.errors import KUberError
 
-SETTLED = timedelta(hours=1)  # a younger pin may be of a record that is being published
+SETTLED = timedelta(hours=1)  # a younger pin may belong to a record that is being published
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """Where the two disagree, in one sentence, and whether it was put right."""
+    """An inconsistency, in one sentence, and whether it was repaired."""
 
     sentence: str
     repaired: bool = False
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsistencyReport:
-    """What was compared, and where the two disagree."""
+    """Numbers of compared objects, and the inconsistencies."""
 
     records: int
     blobs: int
@@ -37,14 +37,14 @@ class ConsistencyReport:
 def compare(
     registry: Registry, vault: HttpVault, *, now: datetime, settled: timedelta = SETTLED, repair: bool = False
 ) -> ConsistencyReport:
-    """Compare what runs, while it runs; with `repair`, pin what records name and unpin what none does.
+    """Compare a running registry and vault; with `repair`, pin unpinned blobs of records and unpin those without.
 
-    Pins come before their record. So those without one are looked for among the pins read before the records, and
-    records without pins are held against the pins read after them.
+    A pin is made before its record. So pins without a record are sought among those listed before the records, and
+    records without pins are compared with the pins listed after them.
     """
     before, _ = _pins(vault)
-    # What is quarantined is found by no other question, and kept all the same. It is asked for twice, so that what is
-    # quarantined or released meanwhile is not missed.
+    # Quarantined records are found only by their standing, and their blobs are kept. They are queried twice, so that
+    # none is missed that is quarantined or released meanwhile.
     found = {
         record.id: record
         for standing in (Standing.QUARANTINED, None, Standing.QUARANTINED)
@@ -61,9 +61,9 @@ def compare(
         if youngest[holder] <= now - settled:
             if repair:
                 vault.unpin(holder)
-            faults.append(Fault(sentence=f"Pins are held for {holder}, which is no record.", repaired=repair))
-    held = sum(len(digests) for digests in pins.values())
-    return ConsistencyReport(records=len(records), blobs=len(sizes), pins=held, faults=tuple(faults))
+            faults.append(Fault(sentence=f"Blobs are pinned for {holder}, which is not a record.", repaired=repair))
+    count = sum(len(digests) for digests in pins.values())
+    return ConsistencyReport(records=len(records), blobs=len(sizes), pins=count, faults=tuple(faults))
 
 
 def _found(registry: Registry, standing: Standing | None, cursor: str | None) -> Page[Knowledge]:
@@ -71,19 +71,19 @@ def _found(registry: Registry, standing: Standing | None, cursor: str | None) ->
 
 
 def _pins(vault: HttpVault) -> tuple[dict[str, set[str]], dict[str, datetime]]:
-    """The digests that each holder has pinned, and when it last did."""
-    held: dict[str, set[str]] = defaultdict(set)
+    """Return the pinned digests of each holder, and the time of its last pin."""
+    pinned: dict[str, set[str]] = defaultdict(set)
     youngest: dict[str, datetime] = {}
     for pin in all_pages(lambda cursor: vault.pins(limit=MAX_LIMIT, cursor=cursor)):
-        held[pin.holder].add(pin.digest.hex)
+        pinned[pin.holder].add(pin.digest.hex)
         youngest[pin.holder] = max(pin.pinned_at, youngest.get(pin.holder, pin.pinned_at))
-    return held, youngest
+    return pinned, youngest
 
 
 def _faults(
     record: Knowledge, sizes: dict[str, int], pinned: set[str], vault: HttpVault, repair: bool
 ) -> Iterator[Fault]:
-    """What is wrong with the blobs of one record."""
+    """Yield the inconsistencies of one record's blobs."""
     unpinned = False
     for kind, artifact in record.artifacts.items():
         size = sizes.get(artifact.digest.hex)

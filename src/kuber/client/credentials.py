@@ -10,10 +10,9 @@ KEY_FILE, TOKEN_FILE = "key", "token"  # in an entity's folder
 
 
 class Credentials:
-    """Shared by the clients of registry and vault; not safe to use from several threads at the same moment.
+    """Key, invitation and token, shared by the clients of registry and vault; not thread-safe.
 
-    `path` keeps the token between two lives of the process; `token` is one that is there from the start, such as
-    the operator's.
+    The token is kept in the file `path` between processes; `token` is an existing one, such as the operator's.
     """
 
     def __init__(
@@ -28,33 +27,33 @@ class Credentials:
         self.invitation = invitation
         self._path = path
         self._token = token or self._saved()
-        self._of: dict[str, str] = {}  # entity -> its token, where several act through one client
+        self._tokens: dict[str, str] = {}  # by entity, if several use one client
         self._renewal: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Credentials: key {self.identity.public_key[:12]}, {'with a' if self._token else 'no'} token>"
 
     def token(self, entity: str | None = None) -> str | None:
-        """The token to act for this entity with; the one to read with when none is named."""
-        return self._of.get(entity, self._token) if entity else self._token
+        """Return the token of this entity; without an entity, the token to read with."""
+        return self._tokens.get(entity, self._token) if entity else self._token
 
     def take(self, entity: str, token: str, renewal: Callable[[], None]) -> None:
-        """Keep a token that was given; `renewal` asks for another when it ends."""
-        self._of[entity] = token
+        """Keep an entity's new token; `renewal` gets another one when it ends."""
+        self._tokens[entity] = token
         self._token = token
         self._renewal = renewal
         if self._path is not None:
             try:
                 write_secret(self._path, token)
             except OSError as error:
-                raise ServiceError(f"The token cannot be kept in {self._path}: {error.strerror}.") from None
+                raise ServiceError(f"The token cannot be written to {self._path}: {error.strerror}.") from None
 
     def renew(self) -> bool:
-        """Ask for a new token; False when nothing was enrolled with these credentials."""
+        """Get a new token; return False when no entity has enrolled with these credentials."""
         if self._renewal is None:
             before, self._token = self._token, self._saved() or self._token
-            return self._token != before  # the entity may have joined anew elsewhere, and kept the new one
-        renewal, self._renewal = self._renewal, None  # a renewal that is refused is not renewed
+            return self._token != before  # another process of the entity may have enrolled again
+        renewal, self._renewal = self._renewal, None  # a refused renewal is not repeated
         renewal()
         return True
 

@@ -1,4 +1,4 @@
-"""Reading what a registry tells as server-sent events, and coming back where the reading was cut off."""
+"""Read a registry's server-sent events, and resume after a lost connection."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,35 +9,37 @@ from kuber.domain.auth import AuditEntry
 from kuber.errors import ServiceError
 from kuber.wire import AuditBody
 
-Take = Callable[[int, AuditEntry], None]
+OnEvent = Callable[[int, AuditEntry], None]
 MAX_LINE = 1 << 20  # characters
 
 
 class EventReader:
-    """Reads the events of a registry from the first one on; `last` is the number of the one read last.
+    """Reads the events of a registry from the first on; `last` is the number of the last one read.
 
-    The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html, one line of data an event.
+    Format: https://html.spec.whatwg.org/multipage/server-sent-events.html, with one line of data for each event.
     """
 
-    def __init__(self, registry: HttpService, take: Take, *, on_open: Callable[[], None] = lambda: None) -> None:
-        """`take` is called with each event's number, which counts up, and the event; `on_open` at each answer."""
+    def __init__(
+        self, registry: HttpService, on_event: OnEvent, *, on_open: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_event` is called with each event and its increasing number, `on_open` at each connection."""
         self.last = 0
         self._registry = registry
-        self._take = take
+        self._on_event = on_event
         self._on_open = on_open
 
     def read(self, *, follow: bool = False) -> None:
-        """Take in what is there; with `follow` go on until the registry ends the connection, as one that stops does.
+        """Read past events; with `follow` also new ones, until the registry stops and ends the connection.
 
-        Raises ServiceUnavailableError when it was cut, or none was to be had for as long as the registry's client has
-        patience: calling it again goes on with the next event. ServiceError when what was read is no event.
+        Raises ServiceUnavailableError when the connection was lost, or the registry was unavailable for the client's
+        patience: the next call resumes with the next event. Raises ServiceError for a malformed event.
         """
-        self._registry.ask(
+        self._registry.request(
             "GET",
             "/v1/events",
             params={"follow": str(follow).lower()},
             headers=lambda: {"Last-Event-ID": str(self.last)},
-            take=self._read,
+            read_body=self._read,
         )
 
     def _read(self, response: httpx.Response) -> bytes:
@@ -58,17 +60,17 @@ class EventReader:
 
     def _apply(self, number: int, data: str) -> None:
         if number <= self.last:
-            return  # a registry that tells again what is known
+            return  # sent again
         entry = self._registry.parse(AuditBody.read, data.encode()).value()
-        self._take(number, entry)
+        self._on_event(number, entry)
         self.last = number
 
 
 def _lines(response: httpx.Response) -> Iterator[str]:
-    """The lines of a stream, without their ends. ServiceError for one that never ends."""
+    """Yield the lines of a stream, without their ends. ServiceError for one that is too long."""
     left = ""
     for piece in response.iter_text():
         *lines, left = (left + piece).split("\n")
         if len(left) > MAX_LINE:
-            raise ServiceError("The registry tells an event that is longer than any may be.")
+            raise ServiceError(f"The registry sent an event of over {MAX_LINE} characters; check the address.")
         yield from (line.removesuffix("\r") for line in lines)

@@ -1,11 +1,10 @@
-"""Shared by both clients: a connection pool, retries, the protocol header, and errors made from problem details."""
+"""HTTP base of both clients: connection pool, retries, tokens, protocol header, and errors."""
 
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -47,12 +46,12 @@ _TOKEN = re.compile(r"[!-~]{1,200}")
 V = TypeVar("V")
 Trusted = Path | None  # a file of certificates to trust instead of the system's
 
-stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news; what fails in the end is told in one sentence
+stamina.instrumentation.set_on_retry_hooks([])  # retries are not logged; a final failure is raised
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
-    """A response that was read to its end."""
+    """A response that has been read completely."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,10 +59,10 @@ class Response:
 
 
 class HttpService:
-    """A service at `url`. Safe to use from several threads; closed by `close`, or by leaving a `with` block.
+    """Client of the service at `url`. Safe to use from several threads; a context manager that closes it.
 
-    A call that may be repeated is, for up to `patience` seconds, while the service gives no answer or says that it
-    is unavailable. Raises SettingsError when `url` is no address of a service.
+    Idempotent requests are retried for up to `patience` seconds while the service does not answer or is unavailable.
+    Raises SettingsError when `url` is not the address of a service.
     """
 
     def __init__(
@@ -100,19 +99,19 @@ class HttpService:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._client.close()
 
     def check(self) -> None:
-        """Return when the right service answers; ServiceError when something else does, or nothing."""
-        answer = self.ask("GET", "/healthz")
+        """Raise ServiceError unless the right service answers at the address."""
+        answer = self.request("GET", "/healthz")
         health = self.parse(HealthBody.read, answer.data)
         if health.service != self.service:
             raise ServiceError(
-                f"What answers at {self.url} is a KUber {health.service}, not a {self.service}; check the address."
+                f"The service at {self.url} is a KUber {health.service}, not a {self.service}; check the address."
             )
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -121,104 +120,85 @@ class HttpService:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         key: str | None = None,
-        repeatable: bool = False,
-        acting: str | None = None,
-        take: Callable[[httpx.Response], bytes] | None = None,
-        seconds: float | None = None,
+        idempotent: bool = False,
+        entity: str | None = None,
+        read_body: Callable[[httpx.Response], bytes] | None = None,
+        timeout: float | None = None,
     ) -> Response:
-        """The service's answer to one request, made with the token of the entity `acting`; an error is raised.
+        """Send a request with the token of this entity and return the response; an error response is raised.
 
-        The request is tried again when it reads or names what it stores by digest, carries a `key`, or is said to be
-        `repeatable`. `headers` that depend on what an earlier try brought are asked for at each. `take` reads the
-        body of a success; without it all is read, as JSON. `seconds` are waited for a byte, when not
-        the usual ones.
+        A request is retried when it is GET, HEAD or PUT, has an idempotency `key`, or is said to be `idempotent`. A
+        function as `headers` is called for each attempt. `read_body` reads the body of a successful response, by
+        default all of it. `timeout` is how many seconds to wait for a byte.
         """
-        attempt = partial(
-            self._ask,
-            method,
-            path,
-            content,
-            params,
-            headers,
-            key,
-            repeatable=repeatable,
-            acting=acting,
-            take=take,
-            seconds=seconds,
-        )
+        retried = idempotent or key is not None or method in ("GET", "HEAD", "PUT")
+        sent_params = {name: value for name, value in (params or {}).items() if value is not None}
+
+        def build() -> httpx.Request:
+            sent = {} if key is None else {KEY_HEADER: key}
+            token = self.credentials.token(entity)
+            if token is not None and _TOKEN.fullmatch(token):  # other texts cannot be sent in a header
+                sent["Authorization"] = f"Bearer {token}"
+            if content is not None:
+                sent["Content-Type"] = "application/json"
+            return self._client.build_request(
+                method,
+                path,
+                content=content,
+                params=sent_params,
+                headers={**sent, **((headers() if callable(headers) else headers) or {})},
+                timeout=httpx.Timeout(timeout or ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            )
+
         try:
-            return attempt()
-        except _Unknown as refused:
+            return self._send(build, retried, read_body or self._read)
+        except _Unauthorized as refused:
             if not self.credentials.renew():
                 raise NotAuthorizedError(refused.message) from None
         try:
-            return attempt()
-        except _Unknown as refused:
+            return self._send(build, retried, read_body or self._read)
+        except _Unauthorized as refused:
             raise NotAuthorizedError(refused.message) from None
 
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        content: bytes | Iterator[bytes] | None,
-        params: Mapping[str, Any] | None,
-        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
-        key: str | None,
-        *,
-        repeatable: bool,
-        acting: str | None,
-        take: Callable[[httpx.Response], bytes] | None,
-        seconds: float | None,
+    def _send(
+        self, build: Callable[[], httpx.Request], retried: bool, read_body: Callable[[httpx.Response], bytes]
     ) -> Response:
-        again = repeatable or key is not None or method in ("GET", "HEAD", "PUT")
-        added = {KEY_HEADER: key} if key is not None else {}
-        token = self.credentials.token(acting)
-        if token is not None and _TOKEN.fullmatch(token):  # what a header cannot carry is no token
-            added["Authorization"] = f"Bearer {token}"
-        if content is not None:
-            added["Content-Type"] = "application/json"
-        asked = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in stamina.retry_context(
             on=ServiceUnavailableError,
-            attempts=None if again and self._patience > 0 else 1,
+            attempts=None if retried and self._patience > 0 else 1,
             timeout=self._patience if self._patience > 0 else None,
             wait_initial=WAIT_FIRST,
             wait_max=WAIT_MOST,
             wait_jitter=WAIT_FIRST,
         ):
-            with attempt, self._answering():
-                sent = {**added, **((headers() if callable(headers) else headers) or {})}
-                timeout = httpx.Timeout(seconds or ANSWER_SECONDS, connect=CONNECT_SECONDS)
-                request = self._client.build_request(
-                    method, path, content=content, params=asked, headers=sent, timeout=timeout
-                )
-                response = self._client.send(request, stream=True)
+            with attempt, self._translated_errors():
+                response = self._client.send(build(), stream=True)
                 try:
                     self._check_protocol(response)
                     if response.is_error:
                         raise self._error(response)
-                    data = (take or self._read)(response)
+                    data = read_body(response)
                 finally:
                     response.close()
                 return Response(status=response.status_code, headers=response.headers, data=data)
         raise AssertionError("the last attempt returns or raises")
 
     def message(self, kind: type[Message], **fields: Any) -> bytes:
-        """A message as JSON. RequestRejectedError when a field cannot be sent."""
+        """Return a message as JSON. RequestRejectedError when a field is not valid."""
         try:
             return kind(**fields).model_dump_json().encode()
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None
 
     def parse(self, read: Callable[[bytes], V], data: bytes, error: type[KUberError] = ServiceError) -> V:
-        """What `read` makes of an answer; `error` when the answer is malformed."""
+        """Return what `read` makes of a response. Raises `error` when the response is malformed."""
         try:
             return read(data)
-        except ValidationError as wrong:
-            raise error(f"The {self.service} at {self.url} sent what is not sound: {sentence(wrong)}") from None
+        except ValidationError as invalid:
+            raise error(f"The {self.service} at {self.url} sent a malformed answer: {sentence(invalid)}") from None
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except httpx.TransportError:
@@ -230,36 +210,34 @@ class HttpService:
             raise ServiceError(f"The answer of the {self.service} at {self.url} cannot be read: {error}.") from None
 
     def _check_protocol(self, response: httpx.Response) -> None:
-        spoken = response.headers.get(PROTOCOL_HEADER)
-        if spoken == str(PROTOCOL):
+        version = response.headers.get(PROTOCOL_HEADER)
+        if version == str(PROTOCOL):
             return
-        if spoken is None:
+        if version is None:
             if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # a proxy, while the service starts
                 raise ServiceUnavailableError(f"The {self.service} at {self.url} is not available now; try again.")
-            raise ServiceError(f"What answers at {self.url} is not a KUber {self.service}; check the address.")
-        newer = spoken.isdecimal() and int(spoken) > PROTOCOL
+            raise ServiceError(f"The server at {self.url} is not a KUber {self.service}; check the address.")
+        newer = version.isdecimal() and int(version) > PROTOCOL
         side = "this client" if newer else f"the {self.service}"
         raise ServiceError(
-            f"The {self.service} at {self.url} speaks protocol {spoken[:20]!r} and this client protocol {PROTOCOL}: "
+            f"The {self.service} at {self.url} has protocol {version[:20]!r} and this client protocol {PROTOCOL}: "
             f"upgrade {side}."
         )
 
     def _error(self, response: httpx.Response) -> Exception:
         try:
             error = error_from(ProblemBody.read(self._read(response)))
-            return _Unknown(error.message) if response.status_code == httpx.codes.UNAUTHORIZED else error
+            return _Unauthorized(error.message) if response.status_code == httpx.codes.UNAUTHORIZED else error
         except ValidationError:
-            pass  # a HEAD has no body, and something in between may answer in its own way
+            pass  # a HEAD response has no body, and a proxy may answer in its own way
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            return _Unknown(f"The {self.service} at {self.url} does not know the token; enrol again.")
+            return _Unauthorized(f"The {self.service} at {self.url} does not know the token; enrol again.")
         if response.status_code == httpx.codes.NOT_FOUND and response.request.method == "HEAD":
-            return KnowledgeNotFoundError(f"The {self.service} at {self.url} has no such thing.")
+            return KnowledgeNotFoundError(f"The {self.service} at {self.url} has no such object.")
         kind = ServiceError
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             kind = ServiceUnavailableError
-        return kind(
-            f"The {self.service} at {self.url} failed with status {response.status_code}; its log may say why."
-        )
+        return kind(f"The {self.service} at {self.url} failed with status {response.status_code}; see its log.")
 
     def _read(self, response: httpx.Response) -> bytes:
         data = bytearray()
@@ -267,13 +245,13 @@ class HttpService:
             data += piece
             if len(data) > MAX_ANSWER:
                 raise ServiceError(
-                    f"The {self.service} at {self.url} sent more than {MAX_ANSWER} bytes; ask for less."
+                    f"The {self.service} at {self.url} sent more than {MAX_ANSWER} bytes; request smaller pages."
                 )
         return bytes(data)
 
 
-class _Unknown(Exception):
-    """The service does not know the token, or got none."""
+class _Unauthorized(Exception):
+    """The service refused the token, or got none."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -294,13 +272,13 @@ def _parse(url: str, service: str) -> httpx.URL:
         address = httpx.URL(url)
     except httpx.InvalidURL:
         address = httpx.URL()
-    sound = (
+    valid = (
         address.scheme in ("http", "https")
         and _HOST.fullmatch(address.raw_host)
         and 1 <= (address.port or 80) <= 65535
         and not (address.query or address.fragment or address.userinfo)
     )
-    if not sound:
+    if not valid:
         port = 5001 if service == "registry" else 5002
         raise SettingsError(f"{url!r} is not the address of a {service}; give one like http://127.0.0.1:{port}.")
     return address

@@ -74,7 +74,7 @@ class HttpVault(HttpService):
             return artifact
         digest = Digest.of(data)
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self.ask("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
+        answer = self.request("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
         stored = self.parse(ArtifactBody.read, answer.data).value()
         if stored != artifact:
             raise ServiceError(
@@ -103,7 +103,7 @@ class HttpVault(HttpService):
         while True:
             before = download.furthest
             try:
-                answer = self.ask("GET", f"/v1/blobs/{digest}", headers=headers, take=receive)
+                answer = self.request("GET", f"/v1/blobs/{digest}", headers=headers, read_body=receive)
             except ServiceUnavailableError:
                 if self._patience and download.furthest > before:
                     continue  # patience is for a vault that sends nothing
@@ -124,14 +124,14 @@ class HttpVault(HttpService):
         """Return the size of a blob in bytes, None when it is not stored."""
         headers = {"Accept-Encoding": "identity"}
         try:
-            answer = self.ask("HEAD", f"/v1/blobs/{digest}", headers=headers, take=_no_body)
+            answer = self.request("HEAD", f"/v1/blobs/{digest}", headers=headers, read_body=_no_body)
         except KnowledgeNotFoundError:
             return None
         return content_length(answer.headers, self.url)
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
         """Return a page of the stored blobs, ordered by digest."""
-        answer = self.ask("GET", "/v1/blobs", params={"limit": limit, "cursor": cursor})
+        answer = self.request("GET", "/v1/blobs", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[ArtifactBody].read, answer.data).value()
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
@@ -140,26 +140,26 @@ class HttpVault(HttpService):
         Return the manifests of weights; none from a vault of a version that does not send them.
         """
         content = PinsBody.of(holder, artifacts).model_dump_json().encode()
-        answer = self.ask("POST", "/v1/pins", content=content, repeatable=True)
+        answer = self.request("POST", "/v1/pins", content=content, idempotent=True)
         return self.parse(PinnedBody.read, answer.data).value() if answer.data else {}
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""
-        self.ask("DELETE", "/v1/pins", params={"holder": holder}, repeatable=True)
+        self.request("DELETE", "/v1/pins", params={"holder": holder}, idempotent=True)
 
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
         """Return a page of the pins, ordered by holder and digest."""
-        answer = self.ask("GET", "/v1/pins", params={"limit": limit, "cursor": cursor})
+        answer = self.request("GET", "/v1/pins", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[PinBody].read, answer.data).value()
 
     def collect(self) -> Collection:
         """Let the vault delete blobs that have been free for its grace period, now."""
-        return self.parse(CollectionBody.read, self.ask("POST", "/v1/collections", repeatable=True).data).value()
+        return self.parse(CollectionBody.read, self.request("POST", "/v1/collections", idempotent=True).data).value()
 
     def scrub(self, *, limit: int = 100, cursor: str | None = None) -> Scrub:
         """Let the vault hash its next blobs again and quarantine the damaged ones; a cursor continues after them."""
         params = {"limit": limit, "cursor": cursor}
-        return self.parse(ScrubBody.read, self.ask("POST", "/v1/scrubs", params=params).data).value()
+        return self.parse(ScrubBody.read, self.request("POST", "/v1/scrubs", params=params).data).value()
 
     def _upload(self, data: bytes, artifact: Artifact) -> None:
         """Send a blob in as many requests as it takes."""
@@ -192,7 +192,7 @@ class HttpVault(HttpService):
         try:
             # Before it responds, the vault reads and copies the whole object.
             seconds = ANSWER_SECONDS + upload.size / VERIFY_RATE
-            answer = self.ask("POST", f"/v1/uploads/{upload.id}", repeatable=True, seconds=seconds)
+            answer = self.request("POST", f"/v1/uploads/{upload.id}", idempotent=True, timeout=seconds)
             return self._parse_upload(answer)
         except ConflictError:  # the bytes went to something else than the vault's bucket
             return upload
@@ -202,7 +202,7 @@ class HttpVault(HttpService):
     def _begin(self, artifact: Artifact, *, direct: bool = False) -> Upload:
         body = AnnouncementBody(digest=str(artifact.digest), size=artifact.size, direct=direct)
         content = body.model_dump_json().encode()
-        upload = self._parse_upload(self.ask("POST", "/v1/uploads", content=content, repeatable=True))
+        upload = self._parse_upload(self.request("POST", "/v1/uploads", content=content, idempotent=True))
         if (upload.digest, upload.size) != (artifact.digest, artifact.size):
             raise ServiceError(f"The vault at {self.url} began an upload of another blob; do not trust it.")
         return upload
@@ -214,13 +214,13 @@ class HttpVault(HttpService):
             "Upload-Offset": str(upload.offset),
         }
         pieces = (data[start : start + PIECE] for start in range(upload.offset, upload.size, PIECE))
-        answer = self.ask("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers)
+        answer = self.request("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers)
         return self._parse_upload(answer)
 
     def _refresh(self, upload: Upload) -> Upload:
         """Return the state of an upload. Begin it again if the vault does not know it, as it may be complete."""
         try:
-            answer = self.ask("HEAD", f"/v1/uploads/{upload.id}", take=_no_body)
+            answer = self.request("HEAD", f"/v1/uploads/{upload.id}", read_body=_no_body)
         except KnowledgeNotFoundError:
             return self._begin(Artifact(digest=upload.digest, size=upload.size))
         offset = answer.headers.get("Upload-Offset", "")

@@ -1,1 +1,1 @@
-"""The words of KUber as frozen values and pure functions; standard library only."""
+"""The vocabulary of KUber as frozen values and pure functions; standard library only."""

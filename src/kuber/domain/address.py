@@ -1,10 +1,10 @@
-"""Where a service listens."""
+"""Addresses of services."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine can reach the address."""
+    """Return whether only processes on this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -12,5 +12,5 @@ def is_loopback(host: str) -> bool:
 
 
 def url_of(host: str, port: int, *, scheme: str = "http") -> str:
-    """The address of a service as a URL."""
+    """Return the URL of a service."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

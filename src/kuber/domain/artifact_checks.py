@@ -1,4 +1,4 @@
-"""The kinds of artifacts, and what the bytes of each must be. Nothing is loaded, and no file is held in memory."""
+"""Artifact kinds, and the check of the bytes of each: without loading them, in constant memory."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -7,10 +7,10 @@ from kuber.domain.knowledge import ONNX, WEIGHTS, Manifest
 from kuber.domain.onnx_header import check_graph
 from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_spans
 
-PIECE = 1 << 18  # bytes looked at at a time; a multiple of every width below
+PIECE = 1 << 18  # bytes checked at once; a multiple of every width below
 
 Read = Callable[[int], bytes]
-"""Gives the next bytes of a file, as many as asked for where there are as many."""
+"""Returns the next so many bytes of a file, fewer only at its end."""
 
 
 def check_artifact(kind: str, read: Read, size: int) -> Manifest | None:
@@ -41,15 +41,15 @@ def _check_weights(read: Read, size: int) -> Manifest:
 
 
 class _Floats:
-    """Floats of one width; a number is infinite or none at all where every bit of its exponent is set.
+    """Finiteness check for floats of one width: a number is not finite if every bit of its exponent is set.
 
-    Whole pieces are looked at as one long integer: a tensor library would take longer to load than they to check.
+    A whole piece is checked as one long integer; loading a tensor library would take longer.
     """
 
     def __init__(self, width: int, exponent: int) -> None:
-        mark = exponent >> (8 * width - 8)  # of the exponent, the part in the last byte
+        top = exponent >> (8 * width - 8)  # the exponent's bits in the last byte
         self._width = width
-        self._suspect = [byte for byte in range(256) if byte & mark == mark]
+        self._suspect = [byte for byte in range(256) if byte & top == top]
         lowest = exponent & -exponent
         self._exponents, self._ones, self._signs = (
             int.from_bytes(bits.to_bytes(width, "little") * (PIECE // width), "little")
@@ -57,11 +57,11 @@ class _Floats:
         )
 
     def all_finite(self, piece: bytes) -> bool:
-        """Whether all these numbers, little-endian, are finite."""
+        """Return whether all these little-endian numbers are finite."""
         last = piece[self._width - 1 :: self._width]
-        if not any(byte in last for byte in self._suspect):  # so it is with nearly all weights
+        if not any(byte in last for byte in self._suspect):  # the case for nearly all weights
             return True
-        # Adding one to an exponent of nothing but ones carries into the sign.
+        # Adding 1 to an exponent whose bits are all set carries into the sign bit.
         exponents = int.from_bytes(piece, "little") & self._exponents
         return not (exponents + self._ones) & self._signs & ((1 << 8 * len(piece)) - 1)
 

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""Scopes, callers, invitations and audit entries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,38 +6,36 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-OPERATOR, VERIFIER, RETENTION = "admin", "verifier", "retention"  # as actors
-PUBLISH = "publish"  # as an act
-REPORT = "report"  # as an act: an entity tells that it lives
-RELEASED = "released"  # as an act: the operator ends a quarantine
-PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # for the operator only
-VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - the names of files, in the registry's folder
-OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file, in the registry's folder
+OPERATOR, VERIFIER, RETENTION = "admin", "verifier", "retention"  # actors other than entities
+PUBLISH, REPORT, RELEASED = "publish", "report", "released"  # acts that readers of events look for
+PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # shown to the operator only
+VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - a file name, in the registry's folder
+OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name, in the registry's folder
 
 
 class Scope(StrEnum):
-    """What a token is good for."""
+    """Permissions of a token."""
 
-    ENTITY = "entity"  # publish, record and withdraw what is its own; read everything
+    ENTITY = "entity"  # publish, record and withdraw its own; read everything
     ADMIN = "admin"  # the operator: invite, revoke, withdraw, quarantine, release, read the audit log
-    VERIFIER = "verifier"  # says what it found out about records; reads everything
+    VERIFIER = "verifier"  # verify records; read everything
     SERVICE = "service"  # the other service of the hub
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who a token belongs to."""
+    """Owner of a token."""
 
     scope: Scope
     expires_at: datetime
-    entity: str | None = None  # id, of scope entity only
+    entity: str | None = None  # id, for scope entity only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Invitation:
-    """What an entity may join with; its code is told once, when it is made."""
+    """Invitation for an entity to join; its code is shown once, when it is made."""
 
-    name: str  # of the entity
+    name: str  # the entity's
     made_at: datetime
     expires_at: datetime
     used_at: datetime | None = None
@@ -45,10 +43,10 @@ class Invitation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """One change of the hub: who did what to what."""
+    """A change at the hub: actor, act and subject."""
 
     time: datetime
-    actor: str  # id of an entity, or admin
+    actor: str  # id of an entity, or OPERATOR, VERIFIER or RETENTION
     act: str
     subject: str
-    detail: Mapping[str, Any] = field(default_factory=dict)  # what a reader would ask for next
+    detail: Mapping[str, Any] = field(default_factory=dict)  # so that a reader need not fetch the subject

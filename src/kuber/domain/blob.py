@@ -1,4 +1,4 @@
-"""What a vault tells of its blobs beside their bytes: who holds them, what is on its way in, what was removed."""
+"""Pins, uploads and maintenance results of a vault."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from kuber.domain.digest import Digest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pin:
-    """A promise to keep a blob for a holder, which is a record's id."""
+    """Promise to keep a blob for a holder: the id of a record."""
 
     holder: str
     digest: Digest
@@ -18,7 +18,7 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DirectUrl:
-    """Where bytes go straight to a vault's bucket, or come from it, until it expires. Whoever knows it may use it."""
+    """Presigned URL of a blob in the vault's bucket. Anyone who has it can use it until it expires."""
 
     url: str
     expires_at: datetime
@@ -26,18 +26,18 @@ class DirectUrl:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upload:
-    """A blob on its way in, of which `offset` bytes have come; `id` is None where the vault has it already."""
+    """Upload of a blob, of which `offset` bytes have arrived; `id` is None if the vault has the blob already."""
 
     id: str | None
     digest: Digest
     size: int
     offset: int
-    direct: DirectUrl | None = None  # where its bytes may be put instead
+    direct: DirectUrl | None = None  # where the bytes may be put instead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collection:
-    """What a collection removed: blobs that nobody held, and leftovers of uploads."""
+    """Result of a garbage collection: removed blobs without a pin, and leftovers of uploads."""
 
     blobs: int
     size: int  # bytes of those blobs
@@ -46,16 +46,16 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rot:
-    """A blob that was found damaged and set aside, or lost."""
+    """A blob that was found damaged and quarantined, or found missing."""
 
     digest: Digest
     fault: Literal["damaged", "lost"]
-    holders: int  # how many records it was kept for
+    holders: int  # number of records that pin it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scrub:
-    """A stretch of stored blobs that was hashed again; `cursor` goes on after it, None at the end."""
+    """Result of hashing some stored blobs again; `cursor` continues after them and is None at the end."""
 
     blobs: int
     size: int  # bytes read

@@ -1,4 +1,4 @@
-"""The name of a blob: the SHA-256 of its bytes."""
+"""Digest of a blob: the SHA-256 of its bytes, under which it is stored."""
 
 import hashlib
 import re
@@ -10,9 +10,9 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, order=True, slots=True)
 class Digest:
-    """A SHA-256 digest, written `sha256:<64 lower-case hex digits>`.
+    """A SHA-256 digest, written `sha256:<64 lower-case hex digits>`; safe to use in a path or URL.
 
-    Raises ValueError when made from anything else, so a Digest in hand is always safe to use in a path or URL.
+    Raises ValueError for other digits.
     """
 
     hex: str
@@ -23,7 +23,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The digest written as `text`; ValueError when it is not one."""
+        """Return the digest written as `text`. ValueError when it is none."""
         algorithm, _, digits = text.partition(":")
         if algorithm != "sha256":
             raise ValueError("a digest is sha256: followed by 64 lower-case hex digits")
@@ -31,7 +31,7 @@ class Digest:
 
     @classmethod
     def of(cls, *chunks: bytes | memoryview) -> Self:
-        """The digest of these bytes, taken one after the other."""
+        """Return the digest of these bytes, concatenated."""
         sha = hashlib.sha256()
         for chunk in chunks:
             sha.update(chunk)

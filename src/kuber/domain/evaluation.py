@@ -1,4 +1,4 @@
-"""How well a model did on one set of samples, as counts per class."""
+"""Evaluation of a model on one test set: counts per class, accuracy and recalls."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from kuber.domain.digest import Digest
 class Evaluation:
     """Counts of correct answers on one test set, per class in the task's order.
 
-    Counts, not ratios: two evaluations on the same set compare exactly, and a bound can be put on a claim.
-    Raises ValueError when the counts cannot be true.
+    Counts rather than ratios: two evaluations on the same set compare exactly, and a claim can be bounded.
+    Raises ValueError for impossible counts.
     """
 
     test_set: Digest
@@ -24,7 +24,7 @@ class Evaluation:
         if len(self.correct) != len(self.total) or not self.total:
             raise ValueError("an evaluation has one correct and one total count for each class")
         if any(c < 0 or c > t for c, t in zip(self.correct, self.total, strict=True)):
-            raise ValueError("in an evaluation no class has more correct answers than samples, or fewer than none")
+            raise ValueError("correct counts must be between 0 and the number of samples of the class")
         if sum(self.total) == 0:
             raise ValueError("an evaluation needs at least one sample")
 
@@ -35,17 +35,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of correct answers over all samples, 0 to 1."""
+        """Share of correct answers over all samples, 0 to 1."""
         return sum(self.correct) / sum(self.total)
 
     @property
     def recalls(self) -> tuple[float | None, ...]:
-        """The share of correct answers in each class; None for a class without samples."""
+        """Share of correct answers in each class; None for a class without samples."""
         return recalls_of(self.correct, self.total)
 
 
 def recalls_of(correct: Iterable[int], total: Iterable[int]) -> tuple[float | None, ...]:
-    """The share of correct answers in each class; None for a class without samples."""
+    """Return the share of correct answers in each class; None for a class without samples."""
     return tuple(c / t if t else None for c, t in zip(correct, total, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What happened, as one line of a run's event log. docs/events.md describes every kind."""
+"""Event of a run: one line of its event log. docs/events.md describes every kind."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One thing that happened."""
+    """Something that happened to an entity, or to the run itself."""
 
     time: datetime  # UTC
     entity: str | None  # name; None for the run itself
-    seq: int  # counts the events of one entity (or of the run) from 0, without gaps
-    round: int  # the entity's round, from 1; 0 before the first
+    seq: int  # counts the events of the entity (or of the run) from 0, without gaps
+    round: int  # the entity's, from 1; 0 before the first
     kind: Kind
     detail: Mapping[str, Any]  # JSON values; docs/events.md lists those of each kind
 

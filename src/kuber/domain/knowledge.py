@@ -1,4 +1,4 @@
-"""Knowledge: the immutable record that names one trained model and what is known of its quality."""
+"""Knowledge: the immutable record of one trained model and its quality."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from kuber.domain.task import Task
 from kuber.domain.verification import Verification
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
-ONNX = "onnx"  # artifact kind: a network as one file that runs without its code
+ONNX = "onnx"  # artifact kind: an ONNX graph, which runs without the network's code
 
 _DTYPES = {"BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64"}
 
@@ -20,7 +20,7 @@ Argument = int | float | str | bool | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """Dtype (as safetensors writes it) and shape of one tensor."""
+    """Dtype, as safetensors names it, and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ Manifest = Mapping[str, TensorSpec]  # tensor name -> dtype and shape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """Which network the weights belong to: a name, the arguments of its factory, and the tensors that result."""
+    """Network of a model: a name, the arguments of its factory, and the resulting tensors."""
 
     name: str
     arguments: Mapping[str, Argument]
@@ -50,7 +50,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
-    """One file of a piece of knowledge, in the vault under its digest; `size` in bytes."""
+    """One file of a record, in the vault under its digest; `size` in bytes."""
 
     digest: Digest
     size: int
@@ -61,36 +61,36 @@ class Artifact:
 
     @classmethod
     def of(cls, data: bytes) -> "Artifact":
-        """That these bytes are."""
+        """Return the artifact that these bytes are."""
         return cls(digest=Digest.of(data), size=len(data))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """Knowledge as its publisher writes it, before the registry gives it an id and a time."""
+    """Knowledge as its publisher sends it, before the registry adds an id and a time."""
 
     entity: str  # id of the publisher
     task: Task
     architecture: Architecture
     artifacts: Mapping[str, Artifact]  # kind -> file
-    evaluation: Evaluation  # claimed by the publisher, on the common test set or else on its own validation data
-    round: int  # the publisher's own round, from 1; 0 for an initial checkpoint, which nobody has trained yet
-    parents: tuple[str, ...] = ()  # ids of the knowledge it absorbed
-    origin: Digest | None = None  # of the initial checkpoint that its weights descend from, where it is published
-    sample_count: int | None = None  # training samples, where the publisher chooses to tell
-    class_counts: tuple[int, ...] | None = None  # of its training samples, where it chooses to tell
-    sequence: int = 0  # counts the publisher's signed records, so that none can be sent again as another
-    signature: str | None = None  # ed25519, as hex digits, of all the rest
+    evaluation: Evaluation  # claimed by the publisher, on the common test set or else on its validation data
+    round: int  # the publisher's own, from 1; 0 for an initial checkpoint, which is untrained
+    parents: tuple[str, ...] = ()  # ids of the knowledge that it absorbed
+    origin: Digest | None = None  # initial checkpoint that the weights descend from, if it is published
+    sample_count: int | None = None  # number of training samples, if the publisher states it
+    class_counts: tuple[int, ...] | None = None  # training samples of each class, if the publisher states them
+    sequence: int = 0  # counts the publisher's signed records, which prevents replays
+    signature: str | None = None  # ed25519 of all other fields, as hex digits
 
     def __post_init__(self) -> None:
         if not self.artifacts:
             raise ValueError("knowledge has at least one artifact")
         if len(self.evaluation.total) != self.task.classes:
-            raise ValueError("the evaluation of knowledge has one count for each label of its task")
+            raise ValueError("the evaluation needs one count for each label of the task")
         if WEIGHTS in self.artifacts and not self.architecture.manifest:
-            raise ValueError("knowledge with weights names at least one tensor of its architecture")
+            raise ValueError("the architecture of knowledge with weights needs at least one tensor")
         if self.task.test_set is not None and self.evaluation.test_set != self.task.test_set:
-            raise ValueError("knowledge is evaluated on the common test set of its task")
+            raise ValueError("the evaluation must be on the common test set of the task")
         if self.round < 0:
             raise ValueError("a round is not negative")
         if self.sample_count is not None and self.sample_count < 0:
@@ -100,16 +100,16 @@ class Draft:
         if self.signature is not None:
             check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:
-            raise ValueError("class counts have one count for each label of the task")
+            raise ValueError("class counts need one count for each label of the task")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Knowledge(Draft):
-    """A published draft, with what the registry added."""
+    """A published draft, with the registry's id, time and verification."""
 
     id: str
     published_at: datetime
-    verification: Verification | None = None  # where the hub has looked
+    verification: Verification | None = None  # None until the hub has verified the record
 
     def __repr__(self) -> str:
         kinds = " and ".join(self.artifacts)
@@ -120,17 +120,17 @@ class Knowledge(Draft):
 
     @property
     def trusted(self) -> Evaluation:
-        """What the hub found on the task's test set; where it did not look, what the publisher claims."""
+        """Evaluation to rank by: the hub's on the task's test set, or else the publisher's claim."""
         found = self.verification.evaluation if self.verification else None
         return found if found is not None and found.test_set == self.task.test_set else self.evaluation
 
     @property
     def draft(self) -> Draft:
-        """What the publisher wrote."""
+        """Draft of the publisher."""
         return Draft(**{field.name: getattr(self, field.name) for field in fields(Draft)})
 
     @classmethod
     def from_draft(cls, draft: Draft, *, id: str, published_at: datetime) -> "Knowledge":
-        """The draft with the id and the time that the registry gives it."""
-        told = {field.name: getattr(draft, field.name) for field in fields(Draft)}
-        return cls(**told, id=id, published_at=published_at)
+        """Return the draft as a record with the registry's id and time."""
+        values = {field.name: getattr(draft, field.name) for field in fields(Draft)}
+        return cls(**values, id=id, published_at=published_at)

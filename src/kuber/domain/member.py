@@ -1,4 +1,4 @@
-"""An entity as the registry knows it."""
+"""Members: entities as the registry knows them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +9,11 @@ SIGNATURE_LENGTH = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """A public key of an entity; each but the first is vouched for by the one before."""
+    """Public key of an entity; each but the first is signed with the previous key."""
 
     public_key: str  # ed25519, as hex digits
-    since: int = 0  # sequence of the first record that it may sign
-    signature: str | None = None  # by the key before
+    since: int = 0  # sequence of the first record that it signs
+    signature: str | None = None  # with the previous key
 
     def __post_init__(self) -> None:
         check_hex(self.public_key, PUBLIC_KEY_LENGTH, "a public key")
@@ -30,15 +30,15 @@ class Member:
     id: str  # made by the registry
     name: str  # chosen by the entity, unique in the registry
     registered_at: datetime
-    sequence: int = 0  # of its last signed record
-    keys: tuple[Key, ...] = ()  # the first was pinned when it enrolled; none: it signs nothing
+    sequence: int = 0  # that of its last signed record
+    keys: tuple[Key, ...] = ()  # the first was pinned at enrolment; without keys it signs nothing
 
     def key_for(self, sequence: int) -> Key | None:
-        """The key that signs the record with this sequence."""
+        """Return the key that signs the record with this sequence, if any."""
         return next((key for key in reversed(self.keys) if key.since <= sequence), None)
 
 
 def check_hex(text: str, length: int, what: str) -> None:
-    """ValueError unless `text` is so many hex digits."""
+    """Raise ValueError unless `text` is this many hex digits; `what` names it in the message."""
     if len(text) != length or set(text) - set("0123456789abcdef"):
         raise ValueError(f"{what} is {length} lower-case hex digits")

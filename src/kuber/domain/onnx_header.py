@@ -1,7 +1,7 @@
-"""Reading the outline of an ONNX file without loading a library: is it one graph, of standard operators?
+"""Check the outermost fields of an ONNX file without loading a library: one graph of standard operators.
 
-Format: a protobuf message, ModelProto of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only its outermost
-fields are looked at; who runs a graph looks at all of it first.
+Format: a protobuf message, ModelProto of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A graph is checked
+in full before it is run.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,47 +11,47 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _GRAPH, _OPSETS, _TRAINING, _FUNCTIONS = 7, 8, 20, 25  # fields of ModelProto
 _KNOWN = {1, 2, 3, 4, 5, 6, _GRAPH, _OPSETS, 14, _TRAINING, _FUNCTIONS, 26}
 _VARINT, _DELIMITED = 0, 2  # protobuf's wire types
-_SMALL = 1 << 16  # bytes of any field but the graph
-_MOST = 10_000  # outermost fields; each takes time to read
+_MAX_FIELD_BYTES = 1 << 16  # of any field except the graph
+_MAX_FIELDS = 10_000  # outermost fields; each takes time to read
 _PIECE = 1 << 18
 
 Read = Callable[[int], bytes]
 
 
 def check_graph(read: Read, size: int) -> None:
-    """Read a file of `size` bytes from its start; ValueError unless it is the outline of a portable ONNX graph."""
+    """Read a file of `size` bytes from its start. Raise ValueError unless it has the fields of one portable graph."""
     graphs, domains = 0, []
     for field, length in _fields(read, size):
         if field not in _KNOWN:
-            raise ValueError("it has a field that no ONNX file has")
+            raise ValueError("it has a field that ONNX does not define")
         if field in (_TRAINING, _FUNCTIONS):
-            raise ValueError("it holds functions or training steps, not one plain graph")
+            raise ValueError("it has functions or training steps; export a plain graph")
         if field == _GRAPH:
             graphs += 1
             _skip(read, length)
         elif field == _OPSETS:
-            domains.append(_domain(_exactly(read, _small(length))))
+            domains.append(_domain(_exactly(read, _limited(length))))
         elif length:
-            _exactly(read, _small(length))
+            _exactly(read, _limited(length))
     if graphs != 1 or not domains:
-        raise ValueError("an ONNX file has one graph, and says which operators it uses")
+        raise ValueError("an ONNX file has one graph and lists its operator sets")
     foreign = sorted(set(domains) - STANDARD_DOMAINS)
     if foreign:
         raise ValueError(f"it uses operators of {foreign[0][:100]!r}, which are not standard")
 
 
 def _fields(read: Read, size: int) -> Iterator[tuple[int, int]]:
-    """Number and length of each outermost field; whoever asks reads a field of some length before the next."""
+    """Yield number and length of each outermost field; the caller reads the field before the next one."""
     left, count = size, 0
     while left:
         count += 1
-        if count > _MOST:
-            raise ValueError(f"it has over {_MOST} fields")
+        if count > _MAX_FIELDS:
+            raise ValueError(f"it has over {_MAX_FIELDS} fields")
         tag, taken = _varint(read)
         left -= taken
         field, wire = tag >> 3, tag & 7
         if wire not in (_VARINT, _DELIMITED):
-            raise ValueError("it is no ONNX file")
+            raise ValueError("it is not an ONNX file")
         value, taken = _varint(read)
         left -= taken
         length = value if wire == _DELIMITED else 0
@@ -62,24 +62,24 @@ def _fields(read: Read, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _varint(read: Read) -> tuple[int, int]:
-    """A number, and how many bytes it took."""
+    """Return a number, and how many bytes it took."""
     value = 0
     for place in range(10):
         byte = _exactly(read, 1)[0]
         value |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return value, place + 1
-    raise ValueError("it is no ONNX file")
+    raise ValueError("it is not an ONNX file")
 
 
 def _domain(opset: bytes) -> str:
-    """The domain (field 1) of an OperatorSetIdProto; empty where it names none."""
+    """Return the domain (field 1) of an OperatorSetIdProto, empty if it has none."""
     read = BytesIO(opset).read
     domain = b""
     for field, length in _fields(read, len(opset)):
-        told = _exactly(read, length)
+        value = _exactly(read, length)
         if field == 1:
-            domain = told
+            domain = value
     return domain.decode(errors="replace")
 
 
@@ -88,9 +88,9 @@ def _skip(read: Read, length: int) -> None:
         length -= len(_exactly(read, min(length, _PIECE)))
 
 
-def _small(length: int) -> int:
-    if length > _SMALL:
-        raise ValueError(f"one of its fields beside the graph has over {_SMALL} bytes")
+def _limited(length: int) -> int:
+    if length > _MAX_FIELD_BYTES:
+        raise ValueError(f"one of its fields besides the graph has over {_MAX_FIELD_BYTES} bytes")
     return length
 
 

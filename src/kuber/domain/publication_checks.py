@@ -1,9 +1,11 @@
-"""What a registry asks of a record before it takes it, whatever it stores records in."""
+"""Checks of a registry before it accepts a record, a name or an attestation."""
+
+from collections.abc import Iterable
 
 from kuber.domain.artifact_checks import KINDS
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge, Manifest
+from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
 from kuber.domain.safetensors_header import bfloat16_manifest
 from kuber.errors import ConflictError, RequestRejectedError
@@ -24,8 +26,35 @@ def check_weights(draft: Draft, stored: Manifest) -> None:
         )
 
 
+def check_repeated(earlier: Digest, digest: Digest) -> None:
+    """Raise ConflictError unless a repeated publication key comes with the same draft, by digest."""
+    if earlier != digest:
+        raise ConflictError("This key was used for another publication; choose a new key for each.")
+
+
+def check_pinned(architecture: Architecture, manifest: Manifest) -> None:
+    """Raise ConflictError unless the architecture has the manifest that its first publisher pinned."""
+    if dict(architecture.manifest) != dict(manifest):
+        raise ConflictError(
+            f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
+            "publisher; publish yours under another name."
+        )
+
+
+def not_registered(entity: str) -> RequestRejectedError:
+    """Return the error about an entity that the registry does not know."""
+    return RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
+
+
+def check_missing(missing: Iterable[str]) -> None:
+    """Raise RequestRejectedError if there are ids of knowledge that the registry does not have."""
+    first = min(missing, default=None)
+    if first is not None:
+        raise RequestRejectedError(f"The registry has no knowledge {first[:100]!r}; name only knowledge that it has.")
+
+
 def check_owner(member: Member, public_key: str | None) -> None:
-    """ConflictError unless this is the key that the member's name belongs to."""
+    """Raise ConflictError unless the member's name belongs to this key."""
     if (member.keys[-1].public_key if member.keys else None) != public_key:
         raise ConflictError(
             f"The name {member.name!r} belongs to another key; choose another name, or use the key of that entity."
@@ -33,18 +62,18 @@ def check_owner(member: Member, public_key: str | None) -> None:
 
 
 def check_attestation(record: Knowledge, member: Member, evaluation: Evaluation) -> None:
-    """RequestRejectedError when an entity has nothing to say about this record."""
+    """Raise RequestRejectedError unless the entity may attest this record with this evaluation."""
     if record.entity == member.id:
-        raise RequestRejectedError("The record is your own; attest what others publish.")
+        raise RequestRejectedError("The record is your own; attest only knowledge of others.")
     if evaluation.test_set != record.task.test_set or len(evaluation.total) != record.task.classes:
-        raise RequestRejectedError("The evaluation is not one on the common test set of the record's task.")
+        raise RequestRejectedError("The evaluation is not on the common test set of the record's task; use that set.")
 
 
 def check_kind(kind: str) -> None:
-    """RequestRejectedError unless there is a check for artifacts of this kind."""
+    """Raise RequestRejectedError unless this is a known artifact kind."""
     if kind not in KINDS:
         known = ", ".join(sorted(KINDS))
-        raise RequestRejectedError(f"There is no artifact kind {kind[:100]!r}; publish only: {known}.")
+        raise RequestRejectedError(f"There is no artifact kind {kind[:100]!r}; publish one of: {known}.")
 
 
 def invalid_artifact(digest: Digest, kind: str, fault: str) -> RequestRejectedError:
@@ -53,6 +82,6 @@ def invalid_artifact(digest: Digest, kind: str, fault: str) -> RequestRejectedEr
 
 
 def check_text(text: str, what: str) -> None:
-    """RequestRejectedError unless `text`, called `what` in the sentence, can be a name or a key."""
+    """Raise RequestRejectedError unless `text`, called `what` in the message, can be a name or a key."""
     if not (1 <= len(text) <= MAX_TEXT and text.isprintable()):
         raise RequestRejectedError(f"{what} is 1 to {MAX_TEXT} printable characters; choose another.")

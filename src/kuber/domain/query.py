@@ -6,6 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from kuber.domain.digest import Digest
 from kuber.domain.verification import Standing
+from kuber.errors import RequestRejectedError
 
 MAX_LIMIT = 1000
 
@@ -71,3 +72,14 @@ def all_pages(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
         cursor = found.cursor
         if cursor is None:
             return
+
+
+def check_limit(limit: int) -> None:
+    """Raise RequestRejectedError unless a page can have this many entries."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; request that many.")
+
+
+def invalid_cursor() -> RequestRejectedError:
+    """Return the error about a cursor that is not of the listing."""
+    return RequestRejectedError("The cursor is not one of this listing; start again without it.")

@@ -1,4 +1,4 @@
-"""Reading the header of a safetensors file without loading a tensor library.
+"""Read the header of a safetensors file without loading a tensor library.
 
 Format: 8 bytes little-endian header length, that many bytes of JSON, then the tensors' bytes without gaps
 (https://github.com/huggingface/safetensors#format).
@@ -12,16 +12,16 @@ from typing import Any
 
 from kuber.domain.knowledge import Manifest, TensorSpec
 
-HEADER_LIMIT = 1_000_000  # bytes; a network of ten thousand tensors stays below it
+HEADER_LIMIT = 1_000_000  # bytes; enough for ten thousand tensors
 PREFIX_LENGTH = 8
 USUAL_HEADER = 1 << 16  # bytes read of a file at first; a longer header takes a second read
-_DIMENSIONS = 16  # multiplying the lengths of a shape of 1 MB takes seconds
+_MAX_DIMENSIONS = 16  # multiplying the lengths of a shape of 1 MB takes seconds
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64}
 
 
 def header_length(prefix: bytes) -> int:
-    """How many bytes of JSON follow the first eight. ValueError when they announce none, or more than allowed."""
+    """Return how many bytes of JSON follow the first eight. ValueError when they are none or too many."""
     if len(prefix) < PREFIX_LENGTH:
         raise ValueError("a safetensors file is longer than 8 bytes")
     length = int.from_bytes(prefix[:PREFIX_LENGTH], "little")
@@ -32,7 +32,7 @@ def header_length(prefix: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpan:
-    """Where a tensor lies, in bytes after the header; `end` is not part of it."""
+    """Position of a tensor, in bytes after the header; `end` is exclusive."""
 
     name: str
     spec: TensorSpec
@@ -53,20 +53,20 @@ def read_file_manifest(head: Callable[[int], bytes], *, size: int) -> dict[str, 
 
 
 def read_manifest(header: bytes, *, size: int) -> dict[str, TensorSpec]:
-    """The tensors that the JSON `header` of a file of `size` bytes announces.
+    """Return the tensors that the JSON `header` of a file of `size` bytes lists.
 
-    Raises ValueError unless the tensors fill the file exactly: no gap, no overlap, nothing left over.
+    Raises ValueError unless the tensors fill the file without gap, overlap or rest.
     """
     return {span.name: span.spec for span in read_spans(header, size=size)}
 
 
 def read_spans(header: bytes, *, size: int) -> list[TensorSpan]:
-    """The same tensors in the order in which their bytes come."""
+    """Return the same tensors with their positions, in order of position."""
     try:
         entries = json.loads(header, object_pairs_hook=_distinct)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ValueError("the safetensors header is not JSON") from None
-    if not header.startswith(b"{"):  # nor may blanks come first, says the format
+    if not header.startswith(b"{"):  # the format allows no leading blanks
         raise ValueError("the safetensors header is not a JSON object")
     notes = entries.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
@@ -75,16 +75,16 @@ def read_spans(header: bytes, *, size: int) -> list[TensorSpan]:
     for name, entry in entries.items():
         span = _tensor(name, entry)
         if span.end - span.begin != prod(span.spec.shape) * _BITS[span.spec.dtype] // 8:
-            raise ValueError(f"tensor {name[:100]!r} has other bytes than its dtype and shape say")
+            raise ValueError(f"tensor {name[:100]!r} has other bytes than its dtype and shape need")
         spans.append(span)
     spans.sort(key=lambda span: (span.begin, span.end))
     position = 0
     for span in spans:
         if span.begin != position:
-            raise ValueError("the tensors of a safetensors file follow each other without gap or overlap")
+            raise ValueError("the tensors of a safetensors file must follow each other without gap or overlap")
         position = span.end
     if PREFIX_LENGTH + len(header) + position != size:
-        raise ValueError("a safetensors file ends with its last tensor")
+        raise ValueError("a safetensors file must end with its last tensor")
     return spans
 
 
@@ -97,7 +97,7 @@ def bfloat16_manifest(manifest: Manifest) -> dict[str, TensorSpec]:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; readers differ on which of two equal names counts, so there may be none."""
+    """Return a JSON object. ValueError for a repeated name, of which readers differ on the value that counts."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("the safetensors header gives a name twice")
@@ -109,7 +109,7 @@ def _tensor(name: str, entry: Any) -> TensorSpan:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"tensor {name[:100]!r} lacks dtype, shape or data_offsets") from None
-    numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _DIMENSIONS else [None]
+    numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not isinstance(dtype, str):
-        raise ValueError(f"tensor {name[:100]!r} has a dtype, shape or data_offsets that is none")
+        raise ValueError(f"tensor {name[:100]!r} has an invalid dtype, shape or data_offsets")
     return TensorSpan(name, TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end)

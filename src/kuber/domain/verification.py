@@ -1,4 +1,4 @@
-"""What others found out about a claim: entities attest, the hub verifies."""
+"""Claims checked by others: attestations of entities, verifications of the hub."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,33 +7,33 @@ from math import sqrt
 
 from kuber.domain.evaluation import Evaluation
 
-Z = 2.326  # of the normal distribution: one side, 99 per cent
+Z = 2.326  # one-sided 99 % quantile of the normal distribution
 
 
 class Standing(StrEnum):
-    """What the hub found out about a record, or its operator decided."""
+    """Standing of a record: the hub's finding, or its operator's decision."""
 
-    VERIFIED = "verified"  # the claim may be true
+    VERIFIED = "verified"  # the claim agrees with the hub's evaluation
     UNVERIFIABLE = "unverifiable"  # the hub cannot run it
-    QUARANTINED = "quarantined"  # it claims too much, harms who runs it, or the operator says so; found no more
+    QUARANTINED = "quarantined"  # claims too much, is harmful, or by the operator; no longer discovered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """The hub's finding about one record."""
+    """The hub's verification of a record."""
 
     standing: Standing
-    reason: str  # one sentence; the operator's, where the operator quarantined
-    evaluation: Evaluation | None = None  # what the hub found, on the task's test set or one of its own
+    reason: str  # one sentence, of the verifier or of the operator who quarantined
+    evaluation: Evaluation | None = None  # the hub's, on the task's test set or a set of its own
 
     def __post_init__(self) -> None:
         if self.standing is Standing.VERIFIED and self.evaluation is None:
-            raise ValueError("what is verified was evaluated")
+            raise ValueError("a verified record needs an evaluation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attestation:
-    """What an entity found when it evaluated somebody else's knowledge."""
+    """An entity's own evaluation of another entity's knowledge."""
 
     entity: str  # id
     evaluation: Evaluation
@@ -41,7 +41,7 @@ class Attestation:
 
 
 def upper_bound(evaluation: Evaluation) -> float:
-    """The accuracy that a model with these counts exceeds with 1 per cent probability at most.
+    """Return the accuracy that a model with these counts exceeds with a probability of at most 1 %.
 
     The upper end of Wilson's score interval (J. Am. Stat. Assoc. 22, 1927).
     """
@@ -53,11 +53,13 @@ def upper_bound(evaluation: Evaluation) -> float:
 
 
 def verdict(claimed: Evaluation, found: Evaluation) -> Verification:
-    """Whether a claim agrees with what was found."""
+    """Return the verification of a claim by an evaluation of the hub's."""
     bound = upper_bound(found)
     if claimed.accuracy > bound:
-        told = f"It claims an accuracy of {claimed.accuracy:.3f}; what was found, {found.accuracy:.3f}, allows for"
-        return Verification(standing=Standing.QUARANTINED, reason=f"{told} {bound:.3f}.", evaluation=found)
-    return Verification(
-        standing=Standing.VERIFIED, reason=f"An accuracy of {found.accuracy:.3f} was found.", evaluation=found
-    )
+        reason = (
+            f"It claims an accuracy of {claimed.accuracy:.3f}; the hub measured {found.accuracy:.3f}, which allows "
+            f"at most {bound:.3f}."
+        )
+        return Verification(standing=Standing.QUARANTINED, reason=reason, evaluation=found)
+    reason = f"The hub measured an accuracy of {found.accuracy:.3f}."
+    return Verification(standing=Standing.VERIFIED, reason=reason, evaluation=found)

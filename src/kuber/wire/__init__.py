@@ -1,6 +1,6 @@
-"""The words of the domain as JSON, and back: what the services and their callers send each other.
+"""JSON messages between services and their callers: the domain's values, and back.
 
-A message refuses unknown fields; its `read` ignores them, so that an older caller understands a newer service.
+A message refuses unknown fields; `read` ignores them, so that an older caller understands a newer service.
 """
 
 from kuber.wire.base import Body, DigestText, Message, canonical, sentence

@@ -1,4 +1,4 @@
-"""Base of all messages: strict fields, one way to read them, one canonical form."""
+"""Base of all messages: strict field types, reading, and canonical JSON."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def _printable(text: str) -> str:
 
 def _time(value: Any) -> Any:
     if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
-        raise ValueError("a time is written as in RFC 3339, like 2026-01-31T12:00:00Z")
+        raise ValueError("write a time as in RFC 3339, like 2026-01-31T12:00:00Z")
     return value
 
 
@@ -64,22 +64,22 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
 class Message(BaseModel):
-    """JSON with known fields; more of them are refused, unless `read` takes a newer side's."""
+    """JSON object with known fields. Unknown fields are refused, except by `read`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def read(cls, data: bytes | str) -> Self:
-        """The message in this JSON, without the fields unknown to us. ValidationError when it is none."""
+        """Return the message in this JSON, without unknown fields. ValidationError when it is not valid."""
         return cls.model_validate_json(data, extra="ignore")
 
 
 class Body(Message, Generic[V]):
-    """A value of the domain as JSON; one that the domain refuses is a ValidationError."""
+    """A domain value as JSON. Values that the domain refuses raise ValidationError."""
 
     @classmethod
     def of(cls, value: V) -> Self:
-        """The body of this value. RequestRejectedError when it exceeds what may be sent."""
+        """Return the message of this value. RequestRejectedError when it exceeds the limits of messages."""
         try:
             return cls.model_validate(value, from_attributes=True)
         except ValidationError as error:
@@ -87,7 +87,7 @@ class Body(Message, Generic[V]):
 
     @abstractmethod
     def value(self) -> V:
-        """The value of the domain."""
+        """Return the domain value."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -96,16 +96,16 @@ class Body(Message, Generic[V]):
 
 
 def canonical(body: BaseModel) -> bytes:
-    """The one way to write this body: sorted keys, no spaces, no absent fields, UTF-8.
+    """Return the canonical JSON of this message: sorted keys, no spaces, no null fields, UTF-8.
 
-    Absent (null) fields are left out, so that a body keeps its bytes when a later version adds an optional field.
+    Without null fields a message keeps its bytes when a later version adds an optional field.
     """
     fields = body.model_dump(mode="json", exclude_none=True)
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def sentence(error: ValidationError) -> str:
-    """One sentence that names the first field that is wrong, and why."""
+    """Return one sentence that names the first invalid field and the reason."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
     reason = f"{reason[:1].lower()}{reason[1:]}".rstrip(".")

@@ -1,4 +1,4 @@
-"""An event as one line of a run's log, and back."""
+"""Events as JSON lines of an event log, and back."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class _EventBody(Message):
 
 
 def encode_event(event: Event) -> str:
-    """The event as one line of JSON, without the newline. ValueError when its detail is not made of JSON values."""
+    """Return the event as one line of JSON, without the newline. ValueError when its detail is not JSON."""
     time = event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     fields: Mapping[str, Any] = {
         "time": time,
@@ -32,18 +32,18 @@ def encode_event(event: Event) -> str:
         "detail": dict(event.detail),
     }
     try:
-        # ASCII only: some readers take other characters for the end of a line.
+        # ASCII only: some readers take certain other characters as the end of a line.
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"the detail of a {event.kind} event is not JSON: {error}") from None
 
 
 def decode_event(line: str) -> Event:
-    """The event on this line; fields unknown to us are left out. ValueError when it is none."""
+    """Return the event on this line, without unknown fields. ValueError when it is not one."""
     try:
         body = _EventBody.read(line)
     except ValidationError as error:
-        raise ValueError(f"this line is no event of KUber: {sentence(error)}") from None
+        raise ValueError(f"this line is not a KUber event: {sentence(error)}") from None
     return Event(
         time=body.time,
         entity=body.entity,

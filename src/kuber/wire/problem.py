@@ -1,4 +1,4 @@
-"""An error of KUber as HTTP problem details (RFC 9457), and back."""
+"""Errors as HTTP problem details (RFC 9457), and back."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -10,7 +10,7 @@ from kuber.wire.base import Message
 
 
 class ProblemBody(Message):
-    """What is wrong, as problem details (RFC 9457) with the error's code."""
+    """Problem details (RFC 9457) with the code of a KUber error."""
 
     type: str = "about:blank"
     title: str
@@ -20,12 +20,12 @@ class ProblemBody(Message):
 
 
 def problem_from(error: KUberError, status: int) -> ProblemBody:
-    """The error as an answer with this HTTP status."""
+    """Return the error as problem details for this HTTP status."""
     return ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=error.message, code=error.code)
 
 
 def error_from(problem: ProblemBody) -> KUberError:
-    """The error a service tells of; where its code is newer than we are, the nearest class that its status names."""
+    """Return the error of a service; for an unknown, newer code the nearest class by HTTP status."""
     known = error_class(problem.code)
     if known is not None:
         return known(problem.detail)

@@ -1,4 +1,4 @@
-"""The values of the domain as messages. Fields have the names of the dataclass fields."""
+"""Messages of the registry. Fields have the names of the dataclass fields."""
 
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -42,42 +42,40 @@ MAX_TENSORS = 20_000
 B = TypeVar("B", bound=BaseModel)
 
 
-def _no_integer(value: Any) -> Any:
+def _not_integer(value: Any) -> Any:
     if isinstance(value, int):
-        raise ValueError("an integer is not read as a float, which could be another value")
+        raise ValueError("an integer is not read as a float, which could have another value")
     return value
 
 
-def _one_of_all(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def _argument_error(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)
     except ValidationError:
         raise ValueError(
-            "an argument is an integer of 64 bits, a finite number, a text, true, false, or a list of integers"
+            "an argument is a 64-bit integer, a finite number, a text, true, false, or a list of integers"
         ) from None
 
 
-def _told_something(text: str) -> str:
+def _not_blank(text: str) -> str:
     if text.isspace():
-        raise ValueError("spaces alone say nothing")
+        raise ValueError("it must not be blank")
     return text
 
 
 Counts = Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES)]
 Shape = Annotated[tuple[Count, ...], Field(max_length=16)]
 _Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_no_integer)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_not_integer)]
 _Argument = Annotated[
     StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
-    WrapValidator(_one_of_all),
+    WrapValidator(_argument_error),
 ]
-
-
 Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
 
 
 class EvaluationBody(Body[Evaluation]):
-    """Counts of correct answers, per class."""
+    """Evaluation: counts per class."""
 
     test_set: DigestText
     correct: Counts
@@ -88,7 +86,7 @@ class EvaluationBody(Body[Evaluation]):
 
 
 class VerificationBody(Body[Verification]):
-    """What the hub found out about a record."""
+    """The hub's verification of a record."""
 
     standing: Standing
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -100,13 +98,13 @@ class VerificationBody(Body[Verification]):
 
 
 class QuarantineRequest(Message):
-    """Why the operator quarantines a record."""
+    """The operator's reason to quarantine a record."""
 
-    reason: Annotated[Text, AfterValidator(_told_something)]
+    reason: Annotated[Text, AfterValidator(_not_blank)]
 
 
 class AttestationBody(Body[Attestation]):
-    """What an entity found out about somebody's knowledge."""
+    """An entity's evaluation of another entity's knowledge."""
 
     entity: Text
     evaluation: EvaluationBody
@@ -117,7 +115,7 @@ class AttestationBody(Body[Attestation]):
 
 
 class TaskBody(Body[Task]):
-    """What is predicted."""
+    """A task."""
 
     name: Text
     labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MAX_CLASSES)]
@@ -147,7 +145,7 @@ ManifestField = Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBod
 
 
 class ArchitectureBody(Body[Architecture]):
-    """Which network the weights belong to."""
+    """Network that the weights belong to."""
 
     name: Text
     arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
@@ -185,7 +183,7 @@ class _DraftFields(Message):
     sequence: Count = 0
     signature: HexText | None = None
 
-    def _told(self) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         return {
             "entity": self.entity,
             "task": self.task.value(),
@@ -203,10 +201,10 @@ class _DraftFields(Message):
 
 
 class DraftBody(_DraftFields, Body[Draft]):
-    """Knowledge as its publisher writes it."""
+    """Knowledge as its publisher sends it."""
 
     def value(self) -> Draft:
-        return Draft(**self._told())
+        return Draft(**self._values())
 
 
 class KnowledgeBody(_DraftFields, Body[Knowledge]):
@@ -218,7 +216,7 @@ class KnowledgeBody(_DraftFields, Body[Knowledge]):
 
     def value(self) -> Knowledge:
         found = None if self.verification is None else self.verification.value()
-        return Knowledge(**self._told(), id=self.id, published_at=self.published_at, verification=found)
+        return Knowledge(**self._values(), id=self.id, published_at=self.published_at, verification=found)
 
 
 class KeyBody(Body[Key]):
@@ -247,7 +245,7 @@ class MemberBody(Body[Member]):
 
 
 class EnrolmentBody(Message):
-    """The wish to join under a name, signed with the key that the entity will be known by."""
+    """Request to join under a name, signed with the entity's key."""
 
     name: Text
     public_key: HexText
@@ -263,14 +261,14 @@ class TokenBody(Message):
 
 
 class EnrolledBody(Message):
-    """A member, and the token that it acts with from now on."""
+    """A member and its new token."""
 
     member: MemberBody
     token: Secret
 
 
 class CallerBody(Body[Caller]):
-    """Whom a token belongs to."""
+    """Owner of a token."""
 
     scope: Scope
     expires_at: Time
@@ -281,14 +279,14 @@ class CallerBody(Body[Caller]):
 
 
 class InvitationRequest(Message):
-    """Whom to invite, and for how long."""
+    """Request for an invitation: a name, and days until it expires."""
 
     name: Text
     days: Annotated[float, Field(gt=0, le=366)] = 7.0
 
 
 class InvitationBody(Body[Invitation]):
-    """What an entity may join with."""
+    """Invitation for an entity to join, without its code."""
 
     name: Text
     made_at: Time
@@ -300,20 +298,20 @@ class InvitationBody(Body[Invitation]):
 
 
 class ReportBody(Message):
-    """That an entity lives, in which round it is, and how good its model is."""
+    """Report of an entity that is alive: its round, and the evaluation of its model."""
 
     round: RoundNumber
     evaluation: EvaluationBody | None = None
 
 
 class CodeBody(Message):
-    """The code of an invitation; it is told once."""
+    """Code of a new invitation; it is sent once."""
 
     code: Secret
 
 
 class AuditBody(Body[AuditEntry]):
-    """One change of the hub."""
+    """A change at the hub."""
 
     time: Time
     actor: Text
@@ -326,7 +324,7 @@ class AuditBody(Body[AuditEntry]):
 
 
 class DeliveryBody(Body[Delivery]):
-    """What became of knowledge that a student absorbed."""
+    """Outcome of absorbing knowledge."""
 
     student: Text
     teachers: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
@@ -342,24 +340,24 @@ class DeliveryBody(Body[Delivery]):
 
 
 class PageBody(Message, Generic[B]):
-    """One page of a listing; `cursor` asks for the next."""
+    """One page of a listing; `cursor` continues with the next page."""
 
     items: Annotated[tuple[B, ...], Field(max_length=MAX_LIMIT)]
     cursor: Annotated[str, Field(max_length=4000)] | None = None
 
     @classmethod
     def of(cls, page: Page[Any]) -> Self:
-        """The body of this page; ask it of a page of some body, like PageBody[MemberBody]."""
+        """Return the message of this page, on a parametrised class such as PageBody[MemberBody]."""
         return cls.model_validate(page, from_attributes=True)
 
     def value(self) -> Page[Any]:
-        """The page of domain values."""
+        """Return the page of domain values."""
         items = tuple(item.value() if isinstance(item, Body) else item for item in self.items)
         return Page(items=items, cursor=self.cursor)
 
 
 class HealthBody(Message):
-    """What answers at /healthz."""
+    """Answer of /healthz."""
 
     status: Literal["ok"]
     service: Annotated[str, Field(max_length=200)]

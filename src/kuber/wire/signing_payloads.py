@@ -1,4 +1,4 @@
-"""The bytes that are signed: each begins with what it is, so that none can pass for another."""
+"""Bytes that are signed; each begins with its kind, so that none can pass for another."""
 
 from dataclasses import replace
 
@@ -9,20 +9,20 @@ from kuber.wire.registry import DraftBody, EnrolmentBody, KeyBody
 
 
 def record_bytes(draft: Draft) -> bytes:
-    """What a publisher signs: all that it says of its knowledge."""
+    """Return the bytes that a publisher signs: its whole draft."""
     return body_bytes(DraftBody.of(draft.draft if isinstance(draft, Knowledge) else draft))
 
 
 def body_bytes(body: DraftBody) -> bytes:
-    """As `record_bytes`, of a draft that is a message already."""
+    """Return the same bytes for a draft that is a message already."""
     return b"kuber record 1\n" + canonical(body.model_copy(update={"signature": None}))
 
 
 def succession_bytes(entity: str, key: Key) -> bytes:
-    """What an entity signs with its last key to be known by the next."""
+    """Return the bytes that an entity signs with its last key to introduce the next one."""
     return b"kuber key 1\n" + entity.encode() + b"\n" + canonical(KeyBody.of(replace(key, signature=None)))
 
 
 def enrolment_bytes(enrolment: EnrolmentBody) -> bytes:
-    """What an entity signs to join: that the key it names is its own."""
+    """Return the bytes that an entity signs to join, which prove that the key is its own."""
     return b"kuber enrolment 1\n" + canonical(enrolment.model_copy(update={"signature": None}))

@@ -1,4 +1,4 @@
-"""Messages between a vault and its callers, beside the bytes of blobs."""
+"""Messages of the vault."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +15,7 @@ from kuber.wire.registry import ArtifactBody, ManifestField
 
 
 class KindBody(ArtifactBody):
-    """One file in the vault, and what kind of artifact it must be."""
+    """One file in the vault, and the kind of artifact that it must be."""
 
     kind: Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -28,17 +28,17 @@ class PinsBody(Message):
 
     @classmethod
     def of(cls, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Self:
-        """The request to keep these. RequestRejectedError when it exceeds what may be sent."""
+        """Return the request to keep these. RequestRejectedError when it exceeds the limits of messages."""
         try:
-            named = tuple(
+            bodies = tuple(
                 KindBody(kind=kind, digest=str(artifact.digest), size=artifact.size) for kind, artifact in artifacts
             )
-            return cls(holder=holder, artifacts=named)
+            return cls(holder=holder, artifacts=bodies)
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None
 
     def pairs(self) -> list[tuple[str, Artifact]]:
-        """Kind and artifact of each."""
+        """Return kind and artifact of each."""
         return [(artifact.kind, artifact.value()) for artifact in self.artifacts]
 
 
@@ -65,7 +65,7 @@ class PinnedBody(Message):
 
 
 class PinBody(Body[Pin]):
-    """A promise to keep a blob."""
+    """A pin: a promise to keep a blob."""
 
     holder: Text
     digest: DigestText
@@ -76,13 +76,13 @@ class PinBody(Body[Pin]):
 
 
 class AnnouncementBody(ArtifactBody):
-    """A blob that is going to be sent."""
+    """Announcement of a blob that will be uploaded."""
 
-    direct: bool = Field(False, description="Ask for a URL of the vault's bucket to put the bytes to.")
+    direct: bool = Field(False, description="Request a URL of the vault's bucket to put the bytes to.")
 
 
 class DirectUrlBody(Body[DirectUrl]):
-    """A URL of a vault's bucket, for as long as it holds."""
+    """Presigned URL of a vault's bucket."""
 
     url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
     expires_at: Time
@@ -92,7 +92,7 @@ class DirectUrlBody(Body[DirectUrl]):
 
 
 class UploadBody(Body[Upload]):
-    """A blob on its way in."""
+    """State of an upload."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     digest: DigestText
@@ -106,7 +106,7 @@ class UploadBody(Body[Upload]):
 
 
 class CollectionBody(Body[Collection]):
-    """What a collection removed."""
+    """Result of a garbage collection."""
 
     blobs: Count
     size: Count
@@ -128,7 +128,7 @@ class RotBody(Body[Rot]):
 
 
 class ScrubBody(Body[Scrub]):
-    """What hashing a stretch of blobs again found."""
+    """Result of hashing some stored blobs again."""
 
     blobs: Count
     size: Count

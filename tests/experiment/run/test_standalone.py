@@ -85,7 +85,7 @@ def test_without_a_key_none_can_be_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = called("entity", "0", "--change-key")
     assert (done.returncode, done.stderr) == (2, "error: " + done.stderr.removeprefix("error: "))
-    assert "There is no key in identities/0 to change" in done.stderr
+    assert "There is no key in identities/0 to replace" in done.stderr
 
 
 KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")

@@ -158,7 +158,7 @@ def test_without_its_vault_it_says_so(start, tmp_path, body, person):
     answer = registry.client.post("/v1/knowledge", json=told, headers=there.headers | {"Idempotency-Key": "a"})
     assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
     assert answer.json()["detail"] == (
-        "The registry gets no answer from its vault at http://127.0.0.1:9; start that vault and try again."
+        "The registry's vault at http://127.0.0.1:9 does not answer; start that vault and try again."
     )
     registry.client.headers.update(there.headers)
     assert registry.client.get("/v1/knowledge").json()["items"] == []

@@ -152,7 +152,7 @@ def check(sites, operator, writers):
         # other way round.
         later = datetime.now(UTC) + timedelta(hours=2)
         found = compare(registry, vault, now=later, repair=True)
-        assert all("which is no record" in fault.sentence for fault in found.faults), found.faults
+        assert all("which is not a record" in fault.sentence for fault in found.faults), found.faults
         assert compare(registry, vault, now=later).faults == ()
     for writer in writers:
         with HttpRegistry(sites.registry, credentials=Credentials(writer.identity)) as again:

@@ -56,9 +56,9 @@ def test_what_another_process_finds_out_is_told_at_once(stores, draft_of):
 
 
 def test_no_more_is_remembered_than_there_is_room_for(registry_store, draft, monkeypatch):
-    monkeypatch.setattr(knowledge_reader, "REMEMBERED", 8)
+    monkeypatch.setattr(knowledge_reader, "CACHED", 8)
     for number in range(20):
         registry_store.publish(draft((number % 8, 0), fill=number), key=f"{number}")
         assert len(registry_store.discover(Query(order="newest", limit=2)).items) == min(2, number + 1)
-        assert len(registry_store._reader._known | registry_store._reader._before) <= 8
+        assert len(registry_store._reader._recent | registry_store._reader._older) <= 8
     assert len(registry_store.discover(Query()).items) == 20

@@ -103,7 +103,7 @@ def test_the_verifier_does_not_lift_it(operator, verifier, registry, publish, di
     operator.quarantine(record.id, REASON)
     assert discovered(pending=True) == []
     for finding in (found(samples.evaluation(50, 50)), refused(samples.evaluation(1, 1))):
-        with pytest.raises(ConflictError, match="The operator quarantined this record"):
+        with pytest.raises(ConflictError, match="The operator has quarantined this record"):
             verifier.verify(record.id, finding)
     assert registry.knowledge(record.id).verification == refused()
     operator.release(record.id)

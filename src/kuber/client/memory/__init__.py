@@ -1,4 +1,4 @@
-"""A hub in memory: for trying things out, for tests, and for entities that all live in one process."""
+"""A hub in memory: for experiments, tests, and entities of one process."""
 
 import uuid
 
@@ -8,6 +8,6 @@ from kuber.domain.event import utc_now
 
 
 def memory_hub() -> tuple[MemoryRegistry, MemoryVault]:
-    """A new registry and its vault; what is in them goes when they do."""
+    """Return a new registry and its vault, whose contents are lost when they are deleted."""
     vault = MemoryVault()
     return MemoryRegistry(vault=vault, clock=utc_now, ids=lambda: uuid.uuid4().hex), vault

@@ -1,4 +1,4 @@
-"""Which record of each subject is the latest, kept in the orders in which it is asked for."""
+"""Latest record of each subject, sorted in every order of a query."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
@@ -12,23 +12,23 @@ Subject = tuple[str, str, Digest]  # entity, task name, test set
 
 
 class RecallIndex(Protocol):
-    """Ranks records, named by their places, by the sum of their recalls on some classes."""
+    """Ranks records, identified by position, by the sum of their recalls on some classes."""
 
     def put(self, place: int, recalls: Sequence[int]) -> None:
-        """Take a record in; its recalls in whole millionths, 0 where there are no samples."""
+        """Add a record, with its recalls in whole millionths, 0 for classes without samples."""
         ...
 
     def drop(self, place: int) -> None:
-        """Leave a record out again."""
+        """Remove a record."""
         ...
 
     def ranked(self, classes: Sequence[int], after: tuple[int, int] | None) -> Iterator[int]:
-        """The places by (minus their rank, place), from after that one on."""
+        """Yield positions sorted by (-rank, position), starting after the given one."""
         ...
 
 
 class SortedRecallIndex:
-    """Sorts whenever it is asked."""
+    """Sorts for each query."""
 
     def __init__(self) -> None:
         self._recalls: dict[int, Sequence[int]] = {}
@@ -40,25 +40,25 @@ class SortedRecallIndex:
         del self._recalls[place]
 
     def ranked(self, classes: Sequence[int], after: tuple[int, int] | None) -> Iterator[int]:
-        told = sorted(
+        ranks = sorted(
             (-sum(recalls[label] for label in classes if label < len(recalls)), place)
             for place, recalls in self._recalls.items()
         )
-        return (place for _, place in told[0 if after is None else bisect_right(told, after) :])
+        return (place for _, place in ranks[0 if after is None else bisect_right(ranks, after) :])
 
 
 class LatestRecords:
-    """The latest record of each subject."""
+    """Latest record of each subject, in order of accuracy, of publication and of recalls."""
 
     def __init__(self, recalls: Callable[[], RecallIndex]) -> None:
         self.recalls = recalls()
         self._places: dict[Subject, int] = {}
         self._ordered: list[int] = []
         self._best: list[tuple[float, int]] = []  # (-accuracy, place)
-        self._keys: dict[int, tuple[float, int]] = {}  # place -> its entry there
+        self._keys: dict[int, tuple[float, int]] = {}  # place -> its entry in _best
 
     def set(self, subject: Subject, place: int, record: Knowledge) -> None:
-        """Let this record be the latest of its subject."""
+        """Make this record the latest of its subject."""
         self.clear(subject)
         trusted = record.trusted
         self._places[subject] = place
@@ -68,7 +68,7 @@ class LatestRecords:
         self.recalls.put(place, recalls(trusted))
 
     def clear(self, subject: Subject) -> None:
-        """Let the subject have none."""
+        """Remove the latest record of the subject, if any."""
         place = self._places.pop(subject, None)
         if place is not None:
             del self._ordered[bisect_left(self._ordered, place)]
@@ -76,16 +76,16 @@ class LatestRecords:
             self.recalls.drop(place)
 
     def newest(self, before: int | None) -> Iterator[int]:
-        """The places, last first, from before that one on."""
+        """Yield positions, latest first, starting before the given one."""
         end = len(self._ordered) if before is None else bisect_left(self._ordered, before)
         return (self._ordered[at] for at in range(end - 1, -1, -1))
 
     def oldest(self, after: int | None) -> Iterator[int]:
-        """The places, first first, from after that one on."""
+        """Yield positions, earliest first, starting after the given one."""
         start = 0 if after is None else bisect_right(self._ordered, after)
         return (self._ordered[at] for at in range(start, len(self._ordered)))
 
     def best(self, after: tuple[float, int] | None) -> Iterator[int]:
-        """The places by (minus their accuracy, place), from after that one on."""
+        """Yield positions sorted by (-accuracy, position), starting after the given one."""
         start = 0 if after is None else bisect_right(self._best, after)
         return (self._best[at][1] for at in range(start, len(self._best)))

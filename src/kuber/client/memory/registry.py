@@ -1,4 +1,4 @@
-"""The Registry port in memory: for simulations and tests. It behaves as the service, and has no clock of its own."""
+"""The Registry port in memory, for simulations and tests; it behaves like the service."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
@@ -8,19 +8,27 @@ from threading import RLock
 from typing import TypeVar
 
 from kuber.client.memory.latest import LatestRecords, RecallIndex, SortedRecallIndex, Subject
-from kuber.client.memory.vault import check_limit, foreign_cursor
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.ports import VaultAdmin
-from kuber.domain.publication_checks import check_attestation, check_owner, check_text, check_weights
-from kuber.domain.query import Page, Query
+from kuber.domain.publication_checks import (
+    check_attestation,
+    check_missing,
+    check_owner,
+    check_pinned,
+    check_repeated,
+    check_text,
+    check_weights,
+    not_registered,
+)
+from kuber.domain.query import Page, Query, check_limit, invalid_cursor
 from kuber.domain.ranking import recall_rank
 from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
-from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import check_new_key, check_record, check_sequence
 from kuber.wire import (
     ArchitectureBody,
@@ -37,7 +45,7 @@ T = TypeVar("T")
 
 
 class MemoryRegistry:
-    """The Registry port in memory. Safe to use from several threads; the caller gives the clock and the ids."""
+    """The Registry port in memory. Safe to use from several threads; clock and ids are arguments."""
 
     def __init__(
         self,
@@ -47,33 +55,33 @@ class MemoryRegistry:
         ids: Callable[[], str],
         recalls: Callable[[], RecallIndex] = SortedRecallIndex,
     ) -> None:
-        """`recalls` makes what ranks by classes."""
+        """`recalls` makes the index that ranks by classes."""
         self._vault = vault
         self._clock = clock
         self._ids = ids
         self._lock = RLock()
-        self._members: dict[str, Member] = {}  # by name, first come first
+        self._members: dict[str, Member] = {}  # by name, earliest first
         self._names: dict[str, str] = {}  # id -> name
-        self._sequences: dict[str, int] = {}  # id -> of its last signed record
+        self._sequences: dict[str, int] = {}  # entity id -> sequence of its last signed record
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
-        self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: best first, older first among equals
+        self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: older first among equals
         self._latest = LatestRecords(recalls)
-        self._latest_trained = LatestRecords(recalls)  # the same without initial checkpoints
+        self._latest_trained = LatestRecords(recalls)  # without initial checkpoints
         self._of_subject: dict[Subject, list[int]] = {}  # indices, oldest first
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
-        self._attested: dict[str, dict[str, Attestation]] = {}  # id -> entity -> what it found
-        # Records share the tasks and architectures that they tell of: less to hold, and quick to compare.
+        self._attested: dict[str, dict[str, Attestation]] = {}  # record id -> entity id -> attestation
+        # Records share their tasks and architectures: less memory, and quick to compare.
         self._tasks: dict[Task, Task] = {}
-        self._architectures: dict[bytes, Architecture] = {}  # by name and arguments: the one that is pinned
+        self._architectures: dict[bytes, Architecture] = {}  # by name and arguments, as pinned by the first record
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by (student, key)
 
     def __repr__(self) -> str:
         return f"<MemoryRegistry: entities={len(self._members)}, records={len(self._records) - len(self._withdrawn)}>"
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
-        """Join under this name; the same name with the same key gives the same member again."""
+        """Join under this name. Idempotent for the same key."""
         check_text(name, "The name of an entity")
         with self._lock:
             if name not in self._members:
@@ -85,18 +93,18 @@ class MemoryRegistry:
             return self._member(name)
 
     def member(self, id: str) -> Member:
-        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        """Return the entity with this id and its keys. KnowledgeNotFoundError when there is none."""
         with self._lock:
             if id not in self._names:
                 raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
             return self._member(self._names[id])
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
-        """Nothing is kept: in memory nobody asks for reports."""
+        """Check that the entity exists; reports are not stored."""
         self.member(id)
 
     def change_key(self, id: str, key: Key) -> Member:
-        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+        """Add a key, signed with the previous one, for records from sequence `key.since` on."""
         with self._lock:
             member = self.member(id)
             if key in member.keys:
@@ -106,63 +114,58 @@ class MemoryRegistry:
             return self._members[member.name]
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
-        """The registered entities, first come first."""
+        """Return the registered entities, earliest first."""
         with self._lock:
             return _page([self._member(name) for name in self._members], "entities", limit, cursor)
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
-        """Store a record once its blobs are pinned in the vault and its weights have the tensors it tells of."""
+        """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
-        told, digest = body.value(), Digest.of(canonical(body))
+        sent, digest = body.value(), Digest.of(canonical(body))
         with self._lock:
-            earlier = self._published.get((told.entity, key))
+            earlier = self._published.get((sent.entity, key))
             if earlier is not None:
-                if earlier[0] != digest:
-                    raise ConflictError("This key was used for another publication; choose a new key for each.")
+                check_repeated(earlier[0], digest)
                 return self._records[earlier[1]]
-            self._check_named(told.entity, told.parents)
-            check_record(self.member(told.entity), told, record_bytes(told))
-            if told.signature is not None:
-                check_sequence(told, self._sequences.get(told.entity, 0))
-            pin = _pin(told.architecture)
+            self._check_names(sent.entity, sent.parents)
+            check_record(self.member(sent.entity), sent, record_bytes(sent))
+            if sent.signature is not None:
+                check_sequence(sent, self._sequences.get(sent.entity, 0))
+            pin = _pin(sent.architecture)
             pinned = self._architectures.get(pin, draft.architecture)
-            if dict(pinned.manifest) != dict(told.architecture.manifest):
-                raise ConflictError(
-                    f"The architecture {told.architecture.name!r} with these arguments is pinned to other tensors by "
-                    "its first publisher; publish yours under another name."
-                )
+            check_pinned(sent.architecture, pinned.manifest)
             id = self._ids()
-            manifests = self._vault.pin(id, told.artifacts.items())
+            manifests = self._vault.pin(id, sent.artifacts.items())
             try:
-                if WEIGHTS in told.artifacts:
-                    check_weights(told, manifests[told.artifacts[WEIGHTS].digest])
+                if WEIGHTS in sent.artifacts:
+                    check_weights(sent, manifests[sent.artifacts[WEIGHTS].digest])
             except RequestRejectedError:
                 self._vault.unpin(id)
                 raise
             self._architectures[pin] = pinned
-            told = replace(told, task=self._tasks.setdefault(told.task, draft.task), architecture=pinned)
-            record = Knowledge.from_draft(told, id=id, published_at=self._clock())
-            if told.signature is not None:
-                self._sequences[told.entity] = told.sequence
-            self._published[told.entity, key] = digest, len(self._records)
-            insort(self._best, (-record.evaluation.accuracy, len(self._records)))
+            shared = replace(sent, task=self._tasks.setdefault(sent.task, draft.task), architecture=pinned)
+            record, place = Knowledge.from_draft(shared, id=id, published_at=self._clock()), len(self._records)
+            if sent.signature is not None:
+                self._sequences[sent.entity] = sent.sequence
+            self._published[sent.entity, key] = digest, place
+            insort(self._best, (-record.evaluation.accuracy, place))
             subject = _subject(record)
-            self._of_subject.setdefault(subject, []).append(len(self._records))
-            self._latest.set(subject, len(self._records), record)
+            self._of_subject.setdefault(subject, []).append(place)
+            self._latest.set(subject, place, record)
             if record.round > 0:
-                self._latest_trained.set(subject, len(self._records), record)
-            self._places[id] = len(self._records)
+                self._latest_trained.set(subject, place, record)
+            self._places[id] = place
             self._records.append(record)
             return record
 
     def discover(self, query: Query) -> Page[Knowledge]:
-        """The knowledge that matches, in the order asked for."""
+        """Return the matching knowledge, in the order of the query."""
         found: list[Knowledge] = []
         with self._lock:
             for place in self._order(query):
                 record = self._records[place]
-                # The best come first, so nothing after the first that is too low can match.
+                # The best come first, so no record after the first that is too low can match.
                 if query.order == "accuracy" and record.trusted.accuracy < (query.min_accuracy or 0):
                     break
                 if place in self._withdrawn:
@@ -176,7 +179,7 @@ class MemoryRegistry:
         return Page(items=items, cursor=f"{query.order}:{self._places[items[-1].id]}" if more else None)
 
     def knowledge(self, id: str) -> Knowledge:
-        """One record; KnowledgeNotFoundError when there is none."""
+        """Return one record. KnowledgeNotFoundError when there is none."""
         with self._lock:
             place = self._places.get(id)
             if place is None:
@@ -184,53 +187,53 @@ class MemoryRegistry:
             return self._records[place]
 
     def withdraw(self, id: str) -> None:
-        """Take a record back: it is found no more, only read by its id. Again: nothing."""
+        """Withdraw a record: it is no longer discovered, only read by its id. Idempotent."""
         with self._lock:
             record = self.knowledge(id)
             self._withdrawn.add(self._places[id])
-            self._recount(record)
+            self._update_latest(record)
             self._vault.unpin(id)
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
-        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
-        told = EvaluationBody.of(evaluation).value()
+        """Store this entity's own evaluation of another's knowledge, in place of its previous one."""
+        sent = EvaluationBody.of(evaluation).value()
         with self._lock:
-            check_attestation(self.knowledge(id), self.member(entity), told)
-            found = Attestation(entity=entity, evaluation=told, at=self._clock())
-            self._attested.setdefault(id, {})[entity] = found
+            check_attestation(self.knowledge(id), self.member(entity), sent)
+            attestation = Attestation(entity=entity, evaluation=sent, at=self._clock())
+            self._attested.setdefault(id, {})[entity] = attestation
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """What entities found about this knowledge, in order of their ids."""
+        """Return the entities' attestations of this knowledge, in order of entity id."""
         with self._lock:
             return tuple(found for _, found in sorted(self._attested.get(id, {}).items()))
 
     def verify(self, id: str, verification: Verification) -> None:
-        """Say what the hub found out; again: what it found last."""
-        told = VerificationBody.of(verification).value()
+        """Store the hub's verification of a record, in place of its previous one."""
+        sent = VerificationBody.of(verification).value()
         with self._lock:
             record, place = self.knowledge(id), self._places[id]
             del self._best[bisect_left(self._best, (-record.trusted.accuracy, place))]
-            self._records[place] = replace(record, verification=told)
+            self._records[place] = replace(record, verification=sent)
             insort(self._best, (-self._records[place].trusted.accuracy, place))
-            self._recount(record)
+            self._update_latest(record)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
-        """Store what became of a delivery; the same key again changes nothing."""
+        """Store the outcome of a delivery. Idempotent for the same key."""
         check_text(key, "The key of a delivery")
-        told = DeliveryBody.of(delivery).value()
+        sent = DeliveryBody.of(delivery).value()
         with self._lock:
-            if (told.student, key) in self._deliveries:
+            if (sent.student, key) in self._deliveries:
                 return
-            self._check_named(told.student, told.teachers)
-            self._deliveries[told.student, key] = told
+            self._check_names(sent.student, sent.teachers)
+            self._deliveries[sent.student, key] = sent
 
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
-        """The recorded deliveries, first come first."""
+        """Return the recorded deliveries, earliest first."""
         with self._lock:
             return _page(list(self._deliveries.values()), "deliveries", limit, cursor)
 
     def _order(self, query: Query) -> Iterable[int]:
-        """Indices of records in the order of the query, from after its cursor on."""
+        """Yield indices of records in the order of the query, starting after its cursor."""
         after = None if query.cursor is None else _place(query.cursor, query.order, len(self._records))
         latest = self._latest_of(query) if query.latest else None
         count = len(self._records)
@@ -239,34 +242,34 @@ class MemoryRegistry:
         if query.order == "oldest":
             return latest.oldest(after) if latest else range(0 if after is None else after + 1, count)
         if query.order == "classes":
-            beyond = None if after is None else self._ranked(after, query)
+            rank = None if after is None else self._ranked(after, query)
             if latest:
-                return latest.recalls.ranked(query.classes, beyond)
+                return latest.recalls.ranked(query.classes, rank)
             ranked = sorted(self._ranked(place, query) for place in range(count))
-            return (place for _, place in ranked[0 if beyond is None else bisect_right(ranked, beyond) :])
-        reached = None if after is None else (-self._records[after].trusted.accuracy, after)
+            return (place for _, place in ranked[0 if rank is None else bisect_right(ranked, rank) :])
+        last = None if after is None else (-self._records[after].trusted.accuracy, after)
         if latest:
-            return latest.best(reached)
-        start = 0 if reached is None else bisect_right(self._best, reached)
+            return latest.best(last)
+        start = 0 if last is None else bisect_right(self._best, last)
         return (self._best[at][1] for at in range(start, len(self._best)))
 
     def _latest_of(self, query: Query) -> LatestRecords:
-        """Where only trained knowledge is asked for, a new initial checkpoint does not hide it."""
+        """Return the latest records of the query; an initial checkpoint does not hide an older trained record."""
         return self._latest_trained if query.initial is False else self._latest
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].trusted, query.classes), place
 
-    def _recount(self, record: Knowledge) -> None:
-        """Find anew which record is the latest of this one's subject."""
+    def _update_latest(self, record: Knowledge) -> None:
+        """Find the latest record again for the subject of this record."""
         subject = _subject(record)
-        left = [
+        visible = [
             place
             for place in self._of_subject[subject]
-            if place not in self._withdrawn and _in_sight(self._records[place], Query())
+            if place not in self._withdrawn and _has_standing(self._records[place], Query())
         ]
-        trained = [place for place in left if self._records[place].round > 0]
-        for latest, places in ((self._latest, left), (self._latest_trained, trained)):
+        trained = [place for place in visible if self._records[place].round > 0]
+        for latest, places in ((self._latest, visible), (self._latest_trained, trained)):
             latest.clear(subject)
             if places:
                 latest.set(subject, places[-1], self._records[places[-1]])
@@ -275,14 +278,10 @@ class MemoryRegistry:
         member = self._members[name]
         return replace(member, sequence=self._sequences.get(member.id, 0))
 
-    def _check_named(self, entity: str, named: Iterable[str]) -> None:
+    def _check_names(self, entity: str, records: Iterable[str]) -> None:
         if entity not in self._names:
-            raise RequestRejectedError(f"No entity {entity[:100]!r} is registered here; register first.")
-        missing = [id for id in named if id not in self._places]
-        if missing:
-            raise RequestRejectedError(
-                f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has."
-            )
+            raise not_registered(entity)
+        check_missing(id for id in records if id not in self._places)
 
 
 def _matches(record: Knowledge, query: Query) -> bool:
@@ -292,13 +291,13 @@ def _matches(record: Knowledge, query: Query) -> bool:
         and (query.min_accuracy is None or record.trusted.accuracy >= query.min_accuracy)
         and (query.exclude_entity is None or record.entity != query.exclude_entity)
         and (query.initial is None or query.initial == (record.round == 0))
-        and _in_sight(record, query)
+        and _has_standing(record, query)
         and (query.origin is None or record.origin == query.origin)
     )
 
 
-def _in_sight(record: Knowledge, query: Query) -> bool:
-    """What the hub quarantined is found only by those who ask for it."""
+def _has_standing(record: Knowledge, query: Query) -> bool:
+    """Return whether the record has the query's standing; quarantined records match only by theirs."""
     standing = record.verification and record.verification.standing
     if query.pending:
         return standing is None
@@ -306,15 +305,15 @@ def _in_sight(record: Knowledge, query: Query) -> bool:
 
 
 def _subject(record: Knowledge) -> Subject:
-    """Whose it is, and on which task."""
+    """Return the subject of a record: its publisher and task."""
     return record.entity, record.task.name, record.evaluation.test_set
 
 
 def _pin(architecture: Architecture) -> bytes:
-    """What one manifest is pinned to: the name and the arguments, their types included."""
-    # Who tells of no tensors keeps nobody from telling which they are.
-    told = b"" if architecture.manifest else b"no tensors "
-    return told + canonical(ArchitectureBody.of(architecture).model_copy(update={"manifest": {}}))
+    """Return the key that a manifest is pinned to: the name and the arguments with their types."""
+    # A record without a manifest does not pin the tensors of the records that have one.
+    prefix = b"" if architecture.manifest else b"no tensors "
+    return prefix + canonical(ArchitectureBody.of(architecture).model_copy(update={"manifest": {}}))
 
 
 def _page(items: list[T], listing: str, limit: int, cursor: str | None) -> Page[T]:
@@ -325,8 +324,8 @@ def _page(items: list[T], listing: str, limit: int, cursor: str | None) -> Page[
 
 
 def _place(cursor: str, listing: str, length: int) -> int:
-    """The place of the last item of the page before; RequestRejectedError when the cursor is not of this listing."""
+    """Return the position of the last item of the previous page. RequestRejectedError for an invalid cursor."""
     name, _, digits = cursor.partition(":")
     if name != listing or not (digits.isascii() and digits.isdecimal()) or len(digits) > 18 or int(digits) >= length:
-        raise foreign_cursor()
+        raise invalid_cursor()
     return int(digits)

@@ -1,4 +1,4 @@
-"""The Vault port in memory: for simulations and tests. It behaves as the service."""
+"""The Vault port in memory, for simulations and tests; it behaves like the service."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -10,29 +10,29 @@ from kuber.domain.artifact_checks import check_artifact
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.publication_checks import check_kind, check_text, invalid_artifact
-from kuber.domain.query import MAX_LIMIT, Page
+from kuber.domain.query import Page, check_limit, invalid_cursor
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 
 
 class BlobBytes(Protocol):
-    """Where the bytes of blobs lie."""
+    """Storage for the bytes of blobs."""
 
-    def keep(self, digest: Digest, data: bytes) -> None:
-        """Keep them; each digest comes once."""
+    def store(self, digest: Digest, data: bytes) -> None:
+        """Store the bytes; called once for each digest."""
         ...
 
     def head(self, digest: Digest, length: int) -> bytes:
-        """The first so many bytes of a blob that is kept, or all of a shorter one."""
+        """Return the first `length` bytes of a stored blob, or all of a shorter one."""
         ...
 
 
 class MemoryBlobBytes:
-    """Keeps bytes as they come."""
+    """Stores bytes in a dictionary."""
 
     def __init__(self) -> None:
         self._data: dict[Digest, bytes] = {}
 
-    def keep(self, digest: Digest, data: bytes) -> None:
+    def store(self, digest: Digest, data: bytes) -> None:
         self._data[digest] = bytes(data)
 
     def head(self, digest: Digest, length: int) -> bytes:
@@ -46,45 +46,45 @@ class MemoryVault:
         self._lock = RLock()
         self._bytes = bytes or MemoryBlobBytes()
         self._sizes: dict[Digest, int] = {}
-        self._sorted: list[Digest] | None = None  # sorted when they are listed
+        self._sorted: list[Digest] | None = None  # digests, sorted when they are listed
         self._holders: dict[Digest, set[str]] = {}
-        self._held: dict[str, list[Digest]] = {}  # by holder
+        self._pinned: dict[str, list[Digest]] = {}  # by holder
 
     def __repr__(self) -> str:
         return f"<MemoryVault: blobs={len(self._sizes)}>"
 
     def put(self, data: bytes) -> Artifact:
-        """Store these bytes; storing them again changes nothing."""
+        """Store bytes under their digest. Idempotent."""
         if not data:
             raise RequestRejectedError("An empty blob is not stored; send at least one byte.")
         digest = Digest.of(data)
         with self._lock:
             if digest not in self._sizes:
-                self._bytes.keep(digest, data)
+                self._bytes.store(digest, data)
                 self._sizes[digest] = len(data)
                 self._sorted = None
         return Artifact(digest=digest, size=len(data))
 
     def get(self, digest: Digest) -> bytes:
-        """The bytes with this digest. Nothing can have changed them since they were put."""
+        """Return the bytes with this digest, which nothing can have changed."""
         try:
             return self._bytes.head(digest, self._sizes[digest])
         except KeyError:
             raise KnowledgeNotFoundError(f"The vault has no blob {digest}.") from None
 
     def size(self, digest: Digest) -> int | None:
-        """How many bytes are stored under this digest; None when there are none."""
+        """Return the number of bytes stored under this digest, None when there are none."""
         return self._sizes.get(digest)
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
-        """What is stored, in order of digest; a cursor is the digest that ended the page before."""
+        """Return the stored blobs, in order of digest; a cursor is the last digest of the previous page."""
         check_limit(limit)
         with self._lock:
             self._sorted = self._sorted or sorted(self._sizes)
             try:
                 start = 0 if cursor is None else bisect_right(self._sorted, Digest(cursor))
             except ValueError:
-                raise foreign_cursor() from None
+                raise invalid_cursor() from None
             page = self._sorted[start : start + limit]
             more = start + limit < len(self._sorted)
             items = tuple(Artifact(digest=digest, size=self._sizes[digest]) for digest in page)
@@ -103,7 +103,7 @@ class MemoryVault:
                     raise RequestRejectedError(f"Blob {artifact.digest} is not in the vault; put it there first.")
                 if size != artifact.size:
                     raise RequestRejectedError(
-                        f"Blob {artifact.digest} has {size} bytes, not the {artifact.size} told."
+                        f"Blob {artifact.digest} has {size} bytes, not the stated {artifact.size}."
                     )
                 try:
                     manifest = check_artifact(kind, BytesIO(self.get(artifact.digest)).read, size)
@@ -113,27 +113,16 @@ class MemoryVault:
                     manifests[artifact.digest] = manifest
             for _, artifact in wanted:
                 self._holders.setdefault(artifact.digest, set()).add(holder)
-                self._held.setdefault(holder, []).append(artifact.digest)
+                self._pinned.setdefault(holder, []).append(artifact.digest)
         return manifests
 
     def unpin(self, holder: str) -> None:
-        """Take back every promise to `holder`; without any, nothing changes."""
+        """Remove every pin of `holder`. Idempotent."""
         with self._lock:
-            for digest in self._held.pop(holder, ()):
+            for digest in self._pinned.pop(holder, ()):
                 self._holders[digest].discard(holder)
 
     def pinned(self, digest: Digest) -> list[str]:
-        """Who holds this blob, in order of name."""
+        """Return the holders that pin this blob, sorted."""
         with self._lock:
             return sorted(self._holders.get(digest, ()))
-
-
-def check_limit(limit: int) -> None:
-    """RequestRejectedError unless a page can have so many entries."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; ask for that many.")
-
-
-def foreign_cursor() -> RequestRejectedError:
-    """What a cursor of another listing is answered."""
-    return RequestRejectedError("The cursor is not one of this listing; start again without it.")

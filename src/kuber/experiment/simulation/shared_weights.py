@@ -17,7 +17,7 @@ class MappedBlobBytes:
         self._memory = memory
         self._blocks: dict[Digest, Block] = {}
 
-    def keep(self, digest: Digest, data: bytes) -> None:
+    def store(self, digest: Digest, data: bytes) -> None:
         self._blocks[digest] = self._memory.write([memoryview(data)])[0]._replace(size=len(data))
 
     def head(self, digest: Digest, length: int) -> bytes:

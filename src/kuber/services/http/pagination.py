@@ -8,8 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select
 
-from kuber.domain.query import MAX_LIMIT
-from kuber.errors import RequestRejectedError
+from kuber.domain.query import check_limit, invalid_cursor
 
 
 def encode(order: str, *position: int | float | str) -> str:
@@ -29,14 +28,8 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
         or [type(value) for value in values[1:]] != list(kinds)
         or not all(isinstance(value, str) or (math.isfinite(value) and abs(value) < 2**63) for value in values[1:])
     ):
-        raise RequestRejectedError("The cursor is not one of this listing; start again without it.")
+        raise invalid_cursor()
     return values[1:]
-
-
-def check_limit(limit: int) -> None:
-    """Raise RequestRejectedError unless the limit is from 1 to MAX_LIMIT."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise RequestRejectedError(f"A page has 1 to {MAX_LIMIT} entries; request that many.")
 
 
 def fetch_page(

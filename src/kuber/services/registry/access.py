@@ -1,4 +1,4 @@
-"""Who may do what: invitations, enrolment, tokens and the audit log, in the registry's database."""
+"""Access control: invitations, enrolment, tokens and the audit log, in the registry's database."""
 
 import hmac
 import secrets
@@ -26,16 +26,16 @@ from kuber.wire import EnrolmentBody, enrolment_bytes
 
 TOKEN_DAYS = 30
 INVITATION_DAYS = 7
-SKEW = timedelta(minutes=10)  # by which the clock of an entity may differ from ours
-REMEMBERED = 10_000  # tokens that are not looked up again
+SKEW = timedelta(minutes=10)  # by which an entity's clock may differ
+CACHED = 10_000  # tokens
 
-_OF_TOKEN = select(tokens).where(tokens.c.hash == bindparam("key"))
+_BY_HASH = select(tokens).where(tokens.c.hash == bindparam("key"))
 
 
 class RegistryAccess:
     """Enrolment and tokens, on the database of a RegistryStore. Safe to use from several threads.
 
-    With `open_enrolment` any name may join without an invitation.
+    With `open_enrolment` entities join without an invitation.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class RegistryAccess:
         self._clock = clock
         self._ids = ids
         self._open = open_enrolment
-        self._known: BoundedCache[Caller] = BoundedCache(0 if database.shared else REMEMBERED)  # by hash of the token
+        self._callers: BoundedCache[Caller] = BoundedCache(0 if database.shared else CACHED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
-        """The code of a new invitation for the entity of this name; it can be used once."""
+        """Invite an entity; return the code, which it can use once within so many days."""
         check_text(name, "The name of an entity")
         code, now = secrets.token_urlsafe(32), self._clock()
         row = {"hash": secret_hash(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
@@ -66,7 +66,7 @@ class RegistryAccess:
         return code
 
     def invitations(self) -> list[Invitation]:
-        """Those made so far, the latest first; a thousand at most."""
+        """Return the last thousand invitations, latest first."""
         with self._database.read_snapshot() as connection:
             rows = connection.execute(select(invitations).order_by(invitations.c.made_at.desc()).limit(1000)).all()
         return [
@@ -79,47 +79,47 @@ class RegistryAccess:
             for row in rows
         ]
 
-    def enrol(self, wish: EnrolmentBody) -> tuple[Member, str, bool]:
-        """The member, a new token of its own, and whether the member is new.
+    def enrol(self, request: EnrolmentBody) -> tuple[Member, str, bool]:
+        """Enrol an entity, or renew its token; return the member, its new token, and whether the member is new.
 
-        An entity that is known proves itself with its key and needs no invitation; so it renews its token. Raises
-        CorruptKnowledgeError when the wish is not signed by the key that it names, NotAuthorizedError when it is too
-        old, not invited or shut out, ConflictError when the name belongs to another key.
+        A member proves itself with its key and needs no invitation. Raises CorruptKnowledgeError when the request is
+        not signed with the key in it, NotAuthorizedError when it is too old, uninvited or blocked, ConflictError when
+        the name belongs to another key.
         """
-        check_text(wish.name, "The name of an entity")
-        check_signature(wish.public_key, wish.signature or "", enrolment_bytes(wish), "The wish to join")
+        check_text(request.name, "The name of an entity")
+        check_signature(request.public_key, request.signature or "", enrolment_bytes(request), "The request to join")
         now = self._clock()
-        if abs(now - wish.at) > SKEW:
+        if abs(now - request.at) > SKEW:
             raise NotAuthorizedError(
-                f"The wish to join was signed at {wish.at:%Y-%m-%d %H:%M} UTC, and here it is "
+                f"The request to join was signed at {request.at:%Y-%m-%d %H:%M} UTC, but the registry's clock shows "
                 f"{now:%Y-%m-%d %H:%M} UTC; set the clock."
             )
         token = secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            member = find_member(connection, name=wish.name)
+            member = find_member(connection, name=request.name)
             new = member is None
             if member is None:
                 if not self._open:
-                    self._use_invitation(connection, wish, now)
-                keys = (Key(public_key=wish.public_key),)
-                member = Member(id=self._ids(), name=wish.name, registered_at=now, keys=keys)
+                    self._use_invitation(connection, request, now)
+                keys = (Key(public_key=request.public_key),)
+                member = Member(id=self._ids(), name=request.name, registered_at=now, keys=keys)
                 insert_member(connection, member)
-                note(connection, now, member.id, "enrol", wish.name)
-            check_owner(member, wish.public_key)
+                note(connection, now, member.id, "enrol", request.name)
+            check_owner(member, request.public_key)
             if _blocked(connection, member.id):
-                raise NotAuthorizedError(f"The entity {wish.name!r} was shut out by the operator of this hub.")
-            # One token at a time: the others of this entity end with the new one.
+                raise NotAuthorizedError(f"The operator of this hub has blocked the entity {request.name!r}.")
+            # One token at a time: a new one ends the entity's others.
             connection.execute(delete(tokens).where(tokens.c.entity == member.id))
             _insert_token(connection, token, Scope.ENTITY, member.id, now)
             return member, new
 
         member, new = self._database.write(work)
-        self._known.invalidate()
+        self._callers.invalidate()
         return member, token, new
 
     def revoke(self, entity: str, *, actor: str, block: bool = False) -> None:
-        """End the entity's tokens; with `block` it gets no new one."""
+        """Revoke the entity's tokens; with `block` it cannot get a new one."""
         now = self._clock()
 
         def work(connection: Connection) -> None:
@@ -131,26 +131,26 @@ class RegistryAccess:
             note(connection, now, actor, "block" if block else "revoke", entity)
 
         self._database.write(work)
-        self._known.invalidate()
+        self._callers.invalidate()
 
     def caller(self, token: str) -> Caller:
-        """Whom the token belongs to; NotAuthorizedError when it is unknown, ended or revoked."""
+        """Return the owner of a token. NotAuthorizedError when it is unknown, expired or revoked."""
         key = secret_hash(token)
-        known = self._known.get(key)
-        if known is None:
-            version = self._known.version
+        caller = self._callers.get(key)
+        if caller is None:
+            version = self._callers.version
             with self._database.read_latest() as connection:
-                row = connection.execute(_OF_TOKEN, {"key": key}).one_or_none()
+                row = connection.execute(_BY_HASH, {"key": key}).one_or_none()
             if row is None or row.revoked_at is not None:
-                raise NotAuthorizedError("The token is not one of this registry, or was revoked; enrol again.")
-            known = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
-            self._known.put(key, known, version=version)
-        if known.expires_at <= self._clock():
+                raise NotAuthorizedError("The token is not of this registry, or was revoked; enrol again.")
+            caller = Caller(scope=Scope(row.scope), entity=row.entity, expires_at=row.expires_at)
+            self._callers.put(key, caller, version=version)
+        if caller.expires_at <= self._clock():
             raise NotAuthorizedError("The token has expired; enrol again.")
-        return known
+        return caller
 
     def kept_token(self, path: Path, scope: Scope) -> str:
-        """The token of this scope in this file; made, and written for its owner only, when there is none that holds.
+        """Return the valid token in this file, or write a new one of this scope, readable by the file's owner only.
 
         Raises ServiceError when the file cannot be used.
         """
@@ -171,7 +171,7 @@ class RegistryAccess:
         return token
 
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
-        """What was changed, first come first."""
+        """Return the audit log, oldest first."""
         after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
         with self._database.read_snapshot() as connection:
             found = read_audit(connection, after=after, limit=limit + 1, public=False)
@@ -179,27 +179,27 @@ class RegistryAccess:
         return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
 
     def last_event(self) -> int:
-        """The number of the last event; 0 before the first."""
+        """Return the number of the last event, 0 before the first."""
         with self._database.read_latest() as connection:
             return connection.scalar(select(func.max(audit.c.seq))) or 0
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
-        """What every entity may know of what was changed, after the event of this number, with its numbers."""
+        """Return the public events after this number, each with its number."""
         with self._database.read_latest() as connection:
             return read_audit(connection, after=after, limit=limit, public=True)
 
-    def _use_invitation(self, connection: Connection, wish: EnrolmentBody, now: datetime) -> None:
-        if wish.invitation is None:
+    def _use_invitation(self, connection: Connection, request: EnrolmentBody, now: datetime) -> None:
+        if request.invitation is None:
             raise NotAuthorizedError(
-                f"This registry takes no uninvited entity; ask its operator for an invitation "
-                f"(`kuber hub invite {wish.name}`) and join with --invitation CODE."
+                f"This registry requires an invitation; ask its operator for one (`kuber hub invite {request.name}`) "
+                "and join with --invitation CODE."
             )
-        chosen = invitations.c.hash == secret_hash(wish.invitation)
+        chosen = invitations.c.hash == secret_hash(request.invitation)
         row = connection.execute(select(invitations).where(chosen)).one_or_none()
-        if row is None or not hmac.compare_digest(row.name.encode(), wish.name.encode()):
-            raise NotAuthorizedError(f"The invitation is not one for {wish.name!r}; ask the operator for one.")
+        if row is None or not hmac.compare_digest(row.name.encode(), request.name.encode()):
+            raise NotAuthorizedError(f"The invitation is not for {request.name!r}; ask the operator for one.")
         if row.used_at is not None or row.expires_at <= now:
-            raise NotAuthorizedError("The invitation was used already, or has expired; ask the operator for another.")
+            raise NotAuthorizedError("The invitation has been used or has expired; ask the operator for another.")
         connection.execute(update(invitations).where(chosen).values(used_at=now))
 
 

@@ -1,4 +1,4 @@
-"""The registry's routes about who takes part: enrolment, keys, tokens, invitations and the audit log."""
+"""Routes of the registry for members, keys, tokens, invitations, events and the audit log."""
 
 import time
 from collections.abc import AsyncIterator
@@ -30,21 +30,21 @@ from kuber.wire import (
     TokenBody,
 )
 
-EVENTS = 100  # that a follower is sent at a time
-LONGEST_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
+EVENTS = 100  # read at once for a follower
+MAX_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="From the page before.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="Cursor of the previous page.")]
 Id = Annotated[str, InPath(max_length=200)]
 
 
 def created(body: Any) -> dict[int | str, dict[str, Any]]:
-    """What a route answers with that tells new from known."""
-    return {200: {"model": body, "description": "It was here already."}, 201: {"model": body}}
+    """Return the OpenAPI responses of a route that answers 201 for a new object and 200 for a known one."""
+    return {200: {"model": body, "description": "It exists already."}, 201: {"model": body}}
 
 
 def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator) -> None:
-    """Add the routes, on these stores."""
+    """Add the routes to the application."""
     run_read = store.database.run_read
     feed = EventFeed(
         lambda after, limit: run_read(access.events, after=after, limit=limit), lambda: run_read(access.last_event)
@@ -54,7 +54,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
-        """Join under a name, or get a new token: 201 when the entity is new, 200 when it was here already."""
+        """Join under a name, or get a new token: 201 for a new entity, 200 for a known one."""
         member, token, new = access.enrol(body)
         response.status_code = 201 if new else 200
         return EnrolledBody(member=MemberBody.of(member), token=token)
@@ -63,33 +63,33 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     async def members(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[MemberBody]:
-        """The registered entities, first come first."""
+        """List the registered entities, earliest first."""
         return PageBody[MemberBody].of(await run_read(store.members, limit=limit, cursor=cursor))
 
     @app.get("/v1/entities/{id}", operation_id="get_entity")
     async def member(id: Id, caller: Annotated[Caller, readers]) -> MemberBody:
-        """One entity, with its keys."""
+        """Get an entity with its keys."""
         return MemberBody.of(await run_read(store.member, id))
 
     @app.post("/v1/entities/{id}/keys", operation_id="change_key")
     def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> MemberBody:
-        """Let a new key sign what is yet to come; the last key vouches for it."""
+        """Add a key for later records; it is signed with the last one."""
         check_acts_for(caller, id)
         return MemberBody.of(store.change_key(id, body.value()))
 
     @app.post("/v1/entities/{id}/reports", operation_id="report", status_code=204)
     def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> None:
-        """Tell that one lives, in which round one is, and how good one's model is."""
+        """Report that an entity is alive, its round, and the evaluation of its model."""
         check_acts_for(caller, id)
         store.report(id, round=body.round, evaluation=body.evaluation.value() if body.evaluation else None)
 
     @app.get("/v1/events", operation_id="stream_events", response_class=EventSourceResponse)
     async def events(
         caller: Annotated[Caller, readers],
-        last_event_id: Annotated[str | None, Header(description="The id of the last event that is known.")] = None,
-        follow: Annotated[bool, Query(description="Go on with what is yet to come.")] = True,
+        last_event_id: Annotated[str | None, Header(description="Id of the last event received.")] = None,
+        follow: Annotated[bool, Query(description="Continue with new events as they come.")] = True,
     ) -> AsyncIterator[ServerSentEvent]:
-        """What was changed, as server-sent events; their ids count up in the order of the commits."""
+        """Stream public changes of the hub as server-sent events; ids increase in commit order."""
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
         if follow:
             async for notice in feed.follow(after, limit=EVENTS):
@@ -103,12 +103,17 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     async def watch(
         caller: Annotated[Caller, readers],
         after: Annotated[
-            int | None, Query(ge=0, lt=2**63, description="Of the answer before; without it: what is yet to come.")
+            int | None,
+            Query(ge=0, lt=2**63, description="Cursor of the previous answer; without it: new publications."),
         ] = None,
-        task: Annotated[str | None, Query(max_length=200, description="Name of the task; without one: any.")] = None,
-        seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="To wait for the first.")] = 0.0,
+        task: Annotated[
+            str | None, Query(max_length=200, description="Name of the task; without it: any task.")
+        ] = None,
+        seconds: Annotated[
+            float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the first publication.")
+        ] = 0.0,
     ) -> PageBody[AuditBody]:
-        """Publications since the answer before, as soon as there is one: its cursor is what to ask `after` next."""
+        """List publications since the previous answer, as soon as there is one; its cursor is the next `after`."""
         number = await feed.clamp(after)
         end = time.monotonic() + seconds
         while True:
@@ -124,34 +129,34 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     def revoke(
         id: Id,
         caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)],
-        block: Annotated[bool, Query(description="Give it no new one either; for the operator.")] = False,
+        block: Annotated[bool, Query(description="Also issue no new token; for the operator only.")] = False,
     ) -> None:
-        """End the tokens of an entity."""
+        """Revoke the tokens of an entity."""
         if caller.scope is not Scope.ADMIN:
             check_acts_for(caller, id)
             if block:
-                raise NotAuthorizedError("Only the operator shuts an entity out.")
+                raise NotAuthorizedError("Only the operator may block an entity.")
         access.revoke(id, actor=caller.entity or OPERATOR, block=block)
 
     @app.post("/v1/tokens/check", operation_id="check_token")
     async def check(body: TokenBody, caller: Annotated[Caller, guard.require(Scope.SERVICE)]) -> CallerBody:
-        """Whom a token belongs to; 403 when it is none. For the vault."""
+        """Get the owner of a token, for the vault; 403 when it is not valid."""
         return CallerBody.of(await run_read(access.caller, body.token))
 
     @app.post("/v1/invitations", operation_id="invite", status_code=201)
     def invite(body: InvitationRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> CodeBody:
-        """Make an invitation for an entity of this name."""
+        """Invite an entity of this name."""
         return CodeBody(code=access.invite(body.name, days=body.days))
 
     @app.get("/v1/invitations", operation_id="list_invitations")
     async def invitations(caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> PageBody[InvitationBody]:
-        """The last invitations, without their codes."""
-        items = tuple(InvitationBody.of(one) for one in await run_read(access.invitations))
+        """List the last invitations, without their codes."""
+        items = tuple(InvitationBody.of(invitation) for invitation in await run_read(access.invitations))
         return PageBody[InvitationBody](items=items)
 
     @app.get("/v1/audit", operation_id="list_audit")
     async def audit(
         caller: Annotated[Caller, guard.require(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[AuditBody]:
-        """Every change of the hub, first come first."""
+        """List all changes of the hub, oldest first."""
         return PageBody[AuditBody].of(await run_read(access.audit, limit=limit, cursor=cursor))

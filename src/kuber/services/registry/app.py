@@ -1,4 +1,4 @@
-"""The registry over HTTP."""
+"""HTTP application of the registry: routes for knowledge and deliveries."""
 
 import contextlib
 import json
@@ -32,9 +32,11 @@ from kuber.wire import (
     VerificationBody,
 )
 
-MAX_WRITTEN = 64 << 20  # bytes of JSON that are kept
+MAX_CACHED = 64 << 20  # bytes of JSON
 
-Key = Annotated[str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Names this act.")]
+Key = Annotated[
+    str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Idempotency key of this request.")
+]
 
 
 @contextlib.contextmanager
@@ -49,10 +51,10 @@ def open_registry(
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
-    """The application on the data in `folder`, with the vault at this URL that knows the same secret.
+    """Open the registry on the data in `folder`, with the vault at this URL, which knows the same secret.
 
-    With `database`, the URL of a PostgreSQL database, only tokens are in the folder.
-    `ca` is a file of certificates to trust instead of the system's.
+    With `database`, the URL of a PostgreSQL database, the folder holds only tokens. `ca` is a file of certificates to
+    trust instead of the system's.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
         store = RegistryStore(
@@ -72,10 +74,10 @@ def registry_app(
     *,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
-    """The routes of the registry, on these stores; `secret` is what its vault shows.
+    """Return the application on these stores; `secret` authenticates its vault.
 
-    Reads run in the event loop, which goes on while a database server is waited for; writes, which wait for the vault
-    and the disk, run in threads.
+    Reads run in the event loop, which is free while a database server answers; writes, which wait for the vault and
+    the disk, run in threads.
     """
     run_read = store.database.run_read
 
@@ -89,22 +91,22 @@ def registry_app(
 
     guard = Authenticator(authenticate)
     readers, entities = guard.require(*Scope), guard.require(Scope.ENTITY)
-    description = "Who takes part, what was published, what became of it."
+    description = "Members, published knowledge, and deliveries."
     metrics, presence = _metrics(store)
     app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
-    written = JsonCache()
+    to_json = JsonCache()
 
-    # The first of all routes, as the one that is asked most: each is compared with the path until one fits.
+    # The most frequent route comes first: routes are compared with the path in order.
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
-        """One record."""
-        return Response(written(await run_read(store.knowledge, id)), media_type="application/json")
+        """Get a record."""
+        return Response(to_json(await run_read(store.knowledge, id)), media_type="application/json")
 
     add_access_routes(app, store, access, guard)
 
     @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))
     def publish(body: DraftBody, response: Response, key: Key, caller: Annotated[Caller, entities]) -> KnowledgeBody:
-        """Store a record: 201 when it is new, 200 when this key stored the same one before."""
+        """Store a record: 201 when it is new, 200 when this key stored the same draft before."""
         check_acts_for(caller, body.entity)
         record, new = store.accept(body.value(), key=key)
         response.status_code = 201 if new else 200
@@ -117,50 +119,50 @@ def registry_app(
         openapi_extra=openapi_parameters(),
     )
     async def discover(caller: Annotated[Caller, readers], query: DiscoverQuery) -> Response:
-        """The knowledge that matches, in the order asked for."""
+        """List the matching knowledge, in the order of the query."""
         page = await run_read(store.discover, query)
-        items = b",".join(map(written, page.items))
-        told = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
-        return Response(told, media_type="application/json")
+        items = b",".join(map(to_json, page.items))
+        body = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
+        return Response(body, media_type="application/json")
 
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
     async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
-        """What entities found when they evaluated this knowledge themselves."""
+        """List the entities' own evaluations of this knowledge."""
         await run_read(store.knowledge, id)
-        items = tuple(AttestationBody.of(one) for one in await run_read(store.attestations, id))
+        items = tuple(AttestationBody.of(found) for found in await run_read(store.attestations, id))
         return PageBody[AttestationBody](items=items)
 
     @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
     def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:
-        """Tell what one's own evaluation of somebody's knowledge found."""
+        """Store the caller's own evaluation of another entity's knowledge."""
         assert caller.entity is not None
         store.attest(id, entity=caller.entity, evaluation=body.value())
 
     @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
     def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.require(Scope.VERIFIER)]) -> None:
-        """Say what the hub found out about a record."""
+        """Store the hub's verification of a record."""
         store.verify(id, body.value())
 
     @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
     def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
-        """Have a record found no more, whatever the verifier finds; again: for the reason given last."""
+        """Quarantine a record: it is no longer discovered, whatever the verifier finds. The last reason holds."""
         store.quarantine(id, body.reason)
 
     @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
     def release(id: Id, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
-        """End a quarantine, also one by the verifier; without one, nothing."""
+        """End the quarantine of a record, also the verifier's. Idempotent."""
         store.release(id)
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
     def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:
-        """Take a record back: it is found no more, and its blobs are no longer kept for it."""
+        """Withdraw a record: it is no longer discovered, and its blobs are unpinned."""
         if caller.scope is not Scope.ADMIN:
             check_acts_for(caller, store.knowledge(id).entity)
         store.withdraw(id, actor=caller.entity or OPERATOR)
 
     @app.post("/v1/deliveries", operation_id="record_delivery", status_code=204)
     def record(body: DeliveryBody, key: Key, caller: Annotated[Caller, entities]) -> None:
-        """Store what became of a delivery; the same key again changes nothing."""
+        """Store the outcome of a delivery. Idempotent for the same key."""
         check_acts_for(caller, body.student)
         store.record(body.value(), key=key)
 
@@ -168,45 +170,47 @@ def registry_app(
     async def deliveries(
         caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
     ) -> PageBody[DeliveryBody]:
-        """The recorded deliveries, first come first."""
+        """List the recorded deliveries, oldest first."""
         return PageBody[DeliveryBody].of(await run_read(store.deliveries, limit=limit, cursor=cursor))
 
     return app
 
 
 class JsonCache:
-    """Records as JSON, each written once for as long as the store tells the same value of it.
+    """Cache of records as JSON, valid while the store returns the same object.
 
-    The framework would check again what the store has checked, at each answer.
+    The framework would validate at each response what the store has validated.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Knowledge, bytes]] = {}  # by id
+        self._cached: dict[str, tuple[Knowledge, bytes]] = {}  # by id
         self._size = 0  # bytes
 
     def __call__(self, record: Knowledge) -> bytes:
-        """This record."""
-        of, data = self._known.get(record.id, (None, b""))
-        if of is not record:
+        """Return the record as JSON."""
+        cached, data = self._cached.get(record.id, (None, b""))
+        if cached is not record:
             data = KnowledgeBody.of(record).model_dump_json().encode()
             self._size += len(data)
-            if self._size > MAX_WRITTEN:
-                self._known, self._size = {}, len(data)
-            self._known[record.id] = record, data
+            if self._size > MAX_CACHED:
+                self._cached, self._size = {}, len(data)
+            self._cached[record.id] = record, data
         return data
 
 
 def _metrics(store: RegistryStore) -> tuple[Metrics, Presence]:
-    """What is counted of a registry, and who was seen."""
+    """Return the metrics of a registry, and which entities are online."""
     metrics, presence = Metrics("registry"), Presence()
     metrics.watch_database(store.database)
-    metrics.gauge("kuber_entities_online", "Entities that asked in the last 5 to 10 minutes.", presence.count)
-    for name, told, method, route, status in (
+    metrics.gauge(
+        "kuber_entities_online", "Entities that sent a request in the last 5 to 10 minutes.", presence.count
+    )
+    for name, description, method, route, status in (
         ("kuber_publications", "New records.", "POST", "/v1/knowledge", 201),
-        ("kuber_discoveries", "Questions for knowledge.", "GET", "/v1/knowledge", 200),
-        ("kuber_deliveries", "Deliveries told.", "POST", "/v1/deliveries", 204),
-        ("kuber_reports", "Reports of entities that live.", "POST", "/v1/entities/{id}/reports", 204),
+        ("kuber_discoveries", "Discover requests.", "GET", "/v1/knowledge", 200),
+        ("kuber_deliveries", "Recorded deliveries.", "POST", "/v1/deliveries", 204),
+        ("kuber_reports", "Reports of entities that are alive.", "POST", "/v1/entities/{id}/reports", 204),
         ("kuber_withdrawals", "Withdrawals.", "DELETE", "/v1/knowledge/{id}", 204),
     ):
-        metrics.count_responses(name, told, method, route, status)
+        metrics.count_responses(name, description, method, route, status)
     return metrics, presence

@@ -1,4 +1,4 @@
-"""The audit log: every change of the registry, in the transaction that makes it; its numbers are in commit order."""
+"""Audit log: each change of the registry, written in the change's transaction and numbered in commit order."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select
 from kuber.domain.auth import PRIVATE_ACTS, AuditEntry
 from kuber.services.registry.schema import audit
 
-_LINE = insert(audit)
+_INSERT = insert(audit)  # built once: SQLAlchemy takes longer to build a statement than to run it
 
 
 def note(
@@ -20,13 +20,13 @@ def note(
     subject: str,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """One more line of the audit log."""
+    """Add an entry to the audit log."""
     row = {"time": time, "actor": actor, "act": act, "subject": subject, "detail": detail}
-    connection.execute(_LINE, row)
+    connection.execute(_INSERT, row)
 
 
 def read_audit(connection: Connection, *, after: int, limit: int, public: bool) -> list[tuple[int, AuditEntry]]:
-    """What follows the line with number `after`, with its numbers; when `public`, what every entity may know."""
+    """Return the entries after this number, each with its own number; with `public`, those that entities may see."""
     query = select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
     if public:
         query = query.where(audit.c.act.not_in(PRIVATE_ACTS))

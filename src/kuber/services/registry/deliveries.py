@@ -1,4 +1,4 @@
-"""Deliveries to rows and back: what became of knowledge that was absorbed."""
+"""Delivery rows: outcomes of absorbing knowledge."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,25 +13,25 @@ _FIELDS = ("student", "method", "round", "accuracy_before", "accuracy_after", "k
 
 
 def is_recorded(connection: Connection, student: str, key: str) -> bool:
-    """Whether this student has recorded a delivery under this key."""
+    """Return whether this student has recorded a delivery under this key."""
     used = select(deliveries.c.seq).where(deliveries.c.student == student, deliveries.c.key == key)
     return connection.scalar(used) is not None
 
 
 def insert_delivery(connection: Connection, delivery: Delivery, *, key: str, now: datetime) -> None:
     """Store a delivery and its teachers."""
-    told = {name: getattr(delivery, name) for name in _FIELDS}
-    done = connection.execute(insert(deliveries), {**told, "recorded_at": now, "key": key})
-    assert done.inserted_primary_key is not None
+    row = {name: getattr(delivery, name) for name in _FIELDS}
+    inserted = connection.execute(insert(deliveries), {**row, "recorded_at": now, "key": key})
+    assert inserted.inserted_primary_key is not None
     teachers = [
-        {"delivery": done.inserted_primary_key[0], "position": position, "knowledge": teacher}
+        {"delivery": inserted.inserted_primary_key[0], "position": position, "knowledge": teacher}
         for position, teacher in enumerate(delivery.teachers)
     ]
     connection.execute(insert(delivery_teachers), teachers)
 
 
 def read_deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Delivery, ...]:
-    """The deliveries of these rows, with their teachers."""
+    """Return the deliveries of these rows, with their teachers."""
     parts = select(delivery_teachers).where(delivery_teachers.c.delivery.in_([row.seq for row in rows]))
     teachers: dict[int, list[str]] = {row.seq: [] for row in rows}
     for part in connection.execute(parts.order_by(delivery_teachers.c.position)):

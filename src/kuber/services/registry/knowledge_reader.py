@@ -1,4 +1,4 @@
-"""Rows to knowledge, and what of it need not be read again."""
+"""Read knowledge from rows, with a cache."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -25,85 +25,85 @@ from kuber.services.registry.schema import (
 )
 from kuber.wire import TaskBody, VerificationBody
 
-REMEMBERED = 40_000  # records; some 5 KB each
+CACHED = 40_000  # records; about 5 KB each
 
-Judgement = tuple[str | None, str | None]  # what the verifier found, as JSON, and the operator's reason
+Judgement = tuple[str | None, str | None]  # the verification as JSON, and the operator's reason for a quarantine
 
 
 class KnowledgeReader:
-    """Reads records. Nothing of one ever changes but what was found out about it, and that is read anew each time.
+    """Reads and caches records. Safe to use from several threads.
 
-    Remembered is only what is committed, as what a writer sees may be undone: then it holds in every process. Safe to
-    use from several threads.
+    Only judgements of a record ever change, and they are read each time. Only committed records are cached, since a
+    writer's may be rolled back; so the cache holds also when other processes write.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Judgement, Knowledge]] = {}  # by number, since the last turn
-        self._before: dict[int, tuple[Judgement, Knowledge]] = {}  # from one turn to the next
+        self._recent: dict[int, tuple[Judgement, Knowledge]] = {}  # by row number
+        self._older: dict[int, tuple[Judgement, Knowledge]] = {}  # the previous `_recent`
 
     def keep(self, seq: int, record: Knowledge) -> None:
-        """Remember a new record, which is committed and of which nothing was found out yet."""
-        self._remember({seq: ((None, None), record)})
+        """Cache a new record, which is committed and not judged yet."""
+        self._cache({seq: ((None, None), record)})
 
     def read(
         self, connection: Connection, chosen: Select[Any], values: Mapping[str, Any]
     ) -> list[tuple[int, Knowledge]]:
-        """The records that `chosen`, made by `with_findings`, selects with these values, in its order and with their
-        numbers; the same value for the same record.
+        """Return the records that `chosen`, made by `with_judgements`, selects, in its order with their row numbers.
+
+        An unchanged record is the same object each time.
         """
-        found = _judgements(connection, chosen, values)
-        there = {}
-        for seq, judgement in found.items():
-            known = self._known.get(seq) or self._before.get(seq)
-            if known is not None and known[0] == judgement:
-                there[seq] = known[1]
-        lacking = {seq: judgement for seq, judgement in found.items() if seq not in there}
-        read = _records(connection, lacking)
-        there |= read
-        self._remember({seq: (found[seq], record) for seq, record in there.items()})
-        return [(seq, there[seq]) for seq in found]
+        judgements = _judgements(connection, chosen, values)
+        records = {}
+        for seq, judgement in judgements.items():
+            cached = self._recent.get(seq) or self._older.get(seq)
+            if cached is not None and cached[0] == judgement:
+                records[seq] = cached[1]
+        missing = {seq: judgement for seq, judgement in judgements.items() if seq not in records}
+        records |= _records(connection, missing)
+        self._cache({seq: (judgements[seq], record) for seq, record in records.items()})
+        return [(seq, records[seq]) for seq in judgements]
 
-    def _remember(self, read: dict[int, tuple[Judgement, Knowledge]]) -> None:
-        """What nobody asks for from one turn to the next is forgotten."""
-        if len(self._known) + len(read) > REMEMBERED // 2:
-            self._before, self._known = self._known, {}
-        self._known.update(read)  # in place: another thread may have turned meanwhile
+    def _cache(self, records: dict[int, tuple[Judgement, Knowledge]]) -> None:
+        """Cache records; when half of the room is used, drop those that were not read since the last time."""
+        if len(self._recent) + len(records) > CACHED // 2:
+            self._older, self._recent = self._recent, {}
+        self._recent.update(records)  # in place: another thread may have replaced it meanwhile
 
 
-def with_findings(chosen: Select[Any]) -> Select[Any]:
-    """The statement that also tells what was found out about the records whose numbers `chosen` selects as `seq`.
+def with_judgements(chosen: Select[Any]) -> Select[Any]:
+    """Return the statement that also selects the judgements of the records that `chosen` selects by `seq`.
 
-    All that can change comes from one statement: those that follow may see a later state.
+    One statement selects all that can change; later statements may see a later state.
     """
     seq = chosen.selected_columns["seq"]
-    finding = select(verifications.c.body).where(verifications.c.knowledge == seq).scalar_subquery()
+    verification = select(verifications.c.body).where(verifications.c.knowledge == seq).scalar_subquery()
     reason = select(quarantines.c.reason).where(quarantines.c.knowledge == seq).scalar_subquery()
-    return chosen.add_columns(finding.label("finding"), reason.label("reason"))
+    return chosen.add_columns(verification.label("verification"), reason.label("reason"))
 
 
-BY_ID = with_findings(select(knowledge.c.seq).where(knowledge.c.id == bindparam("id")))
-_BY_SEQ = with_findings(select(knowledge.c.seq).where(knowledge.c.seq == bindparam("seq")))
+BY_ID = with_judgements(select(knowledge.c.seq).where(knowledge.c.id == bindparam("id")))
+_BY_SEQ = with_judgements(select(knowledge.c.seq).where(knowledge.c.seq == bindparam("seq")))
 
 
 def read_record(connection: Connection, seq: int) -> Knowledge:
-    """The record with this number."""
+    """Return the record with this row number."""
     return _records(connection, _judgements(connection, _BY_SEQ, {"seq": seq}))[seq]
 
 
 def _judgements(connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> dict[int, Judgement]:
-    """What was found out about each of these records, by number, in the order of `chosen`."""
-    return {seq: (finding, reason) for seq, finding, reason in connection.execute(chosen, values)}
+    """Return the judgements of the records by row number, in the order of `chosen`."""
+    return {seq: (verification, reason) for seq, verification, reason in connection.execute(chosen, values)}
 
 
-def _records(connection: Connection, judged: dict[int, Judgement]) -> dict[int, Knowledge]:
-    """The records with these numbers."""
-    if not judged:
+def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[int, Knowledge]:
+    """Read the records with these row numbers."""
+    if not judgements:
         return {}
-    seqs = list(judged)
-    found = connection.execute(select(knowledge).where(knowledge.c.seq.in_(seqs))).all()
+    seqs = list(judgements)
+    rows = connection.execute(select(knowledge).where(knowledge.c.seq.in_(seqs))).all()
     bodies = {
-        "task": _bodies(connection, tasks, {row.task for row in found}),
-        "architecture": _bodies(connection, architectures, {row.architecture for row in found}),
+        "task": _bodies(connection, tasks, {row.task for row in rows}),
+        "architecture": _bodies(connection, architectures, {row.architecture for row in rows}),
     }
     counts = _parts(connection, class_evaluations, seqs)
     artifacts = _parts(connection, knowledge_artifacts, seqs)
@@ -130,9 +130,9 @@ def _records(connection: Connection, judged: dict[int, Judgement]) -> dict[int, 
             sequence=row.sequence,
             signature=row.signature,
             published_at=row.published_at,
-            verification=_verification(judged[row.seq]),
+            verification=_verification(judgements[row.seq]),
         )
-        for row in found
+        for row in rows
     }
 
 
@@ -142,7 +142,7 @@ def _bodies(connection: Connection, table: Table, seqs: set[int]) -> dict[int, s
 
 
 def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[int, list[Row[Any]]]:
-    """The rows of a part of knowledge, in order of its key."""
+    """Return the rows of a dependent table by record, in order of their key."""
     parts = defaultdict(list)
     for row in connection.execute(select(table).where(table.c.knowledge.in_(seqs)).order_by(*table.primary_key)):
         parts[row.knowledge].append(row)
@@ -150,9 +150,9 @@ def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[in
 
 
 def _verification(judgement: Judgement) -> Verification | None:
-    """What the verifier found; under the operator's quarantine only the evaluation is the verifier's."""
-    finding, reason = judgement
-    found = None if finding is None else VerificationBody.model_validate_json(finding).value()
+    """Return the verifier's finding; under the operator's quarantine only the evaluation is the verifier's."""
+    body, reason = judgement
+    found = None if body is None else VerificationBody.model_validate_json(body).value()
     if reason is None:
         return found
     evaluation = None if found is None else found.evaluation

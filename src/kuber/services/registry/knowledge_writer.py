@@ -1,17 +1,16 @@
-"""Knowledge to rows."""
+"""Write knowledge to rows."""
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, bindparam, insert, select
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Architecture, Draft, Knowledge, TensorSpec
+from kuber.domain.knowledge import Architecture, Draft, Knowledge, Manifest
+from kuber.domain.publication_checks import check_pinned
 from kuber.domain.ranking import recalls
 from kuber.domain.task import Task
-from kuber.errors import ConflictError
 from kuber.services.registry.latest import add_newest
 from kuber.services.registry.schema import (
     architectures,
@@ -23,7 +22,7 @@ from kuber.services.registry.schema import (
 )
 from kuber.wire import ArchitectureBody, TaskBody, canonical
 
-REMEMBERED = 1000  # tasks, and architectures
+CACHED = 1000  # tasks, and as many architectures
 
 V = TypeVar("V")
 
@@ -37,16 +36,16 @@ _INSERT = {
 
 
 def insert_knowledge(
-    connection: Connection, shared: "InternedRows", record: Knowledge, *, key: str, draft: str
+    connection: Connection, interned: "InternedRows", record: Knowledge, *, key: str, draft: str
 ) -> int:
-    """Store a record and its parts; its number. ConflictError when its architecture is pinned to another manifest."""
+    """Store a record; return its row number. ConflictError when its architecture is pinned to another manifest."""
     row = {
         "id": record.id,
         "entity": record.entity,
-        "task": shared.task(connection, record.task),
+        "task": interned.task(connection, record.task),
         "task_name": record.task.name,
         "test_set": record.evaluation.test_set.hex,
-        "architecture": shared.architecture(connection, record.architecture),
+        "architecture": interned.architecture(connection, record.architecture),
         "accuracy": record.evaluation.accuracy,
         "round": record.round,
         "origin": None if record.origin is None else record.origin.hex,
@@ -83,28 +82,28 @@ def insert_knowledge(
 
 
 class InternedRows:
-    """Tasks and architectures by their rows, which many records name and which never change once they are committed.
+    """Row numbers of tasks and architectures, which many records share and which never change once committed.
 
-    Remembered is only what a reader saw: what the writer sees may be undone.
+    Only rows that a reader saw are cached: those of a writer may be rolled back.
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[str, int] = {}  # digest -> row
-        self._architectures: dict[str, tuple[int, Mapping[str, TensorSpec]]] = {}  # pin -> row and manifest
+        self._tasks: dict[str, int] = {}  # digest -> row number
+        self._architectures: dict[str, tuple[int, Manifest]] = {}  # pin -> row number and manifest
 
     def learn(self, connection: Connection, draft: Draft) -> None:
-        """Read and remember what a draft names. ConflictError when its architecture is pinned to another manifest."""
-        digest, pin = _written(draft.task)[0], _pin(draft.architecture)
+        """Cache the rows of a draft. ConflictError when its architecture is pinned to another manifest."""
+        digest, pin = _task_body(draft.task)[0], _pin(draft.architecture)
         if pin not in self._architectures and (pinned := _pinned(connection, pin)) is not None:
-            _keep(self._architectures, pin, pinned)
+            _cache(self._architectures, pin, pinned)
         if pin in self._architectures:
-            _check_manifest(draft.architecture, self._architectures[pin][1])
+            check_pinned(draft.architecture, self._architectures[pin][1])
         if digest not in self._tasks and (seq := connection.scalar(_TASK, {"digest": digest})) is not None:
-            _keep(self._tasks, digest, seq)
+            _cache(self._tasks, digest, seq)
 
     def task(self, connection: Connection, task: Task) -> int:
-        """The row of a task; a new one where it has none."""
-        digest, body = _written(task)
+        """Return the row number of a task; insert a row if it has none."""
+        digest, body = _task_body(task)
         seq: int | None = self._tasks.get(digest) or connection.scalar(_TASK, {"digest": digest})
         if seq is not None:
             return seq
@@ -112,11 +111,11 @@ class InternedRows:
         return _insert(connection, tasks, row)
 
     def architecture(self, connection: Connection, architecture: Architecture) -> int:
-        """The row of an architecture; a new one where it has none. ConflictError as `learn`."""
+        """Return the row number of an architecture; insert a row if it has none. ConflictError as `learn`."""
         pin = _pin(architecture)
         pinned = self._architectures.get(pin) or _pinned(connection, pin)
         if pinned is not None:
-            _check_manifest(architecture, pinned[1])
+            check_pinned(architecture, pinned[1])
             return pinned[0]
         row = {
             "name": architecture.name,
@@ -127,28 +126,20 @@ class InternedRows:
         return _insert(connection, architectures, row)
 
 
-def _keep(known: dict[str, V], key: str, value: V) -> None:
-    if len(known) >= REMEMBERED:
-        known.clear()
-    known[key] = value
+def _cache(cache: dict[str, V], key: str, value: V) -> None:
+    if len(cache) >= CACHED:
+        cache.clear()
+    cache[key] = value
 
 
-def _pinned(connection: Connection, pin: str) -> tuple[int, Mapping[str, TensorSpec]] | None:
+def _pinned(connection: Connection, pin: str) -> tuple[int, Manifest] | None:
     row = connection.execute(_PINNED, {"pin": pin}).one_or_none()
     return None if row is None else (row.seq, read_architecture(row.body).manifest)
 
 
-def _check_manifest(architecture: Architecture, manifest: Mapping[str, TensorSpec]) -> None:
-    if architecture.manifest != manifest:
-        raise ConflictError(
-            f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
-            "publisher; publish yours under another name."
-        )
-
-
 @lru_cache(maxsize=256)
-def _written(task: Task) -> tuple[str, str]:
-    """The digest of a task's canonical body, as hex digits, and that body."""
+def _task_body(task: Task) -> tuple[str, str]:
+    """Return the digest of a task's canonical body, as hex digits, and the body."""
     body = canonical(TaskBody.of(task))
     return Digest.of(body).hex, body.decode()
 
@@ -158,9 +149,9 @@ def _arguments(architecture: Architecture) -> str:
 
 
 def _pin(architecture: Architecture) -> str:
-    told = json.dumps(architecture.name).encode(), b"\n", _arguments(architecture).encode()
-    # Who tells of no tensors keeps nobody from telling which they are.
-    return Digest.of(*told, b"" if architecture.manifest else b"\nno tensors").hex
+    parts = json.dumps(architecture.name).encode(), b"\n", _arguments(architecture).encode()
+    # A record without a manifest does not pin the tensors of the records that have one.
+    return Digest.of(*parts, b"" if architecture.manifest else b"\nno tensors").hex
 
 
 def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
-from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+from kuber.domain.publication_checks import not_registered
+from kuber.errors import KnowledgeNotFoundError
 from kuber.services.registry.schema import entities, entity_keys
 from kuber.signing import check_sequence
 
@@ -63,7 +64,7 @@ def registered_member(connection: Connection, id: str) -> Member:
     """Return the member with this id, who sends a request. RequestRejectedError when there is none."""
     member = find_member(connection, id=id)
     if member is None:
-        raise RequestRejectedError(f"No entity {id[:100]!r} is registered here; register first.")
+        raise not_registered(id)
     return member
 
 

@@ -12,7 +12,7 @@ from kuber.domain.auth import PUBLISH
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
-from kuber.domain.publication_checks import check_text, check_weights, invalid_artifact
+from kuber.domain.publication_checks import check_missing, check_repeated, check_text, check_weights, invalid_artifact
 from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import ConflictError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
@@ -37,11 +37,11 @@ class BlobSource(Protocol):
     """The part of a vault that a registry uses: RegistryVault implements it over HTTP, VaultStore in this process."""
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
-        """As the port's; a vault of an earlier version returns no manifests."""
+        """Pin as the port does; a vault of an earlier version returns no manifests."""
         ...
 
     def unpin(self, holder: str) -> None:
-        """As the port's."""
+        """Unpin as the port does."""
         ...
 
     def head(self, digest: Digest, length: int) -> bytes:
@@ -77,7 +77,7 @@ class Publications:
         """Store a record; return it, and whether it is new."""
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
-        digest = Digest.of(canonical(body)).hex
+        digest = Digest.of(canonical(body))
         version = self._publishers.version
         with self._database.read_snapshot() as connection:
             earlier = _find_earlier(connection, draft, key, digest)
@@ -133,7 +133,7 @@ class Publications:
                 raise invalid_artifact(weights.digest, WEIGHTS, str(error)) from None
         check_weights(draft, manifest)
 
-    def _insert(self, record: Knowledge, *, key: str, digest: str) -> tuple[Knowledge, list[str]]:
+    def _insert(self, record: Knowledge, *, key: str, digest: Digest) -> tuple[Knowledge, list[str]]:
         """Commit the record, its event and what it retires; return the stored record and the ids of the retired."""
 
         def transaction(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
@@ -141,7 +141,7 @@ class Publications:
             if earlier is not None:
                 return earlier, None, []
             advance_sequence(connection, record)
-            seq = insert_knowledge(connection, self._interned, record, key=key, draft=digest)
+            seq = insert_knowledge(connection, self._interned, record, key=key, draft=digest.hex)
             note(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
             return record, seq, retire(connection, record, best=self._keep_best)
 
@@ -155,18 +155,15 @@ def check_references(connection: Connection, ids: Iterable[str]) -> None:
     """Raise RequestRejectedError unless the registry has all knowledge with these ids."""
     if not (wanted := set(ids)):
         return
-    missing = wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted))))
-    if missing:
-        raise RequestRejectedError(f"The registry has no knowledge {min(missing)[:100]!r}; name only what it has.")
+    check_missing(wanted - set(connection.scalars(select(knowledge.c.id).where(knowledge.c.id.in_(wanted)))))
 
 
-def _find_earlier(connection: Connection, draft: Draft, key: str, digest: str) -> Knowledge | None:
+def _find_earlier(connection: Connection, draft: Draft, key: str, digest: Digest) -> Knowledge | None:
     """Return the publisher's record under this key, if any. ConflictError when it was made of another draft."""
     row = connection.execute(_EARLIER, {"entity": draft.entity, "key": key}).one_or_none()
     if row is None:
         return None
-    if row.draft != digest:
-        raise ConflictError("This key was used for another publication; choose a new key for each.")
+    check_repeated(Digest(row.draft), digest)
     return read_record(connection, row.seq)
 
 

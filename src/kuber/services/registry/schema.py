@@ -1,4 +1,4 @@
-"""The tables of the registry. A change here needs a migration; a test compares the two."""
+"""Tables of the registry. A change needs a migration; a test compares the two."""
 
 from sqlalchemy import (
     JSON,
@@ -27,9 +27,9 @@ entities = Table(
     Column("id", text(64), nullable=False, unique=True),
     Column("name", text(200), nullable=False, unique=True),
     Column("registered_at", UtcDateTime, nullable=False),
-    Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its last signed record
-    Column("blocked_at", UtcDateTime),  # shut out since then
-    sqlite_autoincrement=True,  # a number is never given twice, so a cursor never points at another row
+    Column("sequence", BigInteger, nullable=False, server_default="0"),  # that of its last signed record
+    Column("blocked_at", UtcDateTime),  # when the operator blocked it
+    sqlite_autoincrement=True,  # numbers are never reused, so a cursor never points at another row
 )
 
 entity_keys = Table(
@@ -39,7 +39,7 @@ entity_keys = Table(
     Column("position", Integer, primary_key=True),
     Column("public_key", text(64), nullable=False),
     Column("since", BigInteger, nullable=False),  # sequence of the first record that it signs
-    Column("signature", text(128)),  # by the key before
+    Column("signature", text(128)),  # with the previous key
 )
 
 tasks = Table(
@@ -68,11 +68,11 @@ knowledge = Table(
     Column("id", text(64), nullable=False, unique=True),
     Column("entity", ForeignKey("entities.id"), nullable=False),
     Column("task", ForeignKey("tasks.seq"), nullable=False),
-    # The task's. Here too, so that one index answers an entity's question.
+    # Copied from the task, so that one index answers an entity's discover request.
     Column("task_name", text(200), nullable=False),
-    Column("test_set", text(64), nullable=False),  # that the claim was made on
+    Column("test_set", text(64), nullable=False),  # of the claim
     Column("architecture", ForeignKey("architectures.seq"), nullable=False),
-    Column("accuracy", Float(53), nullable=False),  # verified, or else claimed
+    Column("accuracy", Float(53), nullable=False),  # verified or else claimed
     Column("round", Integer, nullable=False),
     Column("origin", text(64)),
     Column("sample_count", BigInteger),
@@ -82,22 +82,24 @@ knowledge = Table(
     Column("sequence", BigInteger, nullable=False, server_default="0"),
     Column("signature", text(128)),
     Column("withdrawn_at", UtcDateTime),
-    Column("standing", text(16)),  # of its verification; quarantined while the operator's quarantine stands
+    Column("standing", text(16)),  # that of its verification, or quarantined by the operator
     Column("draft", text(64), nullable=False),  # digest of the canonical draft
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
-INITIAL = knowledge.c.round == literal_column("0")  # written out: an index on it is used only where it is seen
+INITIAL = knowledge.c.round == literal_column(
+    "0"
+)  # a literal: the partial indices are used only when the statement shows it
 Index(
     "knowledge_best",
     knowledge.c.task_name,
     knowledge.c.test_set,
     knowledge.c.accuracy.desc(),
     knowledge.c.seq,
-    knowledge.c.entity,  # the asker's own are skipped without reading their rows
+    knowledge.c.entity,  # an entity's own records are skipped without reading their rows
 )
 Index(
-    "knowledge_latest",  # of each entity: where newest_knowledge is found anew
+    "knowledge_latest",  # of each entity, to update newest_knowledge
     knowledge.c.entity,
     knowledge.c.task_name,
     knowledge.c.test_set,
@@ -109,23 +111,23 @@ Index("knowledge_of_task", knowledge.c.task_name, knowledge.c.seq)
 Index("knowledge_by_accuracy", knowledge.c.accuracy.desc(), knowledge.c.seq)
 _kept = knowledge.c.entity, knowledge.c.task_name, knowledge.c.test_set, knowledge.c.accuracy.desc(), knowledge.c.seq
 _of_task_and_set = knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq
-for _name, _columns, _told in (
+for _name, _columns, _condition in (
     ("knowledge_kept", _kept, knowledge.c.withdrawn_at.is_(None)),
     ("knowledge_pending", _of_task_and_set, knowledge.c.standing.is_(None)),
     ("knowledge_initial", _of_task_and_set, INITIAL),
     ("knowledge_initial_of_task", (knowledge.c.task_name, knowledge.c.seq), INITIAL),
 ):
-    Index(_name, *_columns, sqlite_where=_told, postgresql_where=_told)
+    Index(_name, *_columns, sqlite_where=_condition, postgresql_where=_condition)
 
 newest_knowledge = Table(
-    "newest_knowledge",  # in sight, of each entity on each task
+    "newest_knowledge",  # visible, of each entity on each task
     tables,
     Column("entity", ForeignKey("entities.id"), primary_key=True),
     Column("task_name", text(200), primary_key=True),
     Column("test_set", text(64), primary_key=True),
-    Column("trained", Boolean, primary_key=True),  # of what was trained; else of all, initial checkpoints too
+    Column("trained", Boolean, primary_key=True),  # among trained records, or among all including initial checkpoints
     Column("knowledge", ForeignKey("knowledge.seq"), nullable=False),
-    Column("origin", text(64)),  # the record's. Here too, so that one index answers
+    Column("origin", text(64)),  # copied from the record, so that one index answers
     Index("newest_knowledge_of_task", "task_name", "trained", "knowledge", "test_set", "origin"),
 )
 
@@ -155,8 +157,7 @@ class_evaluations = Table(
     Column("label", Integer, primary_key=True),  # index into the task's labels
     Column("correct", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
-    # In whole millionths, verified or else claimed; 0 without samples. Not found in the question, whose numbers would
-    # not fit there.
+    # In whole millionths, verified or else claimed; 0 without samples. Computing it in a query would overflow.
     Column("recall", Integer, nullable=False, server_default="0"),
 )
 
@@ -169,7 +170,7 @@ verifications = Table(
 )
 
 quarantines = Table(
-    "quarantines",  # by the operator; what the verifier found stays in verifications
+    "quarantines",  # by the operator; the verifier's finding stays in verifications
     tables,
     Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
     Column("reason", text(200), nullable=False),
@@ -195,7 +196,7 @@ deliveries = Table(
     Column("accuracy_before", Float(53), nullable=False),
     Column("accuracy_after", Float(53), nullable=False),
     Column("kept", Boolean, nullable=False),
-    Column("reason", text(500)),  # why these teachers
+    Column("reason", text(500)),  # why these teachers were chosen
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("key", text(200), nullable=False),
     UniqueConstraint("student", "key"),
@@ -216,7 +217,7 @@ invitations = Table(
     "invitations",
     tables,
     Column("hash", text(64), primary_key=True),
-    Column("name", text(200), nullable=False),  # of the entity that may join with it
+    Column("name", text(200), nullable=False),  # name of the entity that may join with it
     Column("made_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("used_at", UtcDateTime),
@@ -226,7 +227,7 @@ tokens = Table(
     "tokens",
     tables,
     Column("hash", text(64), primary_key=True),
-    Column("entity", ForeignKey("entities.id")),  # none: the operator's
+    Column("entity", ForeignKey("entities.id")),  # null for tokens of operator and verifier
     Column("scope", text(20), nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
@@ -239,7 +240,7 @@ audit = Table(
     tables,
     Column("seq", SEQ, primary_key=True),
     Column("time", UtcDateTime, nullable=False),
-    Column("actor", text(200), nullable=False),  # id of an entity, or admin
+    Column("actor", text(200), nullable=False),  # id of an entity, or admin, verifier or retention
     Column("act", text(40), nullable=False),
     Column("subject", text(200), nullable=False),
     Column("detail", JSON(none_as_null=True)),

@@ -1,4 +1,4 @@
-"""The one statement that answers a question for knowledge."""
+"""The SELECT statement of a discover request."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -23,20 +23,20 @@ from kuber.domain.digest import Digest
 from kuber.domain.query import Order, Query
 from kuber.domain.verification import Standing
 from kuber.services.http import pagination as cursors
-from kuber.services.registry.knowledge_reader import with_findings
+from kuber.services.registry.knowledge_reader import with_judgements
 from kuber.services.registry.schema import INITIAL, class_evaluations, knowledge, newest_knowledge
 
-_NOTHING = Digest("0" * 64)
-# In place of what is asked for, in a query that stands for all of its shape.
-_MARKS: dict[str, Any] = {
+_ANY_DIGEST = Digest("0" * 64)
+# Values of the query that stands for all queries of the same shape.
+_PLACEHOLDERS: dict[str, Any] = {
     "task": "",
-    "test_set": _NOTHING,
+    "test_set": _ANY_DIGEST,
     "min_accuracy": 0.0,
     "exclude_entity": "",
-    "origin": _NOTHING,
+    "origin": _ANY_DIGEST,
     "classes": (0,),
 }
-# What a cursor holds, by order: the rank of the last record of the page before, where there is one, and its number.
+# Types in a cursor, by order: rank, where the order has ranks, and number of the last record of the previous page.
 _POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
     "accuracy": (float, int),
     "classes": (int, int),
@@ -46,8 +46,8 @@ _POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
 
 
 def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
-    """The statement that answers a query, for `Records.read`, and its values: those of one page and one more."""
-    asked: dict[str, Any] = {
+    """Return the statement of a query, for `KnowledgeReader.read`, and its values: one page and one record more."""
+    filters: dict[str, Any] = {
         "task": query.task,
         "test_set": query.test_set and query.test_set.hex,
         "min_accuracy": query.min_accuracy,
@@ -55,81 +55,80 @@ def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
         "origin": query.origin and query.origin.hex,
         "classes": query.classes or None,
     }
-    values = {name: value for name, value in asked.items() if value is not None} | {"limit": query.limit + 1}
-    shape = replace(query, limit=1, **{name: _MARKS[name] for name in values.keys() & _MARKS.keys()})
+    values = {name: value for name, value in filters.items() if value is not None} | {"limit": query.limit + 1}
+    shape = replace(query, limit=1, **{name: _PLACEHOLDERS[name] for name in values.keys() & _PLACEHOLDERS.keys()})
     if query.cursor is not None:
         position = cursors.decode(query.cursor, query.order, *_POSITIONS[query.order])
-        values |= zip(("place", "last"), reversed(position), strict=False)
+        values |= zip(("last_seq", "last_rank"), reversed(position), strict=False)
         shape = replace(shape, cursor="")
     return _statement(shape), values
 
 
-@lru_cache(maxsize=1024)  # to build one takes longer than to answer it
+@lru_cache(maxsize=1024)  # building one takes longer than running it
 def _statement(query: Query) -> Select[Any]:
-    """For all queries that differ from this one in the values of what they ask about."""
+    """Build the statement of all queries of this shape: those that differ from it only in the values of filters."""
     row = knowledge.c
     subject: Any = newest_knowledge.c if query.latest else row
     seq: ColumnElement[int] = subject.knowledge if query.latest else row.seq
-    told = select(seq.label("seq")).limit(bindparam("limit", type_=Integer))
+    statement = select(seq.label("seq")).limit(bindparam("limit", type_=Integer))
     if query.latest:
-        # A new initial checkpoint hides nothing that was trained.
-        told = told.where(subject.trained == (true() if query.initial is False else false()))
+        # A new initial checkpoint does not hide an older trained record.
+        statement = statement.where(subject.trained == (true() if query.initial is False else false()))
         if _needs_records(query):
-            told = told.join(knowledge, row.seq == seq)
+            statement = statement.join(knowledge, row.seq == seq)
     else:
-        told = told.where(row.withdrawn_at.is_(None))
-    wanted = "" if query.pending else query.standing and query.standing.value
-    if query.latest and wanted is not None:
-        # Beside what is newest a record is found by its number, and never by an index on the standing of all.
-        told = told.where(func.coalesce(row.standing, "") == wanted)
-    elif wanted is not None:
-        told = told.where(row.standing == wanted if wanted else row.standing.is_(None))
-    elif not query.latest:  # what the hub quarantined is found only by those who ask for it
-        told = told.where(or_(row.standing.is_(None), row.standing != Standing.QUARANTINED.value))
+        statement = statement.where(row.withdrawn_at.is_(None))
+    standing = "" if query.pending else query.standing and query.standing.value
+    if query.latest and standing is not None:
+        # The newest records are found by number, never by an index on the standing of all records.
+        statement = statement.where(func.coalesce(row.standing, "") == standing)
+    elif standing is not None:
+        statement = statement.where(row.standing == standing if standing else row.standing.is_(None))
+    elif not query.latest:  # quarantined records are found only by their standing
+        statement = statement.where(or_(row.standing.is_(None), row.standing != Standing.QUARANTINED.value))
     if query.task is not None:
-        told = told.where(subject.task_name == bindparam("task"))
+        statement = statement.where(subject.task_name == bindparam("task"))
     if query.test_set is not None:
-        told = told.where(subject.test_set == bindparam("test_set"))
+        statement = statement.where(subject.test_set == bindparam("test_set"))
     if query.min_accuracy is not None:
-        told = told.where(row.accuracy >= bindparam("min_accuracy"))
+        statement = statement.where(row.accuracy >= bindparam("min_accuracy"))
     if query.exclude_entity is not None:
-        told = told.where(subject.entity != bindparam("exclude_entity"))
+        statement = statement.where(subject.entity != bindparam("exclude_entity"))
     if query.initial:
-        told = told.where(INITIAL)
+        statement = statement.where(INITIAL)
     elif query.initial is False and not query.latest:
-        told = told.where(row.round > 0)
+        statement = statement.where(row.round > 0)
     if query.origin is not None:
-        told = told.where(subject.origin == bindparam("origin"))
-    return with_findings(_in_order(told, query, seq))
+        statement = statement.where(subject.origin == bindparam("origin"))
+    return with_judgements(_in_order(statement, query, seq))
 
 
-def _in_order(told: Select[Any], query: Query, seq: ColumnElement[int]) -> Select[Any]:
-    """Best, newest or oldest first, from the place on that the cursor names."""
-    last: BindParameter[Any] = bindparam("last")
-    place: BindParameter[Any] = bindparam("place")
+def _in_order(statement: Select[Any], query: Query, seq: ColumnElement[int]) -> Select[Any]:
+    """Order the statement best, newest or oldest first, from the position of the cursor on."""
+    last_seq: BindParameter[Any] = bindparam("last_seq")
+    last_rank: BindParameter[Any] = bindparam("last_rank")
     if query.order == "newest":
-        return (told if query.cursor is None else told.where(seq < place)).order_by(seq.desc())
+        return (statement if query.cursor is None else statement.where(seq < last_seq)).order_by(seq.desc())
     if query.order == "oldest":
-        return (told if query.cursor is None else told.where(seq > place)).order_by(seq)
+        return (statement if query.cursor is None else statement.where(seq > last_seq)).order_by(seq)
     rank: ColumnElement[Any] = knowledge.c.accuracy if query.order == "accuracy" else _recall_rank(seq)
     if query.cursor is not None:
-        # The first condition bounds the walk over an index, the second leaves out what was on the page before.
-        told = told.where(and_(rank <= last, or_(rank < last, seq > place)))
-    return told.order_by(rank.desc(), seq)
+        # The first condition bounds the index scan, the second leaves out the previous page.
+        statement = statement.where(and_(rank <= last_rank, or_(rank < last_rank, seq > last_seq)))
+    return statement.order_by(rank.desc(), seq)
 
 
 def _needs_records(query: Query) -> bool:
-    """Whether it asks for more than what is kept of the newest, all of which is in sight.
+    """Return whether a query for the newest records needs more than their own table, which has only visible ones.
 
-    A join costs, and where a database knows little of its tables yet, it may read one of them for each row of the
-    other.
+    A join costs, and a database with few statistics may scan one table for each row of the other.
     """
-    looked_at = query.pending or query.standing is not None
-    return looked_at or query.min_accuracy is not None or bool(query.initial) or query.order == "accuracy"
+    judged = query.pending or query.standing is not None
+    return judged or query.min_accuracy is not None or bool(query.initial) or query.order == "accuracy"
 
 
 def _recall_rank(seq: ColumnElement[int]) -> ScalarSelect[int]:
-    """As `kuber.domain.ranking.recall_rank`, of the record with this number."""
+    """Return the subquery for `kuber.domain.ranking.recall_rank` of the record with this number."""
     part = class_evaluations.c
     summed = select(func.coalesce(func.sum(part.recall), 0))
     return summed.where(part.knowledge == seq, part.label.in_(bindparam("classes", expanding=True))).scalar_subquery()

@@ -1,6 +1,5 @@
-"""The registry on a database: who takes part, what was published, what became of it."""
+"""Registry store: the Registry port on a database."""
 
-import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -9,11 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    select,
-    update,
-)
+from sqlalchemy import Connection, select, update
 
 from kuber.domain.auth import REPORT, VERIFIER
 from kuber.domain.delivery import Delivery
@@ -55,21 +50,20 @@ from kuber.services.registry.verifications import (
 from kuber.signing import check_new_key
 from kuber.wire import DeliveryBody, succession_bytes
 
-CACHED = 2000  # records, and as many members
-
-log = logging.getLogger(__name__)
+CACHED = 2000  # records, and as many publishers
 
 
 def sortable_id() -> str:
-    """A new id of 32 hex digits; those made later sort later, to the millisecond."""
+    """Return a new id of 32 hex digits; ids sort by the millisecond in which they were made."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class RegistryStore:
-    """The Registry port on a database: a SQLite file (its path), or PostgreSQL (a URL), which others may share.
+    """The Registry port on a database: the path of a SQLite file, or the URL of a PostgreSQL database.
 
-    Safe to use from several threads, closed by `close`. Raises SettingsError for a URL of no database,
-    ServiceError when the database cannot be used; every method raises ServiceUnavailableError when it fails.
+    Other processes may share a PostgreSQL database. Safe to use from several threads. Raises SettingsError for an
+    invalid URL, ServiceError when the database cannot be used; every method raises ServiceUnavailableError when the
+    database fails.
     """
 
     def __init__(
@@ -81,12 +75,12 @@ class RegistryStore:
         ids: Callable[[], str] = sortable_id,
         keep_best: int = 0,
     ) -> None:
-        """`keep_best` is how many records of an entity on a task are kept beside its newest; 0: all."""
+        """`keep_best` is how many records of an entity on a task are kept besides its newest; 0 keeps all."""
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
         self._reader = KnowledgeReader()
-        # What changes is cached only where no other process changes it.
+        # Changing objects are cached only where no other process changes them.
         cached = 0 if self.database.shared else CACHED
         self._records: BoundedCache[Knowledge] = BoundedCache(cached)  # by id
         self._publishers: BoundedCache[Member] = BoundedCache(cached)  # by id
@@ -101,15 +95,15 @@ class RegistryStore:
         )
 
     def close(self) -> None:
-        """Finish what is being written and let go of the database."""
+        """Finish pending writes and close the database."""
         self.database.close()
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
-        """Join under this name; the same name with the same key gives the same member again."""
+        """Join under this name. Idempotent for the same key."""
         return self.enrol(name, public_key=public_key)[0]
 
     def enrol(self, name: str, *, public_key: str | None = None) -> tuple[Member, bool]:
-        """As `register`, and whether the member is new."""
+        """Join under this name; return the member, and whether it is new."""
         check_text(name, "The name of an entity")
         with self.database.read_snapshot() as connection:
             known = find_member(connection, name=name)
@@ -130,19 +124,19 @@ class RegistryStore:
         return self.database.write(work)
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
-        """The registered entities, first come first."""
+        """Return the registered entities, earliest first."""
         query = select(entities).order_by(entities.c.seq)
         with self.database.read_snapshot() as connection:
             found, after = cursors.fetch_page(connection, query, entities.c.seq, limit, cursor)
             return Page(items=read_members(connection, found), cursor=after)
 
     def member(self, id: str) -> Member:
-        """The entity with this id, with its keys; KnowledgeNotFoundError when there is none."""
+        """Return the entity with this id and its keys. KnowledgeNotFoundError when there is none."""
         with self.database.read_snapshot() as connection:
             return read_member(connection, id)
 
     def change_key(self, id: str, key: Key) -> Member:
-        """Let a new key, vouched for by the one before, sign what comes from `key.since` on."""
+        """Add a key, signed with the previous one, for records from sequence `key.since` on."""
 
         def work(connection: Connection) -> Member:
             member = read_member(connection, id)
@@ -162,11 +156,11 @@ class RegistryStore:
         return self.accept(draft, key=key)[0]
 
     def accept(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
-        """As `publish`; also return whether the record is new."""
+        """Publish a draft; return the record, and whether it is new."""
         return self._publications.publish(draft, key=key)
 
     def discover(self, query: Query) -> Page[Knowledge]:
-        """The knowledge that matches, in the order asked for."""
+        """Return the matching knowledge, in the order of the query."""
         with self.database.read_latest() as connection:
             found = self._reader.read(connection, *discovery(query))
         items = tuple(record for _, record in found[: query.limit])
@@ -182,10 +176,10 @@ class RegistryStore:
         return Page(items=items, cursor=cursors.encode(query.order, *positions[query.order]))
 
     def knowledge(self, id: str) -> Knowledge:
-        """One record; KnowledgeNotFoundError when there is none."""
-        known = self._records.get(id)
-        if known is not None:
-            return known
+        """Return one record. KnowledgeNotFoundError when there is none."""
+        cached = self._records.get(id)
+        if cached is not None:
+            return cached
         version = self._records.version
         with self.database.read_latest() as connection:
             found = self._reader.read(connection, BY_ID, {"id": id})
@@ -196,18 +190,18 @@ class RegistryStore:
         return record
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
-        """Tell what our own evaluation of somebody's knowledge found; again: what was found last."""
+        """Store this entity's own evaluation of another's knowledge, in place of its previous one."""
         check_attestation(self.knowledge(id), self.member(entity), evaluation)
         now = self._clock()
         self.database.write(lambda connection: insert_attestation(connection, id, entity, evaluation, now))
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """What entities found about this knowledge, in order of their ids."""
+        """Return the entities' attestations of this knowledge, in order of entity id."""
         with self.database.read_snapshot() as connection:
             return read_attestations(connection, id)
 
     def verify(self, id: str, verification: Verification) -> None:
-        """Say what the hub found out; again: what it found last."""
+        """Store the hub's verification of a record, in place of its previous one."""
 
         def work(connection: Connection, record: Knowledge, now: datetime) -> None:
             insert_verification(connection, record, verification, now)
@@ -218,28 +212,28 @@ class RegistryStore:
         self._judge(id, work)
 
     def quarantine(self, id: str, reason: str) -> None:
-        """As the operator, have a record found no more, whatever the verifier finds.
+        """Quarantine a record for the operator: it is no longer discovered, whatever the verifier finds.
 
-        Again: for the reason given last. Raises KnowledgeNotFoundError when there is no such record.
+        The last reason holds. Raises KnowledgeNotFoundError when there is no such record.
         """
         check_text(reason, "The reason of a quarantine")
         self._judge(id, lambda connection, record, now: quarantine(connection, record.id, reason, now))
 
     def release(self, id: str) -> None:
-        """As the operator, end the quarantine of a record, also one by the verifier.
+        """End the quarantine of a record for the operator, also the verifier's. Idempotent.
 
-        Again: nothing. Raises KnowledgeNotFoundError when there is no such record.
+        Raises KnowledgeNotFoundError when there is no such record.
         """
         self._judge(id, release)
 
     def _judge(self, id: str, work: Callable[[Connection, Knowledge, datetime], None]) -> None:
-        """Change what is found out about a record."""
+        """Change the judgement of a record."""
         record, now = self.knowledge(id), self._clock()
         self.database.write(lambda connection: work(connection, record, now))
         self._records.invalidate(id)
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
-        """Tell that the entity lives, in which round it is, and how good its model is."""
+        """Report that the entity is alive, its round, and how good its model is."""
         self.member(id)
         now = self._clock()
         detail: dict[str, Any] = {"round": round}
@@ -248,9 +242,9 @@ class RegistryStore:
         self.database.write(lambda connection: note(connection, now, id, REPORT, id, detail))
 
     def withdraw(self, id: str, *, actor: str | None = None) -> None:
-        """Take a record back: it is found no more, only read by its id. Again: nothing.
+        """Withdraw a record: it is no longer discovered, only read by its id, and its blobs are unpinned. Idempotent.
 
-        The row stays, as others may name it as a parent; the vault keeps its blobs for it no longer.
+        The row stays, since other records may name it as a parent.
         """
         owner, now = self.knowledge(id).entity, self._clock()
 
@@ -266,7 +260,7 @@ class RegistryStore:
         self._publications.unpin(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
-        """Store what became of a delivery; the same key again changes nothing."""
+        """Store the outcome of a delivery. Idempotent for the same key."""
         check_text(key, "The key of a delivery")
         now = self._clock()
 
@@ -282,7 +276,7 @@ class RegistryStore:
         self.database.write(work)
 
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
-        """The recorded deliveries, first come first."""
+        """Return the recorded deliveries, earliest first."""
         query = select(deliveries).order_by(deliveries.c.seq)
         with self.database.read_snapshot() as connection:
             found, after = cursors.fetch_page(connection, query, deliveries.c.seq, limit, cursor)

@@ -1,4 +1,4 @@
-"""The registry's own link to the vault: it pins blobs there and reads how they begin."""
+"""The registry's HTTP client of its vault: pins and the first bytes of blobs."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ MAX_ANSWER = 1 << 20  # bytes; a manifest is shorter than the header that lists 
 
 
 class RegistryVault:
-    """A BlobSource that is a vault service at `url`. Raises ServiceUnavailableError when it does not answer."""
+    """The vault service at `url`, as a BlobSource. Raises ServiceUnavailableError when it does not answer."""
 
     def __init__(self, url: str, secret: str, *, ca: Path | None = None) -> None:
         self.url = url.rstrip("/")
@@ -33,7 +33,7 @@ class RegistryVault:
         """
         body = PinsBody.of(holder, artifacts)
         headers = {"Content-Type": "application/json"}
-        data = self._ask("POST", "/v1/pins", content=body.model_dump_json(), headers=headers)
+        data = self._request("POST", "/v1/pins", content=body.model_dump_json(), headers=headers)
         try:
             return PinnedBody.read(data).value() if data else {}
         except ValidationError as error:
@@ -42,34 +42,32 @@ class RegistryVault:
             ) from None
 
     def unpin(self, holder: str) -> None:
-        """Let the vault take back every promise to `holder`."""
-        self._ask("DELETE", "/v1/pins", params={"holder": holder})
+        """Have the vault remove every pin of `holder`."""
+        self._request("DELETE", "/v1/pins", params={"holder": holder})
 
     def head(self, digest: Digest, length: int) -> bytes:
-        """The first `length` bytes of a blob, or all of a shorter one."""
-        data = self._ask("GET", f"/v1/blobs/{digest}", headers={"Range": f"bytes=0-{length - 1}"}, limit=length)
+        """Return the first `length` bytes of a blob, or all of a shorter one."""
+        data = self._request("GET", f"/v1/blobs/{digest}", headers={"Range": f"bytes=0-{length - 1}"}, limit=length)
         return data[:length]
 
     def close(self) -> None:
         self._client.close()
 
-    def _ask(self, method: str, path: str, *, limit: int = MAX_ANSWER, **request: Any) -> bytes:
-        """The body of the answer, of which no more than about `limit` bytes are read."""
+    def _request(self, method: str, path: str, *, limit: int = MAX_ANSWER, **options: Any) -> bytes:
+        """Send a request; return the body of the response, of which about `limit` bytes are read at most."""
         data = b""
         try:
-            with self._client.stream(method, path, **request) as response:
+            with self._client.stream(method, path, **options) as response:
                 for chunk in response.iter_bytes():
                     data += chunk
                     if len(data) >= limit:
                         break
         except httpx.TransportError:
             raise ServiceUnavailableError(
-                f"The registry gets no answer from its vault at {self.url}; start that vault and try again."
+                f"The registry's vault at {self.url} does not answer; start that vault and try again."
             ) from None
         if response.headers.get(PROTOCOL_HEADER) != str(PROTOCOL):
-            raise ServiceError(
-                f"What answers at {self.url} is no vault that this registry understands; check --vault."
-            )
+            raise ServiceError(f"The service at {self.url} is not a vault of this protocol version; check --vault.")
         if response.is_error:
             try:
                 raise error_from(ProblemBody.model_validate_json(data, extra="ignore"))

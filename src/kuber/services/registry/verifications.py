@@ -1,5 +1,6 @@
-"""Verifications and quarantines of records by the hub, and attestations by entities."""
+"""Judgements of records: verifications and quarantines of the hub, attestations of entities."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -23,13 +24,13 @@ from kuber.wire import EvaluationBody, VerificationBody, canonical
 
 
 def insert_verification(connection: Connection, record: Knowledge, found: Verification, now: datetime) -> None:
-    """Store what the hub found, instead of what it found before; the ranks follow.
+    """Store the hub's verification of a record in place of its previous one, and rank the record by it.
 
-    ConflictError while the operator's quarantine stands.
+    Raises ConflictError while the operator quarantines the record.
     """
     seq = _seq(connection, record.id)
     if connection.scalar(select(quarantines.c.knowledge).where(quarantines.c.knowledge == seq)) is not None:
-        raise ConflictError("The operator quarantined this record; verify it when the operator has released it.")
+        raise ConflictError("The operator has quarantined this record; verify it after its release.")
     connection.execute(delete(verifications).where(verifications.c.knowledge == seq))
     body = canonical(VerificationBody.of(found)).decode()
     connection.execute(insert(verifications), {"knowledge": seq, "body": body, "at": now})
@@ -37,12 +38,12 @@ def insert_verification(connection: Connection, record: Knowledge, found: Verifi
 
 
 def quarantine(connection: Connection, id: str, reason: str, now: datetime) -> None:
-    """Store that the operator quarantined a record; what the hub found stays beside it. The same again: nothing."""
+    """Quarantine a record for the operator; the hub's verification is kept. Idempotent for the same reason."""
     seq = _seq(connection, id)
-    there = quarantines.c.knowledge == seq
-    if connection.scalar(select(quarantines.c.reason).where(there)) == reason:
+    existing = quarantines.c.knowledge == seq
+    if connection.scalar(select(quarantines.c.reason).where(existing)) == reason:
         return
-    connection.execute(delete(quarantines).where(there))
+    connection.execute(delete(quarantines).where(existing))
     connection.execute(insert(quarantines), {"knowledge": seq, "reason": reason, "at": now})
     row = update(knowledge).where(knowledge.c.seq == seq)
     connection.execute(row.values(standing=Standing.QUARANTINED.value))
@@ -51,19 +52,19 @@ def quarantine(connection: Connection, id: str, reason: str, now: datetime) -> N
 
 
 def release(connection: Connection, record: Knowledge, now: datetime) -> None:
-    """End the quarantine of a record, whoever ordered it; without one, nothing.
+    """End the quarantine of a record, the operator's or the verifier's. Idempotent.
 
-    What the hub had found holds again, unless it was the reason: then the record waits to be looked at.
+    The hub's earlier verification holds again; one that was the reason is deleted, and the record is pending.
     """
     row = connection.execute(select(knowledge.c.seq, knowledge.c.standing).where(knowledge.c.id == record.id)).one()
     if row.standing != Standing.QUARANTINED.value:
         return
     connection.execute(delete(quarantines).where(quarantines.c.knowledge == row.seq))
-    there = verifications.c.knowledge == row.seq
-    body = connection.scalar(select(verifications.c.body).where(there))
+    existing = verifications.c.knowledge == row.seq
+    body = connection.scalar(select(verifications.c.body).where(existing))
     found = None if body is None else VerificationBody.model_validate_json(body).value()
     if found is not None and found.standing is Standing.QUARANTINED:
-        connection.execute(delete(verifications).where(there))
+        connection.execute(delete(verifications).where(existing))
         found = None
     _rank(connection, row.seq, record, found)
     note(connection, now, OPERATOR, RELEASED, record.id, {} if found is None else {"standing": found.standing.value})
@@ -75,23 +76,20 @@ def _seq(connection: Connection, id: str) -> int:
 
 
 def _rank(connection: Connection, seq: int, record: Knowledge, found: Verification | None) -> None:
-    """Let a record stand where this finding puts it; where its claim does, when nothing was found."""
-    evaluation = found.evaluation if found is not None else None
-    ranked = evaluation if evaluation is not None and evaluation.test_set == record.task.test_set else None
-    accuracy = (ranked or record.evaluation).accuracy
+    """Rank a record by this verification, or by its claim if there is none on the task's test set."""
+    trusted = replace(record, verification=found).trusted
     standing = None if found is None else found.standing.value
-    connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(standing=standing, accuracy=accuracy))
-    found_recalls = [
-        {"of": seq, "at": label, "found": recall} for label, recall in enumerate(recalls(ranked or record.evaluation))
-    ]
+    ranked = update(knowledge).where(knowledge.c.seq == seq)
+    connection.execute(ranked.values(standing=standing, accuracy=trusted.accuracy))
     part = class_evaluations.c
-    classes = update(class_evaluations).where(part.knowledge == bindparam("of"), part.label == bindparam("at"))
-    connection.execute(classes.values(recall=bindparam("found")), found_recalls)
+    classes = update(class_evaluations).where(part.knowledge == seq, part.label == bindparam("at"))
+    by_label = [{"at": label, "rank": recall} for label, recall in enumerate(recalls(trusted))]
+    connection.execute(classes.values(recall=bindparam("rank")), by_label)
     find_newest(connection, seq)
 
 
 def insert_attestation(connection: Connection, id: str, entity: str, evaluation: Evaluation, now: datetime) -> None:
-    """Store what an entity found, instead of what it found before."""
+    """Store an entity's evaluation of a record in place of its previous one."""
     seq = _seq(connection, id)
     connection.execute(delete(attestations).where(attestations.c.knowledge == seq, attestations.c.entity == entity))
     body = canonical(EvaluationBody.of(evaluation)).decode()
@@ -99,13 +97,13 @@ def insert_attestation(connection: Connection, id: str, entity: str, evaluation:
 
 
 def read_attestations(connection: Connection, id: str) -> tuple[Attestation, ...]:
-    """What entities found about a record, in order of their ids."""
-    wanted = select(attestations).join(knowledge, knowledge.c.seq == attestations.c.knowledge)
+    """Return the entities' attestations of a record, in order of entity id."""
+    query = select(attestations).join(knowledge, knowledge.c.seq == attestations.c.knowledge)
     return tuple(
         Attestation(
             entity=row.entity,
             evaluation=EvaluationBody.model_validate_json(row.body).value(),
             at=row.at,
         )
-        for row in connection.execute(wanted.where(knowledge.c.id == id).order_by(attestations.c.entity))
+        for row in connection.execute(query.where(knowledge.c.id == id).order_by(attestations.c.entity))
     )

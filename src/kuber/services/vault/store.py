@@ -12,7 +12,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.publication_checks import check_text
-from kuber.domain.query import Page
+from kuber.domain.query import Page, check_limit
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
@@ -145,7 +145,7 @@ class VaultStore:
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
         """Return a page of the stored blobs, ordered by digest; a cursor is the last digest of the previous page."""
-        cursors.check_limit(limit)
+        check_limit(limit)
         query = select(blob_rows.c.digest, blob_rows.c.size).order_by(blob_rows.c.digest).limit(limit + 1)
         if cursor is not None:
             try:
@@ -196,7 +196,7 @@ class VaultStore:
 
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[Pin]:
         """Return a page of the pins, ordered by holder and digest."""
-        cursors.check_limit(limit)
+        check_limit(limit)
         query = select(pin_rows).order_by(pin_rows.c.holder, pin_rows.c.digest).limit(limit + 1)
         if cursor is not None:
             after = cursors.decode(cursor, "pins", str, str)
