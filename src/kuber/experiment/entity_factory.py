@@ -47,6 +47,7 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
     """Return the learner of entity `index`."""
     settings = scenario.settings
     assert scenario.task.test_set is not None, "a scenario has a common test set"
+    optimizer = {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay}
     return Learner(
         architecture=scenario.architectures[index],
         private=scenario.private[index],
@@ -55,17 +56,9 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
         normalisation=Normalisation(scenario.dataset.mean, scenario.dataset.std),
         flip=scenario.dataset.flip,
         batch_size=settings.batch_size,
-        training=Training(
-            epochs=settings.local_epochs,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        ),
+        training=Training(epochs=settings.local_epochs, **optimizer),
         distillation=Distillation(
-            epochs=settings.kd_epochs,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            temperature=settings.kd_temperature,
-            alpha=settings.kd_alpha,
+            epochs=settings.kd_epochs, temperature=settings.kd_temperature, alpha=settings.kd_alpha, **optimizer
         ),
         runtime=runtime,
         classes=scenario.task.classes,

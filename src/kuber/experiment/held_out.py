@@ -17,19 +17,23 @@ from kuber.learning.weights import load
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
 
 
+def interim_part(scenario: Scenario) -> Samples:
+    """Return the fixed, stratified part of the held-out test set for the rounds between the first and the last."""
+    whole = scenario.held_out
+    if len(whole) <= INTERIM_SAMPLES:
+        return whole
+    return whole.take(stratified(whole.labels, INTERIM_SAMPLES, seed=0)[0])
+
+
 def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> dict[str, list[float]]:
     """Return, by entity, the accuracy on the held-out test set at the end of each round.
 
     The first and the last round, which results consist of, are evaluated on the whole set. The rounds between only
-    draw a curve and are evaluated on a fixed, stratified part of INTERIM_SAMPLES: with few training samples the whole
-    set would cost as much as the training.
+    draw a curve and are evaluated on a part: with few training samples the whole would cost as much as the training.
     """
     keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free
-    last = scenario.settings.num_rounds
-    part = scenario.held_out
-    if len(part) > INTERIM_SAMPLES:
-        part = part.take(stratified(part.labels, INTERIM_SAMPLES, seed=0)[0])
+    last, part = scenario.settings.num_rounds, interim_part(scenario)
     return {
         str(index): [
             _accuracy(
@@ -45,11 +49,5 @@ def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> d
 
 def _accuracy(learner: Learner, weights: Path, samples: Samples) -> float:
     model = learner.model(load(weights.read_bytes(), learner.architecture))
-    evaluation = evaluate(
-        model,
-        learner.ordered_batches(samples),
-        classes=learner.classes,
-        test_set=samples.digest(),
-        runtime=learner.runtime,
-    )
-    return evaluation.accuracy
+    batches, digest = learner.ordered_batches(samples), samples.digest()
+    return evaluate(model, batches, classes=learner.classes, test_set=digest, runtime=learner.runtime).accuracy

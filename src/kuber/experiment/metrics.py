@@ -3,18 +3,17 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from kuber.data.partition import stratified
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Work
 from kuber.experiment.engines import Engine
-from kuber.experiment.held_out import INTERIM_SAMPLES
+from kuber.experiment.held_out import interim_part
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import compute_logits, evaluate
 from kuber.learning.weights import Weights
@@ -36,13 +35,7 @@ class Cost:
         return self.samples_trained + FORWARD_COST * self.samples_forward
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            samples_trained=self.samples_trained + other.samples_trained,
-            samples_forward=self.samples_forward + other.samples_forward,
-            bytes_up=self.bytes_up + other.bytes_up,
-            bytes_down=self.bytes_down + other.bytes_down,
-            seconds=self.seconds + other.seconds,
-        )
+        return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +67,8 @@ class MetricsRecorder:
         self._engine = engine
         self._learners = tuple(learners)
         self._rounds = scenario.settings.num_rounds
-        part = scenario.held_out
-        if len(part) > INTERIM_SAMPLES:
-            part = part.take(stratified(part.labels, INTERIM_SAMPLES, seed=0)[0])
-        self._whole, self._part = scenario.held_out, part
-        self._digests = {samples.part + str(len(samples)): samples.digest() for samples in (self._whole, part)}
+        self._whole, self._part = scenario.held_out, interim_part(scenario)
+        self._digests = {len(samples): samples.digest() for samples in (self._whole, self._part)}
         self._pending: list[tuple[int, int, float, Cost, Future[EvaluationResult]]] = []
         self._latest: tuple[int, list[Weights], Future[EvaluationResult]] | None = None
 
@@ -101,7 +91,7 @@ class MetricsRecorder:
     def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
         # The learner sent to the worker needs no private samples.
         learner = replace(self._learners[entity], private=samples, common=samples)
-        digest = self._digests[samples.part + str(len(samples))]
+        digest = self._digests[len(samples)]
         arguments = {"learner": learner, "models": models, "samples": samples, "test_set": digest}
         return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * len(samples) * len(models))
 
@@ -113,12 +103,9 @@ def evaluate_together(
     start = time.perf_counter()
     batches = learner.ordered_batches
     if len(models) == 1:
+        model = learner.model(models[0])
         evaluation = evaluate(
-            learner.model(models[0]),
-            batches(samples),
-            classes=learner.classes,
-            test_set=test_set,
-            runtime=learner.runtime,
+            model, batches(samples), classes=learner.classes, test_set=test_set, runtime=learner.runtime
         )
     else:
         networks = map(learner.model, models)

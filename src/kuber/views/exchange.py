@@ -7,17 +7,17 @@ from kuber.views.hub import HubView
 from kuber.views.run import RunView
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class EntityExchange:
     """Totals of one entity. Gains are differences of accuracy on the common test set: 1.0 is 100 points."""
 
     entity: str  # name
     published: int  # models
-    taught: int  # kept deliveries of others in which its models took part
-    kept: int  # its own deliveries whose result it kept
-    declined: int  # its own deliveries whose result it did not keep
-    gained: float  # sum over the kept deliveries, accuracy after minus before
-    gave: float  # its equal shares of what the deliveries that it taught brought
+    taught: int = 0  # kept deliveries of others in which its models took part
+    kept: int = 0  # its own deliveries whose result it kept
+    declined: int = 0  # its own deliveries whose result it did not keep
+    gained: float = 0.0  # sum over the kept deliveries, accuracy after minus before
+    gave: float = 0.0  # its equal shares of what the deliveries that it taught brought
 
 
 def exchanges(view: RunView) -> list[EntityExchange]:
@@ -25,34 +25,20 @@ def exchanges(view: RunView) -> list[EntityExchange]:
 
     The sums of `gained` and of `gave` are equal, unless a teacher is not in the view.
     """
-    gained = dict.fromkeys(view.entities, 0.0)
-    gave = dict.fromkeys(view.entities, 0.0)
-    taught = dict.fromkeys(view.entities, 0)
-    kept = dict.fromkeys(view.entities, 0)
-    declined = dict.fromkeys(view.entities, 0)
+    found = {name: EntityExchange(entity=name, published=entity.published) for name, entity in view.entities.items()}
     for delivery in view.deliveries:
+        student = found[delivery.student]
         if not delivery.kept:
-            declined[delivery.student] += 1
+            student.declined += 1
             continue
-        kept[delivery.student] += 1
-        gained[delivery.student] += delivery.after - delivery.before
+        student.kept += 1
+        student.gained += delivery.after - delivery.before
         publishers = dict.fromkeys(delivery.publishers)  # each once, however many of its models took part
         for name in map(view.name_of, publishers):
-            if name in taught:
-                taught[name] += 1
-                gave[name] += delivery.share
-    return [
-        EntityExchange(
-            entity=name,
-            published=entity.published,
-            taught=taught[name],
-            kept=kept[name],
-            declined=declined[name],
-            gained=gained[name],
-            gave=gave[name],
-        )
-        for name, entity in view.entities.items()
-    ]
+            if name in found:
+                found[name].taught += 1
+                found[name].gave += delivery.share
+    return list(found.values())
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,24 +57,18 @@ class Partner:
 def partners(view: HubView, entity: str) -> list[Partner]:
     """Return the entities with which this one exchanged knowledge, in the order of their names."""
     found: dict[str, Partner] = {}
-
-    def partner(id: str) -> Partner:
-        return found.setdefault(id, Partner(id=id, name=view.name_of(id)))
-
     for delivery in view.deliveries:
         for publisher in delivery.publishers:
             if entity not in (delivery.student, publisher) or delivery.student == publisher:
                 continue
-            if delivery.student == entity:
-                other = partner(publisher)
-                if delivery.kept:
-                    other.took += 1
-                    other.gained += delivery.share
-            else:
-                other = partner(delivery.student)
-                if delivery.kept:
-                    other.gave += 1
-                    other.helped += delivery.share
+            id = publisher if delivery.student == entity else delivery.student
+            other = found.setdefault(id, Partner(id=id, name=view.name_of(id)))
             if not delivery.kept:
                 other.undone += 1
+            elif delivery.student == entity:
+                other.took += 1
+                other.gained += delivery.share
+            else:
+                other.gave += 1
+                other.helped += delivery.share
     return sorted(found.values(), key=lambda other: natural(other.name))

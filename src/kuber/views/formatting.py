@@ -28,12 +28,10 @@ def points(difference: float) -> str:
 
 def size(count: int) -> str:
     """Format a number of bytes with a decimal unit, such as "1.2 MB"."""
-    value = float(count)
-    for unit in _UNITS:
-        if round(value, 1) < 1000 or unit == _UNITS[-1]:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("the last unit fits every size")
+    value, place = float(count), 0
+    while round(value, 1) >= 1000 and place < len(_UNITS) - 1:
+        value, place = value / 1000, place + 1
+    return f"{value:.1f} {_UNITS[place]}" if place else f"{count} B"
 
 
 def duration(seconds: float) -> str:

@@ -130,13 +130,12 @@ class HubView:
         detail = entry.detail
         if "teachers" not in detail or entity is None:  # registries of older versions recorded no details
             return
+        publishers = dict.fromkeys(self.records[id].publisher for id in detail["teachers"] if id in self.records)
         delivery = HubDelivery(
             number=number,
             time=entry.time,
             student=entity.id,
-            publishers=tuple(
-                dict.fromkeys(self.records[id].publisher for id in detail["teachers"] if id in self.records)
-            ),
+            publishers=tuple(publishers),
             teachers=tuple(detail["teachers"]),
             method=detail["method"],
             round=detail["round"],
@@ -146,8 +145,8 @@ class HubView:
             reason=detail.get("reason"),
         )
         self.deliveries.append(delivery)
-        kind: Literal["kept", "undone"] = "kept" if delivery.kept else "undone"
-        entity.marks.append(HubMark(time=entry.time, kind=kind, accuracy=delivery.after))
+        mark = HubMark(time=entry.time, kind="kept" if delivery.kept else "undone", accuracy=delivery.after)
+        entity.marks.append(mark)
         entity.round = max(entity.round, delivery.round)
         if not delivery.kept:
             entity.declined += 1

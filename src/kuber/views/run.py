@@ -11,19 +11,10 @@ from kuber.domain.event import Event
 from kuber.views.delivery import DeliveryView
 from kuber.views.formatting import natural
 
-State = Literal[
-    "joining",
-    "waiting",
-    "training",
-    "evaluating",
-    "deciding",
-    "publishing",
-    "discovering",
-    "distilling",
-    "done",
-    "stopped",
-    "failed",
+Working = Literal[
+    "joining", "waiting", "training", "evaluating", "deciding", "publishing", "discovering", "distilling"
 ]
+State = Literal[Working, "done", "stopped", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,9 +21,6 @@ def central(entities: SynchronousEntities) -> None:
         (trained,) = entities.execute([training(learner, PLAIN, weights, generator)])
         weights, generator = trained.weights, trained.generator
         for entity, size in enumerate(entities.sizes):
-            cost = Cost(
-                samples_trained=size * learner.training.epochs,
-                seconds=trained.seconds * share,
-            )
+            cost = Cost(samples_trained=size * learner.training.epochs, seconds=trained.seconds * share)
             entities.spend(entity, cost)
         entities.end_round(round, [[weights]] * len(entities.learners))

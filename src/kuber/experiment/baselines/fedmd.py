@@ -53,13 +53,8 @@ def consensus_training(
     learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor
 ) -> Work:
     """Return the work of one epoch towards the consensus on the public set."""
-    arguments = {
-        "learner": learner,
-        "weights": weights,
-        "generator": generator,
-        "public": public,
-        "consensus": consensus,
-    }
+    arguments = {"learner": learner, "weights": weights, "generator": generator}
+    arguments |= {"public": public, "consensus": consensus}
     return Work(function=train_towards_consensus, arguments=arguments, cost=float(len(public)))
 
 

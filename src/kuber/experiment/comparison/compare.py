@@ -110,9 +110,8 @@ def compare(
 
     The numbers depend neither on interruptions nor on the number of workers.
     """
-    from kuber.experiment.reports.comparison_plot import (
-        comparison_plot,  # matplotlib would delay the start by a second
-    )
+    # matplotlib would delay the start by a second
+    from kuber.experiment.reports.comparison_plot import comparison_plot
 
     rounds = plan.settings.num_rounds
     tasks = [
@@ -139,7 +138,10 @@ def compare(
         summary=tuple(summaries(rows)),
     )
     write_atomically(folder / RESULT_FILE, f"{result.to_json()}\n".encode(), durable=False)
-    _write_csv(folder / ROWS_FILE, rows)
+    with (folder / ROWS_FILE).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(flat(rows[0])))
+        writer.writeheader()
+        writer.writerows(map(flat, rows))
     plot = comparison_plot(rows)
     (folder / PLOT_FILE).write_bytes(plot)
     write_comparison_report(folder / REPORT_FILE, result, plot)
@@ -212,11 +214,3 @@ def _longer_local(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask
         for row in rows
         if row.compute > COMPUTE_MARGIN * floor[row.seed]
     ]
-
-
-def _write_csv(path: Path, rows: Sequence[ResultRow]) -> None:
-    lines = [flat(row) for row in rows]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)

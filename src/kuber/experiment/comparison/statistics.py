@@ -19,6 +19,16 @@ _T = (
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
 _NORMAL = 1.960
+# Fields of a row that a summary has too, as spreads.
+_SPREADS = (
+    "mean_accuracy",
+    "worst_accuracy",
+    "personal_accuracy",
+    "compute",
+    "bytes_up",
+    "bytes_down",
+    "wall_seconds",
+)
 
 
 def result_row(
@@ -85,20 +95,10 @@ def _summary(name: str, rows: list[ResultRow], floor: dict[int, ResultRow]) -> S
     return Summary(
         strategy=name,
         seeds=len(rows),
-        mean_accuracy=spread([row.mean_accuracy for row in rows]),
-        worst_accuracy=spread([row.worst_accuracy for row in rows]),
-        personal_accuracy=spread([row.personal_accuracy for row in rows]),
         absent_accuracy=spread(absent) if absent else None,
-        compute=spread([row.compute for row in rows]),
-        bytes_up=spread([row.bytes_up for row in rows]),
-        bytes_down=spread([row.bytes_down for row in rows]),
-        wall_seconds=spread([row.wall_seconds for row in rows]),
-        mean_difference=None
-        if name == FLOOR
-        else difference([ours.mean_accuracy - base.mean_accuracy for ours, base in pairs]),
-        worst_difference=None
-        if name == FLOOR
-        else difference([ours.worst_accuracy - base.worst_accuracy for ours, base in pairs]),
+        **{name: spread([getattr(row, name) for row in rows]) for name in _SPREADS},
+        mean_difference=None if name == FLOOR else _difference_of(pairs, "mean_accuracy"),
+        worst_difference=None if name == FLOOR else _difference_of(pairs, "worst_accuracy"),
         entities=sum(accuracy is not None for row in rows for accuracy in row.accuracies),
         entities_hurt=sum(
             after < alone
@@ -109,6 +109,10 @@ def _summary(name: str, rows: list[ResultRow], floor: dict[int, ResultRow]) -> S
         deliveries=sum(row.deliveries for row in rows),
         deliveries_hurt=sum(row.deliveries_hurt for row in rows),
     )
+
+
+def _difference_of(pairs: Sequence[tuple[ResultRow, ResultRow]], name: str) -> Difference:
+    return difference([getattr(ours, name) - getattr(base, name) for ours, base in pairs])
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -78,17 +78,13 @@ def open_engine(workers: int | EngineConfig) -> Iterator[Engine]:
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)  # the cores are for the workers
+    engine: ProcessPool | RayEngine
     try:
-        yield from _with_workers(config)
+        if config.kind == "processes":
+            engine = ProcessPool(config.workers or available_cores())
+        else:
+            engine = RayEngine(workers=config.workers, address=config.ray_address, gpus=config.gpus_per_worker)
+        with closing(engine):
+            yield engine
     finally:
         torch.set_num_threads(threads)
-
-
-def _with_workers(config: EngineConfig) -> Iterator[Engine]:
-    if config.kind == "processes":
-        with closing(ProcessPool(config.workers or available_cores())) as processes:
-            yield processes
-    else:
-        ray = RayEngine(workers=config.workers, address=config.ray_address, gpus=config.gpus_per_worker)
-        with closing(ray):
-            yield ray

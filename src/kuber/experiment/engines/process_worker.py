@@ -118,14 +118,8 @@ def _mapped(spans: Sequence[MappedSpan], descriptors: dict[int, int]) -> list[me
             last += 1
         begin = spans[first].offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         end = spans[last].offset + spans[last].size
-        memory = mmap.mmap(
-            descriptors[spans[first].file],
-            end - begin,
-            flags=mmap.MAP_PRIVATE,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=begin,
-        )
-        whole = memoryview(memory)
+        descriptor, access = descriptors[spans[first].file], mmap.ACCESS_COPY
+        whole = memoryview(mmap.mmap(descriptor, end - begin, access=access, offset=begin))
         found += [whole[span.offset - begin :][: span.size] for span in spans[first : last + 1]]
         first = last + 1
     return found

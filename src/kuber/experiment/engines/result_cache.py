@@ -103,14 +103,11 @@ def _write(path: Path, result: Any) -> None:
         case TrainingResult():
             tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in result.weights.items()}
             tensors[_GENERATOR] = result.generator
-            metadata: dict[str, Any] = {
-                name: getattr(result, name) for name in ("samples", "forward", "loss", "seconds")
-            }
+            names = ("samples", "forward", "loss", "seconds")
+            metadata: dict[str, Any] = {name: getattr(result, name) for name in names}
         case EvaluationResult():
-            metadata = {
-                "evaluation": EvaluationBody.of(result.evaluation).model_dump(mode="json"),
-                "seconds": result.seconds,
-            }
+            evaluation = EvaluationBody.of(result.evaluation).model_dump(mode="json")
+            metadata = {"evaluation": evaluation, "seconds": result.seconds}
         case torch.Tensor():
             tensors, metadata = {"logits": result.contiguous()}, {}
         case _:

@@ -27,11 +27,9 @@ def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
         mine = longest if name == "local" and longest else [row for row in rows if row.strategy == name]
         _draw(left, mine, number, name, lambda point: point.compute / 1e6)
         _draw(right, mine, number, name, lambda point: point.bytes / 1e6)
-    for axes, label in (
-        (left, "compute of all entities (millions of samples trained)"),
-        (right, "sent and received by all entities (MB)"),
-    ):
-        axes.set_xlabel(label)
+    left.set_xlabel("compute of all entities (millions of samples trained)")
+    right.set_xlabel("sent and received by all entities (MB)")
+    for axes in (left, right):
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axes.grid(color=GRID)
         plain_frame(axes)
@@ -43,11 +41,8 @@ def comparison_plot(rows: Sequence[ResultRow]) -> bytes:
     left.xaxis.set_major_locator(MaxNLocator(6))
     seeds = len({row.seed for row in rows})
     left.set_ylabel("mean held-out accuracy")
-    left.set_title(
-        f"Held-out accuracy, mean of {seeds} seed{'' if seeds == 1 else 's'}; one mark per round",
-        loc="left",
-        color=INK,
-    )
+    title = f"Held-out accuracy, mean of {seeds} seed{'' if seeds == 1 else 's'}; one mark per round"
+    left.set_title(title, loc="left", color=INK)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
     return as_png(figure)
@@ -57,15 +52,8 @@ def _draw(axes: Axes, rows: Sequence[ResultRow], number: int, name: str, along: 
     rounds = min(len(row.curve) for row in rows)  # those of a longer `local` may depend on the seed
     xs = [fmean(along(row.curve[at]) for row in rows) for at in range(rounds)]
     ys = [fmean(row.curve[at].accuracy for row in rows) for at in range(rounds)]
-    axes.plot(
-        xs,
-        ys,
-        color=COLOURS[number % len(COLOURS)],
-        linestyle=DASHES[number % len(DASHES)],
-        marker=MARKS[number % len(MARKS)],
-        markersize=4,
-        label=name,
-    )
+    colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    axes.plot(xs, ys, color=colour, linestyle=dashes, marker=MARKS[number % len(MARKS)], markersize=4, label=name)
 
 
 def _longest_local(rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -17,10 +17,7 @@ COLOURS, PALE, INK, GRID = LIGHT.colours, LIGHT.pale, LIGHT.ink, LIGHT.grid
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
 DOTS_PER_INCH = 150
 # Marker, size in points, whether it is filled, legend. A triangle fits into a ring.
-MARKS = {
-    "delivery": ("o", 10.0, False, "absorbed knowledge"),
-    "published": ("^", 5.0, True, "published its model"),
-}
+MARKS = {"delivery": ("o", 10.0, False, "absorbed knowledge"), "published": ("^", 5.0, True, "published its model")}
 MAX_NAMED_LINES = 10  # with more entities, only the best, the worst and the mean are highlighted
 MAX_LABEL = 18  # characters of a class name
 MAX_SLANTED_LABELS = 30  # with more classes, names that do not fit are vertical

@@ -7,8 +7,6 @@ from kuber.services.db.column_types import SEQ, text
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -103,18 +101,3 @@ def upgrade() -> None:
         sa.Column("knowledge", text(64), sa.ForeignKey("knowledge.id"), nullable=False),
     )
     op.create_index("delivery_teachers_by_knowledge", "delivery_teachers", ["knowledge"])
-
-
-def downgrade() -> None:
-    for table in (
-        "delivery_teachers",
-        "deliveries",
-        "class_evaluations",
-        "knowledge_parents",
-        "knowledge_artifacts",
-        "knowledge",
-        "architectures",
-        "tasks",
-        "entities",
-    ):
-        op.drop_table(table)

@@ -7,8 +7,6 @@ from kuber.services.db.column_types import SEQ, text
 
 revision = "0004"
 down_revision = "0003"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

@@ -7,8 +7,6 @@ from kuber.services.db.column_types import SEQ, text
 
 revision = "0009"
 down_revision = "0008"
-branch_labels = None
-depends_on = None
 
 FILL = """
 INSERT INTO newest_knowledge (entity, task_name, test_set, trained, knowledge, origin)

@@ -7,8 +7,6 @@ from kuber.services.db.column_types import text
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -25,8 +23,3 @@ def upgrade() -> None:
         sa.Column("pinned_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("pins_by_digest", "pins", ["digest"])
-
-
-def downgrade() -> None:
-    op.drop_table("pins")
-    op.drop_table("blobs")

@@ -7,8 +7,6 @@ from kuber.services.db.column_types import text
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
