@@ -26,15 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(simulate)
-app.command()(compare)
-app.command()(entity)
-app.command()(export)
-app.command()(registry)
-app.command()(vault)
-app.command()(watch)
-app.command()(dashboard)
+for command in (run, simulate, compare, entity, export, registry, vault, watch, dashboard):
+    app.command()(command)
 for command in (collect, scrub, check, backup, restore):
     hub.command()(command)
 app.add_typer(hub, name="hub")

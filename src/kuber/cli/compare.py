@@ -48,7 +48,7 @@ def compare(
     """Compare strategies and baselines over several seeds. All start from the same partitions and weights."""
     extras.require("A comparison", "simulator", "plots")
     choice = engine_from_flags(engine, workers, ray_address, gpus_per_worker)
-    from kuber.cli.compare_progress import comparison_lines, comparison_tables, progress
+    from kuber.cli.compare_progress import comparison_lines, progress, section_table
     from kuber.experiment import run_folder
     from kuber.experiment.comparison import compare
 
@@ -71,8 +71,8 @@ def compare(
         return
     output = Console()
     if output.is_terminal:
-        for table in comparison_tables(done):
-            output.print(table)
+        for section in done.sections:
+            output.print(section_table(section))
             output.print()
     else:
         for line in comparison_lines(done):

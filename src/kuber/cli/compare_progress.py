@@ -1,14 +1,15 @@
 """A comparison on the terminal: its progress, and its tables."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kuber.cli.result_table import aligned
 from kuber.experiment.comparison.compare import ComparisonTask
 from kuber.views.comparison import ComparisonResult, ResultRow, Section
 from kuber.views.formatting import percent
@@ -19,20 +20,15 @@ def progress(console: Console) -> "ComparisonPrinter":
     return LiveBar(console) if console.is_terminal and not console.is_dumb_terminal else ComparisonPrinter(console)
 
 
-class ComparisonPrinter:
-    """Prints a line for each finished method and seed. A context manager."""
+class ComparisonPrinter(AbstractContextManager["ComparisonPrinter"]):
+    """Prints a line for each finished method and seed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = Lock()  # tasks report from threads of their own
         self._done = self._total = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def echo(self, sentence: str) -> None:
         """Print a sentence."""
@@ -75,9 +71,7 @@ class LiveBar(ComparisonPrinter):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def on_tasks(self, tasks: Sequence[ComparisonTask], entities: int) -> None:
@@ -97,24 +91,16 @@ class LiveBar(ComparisonPrinter):
         self._bar.advance(self._all, task.rounds * self._entities - self._reported.get(task, 0))
 
 
-def comparison_tables(done: ComparisonResult) -> list[Table]:
-    """Return tables for a terminal of 80 columns; methods that use public data have tables of their own."""
-    return [_table(section) for section in done.sections]
-
-
 def comparison_lines(done: ComparisonResult) -> list[str]:
-    """Return the same tables as aligned plain lines."""
+    """Return the tables as aligned plain lines."""
     lines: list[str] = []
     for section in done.sections:
-        cells = [section.header, *section.rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(section.header))]
-        lines.append(section.title)
-        lines += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-        lines.append("")
+        lines += [section.title, *aligned([section.header, *section.rows]), ""]
     return lines
 
 
-def _table(section: Section) -> Table:
+def section_table(section: Section) -> Table:
+    """Return a table for a terminal of 80 columns."""
     table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
     table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
     table.add_column(section.header[0], no_wrap=True)

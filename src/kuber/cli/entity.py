@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +21,7 @@ Index = Annotated[
 ]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Folder of an entity to resume.")]
 Invitation = Annotated[
-    str | None,
-    typer.Option("--invitation", metavar="CODE", help="Invitation code from the hub's operator."),
+    str | None, typer.Option("--invitation", metavar="CODE", help="Invitation code from the hub's operator.")
 ]
 IdentityFolder = Annotated[
     Path | None,
@@ -41,10 +39,7 @@ Patience = Annotated[
         help="Seconds to retry an unreachable hub; then continue alone.",
     ),
 ]
-ChangeKey = Annotated[
-    bool,
-    typer.Option("--change-key", help="Rotate the signing key and exit."),
-]
+ChangeKey = Annotated[bool, typer.Option("--change-key", help="Rotate the signing key and exit.")]
 
 _PATIENCE = 10.0  # seconds
 _NOT_HERE = {"host", "registry_port", "vault_port"}
@@ -96,26 +91,19 @@ def entity(
                     echo=view.echo,
                 )
         except KeyboardInterrupt:
-            command = _resume_command(
-                index,
-                {
-                    "--resume": folder,
-                    "--identity": None if identity is None else identity.resolve(),
-                    "--registry": None if registry == DEFAULT_REGISTRY else registry,
-                    "--vault": None if vault == DEFAULT_VAULT else vault,
-                    "--invitation": None if (home / TOKEN_FILE).exists() else invitation,
-                    "--patience": None if patience == _PATIENCE else patience,
-                    "--ca": None if ca is None else ca.resolve(),
-                },
-            )
-            echo_error(f"Interrupted. Resume with: {command}")
+            options = {
+                "--resume": folder,
+                "--identity": None if identity is None else identity.resolve(),
+                "--registry": None if registry == DEFAULT_REGISTRY else registry,
+                "--vault": None if vault == DEFAULT_VAULT else vault,
+                "--invitation": None if (home / TOKEN_FILE).exists() else invitation,
+                "--patience": None if patience == _PATIENCE else patience,
+                "--ca": None if ca is None else ca.resolve(),
+            }
+            words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+            echo_error(f"Interrupted. Resume with: {shlex.join(['kuber', 'entity', str(index), *words])}")
             raise
     print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
-
-
-def _resume_command(index: int, options: Mapping[str, object]) -> str:
-    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return shlex.join(["kuber", "entity", str(index), *words])
 
 
 def _ask(evaluation: Evaluation, round: int) -> bool:

@@ -14,7 +14,9 @@ from kuber.cli.hub_options import (
     AdminToken,
     RegistryUrl,
     VaultUrl,
-    token_in,
+    credentials_of,
+    open_hub,
+    open_vault,
 )
 from kuber.cli.setting_options import Ca
 
@@ -26,24 +28,16 @@ REGISTRY_DATA, VAULT_DATA = Path("hub/registry"), Path("hub/vault")
 
 def collect(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
     """Remove unreferenced blobs now. The vault also does so on a schedule."""
-    from kuber.client.credentials import Credentials
-    from kuber.client.vault import HttpVault
-
-    with HttpVault(vault, credentials=Credentials(token=token_in(admin_token)), ca=ca) as client:
-        client.check()
+    with open_vault(vault, credentials_of(None, admin_token), ca) as client:
         done = client.collect()
     print(f"Removed {done.blobs} blobs ({done.size} bytes) and {done.leftovers} unfinished uploads.")
 
 
 def scrub(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
     """Hash every stored blob again and set damaged ones aside. Exits with 1 if there were any."""
-    from kuber.client.credentials import Credentials
-    from kuber.client.vault import HttpVault
-
     blobs = size = rotten = 0
     cursor = None
-    with HttpVault(vault, credentials=Credentials(token=token_in(admin_token)), ca=ca) as client:
-        client.check()
+    with open_vault(vault, credentials_of(None, admin_token), ca) as client:
         while True:
             part = client.scrub(cursor=cursor)
             blobs, size, rotten = blobs + part.blobs, size + part.size, rotten + len(part.rotten)
@@ -72,14 +66,8 @@ def check(
 ) -> None:
     """Check that registry and vault agree. Exits with 1 if a disagreement is left."""
     from kuber.client.consistency import compare
-    from kuber.client.credentials import Credentials
-    from kuber.client.registry import HttpRegistry
-    from kuber.client.vault import HttpVault
 
-    me = Credentials(token=token_in(admin_token))
-    with HttpRegistry(registry, credentials=me, ca=ca) as records, HttpVault(vault, credentials=me, ca=ca) as blobs:
-        records.check()
-        blobs.check()
+    with open_hub(registry, vault, None, admin_token, ca) as (records, blobs):
         found = compare(records, blobs, now=datetime.now(UTC), settled=timedelta(seconds=settled), repair=repair)
     for fault in found.faults:
         print(fault.sentence + (" Repaired." if fault.repaired else ""))

@@ -40,6 +40,16 @@ def open_registry(
         yield records
 
 
+@contextmanager
+def open_vault(url: str, credentials: "Credentials", ca: Path | None) -> Iterator["HttpVault"]:
+    """Open the vault at `url`."""
+    from kuber.client.vault import HttpVault
+
+    with HttpVault(url, credentials=credentials, ca=ca) as blobs:
+        blobs.check()
+        yield blobs
+
+
 def as_operator(registry: str, admin_token: Path, ca: Path | None) -> "AdminClient":
     """Return a client with the operator's token. A context manager."""
     from kuber.client.admin import AdminClient
@@ -64,13 +74,10 @@ def open_hub(
     registry: str, vault: str, identity: Path | None, admin_token: Path, ca: Path | None
 ) -> Iterator[tuple["HttpRegistry", "HttpVault"]]:
     """Open registry and vault, as the operator or as the entity whose folder is `identity`."""
-    from kuber.client.vault import HttpVault
-
     with (
         open_registry(registry, identity, admin_token, ca) as records,
-        HttpVault(vault, credentials=records.credentials, ca=ca) as blobs,
+        open_vault(vault, records.credentials, ca) as blobs,
     ):
-        blobs.check()
         yield records, blobs
 
 

@@ -60,11 +60,8 @@ def list_records(
     console = Console(markup=False)  # names are their owners'
     table = Table()
     wide = console.width >= WIDE
-    for column in ("id", "entity", "task", "round", "accuracy"):
+    for column in ("id", "entity", "task", "round", "accuracy", *(("architecture", "files", "size") if wide else ())):
         table.add_column(column, justify="right" if column in ("round", "accuracy") else "left", no_wrap=True)
-    if wide:
-        for column in ("architecture", "files", "size"):
-            table.add_column(column, overflow="ellipsis", no_wrap=True)
     for record in page.items:
         row = [
             record.id[-12:],
@@ -268,12 +265,9 @@ def tree(
 
 
 def _class_table(title: str, labels: tuple[str, ...], evaluation: "Evaluation") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title=title)
-    table.add_column("class")
-    table.add_column("correct", justify="right")
-    table.add_column("samples", justify="right")
+    table = Table("class", Column("correct", justify="right"), Column("samples", justify="right"), title=title)
     for label, correct, total in zip(labels, evaluation.correct, evaluation.total, strict=True):
         if total:
             table.add_row(label, str(correct), str(total))

@@ -44,10 +44,11 @@ _GROUP_COLUMNS = ("group", "entities", "done", "rounds", "accuracy", "worst", "l
 def summary_lines(result: RunResult) -> list[str]:
     """Return the same tables as aligned plain lines."""
     groups = _group_rows(result)
-    return _aligned([_COLUMNS, *_rows(result)]) + (_aligned([_GROUP_COLUMNS, *groups]) if groups else [])
+    return aligned([_COLUMNS, *_rows(result)]) + (aligned([_GROUP_COLUMNS, *groups]) if groups else [])
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the rows as lines: the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 

@@ -2,10 +2,10 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from statistics import fmean
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -58,9 +58,7 @@ class LiveTable:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def echo(self, sentence: str) -> None:
@@ -117,8 +115,8 @@ class LiveTable:
         wide = self._console.width >= WIDE
         if wide:
             table.add_column("over time", no_wrap=True, min_width=_CURVE)
-        table.add_column("published", justify="right", no_wrap=True)
-        table.add_column("absorbed", justify="right", no_wrap=True)
+        for name in ("published", "absorbed"):
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("ETA", justify="right", no_wrap=True, min_width=5)
         table.add_column("state", no_wrap=True, min_width=10)
         for entity in shown:
@@ -173,8 +171,8 @@ class LiveTable:
         return 0.0 if entity.state in ("joining", "waiting", "stopped", "failed") else 1.0
 
 
-class PlainLines:
-    """Prints a short line for each notable event, without control characters. A context manager.
+class PlainLines(AbstractContextManager["PlainLines"]):
+    """Prints a short line for each notable event, without control characters.
 
     Events from before its creation, as in the log of a resumed run, print nothing.
     """
@@ -187,13 +185,7 @@ class PlainLines:
         self._accuracies: dict[str, float] = {}  # of the entity's latest evaluation
         self._last_round: dict[str, int] = {}  # with a line, by entity name
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *_: object) -> None: ...
 
     def echo(self, sentence: str) -> None:
         """Print a sentence."""

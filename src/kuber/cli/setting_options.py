@@ -44,11 +44,10 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         own = inspect.signature(command).parameters
         parameters = [own[name] for name in own if name != "settings"]
+        config_help = f"Settings file, instead of ./{FILE_NAME}."
         preset_help = f"Named set of settings: {', '.join(PRESETS)}."
         parameters += [
-            _option(
-                "config", Path | None, "--config", metavar="FILE", help=f"Settings file, instead of ./{FILE_NAME}."
-            ),
+            _option("config", Path | None, "--config", metavar="FILE", help=config_help),
             _option("preset", str | None, "--preset", metavar="NAME", help=preset_help),
             *(_flag(name, Settings.model_fields[name]) for name in chosen),
         ]

@@ -103,12 +103,7 @@ class HubScreen:
     """Screen of a hub, no higher than the terminal. Rich draws it from its own thread."""
 
     def __init__(
-        self,
-        console: "Console",
-        view: "HubView",
-        url: str,
-        *,
-        clock: Callable[[], datetime] = utc_now,
+        self, console: "Console", view: "HubView", url: str, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._console = console
         self._view = view
@@ -145,11 +140,8 @@ class HubScreen:
             if self._offline is not None:
                 parts.append(Text(f"{printable(self._offline)} Retrying.", style="bold red"))
             if not self._view.entities:
-                parts += [
-                    "",
-                    Text("No entity has joined yet. Start one with `kuber entity` or `kuber.Entity`.", style="dim"),
-                ]
-                return Group(*parts)
+                sentence = "No entity has joined yet. Start one with `kuber entity` or `kuber.Entity`."
+                return Group(*parts, "", Text(sentence, style="dim"))
             recent = list(self._view.deliveries)[-_FEED:][::-1]
             room = max(1, self._console.height - _OTHER_ROWS - len(recent) - (self._offline is not None))
             ranked = self._view.ranked(now)
@@ -185,9 +177,8 @@ class HubScreen:
             table.add_column(name, justify="right", no_wrap=True)
         if wide:
             table.add_column("over time", no_wrap=True, min_width=24)
-        for name in ("published", "absorbed", "gained", "taught"):
+        for name in ("published", "absorbed", "gained", "taught", "seen"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("seen", justify="right", no_wrap=True)
         for entity in shown:
             online = entity.online(now)
             label = Text("● " if online else "○ ", style="green" if online else "dim")
@@ -213,9 +204,8 @@ class HubScreen:
         from kuber.views.delivery import absorption
         from kuber.views.formatting import ago
 
-        text = Text(
-            f"{ago((now - delivery.time).total_seconds()):>6}  ", style="dim", no_wrap=True, overflow="ellipsis"
-        )
+        age = ago((now - delivery.time).total_seconds())
+        text = Text(f"{age:>6}  ", style="dim", no_wrap=True, overflow="ellipsis")
         text.append(absorption(delivery, self._view.name_of), style="not dim" if delivery.kept else "dim")
         return text
 
