@@ -11,7 +11,6 @@ from kuber.client.admin import AdminClient
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.verification import Attestation
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
 from kuber.wire import record_bytes, succession_bytes
@@ -54,10 +53,6 @@ class HubReader:
             while len(self._records) > CACHE_SIZE:
                 self._records.popitem(last=False)
         return known
-
-    def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """Return the attestations of a record by other entities."""
-        return self.registry.attestations(id)
 
     def signature(self, knowledge: Knowledge) -> Signature:
         """Check the record's signature, and the chain of keys that the registry has for its publisher."""

@@ -25,15 +25,7 @@ from kuber.views.record_table import RecordFilter, filter_records
 LATEST = 10  # deliveries and records
 SUMS = "Sums over kept absorptions, in percentage points: accuracy after minus before, divided among the teachers."
 
-FACTS = (
-    "State",
-    "Round",
-    "Accuracy",
-    "Gained from others",
-    "Contributed to others",
-    "Net benefit",
-    "Published",
-)
+FACTS = ("State", "Round", "Accuracy", "Gained from others", "Contributed to others", "Net benefit", "Published")
 PARTNERS = (
     Column(name="name", label="Entity"),
     Column(name="took", label="Taught this entity", kind="number"),
@@ -90,18 +82,20 @@ class EntityPage:
         entity = view.entities[self.id]
         silent = ago((now - entity.seen).total_seconds())
         seen = "just now" if silent == "now" else f"{silent} ago"
-        self._set("State", f"{'online' if entity.online(now) else 'offline'}, last seen {seen}")
-        self._set("Round", str(entity.round))
-        self._set("Accuracy", "not reported" if entity.accuracy is None else percent(entity.accuracy))
         tried = entity.absorbed + entity.declined
-        self._set(
-            "Gained from others", f"{points(entity.gained)} points in {entity.absorbed} kept of {tried} absorptions"
-        )
-        self._set("Contributed to others", f"{points(entity.gave)} points in {entity.taught} absorptions")
         net = entity.gained - entity.gave
         balance = "gained more" if net > 0 else "contributed more" if net < 0 else "balanced"
-        self._set("Net benefit", f"{points(net)} points: {balance}")
-        self._set("Published", f"{entity.published} record{'' if entity.published == 1 else 's'}")
+        values = (
+            f"{'online' if entity.online(now) else 'offline'}, last seen {seen}",
+            str(entity.round),
+            "not reported" if entity.accuracy is None else percent(entity.accuracy),
+            f"{points(entity.gained)} points in {entity.absorbed} kept of {tried} absorptions",
+            f"{points(entity.gave)} points in {entity.taught} absorptions",
+            f"{points(net)} points: {balance}",
+            f"{entity.published} record{'' if entity.published == 1 else 's'}",
+        )
+        for name, value in zip(FACTS, values, strict=True):
+            self._facts[name].set_text(value)
         self._partners.show(
             [
                 TableRow(
@@ -122,9 +116,6 @@ class EntityPage:
         self._deliveries.show([delivery_row(view, delivery) for delivery in own[::-1][:LATEST]])
         records = filter_records(view.records.values(), RecordFilter(publisher=self.id, state="all", size=LATEST))
         self._records.show([record_row(record) for record in records.rows])
-
-    def _set(self, name: str, text: str) -> None:
-        self._facts[name].set_text(text)
 
     async def update(self) -> None:
         """Read the latest record if there is a newer one, and draw what has changed."""

@@ -57,12 +57,8 @@ class KnowledgePage:
                 lambda id: self._change(publisher=id or None, page=1),
             )
             SelectField("Show", STATE_OPTIONS, self.filter.state, lambda state: self._change(state=state, page=1))
-        self._table = DataTable(
-            "Knowledge",
-            record_columns(sortable=True),
-            empty="No record matches.",
-            on_sort=self._sort_by,
-        )
+        columns = record_columns(sortable=True)
+        self._table = DataTable("Knowledge", columns, empty="No record matches.", on_sort=self._sort_by)
         self._hint = text_element("p", "No knowledge has been published yet.").classes("k-empty")
         self._pager = Pager(lambda page: self._change(page=page))
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -50,17 +51,16 @@ class LineagePage:
         text_element("h1", "Lineage")
         text_element("p", NOTE).classes("k-soft")
         with Element("div").classes("k-tools"):
-            self._entities = SelectField("Entity", {"": "all"}, self.entity, self._choose_entity)
+            self._entities = SelectField("Entity", {"": "all"}, self.entity, partial(self._change, "entity"))
             results = {"": "all", "kept": "kept", "undone": "not kept"}
-            SelectField("Result", results, self.kept, self._choose_result)
-        self.detail = (
-            Element("section").classes("k-detail").props('aria-label="Selected delivery" aria-live="polite"')
-        )
+            SelectField("Result", results, self.kept, partial(self._change, "kept"))
+        self.detail = Element("section").classes("k-detail")
+        self.detail.props('aria-label="Selected delivery" aria-live="polite"')
         self.place = Element("div").classes("k-chart")
         self._omitted = text_element("p", "").classes("k-soft")
         with section("Deliveries"):
             self._table = delivery_table("Deliveries")
-            self._pager = Pager(self._choose_page)
+            self._pager = Pager(partial(self._change, "page"))
 
     def draw(self, view: HubView, now: datetime) -> None:
         """Show the current deliveries."""
@@ -70,16 +70,11 @@ class LineagePage:
         self._pager.show(shown, count=f"{shown.total:,} deliveries")
         self._show_chosen(view)
 
-    def update_chart(self) -> None:
-        """Draw the chart if there are new deliveries."""
+    def draw_chart(self, *, force: bool = True) -> None:
+        """Draw the chart; without `force`, only if there are new deliveries."""
         with self.session.context.feed.reading() as view:
-            if self._drawn != view.delivered:
+            if force or self._drawn != view.delivered:
                 self._redraw(view)
-
-    def draw_chart(self) -> None:
-        """Draw the chart."""
-        with self.session.context.feed.reading() as view:
-            self._redraw(view)
 
     def _redraw(self, view: HubView) -> None:
         excerpt = chart_excerpt(view, self._found(view), self.entity, self.chosen)
@@ -127,16 +122,9 @@ class LineagePage:
             self._refresh()
             ui.run_javascript(f"getHtmlElement({self.detail.id}).scrollIntoView({{block: 'nearest'}})")
 
-    def _choose_entity(self, id: str) -> None:
-        self.entity, self.page = id, 1
-        self._refresh()
-
-    def _choose_result(self, kept: str) -> None:
-        self.kept, self.page = kept, 1
-        self._refresh()
-
-    def _choose_page(self, page: int) -> None:
-        self.page = page
+    def _change(self, choice: str, value: Any) -> None:
+        self.page = 1
+        setattr(self, choice, value)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -218,4 +206,4 @@ async def page(session: TabSession, arguments: PageArguments) -> None:
     await session.ready()
     lineage.draw_chart()
     session.on_scheme.append(lineage.draw_chart)
-    ui.timer(CHART_SECONDS, lineage.update_chart, immediate=False)
+    ui.timer(CHART_SECONDS, lambda: lineage.draw_chart(force=False), immediate=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from statistics import fmean
 from typing import Any, Literal, get_args
 
@@ -87,10 +88,10 @@ class OverviewPage:
             self.place = Element("div").classes("k-chart")
         with section("Entities"):
             with Element("div").classes("k-tools"):
-                SearchField("Search", self.text, self._search, hint="entity name")
+                SearchField("Search", self.text, partial(self._change, "text"), hint="entity name")
             self._table = DataTable("Entities", COLUMNS, empty="No entity matches.", on_sort=self._sort_by)
             self._hint = text_element("p", EMPTY_HUB).classes("k-empty")
-            self._pager = Pager(self._choose_page)
+            self._pager = Pager(partial(self._change, "number"))
         with section("Latest deliveries"):
             self._latest = delivery_table("Latest deliveries")
 
@@ -130,28 +131,25 @@ class OverviewPage:
 
     def update_chart(self) -> None:
         """Send the lines that have changed to the chart."""
-        with self.session.context.feed.reading() as view:
-            self._update_chart(view)
-
-    def _update_chart(self, view: HubView) -> None:
         assert self.chart is not None
-        states = _states(view)
-        if states == self._lines:
-            return
-        shown = select_curves(view, self.highlighted or None)
-        if self._selection is None or shown.is_all is not self._selection.is_all:
-            self.draw_chart()
-            return
-        same = shown == self._selection
         palette = self.session.palette
-        series = [
-            line(entity, shown, palette)
-            for entity in view.entities.values()
-            if entity.curve and (not same or states[entity.id] != self._lines.get(entity.id))
-        ]
-        if not shown.is_all:
-            series.append(mean_line(view, palette))
-        series += marks(view, shown, palette)
+        with self.session.context.feed.reading() as view:
+            states = _states(view)
+            if states == self._lines:
+                return
+            shown = select_curves(view, self.highlighted or None)
+            if self._selection is None or shown.is_all is not self._selection.is_all:
+                self.draw_chart()
+                return
+            same = shown == self._selection
+            series = [
+                line(entity, shown, palette)
+                for entity in view.entities.values()
+                if entity.curve and (not same or states[entity.id] != self._lines.get(entity.id))
+            ]
+            if not shown.is_all:
+                series.append(mean_line(view, palette))
+            series += marks(view, shown, palette)
         self._selection, self._lines = shown, states
         self.chart.run_chart_method("setOption", {"legend": legend(shown, palette), "series": series})
 
@@ -164,12 +162,9 @@ class OverviewPage:
         if isinstance(event.data, dict) and "entity" in event.data:
             ui.navigate.to(f"/entity/{event.data['entity']}")
 
-    def _search(self, text: str) -> None:
-        self.text, self.number = text, 1
-        self._refresh()
-
-    def _choose_page(self, page: int) -> None:
-        self.number = page
+    def _change(self, choice: str, value: Any) -> None:
+        self.number = 1
+        setattr(self, choice, value)
         self._refresh()
 
     def _sort_by(self, column: str) -> None:

@@ -44,7 +44,7 @@ def read_details(reader: HubReader, id: str) -> RecordDetails:
     record = reader.knowledge(id, fresh=True)
     return RecordDetails(
         record=record,
-        attestations=reader.attestations(id),
+        attestations=reader.registry.attestations(id),
         signature=reader.signature(record),
         generations=tuple(reader.ancestors(record)),
     )

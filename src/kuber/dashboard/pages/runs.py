@@ -121,10 +121,7 @@ class RunsPage:
                 link(run.name, f"/runs?run={quote(run.name)}"),
                 run.kind,
                 None if run.started is None else milliseconds(run.started),
-                {
-                    "text": run.status if run.message is None else f"{run.status}: {run.message}",
-                    "tone": TONES[run.status],
-                },
+                {"text": ": ".join(filter(None, [run.status, run.message])), "tone": TONES[run.status]},
                 methods,
                 Path(str(settings["dataset"])).stem if settings else "–",
                 share(mean),
@@ -142,19 +139,17 @@ def labels(runs: Sequence[StoredRun]) -> dict[str, str]:
 
 def side_by_side(runs: Sequence[StoredRun]) -> list[TableRow]:
     """Return the rows: results of the runs, then the settings in which they differ."""
-    results = [TableRow(key=f"result {name}", cells=(name, *cells)) for name, cells in _figures(runs) if any(cells)]
+    figures = [_figures_of(run) for run in runs]
+    results = [
+        TableRow(key=f"result {name}", cells=(name, *(each.get(name) for each in figures)))
+        for name in dict.fromkeys(name for each in figures for name in each)
+    ]
     differing = diff_runs(runs).differing
     return results + [
         TableRow(key=f"setting {name}", cells=(f"setting {name}", *(_value(value) for value in values)))
         for name, values in differing.items()
         if name not in _MACHINE_SETTINGS
     ]
-
-
-def _figures(runs: Sequence[StoredRun]) -> list[tuple[str, list[str | None]]]:
-    figures = [_figures_of(run) for run in runs]
-    names = list(dict.fromkeys(name for each in figures for name in each))
-    return [(name, [each.get(name) for each in figures]) for name in names]
 
 
 def _figures_of(run: StoredRun) -> dict[str, str]:
