@@ -13,7 +13,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.task import Task
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 
 TASK = Task(name="cifar10", labels=LABELS, input_shape=(3, 32, 32), test_set=TEST_SET)
 

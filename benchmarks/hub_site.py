@@ -18,7 +18,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.domain.task import Task
 from kuber.signing import Identity
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 
 MIB = 1 << 20
 TEST_SET = Digest.of(b"common test set")

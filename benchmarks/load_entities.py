@@ -19,7 +19,9 @@ from kuber.domain.strategy import Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.strategy_loader import strategy_named
 from kuber.signing import Identity
-from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER, DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
+from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER
+from kuber.wire.registry import DraftBody, EnrolmentBody
+from kuber.wire.signing_payloads import enrolment_bytes, record_bytes
 
 LABELS = tuple("abcdefghij")
 PROTOCOL_HEADERS = {PROTOCOL_HEADER: str(PROTOCOL)}

@@ -14,7 +14,9 @@ from kuber.errors import (
     SettingsError,
     all_errors,
 )
-from kuber.wire import PROTOCOL, HealthBody, problem_from
+from kuber.wire import PROTOCOL
+from kuber.wire.problem import problem_from
+from kuber.wire.registry import HealthBody
 
 HEALTH = HealthBody(status="ok", service="registry", protocol=PROTOCOL, version="1").model_dump_json().encode()
 

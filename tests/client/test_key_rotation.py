@@ -11,7 +11,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.errors import CorruptKnowledgeError, SettingsError
 from kuber.signing import Identity, check_record
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 
 
 class Interrupted(BaseException):

@@ -8,7 +8,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.query import Query
 from kuber.errors import CorruptKnowledgeError, RequestRejectedError, ServiceError
-from kuber.wire import KnowledgeBody
+from kuber.wire.registry import KnowledgeBody
 
 
 @pytest.fixture

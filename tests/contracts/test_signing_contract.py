@@ -13,7 +13,7 @@ from kuber.errors import (
     RequestRejectedError,
 )
 from kuber.signing import Identity
-from kuber.wire import record_bytes, succession_bytes
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 
 def test_a_member_is_told_by_its_id(registry, entity):

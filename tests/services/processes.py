@@ -11,7 +11,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.signing import Identity
-from kuber.wire import DraftBody, EnrolmentBody, enrolment_bytes, record_bytes
+from kuber.wire.registry import DraftBody, EnrolmentBody
+from kuber.wire.signing_payloads import enrolment_bytes, record_bytes
 from tests.fixtures.commands import KUBER, Command
 from tests.fixtures.hub import unused_port
 

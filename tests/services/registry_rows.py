@@ -8,7 +8,8 @@ from kuber.domain.digest import Digest
 from kuber.domain.task import Task
 from kuber.services.db.column_types import UtcDateTime
 from kuber.services.db.database import upgrade
-from kuber.wire import ArchitectureBody, TaskBody, canonical
+from kuber.wire.base import canonical
+from kuber.wire.registry import ArchitectureBody, TaskBody
 
 from .records import ARCHITECTURE, TEST_SET
 

@@ -10,7 +10,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 
 from .blob_places import Folder, S3Bucket
 from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file

@@ -13,7 +13,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.query import Query, all_pages
 from kuber.errors import KUberError
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 
 from .records import ARCHITECTURE, TASK, TEST_SET
 

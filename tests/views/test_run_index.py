@@ -15,7 +15,7 @@ from kuber.domain.event import Event, Kind
 from kuber.errors import SettingsError
 from kuber.views.comparison import ComparisonPlan
 from kuber.views.run_index import StoredRun, read_run, read_runs
-from kuber.wire import encode_event
+from kuber.wire.event import encode_event
 
 from .stored_results import COMPARISON, RESULT
 

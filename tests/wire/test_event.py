@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuber.domain.event import KINDS, Event
-from kuber.wire import decode_event, encode_event
+from kuber.wire.event import decode_event, encode_event
 
 json_values = st.recursive(
     st.none()

@@ -7,7 +7,7 @@ from kuber.errors import (
     ServiceUnavailableError,
     all_errors,
 )
-from kuber.wire import ProblemBody, error_from, problem_from
+from kuber.wire.problem import ProblemBody, error_from, problem_from
 
 
 @pytest.mark.parametrize("error", all_errors())

@@ -15,7 +15,8 @@ from kuber.domain.member import Key, Member
 from kuber.domain.query import Page
 from kuber.domain.task import Task
 from kuber.errors import RequestRejectedError
-from kuber.wire import (
+from kuber.wire.base import canonical, sentence
+from kuber.wire.registry import (
     ArchitectureBody,
     ArtifactBody,
     DeliveryBody,
@@ -23,15 +24,12 @@ from kuber.wire import (
     EvaluationBody,
     HealthBody,
     KeyBody,
-    KindBody,
     KnowledgeBody,
     MemberBody,
     PageBody,
-    PinsBody,
     TaskBody,
-    canonical,
-    sentence,
 )
+from kuber.wire.vault import KindBody, PinsBody
 
 texts = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=20)
 digests = st.binary(min_size=32, max_size=32).map(lambda data: Digest(data.hex()))

@@ -131,7 +131,7 @@ def pull(
     ca: Ca = None,
 ) -> None:
     """Pull a record and its files, verified by digest. Writes ID.safetensors, ID.onnx and ID.json."""
-    from kuber.wire import KnowledgeBody
+    from kuber.wire.registry import KnowledgeBody
 
     endings = {"weights": "safetensors"}
     with open_hub(registry, vault, identity, admin_token, ca) as (records, blobs):

@@ -7,7 +7,7 @@ from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, Page, all_pages
 from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError
-from kuber.wire import (
+from kuber.wire.registry import (
     AuditBody,
     CodeBody,
     InvitationBody,

@@ -7,7 +7,7 @@ import httpx
 from kuber.client.http import HttpService
 from kuber.domain.auth import AuditEntry
 from kuber.errors import ServiceError
-from kuber.wire import AuditBody
+from kuber.wire.registry import AuditBody
 
 OnEvent = Callable[[int, AuditEntry], None]
 MAX_LINE = 1 << 20  # characters

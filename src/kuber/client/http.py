@@ -24,16 +24,10 @@ from kuber.errors import (
     ServiceUnavailableError,
     SettingsError,
 )
-from kuber.wire import (
-    KEY_HEADER,
-    PROTOCOL,
-    PROTOCOL_HEADER,
-    HealthBody,
-    Message,
-    ProblemBody,
-    error_from,
-    sentence,
-)
+from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER
+from kuber.wire.base import Message, sentence
+from kuber.wire.problem import ProblemBody, error_from
+from kuber.wire.registry import HealthBody
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 60  # without a byte sent or received

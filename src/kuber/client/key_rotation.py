@@ -9,7 +9,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.member import Key, Member
 from kuber.errors import ConflictError, ServiceError, SettingsError
 from kuber.signing import Identity
-from kuber.wire import succession_bytes
+from kuber.wire.signing_payloads import succession_bytes
 
 NEXT_FILE = "key.next"  # beside the key, until the registry has accepted it
 

@@ -17,7 +17,8 @@ from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
-from kuber.wire import (
+from kuber.wire.base import sentence
+from kuber.wire.registry import (
     AttestationBody,
     AuditBody,
     DeliveryBody,
@@ -31,9 +32,8 @@ from kuber.wire import (
     PageBody,
     ReportBody,
     VerificationBody,
-    enrolment_bytes,
-    sentence,
 )
+from kuber.wire.signing_payloads import enrolment_bytes
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 

@@ -21,18 +21,9 @@ from kuber.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from kuber.wire import (
-    DIRECT_HEADER,
-    AnnouncementBody,
-    ArtifactBody,
-    CollectionBody,
-    PageBody,
-    PinBody,
-    PinnedBody,
-    PinsBody,
-    ScrubBody,
-    UploadBody,
-)
+from kuber.wire import DIRECT_HEADER
+from kuber.wire.registry import ArtifactBody, PageBody
+from kuber.wire.vault import AnnouncementBody, CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody, UploadBody
 
 SINGLE_REQUEST_BYTES = 8 << 20  # larger blobs are sent as resumable uploads
 PIECE = 1 << 20

@@ -26,7 +26,7 @@ from kuber.domain.address import is_loopback
 from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.errors import KnowledgeNotFoundError, KUberError
 from kuber.services.http.application import STATUSES
-from kuber.wire import problem_from
+from kuber.wire.problem import problem_from
 
 STYLE = Path(__file__).parent / "style.css"
 RECONNECT_SECONDS = 30.0  # for which a disconnected tab keeps its state

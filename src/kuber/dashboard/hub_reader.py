@@ -13,7 +13,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
-from kuber.wire import record_bytes, succession_bytes
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 CACHE_SIZE = 1000  # records
 MAX_ANCESTORS, MAX_GENERATIONS = 20, 3

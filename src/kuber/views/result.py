@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from kuber.wire import sentence
+from kuber.wire.base import sentence
 
 T = TypeVar("T")
 

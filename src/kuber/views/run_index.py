@@ -17,7 +17,7 @@ from kuber.settings import Settings
 from kuber.views.comparison import ComparisonPlan, ComparisonResult
 from kuber.views.result import RunResult, parsed
 from kuber.views.run import Stopwatch
-from kuber.wire import decode_event
+from kuber.wire.event import decode_event
 
 SETTINGS_FILE = "settings.json"
 PLAN_FILE = "comparison.json"  # only of a comparison

@@ -9,7 +9,7 @@ from kuber.domain.query import Query
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.trust import Trust
 from kuber.errors import CorruptKnowledgeError
-from kuber.wire import record_bytes, succession_bytes
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 from ..scripted_entities import identity
 

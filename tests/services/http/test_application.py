@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kuber.wire import HealthBody
+from kuber.wire.registry import HealthBody
 
 PROBLEM = "application/problem+json"
 HEX = "sha256:" + "0" * 64

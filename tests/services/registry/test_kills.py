@@ -20,7 +20,7 @@ from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.query import Query, all_pages
 from kuber.errors import ServiceError
 from kuber.signing import Identity
-from kuber.wire import record_bytes
+from kuber.wire.signing_payloads import record_bytes
 from tests.fixtures.commands import KUBER
 from tests.fixtures.hub import unused_port
 

@@ -14,7 +14,8 @@ from kuber.errors import ConflictError, CorruptKnowledgeError, NotAuthorizedErro
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.signing import Identity
-from kuber.wire import EnrolmentBody, enrolment_bytes, succession_bytes
+from kuber.wire.registry import EnrolmentBody
+from kuber.wire.signing_payloads import enrolment_bytes, succession_bytes
 from tests.fixtures.hub import unused_port
 
 from ..records import ARCHITECTURE

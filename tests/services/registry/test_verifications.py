@@ -16,7 +16,7 @@ from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
-from kuber.wire import AuditBody
+from kuber.wire.registry import AuditBody
 from tests.fixtures.hub import SigningRegistry
 
 REASON = "It may carry a backdoor."

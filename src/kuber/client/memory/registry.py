@@ -30,16 +30,9 @@ from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import check_new_key, check_record, check_sequence
-from kuber.wire import (
-    ArchitectureBody,
-    DeliveryBody,
-    DraftBody,
-    EvaluationBody,
-    VerificationBody,
-    canonical,
-    record_bytes,
-    succession_bytes,
-)
+from kuber.wire.base import canonical
+from kuber.wire.registry import ArchitectureBody, DeliveryBody, DraftBody, EvaluationBody, VerificationBody
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 T = TypeVar("T")
 

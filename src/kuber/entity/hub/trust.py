@@ -8,7 +8,7 @@ from kuber.entity.hub.access import HubAccess
 from kuber.entity.state.journal import Journal
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
-from kuber.wire import record_bytes, succession_bytes
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 
 class Trust:

@@ -18,7 +18,7 @@ from kuber.entity.state.pending import OutboxMessage
 from kuber.errors import CorruptKnowledgeError
 from kuber.files import write_atomically
 from kuber.learning.weights import Weights, dump
-from kuber.wire import DeliveryBody, EvaluationBody
+from kuber.wire.registry import DeliveryBody, EvaluationBody
 
 FILE_NAME = "checkpoint.safetensors"
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state

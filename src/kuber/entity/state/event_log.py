@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from kuber.domain.event import Event, Kind
 from kuber.files import write_atomically
-from kuber.wire import decode_event, encode_event
+from kuber.wire.event import decode_event, encode_event
 
 FILE_NAME = "events.jsonl"
 

@@ -6,7 +6,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
-from kuber.wire import DeliveryBody, DraftBody, EvaluationBody
+from kuber.wire.registry import DeliveryBody, DraftBody, EvaluationBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

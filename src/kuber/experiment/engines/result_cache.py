@@ -22,7 +22,7 @@ from kuber.data.samples import Samples
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines import Engine
 from kuber.files import atomic_replacement
-from kuber.wire import EvaluationBody
+from kuber.wire.registry import EvaluationBody
 
 _GENERATOR = "generator"
 _MODEL = "model."

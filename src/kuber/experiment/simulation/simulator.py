@@ -33,7 +33,7 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime, choose_runtime
 from kuber.learning.weights import Weights
 from kuber.views.run import RunView
-from kuber.wire import encode_event
+from kuber.wire.event import encode_event
 
 # Most objects are records, which live to the end of the simulation: with the usual thresholds, scanning them again
 # and again took an eighth of the time of 4,000 entities.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kuber.errors import SettingsError
 from kuber.experiment.world.conditions import USUAL, Absence, Conditions, Interval, Link, Poison, World
 from kuber.settings import Settings
-from kuber.wire import sentence
+from kuber.wire.base import sentence
 
 OUTAGE_HORIZON = 4.0  # random outages are drawn for this multiple of the shortest duration of an entity's rounds
 

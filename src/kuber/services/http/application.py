@@ -31,7 +31,9 @@ from kuber.errors import (
     ServiceUnavailableError,
 )
 from kuber.services.http.metrics import Metrics
-from kuber.wire import PROTOCOL, PROTOCOL_HEADER, HealthBody, ProblemBody, problem_from
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER
+from kuber.wire.problem import ProblemBody, problem_from
+from kuber.wire.registry import HealthBody
 
 ServiceName = Literal["registry", "vault"]
 

@@ -22,7 +22,8 @@ from kuber.services.registry.audit import note, read_audit
 from kuber.services.registry.members import find_member, insert_member, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
-from kuber.wire import EnrolmentBody, enrolment_bytes
+from kuber.wire.registry import EnrolmentBody
+from kuber.wire.signing_payloads import enrolment_bytes
 
 TOKEN_DAYS = 30
 INVITATION_DAYS = 7

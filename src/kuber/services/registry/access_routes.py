@@ -15,7 +15,7 @@ from kuber.services.http.auth import Authenticator, check_acts_for
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.event_feed import EventFeed, Notice
 from kuber.services.registry.store import RegistryStore
-from kuber.wire import (
+from kuber.wire.registry import (
     AuditBody,
     CallerBody,
     CodeBody,

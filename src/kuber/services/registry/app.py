@@ -20,8 +20,8 @@ from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_
 from kuber.services.registry.query_params import DiscoverQuery, openapi_parameters
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
-from kuber.wire import (
-    KEY_HEADER,
+from kuber.wire import KEY_HEADER
+from kuber.wire.registry import (
     AttestationBody,
     DeliveryBody,
     DraftBody,

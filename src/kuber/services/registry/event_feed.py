@@ -11,7 +11,7 @@ from fastapi.sse import ServerSentEvent
 
 from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import KUberError
-from kuber.wire import AuditBody
+from kuber.wire.registry import AuditBody
 
 POLL_SECONDS = 0.25  # between two polls
 RECENT = 10_000  # events kept in memory, for clients that are not far behind

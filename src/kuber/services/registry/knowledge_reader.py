@@ -23,7 +23,7 @@ from kuber.services.registry.schema import (
     tasks,
     verifications,
 )
-from kuber.wire import TaskBody, VerificationBody
+from kuber.wire.registry import TaskBody, VerificationBody
 
 CACHED = 40_000  # records; about 5 KB each
 

@@ -20,7 +20,8 @@ from kuber.services.registry.schema import (
     knowledge_parents,
     tasks,
 )
-from kuber.wire import ArchitectureBody, TaskBody, canonical
+from kuber.wire.base import canonical
+from kuber.wire.registry import ArchitectureBody, TaskBody
 
 CACHED = 1000  # tasks, and as many architectures
 

@@ -24,7 +24,9 @@ from kuber.services.registry.members import advance_sequence, registered_member
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
 from kuber.signing import check_record
-from kuber.wire import DraftBody, body_bytes, canonical
+from kuber.wire.base import canonical
+from kuber.wire.registry import DraftBody
+from kuber.wire.signing_payloads import body_bytes
 
 _EARLIER = select(knowledge.c.seq, knowledge.c.draft).where(
     knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")

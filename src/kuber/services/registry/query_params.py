@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Query
 from kuber.errors import RequestRejectedError
-from kuber.wire import MAX_CLASSES, DigestText
+from kuber.wire.base import DigestText
+from kuber.wire.registry import MAX_CLASSES
 
 _TYPES: dict[Any, Any] = {
     Digest: Annotated[DigestText, AfterValidator(Digest.parse)],

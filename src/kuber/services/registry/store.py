@@ -48,7 +48,8 @@ from kuber.services.registry.verifications import (
     release,
 )
 from kuber.signing import check_new_key
-from kuber.wire import DeliveryBody, succession_bytes
+from kuber.wire.registry import DeliveryBody
+from kuber.wire.signing_payloads import succession_bytes
 
 CACHED = 2000  # records, and as many publishers
 

@@ -11,7 +11,10 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import ServiceError, ServiceUnavailableError
 from kuber.services.http.peer import peer_client
-from kuber.wire import PROTOCOL, PROTOCOL_HEADER, PinnedBody, PinsBody, ProblemBody, error_from, sentence
+from kuber.wire import PROTOCOL, PROTOCOL_HEADER
+from kuber.wire.base import sentence
+from kuber.wire.problem import ProblemBody, error_from
+from kuber.wire.vault import PinnedBody, PinsBody
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 30

@@ -20,7 +20,8 @@ from kuber.services.registry.schema import (
     quarantines,
     verifications,
 )
-from kuber.wire import EvaluationBody, VerificationBody, canonical
+from kuber.wire.base import canonical
+from kuber.wire.registry import EvaluationBody, VerificationBody
 
 
 def insert_verification(connection: Connection, record: Knowledge, found: Verification, now: datetime) -> None:

@@ -34,17 +34,10 @@ from kuber.services.vault.streaming import (
 )
 from kuber.services.vault.upload_routes import add_upload_routes
 from kuber.services.vault.uploads import EXPIRY, Uploads
-from kuber.wire import (
-    DIRECT_HEADER,
-    ArtifactBody,
-    CollectionBody,
-    DigestText,
-    PageBody,
-    PinBody,
-    PinnedBody,
-    PinsBody,
-    ScrubBody,
-)
+from kuber.wire import DIRECT_HEADER
+from kuber.wire.base import DigestText
+from kuber.wire.registry import ArtifactBody, PageBody
+from kuber.wire.vault import CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody
 
 if TYPE_CHECKING:
     from kuber.services.vault.presigned import PresignedUrls

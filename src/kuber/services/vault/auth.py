@@ -13,7 +13,8 @@ from kuber.errors import ServiceUnavailableError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.http.auth import FOREVER, same_secret, secret_hash
 from kuber.services.http.peer import peer_client
-from kuber.wire import CallerBody, ProblemBody, TokenBody, error_from
+from kuber.wire.problem import ProblemBody, error_from
+from kuber.wire.registry import CallerBody, TokenBody
 
 CACHE_SECONDS = 30
 CACHE_SIZE = 10_000  # tokens

@@ -12,7 +12,7 @@ from kuber.domain.knowledge import Artifact
 from kuber.services.http.auth import Authenticator
 from kuber.services.vault.streaming import BINARY, pieces_of, too_large, write_pieces
 from kuber.services.vault.uploads import Uploads
-from kuber.wire import AnnouncementBody, UploadBody
+from kuber.wire.vault import AnnouncementBody, UploadBody
 
 UploadId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 
