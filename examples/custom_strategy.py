@@ -21,7 +21,7 @@ class Elitist(Exchange):
         return more_accurate(candidates, situation.own)[:2] if situation.own else []
 
     def explain(self, choice: Choice) -> str:
-        found = " and ".join(f"{100 * one.evaluation.accuracy:.1f} %" for one in choice.absorbed)
+        found = " and ".join(f"{100 * teacher.evaluation.accuracy:.1f} %" for teacher in choice.absorbed)
         return f"Chosen as the best of {len(choice.candidates)}, two at most; found {found}."
 
     def publishes(self, situation: Situation) -> bool:

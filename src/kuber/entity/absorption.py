@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -19,12 +20,18 @@ from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights
 
 
+class EvaluatedModel(NamedTuple):
+    """Weights and their evaluation."""
+
+    weights: Weights
+    evaluation: Evaluation
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The model after an absorption, and the absorption to record."""
 
-    weights: Weights
-    evaluation: Evaluation
+    model: EvaluatedModel
     absorption: Absorption
     generator: Tensor | None = None  # its state after epochs of its own
 
@@ -38,47 +45,36 @@ class Absorber:
         self._journal = journal
         self._weights = weights
 
-    def keep_or_revert(
-        self, *, start: Weights, before: Evaluation, weights: Weights, after: Evaluation
-    ) -> tuple[Weights, Evaluation, bool]:
-        """Return the new weights if the strategy keeps them; else the midpoint to them; else those of the start.
-
-        The last value is whether anything new is kept.
-        """
-        if self._strategy.keep(before, after):
-            return weights, after, True
-        halfway = self._weights.keep(average([start, weights], [1.0, 1.0]))
-        evaluation = self._evaluator.own(halfway, stage="halfway")
-        if self._strategy.keep(before, evaluation):
-            return halfway, evaluation, True
-        return start, before, False
+    def keep_or_revert(self, before: EvaluatedModel, after: EvaluatedModel) -> tuple[EvaluatedModel, bool]:
+        """Return the new model and True if the strategy keeps it; else the midpoint; else the old model and False."""
+        if self._strategy.keep(before.evaluation, after.evaluation):
+            return after, True
+        weights = self._weights.keep(average([before.weights, after.weights], [1.0, 1.0]))
+        halfway = EvaluatedModel(weights, self._evaluator.own(weights, stage="halfway"))
+        if self._strategy.keep(before.evaluation, halfway.evaluation):
+            return halfway, True
+        return before, False
 
     def absorb_guided(
-        self,
-        choice: Choice,
-        teachers: Sequence[Candidate],
-        *,
-        start: Weights,
-        before: Evaluation,
-        weights: Weights,
-        after: Evaluation,
+        self, choice: Choice, teachers: Sequence[Candidate], before: EvaluatedModel, after: EvaluatedModel
     ) -> Outcome:
-        """Return the outcome of a local phase from `start` to `weights` with these teachers."""
-        weights, evaluation, kept = self.keep_or_revert(start=start, before=before, weights=weights, after=after)
-        choice = replace(choice, absorbed=teachers)
-        absorption = self._absorption(choice, before=before, after=evaluation if kept else after, kept=kept)
-        return Outcome(weights=weights, evaluation=evaluation, absorption=absorption)
+        """Return the outcome of a local phase with these teachers, from the model before to the model after."""
+        model, kept = self.keep_or_revert(before, after)
+        absorption = self._absorption(
+            replace(choice, absorbed=teachers), before.evaluation, (model if kept else after).evaluation, kept=kept
+        )
+        return Outcome(model=model, absorption=absorption)
 
     def absorb_distilled(self, choice: Choice, teacher: Candidate, result: TrainingResult) -> Outcome:
         """Return the outcome of distilling a teacher in epochs of its own."""
-        state = self._journal.state
-        before, after = state.evaluation, self._evaluator.own(result.weights, stage="absorbed")
-        assert before is not None
-        kept = self._strategy.keep(before, after)
-        absorption = self._absorption(replace(choice, absorbed=(teacher,)), before=before, after=after, kept=kept)
+        before = self._current()
+        after = EvaluatedModel(result.weights, self._evaluator.own(result.weights, stage="absorbed"))
+        kept = self._strategy.keep(before.evaluation, after.evaluation)
+        absorption = self._absorption(
+            replace(choice, absorbed=(teacher,)), before.evaluation, after.evaluation, kept=kept
+        )
         return Outcome(
-            weights=result.weights if kept else state.weights,
-            evaluation=after if kept else before,
+            model=after if kept else before,
             absorption=replace(absorption, samples=result.samples, forward=result.forward, seconds=result.seconds),
             generator=result.generator,
         )
@@ -89,28 +85,35 @@ class Absorber:
         The average is compared with the model at the start of the round. When it is not kept, the better of that
         model and the current one remains.
         """
-        state = self._journal.state
-        own, start, previous = state.evaluation, state.round_start, state.previous
-        assert own is not None
-        assert start is not None
+        state, current = self._journal.state, self._current()
+        assert state.round_start is not None
         all_shares = self._strategy.shares(candidates, choice.situation)
         used = [(candidate, share) for candidate, share in zip(candidates, all_shares, strict=True) if share > 0]
         if not used:
             return None
         absorbed, shares = zip(*used, strict=True)
-        models = [state.weights, *(candidate.model.weights for candidate in absorbed)]
+        models = [current.weights, *(candidate.model.weights for candidate in absorbed)]
         merged = self._weights.keep(merge(models, [1.0, *shares]))
-        after = self._evaluator.own(merged, stage="absorbed")
-        if previous is None:  # in the first round the model at its start has no evaluation
-            start, previous = state.weights, own
-        weights, evaluation, kept = self.keep_or_revert(start=start, before=previous, weights=merged, after=after)
-        if not kept and own.accuracy > evaluation.accuracy:
-            weights, evaluation = state.weights, own
-        choice = replace(choice, absorbed=absorbed, shares=shares)
-        absorption = self._absorption(choice, before=own, after=evaluation if kept else after, kept=kept)
-        return Outcome(weights=weights, evaluation=evaluation, absorption=absorption)
+        after = EvaluatedModel(merged, self._evaluator.own(merged, stage="absorbed"))
+        # In the first round the model at its start has no evaluation.
+        start = current if state.previous is None else EvaluatedModel(state.round_start, state.previous)
+        model, kept = self.keep_or_revert(start, after)
+        if not kept and current.evaluation.accuracy > model.evaluation.accuracy:
+            model = current
+        absorption = self._absorption(
+            replace(choice, absorbed=absorbed, shares=shares),
+            current.evaluation,
+            (model if kept else after).evaluation,
+            kept=kept,
+        )
+        return Outcome(model=model, absorption=absorption)
 
-    def _absorption(self, choice: Choice, *, before: Evaluation, after: Evaluation, kept: bool) -> Absorption:
+    def _current(self) -> EvaluatedModel:
+        state = self._journal.state
+        assert state.evaluation is not None
+        return EvaluatedModel(state.weights, state.evaluation)
+
+    def _absorption(self, choice: Choice, before: Evaluation, after: Evaluation, *, kept: bool) -> Absorption:
         state = self._journal.state
         assert state.entity_id is not None
         absorbed = [candidate.knowledge for candidate in choice.absorbed]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,13 @@ from kuber.domain.query import Query
 from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Guidance, Method, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Absorber
+from kuber.entity.absorption import Absorber, EvaluatedModel
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint
 from kuber.entity.model_adapter import EvaluateFn, ModelAdapter, Validation, describe_model
 from kuber.entity.round import Round
-from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
 from kuber.entity.state.journal import Journal
@@ -266,8 +265,7 @@ class Entity:
 
     def _load(self, home: Path) -> tuple[Journal, Storage]:
         """Load the state in the folder, or make a first one, and drop events that it does not count."""
-        checkpoints = Checkpoints(home)
-        state = checkpoints.latest()
+        state = Checkpoints(home).latest()
         rewind(home / FILE_NAME, reached={self.name: state.next_event if state else 0})
         session_id = uuid.uuid4().hex  # a new one each time: what the owner did in between is not known
         if state is None:
@@ -275,14 +273,8 @@ class Entity:
             state = initial_state(session_id=session_id, weights=self._adapter.weights(), generator=generator)
         event_log = EventLog(home / FILE_NAME, clock=utc_now)
         self._open.callback(event_log.close)
-        storage = Storage(
-            checkpoints=checkpoints,
-            event_log=event_log,
-            pending=BlobCache(home / "waiting"),
-            cache=BlobCache(home / "cache", limit=CACHE_BYTES),
-        )
-        state = replace(state, session_id=session_id)
-        return Journal(self.name, state, checkpoints=checkpoints, event_log=event_log), storage
+        storage = Storage.in_folder(home, event_log, cache_bytes=CACHE_BYTES)
+        return Journal(self.name, replace(state, session_id=session_id), storage), storage
 
     def _connect(self) -> None:
         self._session.join_and_flush()
@@ -318,28 +310,26 @@ class Entity:
 
     def _keep_or_revert(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:
         """Keep or revert what changed since the snapshot, and record the teachers that were used."""
-        start, before = self._snapshot.weights, self._snapshot.evaluation
-        after, kept = self.evaluate(), True
-        own, used = after, self._selector.used()
-        if before is not None:
-            weights = self._adapter.weights()
-            models: dict[str, Any] = {"start": start, "before": before, "weights": weights, "after": after}
-            absorption: Absorption | None = None
+        snapshot, evaluation = self._snapshot, self.evaluate()
+        model, kept = EvaluatedModel(self._adapter.weights(), evaluation), True
+        used, absorption = self._selector.used(), None
+        if snapshot.evaluation is not None:
+            before, after = EvaluatedModel(snapshot.weights, snapshot.evaluation), model
             if used:
                 choice = self._selector.choice
                 assert choice is not None, "used teachers were chosen"
-                outcome = self._absorber.absorb_guided(choice, used, **models)
-                remaining, own, absorption = outcome.weights, outcome.evaluation, outcome.absorption
+                outcome = self._absorber.absorb_guided(choice, used, before, after)
+                model, absorption = outcome.model, outcome.absorption
                 kept = absorption.delivery.kept
             else:
-                remaining, own, kept = self._absorber.keep_or_revert(**models)
-            if remaining is not weights:
-                self._adapter.load(remaining)
-                restore_optimizer(optimizer, self._snapshot.optimizer)
+                model, kept = self._absorber.keep_or_revert(before, after)
+            if model is not after:
+                self._adapter.load(model.weights)
+                restore_optimizer(optimizer, snapshot.optimizer)
             if absorption is not None:
                 self._record(absorption)
-        self._take_snapshot(own, optimizer)
-        return own, kept
+        self._take_snapshot(model.evaluation, optimizer)
+        return model.evaluation, kept
 
     def _merge(self, query: Query, own: Evaluation) -> Evaluation:
         """Average with mergeable models, if there are any; return the evaluation of the result."""
@@ -348,10 +338,10 @@ class Entity:
         outcome = self._absorber.absorb_merged(*self._selector.choose(Method.MERGE, query, situation))
         if outcome is None:
             return own
-        self._adapter.load(outcome.weights)
-        journal.change(weights=outcome.weights)
+        self._adapter.load(outcome.model.weights)
+        journal.change(weights=outcome.model.weights)
         self._record(outcome.absorption)
-        return outcome.evaluation
+        return outcome.model.evaluation
 
     def _select_teachers(self, own: Evaluation) -> Teachers:
         teachers = self._selector.select(self._round.situation(own, self._journal.state.previous))

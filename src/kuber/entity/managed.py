@@ -11,7 +11,7 @@ from kuber.domain.knowledge import WEIGHTS, Architecture
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Absorber, Outcome
+from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.discovery import PulledCandidate
@@ -107,9 +107,7 @@ class ManagedEntity:
         self.model = model
         self.strategy = strategy
         self.rounds = rounds
-        self._checkpoints = storage.checkpoints
-        state = storage.checkpoints.latest() or initial()
-        self._journal = Journal(name, state, checkpoints=storage.checkpoints, event_log=storage.event_log)
+        self._journal = Journal(name, storage.checkpoints.latest() or initial(), storage)
         self._evaluator = Evaluator(model, self._journal)
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
         self._round = Round(strategy, model, self._journal, self._session)
@@ -150,7 +148,7 @@ class ManagedEntity:
                 self._local_phase()
             elif state.stage == "absorbed":
                 self._record_absorption()
-                self._round.end(self._evaluation, self._checkpoints)
+                self._round.end(self._evaluation, keep_weights=True)
             else:
                 self._decide()
 
@@ -184,11 +182,10 @@ class ManagedEntity:
         evaluation = self._evaluator.own(result.weights, stage="trained")
         weights, absorption = result.weights, None
         if choice is not None and teachers and previous is not None:
-            outcome = self._absorber.absorb_guided(
-                choice, teachers, start=start, before=previous, weights=weights, after=evaluation
-            )
+            before, after = EvaluatedModel(start, previous), EvaluatedModel(weights, evaluation)
+            outcome = self._absorber.absorb_guided(choice, teachers, before, after)
             self._add_parents(outcome)
-            weights, evaluation, absorption = outcome.weights, outcome.evaluation, outcome.absorption
+            (weights, evaluation), absorption = outcome.model, outcome.absorption
         journal.save(
             stage="trained",
             weights=weights,
@@ -224,13 +221,13 @@ class ManagedEntity:
         request = self.strategy.after(self._round.situation(own, previous))
         outcome = None if request is None else self._absorb(*request, own)
         if outcome is None:
-            self._round.end(own, self._checkpoints)
+            self._round.end(own, keep_weights=True)
             return
         self._add_parents(outcome)
         journal.save(
             stage="absorbed",
-            weights=outcome.weights,
-            evaluation=outcome.evaluation,
+            weights=outcome.model.weights,
+            evaluation=outcome.model.evaluation,
             absorption=outcome.absorption,
             generator=journal.state.generator if outcome.generator is None else outcome.generator,
         )

@@ -7,7 +7,6 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
 from kuber.entity.evaluator import ModelPort
 from kuber.entity.hub.session import HubSession
-from kuber.entity.state.checkpoint import CheckpointStore
 from kuber.entity.state.journal import Journal
 
 
@@ -45,10 +44,9 @@ class Round:
         parents = dict.fromkeys((*self._journal.state.parents, *knowledge))
         self._journal.change(parents=tuple(parents))
 
-    def end(self, evaluation: Evaluation, checkpoints: CheckpointStore | None = None) -> None:
-        """Report the evaluation at the end of the round, and save it; also the weights if there are `checkpoints`."""
-        state = self._journal.state
+    def end(self, evaluation: Evaluation, *, keep_weights: bool = False) -> None:
+        """Report the evaluation at the end of the round and save it; with `keep_weights` also those of the round."""
         self._session.report(evaluation)  # first: a crash in this call must not have ended the round
-        name = None if checkpoints is None else checkpoints.save_round(state.round, state.weights)
+        name = self._journal.save_weights() if keep_weights else None
         self._journal.append("round-ended", {"accuracy": evaluation.accuracy, "checkpoint": name})
         self._journal.save(stage="ended", previous=evaluation, evaluation=None, round_start=None, absorption=None)

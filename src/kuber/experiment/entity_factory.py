@@ -11,9 +11,7 @@ from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
 from kuber.entity.hub.access import Approve, HubAccess, Sharing
 from kuber.entity.managed import Artifacts, ManagedEntity, ManagedModel, weights_only
-from kuber.entity.state.blob_cache import BlobCache
-from kuber.entity.state.checkpoint import Checkpoints, State, initial_state
-from kuber.entity.state.event_log import EventSink
+from kuber.entity.state.checkpoint import State, initial_state
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import Execute
@@ -31,16 +29,6 @@ from kuber.signing import Identity
 def entity_folder(folder: Path, index: int) -> Path:
     """Return the folder of entity `index` in the folder of its run."""
     return folder / "entities" / str(index)
-
-
-def folder_storage(folder: Path, event_log: EventSink, *, cache_bytes: int = 0) -> Storage:
-    """Return the storage of an entity in its own folder, with a cache of pulled blobs if it may have any bytes."""
-    return Storage(
-        checkpoints=Checkpoints(folder),
-        event_log=event_log,
-        pending=BlobCache(folder / "waiting"),
-        cache=BlobCache(folder / "cache", limit=cache_bytes) if cache_bytes else None,
-    )
 
 
 def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:

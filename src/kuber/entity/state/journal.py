@@ -5,18 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 from kuber.domain.event import Kind
-from kuber.entity.state.checkpoint import CheckpointStore, State
-from kuber.entity.state.event_log import EventSink
+from kuber.entity.state.checkpoint import State
+from kuber.entity.state.storage import Storage
 
 
 class Journal:
     """State and event log of one entity: after a kill, neither has anything that the other lacks."""
 
-    def __init__(self, name: str, state: State, *, checkpoints: CheckpointStore, event_log: EventSink) -> None:
+    def __init__(self, name: str, state: State, storage: Storage) -> None:
         self.state = state
         self.name = name
-        self._checkpoints = checkpoints
-        self._event_log = event_log
+        self._checkpoints = storage.checkpoints
+        self._event_log = storage.event_log
 
     def append(self, kind: Kind, detail: Mapping[str, Any]) -> None:
         """Append an event to the log."""
@@ -33,6 +33,10 @@ class Journal:
         self.change(**changes)
         self._event_log.sync()
         self._checkpoints.save(self.state)
+
+    def save_weights(self) -> str | None:
+        """Store the weights at the end of the round; return the name of their file, if any."""
+        return self._checkpoints.save_round(self.state.round, self.state.weights)
 
     def key(self, action: str) -> str:
         """Return the idempotency key of an action in this round of this session."""

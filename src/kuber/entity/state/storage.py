@@ -1,9 +1,11 @@
 """Storage of one entity: checkpoints, event log, blobs and idle weights."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from kuber.entity.state.blob_cache import BlobCache, PendingBlobs
-from kuber.entity.state.checkpoint import CheckpointStore
+from kuber.entity.state.checkpoint import Checkpoints, CheckpointStore
 from kuber.entity.state.event_log import EventSink
 from kuber.entity.work.weight_store import MemoryWeightStore, WeightStore
 
@@ -17,3 +19,13 @@ class Storage:
     pending: PendingBlobs | None = None  # to be sent to the vault; None: an unreachable vault is an error
     cache: BlobCache | None = None  # of pulled blobs
     weights: WeightStore = field(default_factory=MemoryWeightStore)  # of idle weights
+
+    @classmethod
+    def in_folder(cls, folder: Path, event_log: EventSink, *, cache_bytes: int = 0) -> Self:
+        """Return the storage of an entity in its own folder, with a cache of at most `cache_bytes`, if any."""
+        return cls(
+            checkpoints=Checkpoints(folder),
+            event_log=event_log,
+            pending=BlobCache(folder / "waiting"),
+            cache=BlobCache(folder / "cache", limit=cache_bytes) if cache_bytes else None,
+        )

@@ -20,9 +20,10 @@ from kuber.client.vault import HttpVault
 from kuber.domain.event import utc_now
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.state.event_log import FILE_NAME, EventLog
+from kuber.entity.state.storage import Storage
 from kuber.entity.work.steps import Work
 from kuber.errors import KUberError
-from kuber.experiment.entity_factory import entity_folder, folder_storage, make_entity
+from kuber.experiment.entity_factory import entity_folder, make_entity
 from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import Runtime, keep_freed_memory
 from kuber.settings import Settings
@@ -91,7 +92,7 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
             job.index,
             runtime=job.runtime,
             hub=HubAccess(registry=registry, vault=vault, identity=identity),
-            storage=folder_storage(folder, log),
+            storage=Storage.in_folder(folder, log),
             execute=execute,
         )
         entity.run()

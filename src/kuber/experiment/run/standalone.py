@@ -13,9 +13,10 @@ from kuber.data.datasets import Echo
 from kuber.domain.event import utc_now
 from kuber.entity.hub.access import Approve, HubAccess
 from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind
+from kuber.entity.state.storage import Storage
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError, SettingsError
-from kuber.experiment.entity_factory import entity_folder, folder_storage, make_entity
+from kuber.experiment.entity_factory import entity_folder, make_entity
 from kuber.experiment.progress import RunProgress
 from kuber.experiment.run.runner import checkpoint_positions, runtime_for
 from kuber.experiment.scenario import load_scenario
@@ -87,7 +88,7 @@ def run(
             index,
             runtime=runtime,
             hub=HubAccess(registry=registry_port, vault=vault_port, identity=key),
-            storage=folder_storage(home, log, cache_bytes=settings.cache_mebibytes << 20),
+            storage=Storage.in_folder(home, log, cache_bytes=settings.cache_mebibytes << 20),
             execute=execute,
             approve=approve,
         )
