@@ -65,7 +65,7 @@ class Publications:
         ids: Callable[[], str],
         keep_best: int,
     ) -> None:
-        """`publishers` caches members by id, and is invalidated when a key changes."""
+        """Cache members by id in `publishers`, which is invalidated when a key changes."""
         self._database = database
         self._vault = vault
         self._reader = reader
