@@ -67,7 +67,7 @@ class KUberTrainerCallback(TrainerCallback):
         self._hook: Any = None
 
     def on_train_begin(self, args: TrainingArguments, *_: Any, **kwargs: Any) -> None:
-        """Add the hooks to the model. Raises SettingsError when the teachers' loss cannot be added in this trainer."""
+        """Add hooks to the model. Raises SettingsError when the teachers' loss cannot be added in this trainer."""
         if args.world_size > 1 or args.n_gpu > 1:
             raise SettingsError("KUberTrainerCallback supports one device only; train on one device.")
         if args.label_smoothing_factor:

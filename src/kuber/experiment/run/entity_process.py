@@ -46,7 +46,7 @@ class EntityJob:
 
 
 def main(job: EntityJob, supervisor: Connection, lifeline: Connection) -> None:
-    """The main function of an entity process.
+    """Run one entity in a process of its own.
 
     It requests a slot from the supervisor before each work step, reports its progress, and reports a failure before
     it exits with the exit code of the error. It exits at once when the supervisor is gone, which closes `lifeline`.
