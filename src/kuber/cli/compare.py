@@ -23,8 +23,7 @@ Strategies = Annotated[
     ),
 ]
 Seeds = Annotated[
-    str,
-    typer.Option("--seeds", metavar="N", help="Number of seeds (3: 0, 1, 2), or the seeds themselves (11,12)."),
+    str, typer.Option("--seeds", metavar="N", help="Number of seeds (3: 0, 1, 2), or the seeds themselves (11,12).")
 ]
 Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="FOLDER", help="Folder of an earlier comparison to resume.")

@@ -59,12 +59,7 @@ class HttpRegistry(HttpService):
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        credentials: Credentials | None = None,
-        patience: float = 10.0,
-        ca: Trusted = None,
+        self, url: str, *, credentials: Credentials | None = None, patience: float = 10.0, ca: Trusted = None
     ) -> None:
         """Without credentials the client makes a key, which it does not store."""
         super().__init__(url, service="registry", patience=patience, credentials=credentials, ca=ca)
@@ -76,10 +71,7 @@ class HttpRegistry(HttpService):
             raise ConflictError("Over HTTP an entity joins with the key of its credentials; pass no other.")
         try:
             unsigned = EnrolmentBody(
-                name=name,
-                public_key=identity.public_key,
-                at=utc_now(),
-                invitation=self.credentials.invitation,
+                name=name, public_key=identity.public_key, at=utc_now(), invitation=self.credentials.invitation
             )
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None

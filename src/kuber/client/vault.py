@@ -14,13 +14,7 @@ from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import Page
-from kuber.errors import (
-    ConflictError,
-    KnowledgeError,
-    KnowledgeNotFoundError,
-    ServiceError,
-    ServiceUnavailableError,
-)
+from kuber.errors import ConflictError, KnowledgeError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
 from kuber.wire import DIRECT_HEADER
 from kuber.wire.registry import ArtifactBody, PageBody
 from kuber.wire.vault import AnnouncementBody, CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody, UploadBody
@@ -37,12 +31,7 @@ class HttpVault(HttpService):
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        credentials: Credentials | None = None,
-        patience: float = 10.0,
-        ca: Trusted = None,
+        self, url: str, *, credentials: Credentials | None = None, patience: float = 10.0, ca: Trusted = None
     ) -> None:
         """Use the credentials for which the registry issues tokens."""
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)

@@ -45,10 +45,5 @@ def decode_event(line: str) -> Event:
     except ValidationError as error:
         raise ValueError(f"this line is not a KUber event: {sentence(error)}") from None
     return Event(
-        time=body.time,
-        entity=body.entity,
-        seq=body.seq,
-        round=body.round,
-        kind=body.kind,
-        detail=body.detail,
+        time=body.time, entity=body.entity, seq=body.seq, round=body.round, kind=body.kind, detail=body.detail
     )

@@ -77,11 +77,7 @@ def application(
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": _problem, "5XX": _problem},
-        exception_handlers={
-            KUberError: _on_error,
-            RequestValidationError: _on_invalid,
-            HTTPException: _on_http,
-        },
+        exception_handlers={KUberError: _on_error, RequestValidationError: _on_invalid, HTTPException: _on_http},
     )
     app.state.on_stop = []  # callbacks that end long polls and streams when the service stops
     app.add_middleware(ServiceMiddleware, service=service, metrics=metrics, requests_per_minute=requests_per_minute)

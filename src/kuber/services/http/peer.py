@@ -11,12 +11,7 @@ from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 
 
 def peer_client(
-    url: str,
-    service: Literal["registry", "vault"],
-    secret: str,
-    *,
-    ca: Path | None,
-    timeout: httpx.Timeout,
+    url: str, service: Literal["registry", "vault"], secret: str, *, ca: Path | None, timeout: httpx.Timeout
 ) -> httpx.Client:
     """Return a client of the service at `url` that sends the secret of the hub.
 

@@ -71,12 +71,7 @@ class RegistryAccess:
         with self._database.read_snapshot() as connection:
             rows = connection.execute(select(invitations).order_by(invitations.c.made_at.desc()).limit(1000)).all()
         return [
-            Invitation(
-                name=row.name,
-                made_at=row.made_at,
-                expires_at=row.expires_at,
-                used_at=row.used_at,
-            )
+            Invitation(name=row.name, made_at=row.made_at, expires_at=row.expires_at, used_at=row.used_at)
             for row in rows
         ]
 

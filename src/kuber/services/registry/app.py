@@ -68,11 +68,7 @@ def open_registry(
 
 
 def registry_app(
-    store: RegistryStore,
-    access: RegistryAccess,
-    secret: str,
-    *,
-    requests_per_minute: int = REQUESTS_PER_MINUTE,
+    store: RegistryStore, access: RegistryAccess, secret: str, *, requests_per_minute: int = REQUESTS_PER_MINUTE
 ) -> FastAPI:
     """Return the application on these stores; `secret` authenticates its vault.
 

@@ -33,13 +33,7 @@ def read_audit(connection: Connection, *, after: int, limit: int, public: bool) 
     return [
         (
             row.seq,
-            AuditEntry(
-                time=row.time,
-                actor=row.actor,
-                act=row.act,
-                subject=row.subject,
-                detail=row.detail or {},
-            ),
+            AuditEntry(time=row.time, actor=row.actor, act=row.act, subject=row.subject, detail=row.detail or {}),
         )
         for row in connection.execute(query)
     ]

@@ -35,11 +35,7 @@ def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Memb
         keys[row.entity].append(Key(public_key=row.public_key, since=row.since, signature=row.signature))
     return tuple(
         Member(
-            id=row.id,
-            name=row.name,
-            registered_at=row.registered_at,
-            sequence=row.sequence,
-            keys=tuple(keys[row.id]),
+            id=row.id, name=row.name, registered_at=row.registered_at, sequence=row.sequence, keys=tuple(keys[row.id])
         )
         for row in rows
     )

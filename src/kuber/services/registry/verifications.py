@@ -13,13 +13,7 @@ from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError
 from kuber.services.registry.audit import note
 from kuber.services.registry.latest import find_newest
-from kuber.services.registry.schema import (
-    attestations,
-    class_evaluations,
-    knowledge,
-    quarantines,
-    verifications,
-)
+from kuber.services.registry.schema import attestations, class_evaluations, knowledge, quarantines, verifications
 from kuber.wire.base import canonical
 from kuber.wire.registry import EvaluationBody, VerificationBody
 
@@ -101,10 +95,6 @@ def read_attestations(connection: Connection, id: str) -> tuple[Attestation, ...
     """Return the entities' attestations of a record, in order of entity id."""
     query = select(attestations).join(knowledge, knowledge.c.seq == attestations.c.knowledge)
     return tuple(
-        Attestation(
-            entity=row.entity,
-            evaluation=EvaluationBody.model_validate_json(row.body).value(),
-            at=row.at,
-        )
+        Attestation(entity=row.entity, evaluation=EvaluationBody.model_validate_json(row.body).value(), at=row.at)
         for row in connection.execute(query.where(knowledge.c.id == id).order_by(attestations.c.entity))
     )

@@ -25,12 +25,7 @@ class VaultAccess:
     """Client of the registry at `url` that checks tokens; `secret` is the one that the services of a hub share."""
 
     def __init__(
-        self,
-        url: str,
-        secret: str,
-        *,
-        ca: Path | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, url: str, secret: str, *, ca: Path | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.url = url.rstrip("/")
         self._secret = secret
