@@ -14,11 +14,7 @@ FILE_NAME = "kuber.toml"
 PREFIX = "KUBER_"
 
 
-def _user_path(path: Path) -> Path:
-    return path.expanduser()
-
-
-Folder = Annotated[Path, AfterValidator(_user_path)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class Settings(BaseModel):
@@ -179,7 +175,8 @@ def load(
     if preset is not None and preset not in PRESETS:
         raise SettingsError(f"There is no preset {preset!r}; choose from: {', '.join(PRESETS)}.")
     preset_values = PRESETS[preset] if preset else {}
-    given = _from_file(file) | _from_environ(environ)
+    given = _from_file(file)
+    given |= {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
     given |= {key: value for key, value in (flags or {}).items() if value is not None}
     try:
         settings = Settings(**(preset_values | given))
@@ -199,10 +196,6 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         raise SettingsError(f"The settings file {path} cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"The settings file {path} is not TOML: {error}.") from None
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    return {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
 
 
 def _sentence(error: ValidationError) -> str:

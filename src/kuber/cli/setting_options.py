@@ -60,7 +60,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    default = "" if field.default is None else f" (default: {_text(field.default)})"
+    text = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    default = "" if field.default is None else f" (default: {text})"
     return _option(
         name,
         str | None,
@@ -77,10 +78,6 @@ def _metavar(annotation: Any) -> str:
     if isinstance(kinds[0], str):
         return "NAME"
     return {int: "N", float: "X", str: "TEXT", bool: "true|false"}.get(kinds[0], "PATH")
-
-
-def _text(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _option(name: str, annotation: Any, *declarations: str, **details: Any) -> inspect.Parameter:

@@ -28,7 +28,7 @@ class Credentials:
         self._path = path
         self._token = token or self._saved()
         self._tokens: dict[str, str] = {}  # by entity, if several use one client
-        self._renewal: Callable[[], None] | None = None
+        self._renewal: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Credentials: key {self.identity.public_key[:12]}, {'with a' if self._token else 'no'} token>"
@@ -37,7 +37,7 @@ class Credentials:
         """Return the token of this entity; without an entity, the token to read with."""
         return self._tokens.get(entity, self._token) if entity else self._token
 
-    def take(self, entity: str, token: str, renewal: Callable[[], None]) -> None:
+    def take(self, entity: str, token: str, renewal: Callable[[], object]) -> None:
         """Keep an entity's new token; `renewal` gets another one when it ends."""
         self._tokens[entity] = token
         self._token = token

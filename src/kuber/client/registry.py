@@ -79,7 +79,7 @@ class HttpRegistry(HttpService):
         answer = self.request("POST", "/v1/entities", content=signed.model_dump_json().encode(), idempotent=True)
         enrolled = self.parse(EnrolledBody.read, answer.data)
         member = enrolled.member.value()
-        self.credentials.take(member.id, enrolled.token, lambda: self._renew(name))
+        self.credentials.take(member.id, enrolled.token, lambda: self.register(name))
         return member
 
     def member(self, id: str) -> Member:
@@ -166,6 +166,3 @@ class HttpRegistry(HttpService):
         """Return the recorded deliveries, earliest first."""
         answer = self.request("GET", "/v1/deliveries", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[DeliveryBody].read, answer.data, CorruptKnowledgeError).value()
-
-    def _renew(self, name: str) -> None:
-        self.register(name)

@@ -76,11 +76,7 @@ def from_folder(folder: Path) -> DecodedArrays:
             return _from_batches(_reader(inner))
         if (inner / "test_batch.png").is_file():
             return _from_sheets(_reader(inner))
-    decoders: dict[str, Callable[[BufferedIOBase], DecodedArrays]] = {
-        ARCHIVE: from_archive,
-        PACKAGE_FILE: from_package,
-    }
-    for name, decode in decoders.items():
+    for name, decode in _ARCHIVES.items():
         if (folder / name).is_file():
             try:
                 with (folder / name).open("rb") as file:

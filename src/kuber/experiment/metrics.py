@@ -74,7 +74,7 @@ class MetricsRecorder:
 
     def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None:
         """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several."""
-        if self._latest is None or self._latest[0] != round or not _same(self._latest[1], models):
+        if self._latest is None or self._latest[0] != round or [*map(id, self._latest[1])] != [*map(id, models)]:
             samples = self._whole if round in (1, self._rounds) else self._part
             self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
         self._pending.append((entity, round, time, cost, self._latest[2]))
@@ -116,7 +116,3 @@ def evaluate_together(
         evaluation = Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
     progress(1.0)
     return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
-
-
-def _same(first: list[Weights], second: list[Weights]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))

@@ -169,9 +169,7 @@ class _Stored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    strategies: tuple[str, ...]
-    seeds: tuple[int, ...]
+class _Plan(ComparisonPlan):
     num_rounds: int
 
 

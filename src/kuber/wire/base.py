@@ -25,10 +25,6 @@ V = TypeVar("V")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _digest_text(value: Any) -> Any:
-    return str(value) if isinstance(value, Digest) else value
-
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("only printable characters are allowed")
@@ -51,7 +47,7 @@ def _utc(time: datetime) -> datetime:
 DigestText = Annotated[
     str,
     Field(pattern=r"^sha256:[0-9a-f]{64}$", description="sha256: and 64 lower-case hex digits."),
-    BeforeValidator(_digest_text),
+    BeforeValidator(lambda value: str(value) if isinstance(value, Digest) else value),
 ]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Sentence = Annotated[str, Field(min_length=1), AfterValidator(_printable)]

@@ -48,7 +48,10 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     plain_frame(axes)
     axes.grid(axis="y", color=GRID)
     _name_lines(axes, labels)
-    _add_legend(figure, view)
+    kinds = {mark.kind for entity in view.entities.values() for mark in entity.marks}
+    handles = [_markers(kind, [], [], INK) for kind in MARKS if kind in kinds]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
     return as_png(figure)
 
 
@@ -59,7 +62,7 @@ def partition_plot(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -
     """
     rows, columns = len(counts), len(labels)
     names = [f"entity {name}" for name in counts]
-    classes = [_short(label) for label in labels]
+    classes = [label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…" for label in labels]
     cell_width = max(min(0.78, max(0.14, 9.0 / columns)), 3.0 / columns)  # all lengths in inches
     cell_height = min(0.62, max(0.24, 7.0 / rows))
     written = columns <= MAX_WRITTEN_COUNTS
@@ -136,13 +139,6 @@ def _draw_marks(axes: Axes, entity: EntityResult, view: RunView, *, colour: str,
         axes.add_line(_markers(kind, rounds, [entity.accuracies[round - 1] for round in rounds], colour, scale=scale))
 
 
-def _add_legend(figure: Figure, view: RunView) -> None:
-    kinds = {mark.kind for entity in view.entities.values() for mark in entity.marks}
-    handles = [_markers(kind, [], [], INK) for kind in MARKS if kind in kinds]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
-
-
 def _markers(kind: str, x: Sequence[float], y: Sequence[float], colour: str, *, scale: float = 1.0) -> Line2D:
     marker, size, filled, meaning = MARKS[kind]
     line = Line2D(x, y, linestyle="none", marker=marker, color=colour, markerfacecolor=colour if filled else "white")
@@ -196,10 +192,6 @@ def plain_frame(axes: Axes) -> None:
 
 def _dataset(result: RunResult) -> str:
     return result.dataset.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
 
 
 def as_png(figure: Figure) -> bytes:

@@ -6,6 +6,7 @@ on the speed of the engine nor on its number of workers.
 
 import gc
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ class Simulation:
         self._weights = MappedWeightStore(self.memory)
         self._initial: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
         self._queue = EventQueue()
+        ids = count(1)
         self.registry = MemoryRegistry(
-            vault=self.vault, clock=lambda: self._queue.time, ids=self._next_id, recalls=ColumnRecallIndex
+            vault=self.vault,
+            clock=lambda: self._queue.time,
+            ids=lambda: f"{next(ids):032x}",
+            recalls=ColumnRecallIndex,
         )
         self._scenario = scenario
         self._runtime = runtime
@@ -70,7 +75,6 @@ class Simulation:
         self._progress = progress
         self._keep_round = keep_round
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
-        self._ids = 0
         self._bandwidth = SharedBandwidth(scenario.world.bandwidth)
         self._entities = [
             SimulatedEntity(index, conditions, queue=self._queue, engine=engine, host=self, make=self._make_entity)
@@ -156,10 +160,6 @@ class Simulation:
         if key not in self._initial:
             self._initial[key] = self._weights.keep(initial_weights(architecture, seed))
         return self._initial[key]
-
-    def _next_id(self) -> str:
-        self._ids += 1
-        return f"{self._ids:032x}"
 
 
 def simulated_runtime(scenario: Scenario) -> Runtime:

@@ -103,7 +103,7 @@ class RegistryAccess:
                 insert_member(connection, member)
                 note(connection, now, member.id, "enrol", request.name)
             check_owner(member, request.public_key)
-            if _blocked(connection, member.id):
+            if connection.scalar(select(entities.c.blocked_at).where(entities.c.id == member.id)) is not None:
                 raise NotAuthorizedError(f"The operator of this hub has blocked the entity {request.name!r}.")
             # One token at a time: a new one ends the entity's others.
             connection.execute(delete(tokens).where(tokens.c.entity == member.id))
@@ -203,7 +203,3 @@ def _insert_token(connection: Connection, token: str, scope: Scope, entity: str 
     expires = now + timedelta(days=TOKEN_DAYS if entity is not None else 100 * 365)
     row: dict[str, Any] = {"hash": secret_hash(token), "entity": entity, "scope": scope.value}
     connection.execute(insert(tokens), {**row, "made_at": now, "expires_at": expires})
-
-
-def _blocked(connection: Connection, entity: str) -> bool:
-    return connection.scalar(select(entities.c.blocked_at).where(entities.c.id == entity)) is not None
