@@ -24,15 +24,12 @@ class Registry(Protocol):
         Raises ConflictError when the name belongs to another key. Only records signed with this key are published
         for the member; without a key, records are unsigned.
         """
-        ...
 
     def member(self, id: str) -> Member:
         """Return the entity with this id and its keys. Raises KnowledgeNotFoundError when there is none."""
-        ...
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Report that the entity is alive, its round, and how good its model is."""
-        ...
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record and return it.
@@ -42,11 +39,9 @@ class Registry(Protocol):
         or its header differs from the manifest; ConflictError when the key was used for another draft, or the
         architecture is pinned to another manifest.
         """
-        ...
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
-        ...
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Store this entity's own evaluation of another's knowledge, in place of its previous one.
@@ -54,11 +49,9 @@ class Registry(Protocol):
         Raises KnowledgeNotFoundError when there is no such knowledge, RequestRejectedError when the entity published
         it itself or evaluated on another test set than the task's.
         """
-        ...
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store the outcome of a delivery. Idempotent for the same `key`."""
-        ...
 
 
 class RegistryAdmin(Registry, Protocol):
@@ -69,15 +62,12 @@ class RegistryAdmin(Registry, Protocol):
 
         Raises CorruptKnowledgeError when the signature is invalid, ConflictError when records from `since` on exist.
         """
-        ...
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """Return the registered entities, earliest first."""
-        ...
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
         """Return the entities' attestations of this knowledge, in order of entity id."""
-        ...
 
     def verify(self, id: str, verification: Verification) -> None:
         """Store the hub's verification of a record, in place of its previous one. Only the hub's verifier may.
@@ -86,22 +76,18 @@ class RegistryAdmin(Registry, Protocol):
         evaluation. Raises KnowledgeNotFoundError when there is no such knowledge, ConflictError while the operator
         quarantines it.
         """
-        ...
 
     def knowledge(self, id: str) -> Knowledge:
         """Return one record. Raises KnowledgeNotFoundError when there is none."""
-        ...
 
     def withdraw(self, id: str) -> None:
         """Withdraw one's own record: it is no longer discovered, only read by its id. Idempotent.
 
         Raises KnowledgeNotFoundError when there is none.
         """
-        ...
 
     def deliveries(self, *, limit: int = 100, cursor: str | None = None) -> Page[Delivery]:
         """Return the recorded deliveries, earliest first."""
-        ...
 
 
 class Vault(Protocol):
@@ -109,18 +95,15 @@ class Vault(Protocol):
 
     def put(self, data: bytes) -> Artifact:
         """Store bytes under their digest. Idempotent."""
-        ...
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes with this digest, verified.
 
         Raises KnowledgeNotFoundError when there are none, CorruptKnowledgeError when they do not match the digest.
         """
-        ...
 
     def size(self, digest: Digest) -> int | None:
         """Return the number of bytes stored under this digest, None when there are none."""
-        ...
 
 
 class VaultAdmin(Vault, Protocol):
@@ -128,7 +111,6 @@ class VaultAdmin(Vault, Protocol):
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
         """Return the stored blobs, in order of digest."""
-        ...
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Keep these (kind, artifact) pairs for `holder`, a record's id; all or none. Return the weights' manifests.
@@ -136,8 +118,6 @@ class VaultAdmin(Vault, Protocol):
         Raises RequestRejectedError when a blob is not stored with the stated size, or not a valid artifact of its
         kind.
         """
-        ...
 
     def unpin(self, holder: str) -> None:
         """Remove every pin of `holder`. Idempotent."""
-        ...

@@ -83,11 +83,9 @@ class Strategy(Protocol):
     @property
     def common_start(self) -> bool:
         """Whether to begin from an initial checkpoint that the entities agree on."""
-        ...
 
     def local_phase(self) -> LocalPhase:
         """Return the objective of the next local phase."""
-        ...
 
     def before(self, situation: Situation) -> tuple[Method, Query] | None:
         """Return how to absorb knowledge in the next local phase, and the query for it; None to discover nothing.
@@ -95,28 +93,21 @@ class Strategy(Protocol):
         The entity adds its task, and excludes its own records and initial checkpoints. Without a common test set
         claims cannot be compared, so minimum accuracy and order are replaced by the newest first.
         """
-        ...
 
     def publishes(self, situation: Situation) -> bool:
         """Return whether to publish after a local phase."""
-        ...
 
     def after(self, situation: Situation) -> tuple[Method, Query] | None:
         """Return how to absorb knowledge after a local phase, and the query for it, as `before` does."""
-        ...
 
     def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         """Return the candidates to pull, best first; none when none helps."""
-        ...
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         """Return the weight of each pulled candidate in a merge, beside the own model's 1."""
-        ...
 
     def keep(self, before: Evaluation, after: Evaluation) -> bool:
         """Return whether to keep a model that absorbed knowledge."""
-        ...
 
     def explain(self, choice: Choice) -> str:
         """Return why the absorbed knowledge was chosen, in one sentence. A strategy may omit this method."""
-        ...

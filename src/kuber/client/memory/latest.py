@@ -16,15 +16,12 @@ class RecallIndex(Protocol):
 
     def put(self, place: int, recalls: Sequence[int]) -> None:
         """Add a record, with its recalls in whole millionths, 0 for classes without samples."""
-        ...
 
     def drop(self, place: int) -> None:
         """Remove a record."""
-        ...
 
     def ranked(self, classes: Sequence[int], after: tuple[int, int] | None) -> Iterator[int]:
         """Yield positions sorted by (-rank, position), starting after the given one."""
-        ...
 
 
 class SortedRecallIndex:

@@ -19,11 +19,9 @@ class BlobBytes(Protocol):
 
     def store(self, digest: Digest, data: bytes) -> None:
         """Store the bytes; called once for each digest."""
-        ...
 
     def head(self, digest: Digest, length: int) -> bytes:
         """Return the first `length` bytes of a stored blob, or all of a shorter one."""
-        ...
 
 
 class MemoryBlobBytes:

@@ -13,7 +13,6 @@ class Engine(Protocol):
 
     def submit(self, work: Work) -> Future[Any]:
         """Start a work step. The future holds its result, or the error that it raised."""
-        ...
 
 
 def ignore_progress(share: float) -> None:

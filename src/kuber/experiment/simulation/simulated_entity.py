@@ -29,15 +29,12 @@ class SimulationHost(Protocol):
 
     def log(self, entity: str, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
         """Log an event at the current virtual time."""
-        ...
 
     def begin_work(self, index: int) -> None:
         """Take note that an entity's work step was submitted to the engine."""
-        ...
 
     def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
         """Take the model at the end of a round and the real seconds computed; return the file's name, if any."""
-        ...
 
 
 class SimulatedEntity:

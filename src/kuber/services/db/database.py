@@ -42,45 +42,35 @@ class Backend(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other processes write to it too."""
-        ...
 
     @property
     def snapshot_engine(self) -> Engine:
         """Engine whose transactions each see one state of the database."""
-        ...
 
     @property
     def autocommit_engine(self) -> Engine:
         """Engine whose statements each see the latest commit, where that is faster."""
-        ...
 
     def check(self, connection: Connection) -> None:
         """Raise ServiceError unless the database can be used."""
-        ...
 
     def savepoint(self, connection: Connection) -> None:
         """Set the savepoint."""
-        ...
 
     def rollback_to_savepoint(self, connection: Connection) -> bool:
         """Undo the changes since the savepoint. Return whether the transaction is still usable."""
-        ...
 
     def release_savepoint(self, connection: Connection) -> None:
         """Release the savepoint; the changes become part of the transaction."""
-        ...
 
     def translate_error(self, error: Exception, participle: str) -> KUberError:
         """Return the driver's error as a KUberError; `participle` is what failed: "read" or "written"."""
-        ...
 
     def lock(self, names: Collection[str]) -> AbstractContextManager[None]:
         """Hold these locks against every user of the database."""
-        ...
 
     def close(self) -> None:
         """Close all connections."""
-        ...
 
 
 def database_location(url: str | None, file: Path) -> Path | str:

@@ -40,15 +40,12 @@ class BlobSource(Protocol):
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Pin as the port does; a vault of an earlier version returns no manifests."""
-        ...
 
     def unpin(self, holder: str) -> None:
         """Unpin as the port does."""
-        ...
 
     def head(self, digest: Digest, length: int) -> bytes:
         """Return the first `length` bytes of a blob, or all of a shorter one."""
-        ...
 
 
 class Publications:

@@ -21,47 +21,36 @@ class BlobStorage(Protocol):
 
     def storage_id(self) -> str | None:
         """Return the id of this storage, None when it has none yet."""
-        ...
 
     def set_storage_id(self, id: str) -> None:
         """Give this storage an id, for good."""
-        ...
 
     def create(self) -> "BlobWriter":
         """Open a writer for a new blob."""
-        ...
 
     def adopt(self, file: Path) -> "StagedBlob":
         """Stage a complete, durable file of the vault's own folder. Only a commit may move the file."""
-        ...
 
     def open(self, artifact: Artifact) -> "BlobReader":
         """Open a blob for reading. KnowledgeNotFoundError when it is missing, here or at the first read."""
-        ...
 
     def stat(self, digest: Digest) -> "BlobStat | None":
         """Return the size and version of a blob without reading it; None when it is missing."""
-        ...
 
     def hash(self, digest: Digest) -> "HashedBlob | None":
         """Read and hash a whole blob; None when it is missing."""
-        ...
 
     def delete(self, digest: Digest) -> None:
         """Delete a blob. Idempotent."""
-        ...
 
     def quarantine(self, digest: Digest) -> None:
         """Move a damaged blob aside, for the operator to examine."""
-        ...
 
     def list_sizes(self) -> dict[Digest, int]:
         """Return all blobs with their size in bytes, without reading them."""
-        ...
 
     def purge_incomplete(self) -> int:
         """Delete blobs that were abandoned before their commit. Return how many."""
-        ...
 
 
 class StagedBlob(Protocol):
@@ -69,15 +58,12 @@ class StagedBlob(Protocol):
 
     def commit(self, digest: Digest) -> None:
         """Store it under its digest, replacing what is there."""
-        ...
 
     def rollback(self) -> None:
         """Undo the commit: the blob is staged again."""
-        ...
 
     def cancel(self) -> None:
         """Discard it unless it is committed. Idempotent."""
-        ...
 
 
 class BlobWriter(StagedBlob, Protocol):
@@ -85,11 +71,9 @@ class BlobWriter(StagedBlob, Protocol):
 
     def write(self, piece: Piece) -> None:
         """Append bytes. The caller may overwrite the buffer afterwards."""
-        ...
 
     def finish(self) -> None:
         """Make what was written durable: from now on it survives a power cut."""
-        ...
 
 
 class BlobReader(Protocol):
@@ -99,11 +83,9 @@ class BlobReader(Protocol):
 
     def seek_range(self, first: int, last: int) -> None:
         """Restrict the following reads to the bytes from `first` to `last`, both included."""
-        ...
 
     def read(self, length: int = -1, /) -> bytes:
         """Return the next bytes, at most `length`; all that are left when negative; none at the end."""
-        ...
 
     def close(self) -> None: ...
 
