@@ -1,4 +1,4 @@
-"""A service that answers from a script."""
+"""A service with scripted replies."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ import pytest
 
 @dataclass
 class Reply:
-    """One scripted answer. `length` is announced instead of the body's own; None closes without an answer."""
+    """A scripted reply. `length` replaces the body's own Content-Length; status None closes without a reply."""
 
     status: int | None = 200
     body: bytes = b""
@@ -20,7 +20,7 @@ class Reply:
 
 
 class Script:
-    """The answers to give, one after the other and the last one for ever, and the requests that came."""
+    """Replies in order, the last one repeated, and the requests received."""
 
     def __init__(self, replies: tuple[Reply, ...]) -> None:
         self.replies = list(replies)
@@ -77,6 +77,6 @@ def reply() -> type[Reply]:
 
 @pytest.fixture
 def script() -> Iterator[Callable[..., Script]]:
-    """Start a service that gives these replies."""
+    """Start a service that sends these replies."""
     with ExitStack() as stack:
         yield lambda *replies: stack.enter_context(serving(Script(replies)))

@@ -1,4 +1,4 @@
-"""What an operator asks, and what only the operator may."""
+"""Requests of an operator, which only the operator may send."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def operator(hub):
         yield client
 
 
-def test_the_operators_token_is_told_from_others(hub, operator, samples):
+def test_distinguishes_the_operators_token_from_others(hub, operator, samples):
     operator.check_token()
     me = Credentials()
     with HttpRegistry(hub.registry, credentials=me) as registry:
@@ -28,7 +28,7 @@ def test_the_operators_token_is_told_from_others(hub, operator, samples):
 
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "two\r\nlines", "x" * 201, "\u00e9", "\ud800"])
-def test_what_cannot_be_a_token_is_not_the_operators(hub, token):
+def test_a_malformed_token_is_not_the_operators(hub, token):
     with AdminClient(hub.registry, token, patience=0.2) as client:
         with pytest.raises(NotAuthorizedError, match="not the operator's"):
             client.check_token()
@@ -36,21 +36,21 @@ def test_what_cannot_be_a_token_is_not_the_operators(hub, token):
             client.audit()
 
 
-def test_a_token_is_not_judged_when_nobody_answers(script, reply):
+def test_without_an_answer_no_token_is_refused(script, reply):
     service = script(reply(status=None))
     with AdminClient(service.url, "token", patience=0) as client, pytest.raises(ServiceUnavailableError):
         client.check_token()
 
 
 @pytest.mark.parametrize("id", ["nothing", "", "..", "a/b", "a?block=true", "x" * 201, "\u00e9"])
-def test_what_is_no_record_is_not_found(operator, id):
+def test_an_invalid_record_id_is_not_found(operator, id):
     for act in (lambda: operator.quarantine(id, "Because."), lambda: operator.release(id)):
         with pytest.raises(KnowledgeNotFoundError, match="has no knowledge"):
             act()
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 201])
-def test_a_reason_that_cannot_be_one_is_not_sent(script, reply, reason):
+def test_an_invalid_reason_is_not_sent(script, reply, reason):
     service = script(reply())
     with AdminClient(service.url, "token") as client, pytest.raises(RequestRejectedError, match="field reason"):
         client.quarantine("id", reason)

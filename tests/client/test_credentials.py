@@ -1,4 +1,4 @@
-"""What an entity proves itself with, shared by two processes of one entity."""
+"""Credentials shared by two processes of one entity."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kuber.domain.query import Query
 from kuber.errors import NotAuthorizedError
 
 
-def test_a_reader_goes_on_when_the_entity_joined_anew(hub, samples, tmp_path: Path) -> None:
+def test_a_reader_continues_after_the_entity_enrolled_again(hub, samples, tmp_path: Path) -> None:
     first = Credentials(path=tmp_path / TOKEN_FILE)
     with HttpRegistry(hub.registry, credentials=first) as joined:
         joined.register(samples.name())

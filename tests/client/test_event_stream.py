@@ -1,4 +1,4 @@
-"""Following what a registry tells, through cut connections."""
+"""Reading the events of a registry, over lost connections."""
 
 import json
 from collections.abc import Callable
@@ -13,58 +13,58 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.errors import ServiceError, ServiceUnavailableError
 
-TOLD = {"time": "2026-01-02T03:04:05Z", "actor": "a", "act": "report", "subject": "a", "detail": {"round": 1}}
+EVENT = {"time": "2026-01-02T03:04:05Z", "actor": "a", "act": "report", "subject": "a", "detail": {"round": 1}}
 
 
 def stream(*numbers: int) -> bytes:
     return b": ping\n\n" + b"".join(
-        f"id: {number}\r\nevent: report\r\ndata: {json.dumps(TOLD)}\r\n\r\n".encode() for number in numbers
+        f"id: {number}\r\nevent: report\r\ndata: {json.dumps(EVENT)}\r\n\r\n".encode() for number in numbers
     )
 
 
-class Taken(list[int]):
+class Received(list[int]):
     def __call__(self, number: int, entry: AuditEntry) -> None:
         assert entry.actor == "a"
         self.append(number)
 
 
-def test_a_reader_goes_on_where_it_was_cut_off(script: Callable, reply: Callable) -> None:
+def test_a_reader_resumes_after_a_lost_connection(script: Callable, reply: Callable) -> None:
     half = stream(1, 2, 5)
     cut = reply(body=half[:-40], length=len(half))
     service = script(cut, reply(body=stream(2, 5, 6)))
-    taken, opened = Taken(), []
+    received, opened = Received(), []
     with HttpRegistry(service.url, patience=0) as registry:
-        reader = EventReader(registry, taken, on_open=lambda: opened.append(True))
+        reader = EventReader(registry, received, on_open=lambda: opened.append(True))
         with pytest.raises(ServiceUnavailableError):
             reader.read(follow=True)
-        assert (taken, reader.last) == ([1, 2], 2)
+        assert (received, reader.last) == ([1, 2], 2)
         reader.read(follow=True)
-    assert (taken, reader.last, len(opened)) == ([1, 2, 5, 6], 6, 2)
+    assert (received, reader.last, len(opened)) == ([1, 2, 5, 6], 6, 2)
     assert [headers["last-event-id"] for _, _, headers in service.requests] == ["0", "2"]
 
 
-def test_a_patient_reader_comes_back_by_itself(script: Callable, reply: Callable) -> None:
+def test_a_reader_with_patience_reconnects(script: Callable, reply: Callable) -> None:
     service = script(reply(status=None), reply(body=stream(1)[:-5], length=1000), reply(body=stream(1, 2)))
-    taken = Taken()
+    received = Received()
     with HttpRegistry(service.url, patience=10) as registry:
-        EventReader(registry, taken).read()
-    assert taken == [1, 2]
+        EventReader(registry, received).read()
+    assert received == [1, 2]
 
 
 @pytest.mark.parametrize(
     "body", [b"id: 1\ndata: {}\n\n", b"id: 1\ndata: nonsense\n\n", b"data: " + b"x" * (MAX_LINE + 1)]
 )
-def test_what_is_no_event_is_told_in_a_sentence(body: bytes, script: Callable, reply: Callable) -> None:
-    taken = Taken()
+def test_a_malformed_event_is_one_sentence(body: bytes, script: Callable, reply: Callable) -> None:
+    received = Received()
     with (
         HttpRegistry(script(reply(body=body)).url, patience=0) as registry,
         pytest.raises(ServiceError, match=r"^(The registry)[^\n]*\.$"),
     ):
-        EventReader(registry, taken).read()
-    assert not taken
+        EventReader(registry, received).read()
+    assert not received
 
 
-def test_reads_all_that_a_registry_has_to_tell(hub) -> None:
+def test_reads_all_events_of_a_registry(hub) -> None:
     with HttpRegistry(hub.registry) as registry:
         me = registry.register("read by events")
         registry.report(

@@ -43,7 +43,7 @@ def closed_url():
 
 @pytest.fixture
 def client(script):
-    """A registry's client on a service that gives these replies."""
+    """Return a registry client of a service that sends these replies, and the service."""
     clients = []
 
     def make(*replies, patience=10.0):
@@ -52,12 +52,12 @@ def client(script):
         return clients[-1], service
 
     yield make
-    for each in clients:
-        each.close()
+    for made in clients:
+        made.close()
 
 
 @pytest.mark.parametrize("error", all_errors())
-def test_every_error_comes_back_as_itself(client, reply, error):
+def test_every_error_is_raised_as_itself(client, reply, error):
     problem = problem_from(error("Something is wrong; mend it."), 418)
     service, _ = client(reply(status=418, body=problem.model_dump_json().encode()), patience=0)
     with pytest.raises(KUberError, match=r"^Something is wrong; mend it\.$") as caught:
@@ -68,7 +68,7 @@ def test_every_error_comes_back_as_itself(client, reply, error):
 @pytest.mark.parametrize(
     ("status", "error"), [(503, ServiceUnavailableError), (404, RequestRejectedError), (500, ServiceError)]
 )
-def test_an_error_of_a_later_version_is_told_by_its_status(client, reply, status, error):
+def test_an_unknown_error_is_classified_by_its_status(client, reply, status, error):
     problem = problem_from(NotAuthorizedError("Renew it."), status).model_dump() | {"code": "expired", "since": 3}
     service, _ = client(reply(status=status, body=str(problem).replace("'", '"').encode()), patience=0)
     with pytest.raises(error, match=r"^Renew it\.$") as caught:
@@ -95,7 +95,7 @@ def test_a_closed_port_is_one_sentence(closed_url, make):
 
 @pytest.mark.parametrize("url", BAD)
 @pytest.mark.parametrize("make", [HttpRegistry, HttpVault])
-def test_a_bad_address_is_a_mistake_in_the_settings(make, url):
+def test_an_invalid_address_is_a_settings_error(make, url):
     with pytest.raises(SettingsError, match="give one like http://"):
         make(url)
 
@@ -109,7 +109,7 @@ def test_an_address_may_have_a_path(client, reply, script):
 
 @pytest.mark.process
 @pytest.mark.parametrize("fixture", ["registry_url", "vault_url"])
-def test_knows_which_service_answers(request, fixture):
+def test_recognises_the_other_service(request, fixture):
     url = request.getfixturevalue(fixture)
     right, wrong = (HttpRegistry, HttpVault) if fixture == "registry_url" else (HttpVault, HttpRegistry)
     with right(url) as service:
@@ -118,21 +118,21 @@ def test_knows_which_service_answers(request, fixture):
         service.check()
 
 
-def test_knows_that_something_else_answers(client, reply):
+def test_recognises_another_server(client, reply):
     service, _ = client(reply(body=b"It works!", headers={}))
     with pytest.raises(ServiceError, match="is not a KUber registry; check the address"):
         service.check()
 
 
-def test_a_health_that_is_none_is_a_sentence(client, reply):
+def test_a_malformed_health_message_is_one_sentence(client, reply):
     service, _ = client(reply(body=b'{"status":"ok"}'))
     with pytest.raises(ServiceError, match="sent a malformed answer: The field service is refused: field required"):
         service.check()
 
 
-@pytest.mark.parametrize(("spoken", "side"), [("2", "this client"), ("0", "the registry"), ("x", "the registry")])
-def test_another_protocol_tells_which_side_to_upgrade(client, reply, spoken, side):
-    service, _ = client(reply(status=400, headers={"KUber-Protocol": spoken}))
+@pytest.mark.parametrize(("version", "side"), [("2", "this client"), ("0", "the registry"), ("x", "the registry")])
+def test_another_protocol_names_the_side_to_upgrade(client, reply, version, side):
+    service, _ = client(reply(status=400, headers={"KUber-Protocol": version}))
     with pytest.raises(ServiceError, match=f"upgrade {side}"):
         service.check()
 
@@ -159,7 +159,7 @@ RETRIED = {
 
 @pytest.mark.parametrize("failure", [503, None], ids=["unavailable", "cut off"])
 @pytest.mark.parametrize("call", RETRIED.values(), ids=RETRIED)
-def test_tries_again_what_may_be_repeated(client, reply, call, failure):
+def test_retries_idempotent_requests(client, reply, call, failure):
     service, script = client(reply(status=failure), reply(status=failure), reply(body=b"done"))
     answer = service.request(path="/", **call)
     assert answer.status == 200
@@ -168,7 +168,7 @@ def test_tries_again_what_may_be_repeated(client, reply, call, failure):
 
 
 @pytest.mark.parametrize("failure", [503, None], ids=["unavailable", "cut off"])
-def test_does_not_repeat_what_may_not_be(client, reply, failure):
+def test_does_not_retry_other_requests(client, reply, failure):
     service, script = client(reply(status=failure), reply())
     with pytest.raises(ServiceUnavailableError):
         service.request("POST", "/", content=b"{}")
@@ -176,7 +176,7 @@ def test_does_not_repeat_what_may_not_be(client, reply, failure):
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 500, 502])
-def test_does_not_repeat_what_was_refused(client, reply, status):
+def test_does_not_retry_refused_requests(client, reply, status):
     service, script = client(reply(status=status), reply())
     with pytest.raises(ServiceError):
         service.request("GET", "/")
@@ -195,14 +195,14 @@ def test_a_proxy_without_its_service_is_unavailable(client, reply):
     service.check()
 
 
-def test_an_answer_in_a_false_encoding_is_a_sentence(client, reply):
+def test_a_wrongly_encoded_answer_is_one_sentence(client, reply):
     headers = {"KUber-Protocol": "1", "Content-Encoding": "gzip"}
     service, _ = client(reply(body=b"not gzip", headers=headers))
     with pytest.raises(ServiceError, match="cannot be read"):
         service.request("GET", "/")
 
 
-def test_does_not_swallow_an_endless_answer(client, reply, monkeypatch):
+def test_stops_reading_an_endless_answer(client, reply, monkeypatch):
     monkeypatch.setattr("kuber.client.http.MAX_ANSWER", 1000)
     service, _ = client(reply(body=bytes(1001)))
     with pytest.raises(ServiceError, match="more than 1000 bytes"):

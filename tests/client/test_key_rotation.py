@@ -1,4 +1,4 @@
-"""An entity changes its key, and is interrupted at any point of it."""
+"""Key rotation, interrupted at every point."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ class Interrupted(BaseException):
 
 
 class Person:
-    """An entity with a folder; it signs with the key that is there now."""
+    """An entity with a folder; it signs with the current key in it."""
 
     def __init__(self, hub, folder, name, samples):
         self.hub, self.folder, self.name, self.samples = hub, folder, name, samples
@@ -45,7 +45,7 @@ def person(hub, tmp_path, samples):
     return Person(hub, tmp_path / "identity", f"changing-{samples.token}", samples)
 
 
-def test_the_old_key_vouches_for_the_new_one(person):
+def test_the_old_key_signs_the_new_one(person):
     first, before = person.publish(1)
     after = person.change()
     assert [key.since for key in after.keys] == [0, 2]
@@ -61,7 +61,7 @@ def test_the_old_key_vouches_for_the_new_one(person):
     ("place", "name"), [(HttpRegistry, "register"), (HttpRegistry, "change_key"), (key_rotation.Path, "replace")]
 )
 @pytest.mark.parametrize("side", ["before", "after"])
-def test_a_change_that_was_interrupted_is_finished_by_the_next(person, monkeypatch, place, name, side):
+def test_an_interrupted_change_is_completed_by_the_next(person, monkeypatch, place, name, side):
     person.publish(1)
     original = getattr(place, name)
 
@@ -84,7 +84,7 @@ def test_a_change_that_was_interrupted_is_finished_by_the_next(person, monkeypat
     assert member.keys[-1].public_key == Identity.load_or_create(person.folder / KEY_FILE).public_key
 
 
-def test_who_has_no_key_has_none_to_change(person):
+def test_without_a_key_there_is_none_to_replace(person):
     with pytest.raises(SettingsError, match="no key in"):
         person.change()
     assert not person.folder.exists()

@@ -10,7 +10,7 @@ from kuber.domain.query import Query
 
 
 def hub():
-    """A vault and a registry that count ids and stand still in time."""
+    """Return a vault and a registry with counted ids and a fixed time."""
     numbers = count()
     vault = MemoryVault()
     clock = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,7 +18,7 @@ def hub():
 
 
 def publish(claims, samples, weights=None):
-    """A registry, and its records with these (entity, correct) claims in turn."""
+    """Return a registry, and its records with these (entity, correct) claims in order."""
     vault, registry = hub()
     model = vault.put(samples.weights() if weights is None else weights)
     records = []
@@ -37,7 +37,7 @@ def publish(claims, samples, weights=None):
     least=st.none() | st.integers(0, 6),
     exclude=st.none() | st.integers(0, 2),
 )
-def test_discovers_what_a_plain_search_finds(samples, walk, claims, order, limit, least, exclude):
+def test_agrees_with_a_plain_search(samples, walk, claims, order, limit, least, exclude):
     registry, records = publish(claims, samples)
     excluded = None if exclude is None else registry.register(f"entity-{exclude}").id
     minimum = None if least is None else least / 200
@@ -59,7 +59,7 @@ def test_the_same_calls_give_the_same_records(samples):
     assert publish(claims, samples, weights)[1] == publish(claims, samples, weights)[1]
 
 
-def test_what_a_publisher_changes_later_is_not_in_the_record(samples):
+def test_later_changes_of_a_draft_do_not_reach_the_record(samples):
     vault, registry = hub()
     artifacts = {"weights": vault.put(samples.weights())}
     draft = samples.draft(registry.register("entity").id, artifacts["weights"], artifacts=artifacts)

@@ -64,7 +64,7 @@ def test_a_malformed_record_is_corrupt(registry, fields, name, value):
         client.discover(Query())
 
 
-def test_an_evaluation_that_cannot_be_true_is_corrupt(registry, fields):
+def test_an_impossible_evaluation_is_corrupt(registry, fields):
     fields["evaluation"]["correct"] = [101, 0]
     client, _ = registry(fields)
     with pytest.raises(CorruptKnowledgeError, match="correct counts must be between 0 and the number of samples"):
@@ -77,7 +77,7 @@ def test_a_malformed_member_is_a_failure_of_the_service(registry):
         client.register("entity")
 
 
-def test_asks_with_what_the_query_tells(registry, samples):
+def test_sends_the_fields_of_the_query(registry, samples):
     client, service = registry({"items": [], "cursor": None})
     client.discover(Query(task="a&b=c", test_set=samples.test_set, min_accuracy=0.1 + 0.2, cursor="x y"))
     _, path, _ = service.requests[0]
@@ -87,7 +87,7 @@ def test_asks_with_what_the_query_tells(registry, samples):
     )
 
 
-def test_asks_nothing_when_a_name_cannot_be(registry):
+def test_sends_no_request_with_an_impossible_name(registry):
     client, service = registry({})
     with pytest.raises(RequestRejectedError, match="name"):
         client.register("")

@@ -1,4 +1,4 @@
-"""Every implementation of the two ports."""
+"""Every implementation of the ports, as fixtures of the contract suites."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -85,13 +85,13 @@ def registry(
 
 @pytest.fixture
 def publish(registry: RegistryAdmin, vault: VaultAdmin, samples: Any) -> Callable[..., Knowledge]:
-    """Publish knowledge with weights of its own; other fields of the draft as given."""
+    """Publish knowledge with weights of its own, and these fields of the draft."""
     keys = count()
 
     def act(entity: str, *correct: int, **changes: Any) -> Knowledge:
-        told = {"evaluation": samples.evaluation(*correct)} | changes
-        manifest = told["architecture"].manifest if "architecture" in told else None
-        draft = samples.draft(entity, vault.put(samples.weights(manifest)), **told)
+        fields = {"evaluation": samples.evaluation(*correct)} | changes
+        manifest = fields["architecture"].manifest if "architecture" in fields else None
+        draft = samples.draft(entity, vault.put(samples.weights(manifest)), **fields)
         return registry.publish(draft, key=f"act-{next(keys)}")
 
     return act
@@ -99,13 +99,13 @@ def publish(registry: RegistryAdmin, vault: VaultAdmin, samples: Any) -> Callabl
 
 @pytest.fixture
 def entity(registry: RegistryAdmin, samples: Any) -> str:
-    """The id of somebody who has joined."""
+    """Return the id of an entity that has joined."""
     return registry.register(samples.name()).id
 
 
 @pytest.fixture
 def discovered(registry: RegistryAdmin, samples: Any, walk: Any) -> Callable[..., list[Knowledge]]:
-    """Every record of this test's task, in pages of two."""
+    """Return a function that discovers all records of this test's task, in pages of two."""
 
     def every(**changes: Any) -> list[Knowledge]:
         query = Query(task=samples.task.name, limit=2, **changes)
@@ -116,5 +116,5 @@ def discovered(registry: RegistryAdmin, samples: Any, walk: Any) -> Callable[...
 
 @pytest.fixture
 def stored(vault: VaultAdmin, samples: Any) -> Artifact:
-    """Weights that are in the vault."""
+    """Return weights that are in the vault."""
     return vault.put(samples.weights())

@@ -1,4 +1,4 @@
-"""How every registry answers who looks for knowledge, page by page."""
+"""Contract of every registry: discovering knowledge, page by page."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_keeps_the_origin(publish, entity):
     assert publish(entity).origin is None
 
 
-def test_finds_what_descends_from_an_initial_checkpoint(publish, registry, samples, entity, discovered):
+def test_filters_by_initial_checkpoint(publish, registry, samples, entity, discovered):
     origin, other = Digest.of(b"initial checkpoint"), registry.register(samples.name("other")).id
     old, new = publish(entity, 90, 90, origin=origin), publish(entity, 10, 10, origin=origin)
     theirs = publish(other, 50, 50, origin=origin)
@@ -53,7 +53,7 @@ def test_finds_what_descends_from_an_initial_checkpoint(publish, registry, sampl
     assert discovered(origin=Digest.of(b"none")) == []
 
 
-def test_tells_initial_checkpoints_from_what_was_trained(publish, entity, discovered):
+def test_distinguishes_initial_checkpoints_from_trained_records(publish, entity, discovered):
     initial, trained = publish(entity, round=0), publish(entity, round=1)
     assert discovered(initial=True) == [initial]
     assert discovered(initial=False) == [trained]
@@ -71,7 +71,7 @@ def test_the_latest_of_each_entity_on_each_task(publish, registry, samples, enti
     assert discovered(latest=True, exclude_entity=entity) == [theirs]
 
 
-def test_ranks_by_the_classes_asked_for(publish, entity, discovered):
+def test_ranks_by_the_classes_of_the_query(publish, entity, discovered):
     records = [publish(entity, *correct) for correct in ((50, 33), (70, 10), (20, 33), (90, 90), (60, 34))]
     assert discovered(order="classes", classes=(1,)) == [records[n] for n in (3, 4, 0, 2, 1)]
     assert discovered(order="classes", classes=(0, 1)) == [records[n] for n in (3, 4, 0, 1, 2)]
@@ -79,7 +79,7 @@ def test_ranks_by_the_classes_asked_for(publish, entity, discovered):
 
 
 def test_pages_by_classes_hold_each_record_once(publish, samples, entity, discovered):
-    """Thirds are no whole millionths: both sides of a page must round them alike."""
+    """Thirds are not whole millionths: both sides of a page boundary must round them alike."""
     counts = [(1, 0, 1), (1, 0, 2), (1, 0, 1), (2, 3, 1), (0, 3, 3)]
     task = replace(samples.task, labels=("a", "b", "c"))
     records = [publish(entity, task=task, evaluation=samples.evaluation(*correct, total=3)) for correct in counts]
@@ -87,7 +87,7 @@ def test_pages_by_classes_hold_each_record_once(publish, samples, entity, discov
     assert discovered(order="classes", classes=(0, 2)) == [records[n] for n in (4, 1, 3, 0, 2)]
 
 
-def test_a_new_initial_checkpoint_hides_no_trained_knowledge(publish, entity, discovered):
+def test_an_initial_checkpoint_does_not_hide_trained_knowledge(publish, entity, discovered):
     trained = publish(entity, 50, 50)
     initial = publish(entity, 10, 10, round=0)
     for order in ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)}):
@@ -109,7 +109,7 @@ def test_classes_go_with_their_order(changes):
         Query(**changes)
 
 
-def test_pages_hold_still_while_others_publish(publish, registry, samples, entity):
+def test_pages_are_stable_while_others_publish(publish, registry, samples, entity):
     first, second, third = publish(entity, 90, 90), publish(entity, 50, 50), publish(entity, 50, 50)
     page = registry.discover(Query(task=samples.task.name, limit=2))
     assert page.items == (first, second)
@@ -121,7 +121,7 @@ def test_pages_hold_still_while_others_publish(publish, registry, samples, entit
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "", "accuracy:", "accuracy:-1", "newest:99999999999999999999"])
-def test_refuses_cursors_that_it_did_not_give(registry, cursor):
+def test_refuses_invalid_cursors(registry, cursor):
     with pytest.raises(RequestRejectedError):
         registry.discover(Query(cursor=cursor))
     with pytest.raises(RequestRejectedError):

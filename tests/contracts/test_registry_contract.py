@@ -1,4 +1,4 @@
-"""What every registry does."""
+"""Contract of every registry."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -48,12 +48,12 @@ def test_refuses_impossible_names(registry, name):
         registry.register(name)
 
 
-def test_takes_names_of_any_script(registry, samples):
+def test_accepts_names_of_any_script(registry, samples):
     name = samples.name("Größe 机器")
     assert registry.register(name).name == name
 
 
-def test_lists_members_first_come_first(registry, samples, walk):
+def test_lists_members_earliest_first(registry, samples, walk):
     joined = [registry.register(samples.name(f"entity-{number}")) for number in (3, 1, 2)]
     members = walk(lambda cursor: registry.members(limit=2, cursor=cursor))
     assert [member for member in members if member in joined] == joined
@@ -68,8 +68,7 @@ def test_many_may_register_at_once(registry, samples):
 def test_publishes_the_draft_with_id_and_time(registry, samples, entity, stored):
     draft = samples.draft(entity, stored, sample_count=7, class_counts=(3, 4), round=5)
     record = registry.publish(draft, key="one")
-    told = replace(draft, sequence=record.sequence, signature=record.signature)
-    assert record.draft == told
+    assert record.draft == replace(draft, sequence=record.sequence, signature=record.signature)
     assert record.published_at.utcoffset() == timedelta(0)
     assert registry.knowledge(record.id) == record
     kinds = {name: type(value) for name, value in record.architecture.arguments.items()}
@@ -92,7 +91,7 @@ def test_many_may_publish_the_same_at_once(registry, samples, entity, stored, di
     assert len(discovered()) == 1
 
 
-def test_a_key_names_one_draft_of_one_entity(registry, samples, entity, stored):
+def test_a_key_is_for_one_draft_of_one_entity(registry, samples, entity, stored):
     draft = samples.draft(entity, stored)
     record = registry.publish(draft, key="one")
     with pytest.raises(ConflictError):
@@ -109,17 +108,17 @@ def test_refuses_impossible_keys(registry, samples, entity, stored, delivery, ke
         registry.record(delivery, key=key)
 
 
-def test_refuses_a_publisher_it_does_not_know(registry, samples, stored):
+def test_refuses_an_unknown_publisher(registry, samples, stored):
     with pytest.raises((RequestRejectedError, NotAuthorizedError)):
         registry.publish(samples.draft("nobody", stored), key="one")
 
 
-def test_keeps_parents_that_it_knows(publish, entity):
+def test_keeps_known_parents(publish, entity):
     parents = (publish(entity).id, publish(entity).id)
     assert publish(entity, parents=parents[::-1]).parents == parents[::-1]
 
 
-def test_refuses_parents_that_it_does_not_know(publish, entity):
+def test_refuses_unknown_parents(publish, entity):
     with pytest.raises(RequestRejectedError, match="stork"):
         publish(entity, parents=(publish(entity).id, "stork"))
 
@@ -139,7 +138,7 @@ def test_pins_the_blobs_of_a_record(registry, vault, place, samples, entity, sto
         assert vault.pinned(stored.digest) == [record.id]
 
 
-def test_refuses_weights_that_are_not_those_told(registry, vault, samples, entity):
+def test_refuses_weights_other_than_declared(registry, vault, samples, entity):
     other = vault.put(samples.weights({"weight": TensorSpec(dtype="F32", shape=(4, 2))}))
     with pytest.raises(RequestRejectedError, match="other tensors"):
         registry.publish(samples.draft(entity, other), key="one")
@@ -150,7 +149,7 @@ def test_refuses_weights_that_are_not_those_told(registry, vault, samples, entit
     [b"x", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}", b"\x02" + bytes(7) + b"[]"],
     ids=["short", "noise", "huge", "list"],
 )
-def test_refuses_weights_without_a_sound_header(registry, vault, samples, entity, data):
+def test_refuses_weights_without_a_valid_header(registry, vault, samples, entity, data):
     with pytest.raises(RequestRejectedError, match="not a valid weights artifact"):
         registry.publish(samples.draft(entity, vault.put(data)), key="one")
 
@@ -161,7 +160,7 @@ def test_reads_headers_of_many_tensors(publish, samples, entity):
     assert publish(entity, architecture=architecture).architecture == architecture
 
 
-def test_refuses_artifacts_of_a_kind_that_it_cannot_check(registry, vault, place, samples, entity, stored):
+def test_refuses_unknown_artifact_kinds(registry, vault, place, samples, entity, stored):
     draft = samples.draft(entity, stored, artifacts={"weights": stored, "pickle": stored})
     with pytest.raises(RequestRejectedError, match="'pickle'"):
         registry.publish(draft, key="one")
@@ -188,14 +187,14 @@ def test_an_architecture_keeps_the_tensors_of_its_first_record(publish, samples,
     publish(entity, architecture=replace(samples.architecture, manifest=manifest, arguments={"width": 5.0}))
 
 
-def test_refuses_what_is_too_long_to_send(registry, samples, entity, stored):
+def test_refuses_drafts_beyond_the_limits(registry, samples, entity, stored):
     task = replace(samples.task, labels=("even", "o" * 201))
     with pytest.raises(RequestRejectedError, match=r"task\.labels\.1"):
         registry.publish(samples.draft(entity, stored, task=task), key="one")
 
 
 @pytest.mark.parametrize("id", ["nothing", "", ".", "..", "a/b", "../entities", "a?b", "ü", "x" * 300])
-def test_knows_what_it_has_not(registry, id):
+def test_does_not_find_what_it_does_not_have(registry, id):
     with pytest.raises(KnowledgeNotFoundError):
         registry.knowledge(id)
 
@@ -211,20 +210,20 @@ def test_records_a_delivery_once(registry, delivery, walk):
 
 @pytest.mark.parametrize("reason", ["The newest of 3; größer als 50.0 %, 你好.", "x" * 500, None])
 def test_a_delivery_keeps_its_reason(registry, delivery, walk, reason):
-    told = replace(delivery, reason=reason)
-    registry.record(told, key="one")
+    explained = replace(delivery, reason=reason)
+    registry.record(explained, key="one")
     recorded = walk(lambda cursor: registry.deliveries(cursor=cursor))
-    assert [item for item in recorded if item.student == delivery.student] == [told]
+    assert [item for item in recorded if item.student == delivery.student] == [explained]
 
 
-def test_a_delivery_names_only_what_is_there(registry, delivery):
+def test_a_delivery_refers_to_known_objects_only(registry, delivery):
     with pytest.raises((RequestRejectedError, NotAuthorizedError)):
         registry.record(replace(delivery, student="nobody"), key="one")
     with pytest.raises(RequestRejectedError, match="nothing"):
         registry.record(replace(delivery, teachers=(*delivery.teachers, "nothing")), key="one")
 
 
-def test_a_withdrawn_record_is_found_no_more(publish, registry, entity, discovered):
+def test_a_withdrawn_record_is_not_discovered(publish, registry, entity, discovered):
     older, newer = publish(entity, 50, 50), publish(entity, 60, 60)
     registry.withdraw(newer.id)
     registry.withdraw(newer.id)
@@ -241,7 +240,7 @@ def test_a_withdrawn_record_is_found_no_more(publish, registry, entity, discover
 
 @pytest.fixture
 def verifier(registry, request):
-    """The registry, asked by the hub's verifier."""
+    """The registry with the token of the hub's verifier."""
     if not isinstance(registry, HttpRegistry):
         yield registry
         return
@@ -250,7 +249,7 @@ def verifier(registry, request):
         yield client
 
 
-def test_entities_attest_what_others_publish(publish, registry, samples, entity):
+def test_entities_attest_knowledge_of_others(publish, registry, samples, entity):
     record, other = publish(entity, 60, 60), registry.register(samples.name("other")).id
     for correct in ((10, 10), (50, 40)):
         registry.attest(record.id, entity=other, evaluation=samples.evaluation(*correct))
@@ -266,7 +265,7 @@ def test_entities_attest_what_others_publish(publish, registry, samples, entity)
         registry.attest("nothing", entity=other, evaluation=samples.evaluation(1, 1))
 
 
-def test_what_is_verified_is_ranked_by_what_was_found(publish, registry, verifier, samples, entity, discovered):
+def test_verified_records_are_ranked_by_the_verification(publish, registry, verifier, samples, entity, discovered):
     boaster, honest, unseen = publish(entity, 90, 30), publish(entity, 50, 50), publish(entity, 45, 52)
     assert discovered(pending=True) == [boaster, honest, unseen]
     verifier.verify(boaster.id, found(samples, 20, 28))
@@ -283,7 +282,7 @@ def test_what_is_verified_is_ranked_by_what_was_found(publish, registry, verifie
     assert [record.id for record in discovered()] == [boaster.id, honest.id, unseen.id]
 
 
-def test_what_is_quarantined_is_found_no_more(publish, registry, verifier, samples, entity, discovered):
+def test_quarantined_records_are_not_discovered(publish, registry, verifier, samples, entity, discovered):
     sound, liar = publish(entity, 50, 50), publish(entity, 90, 90)
     refused = Verification(
         standing=Standing.QUARANTINED, reason="It claims too much.", evaluation=samples.evaluation(1, 1)
@@ -301,10 +300,8 @@ def found(samples, *correct):
     return Verification(standing=Standing.VERIFIED, reason="Found.", evaluation=samples.evaluation(*correct))
 
 
-def test_claims_on_data_of_the_publishers_own_stand_beside_one_another(
-    publish, registry, samples, entity, discovered
-):
-    """A task without a common test set: each record names what it was evaluated on, and nobody attests it."""
+def test_claims_on_the_publishers_own_data_are_listed_side_by_side(publish, registry, samples, entity, discovered):
+    """Without a common test set, each record names its own test set, and nobody attests it."""
     alone = replace(samples.task, test_set=None)
     other = registry.register(samples.name("other")).id
     sets = [Digest.of(f"{place} {samples.token}".encode()) for place in "ab"]
@@ -312,8 +309,8 @@ def test_claims_on_data_of_the_publishers_own_stand_beside_one_another(
         publish(who, 60, 40, task=alone, evaluation=replace(samples.evaluation(60, 40), test_set=own))
         for who, own in zip((entity, other), sets, strict=True)
     ]
-    assert [one.task.test_set for one in records] == [None, None]
-    assert [registry.knowledge(one.id) for one in records] == records
+    assert [record.task.test_set for record in records] == [None, None]
+    assert [registry.knowledge(record.id) for record in records] == records
     assert discovered(order="newest", latest=True) == records[::-1]
     assert discovered(order="oldest", latest=True) == records
     assert discovered(test_set=sets[0]) == records[:1]
@@ -321,21 +318,21 @@ def test_claims_on_data_of_the_publishers_own_stand_beside_one_another(
         registry.attest(records[1].id, entity=entity, evaluation=records[1].evaluation)
 
 
-def test_a_graph_alone_is_knowledge(registry, vault, samples, entity):
-    """ModelProto with ir_version 8, an empty graph and operator set 17; what runs it looks closer."""
+def test_a_graph_alone_can_be_published(registry, vault, samples, entity):
+    """The file is a ModelProto with ir_version 8, an empty graph and operator set 17."""
     graph = vault.put(b"\x08\x08\x3a\x00\x42\x02\x10\x11\x12" + bytes([32]) + samples.token.encode())
-    untold = replace(samples.architecture, manifest={})
-    draft = samples.draft(entity, graph, architecture=untold, artifacts={ONNX: graph})
+    without = replace(samples.architecture, manifest={})
+    draft = samples.draft(entity, graph, architecture=without, artifacts={ONNX: graph})
     record = registry.publish(draft, key="graph")
-    assert (record.artifacts, record.architecture) == (draft.artifacts, untold)
+    assert (record.artifacts, record.architecture) == (draft.artifacts, without)
     assert registry.knowledge(record.id) == record
-    # Who tells of no tensors keeps nobody from telling which they are.
+    # A record without a manifest does not pin the tensors of the records that have one.
     weights = vault.put(samples.weights())
     both = registry.publish(samples.draft(entity, weights, artifacts={WEIGHTS: weights, ONNX: graph}), key="both")
     assert dict(both.artifacts) == {WEIGHTS: weights, ONNX: graph}
 
 
-def test_refuses_a_graph_that_is_none(registry, vault, samples, entity):
+def test_refuses_an_invalid_graph(registry, vault, samples, entity):
     graph = vault.put(b"no graph" + samples.token.encode())
     with pytest.raises(RequestRejectedError, match="not a valid onnx artifact"):
         registry.publish(samples.draft(entity, graph, artifacts={ONNX: graph}), key="graph")

@@ -1,4 +1,4 @@
-"""What every registry holds of the keys of its members, and of what they sign."""
+"""Contract of every registry: keys of members and signed records."""
 
 from dataclasses import replace
 
@@ -16,22 +16,22 @@ from kuber.signing import Identity
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 
-def test_a_member_is_told_by_its_id(registry, entity):
-    (member,) = [one for one in registry.members(limit=1000).items if one.id == entity]
+def test_a_member_is_found_by_its_id(registry, entity):
+    (member,) = [member for member in registry.members(limit=1000).items if member.id == entity]
     assert registry.member(entity) == member
     with pytest.raises(KnowledgeNotFoundError):
         registry.member("nobody")
 
 
 def as_signed(registry, draft, *, key):
-    """Publish a draft as it is: the registry of these tests would sign it itself."""
+    """Publish a draft as it is; the registry fixture would sign it."""
     plain = HttpRegistry if isinstance(registry, HttpRegistry) else type(registry)
     return plain.publish(registry, draft, key=key)
 
 
 @pytest.fixture
 def signer(registry, samples):
-    """An entity with a key, and the key."""
+    """Return an entity with a key, and the key."""
     identity = registry.credentials.identity if isinstance(registry, HttpRegistry) else Identity.generate()
     return registry.register(samples.name("signer"), public_key=identity.public_key), identity
 
@@ -43,7 +43,7 @@ def test_a_name_belongs_to_a_key(registry, signer):
         registry.register(member.name, public_key=Identity.generate().public_key)
 
 
-def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
+def test_signatures_and_sequences_are_kept(registry, signer, samples, stored):
     member, identity = signer
     draft = replace(samples.draft(member.id, stored), sequence=7)
     signed = replace(draft, signature=identity.sign(record_bytes(draft)))
@@ -59,7 +59,7 @@ def test_what_is_signed_is_kept_and_counted(registry, signer, samples, stored):
 
 
 @pytest.mark.parametrize("change", [{"round": 3}, {"signature": "0" * 128}, {"sequence": 8}])
-def test_what_was_changed_is_refused(registry, signer, samples, stored, change):
+def test_a_changed_record_is_refused(registry, signer, samples, stored, change):
     member, identity = signer
     draft = replace(samples.draft(member.id, stored), sequence=7)
     signed = replace(draft, signature=identity.sign(record_bytes(draft)))
@@ -69,16 +69,16 @@ def test_what_was_changed_is_refused(registry, signer, samples, stored, change):
         as_signed(registry, draft, key="two")
 
 
-def test_a_key_follows_another(registry, signer):
+def test_a_key_replaces_another(registry, signer):
     member, identity = signer
     key = Key(public_key=Identity.generate().public_key, since=5)
     with pytest.raises(RequestRejectedError):
         registry.change_key(member.id, key)
     with pytest.raises(CorruptKnowledgeError):
         registry.change_key(member.id, replace(key, signature="0" * 128))
-    vouched = replace(key, signature=identity.sign(succession_bytes(member.id, key)))
-    changed = registry.change_key(member.id, vouched)
-    assert changed.keys == (*member.keys, vouched)
-    assert registry.change_key(member.id, vouched) == changed
+    signed = replace(key, signature=identity.sign(succession_bytes(member.id, key)))
+    changed = registry.change_key(member.id, signed)
+    assert changed.keys == (*member.keys, signed)
+    assert registry.change_key(member.id, signed) == changed
     assert registry.member(member.id).key_for(4) == member.keys[0]
-    assert registry.member(member.id).key_for(5) == vouched
+    assert registry.member(member.id).key_for(5) == signed

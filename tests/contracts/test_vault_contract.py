@@ -1,4 +1,4 @@
-"""What every vault does."""
+"""Contract of every vault."""
 
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,11 @@ def place(request):
 
 
 def weights(*artifacts):
-    """Each with its kind."""
+    """Return the artifacts, each with its kind."""
     return [("weights", artifact) for artifact in artifacts]
 
 
-def test_gives_back_what_was_put(vault, samples):
+def test_returns_stored_bytes(vault, samples):
     data = samples.weights()
     artifact = vault.put(data)
     assert artifact == Artifact(digest=Digest.of(data), size=len(data))
@@ -34,7 +34,7 @@ def test_gives_back_what_was_put(vault, samples):
     assert vault.size(artifact.digest) == len(data)
 
 
-def test_takes_a_blob_of_several_pieces(vault, samples):
+def test_stores_a_blob_of_several_pieces(vault, samples):
     data = samples.weights() + bytes(range(256)) * 20_000
     assert vault.get(vault.put(data).digest) == data
 
@@ -52,7 +52,7 @@ def test_refuses_an_empty_blob(vault):
         vault.put(b"")
 
 
-def test_knows_what_it_has_not(vault, samples):
+def test_does_not_find_what_it_does_not_have(vault, samples):
     missing = Digest.of(samples.weights())
     assert vault.size(missing) is None
     with pytest.raises(KnowledgeNotFoundError, match=missing.hex):
@@ -73,12 +73,12 @@ def test_refuses_pages_of_impossible_size(vault, limit):
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "", "a" * 63, "accuracy:0"])
-def test_refuses_cursors_of_others(vault, cursor):
+def test_refuses_foreign_cursors(vault, cursor):
     with pytest.raises(RequestRejectedError):
         vault.blobs(cursor=cursor)
 
 
-def test_pins_what_it_has_and_returns_the_manifests(vault, samples):
+def test_pins_stored_blobs_and_returns_the_manifests(vault, samples):
     manifest = samples.architecture.manifest
     artifacts = [vault.put(samples.weights()) for _ in range(2)]
     for _ in range(2):
@@ -92,11 +92,11 @@ def test_pins_all_or_none(vault, place, samples):
     missing = Artifact(digest=Digest.of(samples.weights()), size=3)
     with pytest.raises(RequestRejectedError, match=missing.digest.hex):
         vault.pin(samples.name("holder"), weights(present, missing))
-    if place != "http":  # the port does not tell what is pinned
+    if place != "http":  # the port does not list pins
         assert vault.pinned(present.digest) == []
 
 
-def test_pins_only_the_size_it_has(vault, samples):
+def test_refuses_to_pin_a_wrong_size(vault, samples):
     stored = vault.put(samples.weights())
     with pytest.raises(RequestRejectedError, match=f"{stored.size} bytes"):
         vault.pin(samples.name("holder"), weights(Artifact(digest=stored.digest, size=stored.size + 1)))
@@ -108,7 +108,7 @@ def test_refuses_impossible_holders(vault, samples, holder):
         vault.pin(holder, weights(vault.put(samples.weights())))
 
 
-def test_takes_the_same_blob_from_many_at_once(vault, samples):
+def test_stores_the_same_blob_from_many_threads(vault, samples):
     data = samples.weights()
     with ThreadPoolExecutor(4) as pool:
         artifacts = set(pool.map(vault.put, [data] * 8))
@@ -116,7 +116,7 @@ def test_takes_the_same_blob_from_many_at_once(vault, samples):
     assert vault.get(Digest.of(data)) == data
 
 
-def test_lets_go_of_a_holder(vault, place, samples):
+def test_unpins_a_holder(vault, place, samples):
     stored = vault.put(samples.weights())
     for holder in ("one", "two"):
         vault.pin(samples.name(holder), weights(stored))
@@ -126,13 +126,13 @@ def test_lets_go_of_a_holder(vault, place, samples):
         assert vault.pinned(stored.digest) == [samples.name("two")]
 
 
-def test_pins_no_kind_that_it_cannot_check(vault, samples):
+def test_refuses_to_pin_unknown_kinds(vault, samples):
     with pytest.raises(RequestRejectedError, match="'pickle'"):
         vault.pin(samples.name("holder"), [("pickle", vault.put(samples.weights()))])
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_pins_no_weights_that_are_not_finite(vault, samples, number):
+def test_refuses_to_pin_weights_that_are_not_finite(vault, samples, number):
     stored = vault.put(samples.weights()[:-12] + struct.pack("<fq", number, 0))
     for _ in range(2):  # the verdict is remembered
         with pytest.raises(RequestRejectedError, match="not a valid weights artifact: tensor 'weight' holds"):

@@ -1,4 +1,4 @@
-"""What the bytes of an artifact must be."""
+"""Checks of artifact bytes."""
 
 import io
 
@@ -21,7 +21,7 @@ def check(data):
 @pytest.mark.parametrize("dtype", FLOATS.values())
 @pytest.mark.parametrize("wrong", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, -1])
-def test_finds_one_number_that_is_not_finite(dtype, wrong, place):
+def test_finds_a_number_that_is_not_finite(dtype, wrong, place):
     numbers = np.full(PIECE // np.dtype(dtype).itemsize * 2 + 3, np.finfo(dtype).max, dtype)
     check(save({"w": numbers}))
     numbers[place] = wrong
@@ -51,12 +51,12 @@ def test_counters_may_be_anything():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.bool_])
-def test_other_dtypes_are_no_weights(dtype):
+def test_other_dtypes_are_refused(dtype):
     with pytest.raises(ValueError, match="weights are floats or I64"):
         check(save({"w": np.zeros(8, dtype)}))
 
 
-def test_a_file_that_ends_early_is_unsound():
+def test_a_truncated_file_is_refused():
     data = save({"w": np.ones(8, np.float32)})
     with pytest.raises(ValueError, match="ends within a tensor"):
         check_artifact(WEIGHTS, io.BytesIO(data[:-4]).read, len(data))

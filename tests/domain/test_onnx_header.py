@@ -1,4 +1,4 @@
-"""The outline of an ONNX file, read without a library."""
+"""Outermost fields of an ONNX file, read without a library."""
 
 import io
 from contextlib import suppress
@@ -23,7 +23,7 @@ def check(data):
     check_artifact(ONNX, io.BytesIO(data).read, len(data))
 
 
-def test_a_graph_of_standard_operators_is_sound():
+def test_a_graph_of_standard_operators_is_accepted():
     check(file())
     check(file(domain="ai.onnx.ml"))
 
@@ -43,12 +43,12 @@ def test_a_graph_of_standard_operators_is_sound():
         (b"\x12\xff\xff\xff\xff\x0f", "ends within"),
     ],
 )
-def test_what_is_none_is_told(data, words):
+def test_other_files_are_refused_in_a_sentence(data, words):
     with pytest.raises(ValueError, match=words):
         check(data)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(data):
+def test_arbitrary_bytes_raise_nothing_but_value_errors(data):
     with suppress(ValueError):
         check(data)

@@ -29,7 +29,7 @@ def test_refuses_other_tensors(check):
         check({"weight": TensorSpec(dtype="F32", shape=(2, 4))})
 
 
-def test_takes_float32_weights_as_bfloat16_and_nothing_half_way(check, samples):
+def test_accepts_float32_weights_all_as_bfloat16_but_not_some(check, samples):
     specs = dict(samples.architecture.manifest)
     first, *_ = (name for name, spec in specs.items() if spec.dtype == "F32")
     check(bfloat16_manifest(specs))
@@ -40,11 +40,11 @@ def test_takes_float32_weights_as_bfloat16_and_nothing_half_way(check, samples):
 
 
 @pytest.mark.parametrize("text", ["", "x" * 201, "a\tb", "a\u2028b"])
-def test_refuses_texts_that_are_no_names(text):
+def test_refuses_texts_that_are_not_names(text):
     with pytest.raises(RequestRejectedError, match=r"^The name is 1 to 200 printable characters; choose another\.$"):
         check_text(text, "The name")
 
 
 @pytest.mark.parametrize("text", ["x", "x" * 200, "Größe 机器"])
-def test_takes_names(text):
+def test_accepts_names(text):
     check_text(text, "The name")

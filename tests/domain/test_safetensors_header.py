@@ -31,7 +31,7 @@ def test_reads_what_safetensors_writes():
 
 
 @pytest.mark.parametrize("length", [0, 1, HEADER_LIMIT + 1, 2**63])
-def test_refuses_a_header_length_that_cannot_be(length):
+def test_refuses_an_impossible_header_length(length):
     with pytest.raises(ValueError, match="header has"):
         header_length(length.to_bytes(8, "little"))
 
@@ -70,7 +70,7 @@ def test_refuses_a_hostile_header_in_one_sentence(header, reason):
 
 
 @pytest.mark.parametrize("extra", [-1, 1])
-def test_refuses_bytes_missing_or_left_over(extra):
+def test_refuses_missing_or_extra_bytes(extra):
     data = save({"w": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match="must end with its last tensor"):
         read_manifest(header_of(data), size=len(data) + extra)
@@ -99,7 +99,7 @@ def test_reads_a_long_header_whole(samples):
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:4]])
-def test_refuses_files_that_are_not_sound(samples, change):
+def test_refuses_invalid_files(samples, change):
     with pytest.raises(ValueError, match="safetensors"):
         read_head(change(samples.weights()))
 

@@ -1,4 +1,4 @@
-"""The frozen values refuse what cannot be true."""
+"""Frozen values refuse impossible states."""
 
 from datetime import UTC, datetime
 
@@ -84,7 +84,7 @@ def test_only_digests_parse_as_digests(text):
         Digest.parse(text)
 
 
-def test_a_digest_names_the_bytes_however_they_are_cut():
+def test_a_digest_does_not_depend_on_chunks():
     digest = Digest.of(b"abc", b"def")
     assert digest == Digest.of(b"abcdef")
     assert Digest.parse(str(digest)) == digest

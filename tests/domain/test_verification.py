@@ -23,7 +23,7 @@ def test_a_claim_beyond_the_bound_is_quarantined(claimed, standing):
     assert found.evaluation == evaluation(50)
 
 
-def test_what_was_found_on_the_same_test_set_is_trusted_more():
+def test_a_verification_on_the_same_test_set_is_trusted_over_the_claim():
     assert knowledge("a", 70).trusted == evaluation(70)
     found = verdict(evaluation(70), evaluation(65))
     assert knowledge("a", 70, verification=found).trusted == evaluation(65)

@@ -47,13 +47,13 @@ def test_an_event_is_written_as_documented():
 
 
 @given(event=events)
-def test_comes_back_as_it_went(event):
+def test_round_trip(event):
     line = encode_event(event)
     assert line.splitlines() == [line]
     assert decode_event(line) == event
 
 
-def test_a_later_version_may_tell_more():
+def test_unknown_fields_of_a_later_version_are_ignored():
     assert decode_event(LINE[:-1] + ',"host":"there"}') == EVENT
 
 
@@ -65,7 +65,7 @@ def test_garbage_is_a_value_error_of_one_line(line):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"bytes"])
-def test_writes_nothing_that_is_not_json(value):
+def test_refuses_details_that_are_not_json(value):
     event = Event(time=EVENT.time, entity=None, seq=0, round=0, kind="trained", detail={"loss": value})
     with pytest.raises(ValueError):
         encode_event(event)

@@ -11,7 +11,7 @@ from kuber.wire.problem import ProblemBody, error_from, problem_from
 
 
 @pytest.mark.parametrize("error", all_errors())
-def test_every_error_goes_both_ways(error):
+def test_every_error_survives_a_round_trip(error):
     problem = problem_from(error("Nothing works; try again."), 500)
     back = error_from(ProblemBody.read(problem.model_dump_json()))
     assert type(back) is error
@@ -33,6 +33,6 @@ def test_a_problem_is_that_of_rfc_9457():
     ("status", "error"),
     [(400, RequestRejectedError), (418, RequestRejectedError), (503, ServiceUnavailableError), (500, ServiceError)],
 )
-def test_an_unknown_code_is_told_by_its_status(status, error):
+def test_an_unknown_code_is_classified_by_its_status(status, error):
     problem = ProblemBody(title="New", status=status, detail="Something new.", code="new")
     assert type(error_from(problem)) is error

@@ -122,7 +122,7 @@ VALUES = [
 @pytest.mark.parametrize(("body", "values"), VALUES, ids=[body.__name__ for body, _ in VALUES])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_comes_back_as_it_went(body, values, data):
+def test_round_trip(body, values, data):
     value = data.draw(values)
     sent = body.of(value)
     assert sent.value() == value
@@ -154,7 +154,7 @@ def fields(draft):
 
 
 def change(fields, path, value):
-    """The fields with the one at this dotted path set."""
+    """Return the fields with another value at this dotted path."""
     *way, last = path.split(".")
     inner = fields
     for name in way:
@@ -210,14 +210,14 @@ def test_only_a_reader_tolerates_unknown_fields(draft, fields, place):
         ("evaluation.total", [0, 0]),
     ],
 )
-def test_refuses_what_cannot_be(fields, path, value):
+def test_refuses_impossible_values(fields, path, value):
     changed = change(fields, path, value)
     with pytest.raises(ValidationError) as caught:
         DraftBody.model_validate(changed)
-    told = sentence(caught.value)
-    assert told.startswith("The ")
-    assert told.endswith(".")
-    assert "\n" not in told
+    message = sentence(caught.value)
+    assert message.startswith("The ")
+    assert message.endswith(".")
+    assert "\n" not in message
     with pytest.raises(ValidationError):
         DraftBody.read(json.dumps(changed))
 
@@ -230,7 +230,7 @@ def test_numbers_are_finite(fields, text):
 
 
 @pytest.mark.parametrize("kept", [1, "true", None])
-def test_a_truth_is_true_or_false(kept):
+def test_a_boolean_is_true_or_false(kept):
     fields = {"student": "s", "teachers": ["t"], "method": "m", "round": 1, "accuracy_before": 0.5}
     with pytest.raises(ValidationError):
         DeliveryBody.model_validate(fields | {"accuracy_after": 1, "kept": kept})
@@ -251,8 +251,8 @@ def test_a_reason_is_a_printable_sentence(reason):
 def test_a_delivery_of_an_older_sender_has_no_reason():
     assert DeliveryBody.model_validate(DELIVERY).value().reason is None
     assert b"reason" not in canonical(DeliveryBody.model_validate(DELIVERY))
-    told = DeliveryBody.model_validate(DELIVERY | {"reason": "The best of 5."})
-    assert DeliveryBody.read(told.model_dump_json()).value().reason == "The best of 5."
+    body = DeliveryBody.model_validate(DELIVERY | {"reason": "The best of 5."})
+    assert DeliveryBody.read(body.model_dump_json()).value().reason == "The best of 5."
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_times_travel_in_utc():
     assert body.value().registered_at == local
 
 
-def test_a_value_that_cannot_be_sent_is_rejected(draft):
+def test_a_value_beyond_the_limits_is_rejected(draft):
     task = TaskBody.of(draft.task).model_dump() | {"name": "x" * 201}
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
         TaskBody.of(Task(**task | {"test_set": draft.task.test_set}))
@@ -283,7 +283,7 @@ def test_bodies_are_frozen(draft):
         EvaluationBody.of(draft.evaluation).correct = (1, 2)
 
 
-def test_canonical_is_one_way_of_writing(draft, fields):
+def test_canonical_does_not_depend_on_order_or_defaults(draft, fields):
     shuffled = dict(reversed(fields.items()))
     shuffled["architecture"] = dict(reversed(fields["architecture"].items()))
     written = canonical(DraftBody.model_validate(shuffled))
@@ -304,6 +304,6 @@ def test_canonical_is_utf_8():
     assert '"holder":"Größe"'.encode() in canonical(PinsBody(holder="Größe", artifacts=(body,)))
 
 
-def test_a_health_may_tell_more():
-    told = '{"status":"ok","service":"vault","protocol":1,"version":"9","since":"Monday"}'
-    assert HealthBody.read(told) == HealthBody(status="ok", service="vault", protocol=1, version="9")
+def test_a_health_message_may_have_more_fields():
+    text = '{"status":"ok","service":"vault","protocol":1,"version":"9","since":"Monday"}'
+    assert HealthBody.read(text) == HealthBody(status="ok", service="vault", protocol=1, version="9")

@@ -1,4 +1,4 @@
-"""Who may do what: every route of a hub, asked by everybody."""
+"""Access control: every route of a hub, requested by every kind of caller."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,11 +10,10 @@ from kuber.domain.digest import Digest
 from ..processes import Applicant
 
 BLOB = b"a blob"
-# What each route says to: nobody, another entity, its owner, the operator, the other service, the verifier. None: not
-# asked.
+# Status for: no token, another entity, the owner, the operator, the other service, the verifier. None: not requested.
 ROUTES = {
     ("registry", "GET", "/healthz"): (200, 200, 200, 200, 200, 200),
-    ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422, 422),  # open to all: the wish itself is signed
+    ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422, 422),  # open to all: the body itself is signed
     ("registry", "GET", "/v1/entities"): (401, 200, 200, 200, 200, 200),
     ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200, 200),
     ("registry", "POST", "/v1/entities/{id}/keys"): (401, 403, 400, 403, 403, 403),
@@ -73,7 +72,7 @@ def verifier(registry_service):
 
 @pytest.fixture(scope="module")
 def record(registry_service, vault_service, owner, published_body):
-    """What the owner published, and how."""
+    """Return the signed draft that the owner published, and the id of the record."""
     body = published_body(owner)
     headers = owner.headers | {"Idempotency-Key": "mine", "Upload-Offset": "0"}
     signed = owner.signed(body, "mine")
@@ -90,7 +89,7 @@ def test_the_table_names_every_route(registry_service, vault_service):
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: " ".join(route))
-def test_each_route_knows_whom_to_serve(
+def test_each_route_admits_its_callers(
     route, registry_service, vault_service, owner, enrolled, operator, verifier, record
 ):
     name, method, path = route
@@ -140,7 +139,7 @@ def test_each_route_knows_whom_to_serve(
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_revoked_token_ends_and_the_key_gets_another(registry_service, enrolled):
+def test_a_revoked_token_is_refused_and_the_key_gets_another(registry_service, enrolled):
     person = enrolled("revoked")
     client = registry_service.client
     assert client.delete(f"/v1/entities/{person.id}/tokens", headers=person.headers).status_code == 204
@@ -150,7 +149,7 @@ def test_a_revoked_token_ends_and_the_key_gets_another(registry_service, enrolle
     assert client.get("/v1/entities", headers=token).status_code == 200
 
 
-def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
+def test_a_blocked_entity_gets_no_token(registry_service, enrolled, operator):
     person = enrolled("shut-out")
     client = registry_service.client
     path = f"/v1/entities/{person.id}/tokens"
@@ -169,13 +168,13 @@ def test_an_entity_shut_out_gets_no_token(registry_service, enrolled, operator):
         ({"at": "2026-01-01T00:00:00Z"}, 422),
     ],
 )
-def test_a_wish_that_was_changed_is_refused(registry_service, enrolled, change, status):
+def test_a_changed_enrolment_is_refused(registry_service, enrolled, change, status):
     person = enrolled("applicant")
     answer = registry_service.client.post("/v1/entities", json=person.enrolment("applicant") | change)
     assert (answer.status_code, answer.json()["code"]) == (status, "knowledge-corrupt")
 
 
-def test_an_old_wish_is_refused(registry_service, enrolled):
+def test_an_old_enrolment_is_refused(registry_service, enrolled):
     person = enrolled("late")
     wish = person.enrolment("late", at=datetime.now(UTC) - timedelta(hours=1))
     answer = registry_service.client.post("/v1/entities", json=wish)
@@ -191,8 +190,7 @@ def test_a_name_belongs_to_its_first_key(registry_service, enrolled):
 
 
 def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path):
-    told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
-    registry = start("registry", *told)
+    registry = start("registry", "--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9")
     operator = token_in(tmp_path / "registry" / "admin-token")
     code = registry.client.post("/v1/invitations", json={"name": "guest"}, headers=operator).json()["code"]
     first, second = Applicant(), Applicant()
@@ -203,15 +201,14 @@ def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path):
     assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 201
     assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 200
     assert registry.client.post("/v1/entities", json=second.enrolment("guest", invitation=code)).status_code == 409
-    told = registry.client.get("/v1/invitations", headers=operator).json()["items"]
-    assert [(one["name"], one["used_at"] is None) for one in told] == [("guest", False)]
+    listed = registry.client.get("/v1/invitations", headers=operator).json()["items"]
+    assert [(invitation["name"], invitation["used_at"] is None) for invitation in listed] == [("guest", False)]
     acts = [(entry["act"], entry["subject"]) for entry in audit(registry, operator)]
     assert acts == [("invite", "guest"), ("enrol", "guest")]
 
 
 def test_an_invitation_expires(start, tmp_path):
-    told = ["--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9"]
-    registry = start("registry", *told)
+    registry = start("registry", "--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9")
     operator = token_in(tmp_path / "registry" / "admin-token")
     wanted = {"name": "guest", "days": 1e-7}
     code = registry.client.post("/v1/invitations", json=wanted, headers=operator).json()["code"]
@@ -222,8 +219,8 @@ def test_an_invitation_expires(start, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["evaluation.correct", "round", "sequence", "parents", "artifacts", "signature"])
-def test_a_flipped_field_is_refused(registry_service, enrolled, published_body, path):
-    person = enrolled(f"flipper-{path}")
+def test_a_changed_field_is_refused(registry_service, enrolled, published_body, path):
+    person = enrolled(f"changed-{path}")
     signed = person.signed(published_body(person), "a")
     changed = {
         "evaluation.correct": {"evaluation": signed["evaluation"] | {"correct": [9, 9]}},
@@ -240,7 +237,7 @@ def test_a_flipped_field_is_refused(registry_service, enrolled, published_body, 
     assert (unsigned.status_code, unsigned.json()["code"]) == (400, "request-rejected")
 
 
-def test_a_record_is_signed_with_ones_own_key(registry_service, enrolled, published_body):
+def test_a_record_signed_with_another_key_is_refused(registry_service, enrolled, published_body):
     person, thief = enrolled("person"), enrolled("thief")
     signed = thief.signed(published_body(person), "a")
     headers = person.headers | {"Idempotency-Key": "a"}
@@ -273,7 +270,7 @@ def token_in(path):
 
 
 @pytest.mark.parametrize("token", ["two words", "x" * 201, "\u00e9"])
-def test_what_cannot_be_a_token_is_none(hub_services, token):
+def test_malformed_tokens_are_refused(hub_services, token):
     for service, path in zip(hub_services, ("/v1/blobs", "/v1/knowledge"), strict=True):
         answer = service.client.get(path, headers={"Authorization": f"Bearer {token}".encode()})
         assert answer.status_code == 401

@@ -1,4 +1,4 @@
-"""The registry over HTTP, with a real vault behind it."""
+"""The registry over HTTP, with a real vault."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def person(enrolled):
 
 @pytest.fixture
 def body(person, published_body):
-    """A draft whose weights are in the vault, as JSON."""
+    """Return a draft whose weights are in the vault, as JSON."""
     return published_body(person)
 
 
@@ -35,7 +35,7 @@ def publish(client, person):
     return act
 
 
-def test_publish_tells_new_from_known(client, publish, person, body):
+def test_publish_distinguishes_new_from_known(client, publish, person, body):
     answers = [publish(body, "a") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]
     record = answers[0].json()
@@ -44,7 +44,7 @@ def test_publish_tells_new_from_known(client, publish, person, body):
     assert record["published_at"].endswith("Z")
 
 
-def test_enrolling_tells_new_from_known(client, enrolled):
+def test_enrolling_distinguishes_new_from_known(client, enrolled):
     person = enrolled("newcomer")
     assert person.answer.status_code == 201
     again = client.post("/v1/entities", json=person.enrolment("newcomer"))
@@ -58,35 +58,35 @@ def test_discover_pages(client, publish, person, body):
     for n in range(5):
         evaluation = body["evaluation"] | {"correct": [n, n]}
         publish(body | {"evaluation": evaluation}, f"page-{n}").raise_for_status()
-    asked = {"task": "parity", "test_set": body["task"]["test_set"], "min_accuracy": 0.1, "limit": 2}
+    params = {"task": "parity", "test_set": body["task"]["test_set"], "min_accuracy": 0.1, "limit": 2}
     found, cursor = [], None
     while True:
-        page = client.get("/v1/knowledge", params=asked | ({"cursor": cursor} if cursor else {})).json()
+        page = client.get("/v1/knowledge", params=params | ({"cursor": cursor} if cursor else {})).json()
         found += [sum(item["evaluation"]["correct"]) / 20 for item in page["items"]]
         if (cursor := page["cursor"]) is None:
             break
     assert found == sorted(found, reverse=True)
     assert {0.1, 0.2, 0.3, 0.4} <= set(found)
-    own = client.get("/v1/knowledge", params=asked | {"exclude_entity": body["entity"]}).json()
+    own = client.get("/v1/knowledge", params=params | {"exclude_entity": body["entity"]}).json()
     assert body["entity"] not in {item["entity"] for item in own["items"]}
 
 
 def test_deliveries(client, publish, person, body):
     teacher = publish(body, "teacher").json()["id"]
-    told = {"student": body["entity"], "teachers": [teacher], "method": "distil", "round": 2}
-    told |= {"accuracy_before": 0.5, "accuracy_after": 0.75, "kept": True}
+    delivery = {"student": body["entity"], "teachers": [teacher], "method": "distil", "round": 2}
+    delivery |= {"accuracy_before": 0.5, "accuracy_after": 0.75, "kept": True}
     for _ in range(2):
-        answer = client.post("/v1/deliveries", json=told, headers=person.headers | {"Idempotency-Key": "d"})
+        answer = client.post("/v1/deliveries", json=delivery, headers=person.headers | {"Idempotency-Key": "d"})
         assert (answer.status_code, answer.content) == (204, b"")
     listed = client.get("/v1/deliveries").json()["items"]
-    assert [item for item in listed if item["student"] == person.id] == [told | {"reason": None}]
+    assert [item for item in listed if item["student"] == person.id] == [delivery | {"reason": None}]
 
 
 @pytest.mark.parametrize("reason", ["", "x" * 501, "two\nlines", 7])
-def test_a_reason_that_is_no_sentence_is_refused(client, publish, person, body, reason):
-    told = {"student": body["entity"], "teachers": [publish(body, "teacher").json()["id"]], "method": "distil"}
-    told |= {"round": 2, "accuracy_before": 0.5, "accuracy_after": 0.75, "kept": True, "reason": reason}
-    answer = client.post("/v1/deliveries", json=told, headers=person.headers | {"Idempotency-Key": "why"})
+def test_a_reason_that_is_not_a_sentence_is_refused(client, publish, person, body, reason):
+    delivery = {"student": body["entity"], "teachers": [publish(body, "teacher").json()["id"]], "method": "distil"}
+    delivery |= {"round": 2, "accuracy_before": 0.5, "accuracy_after": 0.75, "kept": True, "reason": reason}
+    answer = client.post("/v1/deliveries", json=delivery, headers=person.headers | {"Idempotency-Key": "why"})
     assert (answer.status_code, answer.json()["code"]) == (422, "request-rejected")
     assert "body.reason" in answer.json()["detail"]
 
@@ -125,7 +125,7 @@ def test_a_key_is_needed(client, publish, person, body):
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
+    ("params", "status"),
     [
         ({"limit": 0}, 422),
         ({"limit": 1001}, 422),
@@ -139,8 +139,8 @@ def test_a_key_is_needed(client, publish, person, body):
         ({"cursor": "x"}, 400),
     ],
 )
-def test_discover_refuses(client, asked, status):
-    answer = client.get("/v1/knowledge", params=asked)
+def test_discover_refuses(client, params, status):
+    answer = client.get("/v1/knowledge", params=params)
     assert (answer.status_code, answer.json()["code"]) == (status, "request-rejected")
 
 
@@ -149,13 +149,13 @@ def test_unknown_knowledge_is_not_found(client):
     assert (answer.status_code, answer.json()["code"]) == (404, "knowledge-not-found")
 
 
-def test_without_its_vault_it_says_so(start, tmp_path, body, person):
+def test_without_its_vault_publishing_is_unavailable(start, tmp_path, body, person):
     registry = start(
         "registry", "--data", str(tmp_path / "data"), "--vault", "http://127.0.0.1:9", "--open-enrolment"
     )
     there = type(person)(registry, "entity-0")
-    told = there.signed(body | {"entity": there.id}, "a")
-    answer = registry.client.post("/v1/knowledge", json=told, headers=there.headers | {"Idempotency-Key": "a"})
+    delivery = there.signed(body | {"entity": there.id}, "a")
+    answer = registry.client.post("/v1/knowledge", json=delivery, headers=there.headers | {"Idempotency-Key": "a"})
     assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
     assert answer.json()["detail"] == (
         "The registry's vault at http://127.0.0.1:9 does not answer; start that vault and try again."

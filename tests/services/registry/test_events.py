@@ -1,4 +1,4 @@
-"""What was changed, as server-sent events."""
+"""Changes of a hub as server-sent events."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from tests.fixtures.hub import running_hub
 
 
 def read(lines, most=None):
-    """The events of a stream: their ids, kinds and data."""
+    """Return ids, kinds and data of the events of a stream."""
     events, fields = [], {}
     for line in lines:
         if line:
@@ -36,7 +36,7 @@ def events(registry_service, enrolled):
     return get
 
 
-def test_tells_what_was_changed_in_order(events, registry_service, enrolled, published_body):
+def test_streams_changes_in_order(events, registry_service, enrolled, published_body):
     before = events()[-1][0]
     person = enrolled("active")
     client = registry_service.client
@@ -48,16 +48,14 @@ def test_tells_what_was_changed_in_order(events, registry_service, enrolled, pub
         "id"
     ]
     client.delete(f"/v1/knowledge/{record}", headers=person.headers).raise_for_status()
-    told = [event for event in events(before) if event[2]["actor"] == person.id]
-    assert [kind for _, kind, _ in told] == ["enrol", "report", "publish", "withdraw"]
-    assert [number for number, _, _ in told] == sorted(number for number, _, _ in told)
-    assert told[1][2]["detail"] == {"round": 3, "correct": evaluation["correct"], "total": evaluation["total"]}
-    assert [data["subject"] for _, _, data in told[2:]] == [record, record]
+    changes = [event for event in events(before) if event[2]["actor"] == person.id]
+    assert [kind for _, kind, _ in changes] == ["enrol", "report", "publish", "withdraw"]
+    assert [number for number, _, _ in changes] == sorted(number for number, _, _ in changes)
+    assert changes[1][2]["detail"] == {"round": 3, "correct": evaluation["correct"], "total": evaluation["total"]}
+    assert [data["subject"] for _, _, data in changes[2:]] == [record, record]
 
 
-def test_a_publication_and_a_delivery_carry_what_a_reader_would_ask_for(
-    events, registry_service, enrolled, published_body
-):
+def test_publications_and_deliveries_carry_details(events, registry_service, enrolled, published_body):
     before = events()[-1][0]
     person = enrolled("teller")
     client = registry_service.client
@@ -67,23 +65,23 @@ def test_a_publication_and_a_delivery_carry_what_a_reader_would_ask_for(
     delivery = {"student": person.id, "teachers": [record["id"]], "method": "merge", "round": 4}
     delivery |= {"accuracy_before": 0.25, "accuracy_after": 0.5, "kept": True}
     client.post("/v1/deliveries", json=delivery, headers=headers).raise_for_status()
-    told = {kind: data["detail"] for _, kind, data in events(before) if data["actor"] == person.id}
+    details = {kind: data["detail"] for _, kind, data in events(before) if data["actor"] == person.id}
     evaluation = draft["evaluation"]
-    assert told["publish"] == {
+    assert details["publish"] == {
         "round": draft["round"],
         "accuracy": sum(evaluation["correct"]) / sum(evaluation["total"]),
         "task": draft["task"]["name"],
         "architecture": draft["architecture"]["name"],
         "bytes": sum(artifact["size"] for artifact in draft["artifacts"].values()),
     }
-    assert told["deliver"] == {name: value for name, value in delivery.items() if name != "student"}
+    assert details["deliver"] == {name: value for name, value in delivery.items() if name != "student"}
     before, explained = events()[-1][0], delivery | {"reason": "The newest of 3 relatives."}
     client.post("/v1/deliveries", json=explained, headers=headers | {"Idempotency-Key": "b"}).raise_for_status()
     ((_, _, data),) = events(before)
-    assert data["detail"] == told["deliver"] | {"reason": "The newest of 3 relatives."}
+    assert data["detail"] == details["deliver"] | {"reason": "The newest of 3 relatives."}
 
 
-def test_a_reader_that_comes_back_misses_none(events):
+def test_a_reader_that_resumes_misses_none(events):
     everything = events()
     assert len(everything) >= 3
     for place in (0, len(everything) // 2):
@@ -91,15 +89,15 @@ def test_a_reader_that_comes_back_misses_none(events):
     assert events("garbage") == everything
 
 
-def test_what_is_for_the_operator_is_told_to_no_entity(events, registry_service):
+def test_private_events_are_not_sent_to_entities(events, registry_service):
     token = (registry_service.log.parent / "registry" / "admin-token").read_text()
-    asked = {"headers": {"Authorization": f"Bearer {token}"}}
-    registry_service.client.post("/v1/invitations", json={"name": "secret guest"}, **asked).raise_for_status()
-    assert "secret guest" in registry_service.client.get("/v1/audit", params={"limit": 1000}, **asked).text
+    operator = {"headers": {"Authorization": f"Bearer {token}"}}
+    registry_service.client.post("/v1/invitations", json={"name": "secret guest"}, **operator).raise_for_status()
+    assert "secret guest" in registry_service.client.get("/v1/audit", params={"limit": 1000}, **operator).text
     assert "secret guest" not in {data["subject"] for _, _, data in events()}
 
 
-def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
+def test_follows_new_events(events, registry_service, enrolled):
     person = enrolled("follower")
     last = events()[-1][0]
     headers = person.headers | {"Last-Event-ID": str(last)}
@@ -111,7 +109,7 @@ def test_follows_what_is_yet_to_come(events, registry_service, enrolled):
 
 
 @pytest.mark.process
-def test_a_registry_that_stops_ends_what_it_tells_and_answers_who_waits(tmp_path):
+def test_a_stopping_registry_ends_streams_and_answers_waiters(tmp_path):
     answers = {}
 
     def wait(hub, bearer):

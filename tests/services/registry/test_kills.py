@@ -1,4 +1,4 @@
-"""kill -9 of a real registry at each named point of its work: what it acknowledged is there, and whole."""
+"""A registry killed with kill -9 at each named point: whatever it acknowledged is stored and complete."""
 
 import random
 import signal
@@ -32,7 +32,7 @@ EVALUATION = Evaluation(test_set=TEST_SET, correct=(3, 4), total=(10, 10))
 
 @dataclass
 class Sites:
-    """The addresses of a hub whose registry is killed and started again."""
+    """Addresses of a hub whose registry is killed and started again."""
 
     registry: str
     vault: str
@@ -48,7 +48,7 @@ def sites(start, tmp_path):
 
 @pytest.fixture
 def registry(start, sites):
-    """Start the registry; to be killed at a point, if one is told."""
+    """Start the registry, to be killed at a point if there is one."""
 
     def run(*point):
         options = ["--data", str(sites.folder / "registry"), "--vault", sites.vault, "--open-enrolment"]
@@ -59,7 +59,7 @@ def registry(start, sites):
 
 
 class Writer:
-    """An entity that publishes, withdraws, records and attests until the registry is gone; notes what was heard."""
+    """An entity that publishes, withdraws, records and attests until the registry is gone, and notes the answers."""
 
     def __init__(self, sites, safetensors, name):
         self.name = name
@@ -124,7 +124,7 @@ class Writer:
 
 
 def check(sites, operator, writers):
-    """The registry as it is after the restart, against what the writers noted, and against the vault."""
+    """Compare the restarted registry with what the writers noted, and with the vault."""
     credentials = Credentials(token=operator)
     with (
         HttpRegistry(sites.registry, credentials=credentials) as registry,
@@ -142,14 +142,13 @@ def check(sites, operator, writers):
             for key, record in writer.published.items():
                 assert registry.knowledge(record.id) == record, key
                 if record.id in writer.withdrawn:
-                    assert record.id not in {one.id for one in own}
+                    assert record.id not in {visible.id for visible in own}
             assert len({record.sequence for record in own}) == len(own)
             for delivery in writer.deliveries:
                 assert deliveries.count(delivery) == 1
             for teacher in writer.attested:
-                assert writer.id in {one.entity for one in registry.attestations(teacher)}
-        # A pin without a record may be left by the kill, as one of a record that is on its way would be; never the
-        # other way round.
+                assert writer.id in {attestation.entity for attestation in registry.attestations(teacher)}
+        # A kill may leave a pin without a record, as a publication in progress does, but never a record without pins.
         later = datetime.now(UTC) + timedelta(hours=2)
         found = compare(registry, vault, now=later, repair=True)
         assert all("which is not a record" in fault.sentence for fault in found.faults), found.faults
@@ -181,15 +180,15 @@ POINTS = [
 def test_killed_at_a_point(registry, sites, safetensors, point, times):
     service = registry(point, str(times))
     writer, teacher = Writer(sites, safetensors, "writer"), Writer(sites, safetensors, "teacher")
-    for one in (writer, teacher):
-        one.join()
+    for entity in (writer, teacher):
+        entity.join()
     teacher.work(acts=1)
     writer.work([record.id for record in teacher.published.values()])
     assert service.process.wait() == -signal.SIGKILL
     registry()
     check(sites, (sites.folder / "registry" / "admin-token").read_text(), [writer, teacher])
-    for one in (writer, teacher):
-        one.close()
+    for entity in (writer, teacher):
+        entity.close()
 
 
 @pytest.mark.parametrize("lives", [2, pytest.param(20, marks=pytest.mark.soak)])

@@ -1,4 +1,4 @@
-"""Records are read once, and what is found out about them each time."""
+"""Records are read once, and their judgements each time."""
 
 from sqlalchemy import event
 
@@ -8,7 +8,7 @@ from kuber.services.registry import knowledge_reader
 
 
 def statements(store):
-    """Every statement that a store's readers send from now on."""
+    """Return a list that receives every statement of a store's readers from now on."""
     sent = []
     event.listen(
         store.database._backend.autocommit_engine, "before_cursor_execute", lambda *event: sent.append(event[2])
@@ -16,14 +16,14 @@ def statements(store):
     return sent
 
 
-def test_a_page_of_what_was_read_before_is_one_statement(registry_store, draft):
+def test_a_page_of_cached_records_is_one_statement(registry_store, draft):
     ids = [registry_store.publish(draft((number, 0), fill=number), key=f"{number}").id for number in range(5)]
     first = registry_store.discover(Query(order="newest"))
     sent = statements(registry_store)
     again = registry_store.discover(Query(order="newest"))
-    assert len([one for one in sent if one.startswith("SELECT")]) == 1
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
     assert [record.id for record in again.items] == ids[::-1]
-    assert all(one is other for one, other in zip(first.items, again.items, strict=True))
+    assert all(record is cached for record, cached in zip(first.items, again.items, strict=True))
     paged = registry_store.discover(Query(order="newest", limit=2))
     assert registry_store.discover(Query(order="newest", limit=2, cursor=paged.cursor)).items == again.items[2:4]
 
@@ -34,28 +34,28 @@ def test_a_new_record_is_not_read_at_all(registry_store, draft):
     sent.clear()
     (found,) = registry_store.discover(Query()).items
     assert found is stored
-    assert len([one for one in sent if one.startswith("SELECT")]) == 1
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
 
 
-def test_what_another_process_finds_out_is_told_at_once(stores, draft_of):
-    one, other = stores
-    record = one.publish(draft_of(one.register("a").id, (3, 4)), key="a")
+def test_a_verification_by_another_process_is_returned_at_once(stores, draft_of):
+    first, second = stores
+    record = first.publish(draft_of(first.register("a").id, (3, 4)), key="a")
     id = record.id
-    assert one.discover(Query()).items[0].verification is None
+    assert first.discover(Query()).items[0].verification is None
     holds = Verification(standing=Standing.VERIFIED, reason="The claim holds.", evaluation=record.evaluation)
-    other.verify(id, holds)
-    (found,) = one.discover(Query()).items
+    second.verify(id, holds)
+    (found,) = first.discover(Query()).items
     assert found.verification == holds
-    assert one.discover(Query()).items[0] is found
-    other.quarantine(id, "It was sent by mistake.")
-    assert one.discover(Query()).items == ()
-    (barred,) = one.discover(Query(standing=Standing.QUARANTINED)).items
+    assert first.discover(Query()).items[0] is found
+    second.quarantine(id, "It was sent by mistake.")
+    assert first.discover(Query()).items == ()
+    (barred,) = first.discover(Query(standing=Standing.QUARANTINED)).items
     assert barred.verification.reason == "It was sent by mistake."
-    other.release(id)
-    assert one.discover(Query()).items[0] == found
+    second.release(id)
+    assert first.discover(Query()).items[0] == found
 
 
-def test_no_more_is_remembered_than_there_is_room_for(registry_store, draft, monkeypatch):
+def test_the_cache_is_bounded(registry_store, draft, monkeypatch):
     monkeypatch.setattr(knowledge_reader, "CACHED", 8)
     for number in range(20):
         registry_store.publish(draft((number % 8, 0), fill=number), key=f"{number}")

@@ -1,4 +1,4 @@
-"""What a publication costs the registry: its requests to the vault, also to one of an earlier version."""
+"""Publishing over HTTP: requests of the registry to its vault, also to a vault of an earlier version."""
 
 from contextlib import closing
 
@@ -21,7 +21,7 @@ SECRET = "s" * 40
 
 
 class Transport(httpx.BaseTransport):
-    """A vault in this process, of which every request is noted; `pinned` answers in its place when it pins."""
+    """A vault in this process that records its requests; `pinned` replaces its answer to pins."""
 
     def __init__(self, app):
         self.client = TestClient(app, headers={"Authorization": f"Bearer {SECRET}"})
@@ -51,7 +51,7 @@ def vault(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publish(vault, tmp_path):
-    """Publish weights of this architecture's tensors, as a record of another one where that is given."""
+    """Publish weights with these tensors, in a record that declares this architecture."""
     with (
         closing(RegistryVault("http://vault", SECRET)) as link,
         closing(RegistryStore(tmp_path / "registry.sqlite", vault=link)) as store,
@@ -89,7 +89,7 @@ def test_weights_of_other_tensors_are_refused_and_unpinned(vault, publish):
 
 
 @pytest.mark.parametrize("answer", [{"status_code": 204}, {"status_code": 200, "json": {"pinned": True}}])
-def test_of_a_vault_that_sends_no_manifest_the_header_is_read(vault, publish, answer):
+def test_without_a_manifest_from_the_vault_the_header_is_read(vault, publish, answer):
     vault.pinned = answer
     record = publish("new")
     header = f"GET /v1/blobs/{record.artifacts[WEIGHTS].digest}"

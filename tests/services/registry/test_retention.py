@@ -1,4 +1,4 @@
-"""What a registry that keeps the best keeps: found still, or only read; on both databases, its blobs too."""
+"""Retention: a registry that keeps the best records withdraws others, and unpins their blobs."""
 
 from contextlib import closing
 from datetime import timedelta
@@ -26,15 +26,15 @@ def keeping(request, tmp_path, vault_store):
 
 @pytest.fixture
 def publish(keeping, draft):
-    """Publish a record of so many right answers out of 20, with weights of its own."""
+    """Publish a record with so many correct answers of 20, and weights of its own."""
     entities = {}
     count = iter(range(256))
 
     def act(correct, *, by="one", round=1, **changes):
         entity = entities.setdefault(by, keeping.register(by).id)
         number = next(count)
-        told = draft((correct, 0), entity=entity, round=round, fill=number, **changes)
-        return keeping.publish(told, key=f"act-{number}").id
+        sent = draft((correct, 0), entity=entity, round=round, fill=number, **changes)
+        return keeping.publish(sent, key=f"act-{number}").id
 
     return act
 
@@ -43,7 +43,7 @@ def found(store, **query):
     return {record.id for record in store.discover(Query(limit=100, **query)).items}
 
 
-def test_the_best_and_the_newest_stay_and_others_are_only_read(keeping, publish, vault_store):
+def test_the_best_and_the_newest_stay_and_others_are_withdrawn(keeping, publish, vault_store):
     ids = [publish(correct) for correct in (1, 5, 3, 7, 2, 4)]
     assert found(keeping) == {ids[1], ids[3], ids[5]}  # 5 and 7 are the best two, 4 the newest
     assert found(keeping, latest=True) == {ids[5]}
@@ -57,7 +57,7 @@ def test_of_equals_the_newer_stay(keeping, publish):
     assert found(keeping) == set(ids[2:])
 
 
-def test_others_and_initial_checkpoints_are_none_of_its_business(keeping, publish):
+def test_other_entities_and_initial_checkpoints_are_left_alone(keeping, publish):
     start = publish(0, round=0)
     other = [publish(correct, by="other") for correct in (1, 2, 3)]
     mine = [publish(correct) for correct in (9, 8, 7, 6)]
@@ -66,7 +66,7 @@ def test_others_and_initial_checkpoints_are_none_of_its_business(keeping, publis
     assert found(keeping) == {start, again, *other, mine[0], mine[1], mine[3]}
 
 
-def test_what_is_quarantined_neither_counts_nor_goes(keeping, publish):
+def test_quarantined_records_neither_count_nor_are_withdrawn(keeping, publish):
     best = publish(9)
     keeping.verify(best, Verification(standing=Standing.QUARANTINED, reason="It lies."))
     ids = [publish(correct) for correct in (3, 2, 1)]
@@ -74,22 +74,22 @@ def test_what_is_quarantined_neither_counts_nor_goes(keeping, publish):
     assert found(keeping, standing=Standing.QUARANTINED) == {best}
 
 
-def test_readers_are_told(keeping, publish):
+def test_withdrawals_are_events(keeping, publish):
     ids = [publish(correct) for correct in (3, 2, 1, 5)]
     access = RegistryAccess(keeping.database, clock=utc_now, ids=sortable_id, open_enrolment=True)
-    told = [(entry.actor, entry.subject) for _, entry in access.events(after=0) if entry.act == "withdraw"]
-    assert told == [(RETENTION, ids[2])]
+    withdrawals = [(entry.actor, entry.subject) for _, entry in access.events(after=0) if entry.act == "withdraw"]
+    assert withdrawals == [(RETENTION, ids[2])]
 
 
-def test_blobs_of_what_is_not_kept_are_collected(tmp_path, vault_store, draft):
+def test_blobs_of_withdrawn_records_are_collected(tmp_path, vault_store, draft):
     with closing(VaultStore(tmp_path / "other", lease=timedelta(0))) as vault:
         with closing(RegistryStore(tmp_path / "r.sqlite", vault=vault, keep_best=1)) as store:
             entity = store.register("one").id
             for number in range(6):
-                told = draft((number, 0), entity=entity, fill=number)
-                for artifact in told.artifacts.values():
+                sent = draft((number, 0), entity=entity, fill=number)
+                for artifact in sent.artifacts.values():
                     vault.put(vault_store.get(artifact.digest))
-                store.publish(told, key=f"{number}")
+                store.publish(sent, key=f"{number}")
         collect(vault, Uploads(vault), grace=timedelta(0))
         assert len(vault.blobs().items) == 2
 

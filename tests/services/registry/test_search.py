@@ -1,6 +1,5 @@
-"""Every question that is really asked of a registry is answered by an index, on both databases."""
+"""Every query that KUber sends to a registry is answered from an index, on both databases."""
 
-import dataclasses
 import json
 from contextlib import closing
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 
 from kuber.client.consistency import _found
+from kuber.client.registry import query_parameters
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Page, Query
 from kuber.domain.strategies import STRATEGIES
@@ -26,10 +26,10 @@ ENTITIES, EACH = 400, 40
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
-def crowd(request, tmp_path_factory):
-    """A registry's database, filled before there was `newest_knowledge`, that its migration brought up to date."""
+def database(request, tmp_path_factory):
+    """A registry's database that was filled before the migration which added `newest_knowledge`."""
     if request.param == "sqlite":
-        place = tmp_path_factory.mktemp("crowd") / "registry.sqlite"
+        place = tmp_path_factory.mktemp("registry") / "registry.sqlite"
         yield from opened(place, f"sqlite:///{place}")
     else:
         with request.getfixturevalue("postgres").database() as url:
@@ -41,17 +41,17 @@ def opened(place, url):
     with engine.begin() as connection:
         fill(connection, entities=ENTITIES, each=EACH)
     with closing(Database(place, history="registry")) as database:
-        if database.shared:  # what the server does by itself, a while after; SQLite plans without
+        if database.shared:  # the server does this itself after a while; SQLite plans without
             with engine.begin() as connection:
                 connection.exec_driver_sql("ANALYZE")
         yield database
     engine.dispose()
 
 
-def asked_by_entities():
-    """What entities of every strategy ask for, in all situations that make a difference."""
-    asked = []
-    registry = SimpleNamespace(discover=lambda query: asked.append(query) or Page(items=(), cursor=None))
+def entity_queries():
+    """Return the queries of entities of every strategy, in all situations that make a difference."""
+    queries = []
+    registry = SimpleNamespace(discover=lambda query: queries.append(query) or Page(items=(), cursor=None))
     state = SimpleNamespace(entity_id="e4", refused=(), first_seen={}, round=3)
     journal = SimpleNamespace(state=state, change=lambda **_: None, append=lambda *_: None)
     hub = SimpleNamespace(registry=registry)
@@ -69,62 +69,62 @@ def asked_by_entities():
                         at = situation(now, previous=before, origin=origin, classes=2)
                         for _, query in filter(None, (strategy.before(at), strategy.after(at))):
                             entity.candidates(query)
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(queries))
 
 
-def asked_by_the_hub():
-    """What the verifier, and `kuber hub check`, ask for."""
-    asked = []
-    registry = SimpleNamespace(discover=asked.append)
+def hub_queries():
+    """Return the queries of the verifier and of `kuber hub check`."""
+    queries = []
+    registry = SimpleNamespace(discover=queries.append)
     for standing in (None, Standing.QUARANTINED):
         _found(registry, standing, None)
-    return [*asked, Query(task=COMMON.name, test_set=COMMON.test_set, pending=True, order="newest", limit=100)]
+    return [*queries, Query(task=COMMON.name, test_set=COMMON.test_set, pending=True, order="newest", limit=100)]
 
 
-def told(query):
-    """What a question differs in from one that asks for everything."""
-    usual = Query()
-    fields = (field.name for field in dataclasses.fields(Query))
-    return " ".join(
-        f"{name}={getattr(query, name)}" for name in fields if getattr(query, name) != getattr(usual, name)
+def label(query):
+    """Return the fields of a query that differ from their defaults."""
+    return " ".join(f"{name}={value}" for name, value in query_parameters(query).items())
+
+
+def test_entities_of_all_strategies_send_many_queries():
+    queries = entity_queries()
+    assert {query.order for query in queries} == {"accuracy", "newest", "oldest", "classes"}
+    assert {(query.latest, query.initial) for query in queries} == {(True, False), (False, False), (False, True)}
+    assert (
+        {query.origin is None for query in queries} == {query.test_set is None for query in queries} == {True, False}
     )
 
 
-def test_entities_of_all_strategies_ask_in_many_ways():
-    asked = asked_by_entities()
-    assert {query.order for query in asked} == {"accuracy", "newest", "oldest", "classes"}
-    assert {(query.latest, query.initial) for query in asked} == {(True, False), (False, False), (False, True)}
-    assert {query.origin is None for query in asked} == {query.test_set is None for query in asked} == {True, False}
-
-
-@pytest.mark.parametrize("query", [*asked_by_entities(), *asked_by_the_hub()], ids=told)
-def test_no_question_reads_or_sorts_all_records(crowd, query):
-    with crowd.read_snapshot() as connection:
-        asked, values = discovery(query)
-        made = asked.params(values).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-        statement = str(made).replace("%%", "%")
-        if crowd.shared:
+@pytest.mark.parametrize("query", [*entity_queries(), *hub_queries()], ids=label)
+def test_no_query_reads_or_sorts_all_records(database, query):
+    with database.read_snapshot() as connection:
+        select_page, values = discovery(query)
+        compiled = select_page.params(values).compile(
+            dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+        )
+        statement = str(compiled).replace("%%", "%")
+        if database.shared:
             explain = "EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) "
-            told = connection.exec_driver_sql((explain + statement).replace("%", "%%")).scalar_one()
-            check_postgresql(told if isinstance(told, list) else json.loads(told), query)
+            plan = connection.exec_driver_sql((explain + statement).replace("%", "%%")).scalar_one()
+            check_postgresql(plan if isinstance(plan, list) else json.loads(plan), query)
         else:
             check_sqlite([row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")], query)
 
 
 def sorts_the_newest(query):
-    """One row for each entity has to be looked at where it is not known beforehand which come first."""
+    """Return whether one row of each entity must be read, as no index has the order of the newest."""
     return query.latest and query.order != "newest"
 
 
 def check_sqlite(plan, query):
     scans = [step for step in plan if step.startswith("SCAN")]
-    # Newest first of all tasks: the walk backwards over the table that ends with the page.
+    # Newest first of all tasks: a backward scan of the table that ends with the page.
     assert scans == ([] if query.task or query.standing else ["SCAN knowledge"])
     assert any("TEMP B-TREE" in step for step in plan) == sorts_the_newest(query), plan
 
 
 def check_postgresql(plan, query):
-    # Rows are counted that were really read: on a small part of a table a scan may be the best there is.
+    # Count the rows read: for a small part of a table a scan may be the best plan.
     nodes = []
 
     def walk(node):
@@ -140,7 +140,7 @@ def check_postgresql(plan, query):
             rows = (node["Actual Rows"] + removed) * node["Actual Loops"]
             read[node["Relation Name"]] = read.get(node["Relation Name"], 0) + rows
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "knowledge"]
-    # Without statistics, as in the first minute of a hub, a join of the two may read one for each row of the other.
+    # Without statistics, as in the first minute of a hub, a join may read one table for each row of the other.
     alone = query.latest and query.order != "accuracy" and query.standing is None
     assert alone == ("knowledge" not in read), plan
     assert read.get("knowledge", 0) <= max(ENTITIES, 2 * query.limit), plan
@@ -167,14 +167,14 @@ def newest_as_kept(connection):
     return {tuple(subject): seq for *subject, seq in connection.execute(kept)}
 
 
-def test_the_migration_finds_the_newest_of_what_was_there(crowd):
-    with crowd.read_snapshot() as connection:
+def test_the_migration_finds_the_newest_records(database):
+    with database.read_snapshot() as connection:
         kept = newest_as_kept(connection)
         assert kept == newest_by_reading_all(connection)
         assert len(kept) == 2 * ENTITIES
 
 
-def test_what_goes_out_of_sight_leaves_its_place_to_the_one_before(crowd):
+def test_when_the_newest_is_hidden_the_one_before_is_the_newest(database):
     changed = range(ENTITIES * (EACH - 3) + 1, ENTITIES * EACH + 1)
     row = knowledge.c
 
@@ -190,8 +190,8 @@ def test_what_goes_out_of_sight_leaves_its_place_to_the_one_before(crowd):
         raise Undone
 
     with pytest.raises(Undone):
-        crowd.write(hide)
+        database.write(hide)
 
 
 class Undone(Exception):
-    """So that the next test finds what this one found."""
+    """Raised to roll back the changes of a test."""

@@ -1,4 +1,4 @@
-"""The registry on a database: what is accepted, how it is found, and that races and crashes do no harm."""
+"""The registry on a database: publishing, discovering, races and restarts."""
 
 import dataclasses
 import random
@@ -34,7 +34,7 @@ def walk(registry, query, *, between=lambda: None):
     return list(all_pages(page))
 
 
-def test_a_record_comes_back_as_it_went_in(registry_store, draft):
+def test_a_record_is_returned_as_published(registry_store, draft):
     parent = registry_store.publish(draft(), key="parent")
     sent = draft((9, 8), fill=1, round=2, parents=(parent.id,), sample_count=70, class_counts=(30, 40))
     record = registry_store.publish(sent, key="child")
@@ -96,13 +96,13 @@ def test_racing_registrations_give_one_member(registry_store):
         ({"artifacts": {WEIGHTS: Artifact(digest=Digest.of(b"absent"), size=6)}}, "is not in the vault"),
     ],
 )
-def test_what_does_not_exist_is_refused(registry_store, draft, changes, sentence):
+def test_unknown_names_are_refused(registry_store, draft, changes, sentence):
     with pytest.raises(RequestRejectedError, match=sentence):
         registry_store.publish(draft(**changes), key="k")
     assert registry_store.discover(Query()).items == ()
 
 
-def test_a_size_that_is_not_the_blobs_is_refused(registry_store, draft):
+def test_a_wrong_size_is_refused(registry_store, draft):
     sent = draft()
     weights = dataclasses.replace(sent.artifacts[WEIGHTS], size=sent.artifacts[WEIGHTS].size + 1)
     with pytest.raises(RequestRejectedError, match="bytes, not the"):
@@ -110,12 +110,12 @@ def test_a_size_that_is_not_the_blobs_is_refused(registry_store, draft):
 
 
 @pytest.mark.parametrize("blob", [b"x", b"\x10" + bytes(7) + b"no safetensors..", bytes([255]) * 40])
-def test_a_blob_that_holds_no_weights_is_refused(registry_store, vault_store, draft, blob):
+def test_a_blob_that_is_not_weights_is_refused(registry_store, vault_store, draft, blob):
     with pytest.raises(RequestRejectedError, match="not a valid weights artifact"):
         registry_store.publish(draft(artifacts={WEIGHTS: vault_store.put(blob)}), key="k")
 
 
-def test_weights_with_other_tensors_than_told_are_refused(registry_store, draft):
+def test_weights_with_other_tensors_than_declared_are_refused(registry_store, draft):
     other = Architecture(name="line", arguments={}, manifest={"w": TensorSpec(dtype="F32", shape=(4, 2))})
     with pytest.raises(RequestRejectedError, match="has other tensors"):
         registry_store.publish(draft(architecture=other), key="k")
@@ -202,17 +202,17 @@ def test_discover_walks_an_index(registry_store, draft, changes, index, cursor):
 
 
 @on_sqlite
-def test_the_latest_are_told_by_an_index(registry_store, draft):
+def test_the_latest_are_found_by_an_index(registry_store, draft):
     publish_many(registry_store, draft, 12)
     plan = plan_of(registry_store, Query(latest=True, task="parity", order="newest"))
-    # The newest of each entity in their order, and no record is read: nothing is compared, nothing is sorted.
+    # The newest of each entity, in order: no record is read, compared or sorted.
     assert plan[0].startswith(
         "SEARCH newest_knowledge USING COVERING INDEX newest_knowledge_of_task (task_name=? AND trained=?)"
     )
     assert plan[1:] == FINDINGS
 
 
-# What the hub and the operator found out about each record of the page, by its number.
+# The judgements of each record of the page, by its number.
 FINDINGS = [
     "CORRELATED SCALAR SUBQUERY 1",
     "SEARCH verifications USING INTEGER PRIMARY KEY (rowid=?)",
@@ -238,7 +238,7 @@ def test_evaluations_are_rows_of_counts(registry_store, draft):
 
 def test_deliveries_are_recorded_once_and_in_order(registry_store, draft, entity):
     teachers = tuple(record.id for record in publish_many(registry_store, draft, 2))
-    told = [
+    deliveries = [
         Delivery(
             student=entity,
             teachers=teachers[::-1],
@@ -250,16 +250,16 @@ def test_deliveries_are_recorded_once_and_in_order(registry_store, draft, entity
         )
         for n in range(1, 6)
     ]
-    for delivery in told:
+    for delivery in deliveries:
         registry_store.record(delivery, key=f"r{delivery.round}")
         registry_store.record(delivery, key=f"r{delivery.round}")
     first = registry_store.deliveries(limit=3)
     rest = registry_store.deliveries(limit=3, cursor=first.cursor)
-    assert [*first.items, *rest.items] == told
+    assert [*first.items, *rest.items] == deliveries
     assert rest.cursor is None
     for wrong in ({"student": "nobody"}, {"teachers": ("nothing",)}):
         with pytest.raises(RequestRejectedError):
-            registry_store.record(dataclasses.replace(told[0], **wrong), key="wrong")
+            registry_store.record(dataclasses.replace(deliveries[0], **wrong), key="wrong")
 
 
 def test_members_come_in_order_and_by_page(registry_store):
@@ -272,7 +272,7 @@ def test_members_come_in_order_and_by_page(registry_store):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines", "\x00"])
-def test_a_name_that_cannot_be_shown_is_refused(registry_store, name):
+def test_an_unprintable_name_is_refused(registry_store, name):
     with pytest.raises(RequestRejectedError, match="printable"):
         registry_store.register(name)
 
@@ -290,7 +290,7 @@ def test_unknown_knowledge_is_not_found(registry_store):
         registry_store.knowledge("nothing")
 
 
-def test_everything_is_there_after_a_restart(place, registry_store, vault_store, draft):
+def test_everything_survives_a_restart(place, registry_store, vault_store, draft):
     records = publish_many(registry_store, draft, 3)
     registry_store.close()
     again = RegistryStore(place, vault=vault_store)
@@ -302,7 +302,7 @@ def test_everything_is_there_after_a_restart(place, registry_store, vault_store,
 def test_without_its_vault_nothing_is_stored(place, registry_store, draft):
     class Away:
         def pin(self, holder, artifacts):
-            raise ServiceUnavailableError("The vault is away.")
+            raise ServiceUnavailableError("The vault is unreachable.")
 
         def head(self, digest, length):
             raise AssertionError("pinned first")

@@ -1,4 +1,4 @@
-"""What the hub says about records, over HTTP: the verifier's findings, and the operator's quarantine above them."""
+"""Verifications and quarantines over HTTP; the operator's quarantine overrides the verifier."""
 
 from contextlib import closing
 from itertools import count
@@ -56,20 +56,22 @@ def publish(hub, registry, samples):
 
 @pytest.fixture
 def discovered(registry, samples):
-    return lambda **asked: [record.id for record in registry.discover(Query(task=samples.task.name, **asked)).items]
+    return lambda **filters: [
+        record.id for record in registry.discover(Query(task=samples.task.name, **filters)).items
+    ]
 
 
 @pytest.fixture
 def events(hub, registry):
-    """The public events of a record, as an entity is told of them."""
+    """Return the public events of a record, as an entity receives them."""
 
     def of(record):
         headers = {"Authorization": f"Bearer {registry.credentials.token()}"}
         with httpx.Client(base_url=hub.registry, headers=headers, trust_env=False) as client:
             text = client.get("/v1/events", params={"follow": False}, timeout=30).text
-        told = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-        entries = [AuditBody.read(line).value() for line in told]
-        return [(one.actor, one.act, dict(one.detail)) for one in entries if one.subject == record.id]
+        lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+        entries = [AuditBody.read(line).value() for line in lines]
+        return [(entry.actor, entry.act, dict(entry.detail)) for entry in entries if entry.subject == record.id]
 
     return of
 
@@ -82,7 +84,7 @@ def found(evaluation):
     return Verification(standing=Standing.VERIFIED, reason="Found.", evaluation=evaluation)
 
 
-def test_what_the_operator_quarantines_is_found_no_more(operator, registry, publish, discovered):
+def test_records_quarantined_by_the_operator_are_not_discovered(operator, registry, publish, discovered):
     sound, bad = publish(50, 50), publish(90, 90)
     assert registry.knowledge(bad.id) == bad  # read before, so that what is remembered is not what is answered
     operator.quarantine(bad.id, REASON)
@@ -98,7 +100,9 @@ def test_what_the_operator_quarantines_is_found_no_more(operator, registry, publ
     assert discovered(standing=Standing.QUARANTINED) == []
 
 
-def test_the_verifier_does_not_lift_it(operator, verifier, registry, publish, discovered, samples):
+def test_the_verifier_cannot_lift_the_operators_quarantine(
+    operator, verifier, registry, publish, discovered, samples
+):
     record = publish(50, 50)
     operator.quarantine(record.id, REASON)
     assert discovered(pending=True) == []
@@ -112,7 +116,9 @@ def test_the_verifier_does_not_lift_it(operator, verifier, registry, publish, di
     assert registry.knowledge(record.id).verification == found(samples.evaluation(50, 50))
 
 
-def test_what_the_hub_had_found_is_kept_and_holds_again(operator, verifier, registry, publish, discovered, samples):
+def test_the_earlier_verification_holds_again_after_release(
+    operator, verifier, registry, publish, discovered, samples
+):
     boaster, honest = publish(90, 30), publish(50, 50)
     finding = found(samples.evaluation(20, 28))
     verifier.verify(boaster.id, finding)
@@ -135,7 +141,7 @@ def test_an_unverifiable_record_is_unverifiable_again(operator, verifier, regist
 
 
 @pytest.mark.parametrize("too", [False, True], ids=["by the verifier", "by the operator too"])
-def test_what_the_verifier_quarantined_is_pending_once_released(
+def test_a_record_quarantined_by_the_verifier_is_pending_once_released(
     operator, verifier, registry, publish, discovered, samples, events, too
 ):
     liar, other = publish(90, 90), publish(50, 50)
@@ -172,7 +178,7 @@ def test_each_change_is_one_public_event(operator, verifier, publish, samples, e
     ]
 
 
-def test_a_withdrawn_record_stays_withdrawn(operator, registry, publish, discovered):
+def test_a_withdrawn_record_remains_withdrawn(operator, registry, publish, discovered):
     record = publish(50, 50)
     operator.withdraw(record.id)
     operator.quarantine(record.id, REASON)
@@ -218,7 +224,7 @@ def test_an_unknown_record_is_not_found(hub, method):
         {"reason": REASON, "until": "tomorrow"},
     ],
 )
-def test_what_is_no_reason_is_refused(hub, registry, publish, body):
+def test_an_invalid_reason_is_refused(hub, registry, publish, body):
     record = publish(50, 50)
     headers = {"Authorization": f"Bearer {hub.operator}"}
     path = f"{hub.registry}/v1/knowledge/{record.id}/quarantine"
