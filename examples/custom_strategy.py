@@ -1,4 +1,4 @@
-"""A strategy of one's own in one file: as `exchange`, but only the two most accurate are ever heard.
+"""A custom strategy in one file: `exchange` with at most two teachers, the most accurate ones.
 
 kuber compare --strategies local,exchange,custom_strategy:Elitist --dataset digits --architecture mlp --num-rounds 6
 (in this folder; anywhere else, an installed package may offer it as an entry point of `kuber.strategies`)
@@ -13,7 +13,7 @@ from kuber.strategies import Choice, Exchange, Method, Situation, more_accurate
 
 @dataclass(frozen=True, slots=True)
 class Elitist(Exchange):
-    """Learns from the best two, if they are better than we are; publishes only what is better than ever before."""
+    """Learns from the two best models that are better than its own; publishes only a model better than its last."""
 
     name: str = "elitist"
 

@@ -98,6 +98,7 @@ def test_two_architectures_that_share_no_code_teach_each_other(enter, hub, tmp_p
     assert record.architecture.name.endswith("test_custom_loop.Wide")
     teachers = deep.discover()
     assert [teacher.knowledge.id for teacher in teachers] == [record.id]
+    assert str(teachers[0]).startswith("wide r1 (")
     assert teachers(COMMON[0]).shape == (300, 3)
     before = deep.evaluate()
     train(deep.model, points(200, 1, (1, 2)), teachers=teachers)

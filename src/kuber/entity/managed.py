@@ -44,7 +44,7 @@ def weights_only(weights: Weights) -> dict[str, bytes]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ManagedModel:
-    """The `ModelPort` of a model that KUber trains; `execute` runs its work steps, wherever and whenever it wants."""
+    """The `ModelPort` of a model that KUber trains; `execute` runs its work steps, here or elsewhere."""
 
     task: Task
     learner: Learner
@@ -88,7 +88,7 @@ class ManagedModel:
 
 
 class ManagedEntity:
-    """One independent learner: its data, its model, its identity. It uses the world through two ports only."""
+    """One independent learner: its data, its model, its identity. It reaches others through its hub only."""
 
     def __init__(
         self,
