@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from kuber.experiment.engines import open_engine
+from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import open_engine
+from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import available_cores

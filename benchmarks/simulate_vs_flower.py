@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from kuber.data.batches import Normalisation
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import open_engine
+from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.learning.architectures import initial_weights
 from kuber.settings import Settings

@@ -32,7 +32,8 @@ from kuber.domain.strategy import Method, Situation
 from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.comparison.methods import BASELINES
-from kuber.experiment.engines import Engine, engine_config, open_engine
+from kuber.experiment.engines.base import Engine
+from kuber.experiment.engines.factory import engine_config, open_engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import Cost, MetricsRecorder
 from kuber.experiment.progress import SilentProgress

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import open_engine
+from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.metrics import RoundMetrics
 from kuber.experiment.scenario import load_scenario
 from kuber.learning.runtime import available_cores

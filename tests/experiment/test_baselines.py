@@ -11,7 +11,7 @@ from kuber.entity.work.steps import training
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
 from kuber.experiment.comparison.methods import BASELINES, Performance, perform
-from kuber.experiment.engines import InlineEngine
+from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, load_scenario

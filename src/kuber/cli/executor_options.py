@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kuber.experiment.engines import EngineConfig
+    from kuber.experiment.engines.factory import EngineConfig
 
 Engine = Annotated[
     str | None,
@@ -41,6 +41,6 @@ def engine_from_flags(
         from kuber.experiment.engines import fork_server
 
         fork_server.warm_up()
-    from kuber.experiment.engines import engine_config  # torch: while the fork server imports it too
+    from kuber.experiment.engines.factory import engine_config  # torch: while the fork server imports it too
 
     return engine_config(engine, workers=workers, ray_address=ray_address, gpus_per_worker=gpus)

@@ -3,7 +3,7 @@
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -165,15 +165,11 @@ class HttpService:
             wait_max=WAIT_MOST,
             wait_jitter=WAIT_FIRST,
         ):
-            with attempt, self._translated_errors():
-                response = self._client.send(build(), stream=True)
-                try:
-                    self._check_protocol(response)
-                    if response.is_error:
-                        raise self._error(response)
-                    data = read_body(response)
-                finally:
-                    response.close()
+            with attempt, self._translated_errors(), closing(self._client.send(build(), stream=True)) as response:
+                self._check_protocol(response)
+                if response.is_error:
+                    raise self._error(response)
+                data = read_body(response)
                 return Response(status=response.status_code, headers=response.headers, data=data)
         raise AssertionError("the last attempt returns or raises")
 

@@ -27,27 +27,22 @@ class ModelPort(Protocol):
     @property
     def class_counts(self) -> tuple[int, ...] | None:
         """Private samples of each class; None if the owner does not state them."""
-        ...
 
     @property
     def sample_count(self) -> int | None:
         """Number of private samples; None if the owner does not state it."""
-        ...
 
     def evaluate(self, weights: Weights, teacher: TeacherModel | None = None) -> EvaluationResult:
         """Evaluate the model with these weights, or a teacher, over the labels of the task.
 
         Raises KnowledgeError when a teacher does not fit the task or returns invalid logits.
         """
-        ...
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
         """Return the artifacts to publish of these weights, by kind."""
-        ...
 
     def can_load(self, architecture: Architecture) -> bool:
         """Return whether weights of this architecture can be run here."""
-        ...
 
 
 class Evaluator:

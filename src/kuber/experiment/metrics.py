@@ -12,7 +12,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Work
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines.base import Engine
 from kuber.experiment.held_out import interim_part
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import compute_logits, evaluate

@@ -12,7 +12,8 @@ import torch
 
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, TrainingError
-from kuber.experiment.engines import Engine, open_engine
+from kuber.experiment.engines.base import Engine
+from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime

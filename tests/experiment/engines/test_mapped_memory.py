@@ -115,7 +115,7 @@ def test_the_file_has_no_name_and_is_not_in_shared_memory():
 PARENT = """
     import torch, sys, time
     from kuber.entity.work.steps import Work
-    from kuber.experiment.engines import open_engine
+    from kuber.experiment.engines.factory import open_engine
     from kuber_test_hold import hold
 
     if __name__ == "__main__":

@@ -25,7 +25,7 @@ from kuber.data.samples import Samples
 from kuber.domain.query import Query
 from kuber.entity.work.steps import Work
 from kuber.errors import CorruptKnowledgeError, ServiceUnavailableError, SettingsError
-from kuber.experiment.engines import EngineConfig, engine_config, open_engine
+from kuber.experiment.engines.factory import EngineConfig, engine_config, open_engine
 from kuber.experiment.engines.ray_task import stored_path
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder

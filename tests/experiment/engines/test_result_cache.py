@@ -11,7 +11,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
 from kuber.errors import DivergedError
-from kuber.experiment.engines import InlineEngine
+from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache, work_key
 
 TRAINED = TrainingResult(

@@ -30,7 +30,8 @@ from kuber.entity.work.steps import (
     train_locally,
     training,
 )
-from kuber.experiment.engines import InlineEngine, open_engine
+from kuber.experiment.engines.factory import open_engine
+from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.progress import SilentProgress

@@ -15,7 +15,9 @@ from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.comparison.compare import compare, make_plan
 from kuber.experiment.comparison.methods import perform
-from kuber.experiment.engines import Engine, EngineConfig, InlineEngine, open_engine
+from kuber.experiment.engines.base import Engine
+from kuber.experiment.engines.factory import EngineConfig, open_engine
+from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import SilentProgress

@@ -103,7 +103,6 @@ class CheckpointStore(Protocol):
 
     def save_round(self, round: int, weights: Weights) -> str | None:
         """Store the weights at the end of a round; return the name of their file, if any."""
-        ...
 
 
 class Checkpoints:

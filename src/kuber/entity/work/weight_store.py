@@ -12,11 +12,9 @@ class WeightStore(Protocol):
 
     def load(self, digest: Digest, data: bytes, architecture: Architecture) -> Weights:
         """Return the weights in the blob with this digest, as `kuber.learning.weights.load` does."""
-        ...
 
     def keep(self, weights: Weights) -> Weights:
         """Store weights and return the stored ones, which are equal."""
-        ...
 
 
 class MemoryWeightStore:

@@ -10,7 +10,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import TrainingResult, Work, training
 from kuber.errors import SettingsError
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines.base import Engine
 from kuber.experiment.entity_factory import generator_state, make_learners
 from kuber.experiment.metrics import Cost, MetricsRecorder
 from kuber.experiment.scenario import Scenario

@@ -16,7 +16,8 @@ from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import check_synchronous
 from kuber.experiment.comparison.methods import BASELINES, perform
 from kuber.experiment.comparison.statistics import flat, result_row, summaries
-from kuber.experiment.engines import Engine, EngineConfig, open_engine
+from kuber.experiment.engines.base import Engine
+from kuber.experiment.engines.factory import EngineConfig, open_engine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.reports.comparison_report import write_comparison_report
 from kuber.experiment.run_folder import new_folder, settings_of, within_dataset

@@ -9,7 +9,7 @@ from kuber.experiment.baselines.fedavg import fedavg
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
 from kuber.experiment.baselines.synchronous import SynchronousEntities
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines.base import Engine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import SilentProgress

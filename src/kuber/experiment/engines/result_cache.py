@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines.base import Engine
 from kuber.files import atomic_replacement
 from kuber.wire.registry import EvaluationBody
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from kuber.data.datasets import Echo
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME
-from kuber.experiment.engines import Engine, EngineConfig, open_engine
+from kuber.experiment.engines.base import Engine
+from kuber.experiment.engines.factory import EngineConfig, open_engine
 from kuber.experiment.entity_factory import entity_folder, make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import RunProgress

@@ -18,7 +18,7 @@ from kuber.entity.state.blob_cache import MemoryBlobCache
 from kuber.entity.state.checkpoint import State
 from kuber.entity.work.steps import Work
 from kuber.errors import ServiceUnavailableError
-from kuber.experiment.engines import Engine
+from kuber.experiment.engines.base import Engine
 from kuber.experiment.simulation.event_queue import EventQueue
 from kuber.experiment.world.conditions import Conditions
 from kuber.learning.weights import Weights

@@ -18,7 +18,7 @@ from kuber.domain.knowledge import Architecture
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.storage import Storage
-from kuber.experiment.engines import THREADS, Engine
+from kuber.experiment.engines.base import THREADS, Engine
 from kuber.experiment.engines.mapped_memory import MappedMemoryWriter
 from kuber.experiment.entity_factory import derived_identity, make_entity
 from kuber.experiment.metrics import Cost, MetricsRecorder

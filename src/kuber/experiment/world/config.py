@@ -19,13 +19,15 @@ from kuber.wire.base import sentence
 OUTAGE_HORIZON = 4.0  # random outages are drawn for this multiple of the shortest duration of an entity's rounds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(rounds?|s)")
-_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Duration(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Duration(_Strict):
     """A duration of virtual time: a number of seconds, "20 s", or "1.5 rounds" of a usual entity."""
 
-    model_config = _STRICT
     amount: float = Field(ge=0)
     unit: Literal["s", "rounds"] = "s"
 
@@ -58,18 +60,16 @@ TimeRange = Annotated[
 ]
 
 
-class RandomOutages(BaseModel):
+class RandomOutages(_Strict):
     """Repeated outages: after `every` on average, for `lasting` on average, both drawn exponentially."""
 
-    model_config = _STRICT
     every: PositiveTime
     lasting: PositiveTime
 
 
-class Group(BaseModel):
+class Group(_Strict):
     """Entities with the same conditions: listed by number, or a share of all entities, from those not listed."""
 
-    model_config = _STRICT
     entities: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     share: float | None = Field(None, gt=0, le=1)
     speed: float = Field(1.0, gt=0, le=1e6)  # factor on their usual speed
@@ -92,18 +92,16 @@ class Group(BaseModel):
         return self
 
 
-class HubConfig(BaseModel):
+class HubConfig(_Strict):
     """The conditions of the hub."""
 
-    model_config = _STRICT
     bandwidth: float | None = Field(None, gt=0)  # bytes per second
     patience: Time = Duration(amount=0.25, unit="rounds")  # of a call while the hub is unreachable
 
 
-class WorldFile(BaseModel):
+class WorldFile(_Strict):
     """The description of a world; `draw` draws its random numbers."""
 
-    model_config = _STRICT
     hub: HubConfig = HubConfig(bandwidth=None)
     groups: Mapping[str, Group] = Field(default_factory=dict)
 
