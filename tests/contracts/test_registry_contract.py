@@ -12,12 +12,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
 from kuber.domain.verification import Standing, Verification
-from kuber.errors import (
-    ConflictError,
-    KnowledgeNotFoundError,
-    NotAuthorizedError,
-    RequestRejectedError,
-)
+from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
 
 
 @pytest.fixture

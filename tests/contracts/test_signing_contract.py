@@ -6,12 +6,7 @@ import pytest
 
 from kuber.client.registry import HttpRegistry
 from kuber.domain.member import Key
-from kuber.errors import (
-    ConflictError,
-    CorruptKnowledgeError,
-    KnowledgeNotFoundError,
-    RequestRejectedError,
-)
+from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import Identity
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 

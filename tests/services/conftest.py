@@ -2,17 +2,7 @@
 
 from .certificates import certificate
 from .processes import enrolled, hub_services, published_body, registry_service, start, vault_service
-from .stores import (
-    draft,
-    draft_of,
-    entity,
-    place,
-    registry_store,
-    safetensors,
-    stores,
-    vault_place,
-    vault_store,
-)
+from .stores import draft, draft_of, entity, place, registry_store, safetensors, stores, vault_place, vault_store
 
 __all__ = [
     "certificate",

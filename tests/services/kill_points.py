@@ -18,16 +18,7 @@ from pathlib import Path
 from kuber.services.db import database
 from kuber.services.registry import publishing, vault_client
 from kuber.services.registry import store as registry_store
-from kuber.services.vault import (
-    blob_writer,
-    filesystem,
-    garbage_collection,
-    presigned,
-    s3,
-    s3_client,
-    store,
-    uploads,
-)
+from kuber.services.vault import blob_writer, filesystem, garbage_collection, presigned, s3, s3_client, store, uploads
 
 POINTS = {
     "write": (blob_writer.HashingWriter, "write"),

@@ -23,13 +23,7 @@ from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
-from kuber.entity.work.steps import (
-    common_evaluation,
-    distil_locally,
-    distillation,
-    train_locally,
-    training,
-)
+from kuber.entity.work.steps import common_evaluation, distil_locally, distillation, train_locally, training
 from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners

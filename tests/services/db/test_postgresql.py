@@ -13,11 +13,7 @@ from starlette.testclient import TestClient
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.query import Query
-from kuber.errors import (
-    RequestRejectedError,
-    ServiceError,
-    ServiceUnavailableError,
-)
+from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
 from kuber.services.db.database import Database
 from kuber.services.registry import schema as registry_schema
 from kuber.services.registry.access import RegistryAccess

@@ -7,10 +7,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from kuber.errors import (
-    ServiceError,
-    SettingsError,
-)
+from kuber.errors import ServiceError, SettingsError
 from kuber.services.db.database import Database
 from kuber.services.db.postgresql import PostgreSQL
 from kuber.services.registry.app import open_registry
