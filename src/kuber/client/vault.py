@@ -180,7 +180,7 @@ class HttpVault(HttpService):
             return self._begin(Artifact(digest=upload.digest, size=upload.size))
 
     def _begin(self, artifact: Artifact, *, direct: bool = False) -> Upload:
-        body = AnnouncementBody(digest=str(artifact.digest), size=artifact.size, direct=direct)
+        body = AnnouncementBody(digest=artifact.digest, size=artifact.size, direct=direct)
         content = body.model_dump_json().encode()
         upload = self._parse_upload(self.request("POST", "/v1/uploads", content=content, idempotent=True))
         if (upload.digest, upload.size) != (artifact.digest, artifact.size):

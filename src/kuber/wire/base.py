@@ -2,9 +2,9 @@
 
 import json
 import re
-from abc import abstractmethod
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -49,6 +53,13 @@ DigestText = Annotated[
     Field(pattern=r"^sha256:[0-9a-f]{64}$", description="sha256: and 64 lower-case hex digits."),
     BeforeValidator(lambda value: str(value) if isinstance(value, Digest) else value),
 ]
+_ParsedDigest = Annotated[
+    DigestText,
+    AfterValidator(Digest.parse),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(TypeAdapter(DigestText).json_schema()),
+]
+DigestField = Annotated[Digest, GetPydanticSchema(lambda _source, handler: handler.generate_schema(_ParsedDigest))]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Sentence = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64,128}$", description="Lower-case hex digits.")]
@@ -71,7 +82,22 @@ class Message(BaseModel):
 
 
 class Body(Message, Generic[V]):
-    """A domain value as JSON. Values that the domain refuses raise ValidationError."""
+    """A value of a domain dataclass as JSON; its fields are some or all of the dataclass's.
+
+    Values that the domain refuses raise ValidationError.
+    """
+
+    _domain: ClassVar[type]
+    _names: ClassVar[tuple[str, ...]]  # of the fields that both have
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            generic = getattr(base, "__pydantic_generic_metadata__", None)
+            if generic is not None and generic["origin"] is Body and isinstance(generic["args"][0], type):
+                (cls._domain,) = generic["args"]
+                cls._names = tuple(field.name for field in fields(cls._domain) if field.name in cls.model_fields)
 
     @classmethod
     def of(cls, value: V) -> Self:
@@ -81,14 +107,25 @@ class Body(Message, Generic[V]):
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None
 
-    @abstractmethod
     def value(self) -> V:
         """Return the domain value."""
+        made: V = self._domain(**{name: _domain_value(getattr(self, name)) for name in self._names})
+        return made
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _valid(self) -> Self:
         self.value()
         return self
+
+
+def _domain_value(value: Any) -> Any:
+    if isinstance(value, Body):
+        return value.value()
+    if isinstance(value, dict):
+        return {key: _domain_value(item) for key, item in value.items()}
+    if isinstance(value, tuple) and value and isinstance(value[0], Body):
+        return tuple(item.value() for item in value)
+    return value
 
 
 def canonical(body: BaseModel) -> bytes:
@@ -96,8 +133,8 @@ def canonical(body: BaseModel) -> bytes:
 
     Without null fields a message keeps its bytes when a later version adds an optional field.
     """
-    fields = body.model_dump(mode="json", exclude_none=True)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    values = body.model_dump(mode="json", exclude_none=True)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def sentence(error: ValidationError) -> str:

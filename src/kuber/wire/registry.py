@@ -15,7 +15,6 @@ from pydantic import (
 
 from kuber.domain.auth import AuditEntry, Caller, Invitation, Scope
 from kuber.domain.delivery import MAX_REASON, Delivery
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
@@ -25,7 +24,7 @@ from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.base import (
     Body,
     Count,
-    DigestText,
+    DigestField,
     HexText,
     Message,
     Positive,
@@ -77,12 +76,9 @@ Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7
 class EvaluationBody(Body[Evaluation]):
     """Evaluation: counts per class."""
 
-    test_set: DigestText
+    test_set: DigestField
     correct: Counts
     total: Counts
-
-    def value(self) -> Evaluation:
-        return Evaluation(test_set=Digest.parse(self.test_set), correct=self.correct, total=self.total)
 
 
 class VerificationBody(Body[Verification]):
@@ -91,10 +87,6 @@ class VerificationBody(Body[Verification]):
     standing: Standing
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
     evaluation: EvaluationBody | None = None
-
-    def value(self) -> Verification:
-        evaluation = None if self.evaluation is None else self.evaluation.value()
-        return Verification(standing=self.standing, reason=self.reason, evaluation=evaluation)
 
 
 class QuarantineRequest(Message):
@@ -110,9 +102,6 @@ class AttestationBody(Body[Attestation]):
     evaluation: EvaluationBody
     at: Time
 
-    def value(self) -> Attestation:
-        return Attestation(entity=self.entity, evaluation=self.evaluation.value(), at=self.at)
-
 
 class TaskBody(Body[Task]):
     """A task."""
@@ -120,15 +109,7 @@ class TaskBody(Body[Task]):
     name: Text
     labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     input_shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
-    test_set: DigestText | None = None
-
-    def value(self) -> Task:
-        return Task(
-            name=self.name,
-            labels=self.labels,
-            input_shape=self.input_shape,
-            test_set=None if self.test_set is None else Digest.parse(self.test_set),
-        )
+    test_set: DigestField | None = None
 
 
 class TensorBody(Body[TensorSpec]):
@@ -138,6 +119,7 @@ class TensorBody(Body[TensorSpec]):
     shape: Shape
 
     def value(self) -> TensorSpec:
+        """Return the domain value; written out, since a manifest has many."""
         return TensorSpec(dtype=self.dtype, shape=self.shape)
 
 
@@ -151,19 +133,12 @@ class ArchitectureBody(Body[Architecture]):
     arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
     manifest: ManifestField
 
-    def value(self) -> Architecture:
-        manifest = {name: tensor.value() for name, tensor in self.manifest.items()}
-        return Architecture(name=self.name, arguments=self.arguments, manifest=manifest)
-
 
 class ArtifactBody(Body[Artifact]):
     """One file in the vault."""
 
-    digest: DigestText
+    digest: DigestField
     size: Positive
-
-    def value(self) -> Artifact:
-        return Artifact(digest=Digest.parse(self.digest), size=self.size)
 
 
 class _DraftFields(Message):
@@ -177,34 +152,15 @@ class _DraftFields(Message):
     evaluation: EvaluationBody
     round: RoundNumber
     parents: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
-    origin: DigestText | None = None
+    origin: DigestField | None = None
     sample_count: Count | None = None
     class_counts: Counts | None = None
     sequence: Count = 0
     signature: HexText | None = None
 
-    def _values(self) -> dict[str, Any]:
-        return {
-            "entity": self.entity,
-            "task": self.task.value(),
-            "architecture": self.architecture.value(),
-            "artifacts": {kind: artifact.value() for kind, artifact in self.artifacts.items()},
-            "evaluation": self.evaluation.value(),
-            "round": self.round,
-            "parents": self.parents,
-            "origin": None if self.origin is None else Digest.parse(self.origin),
-            "sample_count": self.sample_count,
-            "class_counts": self.class_counts,
-            "sequence": self.sequence,
-            "signature": self.signature,
-        }
-
 
 class DraftBody(_DraftFields, Body[Draft]):
     """Knowledge as its publisher sends it."""
-
-    def value(self) -> Draft:
-        return Draft(**self._values())
 
 
 class KnowledgeBody(_DraftFields, Body[Knowledge]):
@@ -214,10 +170,6 @@ class KnowledgeBody(_DraftFields, Body[Knowledge]):
     published_at: Time
     verification: VerificationBody | None = None
 
-    def value(self) -> Knowledge:
-        found = None if self.verification is None else self.verification.value()
-        return Knowledge(**self._values(), id=self.id, published_at=self.published_at, verification=found)
-
 
 class KeyBody(Body[Key]):
     """A public key of an entity."""
@@ -225,9 +177,6 @@ class KeyBody(Body[Key]):
     public_key: HexText
     since: Count = 0
     signature: HexText | None = None
-
-    def value(self) -> Key:
-        return Key(public_key=self.public_key, since=self.since, signature=self.signature)
 
 
 class MemberBody(Body[Member]):
@@ -238,10 +187,6 @@ class MemberBody(Body[Member]):
     registered_at: Time
     sequence: Count = 0
     keys: Annotated[tuple[KeyBody, ...], Field(max_length=1000)] = ()
-
-    def value(self) -> Member:
-        keys = tuple(key.value() for key in self.keys)
-        return Member(id=self.id, name=self.name, registered_at=self.registered_at, sequence=self.sequence, keys=keys)
 
 
 class EnrolmentBody(Message):
@@ -274,9 +219,6 @@ class CallerBody(Body[Caller]):
     expires_at: Time
     entity: Text | None = None
 
-    def value(self) -> Caller:
-        return Caller(scope=self.scope, expires_at=self.expires_at, entity=self.entity)
-
 
 class InvitationRequest(Message):
     """Request for an invitation: a name, and days until it expires."""
@@ -292,9 +234,6 @@ class InvitationBody(Body[Invitation]):
     made_at: Time
     expires_at: Time
     used_at: Time | None = None
-
-    def value(self) -> Invitation:
-        return Invitation(name=self.name, made_at=self.made_at, expires_at=self.expires_at, used_at=self.used_at)
 
 
 class ReportBody(Message):
@@ -319,9 +258,6 @@ class AuditBody(Body[AuditEntry]):
     subject: Text
     detail: Annotated[dict[Text, Any], Field(max_length=100, default_factory=dict)]
 
-    def value(self) -> AuditEntry:
-        return AuditEntry(time=self.time, actor=self.actor, act=self.act, subject=self.subject, detail=self.detail)
-
 
 class DeliveryBody(Body[Delivery]):
     """Outcome of absorbing knowledge."""
@@ -334,9 +270,6 @@ class DeliveryBody(Body[Delivery]):
     accuracy_after: Share
     kept: StrictBool
     reason: Annotated[Sentence, Field(max_length=MAX_REASON)] | None = None
-
-    def value(self) -> Delivery:
-        return Delivery(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class PageBody(Message, Generic[B]):

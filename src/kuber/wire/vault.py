@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -10,8 +10,8 @@ from kuber.domain.blob import Collection, DirectUrl, Pin, Rot, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import RequestRejectedError
-from kuber.wire.base import Body, Count, DigestText, Message, Positive, Text, Time, sentence
-from kuber.wire.registry import ArtifactBody, ManifestField
+from kuber.wire.base import Body, Count, DigestField, Message, Positive, Text, Time, sentence
+from kuber.wire.registry import ArtifactBody, ManifestField, TensorBody
 
 
 class KindBody(ArtifactBody):
@@ -31,7 +31,7 @@ class PinsBody(Message):
         """Return the request to keep these. RequestRejectedError when it exceeds the limits of messages."""
         try:
             bodies = tuple(
-                KindBody(kind=kind, digest=str(artifact.digest), size=artifact.size) for kind, artifact in artifacts
+                KindBody(kind=kind, digest=artifact.digest, size=artifact.size) for kind, artifact in artifacts
             )
             return cls(holder=holder, artifacts=bodies)
         except ValidationError as error:
@@ -45,12 +45,12 @@ class PinsBody(Message):
 class PinnedBody(Message):
     """Manifests of the pinned weights, by digest."""
 
-    manifests: Annotated[dict[DigestText, ManifestField], Field(max_length=1000, default_factory=dict)]
+    manifests: Annotated[dict[DigestField, ManifestField], Field(max_length=1000, default_factory=dict)]
 
     @classmethod
     def of(cls, manifests: Mapping[Digest, Manifest]) -> Self:
         """Return the message, without manifests that exceed the limits: no record can declare these."""
-        sendable: dict[str, Any] = {}
+        sendable: dict[Digest, dict[str, TensorBody]] = {}
         for digest, manifest in manifests.items():
             with suppress(ValidationError):
                 sendable |= cls.model_validate({"manifests": {digest: manifest}}, from_attributes=True).manifests
@@ -59,7 +59,7 @@ class PinnedBody(Message):
     def value(self) -> dict[Digest, Manifest]:
         """Return the manifests as domain values."""
         return {
-            Digest.parse(digest): {name: tensor.value() for name, tensor in manifest.items()}
+            digest: {name: tensor.value() for name, tensor in manifest.items()}
             for digest, manifest in self.manifests.items()
         }
 
@@ -68,11 +68,8 @@ class PinBody(Body[Pin]):
     """A pin: a promise to keep a blob."""
 
     holder: Text
-    digest: DigestText
+    digest: DigestField
     pinned_at: Time
-
-    def value(self) -> Pin:
-        return Pin(holder=self.holder, digest=Digest.parse(self.digest), pinned_at=self.pinned_at)
 
 
 class AnnouncementBody(ArtifactBody):
@@ -87,22 +84,15 @@ class DirectUrlBody(Body[DirectUrl]):
     url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=8000)]
     expires_at: Time
 
-    def value(self) -> DirectUrl:
-        return DirectUrl(url=self.url, expires_at=self.expires_at)
-
 
 class UploadBody(Body[Upload]):
     """State of an upload."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    digest: DigestText
+    digest: DigestField
     size: Positive
     offset: Count
     direct: DirectUrlBody | None = None
-
-    def value(self) -> Upload:
-        direct = self.direct.value() if self.direct is not None else None
-        return Upload(id=self.id, digest=Digest.parse(self.digest), size=self.size, offset=self.offset, direct=direct)
 
 
 class CollectionBody(Body[Collection]):
@@ -112,19 +102,13 @@ class CollectionBody(Body[Collection]):
     size: Count
     leftovers: Count
 
-    def value(self) -> Collection:
-        return Collection(blobs=self.blobs, size=self.size, leftovers=self.leftovers)
-
 
 class RotBody(Body[Rot]):
     """A blob that was damaged or lost."""
 
-    digest: DigestText
+    digest: DigestField
     fault: Literal["damaged", "lost"]
     holders: Count
-
-    def value(self) -> Rot:
-        return Rot(digest=Digest.parse(self.digest), fault=self.fault, holders=self.holders)
 
 
 class ScrubBody(Body[Scrub]):
@@ -134,7 +118,3 @@ class ScrubBody(Body[Scrub]):
     size: Count
     rotten: Annotated[tuple[RotBody, ...], Field(max_length=1000)]
     cursor: Annotated[str, Field(max_length=200)] | None = None
-
-    def value(self) -> Scrub:
-        rotten = tuple(rot.value() for rot in self.rotten)
-        return Scrub(blobs=self.blobs, size=self.size, rotten=rotten, cursor=self.cursor)
