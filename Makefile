@@ -1,7 +1,8 @@
 # The commands of README: `make run`, `make check` and `make test`. Each sets up what it needs of .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-# Modules are compiled when they are first imported: most of what torch brings never is.
+# Modules are compiled when they are first imported, and kept: most of what torch brings never is.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .PHONY: setup run check test lint browser nginx docs pictures soak clean
