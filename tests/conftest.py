@@ -1,5 +1,7 @@
 """What every test may use: the fixtures of `tests/fixtures`, and the long forms."""
 
+import sys
+
 import pytest
 
 pytest_plugins = (
@@ -22,3 +24,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+def pytest_collection_finish() -> None:
+    """Compute on one thread, so that sums are taken in one order and other workers keep their cores."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.databases import new_sqlite
 from tests.fixtures.hub import SigningRegistry
 
 
@@ -45,7 +46,7 @@ def vault(place: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator
     elif place == "arena":
         yield MemoryVault(MappedBlobBytes(MappedMemoryWriter()))
     elif place == "disk":
-        with closing(VaultStore(tmp_path / "vault")) as store:
+        with closing(VaultStore(new_sqlite(tmp_path / "vault" / "vault.sqlite", "vault").parent)) as store:
             yield store
     elif place == "s3":
         storage = S3Storage(Bucket(request.getfixturevalue("bucket_url")))
@@ -74,7 +75,10 @@ def registry(
     elif place == "arena":
         yield MemoryRegistry(vault=vault, clock=clock, ids=ids, recalls=ColumnRecallIndex)
     elif place in ("disk", "postgresql"):
-        database = tmp_path / "registry.sqlite" if place == "disk" else request.getfixturevalue("registry_database")
+        if place == "disk":
+            database = new_sqlite(tmp_path / "registry.sqlite", "registry")
+        else:
+            database = request.getfixturevalue("registry_database")
         with closing(RegistryStore(database, vault=vault, clock=clock, ids=ids)) as store:
             yield store
     else:

@@ -1,17 +1,8 @@
 """Fixtures of the integration tests: one thread, a hub in memory, and entities on it."""
 
 import pytest
-import torch
 
 import kuber
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

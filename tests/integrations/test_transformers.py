@@ -76,11 +76,18 @@ def trainer(model, data, folder, *callbacks, epochs=3, size=20, cls=transformers
     )
 
 
-@pytest.fixture
-def strong(enter, tmp_path):
-    """Train a teacher on all classes and publish it."""
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A model that was trained on all classes."""
     model = bert()
-    trainer(model, sentences(400, 5), tmp_path / "hf-strong", epochs=10).train()
+    trainer(model, sentences(400, 5), tmp_path_factory.mktemp("hf-strong"), epochs=10).train()
+    return model
+
+
+@pytest.fixture
+def strong(enter, taught):
+    """Publish a teacher that knows all classes."""
+    model = copy.deepcopy(taught)
     entity = enter("strong", Logits(model), task=TASK, validation=COMMON)
     assert entity.evaluate().accuracy > 0.7
     entity.publish()

@@ -9,6 +9,7 @@ from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.storage import ID_NAME
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.databases import new_sqlite
 
 
 def key(digest, under="blobs"):
@@ -21,7 +22,7 @@ class Folder:
     staging = "incoming"
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder = new_sqlite(folder / "vault.sqlite", "vault").parent
 
     def store(self, **options):
         return VaultStore(self.folder, **options)
@@ -48,7 +49,7 @@ class S3Bucket:
     staging = "staging"
 
     def __init__(self, folder: Path, url: str, endpoint: str):
-        self.folder = folder
+        self.folder = new_sqlite(folder / "vault.sqlite", "vault").parent
         self.url = url
         self._bucket = Bucket(url)
         self._uploads = f"{endpoint}/{url.removeprefix('s3://').partition('/')[0]}?uploads"

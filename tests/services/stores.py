@@ -11,6 +11,7 @@ from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
 from kuber.wire.signing_payloads import record_bytes
+from tests.fixtures.databases import new_sqlite
 
 from .blob_places import Folder, S3Bucket
 from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
@@ -23,7 +24,7 @@ def safetensors():
 
 @pytest.fixture
 def vault_store(tmp_path):
-    store = VaultStore(tmp_path / "vault")
+    store = VaultStore(new_sqlite(tmp_path / "vault" / "vault.sqlite", "vault").parent)
     yield store
     store.close()
 
@@ -39,7 +40,9 @@ def vault_place(request, tmp_path):
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def place(request, tmp_path):
     """Location of a registry's database: each test runs on SQLite and PostgreSQL."""
-    return tmp_path / "registry.sqlite" if request.param == "sqlite" else request.getfixturevalue("registry_database")
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path / "registry.sqlite", "registry")
+    return request.getfixturevalue("registry_database")
 
 
 # For tests that examine the file.

@@ -114,9 +114,12 @@ def test_consecutive_learners_with_one_id_are_distinguished(learners, functions)
 
 
 def test_work_is_done_on_one_thread(engine: Engine, functions):
-    before = torch.get_num_threads()
-    assert engine.submit(work(functions.add_one, weights={})).result().threads == 1
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        assert engine.submit(work(functions.add_one, weights={})).result().threads == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_an_error_keeps_its_class_and_its_message(engine: Engine, functions):

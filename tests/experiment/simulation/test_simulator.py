@@ -223,8 +223,6 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
     simulation, in_memory = simulated(both)
     assert simulation.view.deliveries
     log = EventLog(tmp_path / FILE_NAME, clock=utc_now)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for index in range(2):
         credentials = Credentials()
         with (
@@ -241,7 +239,6 @@ def test_services_and_simulation_agree_on_a_scripted_exchange(scenario, tmp_path
             )
             entity.name = entity._journal.name = samples.name(str(index))
             entity.run()
-    torch.set_num_threads(threads)
     over_http = [round_path(tmp_path / str(index), 5).read_bytes() for index in range(2)]
     assert over_http == [dump(weights) for weights in in_memory]
     kinds = [

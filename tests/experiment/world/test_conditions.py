@@ -18,6 +18,7 @@ from kuber.experiment.comparison.methods import perform
 from kuber.experiment.engines.base import Engine
 from kuber.experiment.engines.factory import EngineConfig, open_engine
 from kuber.experiment.engines.inline import InlineEngine
+from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import SilentProgress
@@ -58,7 +59,8 @@ class Simulated:
     def __init__(self, scenario: Scenario, folder: Path, engine: Engine | None = None) -> None:
         runtime = simulated_runtime(scenario)
         log = folder / FILE_NAME
-        engine = engine or InlineEngine()
+        # What one simulation has computed, the next has not to compute again.
+        engine = engine or ResultCache(InlineEngine(), scenario.settings.cache_dir / "results")
         recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
         self.simulation = Simulation(
             scenario, engine=engine, recorder=recorder, runtime=runtime, progress=SilentProgress(), log=log
