@@ -1,7 +1,7 @@
 """Events as JSON lines of an event log, and back."""
 
 import json
-from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC
 from typing import Any
 
@@ -23,17 +23,11 @@ class _EventBody(Message):
 def encode_event(event: Event) -> str:
     """Return the event as one line of JSON, without the newline. ValueError when its detail is not JSON."""
     time = event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    fields: Mapping[str, Any] = {
-        "time": time,
-        "entity": event.entity,
-        "seq": event.seq,
-        "round": event.round,
-        "kind": event.kind,
-        "detail": dict(event.detail),
-    }
+    values = {field.name: getattr(event, field.name) for field in fields(Event)}
+    values |= {"time": time, "detail": dict(event.detail)}
     try:
         # ASCII only: some readers take certain other characters as the end of a line.
-        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+        return json.dumps(values, separators=(",", ":"), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"the detail of a {event.kind} event is not JSON: {error}") from None
 
@@ -44,6 +38,4 @@ def decode_event(line: str) -> Event:
         body = _EventBody.read(line)
     except ValidationError as error:
         raise ValueError(f"this line is not a KUber event: {sentence(error)}") from None
-    return Event(
-        time=body.time, entity=body.entity, seq=body.seq, round=body.round, kind=body.kind, detail=body.detail
-    )
+    return Event(**dict(body))

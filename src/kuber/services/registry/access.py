@@ -18,7 +18,7 @@ from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
-from kuber.services.registry.audit import note, read_audit
+from kuber.services.registry.audit import add_entry, read_audit
 from kuber.services.registry.members import find_member, insert_member, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
@@ -61,7 +61,7 @@ class RegistryAccess:
 
         def work(connection: Connection) -> None:
             connection.execute(insert(invitations), row)
-            note(connection, now, OPERATOR, "invite", name)
+            add_entry(connection, now, OPERATOR, "invite", name)
 
         self._database.write(work)
         return code
@@ -101,7 +101,7 @@ class RegistryAccess:
                 keys = (Key(public_key=request.public_key),)
                 member = Member(id=self._ids(), name=request.name, registered_at=now, keys=keys)
                 insert_member(connection, member)
-                note(connection, now, member.id, "enrol", request.name)
+                add_entry(connection, now, member.id, "enrol", request.name)
             check_owner(member, request.public_key)
             if connection.scalar(select(entities.c.blocked_at).where(entities.c.id == member.id)) is not None:
                 raise NotAuthorizedError(f"The operator of this hub has blocked the entity {request.name!r}.")
@@ -124,7 +124,7 @@ class RegistryAccess:
             connection.execute(ended.values(revoked_at=now))
             if block:
                 connection.execute(update(entities).where(entities.c.id == entity).values(blocked_at=now))
-            note(connection, now, actor, "block" if block else "revoke", entity)
+            add_entry(connection, now, actor, "block" if block else "revoke", entity)
 
         self._database.write(work)
         self._callers.invalidate()

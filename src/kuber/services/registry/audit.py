@@ -12,7 +12,7 @@ from kuber.services.registry.schema import audit
 _INSERT = insert(audit)  # built once: SQLAlchemy takes longer to build a statement than to run it
 
 
-def note(
+def add_entry(
     connection: Connection,
     time: datetime,
     actor: str,

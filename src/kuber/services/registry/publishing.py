@@ -17,7 +17,7 @@ from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import ConflictError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
-from kuber.services.registry.audit import note
+from kuber.services.registry.audit import add_entry
 from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
 from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
 from kuber.services.registry.members import advance_sequence, registered_member
@@ -141,7 +141,7 @@ class Publications:
                 return earlier, None, []
             advance_sequence(connection, record)
             seq = insert_knowledge(connection, self._interned, record, key=key, draft=digest.hex)
-            note(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
+            add_entry(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
             return record, seq, retire(connection, record, best=self._keep_best)
 
         stored, seq, retired = self._database.write(transaction)

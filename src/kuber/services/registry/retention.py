@@ -5,7 +5,7 @@ from sqlalchemy import Connection, or_, select, update
 from kuber.domain.auth import RETENTION
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Standing
-from kuber.services.registry.audit import note
+from kuber.services.registry.audit import add_entry
 from kuber.services.registry.schema import knowledge
 
 MAX_WITHDRAWN = 64  # records withdrawn with one publication; later publications withdraw the rest
@@ -37,5 +37,5 @@ def retire(connection: Connection, record: Knowledge, *, best: int) -> list[str]
     retired = connection.execute(older).all()
     for seq, id in retired:
         connection.execute(update(knowledge).where(row.seq == seq).values(withdrawn_at=now))
-        note(connection, now, RETENTION, "withdraw", id)
+        add_entry(connection, now, RETENTION, "withdraw", id)
     return [id for _, id in retired]

@@ -24,7 +24,7 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
-from kuber.services.registry.audit import note
+from kuber.services.registry.audit import add_entry
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
 from kuber.services.registry.latest import find_newest
@@ -101,26 +101,16 @@ class RegistryStore:
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
         """Join under this name. Idempotent for the same key."""
-        return self.enrol(name, public_key=public_key)[0]
-
-    def enrol(self, name: str, *, public_key: str | None = None) -> tuple[Member, bool]:
-        """Join under this name; return the member, and whether it is new."""
         check_text(name, "The name of an entity")
-        with self.database.read_snapshot() as connection:
-            known = find_member(connection, name=name)
-        if known is not None:
-            check_owner(known, public_key)
-            return known, False
-        keys = () if public_key is None else (Key(public_key=public_key),)
-        member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
 
-        def work(connection: Connection) -> tuple[Member, bool]:
-            known = find_member(connection, name=name)
-            if known is not None:
-                check_owner(known, public_key)
-                return known, False
-            insert_member(connection, member)
-            return member, True
+        def work(connection: Connection) -> Member:
+            member = find_member(connection, name=name)
+            if member is None:
+                keys = () if public_key is None else (Key(public_key=public_key),)
+                member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
+                insert_member(connection, member)
+            check_owner(member, public_key)
+            return member
 
         return self.database.write(work)
 
@@ -145,7 +135,7 @@ class RegistryStore:
                 return member
             check_new_key(member, key, succession_bytes(id, key), last_sequence(connection, id))
             insert_key(connection, id, key, position=len(member.keys))
-            note(connection, self._clock(), id, "change-key", id)
+            add_entry(connection, self._clock(), id, "change-key", id)
             return replace(member, keys=(*member.keys, key))
 
         changed = self.database.write(work)
@@ -208,7 +198,7 @@ class RegistryStore:
             insert_verification(connection, record, verification, now)
             found = verification.evaluation
             detail = {"accuracy": found.accuracy} if found is not None else {}
-            note(connection, now, VERIFIER, verification.standing.value, id, detail)
+            add_entry(connection, now, VERIFIER, verification.standing.value, id, detail)
 
         self._judge(id, work)
 
@@ -240,7 +230,7 @@ class RegistryStore:
         detail: dict[str, Any] = {"round": round}
         if evaluation is not None:
             detail |= {"correct": list(evaluation.correct), "total": list(evaluation.total)}
-        self.database.write(lambda connection: note(connection, now, id, REPORT, id, detail))
+        self.database.write(lambda connection: add_entry(connection, now, id, REPORT, id, detail))
 
     def withdraw(self, id: str, *, actor: str | None = None) -> None:
         """Withdraw a record: it is no longer discovered, only read by its id, and its blobs are unpinned. Idempotent.
@@ -255,7 +245,7 @@ class RegistryStore:
             if seq is not None:
                 connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
                 find_newest(connection, seq)
-                note(connection, now, actor or owner, "withdraw", id)
+                add_entry(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)
         self._publications.unpin(id)
@@ -272,7 +262,7 @@ class RegistryStore:
             check_references(connection, delivery.teachers)
             insert_delivery(connection, delivery, key=key, now=now)
             body = DeliveryBody.of(delivery).model_dump(mode="json", exclude={"student"}, exclude_none=True)
-            note(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
+            add_entry(connection, now, delivery.student, "deliver", delivery.teachers[0], body)
 
         self.database.write(work)
 

@@ -11,7 +11,7 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.ranking import recalls
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError
-from kuber.services.registry.audit import note
+from kuber.services.registry.audit import add_entry
 from kuber.services.registry.latest import find_newest
 from kuber.services.registry.schema import attestations, class_evaluations, knowledge, quarantines, verifications
 from kuber.wire.base import canonical
@@ -43,7 +43,7 @@ def quarantine(connection: Connection, id: str, reason: str, now: datetime) -> N
     row = update(knowledge).where(knowledge.c.seq == seq)
     connection.execute(row.values(standing=Standing.QUARANTINED.value))
     find_newest(connection, seq)
-    note(connection, now, OPERATOR, Standing.QUARANTINED.value, id, {"reason": reason})
+    add_entry(connection, now, OPERATOR, Standing.QUARANTINED.value, id, {"reason": reason})
 
 
 def release(connection: Connection, record: Knowledge, now: datetime) -> None:
@@ -62,7 +62,9 @@ def release(connection: Connection, record: Knowledge, now: datetime) -> None:
         connection.execute(delete(verifications).where(existing))
         found = None
     _rank(connection, row.seq, record, found)
-    note(connection, now, OPERATOR, RELEASED, record.id, {} if found is None else {"standing": found.standing.value})
+    add_entry(
+        connection, now, OPERATOR, RELEASED, record.id, {} if found is None else {"standing": found.standing.value}
+    )
 
 
 def _seq(connection: Connection, id: str) -> int:
