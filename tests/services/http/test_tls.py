@@ -9,14 +9,19 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.errors import ServiceUnavailableError, SettingsError
 from tests.fixtures.commands import called
+from tests.fixtures.hub import running_hub
 
 
-@pytest.fixture
-def secure_hub(certificate, own_hub):
-    chain, key = certificate
-    return own_hub(
-        "--open-enrolment", tls=("--certificate", str(chain), "--private-key", str(key), "--ca", str(chain))
-    )
+@pytest.fixture(scope="module")
+def secure_hub(process, certificate, tmp_path_factory):
+    """A hub over HTTPS, which at its stop does not wait for clients whose connections are idle."""
+    folder = tmp_path_factory.mktemp("secure")
+    chain, key = map(str, certificate)
+    tls = ("--certificate", chain, "--private-key", key, "--ca", chain)
+    with running_hub(folder, "--open-enrolment", tls=tls) as hub:
+        yield hub
+    for service in ("registry", "vault"):
+        assert "shutdown exceeded" not in (folder / f"{service}.log").read_text()
 
 
 def test_a_hub_over_https(secure_hub, certificate):

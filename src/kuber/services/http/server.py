@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kuber import tracing
 from kuber.domain.address import is_loopback, url_of
@@ -124,6 +125,13 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for callback in self._on_stop:
             callback()
+        if self._scheme == "https":
+            for connection in self.server_state.connections:
+                # Closing an idle TLS connection would wait for its client, which does not read until it sends again.
+                if isinstance(connection, HttpToolsProtocol) and (
+                    connection.cycle is None or connection.cycle.response_complete
+                ):
+                    connection.transport.abort()
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
