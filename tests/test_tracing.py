@@ -20,7 +20,7 @@ from kuber.domain.query import Query
 from kuber.errors import ServiceError, SettingsError
 from tests.fixtures.commands import called, finished
 from tests.fixtures.hub import SigningRegistry, running_service
-from tests.fixtures.waiting import wait_until
+from tests.fixtures.waiting import LIMIT, wait_until
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_a_collector_that_is_unreachable_or_silent_does_no_harm(tmp_path, monkey
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
         if service == "registry":
             silent.close()
-        with running_service(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=5) as client:
+        with running_service(service, tmp_path) as url, httpx.Client(trust_env=False, timeout=LIMIT) as client:
             for _ in range(100):  # an export is given up only after 10 s
                 assert client.get(f"{url}/v1/{'entities' if service == 'registry' else 'blobs'}").status_code == 401
         # `running_service` checks that the service ends with exit code 0 and in time.

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
+from tests.fixtures.waiting import LIMIT
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The browser itself makes no requests to the internet.
 FLAGS = (
@@ -35,7 +37,7 @@ class Visit:
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(1000 * LIMIT)
         self.url = url
         self.faults: list[str] = []
         self.foreign: list[str] = []  # URLs

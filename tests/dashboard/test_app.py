@@ -1,7 +1,6 @@
 """The dashboard's downloads, headers and refusals, and how it starts and stops."""
 
 import hashlib
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ from kuber.domain.knowledge import Knowledge
 from tests.fixtures.commands import finished
 from tests.fixtures.hub import SigningRegistry
 from tests.fixtures.samples import Samples
+from tests.fixtures.waiting import wait_until
 
 from .site import World
 
@@ -60,10 +60,9 @@ def test_a_foreign_host_name_is_refused(quiet: World) -> None:
 
 
 def test_health_includes_the_hub(quiet: World, record: Knowledge) -> None:
-    time.sleep(1)
+    wait_until(lambda: httpx.get(f"{quiet.url}/healthz").json()["events"] >= 2, "events on the pages")
     health = httpx.get(f"{quiet.url}/healthz").json()
     assert (health["status"], health["service"], health["hub"]) == ("ok", "dashboard", True)
-    assert health["events"] >= 2
 
 
 @pytest.mark.parametrize(

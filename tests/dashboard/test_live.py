@@ -4,7 +4,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ def evaluation(correct: int) -> Evaluation:
     return Evaluation(test_set=TEST_SET, correct=(correct, correct), total=(1000, 1000))
 
 
-def test_a_new_entity_and_its_reports_appear_within_a_second(quiet: World, visit: Callable[..., Visit]) -> None:
+def test_a_new_entity_and_its_reports_appear_on_the_open_page(quiet: World, visit: Callable[..., Visit]) -> None:
     page = visit(quiet.url).go("/")
     page.evaluate("window.same = true")  # lost if the page is reloaded
     with HttpRegistry(quiet.hub.registry) as registry:
@@ -37,9 +36,7 @@ def test_a_new_entity_and_its_reports_appear_within_a_second(quiet: World, visit
         row.wait_for()
         for correct in (123, 456, 789):
             registry.report(member.id, round=1, evaluation=evaluation(correct))
-            sent = time.monotonic()
-            row.get_by_text(f"{correct / 1000:.1%}").wait_for(timeout=5000)
-            assert time.monotonic() - sent < 5  # benchmarks/dashboard.py measures the delay
+            row.get_by_text(f"{correct / 1000:.1%}").wait_for()  # benchmarks/dashboard.py measures the delay
     assert page.evaluate("window.same") is True
 
 

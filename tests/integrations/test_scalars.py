@@ -4,7 +4,6 @@ import importlib
 import json
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -16,6 +15,7 @@ from kuber.entity.state.event_log import FILE_NAME, EventLog
 from kuber.integrations import mlflow as metrics
 from kuber.integrations import tensorboard as curves
 from kuber.integrations.scalars import Scalar, Traffic, event_batches, scalars
+from tests.fixtures.waiting import LIMIT, wait_until
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -148,13 +148,12 @@ def test_curves_are_written_while_a_run_is_active(run, tmp_path):
     )
     thread.start()
     write("round-ended", accuracy=0.75, checkpoint=None)
-    deadline = time.monotonic() + 60
-    while not ((tmp_path / "curves" / "one").exists() and read_back(tmp_path / "curves")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: (tmp_path / "curves" / "one").exists() and read_back(tmp_path / "curves"), "the first accuracy"
+    )
     assert thread.is_alive()
     write("run-ended", None, 0, status="completed", message=None)
-    thread.join(60)
+    thread.join(LIMIT)
     assert counts == [1]
 
 

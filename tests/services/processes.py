@@ -15,6 +15,7 @@ from kuber.wire.registry import DraftBody, EnrolmentBody
 from kuber.wire.signing_payloads import enrolment_bytes, record_bytes
 from tests.fixtures.commands import KUBER, Command
 from tests.fixtures.hub import unused_port
+from tests.fixtures.waiting import LIMIT
 
 from .records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
 
@@ -34,7 +35,7 @@ class Service:
         self.url = self.line.rpartition(" ")[2]
         self.secret = folder / "secret"
         headers = {"Authorization": f"Bearer {self.secret.read_text()}"} if self.secret.exists() else {}
-        self.client = httpx.Client(base_url=self.url, trust_env=False, headers=headers)
+        self.client = httpx.Client(base_url=self.url, trust_env=False, headers=headers, timeout=LIMIT)
 
     def close(self):
         self.client.close()

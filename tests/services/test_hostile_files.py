@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from kuber.domain.digest import Digest
+from tests.fixtures.waiting import LIMIT
 
 
 class Bomb:
@@ -160,5 +161,5 @@ def test_memory_is_bounded_while_a_large_file_is_checked(start, tmp_path):
     service.client.put(f"/v1/blobs/{digest}", content=iter(pieces)).raise_for_status()
     size = sum(map(len, pieces))
     body = {"holder": "large", "artifacts": [{"kind": "weights", "digest": digest, "size": size}]}
-    assert service.client.post("/v1/pins", json=body, timeout=60).status_code == 200
+    assert service.client.post("/v1/pins", json=body, timeout=LIMIT).status_code == 200
     assert process.memory_info().rss - before < 24 << 20

@@ -18,6 +18,7 @@ from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.scenario import load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.settings import Settings
+from tests.fixtures.waiting import LIMIT
 
 # Workers import functions by name, so these are in a module of their own.
 FUNCTIONS = """
@@ -134,7 +135,7 @@ def test_workers_are_processes_that_end_with_the_engine(functions):
         futures = [engine.submit(work(functions.add_one, weights={})) for _ in range(20)]
         pids = {future.result().pid for future in futures}
         assert os.getpid() not in pids
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=LIMIT)
     assert not alive
 
 
@@ -159,4 +160,4 @@ def test_closing_an_engine_at_work_ends_all_of_it(functions):
 @pytest.mark.process
 def test_a_killed_worker_is_an_error(functions):
     with open_engine(1) as engine, pytest.raises(TrainingError, match="worker process ended"):
-        engine.submit(work(functions.die)).result(timeout=30)
+        engine.submit(work(functions.die)).result(timeout=LIMIT)

@@ -21,6 +21,7 @@ from kuber.experiment.engines.mapped_memory import EXTENT, MappedMemoryWriter, a
 from kuber.experiment.simulation.shared_weights import MappedWeightStore
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.weights import dump
+from tests.fixtures.waiting import LIMIT
 
 
 def bytes_of(*values: int, size: int = 10_000) -> list[memoryview]:
@@ -161,7 +162,7 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, request: pytest.FixtureReq
         assert any(str(temporary) in path and path.endswith("(deleted)") for path in opened)  # mapped files
         assert not any(path.startswith("/dev/shm/") and "deleted" not in path for path in opened)
         parent.kill()
-    _, alive = psutil.wait_procs(tree, timeout=20)
+    _, alive = psutil.wait_procs(tree, timeout=LIMIT)
     assert not alive
     assert not [path for path in temporary.rglob("*") if path.is_file()]
     assert not [name for name in in_shared_memory() - before if "torch" in name or "kuber" in name]

@@ -35,6 +35,7 @@ from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.settings import Settings
 from tests.fixtures import fork_server
 from tests.fixtures.commands import finished
+from tests.fixtures.waiting import LIMIT
 
 FUNCTIONS = """
 import os
@@ -87,7 +88,7 @@ def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
     yield found
     found.shutdown()
     started = set(psutil.Process().children(recursive=True)) - before
-    _, alive = psutil.wait_procs([child for child in started if not is_fork_server(child)], timeout=20)
+    _, alive = psutil.wait_procs([child for child in started if not is_fork_server(child)], timeout=LIMIT)
     assert not alive
 
 
@@ -180,7 +181,7 @@ def test_a_machine_that_dies_changes_no_bit(cluster, tmp_path):
         doomed = [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]
         for process in doomed:
             process.kill()
-        psutil.wait_procs(doomed, timeout=10)
+        psutil.wait_procs(doomed, timeout=LIMIT)
         killed.set()
 
     logs, digests = [], []

@@ -16,6 +16,7 @@ from kuber.services.db.database import Database, upgrade
 from kuber.services.registry import schema as registry_schema
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault import schema as vault_schema
+from tests.fixtures.waiting import LIMIT
 
 from ..stores import on_sqlite
 
@@ -119,7 +120,7 @@ def test_waiting_writes_share_a_commit(database):
 
     def slow(connection):
         busy.set()
-        assert proceed.wait(10)
+        assert proceed.wait(LIMIT)
 
     def note(holder):
         def work(connection):
@@ -130,7 +131,7 @@ def test_waiting_writes_share_a_commit(database):
 
     threads = [threading.Thread(target=database.write, args=(slow,))]
     threads[0].start()
-    assert busy.wait(10)
+    assert busy.wait(LIMIT)
     threads += [threading.Thread(target=database.write, args=(note(f"h{i}"),)) for i in range(20)]
     for thread in threads[1:]:
         thread.start()
@@ -151,7 +152,7 @@ def test_a_lost_transaction_fails_all_its_writes(database):
 
     def slow(connection):
         busy.set()
-        assert proceed.wait(10)
+        assert proceed.wait(LIMIT)
 
     def lose(connection):
         connection.connection.driver_connection.rollback()
@@ -168,7 +169,7 @@ def test_a_lost_transaction_fails_all_its_writes(database):
     for waiting, (name, work) in enumerate(works.items()):
         threads.append(threading.Thread(target=write, args=(name, work)))
         threads[-1].start()
-        assert busy.wait(10)
+        assert busy.wait(LIMIT)
         while database.waiting < waiting:
             pass
     proceed.set()

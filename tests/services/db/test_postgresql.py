@@ -21,6 +21,7 @@ from kuber.services.registry.app import registry_app
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.vault import schema as vault_schema
 from kuber.services.vault.store import VaultStore
+from tests.fixtures.waiting import LIMIT
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_write_interrupted_by_an_outage_fails(postgres, database):
     def slow(connection):
         insert_pin("slow")(connection)
         busy.set()
-        assert proceed.wait(10)
+        assert proceed.wait(LIMIT)
 
     def write(name, work):
         try:
@@ -118,7 +119,7 @@ def test_a_write_interrupted_by_an_outage_fails(postgres, database):
 
     threads = [threading.Thread(target=write, args=("slow", slow))]
     threads[0].start()
-    assert busy.wait(10)
+    assert busy.wait(LIMIT)
     postgres.stop()
     proceed.set()
     threads[0].join()
@@ -259,11 +260,11 @@ def test_a_lock_excludes_other_processes(vault_database):
         with first.lock("blob", "a"):
             thread = threading.Thread(target=wait)
             thread.start()
-            assert waiting.wait(10)
+            assert waiting.wait(LIMIT)
             with second.lock("blob", "c"), second.lock("another kind", "a"):  # these are free
                 time.sleep(0.1)
             order.append("first")
-        thread.join(10)
+        thread.join(LIMIT)
         assert order == ["first", "second"]
 
 

@@ -13,6 +13,14 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import RequestRejectedError, ServiceUnavailableError
 from kuber.services.registry.event_feed import EventFeed
+from tests.fixtures.waiting import LIMIT
+
+POLL = 0.05  # seconds, in place of the product's
+
+
+@pytest.fixture(autouse=True)
+def poll_often(monkeypatch):
+    monkeypatch.setattr("kuber.services.registry.event_feed.POLL_SECONDS", POLL)
 
 
 class FakeDatabase:
@@ -64,12 +72,12 @@ def test_private_events_do_not_make_followers_spin():
         waiting = asyncio.create_task(feed.wait(3, 20))  # polling begins with the last number
         await asyncio.sleep(0)
         early = asyncio.create_task(take(feed, 0, 1))  # and this follower is behind it
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.4 * POLL)
         reads = database.reads
         assert reads < 10
         assert await feed.after(0, limit=7) == ([], 3)
         database.add()
-        assert await asyncio.wait_for(early, 10) == [4]
+        assert await asyncio.wait_for(early, LIMIT) == [4]
         await waiting
 
     run(act())
@@ -92,7 +100,7 @@ def test_followers_and_waiters_end_when_the_service_stops():
         assert not following.done()
         assert not waiting.done()
         feed.stop()
-        await asyncio.wait_for(asyncio.gather(following, waiting, feed.wait(1)), 10)
+        await asyncio.wait_for(asyncio.gather(following, waiting, feed.wait(1)), LIMIT)
         assert received == [1]
 
     run(act())
@@ -105,12 +113,12 @@ def test_many_waiters_cost_one_poll_at_a_time():
             database.add()
         feed = database.feed()
         followers = [asyncio.create_task(take(feed, number, 25 - number)) for number in [20] * 300 + [0, 5, 17]]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4 * POLL)
         before = database.reads
         for _ in range(5):
             database.add()
-            await asyncio.sleep(0.3)
-        found = await asyncio.wait_for(asyncio.gather(*followers), 20)
+            await asyncio.sleep(1.2 * POLL)
+        found = await asyncio.wait_for(asyncio.gather(*followers), LIMIT)
         assert found[0] == [21, 22, 23, 24, 25]
         assert found[-3:] == [list(range(1, 26)), list(range(6, 26)), list(range(18, 26))]
         # Some reads in half a second of waiting, not some for each of three hundred waiters.
@@ -132,9 +140,9 @@ def test_a_follower_behind_the_recent_events_misses_none(monkeypatch):
         seen = [(await anext(slow)).number]
         for _ in range(99):
             database.add()
-        assert await asyncio.wait_for(quick, 20) == list(range(1, 101))
+        assert await asyncio.wait_for(quick, LIMIT) == list(range(1, 101))
         while len(seen) < 100:
-            seen.append((await asyncio.wait_for(anext(slow), 5)).number)
+            seen.append((await asyncio.wait_for(anext(slow), LIMIT)).number)
         assert seen == list(range(1, 101))
 
     run(act())
@@ -145,19 +153,19 @@ def test_polling_resumes_after_an_unreachable_database_and_ends_without_waiters(
         database = FakeDatabase()
         feed = database.feed()
         follower = asyncio.create_task(take(feed, 0, 1))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2 * POLL)
         database.unreachable = True
         database.add()
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.6 * POLL)
         assert not follower.done()
         database.unreachable = False
-        assert await asyncio.wait_for(follower, 5) == [1]
-        await asyncio.sleep(1.2)
+        assert await asyncio.wait_for(follower, LIMIT) == [1]
+        await asyncio.sleep(4.8 * POLL)
         reads = database.reads
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.4 * POLL)
         assert database.reads == reads
         database.add()
-        assert await asyncio.wait_for(take(feed, 1, 1), 5) == [2]  # a later follower receives it too
+        assert await asyncio.wait_for(take(feed, 1, 1), LIMIT) == [2]  # a later follower receives it too
 
     run(act())
 
@@ -171,14 +179,14 @@ def test_a_number_beyond_the_last_event_does_not_block_others():
             database.add()
         feed = database.feed()
         ahead = asyncio.create_task(feed.wait(10**17, 20))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2 * POLL)
         assert await feed.clamp(10**17) == await feed.clamp(None) == 5
         follower = asyncio.create_task(take(feed, 5, 1))
         before = database.reads
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.4 * POLL)
         assert database.reads - before < 10  # it waits and does not spin
         database.add()
-        assert await asyncio.wait_for(follower, 5) == [6]
+        assert await asyncio.wait_for(follower, LIMIT) == [6]
         ahead.cancel()
 
     run(act())
@@ -196,7 +204,7 @@ def test_events_newer_than_the_last_poll_are_not_sent_twice():
         follower = asyncio.create_task(take(feed, 1, 1))
         await waiting
         database.add()
-        assert await asyncio.wait_for(follower, 5) == [2]
+        assert await asyncio.wait_for(follower, LIMIT) == [2]
 
     run(act())
 
@@ -206,14 +214,14 @@ def test_waiters_survive_a_poll_that_raises():
         database = FakeDatabase()
         feed = database.feed()
         follower = asyncio.create_task(take(feed, 0, 1))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2 * POLL)
         read, database.entries = database.entries, None  # a foreign error
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.6 * POLL)
         database.entries = read
         database.add()
         with pytest.raises(TypeError):  # raised to the next reader
-            await asyncio.wait_for(follower, 5)
-        assert await asyncio.wait_for(take(feed, 0, 1), 5) == [1]
+            await asyncio.wait_for(follower, LIMIT)
+        assert await asyncio.wait_for(take(feed, 0, 1), LIMIT) == [1]
 
     run(act())
 
@@ -240,11 +248,11 @@ def test_a_client_receives_publications_on_its_task(registry_service, enrolled, 
     start = watch()  # at once: without a cursor there is nothing to wait for
     assert start.items == ()
     pages = []
-    thread = threading.Thread(target=lambda: pages.append(watch(after=start.cursor, task="mine", seconds=15)))
+    thread = threading.Thread(target=lambda: pages.append(watch(after=start.cursor, task="mine", seconds=20)))
     thread.start()
     publish(registry_service, enrolled, published_body, "other", "theirs")
     id = publish(registry_service, enrolled, published_body, "one", "mine")
-    thread.join(15)
+    thread.join(LIMIT)
     (page,) = pages
     assert [entry.subject for entry in page.items] == [id]
     assert page.items[0].detail["task"] == "mine"

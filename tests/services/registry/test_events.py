@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.fixtures.hub import running_hub
+from tests.fixtures.waiting import LIMIT
 
 
 def read(lines, most=None):
@@ -102,7 +103,7 @@ def test_follows_new_events(events, registry_service, enrolled):
     last = events()[-1][0]
     headers = person.headers | {"Last-Event-ID": str(last)}
     path = f"/v1/entities/{person.id}/reports"
-    with registry_service.client.stream("GET", "/v1/events", headers=headers, timeout=20) as stream:
+    with registry_service.client.stream("GET", "/v1/events", headers=headers, timeout=LIMIT) as stream:
         registry_service.client.post(path, json={"round": 1}, headers=person.headers).raise_for_status()
         ((_, kind, data),) = read(stream.iter_lines(), most=1)
     assert (kind, data["actor"], data["detail"]) == ("report", person.id, {"round": 1})
@@ -113,7 +114,7 @@ def test_a_stopping_registry_ends_streams_and_answers_waiters(tmp_path):
     answers = {}
 
     def wait(hub, bearer):
-        answers["news"] = httpx.get(f"{hub.registry}/v1/news?seconds=20", headers=bearer, timeout=30)
+        answers["news"] = httpx.get(f"{hub.registry}/v1/news?seconds=20", headers=bearer, timeout=LIMIT)
 
     with ExitStack() as stack:
         hub = stack.enter_context(running_hub(tmp_path))
@@ -128,7 +129,7 @@ def test_a_stopping_registry_ends_streams_and_answers_waiters(tmp_path):
                 pass  # this one, the follower and the one who waits
             stack.close()
             assert read(lines) == []  # to its end, which is no cut
-    waiting.join(30)
+    waiting.join(LIMIT)
     assert answers["news"].status_code == 200
     assert answers["news"].json()["items"] == []
     assert "Cancel" not in (tmp_path / "registry.log").read_text(encoding="utf-8")

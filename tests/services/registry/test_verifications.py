@@ -18,6 +18,7 @@ from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore
 from kuber.wire.registry import AuditBody
 from tests.fixtures.hub import SigningRegistry
+from tests.fixtures.waiting import LIMIT
 
 REASON = "It may carry a backdoor."
 ORDERS = ({}, {"order": "newest"}, {"order": "classes", "classes": (0,)})
@@ -68,7 +69,7 @@ def events(hub, registry):
     def of(record):
         headers = {"Authorization": f"Bearer {registry.credentials.token()}"}
         with httpx.Client(base_url=hub.registry, headers=headers, trust_env=False) as client:
-            text = client.get("/v1/events", params={"follow": False}, timeout=30).text
+            text = client.get("/v1/events", params={"follow": False}, timeout=LIMIT).text
         lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
         entries = [AuditBody.read(line).value() for line in lines]
         return [(entry.actor, entry.act, dict(entry.detail)) for entry in entries if entry.subject == record.id]

@@ -18,6 +18,7 @@ from kuber.errors import (
 )
 from kuber.services.vault.garbage_collection import collect, periodic_collection
 from kuber.services.vault.uploads import Uploads
+from tests.fixtures.waiting import LIMIT
 
 from ..blob_places import Folder, S3Bucket, key
 
@@ -172,7 +173,7 @@ def test_a_failed_collection_is_logged_and_repeated(
     monkeypatch.setattr(vault.storage, "purge_incomplete", fail_once)
     period = timedelta(milliseconds=1)
     with periodic_collection(vault, uploads, period=period, grace=timedelta(), on_collection=lambda _: done.set()):
-        assert done.wait(10)
+        assert done.wait(LIMIT)
     (entry,) = [entry for entry in caplog.records if entry.levelname == level]
     assert message in entry.getMessage()
     assert vault.blobs().items == ()

@@ -20,6 +20,7 @@ from kuber.services.vault.s3 import S3Storage
 from kuber.services.vault.s3_client import Bucket
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
+from tests.fixtures.waiting import LIMIT
 
 from ..blob_places import S3Bucket, key
 from .test_kills import KILL_POINTS, Writer, blob_path, check_bucket
@@ -135,7 +136,7 @@ def test_a_starting_vault_waits_for_the_commit_of_another(opened, monkeypatch):
 
     def index_later(*args, **options):
         indexing.set()
-        assert proceed.wait(60)
+        assert proceed.wait(LIMIT)
         return original(*args, **options)
 
     monkeypatch.setattr(first, "index", index_later)
@@ -148,7 +149,7 @@ def test_a_starting_vault_waits_for_the_commit_of_another(opened, monkeypatch):
 
     putting = threading.Thread(target=put)
     putting.start()
-    assert indexing.wait(60)
+    assert indexing.wait(LIMIT)
     started = []
     starting = threading.Thread(target=lambda: started.append(opened()))
     starting.start()
