@@ -40,7 +40,7 @@ class Settings(BaseModel):
     common_test_size: int = Field(
         2000,
         ge=1,
-        description="Samples in the common test set; if not set, a fifth of a test set smaller than 10,000.",
+        description="Samples in the common test set; if not set and the test set has under 10,000, a fifth of it.",
     )
     partition: str = Field(
         "dirichlet",
@@ -77,8 +77,8 @@ class Settings(BaseModel):
     )
     pace: Literal["rounds", "samples"] = Field(
         "rounds",
-        description="Work that takes equally fast simulated entities equally long: a whole local phase (rounds), or "
-        "each sample (samples).",
+        description="Work that simulated entities of equal speed finish in the same time: a local phase of any size "
+        "(rounds), or a number of samples (samples).",
     )
     world: str | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Absorb knowledge: guided by it, distilled or merged; and keep the result, half of it, or nothing."""
+"""Outcome of guiding, distilling or merging: keep the new model, the midpoint, or the old one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

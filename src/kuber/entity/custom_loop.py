@@ -1,4 +1,4 @@
-"""Entities whose owners train: you run the training loop, KUber exchanges knowledge between its phases."""
+"""Entities with a training loop of their owner's: KUber exchanges knowledge between its phases."""
 
 import re
 import uuid
@@ -47,7 +47,7 @@ from kuber.signing import Identity
 CACHE_BYTES = 1 << 30  # of pulled models on disk
 HUB = "http://127.0.0.1:5001"
 
-DEFAULT_STRATEGY = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few have a validation set of thousands
+DEFAULT_STRATEGY = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few owners have thousands of validation samples
 
 
 class Entity:
@@ -93,8 +93,8 @@ class Entity:
         model is also published as an ONNX graph, if onnxruntime is installed and it can be exported. `formats`, such
         as ("weights",), overrides that.
 
-        The default strategy is `exchange`, and keeps what is within one standard error of the evaluation; pass the
-        name of another, or an object.
+        The default strategy is `exchange` with a tolerance of one standard error of the evaluation; pass the name of
+        another, or an object.
 
         `class_counts`, the number of training samples of each label, is published if given. Without a common test
         set, at most `max_candidates` models are pulled and tested for each phase.
@@ -195,10 +195,10 @@ class Entity:
         return self._session.outbox.blocked_by is None
 
     def keep_if_better(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
-        """Keep the model if the strategy accepts what changed since the last call, else revert it; return which.
+        """Keep the model if the strategy accepts the changes since the last call; return whether any are kept.
 
-        The midpoint between before and after is tried before all is reverted. The optimizer's state is restored with
-        the model. The first call compares with the model that the entity was created with.
+        Else the midpoint between before and after is tried, and then all is reverted. The optimizer's state is
+        restored with the model. The first call compares with the model that the entity was created with.
         """
         if self._snapshot.evaluation is None:
             evaluation = self._evaluator.own(self._snapshot.weights, stage="initial")
@@ -279,7 +279,7 @@ class Entity:
     def _connect(self) -> None:
         self._session.join_and_flush()
         if not self._sequence_checked and self._session.availability.up:
-            # Killed between a publication and saving it, the entity would number the next one alike.
+            # After a kill between a publication and saving it, the next record would get the same number.
             sequence = max(self._session.published_count(), self._journal.state.sequence)
             self._journal.change(sequence=sequence)
             self._sequence_checked = True

@@ -13,10 +13,10 @@ def agree_on_initial_checkpoint(journal: Journal, session: HubSession) -> None:
     Raises ServiceUnavailableError when the hub is unreachable.
     """
     exists = next(session.discovery.initial_checkpoints(), None) is not None
-    # After a kill right after publishing it, our own exists: publishing again only logs it.
+    # If a kill followed our publication, the record exists already: publishing it again only logs it.
     if not exists or session.published_count() > 0:
         session.publisher.publish_initial()
-    # Discovered again even so: of several published at once, every entity adopts the oldest.
+    # Discover again: when several entities publish at once, all of them adopt the oldest.
     if not _adopt_oldest(journal, session):
         session.publisher.publish_initial()
         _adopt_oldest(journal, session)

@@ -24,7 +24,7 @@ from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import LabelMapped
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
-MAX_ONNX_WORKERS = 8  # graphs whose processes are kept
+MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
 
 Validation = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
 EvaluateFn = Callable[[nn.Module], Evaluation]

@@ -14,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, TensorSpec
 from kuber.domain.query import Query, all_pages
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceUnavailableError
-from kuber.services.registry.search import discovery
+from kuber.services.registry.discovery import discover_statement
 from kuber.services.registry.store import RegistryStore
 
 from ..stores import on_sqlite
@@ -222,7 +222,7 @@ FINDINGS = [
 
 
 def plan_of(store, query):
-    statement, values = discovery(query)
+    statement, values = discover_statement(query)
     made = statement.params(values).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
     with store.database.read_snapshot() as connection:
         return [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {made}"))]

@@ -1,4 +1,4 @@
-"""Learn alone: the floors of every comparison."""
+"""Learn alone: the strategies that all others are compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

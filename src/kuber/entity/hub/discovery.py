@@ -20,8 +20,8 @@ from kuber.entity.work.learner import TeacherModel
 from kuber.errors import KnowledgeError
 from kuber.learning.compatibility import runnable_kind
 
-MAX_FIRST_SEEN = 1000  # candidates of which the round is kept in which they were first seen
-TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round otherwise
+MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
+TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Discovery:
             standing=Standing.VERIFIED if self._verified_only else query.standing,
             limit=min(MAX_LIMIT, query.limit + len(state.refused)),
         )
-        if task.test_set is None:  # claims made on several sets cannot be compared
+        if task.test_set is None:  # claims on different sets cannot be compared
             query = replace(query, min_accuracy=None, classes=(), order="newest")
         records: Sequence[Knowledge] = self._outbox.availability.call(
             lambda: self._hub.registry.discover(query).items, ()

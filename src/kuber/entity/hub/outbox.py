@@ -11,7 +11,7 @@ from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
-from kuber.entity.state.pending import AttestationReport, DeliveryReport, OutboxMessage, Publication
+from kuber.entity.state.messages import AttestationReport, DeliveryReport, OutboxMessage, Publication
 from kuber.errors import (
     CorruptKnowledgeError,
     InsufficientStorageError,

@@ -23,9 +23,9 @@ class Trust:
         return replace(draft, signature=self._hub.identity.sign(record_bytes(draft)))
 
     def check(self, knowledge: Knowledge) -> Member:
-        """Return the publisher of a record that it signed with its pinned key, or one that follows from that key.
+        """Check a record's signature, and return its publisher.
 
-        Raises CorruptKnowledgeError otherwise.
+        Raises CorruptKnowledgeError unless the record is signed with the publisher's pinned key or a successor of it.
         """
         try:
             publisher = self._hub.registry.member(knowledge.entity)
@@ -39,7 +39,7 @@ class Trust:
         return publisher
 
     def _check_keys(self, member: Member) -> None:
-        """Check that the member's keys follow from the pinned one, and pin the last of them."""
+        """Check that each key after the pinned one is signed with the key before it, and pin the last."""
         pinned_keys = self._journal.state.pinned_keys
         pinned = pinned_keys.get(member.id)
         keys = [key.public_key for key in member.keys]

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.state import pending
-from kuber.entity.state.pending import OutboxMessage
+from kuber.entity.state import messages
+from kuber.entity.state.messages import OutboxMessage
 from kuber.errors import CorruptKnowledgeError
 from kuber.files import write_atomically
 from kuber.learning.weights import Weights, dump
@@ -66,7 +66,7 @@ class State:
     weights: Weights
     generator: torch.Tensor  # state of the generator that shuffles and augments
     evaluation: Evaluation | None  # of `weights` on the common test set; None between rounds
-    previous: Evaluation | None  # at the end of the round before
+    previous: Evaluation | None  # at the end of the previous round
     entity_id: str | None = None  # from the registry; None before the entity has joined
     round_start: Weights | None = None  # at the start of the round; None between rounds
     published_evaluation: Evaluation | None = None  # of the last publication
@@ -169,7 +169,7 @@ def _encode(state: State) -> dict[str, Any]:
         "keys": dict(state.pinned_keys),
         "published": state.sequence,
         "member": state.entity_id,
-        "errands": [pending.encode(message) for message in state.outbox],
+        "errands": [messages.encode(message) for message in state.outbox],
         "absorption": absorption
         and {
             "delivery": DeliveryBody.of(absorption.delivery).model_dump(mode="json"),
@@ -201,7 +201,7 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         pinned_keys=fields["keys"],
         sequence=fields["published"],
         entity_id=fields["member"],
-        outbox=tuple(pending.decode(message) for message in fields["errands"]),
+        outbox=tuple(messages.decode(message) for message in fields["errands"]),
         absorption=absorption
         and Absorption(
             delivery=DeliveryBody.model_validate_json(json.dumps(absorption["delivery"])).value(),

@@ -19,7 +19,7 @@ from kuber.learning.losses import balanced_softmax
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
-FORWARD_COST = 1 / 3  # of a forward pass, in samples trained: a backward pass costs as much as two forward ones
+FORWARD_COST = 1 / 3  # of a forward pass, in samples trained: a backward pass costs two forward passes
 
 Progress = Callable[[float], None]  # called with the finished share of the work, 0 to 1
 Execute = Callable[["Work"], Any]  # runs a work step, here or elsewhere, and returns its result

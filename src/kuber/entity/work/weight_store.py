@@ -1,4 +1,4 @@
-"""Storage for weights that are not in use: in memory, or where a simulation of thousands of entities puts them."""
+"""Storage of weights that are not in use: in memory, or shared by the entities of a simulation."""
 
 from typing import Protocol
 

@@ -145,8 +145,8 @@ class RegistryAccess:
             raise NotAuthorizedError("The token has expired; enrol again.")
         return caller
 
-    def kept_token(self, path: Path, scope: Scope) -> str:
-        """Return the valid token in this file, or write a new one of this scope, readable by the file's owner only.
+    def load_or_create_token(self, path: Path, scope: Scope) -> str:
+        """Return the valid token in this file, or write a new one of this scope that only the file's owner can read.
 
         Raises ServiceError when the file cannot be used.
         """

@@ -62,8 +62,8 @@ def open_registry(
         )
         with contextlib.closing(store):
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
-            access.kept_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
-            access.kept_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
+            access.load_or_create_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
+            access.load_or_create_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
             yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
 
 

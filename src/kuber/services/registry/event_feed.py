@@ -82,7 +82,8 @@ class EventFeed:
             newer = list(takewhile(lambda notice: notice.number > number, reversed(self._recent)))
             found = newer[::-1][:limit]
             return found, found[-1].number if found else number
-        known = self._start if self._polling is not None else number  # numbers that existed before this read
+        # Every event up to this number existed before this read.
+        known = self._start if self._polling is not None else number
         found = [Notice.of(of, entry) for of, entry in await self._read(number, limit)]
         return found, found[-1].number if found else max(number, known)
 
@@ -96,7 +97,7 @@ class EventFeed:
             await self.wait(number)
 
     async def wait(self, number: int, seconds: float | None = None) -> None:
-        """Return when there are events after this number, or the seconds are over; possibly earlier."""
+        """Wait for an event after this number, at most `seconds`; may return early."""
         if self.stopped:
             return
         self._waiting += 1

@@ -1,6 +1,6 @@
-"""Newest knowledge of each entity on each task: a row each, updated in the transactions that change it.
+"""Newest knowledge of each entity on each task: one row for each pair, kept up to date by every writer.
 
-Finding it among the records would take longer the more entities publish.
+Finding it among all records would take longer with each publication.
 """
 
 from typing import Any
@@ -33,8 +33,8 @@ def add_newest(connection: Connection, seq: int, row: dict[str, Any]) -> None:
         _put(connection, row | {"trained": trained}, seq, row["origin"])
 
 
-def find_newest(connection: Connection, seq: int) -> None:
-    """Find the newest record again for the entity and task of this record, which became visible or hidden."""
+def update_newest(connection: Connection, seq: int) -> None:
+    """Update the newest record of this record's entity and task, after this record became visible or hidden."""
     of_record = select(_record.entity, _record.task_name, _record.test_set).where(_record.seq == seq)
     row = dict(connection.execute(of_record).one()._mapping)
     for trained, query in ((False, _VISIBLE), (True, _TRAINED)):

@@ -12,9 +12,10 @@ MAX_WITHDRAWN = 64  # records withdrawn with one publication; later publications
 
 
 def retire(connection: Connection, record: Knowledge, *, best: int) -> list[str]:
-    """Withdraw what a new record supersedes, and return the ids: all but its publisher's `best` best on its task.
+    """Withdraw the records that a new one supersedes, and return their ids.
 
-    The record itself, initial checkpoints and quarantined records stay and are not counted. With `best` 0 all stay.
+    All but the `best` most accurate of the publisher on that task are withdrawn. The new record, initial checkpoints
+    and quarantined records stay and are not counted. With `best` 0 all stay.
     """
     if record.round == 0 or best == 0:
         return []

@@ -87,9 +87,8 @@ knowledge = Table(
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
-INITIAL = knowledge.c.round == literal_column(
-    "0"
-)  # a literal: the partial indices are used only when the statement shows it
+# A literal, not a parameter: a database uses the partial indices only if the statement shows the value.
+INITIAL = knowledge.c.round == literal_column("0")
 Index(
     "knowledge_best",
     knowledge.c.task_name,

@@ -26,8 +26,16 @@ from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
+from kuber.services.registry.discovery import discover_statement
+from kuber.services.registry.judgements import (
+    insert_attestation,
+    insert_verification,
+    quarantine,
+    read_attestations,
+    release,
+)
 from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
-from kuber.services.registry.latest import find_newest
+from kuber.services.registry.latest import update_newest
 from kuber.services.registry.members import (
     find_member,
     insert_key,
@@ -39,14 +47,6 @@ from kuber.services.registry.members import (
 )
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
 from kuber.services.registry.schema import deliveries, entities, knowledge
-from kuber.services.registry.search import discovery
-from kuber.services.registry.verifications import (
-    insert_attestation,
-    insert_verification,
-    quarantine,
-    read_attestations,
-    release,
-)
 from kuber.signing import check_new_key
 from kuber.wire.registry import DeliveryBody
 from kuber.wire.signing_payloads import succession_bytes
@@ -153,7 +153,7 @@ class RegistryStore:
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
         with self.database.read_latest() as connection:
-            found = self._reader.read(connection, *discovery(query))
+            found = self._reader.read(connection, *discover_statement(query))
         items = tuple(record for _, record in found[: query.limit])
         if len(found) <= query.limit:
             return Page(items=items, cursor=None)
@@ -244,7 +244,7 @@ class RegistryStore:
             seq = connection.scalar(select(knowledge.c.seq).where(*chosen))
             if seq is not None:
                 connection.execute(update(knowledge).where(knowledge.c.seq == seq).values(withdrawn_at=now))
-                find_newest(connection, seq)
+                update_newest(connection, seq)
                 add_entry(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)

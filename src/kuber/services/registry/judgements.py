@@ -12,7 +12,7 @@ from kuber.domain.ranking import recalls
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError
 from kuber.services.registry.audit import add_entry
-from kuber.services.registry.latest import find_newest
+from kuber.services.registry.latest import update_newest
 from kuber.services.registry.schema import attestations, class_evaluations, knowledge, quarantines, verifications
 from kuber.wire.base import canonical
 from kuber.wire.registry import EvaluationBody, VerificationBody
@@ -42,7 +42,7 @@ def quarantine(connection: Connection, id: str, reason: str, now: datetime) -> N
     connection.execute(insert(quarantines), {"knowledge": seq, "reason": reason, "at": now})
     row = update(knowledge).where(knowledge.c.seq == seq)
     connection.execute(row.values(standing=Standing.QUARANTINED.value))
-    find_newest(connection, seq)
+    update_newest(connection, seq)
     add_entry(connection, now, OPERATOR, Standing.QUARANTINED.value, id, {"reason": reason})
 
 
@@ -82,7 +82,7 @@ def _rank(connection: Connection, seq: int, record: Knowledge, found: Verificati
     classes = update(class_evaluations).where(part.knowledge == seq, part.label == bindparam("at"))
     by_label = [{"at": label, "rank": recall} for label, recall in enumerate(recalls(trusted))]
     connection.execute(classes.values(recall=bindparam("rank")), by_label)
-    find_newest(connection, seq)
+    update_newest(connection, seq)
 
 
 def insert_attestation(connection: Connection, id: str, entity: str, evaluation: Evaluation, now: datetime) -> None:

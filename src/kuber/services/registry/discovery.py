@@ -45,7 +45,7 @@ _POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
 }
 
 
-def discovery(query: Query) -> tuple[Select[Any], dict[str, Any]]:
+def discover_statement(query: Query) -> tuple[Select[Any], dict[str, Any]]:
     """Return the statement of a query, for `KnowledgeReader.read`, and its values: one page and one record more."""
     filters: dict[str, Any] = {
         "task": query.task,

@@ -15,9 +15,9 @@ from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import Standing
 from kuber.entity.hub.discovery import Discovery
 from kuber.services.db.database import Database
-from kuber.services.registry.latest import find_newest
+from kuber.services.registry.discovery import discover_statement
+from kuber.services.registry.latest import update_newest
 from kuber.services.registry.schema import knowledge, newest_knowledge
-from kuber.services.registry.search import discovery
 
 from ...domain.samples import ARCHITECTURE, situation
 from ..registry_rows import COMMON, ORIGINS, OWN, fill
@@ -98,7 +98,7 @@ def test_entities_of_all_strategies_send_many_queries():
 @pytest.mark.parametrize("query", [*entity_queries(), *hub_queries()], ids=label)
 def test_no_query_reads_or_sorts_all_records(database, query):
     with database.read_snapshot() as connection:
-        select_page, values = discovery(query)
+        select_page, values = discover_statement(query)
         compiled = select_page.params(values).compile(
             dialect=connection.dialect, compile_kwargs={"literal_binds": True}
         )
@@ -181,7 +181,7 @@ def test_when_the_newest_is_hidden_the_one_before_is_the_newest(database):
     def hide(connection):
         connection.execute(knowledge.update().where(row.seq.in_(changed)).values(standing=Standing.QUARANTINED))
         for seq in changed[:20]:
-            find_newest(connection, seq)
+            update_newest(connection, seq)
         kept, there = newest_as_kept(connection), newest_by_reading_all(connection)
         for seq in changed[:20]:
             subject = connection.execute(select(row.entity, row.task_name, row.test_set).where(row.seq == seq)).one()
