@@ -222,7 +222,7 @@ def tree(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Draw the lineage: below each record, the records it learned from."""
+    """Draw the lineage of knowledge. Below each record are those that it learned from."""
     from rich.console import Console
     from rich.markup import escape
     from rich.tree import Tree
