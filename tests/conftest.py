@@ -2,6 +2,7 @@
 
 import sys
 
+import hypothesis
 import pytest
 
 pytest_plugins = (
@@ -12,6 +13,13 @@ pytest_plugins = (
     "tests.fixtures.s3",
     "tests.fixtures.samples",
 )
+
+
+# Time limits belong in benchmarks: a busy machine takes as long as it takes.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -29,7 +29,7 @@ def publish(claims, samples, weights=None):
     return registry, records
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     claims=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), max_size=12),
     order=st.sampled_from(["accuracy", "newest", "oldest"]),

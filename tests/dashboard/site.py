@@ -41,7 +41,7 @@ def dashboard(folder: Path, *options: str) -> Iterator[str]:
     with serving("dashboard", "--port", "0", "--stop-with-stdin", *options, folder=folder, log=log) as url:
         yield url
     failed = [line for line in log.read_text(encoding="utf-8").splitlines() if '"level": "error"' in line]
-    assert not failed
+    assert not failed, failed
 
 
 def shows(hub: Hub, folder: Path) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ def dirichlet(labels, **changes):
     return divide("dirichlet", labels, split(**changes))
 
 
-@settings(deadline=None)
 @given(labels=LABELS, entities=st.integers(1, 6), alpha=st.floats(0.5, 1e6), seed=SEEDS, data=st.data())
 def test_parts_are_disjoint_complete_sorted_and_large_enough(labels, entities, alpha, seed, data):
     minimum = data.draw(st.integers(0, len(labels) // entities // 4))
@@ -32,7 +31,6 @@ def test_parts_are_disjoint_complete_sorted_and_large_enough(labels, entities, a
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
-@settings(deadline=None)
 @given(alpha=st.floats(0, 1e6, exclude_min=True), seed=SEEDS)
 def test_any_alpha_gives_a_complete_partition(alpha, seed):
     labels = np.repeat(np.arange(10), 20)
@@ -67,7 +65,6 @@ def test_a_hopeless_draw_is_an_error_of_one_sentence():
         dirichlet(np.zeros(100, np.int64), entities=4, alpha=0.01, seed=0, minimum=25)
 
 
-@settings(deadline=None)
 @given(labels=LABELS, seed=SEEDS, data=st.data())
 def test_stratified_is_exact_in_size_and_within_one_in_each_class(labels, seed, data):
     size = data.draw(st.integers(0, len(labels)))
@@ -96,7 +93,7 @@ TEN = np.repeat(np.arange(10), 60)
 
 
 @pytest.mark.parametrize("name", PARTITIONS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(entities=st.integers(5, 12), seed=SEEDS)
 def test_every_partition_is_complete_disjoint_sorted_and_seeded(name, entities, seed):
     parts = divide(name, TEN, split(entities, seed=seed))

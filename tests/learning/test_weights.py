@@ -167,7 +167,7 @@ def test_a_header_that_two_parsers_read_differently_is_refused(monkeypatch):
         load(FILE, SMALL)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(position=st.integers(0, len(FILE) - 1), value=st.integers(0, 255))
 def test_a_changed_byte_never_gives_invalid_weights(position, value):
     data = bytearray(FILE)

@@ -201,7 +201,6 @@ def test_any_history_leaves_the_contents_of_the_model(examples, place, request, 
         max_examples=examples,
         stateful_step_count=25,
         derandomize=True,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink] if examples > 100 else [Phase.generate],  # shrinking takes minutes

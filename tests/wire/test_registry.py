@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -120,7 +120,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("body", "values"), VALUES, ids=[body.__name__ for body, _ in VALUES])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(data=st.data())
 def test_round_trip(body, values, data):
     value = data.draw(values)
@@ -134,7 +134,7 @@ def test_round_trip(body, values, data):
 
 
 @given(arguments=st.dictionaries(texts, arguments, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_arguments_keep_their_types(arguments):
     value = Architecture(name="n", arguments=arguments, manifest={"w": TensorSpec(dtype="F32", shape=())})
     back = ArchitectureBody.read(ArchitectureBody.of(value).model_dump_json()).value().arguments
