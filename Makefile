@@ -44,7 +44,7 @@ nginx:
 
 # Two workers for two cores; `make test WORKERS=8` where there are more.
 WORKERS := 2
-PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The fast lane: style, types, layers, and every test that starts no process. See tests/fixtures/processes.py.
 check: lint

@@ -62,5 +62,6 @@ def test_the_first_example_joins_a_running_hub(tmp_path):
 def test_a_custom_strategy_in_a_file_is_compared(tmp_path):
     settings = ["--dataset", "digits", "--architecture", "mlp", "--num-rounds", "2", "--local-epochs", "1"]
     command = ["-m", "kuber", "compare", "--strategies", "local,custom_strategy:Elitist", "--seeds", "1"]
+    command += ["--workers", "0"]
     output = run([*command, "--runs-dir", tmp_path, *settings], EXAMPLES)
     assert "elitist" in output.lower()

@@ -33,7 +33,7 @@ def place(process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     """URL of a dashboard without a hub, and its folder: two simulations, a comparison, a damaged run."""
     folder = tmp_path_factory.mktemp("runs")
     started = [
-        Command(*words, "--runs-dir", str(folder / "runs"), folder=folder)
+        Command(*words, "--workers", "0", "--runs-dir", str(folder / "runs"), folder=folder)
         for words in (
             ("simulate", *TINY),
             ("simulate", *TINY, "--seed", "1", "--strategy", "local"),

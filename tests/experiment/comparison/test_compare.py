@@ -49,7 +49,7 @@ def compared(process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """Every method on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
     code, out, err = finished(
-        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json",
+        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json", "--workers", "0",
         cwd=cwd,
     )  # fmt: skip
     assert code == 0, err
@@ -126,7 +126,7 @@ def test_a_killed_comparison_is_resumed_and_ends_with_the_same_numbers(compared,
     assert not alive  # its workers ended with it
     (folder,) = (tmp_path / "runs").iterdir()
     assert not (folder / "result.json").exists(), "it was done before it was killed"
-    code, resumed, err = finished("compare", "--resume", str(folder), "--json", cwd=tmp_path)
+    code, resumed, err = finished("compare", "--resume", str(folder), "--json", "--workers", "0", cwd=tmp_path)
     assert code == 0, err
     assert numbers(json.loads(resumed)) == numbers(whole)
 
