@@ -41,7 +41,7 @@ class Stalling(BaseHTTPRequestHandler):
 @contextmanager
 def serving(handler):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:

@@ -24,7 +24,7 @@ from tests.fixtures.waiting import LIMIT
 KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
 METHODS = (*STRATEGIES, *BASELINES)
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
-FLAGS += ["--entities", "3", "--rounds", "4", "--local-epochs", "2", "--kd-epochs", "3"]
+FLAGS += ["--entities", "3", "--rounds", "3", "--local-epochs", "1", "--kd-epochs", "2"]
 
 
 def environ() -> dict[str, str]:
