@@ -48,10 +48,8 @@ def numbers(result: dict) -> list[dict]:
 def compared(process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Every method on two seeds."""
     cwd = tmp_path_factory.mktemp("compare")
-    code, out, err = finished(
-        "compare", "--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS, "--json", "--workers", "0",
-        cwd=cwd,
-    )  # fmt: skip
+    plan = ["--strategies", ",".join(METHODS), "--public-dataset", "digits", "--seeds", "2", *FLAGS]
+    code, out, err = finished("compare", *plan, "--json", "--workers", "0", cwd=cwd)
     assert code == 0, err
     (folder,) = (cwd / "runs").iterdir()
     return folder, json.loads(out)
