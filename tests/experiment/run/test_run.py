@@ -200,9 +200,10 @@ def test_outside_a_terminal_the_user_reads_plain_lines(complete):
 
 
 @pytest.mark.process
-def test_a_killed_and_interrupted_run_is_resumed_with_nothing_lost_or_repeated(tmp_path):
+@pytest.mark.parametrize("strategy", ["kuber", "vanilla"])
+def test_a_killed_and_interrupted_run_is_resumed_with_nothing_lost_or_repeated(tmp_path, strategy):
     log = lambda: only_run(tmp_path) / FILE_NAME  # noqa: E731
-    process = kuber("run", *QUICK, folder=tmp_path, at=(">round shown", "3"))
+    process = kuber("run", *QUICK, "--strategy", strategy, folder=tmp_path, at=(">round shown", "3"))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert_nothing_is_left(process.pid, tmp_path)
