@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint
-from kuber.entity.model_adapter import EvaluateFn, ModelAdapter, Validation, describe_model
+from kuber.entity.loop_settings import Counts, Publishing, approval, check_restores, published_counts
+from kuber.entity.model_adapter import Collate, EvaluateFn, ModelAdapter, Validation, describe_model
 from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
@@ -76,6 +77,12 @@ class Entity:
         invitation: str | None = None,
         ca: Path | None = None,
         patience: float = 10.0,
+        judged: nn.Module | None = None,
+        collate: Collate | None = None,
+        restores: Sequence[Any] = (),
+        publishing: Publishing = "auto",
+        reports: bool = True,
+        counts: Counts = "exact",
     ) -> None:
         """Nothing is sent before the first call that needs the hub.
 
@@ -96,8 +103,15 @@ class Entity:
         The default strategy is `exchange` with a tolerance of one standard error of the evaluation; pass the name of
         another, or an object.
 
-        `class_counts`, the number of training samples of each label, is published if given. Without a common test
-        set, at most `max_candidates` models are pulled and tested for each phase.
+        `class_counts`, the number of training samples of each label, is published if given: as it is, with
+        `counts="rounded"` in tens, with `counts=None` not at all. Without a common test set, at most `max_candidates`
+        models are pulled and tested for each phase.
+
+        `judged`, by default the model, is the module that is evaluated and published, such as an EMA copy. `collate`
+        turns a batch of the owner's into inputs and labels. `restores` are objects with `state_dict` and
+        `load_state_dict`, such as a scheduler, that go back with a phase that is undone. `publishing` may be "never",
+        "ask" (at the terminal), or a function of the evaluation to be claimed and the round that returns whether to
+        publish. With `reports=False` neither round nor evaluation nor reasons are reported to the registry.
 
         Raises SettingsError when arguments contradict each other.
         """
@@ -111,9 +125,13 @@ class Entity:
             architecture=describe_model(model, architecture, arguments),
             validation=validation,
             evaluate=evaluate,
-            class_counts=class_counts,
+            class_counts=published_counts(None if class_counts is None else tuple(class_counts), counts),
             formats=formats,
+            judged=judged,
+            collate=collate,
         )
+        self._restores = check_restores(restores)
+        sharing = Sharing(report=bool(reports), approve=approval(publishing))
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
         home.mkdir(parents=True, exist_ok=True)
         identity = Identity.load_or_create(home / KEY_FILE)
@@ -128,7 +146,7 @@ class Entity:
         self._journal, storage = self._load(home)
         self._evaluator = Evaluator(self._adapter, self._journal)
         access = HubAccess(registry=hub[0], vault=hub[1], identity=identity)
-        self._session = HubSession(self._journal, self._evaluator, access, storage, Sharing())
+        self._session = HubSession(self._journal, self._evaluator, access, storage, sharing)
         self._round = Round(self.strategy, self._adapter, self._journal, self._session)
         self._absorber = Absorber(self.strategy, self._evaluator, self._journal, storage.weights)
         self._selector = TeacherSelector(

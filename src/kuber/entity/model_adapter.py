@@ -28,6 +28,7 @@ MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
 
 Validation = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
 EvaluateFn = Callable[[nn.Module], Evaluation]
+Collate = Callable[[Any], tuple[Any, Tensor]]  # a batch of the owner's -> (inputs, labels)
 
 
 class LabelledData:
@@ -82,6 +83,8 @@ class ModelAdapter:
         evaluate: EvaluateFn | None,
         class_counts: Sequence[int] | None,
         formats: Sequence[str] | None,
+        judged: nn.Module | None = None,
+        collate: Collate | None = None,
     ) -> None:
         if (validation is None) == (evaluate is None):
             raise SettingsError("An entity needs either validation data or a function that evaluates a model.")
