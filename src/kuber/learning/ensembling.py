@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kuber.learning.labels import IGNORED, known_rows, uniform_labels
+
 
 def ensemble_log_probs(
     logits: Sequence[Tensor], recalls: Sequence[Tensor], *, temperature: float, sharpness: float
@@ -36,41 +38,82 @@ def ensemble_log_probs(
 
 
 def not_true_distillation(
-    student_logits: Tensor, teacher_log_probs: Tensor, labels: Tensor, *, temperature: float
+    student_logits: Tensor,
+    teacher_log_probs: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    ignore_index: int = IGNORED,
 ) -> Tensor:
     """Return T² * KL(teacher || student) over the classes other than each sample's own, both softened by T.
 
     The label is known, so the teacher adds information about the other classes only: Lee et al. (FedNTD), arXiv
     2106.03097, equation 4. `student_logits` and `teacher_log_probs`, which are softened by T already, have shape
-    (batch, classes); `labels` have shape (batch,). The result is the mean over the batch.
+    (batch, classes); `labels` are what `cross_entropy` takes: class indices, shape (batch,), or probabilities, shape
+    (batch, classes). The result is the mean over the samples that have a label; 0 if none has.
+
+    With probabilities (mixup, label smoothing) class c is the sample's own with probability t_c, so it is among the
+    others with probability 1 - t_c. Both distributions are multiplied by that and normalised again, before they are
+    compared: a class is left out as far as its label is known. For one-hot labels it is the loss of class indices,
+    to the last bit; with labels that are smoothed by little it differs by little.
     """
-    others = torch.ones_like(student_logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), False)
-    shape = len(student_logits), student_logits.shape[1] - 1
+    samples, classes = student_logits.shape
+    student, teacher = in_full_precision(student_logits) / temperature, in_full_precision(teacher_log_probs)
+    labels = uniform_labels(labels, samples=samples, classes=classes).to(student.device)
+    known = known_rows(labels, classes=classes, ignore_index=ignore_index)
+    own = labels.argmax(1) if labels.is_floating_point() else labels.clamp(0, classes - 1)
+    places = torch.arange(classes - 1, device=student.device).expand(samples, -1)
+    places = places + (places >= own.unsqueeze(1))  # (batch, classes - 1): all classes but the own
+    loss = masked_kl(student.gather(1, places), teacher.gather(1, places), rows=known)
+    if labels.is_floating_point():
+        others = (1 - labels).clamp_min(0).log()
+        whole = masked_kl(student + others.clamp_min(torch.finfo(others.dtype).min), teacher + others, rows=known)
+        certain = ((labels == 0) | (labels == 1)).all() & (labels.sum(1) == 1).all()
+        loss = torch.where(certain, loss, whole)
     # Softening shrinks gradients by 1/T²; restore their scale against the loss on the labels.
-    return temperature**2 * masked_kl(
-        student_logits[others].view(shape) / temperature, teacher_log_probs[others].view(shape)
-    )
+    return temperature**2 * loss
 
 
-def guide_loss(student_logits: Tensor, teacher_log_probs: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+def guide_loss(
+    student_logits: Tensor,
+    teacher_log_probs: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    ignore_index: int = IGNORED,
+) -> Tensor:
     """Return `not_true_distillation`; with two classes, T² * KL(teacher || student) over both.
 
     A distribution over the one other class is constant, so with two classes the whole distributions are compared.
     """
-    if student_logits.shape[1] > 2:
-        return not_true_distillation(student_logits, teacher_log_probs, labels, temperature=temperature)
-    return temperature**2 * masked_kl(student_logits / temperature, teacher_log_probs)
+    samples, classes = student_logits.shape
+    if classes > 2:
+        return not_true_distillation(
+            student_logits, teacher_log_probs, labels, temperature=temperature, ignore_index=ignore_index
+        )
+    labels = uniform_labels(labels, samples=samples, classes=classes).to(student_logits.device)
+    known = known_rows(labels, classes=classes, ignore_index=ignore_index)
+    student, teacher = in_full_precision(student_logits) / temperature, in_full_precision(teacher_log_probs)
+    return temperature**2 * masked_kl(student, teacher, rows=known)
 
 
-def masked_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return KL(teacher || student), mean over the batch, over the classes that the teacher knows.
+def masked_kl(student_logits: Tensor, teacher_logits: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Return KL(teacher || student), mean over the batch or its `rows`, over the classes that the teacher knows.
 
-    Both have shape (batch, classes) and are softened already. The teacher's logit of an unknown class is minus
-    infinity. A row in which no class is known adds 0.
+    Both have shape (batch, classes) and are softened already; `rows` are booleans, shape (batch,). The teacher's
+    logit of an unknown class is minus infinity. A row in which no class is known adds 0.
     """
     unknown = torch.isneginf(teacher_logits)
     empty_row = unknown.all(1, keepdim=True)
     left_out = unknown & ~empty_row
     student = F.log_softmax(student_logits.masked_fill(left_out, -torch.inf), dim=1).masked_fill(unknown, 0.0)
     teacher = F.log_softmax(teacher_logits, dim=1).masked_fill(unknown, 0.0)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    if rows is None:
+        return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    parts = F.kl_div(student, teacher, reduction="none", log_target=True).masked_fill(~rows.unsqueeze(1), 0.0)
+    return parts.sum() / rows.sum().clamp_min(1)  # not parts[rows], which would make a GPU wait
+
+
+def in_full_precision(tensor: Tensor) -> Tensor:
+    """Return a tensor as float32 unless it is already at least as precise."""
+    return tensor.float() if tensor.dtype.itemsize < 4 or not tensor.is_floating_point() else tensor

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kuber.learning.ensembling import masked_kl
+from kuber.learning.ensembling import in_full_precision, masked_kl
+from kuber.learning.labels import IGNORED, known_rows, uniform_labels
 from kuber.learning.training import Loss, Training
 
 
@@ -23,18 +24,29 @@ class Distillation(Training):
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, temperature: float = 2.0, alpha: float = 0.5
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None = None,
+    *,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    ignore_index: int = IGNORED,
 ) -> Tensor:
     """Return alpha * CE(student, labels) + (1 - alpha) * T² * KL(teacher || student), both softened by T in KL.
 
-    Logits have shape (batch, classes), labels (batch,); the result is the mean over the batch. Hinton et al., arXiv
-    1503.02531, section 2. Classes that the teacher does not know, with a logit of minus infinity, are left out of KL.
-    Without labels the result is T² * KL alone, unweighted.
+    Logits have shape (batch, classes); labels are what `cross_entropy` takes: class indices, shape (batch,), or
+    probabilities, shape (batch, classes). The result is the mean over the samples that have a label. Hinton et al.,
+    arXiv 1503.02531, section 2. Classes that the teacher does not know, with a logit of minus infinity, are left out
+    of KL. Without labels the result is T² * KL alone, unweighted, over all samples.
     """
-    soft = masked_kl(student / temperature, teacher / temperature)
+    student, teacher = in_full_precision(student), in_full_precision(teacher)
     if labels is None:
-        return temperature**2 * soft
-    hard = F.cross_entropy(student, labels)
+        return temperature**2 * masked_kl(student / temperature, teacher / temperature)
+    samples, classes = student.shape
+    labels = uniform_labels(labels, samples=samples, classes=classes).to(student.device)
+    known = known_rows(labels, classes=classes, ignore_index=ignore_index)
+    soft = masked_kl(student / temperature, teacher / temperature, rows=known)
+    hard = F.cross_entropy(student, labels, ignore_index=ignore_index, reduction="sum") / known.sum().clamp_min(1)
     # Softening shrinks gradients by 1/T²; restore their scale against the hard loss.
     return alpha * hard + (1 - alpha) * temperature**2 * soft
 
@@ -49,6 +61,7 @@ def balanced_softmax(counts: Tensor) -> Loss:
     shift = torch.log(counts.float() / counts.sum())
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits + shift, labels)
+        samples, classes = logits.shape
+        return F.cross_entropy(logits + shift, uniform_labels(labels, samples=samples, classes=classes))
 
     return loss
