@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from kuber.domain import artifact_checks, tensor_dtypes
 from kuber.domain.artifact_checks import PIECE, check_artifact
 from kuber.domain.knowledge import WEIGHTS, TensorSpec
 
@@ -50,10 +51,29 @@ def test_counters_may_be_anything():
     check(save({"w": np.ones(2, np.float32), "steps": np.array([-1, 2**62])}))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.bool_])
-def test_other_dtypes_are_refused(dtype):
-    with pytest.raises(ValueError, match="weights are floats or I64"):
-        check(save({"w": np.zeros(8, dtype)}))
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.uint64])
+def test_masks_and_whole_numbers_travel(dtype):
+    check(save({"w": np.array([0, 1, 1, 0], dtype)}))
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_boolean_is_0_or_1(place):
+    numbers = np.zeros(PIECE + 3, np.bool_)
+    data = bytearray(save({"w": numbers}))
+    check(data)
+    data[place if place < 0 else len(data) - len(numbers) + place] = 2
+    with pytest.raises(ValueError, match="'w' holds a boolean that is neither 0 nor 1"):
+        check(data)
+
+
+def test_each_float_has_a_check_of_finiteness():
+    assert set(artifact_checks._FLOATS) == tensor_dtypes.FLOATS
+
+
+def test_other_dtypes_are_refused():
+    header = b'{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    with pytest.raises(ValueError, match="'F8_E4M3' is not a dtype of weights"):
+        check(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
 def test_a_truncated_file_is_refused():

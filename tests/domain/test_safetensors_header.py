@@ -55,7 +55,7 @@ def entry(begin, end, *, dtype="F32", shape=(1,)):
         ({"a": {"dtype": "F32"}}, "lacks"),
         ({"a": entry(0, 4, shape=(-1,))}, "an invalid dtype"),
         ({"a": entry(0, True)}, "an invalid dtype"),
-        ({"a": entry(0, 4, dtype="PICKLE")}, "not a safetensors dtype"),
+        ({"a": entry(0, 4, dtype="PICKLE")}, "not a dtype of weights"),
         ({"a": entry(0, 8)}, "other bytes"),
         ({"a": entry(0, 4, shape=(2**62, 4))}, "other bytes"),
         ({"a": entry(0, 4), "b": entry(2, 6)}, "gap or overlap"),

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +59,31 @@ def test_merging_equal_networks_changes_no_bit():
     weights = network.state_dict()
     merged = merge([weights, weights, weights], [3, 1.7, 0.2])
     assert all(merged[name].numpy().tobytes() == weights[name].numpy().tobytes() for name in weights)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [torch.tensor([True, False]), torch.tensor([1, 0], dtype=torch.uint8), torch.tensor([3, 5]), torch.tensor(True)],
+    ids=str,
+)
+def test_masks_and_tables_of_whole_numbers_are_our_own(mask):
+    other = ~mask if mask.dtype == torch.bool else mask + 7
+    merged = average([{"mask": mask}, {"mask": other}], [1, 3])
+    assert merged["mask"].dtype == mask.dtype
+    assert torch.equal(merged["mask"], mask)
+
+
+def test_values_that_are_not_finite_stay_and_others_are_averaged():
+    ours, theirs = torch.tensor([-torch.inf, 0.0]), torch.tensor([-torch.inf, 4.0])
+    assert average([{"m": ours}, {"m": theirs}], [1, 1])["m"].tolist() == [-torch.inf, 2.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_dtypes_that_do_not_travel_are_our_own(dtype):
+    ours = torch.ones(2).to(dtype)
+    assert average([{"m": ours}, {"m": torch.zeros(2).to(dtype)}], [1, 1])["m"] is ours
+
+
+def test_a_variance_without_a_mean_is_averaged():
+    merged = merge([{"scale.running_var": torch.tensor([1.0])}, {"scale.running_var": torch.tensor([3.0])}], [1, 1])
+    assert merged["scale.running_var"].tolist() == [2.0]

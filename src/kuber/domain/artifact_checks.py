@@ -6,6 +6,7 @@ from types import MappingProxyType
 from kuber.domain.knowledge import ONNX, WEIGHTS, Manifest
 from kuber.domain.onnx_header import check_graph
 from kuber.domain.safetensors_header import PREFIX_LENGTH, header_length, read_spans
+from kuber.domain.tensor_dtypes import BOOLEAN
 
 PIECE = 1 << 18  # bytes checked at once; a multiple of every width below
 
@@ -22,13 +23,11 @@ def check_artifact(kind: str, read: Read, size: int) -> Manifest | None:
 
 
 def _check_weights(read: Read, size: int) -> Manifest:
-    """Read a safetensors file whose numbers are all finite, in a dtype of weights or counters."""
+    """Read a safetensors file whose numbers are all finite, and whose booleans are 0 or 1."""
     length = header_length(read(PREFIX_LENGTH))
     spans = read_spans(read(length), size=size)
     for span in spans:
         floats = _FLOATS.get(span.spec.dtype)
-        if floats is None and span.spec.dtype != "I64":
-            raise ValueError(f"tensor {span.name[:100]!r} is {span.spec.dtype}; weights are floats or I64")
         left = span.end - span.begin
         while left:
             piece = read(min(left, PIECE))
@@ -36,6 +35,8 @@ def _check_weights(read: Read, size: int) -> Manifest:
                 raise ValueError("the file ends within a tensor")
             if floats is not None and not floats.all_finite(piece):
                 raise ValueError(f"tensor {span.name[:100]!r} holds a number that is not finite")
+            if span.spec.dtype == BOOLEAN and piece.strip(b"\0\1"):
+                raise ValueError(f"tensor {span.name[:100]!r} holds a boolean that is neither 0 nor 1")
             left -= len(piece)
     return {span.name: span.spec for span in spans}
 

@@ -8,12 +8,11 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.member import SIGNATURE_LENGTH, check_hex
 from kuber.domain.task import Task
+from kuber.domain.tensor_dtypes import DTYPE_BYTES
 from kuber.domain.verification import Verification
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
 ONNX = "onnx"  # artifact kind: an ONNX graph, which runs without the network's code
-
-_DTYPES = {"BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64"}
 
 Argument = int | float | str | bool | tuple[int, ...]
 
@@ -26,8 +25,8 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"{self.dtype!r} is not a safetensors dtype")
+        if self.dtype not in DTYPE_BYTES:
+            raise ValueError(f"{self.dtype!r} is not a dtype of weights")
         if any(length < 0 for length in self.shape):
             raise ValueError("a tensor's shape has no negative length")
 

@@ -11,13 +11,11 @@ from math import prod
 from typing import Any
 
 from kuber.domain.knowledge import Manifest, TensorSpec
+from kuber.domain.tensor_dtypes import DTYPE_BYTES, MAX_DIMENSIONS
 
 HEADER_LIMIT = 1_000_000  # bytes; enough for ten thousand tensors
 PREFIX_LENGTH = 8
 USUAL_HEADER = 1 << 16  # bytes read of a file at first; a longer header takes a second read
-_MAX_DIMENSIONS = 16  # multiplying the lengths of a shape of 1 MB takes seconds
-_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
-_BITS |= {"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64}
 
 
 def header_length(prefix: bytes) -> int:
@@ -74,7 +72,7 @@ def read_spans(header: bytes, *, size: int) -> list[TensorSpan]:
     spans = []
     for name, entry in entries.items():
         span = _tensor(name, entry)
-        if span.end - span.begin != prod(span.spec.shape) * _BITS[span.spec.dtype] // 8:
+        if span.end - span.begin != prod(span.spec.shape) * DTYPE_BYTES[span.spec.dtype]:
             raise ValueError(f"tensor {name[:100]!r} has other bytes than its dtype and shape need")
         spans.append(span)
     spans.sort(key=lambda span: (span.begin, span.end))
@@ -109,7 +107,8 @@ def _tensor(name: str, entry: Any) -> TensorSpan:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"tensor {name[:100]!r} lacks dtype, shape or data_offsets") from None
-    numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else [None]
+    # Multiplying the lengths of a shape of 1 MB would take seconds.
+    numbers = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not isinstance(dtype, str):
         raise ValueError(f"tensor {name[:100]!r} has an invalid dtype, shape or data_offsets")
     return TensorSpan(name, TensorSpec(dtype=dtype, shape=tuple(shape)), begin, end)

@@ -10,6 +10,7 @@ from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.onnx_model import OnnxModel, check_equivalent, export
+from kuber.learning.weight_checks import obstacle
 from kuber.learning.weights import Weights, dump
 
 log = logging.getLogger("kuber")
@@ -19,15 +20,17 @@ class ExportFormats:
     """Exports a model as artifacts of the chosen kinds."""
 
     def __init__(self, model: nn.Module, task: Task, samples: Tensor | None, formats: Sequence[str] | None) -> None:
-        """Choose by default weights, and a graph if the model can be exported as one; warn if not.
+        """Choose by default weights, and a graph if the model can be exported as one; warn if one is left out.
 
         The graph is compared with the model on some of `samples`, and takes their dtype. Raises SettingsError when
-        `formats` names none or unknown ones, IncompatibleKnowledgeError when the model cannot be exported so.
+        `formats` names none or unknown ones, or weights that no hub takes, and when the model can be published in no
+        format; IncompatibleKnowledgeError when it cannot be exported as `formats` says.
         """
         self._model = model
         self._task = task
         self._samples = samples
         self._has_weights = not isinstance(model, OnnxModel) and bool(model.state_dict())
+        self._obstacle = obstacle(model) if self._has_weights else None
         self.kinds = self._default() if formats is None else self._checked(formats)
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
@@ -39,17 +42,26 @@ class ExportFormats:
         try:
             self._check_graph()
         except IncompatibleKnowledgeError as error:
+            if self._obstacle is not None:
+                raise SettingsError(
+                    f"The model cannot be published: its weights do not travel, because {self._obstacle}. "
+                    f"{error.message}"
+                ) from None
             if not self._has_weights:
                 raise
             log.warning("%s Only entities of the same architecture can learn from it.", error.message)
             return (WEIGHTS,)
-        return (WEIGHTS, ONNX) if self._has_weights else (ONNX,)
+        if self._obstacle is not None:
+            log.warning("The model is published as a graph only: %s.", self._obstacle)
+        return (WEIGHTS, ONNX) if self._has_weights and self._obstacle is None else (ONNX,)
 
     def _checked(self, formats: Sequence[str]) -> tuple[str, ...]:
         if not formats or not set(formats) <= {WEIGHTS, ONNX}:
             raise SettingsError(f"A model is published as {WEIGHTS}, {ONNX}, or both, not as {list(formats)}.")
         if WEIGHTS in formats and not self._has_weights:
             raise SettingsError("An ONNX graph has no weights to publish; leave them out of `formats`.")
+        if WEIGHTS in formats and self._obstacle is not None:
+            raise SettingsError(f"The model cannot be published as weights: {self._obstacle}.")
         if ONNX in formats:
             self._check_graph()
         return tuple(formats)

@@ -22,6 +22,7 @@ from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import LabelMapped
+from kuber.learning.weight_checks import check_initialised, obstacle
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
 MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
@@ -190,7 +191,8 @@ def describe_model(model: nn.Module, name: str | None, arguments: dict[str, Argu
     """Return a model's architecture, by default named by its class and the digest of its tensors' shapes."""
     if isinstance(model, OnnxModel):
         return Architecture(name=name or "onnx", arguments=arguments or {}, manifest={})
-    manifest = manifest_of(weights_of(model))
+    check_initialised(model)
+    manifest = {} if obstacle(model) else manifest_of(model.state_dict())
     if name is not None:
         return Architecture(name=name, arguments=arguments or {}, manifest=manifest)
     # Networks of one class may differ in size: their tensors tell them apart.

@@ -13,29 +13,38 @@ from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
-_DTYPES = {
+DTYPE_NAMES = {  # of all dtypes in kuber.domain.tensor_dtypes
     torch.bool: "BOOL",
     torch.uint8: "U8",
     torch.int8: "I8",
     torch.int16: "I16",
+    torch.uint16: "U16",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int32: "I32",
+    torch.uint32: "U32",
     torch.float32: "F32",
-    torch.float64: "F64",
     torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float64: "F64",
 }
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """Return a copy of the network's state dict on the CPU, contiguous in memory."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in network.state_dict().items()}
+    """Return a copy of the network's state dict on the CPU, contiguous in memory; only its tensors."""
+    return {name: _copied(tensor) for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().to("cpu", copy=True)
+    return copied.contiguous() if copied.layout == torch.strided else copied
 
 
 def manifest_of(weights: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    """Return the dtype and shape of every tensor, by name."""
+    """Return the dtype and shape of every tensor, by name. `kuber.learning.weight_checks` says which have one."""
     return {
-        name: TensorSpec(dtype=_DTYPES[tensor.dtype], shape=tuple(tensor.shape)) for name, tensor in weights.items()
+        name: TensorSpec(dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
+        for name, tensor in weights.items()
     }
 
 
@@ -65,8 +74,10 @@ def load(data: bytes, architecture: Architecture) -> Weights:
     if manifest_of(weights) != manifest:  # two parsers read the header and have to agree
         raise CorruptKnowledgeError("The header of the weights is ambiguous; do not use them.")
     for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CorruptKnowledgeError(f"The weights have a value that is not finite, in {name}; do not use them.")
+        if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
+            raise CorruptKnowledgeError(f"The weights have a boolean that is neither 0 nor 1, in {name}.")
     return weights if manifest == expected else to_float32(weights)
 
 

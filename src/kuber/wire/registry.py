@@ -20,6 +20,7 @@ from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, Ten
 from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.domain.task import Task
+from kuber.domain.tensor_dtypes import MAX_DIMENSIONS, MAX_TENSOR_NAME, MAX_TENSORS
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.base import (
     Body,
@@ -36,7 +37,6 @@ from kuber.wire.base import (
 )
 
 MAX_CLASSES = 100_000
-MAX_TENSORS = 20_000
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -63,7 +63,7 @@ def _not_blank(text: str) -> str:
 
 
 Counts = Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES)]
-Shape = Annotated[tuple[Count, ...], Field(max_length=16)]
+Shape = Annotated[tuple[Count, ...], Field(max_length=MAX_DIMENSIONS)]
 _Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_not_integer)]
 _Argument = Annotated[
@@ -123,7 +123,9 @@ class TensorBody(Body[TensorSpec]):
         return TensorSpec(dtype=self.dtype, shape=self.shape)
 
 
-ManifestField = Annotated[dict[Annotated[str, Field(max_length=1000)], TensorBody], Field(max_length=MAX_TENSORS)]
+ManifestField = Annotated[
+    dict[Annotated[str, Field(max_length=MAX_TENSOR_NAME)], TensorBody], Field(max_length=MAX_TENSORS)
+]
 
 
 class ArchitectureBody(Body[Architecture]):
