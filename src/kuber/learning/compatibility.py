@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Knowledge
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
 from kuber.learning.architectures import describe
+from kuber.learning.evaluation import evaluation_mode
 from kuber.learning.onnx_model import check_installed
 
 CanLoad = Callable[[Architecture], bool]
@@ -24,9 +24,8 @@ def can_load_by_name(architecture: Architecture) -> bool:
 
 def check_fits(network: nn.Module, x: Tensor, *, classes: int) -> None:
     """Raise IncompatibleKnowledgeError unless the network returns shape (len(x), classes) for samples `x`."""
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(network):
             shape = tuple(network(x).shape)
     except KnowledgeError:
         raise

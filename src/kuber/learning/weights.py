@@ -1,6 +1,7 @@
 """Weights as safetensors bytes and back; nothing is unpickled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from kuber.domain.knowledge import Architecture, TensorSpec
 from kuber.domain.safetensors_header import PREFIX_LENGTH, bfloat16_manifest, header_length, read_manifest
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, first_line
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
@@ -38,6 +39,54 @@ def weights_of(network: nn.Module) -> Weights:
 def _copied(tensor: Tensor) -> Tensor:
     copied = tensor.detach().to("cpu", copy=True)
     return copied.contiguous() if copied.layout == torch.strided else copied
+
+
+@contextmanager
+def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Run the network with other weights inside the `with` block; they are exchanged by pointer, not copied.
+
+    Parameters keep their identity, gradients and optimizer, and what a backward pass saved keeps its values. The
+    network's own weights are back at the end, also on an exception. Run it in `evaluation_mode` inside, not around:
+    a forward pass that changes buffers then leaves `weights` as they are. Raises IncompatibleKnowledgeError when the
+    weights are not those of this network.
+    """
+    state = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    own = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    _check_same_tensors(state, weights)
+    # A module may transform its tensors in state_dict: then only load_state_dict knows the way back.
+    plain = all(name in own and own[name].data_ptr() == tensor.data_ptr() for name, tensor in state.items())
+    if not plain:
+        before = weights_of(network)
+        try:
+            _load(network, weights)
+            yield
+        finally:
+            network.load_state_dict(before)
+        return
+    originals: list[tuple[Tensor, Tensor]] = []
+    try:
+        for name, tensor in weights.items():
+            originals.append((own[name], own[name].data))
+            own[name].data = tensor.detach().to(device=own[name].device, dtype=own[name].dtype)
+        yield
+    finally:
+        for parameter, data in reversed(originals):  # tied tensors occur twice
+            parameter.data = data
+
+
+def _check_same_tensors(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    unlike = sorted(state.keys() ^ weights.keys()) or [
+        name for name, tensor in state.items() if tensor.shape != weights[name].shape
+    ]
+    if unlike:
+        raise IncompatibleKnowledgeError(f"The weights are not those of this network: {unlike[0]} differs.")
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise IncompatibleKnowledgeError(f"The weights are not those of this network: {first_line(error)}.") from None
 
 
 def manifest_of(weights: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
