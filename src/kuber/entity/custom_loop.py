@@ -30,7 +30,7 @@ from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint
 from kuber.entity.loop_settings import Counts, Publishing, approval, check_restores, published_counts
-from kuber.entity.model_adapter import Collate, EvaluateFn, ModelAdapter, Validation, describe_model
+from kuber.entity.model_adapter import Collate, EvaluateFn, ModelAdapter, Validation
 from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
@@ -122,7 +122,8 @@ class Entity:
         self._adapter = ModelAdapter(
             model,
             task,
-            architecture=describe_model(model, architecture, arguments),
+            architecture=architecture,
+            arguments=arguments,
             validation=validation,
             evaluate=evaluate,
             class_counts=published_counts(None if class_counts is None else tuple(class_counts), counts),

@@ -12,6 +12,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
+from kuber.entity.architecture_identity import describe_model, is_same_network
 from kuber.entity.export_formats import ExportFormats
 from kuber.entity.work.learner import TeacherModel
 from kuber.entity.work.steps import EvaluationResult
@@ -22,8 +23,8 @@ from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime
 from kuber.learning.teachers import LabelMapped
-from kuber.learning.weight_checks import check_initialised, obstacle
-from kuber.learning.weights import Weights, manifest_of, weights_of
+from kuber.learning.weights import Weights, weights_of
+from kuber.learning.wrappers import unwrap
 
 MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
 
@@ -79,7 +80,8 @@ class ModelAdapter:
         model: nn.Module,
         task: Task,
         *,
-        architecture: Architecture,
+        architecture: str | None,
+        arguments: dict[str, Argument] | None,
         validation: Validation | None,
         evaluate: EvaluateFn | None,
         class_counts: Sequence[int] | None,
@@ -90,15 +92,16 @@ class ModelAdapter:
         if (validation is None) == (evaluate is None):
             raise SettingsError("An entity needs either validation data or a function that evaluates a model.")
         self.task = task
-        self.architecture = architecture
         self.class_counts = None if class_counts is None else tuple(class_counts)
-        self._model = model
+        self._model = unwrap(model)
         self._data = None if validation is None else LabelledData(validation)
         if self._data is not None:
             self._data.check(task)
         self._digest = None if self._data is None else self._data.digest
         self._evaluate = evaluate
-        self._formats = ExportFormats(model, task, None if self._data is None else self._data.x, formats)
+        samples = None if self._data is None else self._data.x
+        self.architecture = describe_model(self._model, architecture, arguments, task=task, samples=samples)
+        self._formats = ExportFormats(self._model, task, None if self._data is None else self._data.x, formats)
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
 
     @property
@@ -125,7 +128,7 @@ class ModelAdapter:
             self._model.load_state_dict(weights)
 
     def can_load(self, architecture: Architecture) -> bool:
-        return architecture == self.architecture or can_load_by_name(architecture)
+        return is_same_network(self.architecture, architecture) or can_load_by_name(architecture)
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
         return self._formats.artifacts(weights)
@@ -170,7 +173,7 @@ class ModelAdapter:
     def _network(self, teacher: TeacherModel, task: Task) -> nn.Module:
         if teacher.graph is not None:
             return self._graph_network(teacher.graph, task)
-        if teacher.architecture == self.architecture:
+        if is_same_network(self.architecture, teacher.architecture):
             network = copy.deepcopy(self._model)
         else:
             network = make_network(teacher.architecture.name, teacher.architecture.arguments)
@@ -185,24 +188,6 @@ class ModelAdapter:
         if len(self._graphs) > MAX_ONNX_WORKERS:
             del self._graphs[next(iter(self._graphs))]  # its process ends when nothing refers to it
         return network
-
-
-def describe_model(model: nn.Module, name: str | None, arguments: dict[str, Argument] | None) -> Architecture:
-    """Return a model's architecture, by default named by its class and the digest of its tensors' shapes."""
-    if isinstance(model, OnnxModel):
-        return Architecture(name=name or "onnx", arguments=arguments or {}, manifest={})
-    check_initialised(model)
-    manifest = {} if obstacle(model) else manifest_of(model.state_dict())
-    if name is not None:
-        return Architecture(name=name, arguments=arguments or {}, manifest=manifest)
-    # Networks of one class may differ in size: their tensors tell them apart.
-    sizes = "\n".join(f"{tensor} {spec.dtype} {spec.shape}" for tensor, spec in sorted(manifest.items()))
-    kind = type(model)
-    return Architecture(
-        name=f"{kind.__module__}.{kind.__qualname__}"[-200:],
-        arguments={"tensors": Digest.of(sizes.encode()).hex[:16]},
-        manifest=manifest,
-    )
 
 
 def _bytes(tensor: Tensor) -> bytes:

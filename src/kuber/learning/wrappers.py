@@ -23,3 +23,8 @@ def is_compiled(module: nn.Module) -> bool:
     # Not imported: loading it takes seconds, and before there is no compiled module.
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor or module as it is without `torch.compile` around a module on its way."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
