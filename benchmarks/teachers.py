@@ -21,7 +21,8 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Artifact, Knowledge
 from kuber.domain.task import Task
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.onnx_model import OnnxModel, export
+from kuber.learning.onnx_export import export
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.runtime import Runtime, build, keep_freed_memory
 from kuber.learning.teachers import Teacher, Teachers
 

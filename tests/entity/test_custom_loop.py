@@ -290,7 +290,7 @@ def test_a_model_that_cannot_be_exported_is_published_as_weights_with_a_warning(
     entity.publish()
     (record,) = published(hub)
     assert set(record.artifacts) == {"weights"}
-    with pytest.raises(kuber.errors.IncompatibleKnowledgeError, match="cannot be exported"):
+    with pytest.raises(kuber.errors.SettingsError, match="cannot be exported"):
         enter("asked", NotExportable(), formats=("onnx",))
 
 
@@ -339,7 +339,12 @@ def test_a_function_may_evaluate(enter, hub):
         return kuber.Evaluation(test_set=digest, correct=tuple(correct.tolist()), total=tuple(total.tolist()))
 
     entity = enter(
-        "one", Wide(), task=kuber.Task(name="t", labels=LABELS, input_shape=(2,)), validation=None, evaluate=evaluate
+        "one",
+        Wide(),
+        task=kuber.Task(name="t", labels=LABELS, input_shape=(2,)),
+        validation=None,
+        evaluate=evaluate,
+        formats=W,
     )
     entity.publish()
     (record,) = published(hub)

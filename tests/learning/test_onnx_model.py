@@ -9,7 +9,8 @@ from torch import nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 from kuber.learning.architectures import make_network
-from kuber.learning.onnx_model import GraphLimits, OnnxModel, check_equivalent, export
+from kuber.learning.onnx_export import check_equivalent, export
+from kuber.learning.onnx_model import GraphLimits, OnnxModel
 
 SHAPE, CLASSES = (4,), 3
 FLOAT = TensorProto.FLOAT

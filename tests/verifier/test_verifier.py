@@ -16,7 +16,7 @@ from kuber.domain.query import Query
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing
 from kuber.learning.architectures import describe, initial_weights, make_network
-from kuber.learning.onnx_model import export
+from kuber.learning.onnx_export import export
 from kuber.learning.weights import dump
 from kuber.services.registry.store import RegistryStore
 from kuber.services.vault.store import VaultStore

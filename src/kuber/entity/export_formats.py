@@ -8,48 +8,63 @@ from torch import Tensor, nn
 
 from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.domain.task import Task
-from kuber.errors import IncompatibleKnowledgeError, SettingsError
-from kuber.learning.onnx_model import OnnxModel, check_equivalent, export
+from kuber.errors import IncompatibleKnowledgeError, KUberError, SettingsError, first_line
+from kuber.learning.onnx_export import faithful_graph
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.weight_checks import obstacle
 from kuber.learning.weights import Weights, dump
+
+CHECKED_SAMPLES = 4  # on which each graph is compared with its model
 
 log = logging.getLogger("kuber")
 
 
 class ExportFormats:
-    """Exports a model as artifacts of the chosen kinds."""
+    """Exports a model as artifacts of the chosen kinds; each graph is compared with the model before it is used."""
 
-    def __init__(self, model: nn.Module, task: Task, samples: Tensor | None, formats: Sequence[str] | None) -> None:
+    def __init__(self, model: nn.Module, task: Task, samples: object, formats: Sequence[str] | None) -> None:
         """Choose by default weights, and a graph if the model can be exported as one; warn if one is left out.
 
-        The graph is compared with the model on some of `samples`, and takes their dtype. Raises SettingsError when
-        `formats` names none or unknown ones, or weights that no hub takes, and when the model can be published in no
-        format; IncompatibleKnowledgeError when it cannot be exported as `formats` says.
+        Graphs are compared with the model on some of `samples`, and take their dtype. Raises SettingsError when
+        `formats` names none or unknown ones, weights that no hub takes, or a graph of a model that cannot be exported
+        as one, and when the model can be published in no format.
         """
         self._model = model
         self._task = task
         self._samples = samples
+        self._warned = False
         self._has_weights = not isinstance(model, OnnxModel) and bool(model.state_dict())
         self._obstacle = obstacle(model) if self._has_weights else None
         self.kinds = self._default() if formats is None else self._checked(formats)
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
-        """Return the artifacts of these weights, which are the model's own, by kind."""
-        make = {WEIGHTS: lambda: dump(weights), ONNX: self._graph}
-        return {kind: make[kind]() for kind in self.kinds}
+        """Return the artifacts of these weights, which are the model's own, by kind; none if there are only failures.
+
+        A graph that fails is left out, with a warning at the first time.
+        """
+        artifacts = {}
+        for kind in self.kinds:
+            if kind == WEIGHTS:
+                artifacts[WEIGHTS] = dump(weights)
+                continue
+            try:
+                artifacts[ONNX] = self._graph()
+            except Exception as error:  # noqa: BLE001 - the owner's forward may raise anything
+                self._warn(_reason(error), published=WEIGHTS in self.kinds)
+        return artifacts
 
     def _default(self) -> tuple[str, ...]:
         try:
-            self._check_graph()
-        except IncompatibleKnowledgeError as error:
+            self._graph()
+        except Exception as error:  # noqa: BLE001 - the owner's forward may raise anything
             if self._obstacle is not None:
                 raise SettingsError(
                     f"The model cannot be published: its weights do not travel, because {self._obstacle}. "
-                    f"{error.message}"
+                    f"{_reason(error)}"
                 ) from None
             if not self._has_weights:
-                raise
-            log.warning("%s Only entities of the same architecture can learn from it.", error.message)
+                raise SettingsError(f"The model has no weights to publish, and no graph: {_reason(error)}") from None
+            self._warn(_reason(error), published=True)
             return (WEIGHTS,)
         if self._obstacle is not None:
             log.warning("The model is published as a graph only: %s.", self._obstacle)
@@ -63,15 +78,37 @@ class ExportFormats:
         if WEIGHTS in formats and self._obstacle is not None:
             raise SettingsError(f"The model cannot be published as weights: {self._obstacle}.")
         if ONNX in formats:
-            self._check_graph()
+            try:
+                self._graph()
+            except Exception as error:  # noqa: BLE001 - the owner's forward may raise anything
+                raise SettingsError(f"`formats` asks for an ONNX graph. {_reason(error)}") from None
         return tuple(formats)
 
-    def _check_graph(self) -> None:
-        graph = self._graph()
-        if self._samples is not None:
-            device = next((tensor.device for tensor in self._model.parameters()), torch.device("cpu"))
-            check_equivalent(self._model, graph, self._samples[:3].to(device), classes=self._task.classes)
+    def _warn(self, reason: str, *, published: bool) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        if published:
+            log.warning(
+                "The model is published as weights only, from which entities of the same architecture can learn: %s",
+                reason,
+            )
+        else:
+            log.warning("The model is not published: %s", reason)
 
     def _graph(self) -> bytes:
-        dtype = torch.float32 if self._samples is None else self._samples.dtype
-        return export(self._model, input_shape=self._task.input_shape, dtype=dtype)
+        return faithful_graph(self._model, self._few_samples(), classes=self._task.classes)
+
+    def _few_samples(self) -> Tensor:
+        """Return samples to compare a graph with, spread over those given; random ones if there are none."""
+        if self._samples is None:
+            draws = torch.Generator().manual_seed(0)
+            return torch.randn(CHECKED_SAMPLES, *self._task.input_shape, generator=draws)
+        if not isinstance(self._samples, Tensor):
+            raise IncompatibleKnowledgeError("A model of several inputs cannot be exported as an ONNX graph.")
+        places = torch.linspace(0, len(self._samples) - 1, CHECKED_SAMPLES).long()
+        return self._samples[places]
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, KUberError) else f"{first_line(error)}."

@@ -133,7 +133,7 @@ def tensors_in(inputs: Inputs) -> tuple[Tensor, ...]:
 def batch_size(inputs: Inputs) -> int:
     """Return the number of samples: the length of the first tensor."""
     first = tensors_in(inputs)[0]
-    return len(first) if first.dim() else 1
+    return first.shape[0] if first.dim() else 1  # not len: a traced graph would hold it as a constant
 
 
 def described(inputs: Inputs) -> str:

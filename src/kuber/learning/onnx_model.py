@@ -1,19 +1,16 @@
-"""ONNX graphs, which run without the model's code: a graph as an nn.Module, and the export of one.
+"""ONNX graphs, which run without the model's code: a graph as an nn.Module.
 
 A graph runs in a process of its own, on one thread, with limits on memory and time, and cannot write files: see
 `kuber.learning.onnx_worker`.
 """
 
-import io
 import json
 import os
 import select
 import subprocess
 import sys
 import time
-import warnings
 import weakref
-from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from tempfile import gettempdir
@@ -24,10 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, first_line
-from kuber.learning.evaluation import evaluation_mode
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
 
-OPSET = 17  # of exported graphs: supported by onnxruntime since 1.12
 MAX_BATCH = 1024  # samples in one request to the process
 _MAX_MESSAGE = 1 << 16  # bytes of a JSON line or an error message
 
@@ -138,51 +133,6 @@ class OnnxModel(nn.Module):
         self.close()
         raise IncompatibleKnowledgeError(
             f"The process of the ONNX graph exited; it may need over {self._limits.memory_bytes} bytes of memory."
-        )
-
-
-def export(network: nn.Module, *, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> bytes:
-    """Return the network in evaluation mode as one ONNX graph of standard operators, for batches of any size.
-
-    Samples have shape `input_shape` and `dtype`. Raises IncompatibleKnowledgeError when the network cannot be
-    exported.
-    """
-    check_installed()
-    if isinstance(network, OnnxModel):
-        return network.graph
-    first = next(iter(network.parameters()), torch.zeros(()))
-    file = io.BytesIO()
-    try:
-        probe = torch.zeros(2, *input_shape, dtype=dtype, device=first.device)
-        with evaluation_mode(network), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # about what it leaves out; publishers run `check_equivalent`
-            torch.onnx.export(
-                network,
-                (probe,),
-                file,  # type: ignore[arg-type]
-                # The newer exporter writes the same graph in 5.2 s instead of 0.1 s (resnet20).
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["x"],
-                output_names=["logits"],
-                dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
-            )
-    except Exception as error:  # noqa: BLE001 - a foreign forward may raise anything
-        raise IncompatibleKnowledgeError(
-            f"The model cannot be exported as an ONNX graph: {first_line(error)}."
-        ) from None
-    return file.getvalue()
-
-
-def check_equivalent(network: nn.Module, graph: bytes, x: Tensor, *, classes: int) -> None:
-    """Raise IncompatibleKnowledgeError unless the graph and the network return the same logits for the batch `x`."""
-    exported = OnnxModel(graph, input_shape=tuple(x.shape[1:]), classes=classes)
-    with closing(exported), evaluation_mode(network), torch.no_grad():
-        expected, actual = network(x).float(), exported(x)
-    if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
-        raise IncompatibleKnowledgeError(
-            "The ONNX graph and the model return different logits, as when Python code branches on the samples; "
-            "publish without a graph."
         )
 
 

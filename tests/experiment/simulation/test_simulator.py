@@ -34,7 +34,7 @@ from kuber.experiment.simulation.event_queue import EPOCH
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions, World
 from kuber.learning.architectures import initial_weights
-from kuber.learning.onnx_model import export
+from kuber.learning.onnx_export import export
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
 

@@ -45,6 +45,8 @@ class Publisher:
         if not self._sharing.approve(evaluation, journal.state.round):
             return
         blobs = self._evaluator.model.artifacts(weights)
+        if not blobs:  # nothing could be exported, which has been said
+            return
         draft = self._draft(evaluation, {kind: Artifact.of(data) for kind, data in blobs.items()})
         self._outbox.publish(draft, list(blobs.values()), key=journal.key(f"publish/{draft.sequence}"))
         self._count(evaluation)
