@@ -108,10 +108,10 @@ def test_autocast_is_off_and_a_wrapped_forward_is_the_original_inside_only():
 
         return wrapper
 
-    network.forward = MethodType(mixed(network.forward.__func__), network)
-    kept = network._original_forward = network.head.forward  # accelerate keeps the original so
-    network._original_forward = MethodType(Attention.forward, network)
-    network.head.forward = MethodType(mixed(kept.__func__), network.head)
+    network._original_forward = network.forward  # accelerate keeps it there
+    network.forward = MethodType(mixed(Attention.forward), network)
+    network.head.forward = MethodType(mixed(nn.Linear.forward), network.head)
+    network.body.forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.body.forward)  # of a bound method
     outer, inner = network.forward, network.head.forward
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert network(samples()).dtype == torch.bfloat16

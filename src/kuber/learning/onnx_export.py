@@ -193,7 +193,7 @@ def _original_forward(network: nn.Module) -> Iterator[None]:
         if callable(original):  # accelerate keeps it there
             wrapped.append((attributes, forward))
             attributes["forward"] = original
-        elif inspect.unwrap(forward) is inspect.unwrap(type(module).forward):
+        elif _function(forward) is _function(type(module).forward):
             wrapped.append((attributes, attributes.pop("forward")))
     try:
         yield
@@ -231,6 +231,12 @@ def _float32_weights(network: nn.Module) -> Iterator[None]:
             tensors[name] = tensor
         for module, flat in recurrent:
             module._flat_weights = flat
+
+
+def _function(forward: Any) -> Any:
+    """Return the plain function under decorators, of a method too."""
+    forward = inspect.unwrap(forward)
+    return getattr(forward, "__func__", forward)
 
 
 def _full(dtype: torch.dtype) -> torch.dtype:
