@@ -28,7 +28,7 @@ from kuber.entity.absorption import Absorber, EvaluatedModel
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
-from kuber.entity.initialization import agree_on_initial_checkpoint
+from kuber.entity.initialization import agree_if_reachable
 from kuber.entity.loop_settings import Counts, Publishing, approval, check_restores, published_counts
 from kuber.entity.model_adapter import Collate, EvaluateFn, ModelAdapter, Validation
 from kuber.entity.round import Round
@@ -146,8 +146,9 @@ class Entity:
             )
         self._journal, storage = self._load(home)
         self._evaluator = Evaluator(self._adapter, self._journal)
-        access = HubAccess(registry=hub[0], vault=hub[1], identity=identity)
-        self._session = HubSession(self._journal, self._evaluator, access, storage, sharing)
+        access = HubAccess(registry=hub[0], vault=hub[1], identity=identity, background=True)
+        self._session = HubSession(self._journal, self._evaluator, access, storage, sharing, independent=True)
+        self._open.callback(self._session.close)
         self._round = Round(self.strategy, self._adapter, self._journal, self._session)
         self._absorber = Absorber(self.strategy, self._evaluator, self._journal, storage.weights)
         self._selector = TeacherSelector(
@@ -156,7 +157,6 @@ class Entity:
         self._snapshot = Snapshot(weights=self._adapter.weights())  # at the last decision
         self._in_phase = False
         self._decided = False  # whether the phase has been kept or reverted already
-        self._sequence_checked = False
 
     def __repr__(self) -> str:
         accuracy = f"{100 * self.evaluation.accuracy:.1f} %" if self.evaluation else "not evaluated"
@@ -201,17 +201,17 @@ class Entity:
         return self._select_teachers(self._evaluation_at_start())
 
     def publish(self) -> bool:
-        """Publish the current model; return False if the hub cannot take it now, and it is queued.
+        """Publish the current model; return whether it is published now.
 
-        Raises the error of the registry when it rejects the record for good.
+        Else the hub cannot take it now, and it is queued, or a warning says why it is not published.
         """
         self._connect()
         if not self._in_phase:  # without `step`, publications count the phases
             self._journal.change(round=self._journal.state.round + 1)
         self._journal.change(weights=self._adapter.weights())
-        self._publish(self.evaluate())
+        published = self._publish(self.evaluate())
         self._journal.save()
-        return self._session.outbox.blocked_by is None
+        return published
 
     def keep_if_better(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
         """Keep the model if the strategy accepts the changes since the last call; return whether any are kept.
@@ -236,8 +236,8 @@ class Entity:
         if self._in_phase and not self._decided:
             evaluation = self._end_phase(optimizer)
         else:
-            if not self._in_phase and self.strategy.common_start and self._journal.state.origin is None:
-                agree_on_initial_checkpoint(self._journal, self._session)
+            begins = not self._in_phase and self.strategy.common_start and self._journal.state.origin is None
+            if begins and agree_if_reachable(self._journal, self._session):
                 self._adapter.load(self._journal.state.weights)
                 self._snapshot = Snapshot(weights=self._adapter.weights())
             evaluation = self._evaluation_at_start()
@@ -297,11 +297,6 @@ class Entity:
 
     def _connect(self) -> None:
         self._session.join_and_flush()
-        if not self._sequence_checked and self._session.availability.up:
-            # After a kill between a publication and saving it, the next record would get the same number.
-            sequence = max(self._session.published_count(), self._journal.state.sequence)
-            self._journal.change(sequence=sequence)
-            self._sequence_checked = True
 
     def _evaluation_at_start(self) -> Evaluation:
         """Return the evaluation of the snapshot; evaluate the current model if there is none."""
@@ -367,10 +362,10 @@ class Entity:
         self._journal.save()
         return teachers
 
-    def _publish(self, own: Evaluation) -> None:
+    def _publish(self, own: Evaluation) -> bool:
         # Teachers that were used are parents of this model even before the phase is kept or reverted.
         self._round.add_parents([candidate.knowledge.id for candidate in self._selector.used(clear=False)])
-        self._session.publisher.publish(own)
+        return self._session.publisher.publish(own)
 
     def _record(self, absorption: Absorption) -> None:
         if absorption.delivery.kept:

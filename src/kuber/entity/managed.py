@@ -143,6 +143,8 @@ class ManagedEntity:
             if state.stage == "ended":
                 self._session.join_and_flush()
                 if state.round >= self.rounds:
+                    if self._session.outbox.blocked_by:
+                        self._session.join_and_flush(retry=True)
                     self._session.require_flushed()
                     return
                 self._local_phase()
@@ -164,7 +166,7 @@ class ManagedEntity:
         request = self.strategy.before(self._round.situation(previous, previous))
         if request is not None:
             choice = self._choose(*request, previous)
-            teachers = discovery.test(choice.chosen, choice.method)
+            teachers = self._tested(choice)
         if teachers and previous is None:
             previous = self._evaluator.own(start, stage="initial")
         records = [teacher.knowledge for teacher in teachers]
@@ -237,19 +239,39 @@ class ManagedEntity:
         choice = self._choose(method, query, own)
         if method is Method.DISTIL:
             return self._distil(choice)
-        return self._absorber.absorb_merged(choice, self._session.discovery.test(choice.chosen, method))
+        candidates = self._tested(choice)
+        outcome = self._absorber.absorb_merged(choice, candidates)
+        if candidates and outcome is None:  # all of weight 0
+            self._session.discovery.ended_without_teachers(method, choice)
+        return outcome
 
     def _distil(self, choice: Choice) -> Outcome | None:
         """Distil the first of the chosen that can be pulled; None when there is none, or it is unsound."""
-        state, discovery = self._journal.state, self._session.discovery
+        state, session = self._journal.state, self._session
+        pulled: list[TeacherModel] = []
+
+        def distil(model: TeacherModel) -> TrainingResult:
+            pulled.append(model)
+            return self.model.distil(model, state.weights, state.generator)
+
         for knowledge in choice.chosen:
-            teacher = discovery.pull_if_reachable(knowledge)
-            if teacher is not None:
-                distil = partial(self.model.distil, teacher, state.weights, state.generator)
-                result = discovery.refuse_if_unsound(distil, knowledge)
+            use = partial(session.discovery.use, knowledge, distil)
+            result = session.availability.call(use, None, action="pull")
+            if result is not None:
                 candidate = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation)
-                return None if result is None else self._absorber.absorb_distilled(choice, candidate, result)
+                return self._absorber.absorb_distilled(choice, candidate, result)
+            if pulled:  # and unsound: one distillation in a round is enough
+                break
+        session.discovery.ended_without_teachers(choice.method, None if choice.chosen else choice)
         return None
+
+    def _tested(self, choice: Choice) -> Sequence[PulledCandidate]:
+        """Pull and evaluate the chosen records; return those that are sound."""
+        discovery = self._session.discovery
+        tested = discovery.test(choice.chosen, choice.method)
+        if not tested:
+            discovery.ended_without_teachers(choice.method, None if choice.chosen else choice)
+        return tested
 
     def _choose(self, method: Method, query: Query, own: Evaluation | None) -> Choice:
         candidates = self._session.discovery.candidates(query)

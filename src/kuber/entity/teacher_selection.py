@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
@@ -39,6 +40,8 @@ class TeacherSelector:
         candidates: Sequence[PulledCandidate] = ()
         if request is not None and request[0] is not Method.MERGE:
             self.choice, candidates = self.choose(*request, situation)
+            if candidates:
+                self._discovery.found_teachers()
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
             [
@@ -53,7 +56,7 @@ class TeacherSelector:
             classes=self._model.task.classes,
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
-            refuse=self._discovery.refuse,
+            refuse=partial(self._discovery.refuse, warn=False),  # `Teachers` warns
         )
         return self.teachers
 
@@ -63,7 +66,10 @@ class TeacherSelector:
         records = self._discovery.candidates(query)
         if task.test_set is not None:
             choice = self._round.choose(method, records, situation)
-            return choice, self._discovery.test(choice.chosen, method)
+            tested = self._discovery.test(choice.chosen, method)
+            if not tested:
+                self._discovery.ended_without_teachers(method, None if choice.chosen else choice)
+            return choice, tested
         candidates = self._discovery.test(records[: self._max_candidates], method)
         # The strategy chooses among them as if each had been claimed on our task and our data.
         evaluated = [
@@ -77,6 +83,8 @@ class TeacherSelector:
             for candidate in candidates
         ]
         choice = self._round.choose(method, evaluated, situation)
+        if not choice.chosen:
+            self._discovery.ended_without_teachers(method, choice if candidates else None)
         by_id = {candidate.knowledge.id: candidate for candidate in candidates}
         return choice, [by_id[knowledge.id] for knowledge in choice.chosen]
 

@@ -40,29 +40,45 @@ def check_fits(network: nn.Module, x: Tensor, *, classes: int) -> None:
 
 
 def runnable_kind(knowledge: Knowledge, task: Task, can_load: CanLoad = can_load_by_name) -> str:
-    """Return the kind of artifact to pull: weights if their network can be made here, else an ONNX graph.
+    """Return the kind of artifact to pull: the first of `runnable_kinds`."""
+    return runnable_kinds(knowledge, task, can_load)[0]
+
+
+def runnable_kinds(knowledge: Knowledge, task: Task, can_load: CanLoad = can_load_by_name) -> tuple[str, ...]:
+    """Return the kinds of artifacts to try: weights if their network can be made here, then an ONNX graph.
 
     Raises IncompatibleKnowledgeError, with the reason, when the record is for another task or has neither.
     """
     if not task.understands(knowledge.task):
         raise IncompatibleKnowledgeError(f"Knowledge {knowledge.id} is for another task.")
-    reason = "it has no weights"
-    if WEIGHTS in knowledge.artifacts:
-        name, theirs = knowledge.architecture.name, knowledge.task
-        expected = {"classes": theirs.classes, "input_shape": theirs.input_shape}  # where the arguments have them
-        stated = {key: value for key, value in knowledge.architecture.arguments.items() if key in expected}
-        try:
-            if not stated.items() <= expected.items():
-                reason = f"its architecture {name} does not fit its task"
-            elif can_load(knowledge.architecture):
-                return WEIGHTS
-            else:
-                reason = f"its architecture {name} differs from the one of that name here"
-        except (IncompatibleKnowledgeError, SettingsError) as error:
-            reason = error.message.rstrip(".")
+    reason = _obstacle(knowledge, can_load)
     if ONNX not in knowledge.artifacts:
+        if reason is None:
+            return (WEIGHTS,)
         raise IncompatibleKnowledgeError(
             f"Knowledge {knowledge.id} cannot be run: {reason}, and it has no ONNX graph."
         )
-    check_installed()
-    return ONNX
+    try:
+        check_installed()
+    except IncompatibleKnowledgeError:
+        if reason is None:
+            return (WEIGHTS,)
+        raise
+    return (ONNX,) if reason is not None else (WEIGHTS, ONNX)
+
+
+def _obstacle(knowledge: Knowledge, can_load: CanLoad) -> str | None:
+    """Return the reason why a record's weights cannot be loaded here; None if they can."""
+    if WEIGHTS not in knowledge.artifacts:
+        return "it has no weights"
+    name, theirs = knowledge.architecture.name, knowledge.task
+    expected = {"classes": theirs.classes, "input_shape": theirs.input_shape}  # where the arguments have them
+    stated = {key: value for key, value in knowledge.architecture.arguments.items() if key in expected}
+    try:
+        if not stated.items() <= expected.items():
+            return f"its architecture {name} does not fit its task"
+        if can_load(knowledge.architecture):
+            return None
+    except (IncompatibleKnowledgeError, SettingsError) as error:
+        return error.message.rstrip(".")
+    return f"its architecture {name} differs from the one of that name here"

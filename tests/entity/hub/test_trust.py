@@ -30,7 +30,7 @@ def student(world):
 @pytest.fixture
 def trust(world, student):
     hub = HubAccess(registry=world.registry, vault=world.vault, identity=identity("student"))
-    return Trust(hub, student._journal)
+    return Trust(hub, student._journal, availability=student._session.availability)
 
 
 def test_a_record_of_its_publisher_is_trusted_and_its_key_pinned(world, trust, student, record):

@@ -1,7 +1,7 @@
 """Every query that KUber sends to a registry is answered from an index, on both databases."""
 
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +14,7 @@ from kuber.domain.query import Page, Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import Standing
 from kuber.entity.hub.discovery import Discovery
+from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.services.db.database import Database
 from kuber.services.registry.discovery import discover_statement
 from kuber.services.registry.latest import update_newest
@@ -55,11 +56,15 @@ def entity_queries():
     state = SimpleNamespace(entity_id="e4", refused=(), first_seen={}, round=3)
     journal = SimpleNamespace(state=state, change=lambda **_: None, append=lambda *_: None)
     hub = SimpleNamespace(registry=registry)
-    outbox = SimpleNamespace(availability=SimpleNamespace(call=lambda function, _default: function()))
+    availability = SimpleNamespace(
+        call=lambda function, _default, action: function(), using=lambda service: nullcontext()
+    )
+    outbox, search = SimpleNamespace(availability=availability), TeacherSearch(journal, alerts=None)
     for task in (COMMON, OWN):
         for verified_only in (False, True):
             evaluator = SimpleNamespace(model=SimpleNamespace(task=task, architecture=ARCHITECTURE))
-            entity = Discovery(journal, evaluator, hub, None, outbox=outbox, trust=None, verified_only=verified_only)
+            parts = {"outbox": outbox, "trust": None, "alerts": None, "search": search}
+            entity = Discovery(journal, evaluator, hub, None, verified_only=verified_only, **parts)
             list(entity.initial_checkpoints())
             for strategy in STRATEGIES.values():
                 for own in (None, (10, 90), (90, 90)):

@@ -18,6 +18,7 @@ class HubAccess:
     registry: Registry
     vault: Vault
     identity: Identity
+    background: bool = False  # try services that do not answer in threads, not in the next round; only in real time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

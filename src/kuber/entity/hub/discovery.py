@@ -5,20 +5,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
-from kuber.domain.query import MAX_LIMIT, Query, all_pages
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import exclude
-from kuber.domain.strategy import Candidate, Method
+from kuber.domain.strategy import Candidate, Choice, Method
 from kuber.domain.verification import Standing
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess
+from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.outbox import Outbox
+from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import TeacherModel
-from kuber.errors import KnowledgeError
-from kuber.learning.compatibility import runnable_kind
+from kuber.errors import KnowledgeError, KUberError, ServiceError
+from kuber.learning.compatibility import runnable_kinds
 
 MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
 TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
@@ -46,21 +50,39 @@ class Discovery:
         *,
         outbox: Outbox,
         trust: Trust,
+        alerts: Alerts,
+        search: TeacherSearch,
         verified_only: bool,
+        independent: bool = False,
+        asks_why: bool = False,
     ) -> None:
+        """Discover through these parts.
+
+        An `independent` entity skips a model that fails in a way that may be ours; others end. With `asks_why` the
+        registry is queried once more when there have been no teachers for a while.
+        """
         self._journal = journal
         self._evaluator = evaluator
         self._hub = hub
         self._storage = storage
         self._outbox = outbox
         self._trust = trust
+        self._alerts = alerts
+        self._search = search
         self._verified_only = verified_only
+        self._independent = independent
+        self._asks_why = asks_why
         self._publishers: dict[str, str] = {}  # entity id -> name
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
+        self._graphs_only: set[str] = set()  # records whose weights are not what they claim, but whose graph is
+        self._skipped: set[str] = set()  # records that failed here, in this process
 
     def candidates(self, query: Query) -> list[Knowledge]:
         """Return knowledge of other entities on our task that matches the query and was not refused before."""
         state, task = self._journal.state, self._evaluator.model.task
+        self._search.begin()
+        if state.entity_id is None:
+            return []
         query = replace(
             query,
             task=task.name,
@@ -72,11 +94,12 @@ class Discovery:
         )
         if task.test_set is None:  # claims on different sets cannot be compared
             query = replace(query, min_accuracy=None, classes=(), order="newest")
-        records: Sequence[Knowledge] = self._outbox.availability.call(
-            lambda: self._hub.registry.discover(query).items, ()
-        )
+        none: Sequence[Knowledge] = ()
+        records = self._outbox.availability.call(lambda: self._discover(query), none, action="discover")
         # A task of that name and test set may still have other labels.
-        found = exclude((record for record in records if task.understands(record.task)), state.refused)
+        understood = [record for record in records if task.understands(record.task)]
+        found = exclude(understood, {*state.refused, *self._skipped})
+        self._search.found(len(found), rejected=len(understood) - len(found))
         current = {record.id: state.first_seen.get(record.id, state.round) for record in found}
         earlier = {id: first for id, first in state.first_seen.items() if id not in current}
         kept = [*earlier.items(), *current.items()][-MAX_FIRST_SEEN:]  # the most recently seen are last
@@ -84,64 +107,105 @@ class Discovery:
         self._journal.append("sought", {"candidates": len(found)})
         return found
 
+    def _discover(self, query: Query) -> Sequence[Knowledge]:
+        with self._outbox.availability.using("registry"):
+            return self._hub.registry.discover(query).items
+
     def initial_checkpoints(self) -> Iterator[Knowledge]:
         """Yield the initial checkpoints of our task and architecture that were not refused, oldest first."""
         model = self._evaluator.model
         query = Query(task=model.task.name, test_set=model.task.test_set, initial=True, order="oldest")
-        for record in all_pages(lambda cursor: self._hub.registry.discover(replace(query, cursor=cursor))):
+
+        def page(cursor: str | None) -> Page[Knowledge]:
+            with self._outbox.availability.using("registry"):
+                return self._hub.registry.discover(replace(query, cursor=cursor))
+
+        for record in all_pages(page):
             if record.architecture == model.architecture and WEIGHTS in record.artifacts:
                 yield from exclude([record], self._journal.state.refused)
 
+    def use(
+        self,
+        knowledge: Knowledge,
+        function: Callable[[TeacherModel], T],
+        *,
+        flaw: Callable[[T], str | None] = lambda result: None,
+        weights_only: bool = False,
+    ) -> T | None:
+        """Return the result of a function of a record's model: of its weights or, when these fail, of its ONNX graph.
+
+        A model fails when it cannot be pulled, when the function raises KnowledgeError, or when `flaw` finds
+        something wrong with the result. When all fail, the record is refused, and None returned. Raises ServiceError
+        when the hub does not answer.
+        """
+        reasons: list[str] = []
+        failure: Exception | None = None  # that may be ours
+        uncounted = 0  # bytes received
+        try:
+            kinds = runnable_kinds(knowledge, self._evaluator.model.task, self._evaluator.model.can_load)
+            self._publishers[knowledge.entity] = self._trust.check(knowledge).name
+        except KnowledgeError as error:
+            self.refuse(knowledge, error.message)
+            return None
+        if knowledge.id in self._graphs_only and not weights_only:
+            kinds = kinds[-1:]
+        for kind in kinds[:1] if weights_only else kinds:
+            try:
+                data, received = self._blob(knowledge.artifacts[kind].digest)
+                uncounted += received
+                model = self._model(knowledge, kind, data)
+                self._log_pulled(knowledge, kind, uncounted)
+                uncounted = 0
+                result = function(model)
+            except KnowledgeError as error:
+                reasons.append(error.message)
+                continue
+            except ServiceError:
+                raise
+            except Exception as error:
+                if not self._independent:
+                    raise
+                failure = error
+                continue
+            reason = flaw(result)
+            if reason is None:
+                return result
+            reasons.append(reason)
+        if failure is not None:  # such as no memory left
+            self._skipped.add(knowledge.id)
+            self._alerts.failed(f"run {self._named(knowledge)}", failure)
+        else:
+            self.refuse(knowledge, " Its ONNX graph: ".join(reasons), received=uncounted)
+        return None
+
     def pull(self, knowledge: Knowledge) -> TeacherModel | None:
         """Return the checked model of a record; refuse the record and return None when it is unsound."""
-        model, cache = self._evaluator.model, self._storage.cache
-        received = 0
-        try:
-            kind = runnable_kind(knowledge, model.task, model.can_load)
-            self._publishers[knowledge.entity] = self._trust.check(knowledge).name
-            digest = knowledge.artifacts[kind].digest
-            data = None if cache is None else cache.get(digest)
-            if data is None:
-                data = self._hub.vault.get(digest)
-                received = len(data)
-                if cache is not None:
-                    cache.keep(digest, data)
-            teacher = TeacherModel(
-                architecture=knowledge.architecture,
-                weights=self._storage.weights.load(digest, data, knowledge.architecture) if kind == WEIGHTS else {},
-                graph=None if kind == WEIGHTS else data,
-                task=knowledge.task,
+        return self.use(knowledge, lambda model: model)
+
+    def evaluate(
+        self,
+        knowledge: Knowledge,
+        *,
+        flaw: Callable[[PulledCandidate], str | None] = lambda candidate: None,
+        weights_only: bool = False,
+    ) -> PulledCandidate | None:
+        """Pull a record's model and return it with our evaluation; refuse it and return None when it is unsound."""
+
+        def evaluated(model: TeacherModel) -> PulledCandidate:
+            return PulledCandidate(
+                knowledge=knowledge,
+                evaluation=self._evaluator.candidate(knowledge, model),
+                model=model,
+                publisher=self._publishers.get(knowledge.entity),
             )
-        except KnowledgeError as error:
-            self.refuse(knowledge, error.message, received=received)
-            return None
-        detail = {
-            "knowledge": knowledge.id,
-            "publisher": knowledge.entity,
-            "accuracy": knowledge.evaluation.accuracy,
-            "bytes": received,
-        }
-        self._journal.append("pulled", detail)
-        return teacher
 
-    def pull_if_reachable(self, knowledge: Knowledge) -> TeacherModel | None:
-        """Pull as `pull` does; None also when the hub is unreachable."""
-        return self._outbox.availability.call(partial(self.pull, knowledge), None)
-
-    def evaluate(self, knowledge: Knowledge, model: TeacherModel | None) -> PulledCandidate | None:
-        """Return a pulled model with our evaluation; refuse it and return None when it is unsound."""
-        if model is None:
-            return None
-        evaluation = self.refuse_if_unsound(partial(self._evaluator.candidate, knowledge, model), knowledge)
-        if evaluation is None:
-            return None
-        publisher = self._publishers.get(knowledge.entity)
-        return PulledCandidate(knowledge=knowledge, evaluation=evaluation, model=model, publisher=publisher)
+        return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only)
 
     def test(self, chosen: Sequence[Knowledge], method: Method) -> list[PulledCandidate]:
         """Pull and evaluate the chosen records, and refuse those that claim more than we find.
 
-        Records that the last call for this method returned are neither pulled nor evaluated again.
+        Records that the last call for this method returned are neither pulled nor evaluated again. Graphs cannot be
+        merged, so for a merge a record whose weights alone are worse than its claim is left out.
         """
         earlier = self._tested.get(method, {})
         tested: dict[str, PulledCandidate] = {}
@@ -149,19 +213,32 @@ class Discovery:
             candidate = earlier.get(knowledge.id)
             if candidate is not None:
                 tested[knowledge.id] = replace(candidate, knowledge=knowledge)
-                continue
-            candidate = self.evaluate(knowledge, self.pull_if_reachable(knowledge))
-            if candidate is None:
-                continue
-            claimed, found = knowledge.evaluation.accuracy, candidate.evaluation
-            if found.test_set == knowledge.task.test_set:
-                self._outbox.attest(knowledge.id, found)
-            if found.test_set == knowledge.evaluation.test_set and claimed > found.accuracy + TOLERANCE:
-                self.refuse(knowledge, f"It claims an accuracy of {claimed:.3f} and has {found.accuracy:.3f}.")
-                continue
-            tested[knowledge.id] = candidate
+            elif method is not Method.MERGE or knowledge.id not in self._graphs_only:
+                candidate = self._outbox.availability.call(partial(self._test, knowledge), None, action="pull")
+                if candidate is not None and (method is not Method.MERGE or candidate.model.graph is None):
+                    tested[knowledge.id] = candidate
         self._tested[method] = tested
         return list(tested.values())
+
+    def _test(self, knowledge: Knowledge) -> PulledCandidate | None:
+        """Evaluate a record's model, attest the evaluation, and return the model if it is as good as its claim."""
+        evaluations: list[Evaluation] = []
+
+        def overclaim(candidate: PulledCandidate) -> str | None:
+            found, claim = candidate.evaluation, knowledge.evaluation
+            evaluations.append(found)
+            if found.test_set != claim.test_set or claim.accuracy <= found.accuracy + TOLERANCE:
+                return None
+            return f"It claims an accuracy of {claim.accuracy:.3f} and has {found.accuracy:.3f}."
+
+        candidate = self.evaluate(knowledge, flaw=overclaim)
+        if evaluations:
+            best = max(evaluations, key=lambda evaluation: evaluation.accuracy)
+            if best.test_set == knowledge.task.test_set:
+                self._outbox.attest(knowledge.id, best)
+        if candidate is not None and candidate.model.graph is not None and WEIGHTS in knowledge.artifacts:
+            self._graphs_only.add(knowledge.id)
+        return candidate
 
     def refuse_if_unsound(self, function: Callable[[], T], *knowledge: Knowledge) -> T | None:
         """Return the result of a function that runs these models; refuse them and return None on KnowledgeError.
@@ -175,7 +252,93 @@ class Discovery:
                 self.refuse(record, error.message)
             return None
 
-    def refuse(self, knowledge: Knowledge, reason: str, *, received: int = 0) -> None:
+    def refuse(self, knowledge: Knowledge, reason: str, *, received: int = 0, warn: bool = True) -> None:
         """Log why a record is unsound, and how many bytes of it were received; never pull it again."""
         self._journal.change(refused=(*self._journal.state.refused, knowledge.id))
-        self._journal.append("rejected", {"knowledge": knowledge.id, "reason": reason, "bytes": received})
+        self._search.rejections.append(reason)
+        detail = {"knowledge": knowledge.id, "reason": reason, "bytes": received}
+        self._journal.append("rejected", detail)
+        if warn:
+            self._alerts.warn(f"{self._named(knowledge).capitalize()} is rejected. {reason}")
+
+    def found_teachers(self) -> None:
+        """Take note that teachers are used."""
+        self._search.used()
+
+    def ended_without_teachers(self, method: Method, choice: Choice | None = None) -> None:
+        """Count a search that ended without a teacher, after this choice, and warn after some in a row."""
+        self._search.ended_without_teachers(method, lambda: self._reason(choice))
+
+    def _reason(self, choice: Choice | None) -> str:
+        """Return the reason why the last search found no teacher."""
+        search, reason = self._search, self._outbox.availability.reason
+        if reason is not None or self._journal.state.entity_id is None:
+            return "the hub is unreachable" if reason is not None else "the entity has not joined the hub"
+        if choice is not None and choice.candidates:
+            return f"the strategy chose none of {len(choice.candidates)}, as none promises to improve this model"
+        if search.rejections:
+            return f"all that were tried were rejected, the last because: {search.rejections[-1].rstrip('.')}"
+        if search.candidates:
+            return "none of the chosen models could be used"
+        if search.rejected:
+            return f"all records that match ({search.rejected}) were rejected before"
+        return self._missing() or "the registry has no record that matches what the strategy seeks"
+
+    def _missing(self) -> str | None:
+        """Ask the registry for all records of a task of this name; return why none of them can be a teacher."""
+        task = self._evaluator.model.task
+        if not self._asks_why:
+            return None
+        query = Query(task=task.name, exclude_entity=self._journal.state.entity_id, initial=False, order="newest")
+        availability = self._outbox.availability
+        records = availability.call(lambda: self._discover(query), None, action="discover")
+        if records is None:
+            return "the hub does not answer"
+        if not records:
+            return f"no other entity has published on the task {task.name!r}"
+        if any(task.understands(record.task) for record in records):
+            verified = " and is verified" if self._verified_only else ""
+            return f"no record of another entity claims to be better than this model{verified}"
+        if all(record.task.test_set != task.test_set for record in records):
+            return f"all others on the task {task.name!r} are evaluated on another common test set"
+        if all(record.task.input_shape != task.input_shape for record in records):
+            return f"all others on the task {task.name!r} have samples of another shape"
+        return f"all others on the task {task.name!r} have other labels, or samples of another shape"
+
+    def _named(self, knowledge: Knowledge) -> str:
+        publisher = self._publishers.get(knowledge.entity)
+        return f"knowledge {knowledge.id}" + ("" if publisher is None else f" of entity {publisher!r}")
+
+    def _blob(self, digest: Digest) -> tuple[bytes, int]:
+        """Return a blob, from the cache or the vault, and the number of bytes received."""
+        cache = self._storage.cache
+        data = None if cache is None else cache.get(digest)
+        if data is not None:
+            return data, 0
+        with self._outbox.availability.using("vault"):
+            data = self._hub.vault.get(digest)
+        if cache is not None:
+            try:
+                cache.keep(digest, data)
+            except KUberError as error:  # such as no space left: it is pulled again
+                self._alerts.failed("cache a pulled model", error)
+        return data, len(data)
+
+    def _model(self, knowledge: Knowledge, kind: str, data: bytes) -> TeacherModel:
+        digest, weights = knowledge.artifacts[kind].digest, self._storage.weights
+        return TeacherModel(
+            architecture=knowledge.architecture,
+            weights=weights.load(digest, data, knowledge.architecture) if kind == WEIGHTS else {},
+            graph=None if kind == WEIGHTS else data,
+            task=knowledge.task,
+        )
+
+    def _log_pulled(self, knowledge: Knowledge, kind: str, received: int) -> None:
+        detail = {
+            "knowledge": knowledge.id,
+            "publisher": knowledge.entity,
+            "accuracy": knowledge.evaluation.accuracy,
+            "bytes": received,
+            "artifact": kind,
+        }
+        self._journal.append("pulled", detail)

@@ -1,13 +1,15 @@
 """Outbox: messages to the hub, sent at once or queued in order, also across restarts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from kuber import tracing
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft
 from kuber.entity.hub.access import HubAccess
+from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
@@ -16,40 +18,62 @@ from kuber.errors import (
     CorruptKnowledgeError,
     InsufficientStorageError,
     KnowledgeNotFoundError,
+    KUberError,
+    ServiceError,
     ServiceUnavailableError,
 )
 
+MAX_TRIES = 5  # of a message that the hub answers with an error of its own, such as status 500
+
+_QUEUED = "queued"  # cause of a warning
 _UNREACHABLE = "The hub is unreachable."
 
 
 class Outbox:
     """Sends messages in order. Queued ones are part of the entity's state, and their blobs are pending.
 
-    Raises the error of a message that the hub rejects for good.
+    A message that the hub rejects for good is dropped, so that it holds up no other.
     """
 
     def __init__(
-        self, hub: HubAccess, journal: Journal, *, availability: HubAvailability, pending: PendingBlobs | None
+        self,
+        hub: HubAccess,
+        journal: Journal,
+        *,
+        availability: HubAvailability,
+        alerts: Alerts,
+        pending: PendingBlobs | None,
     ) -> None:
         """Without storage for pending blobs, a publication that cannot be sent is an error."""
         self.availability = availability
         self._hub = hub
         self._journal = journal
+        self._alerts = alerts
         self._pending = pending
         self._reason = _UNREACHABLE  # why the last message was not sent
+        self._tried: tuple[OutboxMessage | None, int] = (None, 0)  # how often the hub failed with the first message
 
-    def publish(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
-        """Publish a signed record and its blobs, in the order of its artifacts, or queue them."""
+    def publish(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> bool:
+        """Publish a signed record and its blobs, in the order of its artifacts; return whether it is published now.
+
+        Else it is queued, or dropped because the hub rejected it for good.
+        """
         publication = Publication(draft=draft, key=key)
-        if self._send_unless_queued(publication, blobs):
-            return
+        sent = self._send_unless_queued(publication, blobs)
+        if sent is not None:
+            return sent
         if self._pending is None:
             raise ServiceUnavailableError(self._reason)
-        for digest, data in zip(publication.digests, blobs, strict=True):
-            self._pending.keep(digest, data)
+        try:
+            for digest, data in zip(publication.digests, blobs, strict=True):
+                self._pending.keep(digest, data)
+        except KUberError as error:  # such as no space left on the disk
+            self._drop(publication, error)
+            return False
         self._queue(publication)
         detail = {"digest": str(publication.digests[0]), "sequence": draft.sequence, "reason": self._reason}
-        self._journal.append("queued", detail)
+        self._alerts.add("queued", detail, f"A publication is queued. {self._reason}", cause=_QUEUED)
+        return False
 
     def publish_now(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
         """Publish a signed record and those of its blobs that the vault lacks. Raises what the hub raises."""
@@ -68,15 +92,21 @@ class Outbox:
         journal = self._journal
         while journal.state.outbox:
             first, *rest = journal.state.outbox
-            if not self._try_send(first, self._pending_blobs(first)):
+            if not self.availability.is_up("registry"):
+                self._reason = _UNREACHABLE
+                return
+            if self._try_send(first, partial(self._pending_blobs, first)) is None:
                 return
             journal.save(outbox=tuple(rest))
+        self._alerts.end(_QUEUED)
         if self._pending is not None:
             self._pending.retain(())
 
     @property
     def blocked_by(self) -> str | None:
-        """Reason why messages are queued; None if none are."""
+        """Reason why messages are queued, or could not be; None if none are."""
+        if self._journal.state.entity_id is None:
+            return self.availability.reason or "The entity has not joined the hub."
         return self._reason if self._journal.state.outbox else None
 
     def _pending_blobs(self, message: OutboxMessage) -> Sequence[bytes]:
@@ -85,8 +115,7 @@ class Outbox:
             data = None if self._pending is None else self._pending.get(digest)
             if data is None:
                 raise CorruptKnowledgeError(
-                    f"The queued blob {digest} is missing or damaged, and cannot be sent to the vault. "
-                    "Start a new run."
+                    f"The queued blob {digest} is missing or damaged, and cannot be sent to the vault."
                 )
             blobs.append(data)
         return blobs
@@ -95,31 +124,60 @@ class Outbox:
         self._journal.change(outbox=(*self._journal.state.outbox, message))
 
     def _send_or_queue(self, message: OutboxMessage) -> None:
-        if not self._send_unless_queued(message):
+        if self._send_unless_queued(message) is None:
             self._queue(message)
 
-    def _send_unless_queued(self, message: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool:
-        """Send a message unless others are queued before it; return whether it was sent."""
+    def _send_unless_queued(self, message: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool | None:
+        """Send a message unless others are queued before it; return as `_try_send`."""
         if self._journal.state.outbox:
             self._reason = "Others wait before it."
-            return False
-        return self._try_send(message, blobs)
+            return None
+        return self._try_send(message, lambda: blobs)
 
-    def _try_send(self, message: OutboxMessage, blobs: Sequence[bytes]) -> bool:
-        """Send a message; return whether the hub received it."""
-        if not self.availability.up:
+    def _try_send(self, message: OutboxMessage, blobs: Callable[[], Sequence[bytes]]) -> bool | None:
+        """Send a message; return True when the hub received it, False when it is dropped, None when it must wait."""
+        if not self.availability.is_up("registry"):
             self._reason = _UNREACHABLE
-            return False
+            return None
         try:
-            self._send(message, blobs)
-        except ServiceUnavailableError as error:
+            self._send(message, blobs())
+        except (ServiceUnavailableError, InsufficientStorageError) as error:
             self._reason = error.message
-            self.availability.mark_down(error)
-            return False
-        except InsufficientStorageError as error:
-            self._reason = error.message
+            return None
+        except KUberError as error:
+            if self._may_succeed_later(message, error):
+                self._reason = error.message
+                return None
+            self._drop(message, error)
             return False
         return True
+
+    def _may_succeed_later(self, message: OutboxMessage, error: KUberError) -> bool:
+        """Return whether it is the hub that fails, not the message; the message gets some tries in case of doubt."""
+        if type(error) is not ServiceError:
+            return False
+        entity_id = self._journal.state.entity_id
+        assert entity_id is not None
+        try:
+            with self.availability.using("registry"):
+                self._hub.registry.member(entity_id)
+        except KUberError:
+            return True
+        last, tries = self._tried
+        self._tried = message, tries + 1 if message == last else 1
+        return self._tried[1] < MAX_TRIES
+
+    def _drop(self, message: OutboxMessage, error: KUberError) -> None:
+        """Log that a message is not sent."""
+        match message:
+            case Publication():
+                kind = "publication"
+            case DeliveryReport():
+                kind = "delivery"
+            case AttestationReport():
+                kind = "attestation"
+        detail = {"message": kind, "reason": error.message}
+        self._alerts.add("dropped", detail, f"This {kind} is not sent; training continues. {error.message}")
 
     def _send(self, message: OutboxMessage, blobs: Sequence[bytes]) -> None:
         match message:
@@ -127,18 +185,22 @@ class Outbox:
                 # Sent even if the vault has them: the lease that keeps them until there is a record may be over.
                 self._publish(message, blobs, resend=True)
             case DeliveryReport(delivery=delivery, key=key):
-                self._hub.registry.record(delivery, key=key)
+                with self.availability.using("registry"):
+                    self._hub.registry.record(delivery, key=key)
             case AttestationReport(knowledge=knowledge, evaluation=evaluation):
                 entity_id = self._journal.state.entity_id
                 assert entity_id is not None
-                with suppress(KnowledgeNotFoundError):  # withdrawn: there is nothing left to attest
+                # Withdrawn knowledge is not found: there is nothing left to attest.
+                with suppress(KnowledgeNotFoundError), self.availability.using("registry"):
                     self._hub.registry.attest(knowledge, entity=entity_id, evaluation=evaluation)
 
     def _publish(self, publication: Publication, blobs: Sequence[bytes], *, resend: bool) -> None:
         vault, digests, sent = self._hub.vault, publication.digests, 0
         with tracing.span("publish"):
             for digest, data in zip(digests, blobs, strict=True):
-                if resend or vault.size(digest) is None:
-                    sent += vault.put(data).size
-            knowledge = self._hub.registry.publish(publication.draft, key=publication.key)
+                with self.availability.using("vault"):
+                    if resend or vault.size(digest) is None:
+                        sent += vault.put(data).size
+            with self.availability.using("registry"):
+                knowledge = self._hub.registry.publish(publication.draft, key=publication.key)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})

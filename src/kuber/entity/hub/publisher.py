@@ -35,21 +35,27 @@ class Publisher:
         self._outbox.publish_now(draft, [data], key=journal.key("initial"))
         self._count(evaluation)
 
-    def publish(self, evaluation: Evaluation) -> None:
-        """Publish the weights of this round, of which this is the evaluation; rounded weights are evaluated again."""
+    def publish(self, evaluation: Evaluation) -> bool:
+        """Publish the weights of this round, of which this is the evaluation; return whether they are published now.
+
+        Rounded weights are evaluated again. Before the entity has joined, nothing is published or queued.
+        """
         journal = self._journal
+        if journal.state.entity_id is None:
+            return False
         weights = journal.state.weights
         if self._sharing.transfer_dtype == "bfloat16":
             weights = to_bfloat16(weights)
             evaluation = self._evaluator.own(to_float32(weights), stage="narrowed")
         if not self._sharing.approve(evaluation, journal.state.round):
-            return
+            return False
         blobs = self._evaluator.model.artifacts(weights)
         if not blobs:  # nothing could be exported, which has been said
             return
         draft = self._draft(evaluation, {kind: Artifact.of(data) for kind, data in blobs.items()})
-        self._outbox.publish(draft, list(blobs.values()), key=journal.key(f"publish/{draft.sequence}"))
+        sent = self._outbox.publish(draft, list(blobs.values()), key=journal.key(f"publish/{draft.sequence}"))
         self._count(evaluation)
+        return sent
 
     def _draft(self, evaluation: Evaluation, artifacts: Mapping[str, Artifact]) -> Draft:
         state, model = self._journal.state, self._evaluator.model

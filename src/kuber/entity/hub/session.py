@@ -1,31 +1,62 @@
 """Session of an entity with its hub: join it, report to it, and the parts that exchange knowledge with it."""
 
+import weakref
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
+from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
+from kuber.entity.hub.probe import HubProbe, Service
 from kuber.entity.hub.publisher import Publisher
+from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
-from kuber.errors import ConflictError, ServiceUnavailableError
+from kuber.errors import (
+    ConflictError,
+    KUberError,
+    NotAuthorizedError,
+    RequestRejectedError,
+    ServiceUnavailableError,
+    SettingsError,
+)
 
 
 class HubSession:
     """An entity's session with registry and vault, for the life of its process."""
 
     def __init__(
-        self, journal: Journal, evaluator: Evaluator, hub: HubAccess, storage: Storage, sharing: Sharing
+        self,
+        journal: Journal,
+        evaluator: Evaluator,
+        hub: HubAccess,
+        storage: Storage,
+        sharing: Sharing,
+        *,
+        independent: bool = False,
     ) -> None:
-        trust = Trust(hub, journal)
-        self.availability = HubAvailability(journal)
-        self.outbox = Outbox(hub, journal, availability=self.availability, pending=storage.pending)
+        """Open a session.
+
+        An `independent` entity trains whether it has joined or not, and warns its owner by the logger `kuber`.
+        """
+        self.alerts = Alerts(journal, logged=independent)
+        probe = _probe(hub) if hub.background else None
+        if probe is not None:
+            weakref.finalize(self, probe.close)
+        self._probe = probe
+        self.availability = HubAvailability(self.alerts, probe)
+        trust = Trust(hub, journal, availability=self.availability)
+        self.outbox = Outbox(
+            hub, journal, availability=self.availability, alerts=self.alerts, pending=storage.pending
+        )
+        self.search = TeacherSearch(journal, self.alerts)
         self.discovery = Discovery(
             journal,
             evaluator,
@@ -33,13 +64,19 @@ class HubSession:
             storage,
             outbox=self.outbox,
             trust=trust,
+            alerts=self.alerts,
+            search=self.search,
             verified_only=sharing.verified_only,
+            independent=independent,
+            asks_why=independent or hub.background,
         )
         self.publisher = Publisher(journal, evaluator, sharing, outbox=self.outbox, trust=trust)
         self._journal = journal
         self._model = evaluator.model
         self._hub = hub
         self._sharing = sharing
+        self._independent = independent
+        self._begun = False  # whether a first attempt to join has not raised
         self._joined = False  # in this process
 
     @property
@@ -49,32 +86,68 @@ class HubSession:
         assert entity_id is not None, "nothing is done before the entity has joined"
         return entity_id
 
-    def join_and_flush(self) -> None:
+    @property
+    def joined(self) -> bool:
+        """Whether the entity has ever joined the hub."""
+        return self._journal.state.entity_id is not None
+
+    def join_and_flush(self, *, retry: bool = False) -> None:
         """Join if necessary and flush the outbox; continue offline if the hub is unreachable.
 
-        Raises ServiceUnavailableError when it is unreachable and the entity has never joined, ConflictError when it
-        is another hub than the one that the entity joined.
+        With `retry` the hub is called even if the probe has not reached it. Unless the entity is independent, raises
+        ServiceUnavailableError when the hub is unreachable and the entity has never joined. The first attempt of a
+        process raises ConflictError when it is another hub than the one that the entity joined, and what the registry
+        raises; for an independent entity as SettingsError, which names the argument to correct.
         """
-        journal = self._journal
-        self.availability.reset()
+        self.availability.reset(retry=retry)
         if not self._joined:
             try:
-                member = self._hub.registry.register(journal.name, public_key=self._hub.identity.public_key)
-            except ServiceUnavailableError as error:
-                if journal.state.entity_id is None:
+                with self.availability.using("registry"):
+                    self._join()
+            except ServiceUnavailableError:
+                if not (self._independent or self.joined):
                     raise
-                self.availability.mark_down(error)
-                return
-            if journal.state.entity_id is None:
-                journal.change(entity_id=member.id, sequence=member.sequence)
-                self._log_joined()
-            elif journal.state.entity_id != member.id:
-                raise ConflictError(
-                    f"This is another registry than the one that entity {journal.name!r} joined. Use that one, "
-                    "or start a new run."
-                )
-            self._joined = True
-        self.outbox.flush()
+            except KUberError as error:
+                if not self._begun:
+                    raise argument_error(error) if self._independent else error from None
+                self.alerts.failed("join", error)
+            self._begun = True
+        if self._joined:
+            self.outbox.flush()
+
+    def _join(self) -> None:
+        journal = self._journal
+        member = self._hub.registry.register(journal.name, public_key=self._hub.identity.public_key)
+        if journal.state.entity_id is None:
+            journal.change(entity_id=member.id, sequence=member.sequence)
+            self._log_joined()
+        elif journal.state.entity_id != member.id:
+            raise ConflictError(
+                f"This is another registry than the one that entity {journal.name!r} joined. Use that one, "
+                "or start a new run."
+            )
+        if self._independent:
+            self._check_vault()
+            # After a kill between a publication and saving it, the next record would get the same number.
+            journal.change(sequence=max(member.sequence, journal.state.sequence))
+        self._joined = True
+
+    def _check_vault(self) -> None:
+        """Raise ServiceError when something else answers at the vault's address."""
+        check = getattr(self._hub.vault, "check", None)
+        if check is not None and not self._begun:
+            with suppress(ServiceUnavailableError), self.availability.using("vault"):
+                check()
+
+    def close(self) -> None:
+        """Stop trying an unreachable hub, and warn if messages to it are queued."""
+        if self._probe is not None:
+            self._probe.close()
+        queued = len(self._journal.state.outbox)
+        if queued:
+            self.alerts.warn(
+                f"Messages to the hub are queued ({queued}); the next process with this folder sends them."
+            )
 
     def require_flushed(self) -> None:
         """Raise ServiceUnavailableError when messages to the hub are queued."""
@@ -86,17 +159,21 @@ class HubSession:
 
     def published_count(self) -> int:
         """Return how many records of this entity the registry has."""
-        return self._hub.registry.member(self.entity_id).sequence
+        with self.availability.using("registry"):
+            return self._hub.registry.member(self.entity_id).sequence
 
     def report(self, evaluation: Evaluation) -> None:
         """Report round and evaluation to the registry, if the owner allows it and the hub is reachable."""
-        if self._sharing.report:
-            report = self._hub.registry.report
-            round = self._journal.state.round
-            self.availability.call(partial(report, self.entity_id, round=round, evaluation=evaluation), None)
+        if self._sharing.report and self.joined:
+            self.availability.call(partial(self._report, evaluation), None, action="report")
+
+    def _report(self, evaluation: Evaluation) -> None:
+        with self.availability.using("registry"):
+            self._hub.registry.report(self.entity_id, round=self._journal.state.round, evaluation=evaluation)
 
     def record(self, absorption: Absorption, *, key: str) -> None:
         """Record an absorption at the registry and in the log."""
+        self.search.used()
         delivery = absorption.delivery
         if not self._sharing.report:  # a reason reveals how good the model is, class by class
             delivery = replace(delivery, reason=None)
@@ -116,3 +193,26 @@ class HubSession:
         }
         self._journal.append("joined", detail)
         self._journal.save()
+
+
+def argument_error(error: KUberError) -> SettingsError:
+    """Return the error of an owner's argument for one with which a registry answered the first call of a process."""
+    match error:
+        case SettingsError():
+            return error
+        case NotAuthorizedError():
+            hint = "Check the argument `invitation`, or `folder`, which holds the key and the token."
+        case ConflictError():
+            hint = "Check the arguments `hub` and `folder`: a folder belongs to one name at one hub."
+        case RequestRejectedError():
+            hint = "Check the argument `name`."
+        case _:
+            hint = "Check the argument `hub`."
+    return SettingsError(f"{error.message} {hint}")
+
+
+def _probe(hub: HubAccess) -> HubProbe:
+    """Return a probe of those services that can be checked, as those over HTTP can."""
+    ports: dict[Service, object] = {"registry": hub.registry, "vault": hub.vault}
+    checks = {service: getattr(port, "check", None) for service, port in ports.items()}
+    return HubProbe({service: check for service, check in checks.items() if callable(check)})

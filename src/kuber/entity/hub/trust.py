@@ -5,6 +5,7 @@ from dataclasses import replace
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Member
 from kuber.entity.hub.access import HubAccess
+from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.journal import Journal
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
@@ -14,7 +15,8 @@ from kuber.wire.signing_payloads import record_bytes, succession_bytes
 class Trust:
     """An entity's own key, and those of others: the first key seen of an entity is pinned in the journal."""
 
-    def __init__(self, hub: HubAccess, journal: Journal) -> None:
+    def __init__(self, hub: HubAccess, journal: Journal, *, availability: HubAvailability) -> None:
+        self._availability = availability
         self._hub = hub
         self._journal = journal
 
@@ -28,7 +30,8 @@ class Trust:
         Raises CorruptKnowledgeError unless the record is signed with the publisher's pinned key or a successor of it.
         """
         try:
-            publisher = self._hub.registry.member(knowledge.entity)
+            with self._availability.using("registry"):
+                publisher = self._hub.registry.member(knowledge.entity)
         except KnowledgeNotFoundError:
             raise CorruptKnowledgeError(f"The registry does not know the publisher of {knowledge.id}.") from None
         self._check_keys(publisher)

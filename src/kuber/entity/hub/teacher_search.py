@@ -1,0 +1,47 @@
+"""Searches for teachers that find none: how many in a row, and why."""
+
+from collections.abc import Callable
+
+from kuber.domain.strategy import Method
+from kuber.entity.hub.alerts import Alerts
+from kuber.entity.state.journal import Journal
+
+ROUNDS = 3  # in a row without teachers, after which the owner is warned
+
+_CAUSE = "no teachers"
+
+
+class TeacherSearch:
+    """Counts searches in a row without a teacher; a strategy makes at most one of each method in a round."""
+
+    def __init__(self, journal: Journal, alerts: Alerts) -> None:
+        self._journal = journal
+        self._alerts = alerts
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a search."""
+        self.candidates = 0  # records that match
+        self.rejected = 0  # further ones, rejected before
+        self.rejections: list[str] = []  # reasons of those rejected in this search
+
+    def found(self, candidates: int, *, rejected: int) -> None:
+        """Take note of how many records match, and how many more would but were rejected before."""
+        self.candidates, self.rejected = candidates, rejected
+
+    def used(self) -> None:
+        """Take note that teachers are used."""
+        self._journal.change(fruitless={})
+        self._alerts.end(_CAUSE)
+
+    def ended_without_teachers(self, method: Method, why: Callable[[], str]) -> None:
+        """Count a search that found none; after some in a row, warn once why."""
+        counts = self._journal.state.fruitless
+        rounds = counts.get(method.value, 0) + 1
+        self._journal.change(fruitless={**counts, method.value: rounds})
+        if rounds < ROUNDS or self._alerts.is_known(_CAUSE):
+            return
+        reason = f"{why()}."
+        if rounds == ROUNDS and all(count < ROUNDS for count in counts.values()):
+            self._journal.append("no-teachers", {"rounds": rounds, "reason": reason})
+        self._alerts.warn(f"No teachers in the last {rounds} rounds: {reason}", cause=_CAUSE)
