@@ -22,6 +22,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     _from_preset: frozenset[str] = PrivateAttr(frozenset())
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # the experiment
     num_entities: int = Field(4, ge=1, description="Number of entities that the training data are split over.")
@@ -131,6 +132,11 @@ class Settings(BaseModel):
         """Names of the networks, which are assigned to the entities in turn."""
         return tuple(name.strip() for name in self.architecture.split(","))
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Settings that the user gave, with how: --seed, KUBER_SEED, or seed in kuber.toml."""
+        return dict(self._sources)
+
     def is_from_preset(self, name: str) -> bool:
         """Whether the preset, not the user, gave this setting. A preset's size is an upper bound."""
         return name in self._from_preset
@@ -176,12 +182,19 @@ def load(
         raise SettingsError(f"There is no preset {preset!r}; choose from: {', '.join(PRESETS)}.")
     preset_values = PRESETS[preset] if preset else {}
     given = _from_file(file)
-    given |= {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
-    given |= {key: value for key, value in (flags or {}).items() if value is not None}
+    sources = {name: f"{name} in {file or FILE_NAME}" for name in given}
+    variables = {
+        name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)
+    }
+    named = {key: value for key, value in (flags or {}).items() if value is not None}
+    given |= variables | named
+    sources |= {name: f"{PREFIX}{name.upper()}" for name in variables}
+    sources |= {name: f"--{name.replace('_', '-')}" for name in named}
     try:
         settings = Settings(**(preset_values | given))
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+    settings._sources = sources
     settings._from_preset = frozenset(preset_values.keys() - given.keys())
     return settings
 

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kuber.cli.alert_lines import SHORT_ID, AlertLines
 from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
 from kuber.views.delivery import DeliveryView, absorption
@@ -28,7 +29,6 @@ _WIDEST_BAR = 40  # columns
 _CURVE = 20  # rounds
 _FEED = 5  # most deliveries below the table
 _OTHER_ROWS = 6  # lines of the live table that are not entities
-_SHORT_ID = 8  # last characters of an id that are shown; the first are a time
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red", "stopped": "yellow", "distilling": "magenta"}
 
 
@@ -49,6 +49,8 @@ class LiveTable:
         self._view = RunView(rounds=settings.num_rounds)
         self._progress: dict[str, float] = {}  # of entities whose work step has started
         self._latest: deque[DeliveryView] = deque(maxlen=_FEED)
+        self._alerts = AlertLines()
+        self._since = clock()
         self._lock = Lock()  # rich draws from a thread of its own
         self._live = Live(
             console=console, refresh_per_second=REFRESHES, redirect_stdout=False, get_renderable=self.render
@@ -74,6 +76,9 @@ class LiveTable:
                 self._progress.pop(event.entity, None)
                 if event.kind == "absorbed":
                     self._latest.append(self._view.entity(event.entity).deliveries[-1])
+            alert = self._alerts.line(event)
+        if alert is not None and event.time >= self._since:  # else it is in the log of a resumed run
+            self.echo(f"entity {event.entity}  round {event.round}  {alert}")
 
     def on_progress(self, entity: str, fraction: float) -> None:
         with self._lock:
@@ -181,6 +186,7 @@ class PlainLines(AbstractContextManager["PlainLines"]):
         self._console = console
         self._rounds = rounds
         self._since = clock()
+        self._alerts = AlertLines()
         self._names: dict[str, str] = {}  # entity id -> name
         self._accuracies: dict[str, float] = {}  # of the entity's latest evaluation
         self._last_round: dict[str, int] = {}  # with a line, by entity name
@@ -217,17 +223,13 @@ class PlainLines(AbstractContextManager["PlainLines"]):
                 self._accuracies[entity] = detail["accuracy"]
                 return None
             case "published":
-                return self._with_accuracy(entity, f"published {detail['knowledge'][-_SHORT_ID:]}")
+                return self._with_accuracy(entity, f"published {detail['knowledge'][-SHORT_ID:]}")
             case "queued":
                 return self._with_accuracy(entity, "will publish when the hub accepts it")
-            case "unreachable":
-                return f"continues without the hub: {detail['reason']}"
             case "sought" if not detail["candidates"]:
                 return self._with_accuracy(entity, "found no better knowledge")
-            case "rejected":
-                return f"rejected {detail['knowledge'][-_SHORT_ID:]}: {detail['reason']}"
             case "absorbed":
-                teachers = ", ".join(self._names.get(id, id[-_SHORT_ID:]) for id in detail["publishers"])
+                teachers = ", ".join(self._names.get(id, id[-SHORT_ID:]) for id in detail["publishers"])
                 change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
                 return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
             case "stopped":
@@ -236,7 +238,7 @@ class PlainLines(AbstractContextManager["PlainLines"]):
                 return "resumed"
             case "round-ended" if self._last_round.get(entity, 0) < event.round:
                 return f"accuracy {percent(detail['accuracy'])}"
-        return None
+        return self._alerts.line(event)
 
     def _with_accuracy(self, entity: str, action: str) -> str:
         """Prefix an action with the entity's latest accuracy, which is unknown before its first evaluation."""

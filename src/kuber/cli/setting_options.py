@@ -1,16 +1,20 @@
 """A command-line flag for each setting, generated from the Settings model."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from pydantic.fields import FieldInfo
 
 from kuber.errors import SettingsError
+from kuber.setting_effects import Command, settings_without_effect
 from kuber.settings import FILE_NAME, PREFIX, PRESETS, Settings, load
+
+log = logging.getLogger("kuber")
 
 Ca = Annotated[
     Path | None, typer.Option("--ca", metavar="FILE", help="Trusted certificates (PEM), instead of the system's.")
@@ -34,7 +38,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         def run(*, config: Path | None, preset: str | None, **given: Any) -> None:
             flags = {name: given.pop(name) for name in chosen}
             if given.get("resume") is None:
-                command(settings=load(flags, preset=preset, file=config), **given)
+                settings = load(flags, preset=preset, file=config)
+                if command.__name__ in get_args(Command):
+                    for sentence in settings_without_effect(settings, cast(Command, command.__name__)):
+                        log.warning(sentence)
+                command(settings=settings, **given)
                 return
             if config or preset or any(value is not None for value in flags.values()):
                 raise SettingsError(

@@ -1,7 +1,6 @@
 """Session of an entity with its hub: join it, report to it, and the parts that exchange knowledge with it."""
 
 import weakref
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -133,11 +132,16 @@ class HubSession:
         self._joined = True
 
     def _check_vault(self) -> None:
-        """Raise ServiceError when something else answers at the vault's address."""
+        """Raise SettingsError when something else answers at the vault's address."""
         check = getattr(self._hub.vault, "check", None)
         if check is not None and not self._begun:
-            with suppress(ServiceUnavailableError), self.availability.using("vault"):
-                check()
+            try:
+                with self.availability.using("vault"):
+                    check()
+            except ServiceUnavailableError:
+                pass  # messages wait for it
+            except KUberError as error:
+                raise SettingsError(f"{error.message} Check the argument `vault`.") from None
 
     def close(self) -> None:
         """Stop trying an unreachable hub, and warn if messages to it are queued."""

@@ -1,0 +1,40 @@
+"""Lines about what goes wrong in a run: for the live table and the plain lines."""
+
+from kuber.domain.event import Event
+
+SHORT_ID = 8  # last characters of an id that are shown; the first are a time
+
+
+class AlertLines:
+    """Lines of the events that warn; an unreachable hub makes one line until it answers again."""
+
+    def __init__(self) -> None:
+        self._unreachable: set[tuple[str | None, str]] = set()  # entity and service
+        self._failures: set[tuple[str | None, str]] = set()  # entity and line
+
+    def line(self, event: Event) -> str | None:
+        """Return the line of an event that warns for the first time; None for all others."""
+        detail = event.detail
+        match event.kind:
+            case "unreachable":
+                service = event.entity, detail.get("service", "hub")  # older logs lack it
+                if service in self._unreachable:
+                    return None
+                self._unreachable.add(service)
+                return f"continues without the {service[1]}: {detail['reason']}"
+            case "reachable":
+                self._unreachable.discard((event.entity, detail["service"]))
+                return f"reaches the {detail['service']} again"
+            case "rejected":
+                return f"rejected {detail['knowledge'][-SHORT_ID:]}: {detail['reason']}"
+            case "dropped":
+                return f"could not send a {detail['message']}: {detail['reason']}"
+            case "no-teachers":
+                return f"no teachers in the last {detail['rounds']} rounds: {detail['reason']}"
+            case "failed":
+                line = f"failed to {detail['action']}: {detail['reason']}"
+                if (event.entity, line) in self._failures:
+                    return None
+                self._failures.add((event.entity, line))
+                return line
+        return None
