@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kuber.domain.query import Query as Query
     from kuber.domain.task import Task as Task
     from kuber.entity.custom_loop import Entity as Entity
-    from kuber.entity.model_adapter import test_set_digest as test_set_digest
+    from kuber.entity.validation_data import test_set_digest as test_set_digest
     from kuber.errors import KUberError as KUberError
     from kuber.learning.teachers import Teacher as Teacher
     from kuber.learning.teachers import Teachers as Teachers
@@ -51,7 +51,7 @@ _NAMES = {
     "Tensors": "kuber.data.tensors",
     "load_tensors": "kuber.data.tensors",
     "memory_hub": "kuber.client.memory",
-    "test_set_digest": "kuber.entity.model_adapter",
+    "test_set_digest": "kuber.entity.validation_data",
 }
 _MODULES = ("errors", "losses", "onnx", "strategies")
 __all__ = sorted([*_NAMES, "__version__"])

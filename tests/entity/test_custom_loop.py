@@ -313,7 +313,7 @@ def test_with_the_same_folder_the_same_entity_resumes(enter, hub, tmp_path):
         ({"validation": None}, "either validation data or a function"),
         ({"validation": (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))}, "have shape"),
         ({"validation": (torch.zeros(4, 2), torch.full((4,), 3))}, "from 0 to 2"),
-        ({"validation": (torch.zeros(4, 2), torch.zeros(4))}, "whole numbers"),
+        ({"validation": (torch.zeros(4, 2), torch.full((4,), 0.5))}, "whole numbers"),
         ({"validation": []}, "at least one"),
         ({"validation": points(10, 1)}, "not the common test set"),
         ({"strategy": "magic"}, "no strategy 'magic'"),
@@ -402,7 +402,7 @@ def test_a_network_with_other_classes_than_its_record_is_refused(enter, hub, tmp
     student = enter("student", Wide(), formats=W, task=kuber.Task(name="wards", labels=LABELS, input_shape=(2,)))
     assert not student.discover()
     (rejected,) = events(tmp_path / "student", "rejected")
-    assert "For 1 samples the network returns shape (1, 3)" in rejected["reason"]
+    assert "returns shape (1, 3) for 1 samples, but the task has 4 labels" in rejected["reason"]
 
 
 @pytest.mark.process

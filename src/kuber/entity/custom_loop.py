@@ -30,7 +30,7 @@ from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_if_reachable
 from kuber.entity.loop_settings import Counts, Publishing, approval, check_restores, published_counts
-from kuber.entity.model_adapter import Collate, EvaluateFn, ModelAdapter, Validation
+from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
 from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
@@ -39,8 +39,10 @@ from kuber.entity.state.snapshot import Snapshot, copy_optimizer_state, restore_
 from kuber.entity.state.storage import Storage
 from kuber.entity.strategy_loader import strategy_named
 from kuber.entity.teacher_selection import TeacherSelector
+from kuber.entity.validation_data import Validation
 from kuber.errors import SettingsError
 from kuber.learning.losses import balanced_softmax
+from kuber.learning.model_call import Collate
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
 from kuber.signing import Identity
@@ -189,7 +191,7 @@ class Entity:
 
     def evaluate(self) -> Evaluation:
         """Evaluate the current model on the data that decisions are made on."""
-        return self._evaluator.own(self._adapter.weights(), stage="trained")
+        return self._evaluator.own(None, stage="trained")
 
     def discover(self) -> Teachers:
         """Discover, choose, pull and test teachers for the next phase, as the strategy decides.

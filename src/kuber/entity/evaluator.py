@@ -32,8 +32,10 @@ class ModelPort(Protocol):
     def sample_count(self) -> int | None:
         """Number of private samples; None if the owner does not state it."""
 
-    def evaluate(self, weights: Weights, teacher: TeacherModel | None = None) -> EvaluationResult:
+    def evaluate(self, weights: Weights | None, teacher: TeacherModel | None = None) -> EvaluationResult:
         """Evaluate the model with these weights, or a teacher, over the labels of the task.
+
+        None are the current weights, of a model that is held in memory.
 
         Raises KnowledgeError when a teacher does not fit the task or returns invalid logits.
         """
@@ -52,8 +54,8 @@ class Evaluator:
         self.model = model
         self._journal = journal
 
-    def own(self, weights: Weights, *, stage: str) -> Evaluation:
-        """Evaluate the entity's model with these weights; `stage` says in the log when."""
+    def own(self, weights: Weights | None, *, stage: str) -> Evaluation:
+        """Evaluate the entity's model with these weights, or as it is; `stage` says in the log when."""
         return self._log(self.model.evaluate(weights), stage)
 
     def candidate(self, knowledge: Knowledge, teacher: TeacherModel) -> Evaluation:

@@ -76,7 +76,8 @@ class ManagedModel:
         result: TrainingResult = self.execute(distillation(self.learner, teacher, weights, generator))
         return result
 
-    def evaluate(self, weights: Weights, teacher: TeacherModel | None = None) -> EvaluationResult:
+    def evaluate(self, weights: Weights | None, teacher: TeacherModel | None = None) -> EvaluationResult:
+        assert weights is not None, "no model is held between the steps"
         result: EvaluationResult = self.execute(common_evaluation(self.learner, weights, teacher))
         return result
 

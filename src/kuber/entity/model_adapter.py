@@ -1,8 +1,9 @@
 """Run an owner's model, and the models of others, on the owner's device and data and over the owner's labels."""
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,64 +13,29 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
+from kuber.entity.answer_check import Answers, check_answers, check_answers_to_zeros
 from kuber.entity.architecture_identity import describe_model, is_same_network
 from kuber.entity.export_formats import ExportFormats
+from kuber.entity.validation_data import LabelledData, Validation
 from kuber.entity.work.learner import TeacherModel
 from kuber.entity.work.steps import EvaluationResult
-from kuber.errors import SettingsError
+from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
 from kuber.learning.architectures import make_network
 from kuber.learning.compatibility import can_load_by_name, check_fits
-from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
+from kuber.learning.evaluation import evaluate, evaluation_mode
+from kuber.learning.model_call import Collate, Inputs, LogitsModel, as_floating, described, floating_dtype, to_device
 from kuber.learning.onnx_model import OnnxModel
+from kuber.learning.random_state import kept_random_state
 from kuber.learning.runtime import Runtime
+from kuber.learning.swapped_network import SwappedNetwork
 from kuber.learning.teachers import LabelMapped
-from kuber.learning.weights import Weights, weights_of
+from kuber.learning.weight_checks import check_initialised
+from kuber.learning.weights import Weights, swapped_weights, weights_of
 from kuber.learning.wrappers import unwrap
 
 MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
 
-Validation = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
 EvaluateFn = Callable[[nn.Module], Evaluation]
-Collate = Callable[[Any], tuple[Any, Tensor]]  # a batch of the owner's -> (inputs, labels)
-
-
-class LabelledData:
-    """Samples and their labels, in memory."""
-
-    def __init__(self, samples: Validation) -> None:
-        """Take two tensors, or batches of them: x of shape (batch, ...), y of shape (batch,)."""
-        pairs: Any = [samples] if isinstance(samples, tuple) else list(samples)
-        if not pairs or not all(len(pair) == 2 and all(isinstance(part, Tensor) for part in pair) for pair in pairs):
-            raise SettingsError("Validation data must be pairs of tensors, samples and labels; give at least one.")
-        self.x = torch.cat([x for x, _ in pairs]).cpu()
-        self.y = torch.cat([y for _, y in pairs]).cpu()
-        if self.y.dim() != 1 or len(self.x) != len(self.y) or self.y.dtype.is_floating_point:
-            raise SettingsError("Labels of validation data must be whole numbers, one for each sample.")
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of shapes, dtypes, samples and labels, in order, whatever the batch size."""
-        header = f"{self.x.dtype} {tuple(self.x.shape)} {self.y.dtype}\n".encode()
-        return Digest.of(header, _bytes(self.x), _bytes(self.y))
-
-    def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in zip(torch.split(self.x, EVALUATION_BATCH), torch.split(self.y, EVALUATION_BATCH), strict=True):
-            yield x.to(device), y.to(device)
-
-    def check(self, task: Task) -> None:
-        """Raise SettingsError unless shapes, labels and digest are those of the task."""
-        shape = tuple(self.x.shape[1:])
-        if shape != task.input_shape:
-            raise SettingsError(f"Validation samples have shape {shape}, but those of the task {task.input_shape}.")
-        if len(self.y) and (self.y.min() < 0 or self.y.max() >= task.classes):
-            raise SettingsError(f"Labels of validation data must be from 0 to {task.classes - 1}.")
-        if task.test_set is not None and self.digest != task.test_set:
-            raise SettingsError("The validation data are not the common test set whose digest the task has.")
-
-
-def test_set_digest(validation: Validation) -> Digest:
-    """Return the digest of a common test set, for `Task(test_set=...)`. It does not depend on the batch size."""
-    return LabelledData(validation).digest
 
 
 class ModelAdapter:
@@ -93,21 +59,28 @@ class ModelAdapter:
             raise SettingsError("An entity needs either validation data or a function that evaluates a model.")
         self.task = task
         self.class_counts = None if class_counts is None else tuple(class_counts)
-        self._model = unwrap(model)
-        self._data = None if validation is None else LabelledData(validation)
+        self._given = model if judged is None else judged
+        self._judged = unwrap(self._given)
+        self._trained = unwrap(model)
+        self._data = None if validation is None else LabelledData(validation, collate)
         if self._data is not None:
             self._data.check(task)
         self._digest = None if self._data is None else self._data.digest
         self._evaluate = evaluate
-        samples = None if self._data is None else self._data.x
-        self.architecture = describe_model(self._model, architecture, arguments, task=task, samples=samples)
-        self._formats = ExportFormats(self._model, task, None if self._data is None else self._data.x, formats)
+        self._answers = self._check_answers()
+        self._network = LogitsModel(self._judged, task.classes)
+        samples: Any = None if self._data is None else self._inputs_for(self._judged)(self._data.first(1))
+        self.architecture = describe_model(self._judged, architecture, arguments, task=task, samples=samples)
+        exported = self._judged if self._answers.plain else self._network
+        samples = None if self._data is None else self._data.samples
+        self._formats = ExportFormats(exported, task, samples, formats)
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
-        return next((tensor.device for tensor in self._model.parameters()), torch.device("cpu"))
+        """Device of the model: that of its first parameter or buffer."""
+        first = next(self._judged.parameters(), next(self._judged.buffers(), None))
+        return torch.device("cpu") if first is None else first.device
 
     @property
     def runtime(self) -> Runtime:
@@ -119,13 +92,16 @@ class ModelAdapter:
         return None if self.class_counts is None else sum(self.class_counts)
 
     def weights(self) -> Weights:
-        """Return a copy of the model's weights; none for an ONNX graph."""
-        return {} if isinstance(self._model, OnnxModel) else weights_of(self._model)
+        """Return a copy of the judged model's weights; none for an ONNX graph."""
+        return {} if isinstance(self._judged, OnnxModel) else weights_of(self._judged)
 
     def load(self, weights: Weights) -> None:
-        """Load weights into the model."""
-        if weights:
-            self._model.load_state_dict(weights)
+        """Load weights into the judged model, and into the trained one where its tensors are the same."""
+        if not weights:
+            return
+        self._judged.load_state_dict(weights)
+        if self._trained is not self._judged and _shapes(self._trained.state_dict()) == _shapes(weights):
+            self._trained.load_state_dict(weights)
 
     def can_load(self, architecture: Architecture) -> bool:
         return is_same_network(self.architecture, architecture) or can_load_by_name(architecture)
@@ -134,50 +110,112 @@ class ModelAdapter:
         return self._formats.artifacts(weights)
 
     def teacher_network(self, teacher: TeacherModel) -> nn.Module:
-        """Return a teacher's network, frozen, on the model's device and over the labels of its task."""
+        """Return a teacher's network, frozen, on the model's device and over the labels of its task.
+
+        Raises IncompatibleKnowledgeError when it does not fit the validation data.
+        """
         task = teacher.task or self.task
-        network = self._network(teacher, task).to(self.device)
-        network.requires_grad_(False)
-        network.eval()
+        network = self._teacher_network(teacher, task)
         if teacher.graph is None and teacher.task is not None and self._data is not None:
-            check_fits(network, self._data.x[:1].to(self.device), classes=task.classes)
+            probe = self._inputs_for(network)(to_device(self._data.first(1), self.device))
+            check_fits(network, probe, classes=task.classes)
         if task.labels != self.task.labels:
             network = LabelMapped(network, theirs=task.labels, ours=self.task.labels)
         return network
 
-    def evaluate(self, weights: Weights, teacher: TeacherModel | None = None) -> EvaluationResult:
-        if teacher is not None:
-            network = self.teacher_network(teacher)
-        elif weights:
-            network = self.teacher_network(TeacherModel(architecture=self.architecture, weights=weights))
-        else:
-            network = self._model
+    def evaluate(self, weights: Weights | None = None, teacher: TeacherModel | None = None) -> EvaluationResult:
+        """Evaluate a teacher, or the model with these weights; without weights, the model as it is, uncopied."""
         start = time.perf_counter()
-        evaluation = self._evaluate_network(network, strict=teacher is not None)
+        if teacher is None:
+            with swapped_weights(self._judged, weights) if weights else nullcontext():
+                evaluation = self._evaluate_own()
+        else:
+            evaluation = self._evaluate_teacher(teacher)
         return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
-    def _evaluate_network(self, network: nn.Module, *, strict: bool) -> Evaluation:
+    def _check_answers(self) -> Answers:
+        if not isinstance(self._judged, OnnxModel):
+            check_initialised(self._judged)
+        if self._data is not None:
+            return check_answers(self._judged, self.task, self._data, self.device)
+        return check_answers_to_zeros(self._judged, self.task, self.device)
+
+    def _evaluate_own(self) -> Evaluation:
         if self._evaluate is not None:
-            return self._evaluate(network)
+            return self._call_evaluate(self._given)
+        return self._count(self._network, self._inputs_for(self._judged), strict=False)
+
+    def _evaluate_teacher(self, teacher: TeacherModel) -> Evaluation:
+        """Evaluate a teacher. Raises KnowledgeError, whatever fails in it."""
+        try:
+            if self._evaluate is None:
+                network = self.teacher_network(teacher)
+                return self._count(network, self._inputs_for(network), strict=True)
+            if self._is_own(teacher) and (teacher.task is None or teacher.task.labels == self.task.labels):
+                with swapped_weights(self._judged, teacher.weights):
+                    return self._call_evaluate(self._given)
+            return self._call_evaluate(self.teacher_network(teacher))
+        except KnowledgeError:
+            raise
+        except Exception as error:
+            raise IncompatibleKnowledgeError(f"It cannot be evaluated: {first_line(error)}.") from error
+
+    def _call_evaluate(self, network: nn.Module) -> Evaluation:
+        """Call the owner's function. Raises SettingsError unless it returns an evaluation over the task's labels."""
+        assert self._evaluate is not None
+        with evaluation_mode(network):
+            evaluation = self._evaluate(network)
+        if not isinstance(evaluation, Evaluation):
+            raise SettingsError(
+                f"The function evaluate must return a kuber.Evaluation, not a {type(evaluation).__name__}."
+            )
+        if len(evaluation.total) != self.task.classes:
+            raise SettingsError(
+                f"The function evaluate returns counts of {len(evaluation.total)} classes, but the task has "
+                f"{self.task.classes} labels."
+            )
+        return evaluation
+
+    def _count(self, network: nn.Module, prepare: Callable[[Inputs], Inputs], *, strict: bool) -> Evaluation:
         assert self._data is not None
         assert self._digest is not None
         return evaluate(
             network,
-            self._data.batches(self.device),
+            ((prepare(inputs), labels) for inputs, labels in self._data.batches(self.device)),
             classes=self.task.classes,
             test_set=self._digest,
             runtime=self.runtime,
             strict=strict,
         )
 
-    def _network(self, teacher: TeacherModel, task: Task) -> nn.Module:
+    def _inputs_for(self, network: nn.Module) -> Callable[[Inputs], Inputs]:
+        """Return the function that gives inputs the dtype that a network takes."""
+        if network is self._judged:
+            dtype = None if self._answers.as_given else floating_dtype(network)
+        else:
+            dtype = None if isinstance(network, SwappedNetwork) else (floating_dtype(network) or torch.float32)
+        return partial(as_floating, dtype=dtype)
+
+    def _is_own(self, teacher: TeacherModel) -> bool:
+        return teacher.graph is None and is_same_network(self.architecture, teacher.architecture)
+
+    def _teacher_network(self, teacher: TeacherModel, task: Task) -> nn.Module:
+        if self._is_own(teacher):
+            return SwappedNetwork(
+                self._judged, teacher.weights, classes=task.classes, as_given=self._answers.as_given
+            )
+        if self._data is not None and not isinstance(self._data.samples, Tensor):
+            raise IncompatibleKnowledgeError(
+                f"It takes one tensor, but the validation data here are {described(self._data.first(1))}."
+            )
         if teacher.graph is not None:
             return self._graph_network(teacher.graph, task)
-        if is_same_network(self.architecture, teacher.architecture):
-            network = copy.deepcopy(self._model)
-        else:
+        with kept_random_state(), torch.device("cpu"):
             network = make_network(teacher.architecture.name, teacher.architecture.arguments)
         network.load_state_dict(teacher.weights)
+        network.to(self.device).requires_grad_(False)
+        for module in network.modules():
+            module.training = False
         return network
 
     def _graph_network(self, graph: bytes, task: Task) -> OnnxModel:
@@ -190,5 +228,5 @@ class ModelAdapter:
         return network
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

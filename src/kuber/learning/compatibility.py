@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from kuber.domain.knowledge import ONNX, WEIGHTS, Architecture, Knowledge
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
 from kuber.learning.architectures import describe
 from kuber.learning.evaluation import evaluation_mode
+from kuber.learning.model_call import Inputs, batch_size, call_model
 from kuber.learning.onnx_model import check_installed
 
 CanLoad = Callable[[Architecture], bool]
@@ -22,20 +23,20 @@ def can_load_by_name(architecture: Architecture) -> bool:
     return describe(architecture.name, architecture.arguments) == architecture
 
 
-def check_fits(network: nn.Module, x: Tensor, *, classes: int) -> None:
+def check_fits(network: nn.Module, x: Inputs, *, classes: int) -> None:
     """Raise IncompatibleKnowledgeError unless the network returns shape (len(x), classes) for samples `x`."""
     try:
         with evaluation_mode(network):
-            shape = tuple(network(x).shape)
+            shape = tuple(call_model(network, x).shape)
     except KnowledgeError:
         raise
     except Exception as error:  # noqa: BLE001 - a foreign network may raise anything
         raise IncompatibleKnowledgeError(
             f"The network does not accept samples of this task: {first_line(error)}."
         ) from None
-    if shape != (len(x), classes):
+    if shape != (batch_size(x), classes):
         raise IncompatibleKnowledgeError(
-            f"For {len(x)} samples the network returns shape {shape}, not ({len(x)}, {classes})."
+            f"For {batch_size(x)} samples the network returns shape {shape}, not ({batch_size(x)}, {classes})."
         )
 
 

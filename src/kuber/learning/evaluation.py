@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def compute_logits(network: nn.Module, batches: Iterable[tuple[Tensor, ...]], *,
 
 def evaluate(
     network: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[tuple[Any, ...]],
     *,
     classes: int,
     test_set: Digest,
@@ -48,19 +49,22 @@ def evaluate(
 ) -> Evaluation:
     """Count the correct answers per class on the test set with the digest `test_set`.
 
-    With `strict`, for models of other entities, raises CorruptKnowledgeError when a logit is not finite. The forward
-    pass has the precision of training: docs/learning.md says how bfloat16 changes the counts.
+    With `strict`, for models of other entities, raises CorruptKnowledgeError when a logit is not finite; without,
+    such an answer is wrong. The forward pass has the precision of training: docs/learning.md says how bfloat16
+    changes the counts.
     """
     correct = torch.zeros(classes, dtype=torch.int64, device=runtime.device)
     total = torch.zeros_like(correct)
     with evaluation_mode(network):
         for x, y, *_ in batches:
             with runtime.autocast():
-                logits = network(x)
-            if strict and not has_valid_logits(logits):
+                logits = network(x).to(y.device)  # a network on several devices may return them on another
+            finite = (logits < torch.inf) & (logits.amax(1, keepdim=True) > -torch.inf)
+            if strict and not finite.all():
                 raise CorruptKnowledgeError(_NOT_FINITE)
             total += torch.bincount(y, minlength=classes)
-            correct += torch.bincount(y[logits.argmax(1) == y], minlength=classes)
+            right = (logits.argmax(1) == y) & finite.all(1)
+            correct += torch.bincount(y[right], minlength=classes)
     return Evaluation(test_set=test_set, correct=tuple(correct.tolist()), total=tuple(total.tolist()))
 
 
