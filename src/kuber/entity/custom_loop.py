@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
@@ -41,8 +41,10 @@ from kuber.entity.strategy_loader import strategy_named
 from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
 from kuber.errors import SettingsError
+from kuber.learning.evaluation import training_mode
 from kuber.learning.losses import balanced_softmax
-from kuber.learning.model_call import Collate
+from kuber.learning.model_call import Collate, call_model, logits_from
+from kuber.learning.random_state import kept_random_state
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
 from kuber.signing import Identity
@@ -59,6 +61,7 @@ class Entity:
     A phase is the time between two calls of `step`. docs/own-loop.md shows whole loops.
     """
 
+    @kept_random_state()
     def __init__(
         self,
         name: str,
@@ -189,10 +192,12 @@ class Entity:
         """Evaluation of the model at the start of this phase; None if it has not been evaluated."""
         return self._snapshot.evaluation
 
+    @kept_random_state()
     def evaluate(self) -> Evaluation:
         """Evaluate the current model on the data that decisions are made on."""
         return self._evaluator.own(None, stage="trained")
 
+    @kept_random_state()
     def discover(self) -> Teachers:
         """Discover, choose, pull and test teachers for the next phase, as the strategy decides.
 
@@ -202,6 +207,7 @@ class Entity:
         self._connect()
         return self._select_teachers(self._evaluation_at_start())
 
+    @kept_random_state()
     def publish(self) -> bool:
         """Publish the current model; return whether it is published now.
 
@@ -215,6 +221,7 @@ class Entity:
         self._journal.save()
         return published
 
+    @kept_random_state()
     def keep_if_better(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
         """Keep the model if the strategy accepts the changes since the last call; return whether any are kept.
 
@@ -228,6 +235,7 @@ class Entity:
         self._journal.save()
         return kept
 
+    @kept_random_state()
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> Teachers:
         """Decide about the phase that ends, and return the teachers of the next one.
 
@@ -250,7 +258,7 @@ class Entity:
 
     def fit(
         self,
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: Iterable[Any],
         *,
         rounds: int,
         epochs: int = 1,
@@ -258,29 +266,30 @@ class Entity:
     ) -> Evaluation:
         """Train on private data for `rounds` phases of `epochs` each, with `step` between them; evaluate the result.
 
-        `batches` is iterated over once an epoch; each batch has samples and labels. The loss is the strategy's. The
-        default optimizer is Adam with a learning rate of 1e-3.
+        `batches` is iterated over once an epoch; each batch has samples and labels, in the forms that `validation`
+        may have. The loss is the strategy's. The default optimizer is Adam with a learning rate of 1e-3. Modules that
+        are held in evaluation mode, such as frozen BatchNorm layers, stay so.
         """
         optimizer = optimizer or torch.optim.Adam(self.model.parameters(), lr=1e-3)
         device, phase = self._adapter.device, self.strategy.local_phase()
         loss: Loss = nn.functional.cross_entropy
         if phase.loss == "balanced-softmax":
             counts = torch.zeros(self.task.classes, dtype=torch.int64)
-            for _, y in batches:
-                counts += torch.bincount(y.cpu(), minlength=self.task.classes)
+            for batch in batches:
+                counts += torch.bincount(self._adapter.split(batch)[1].cpu(), minlength=self.task.classes)
             loss = balanced_softmax(counts.to(device))
         guidance = phase.guidance or Guidance()
         for _ in range(rounds):
             teachers = self.step(optimizer)
-            self.model.train()
-            for _ in range(epochs):
-                for x, y in batches:
-                    x, y = x.to(device), y.to(device)
-                    logits = self.model(x)
-                    total = loss(logits, y) + guidance.weight * teachers.loss(logits, x, y)
-                    optimizer.zero_grad()
-                    total.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+            with training_mode(self.model):
+                for _ in range(epochs):
+                    for batch in batches:
+                        x, y = self._adapter.split(batch)
+                        logits = logits_from(call_model(self.model, x), classes=self.task.classes)
+                        total = loss(logits, y) + guidance.weight * teachers.loss(logits, x, y)
+                        optimizer.zero_grad()
+                        total.backward()  # type: ignore[no-untyped-call]
+                        optimizer.step()
         self._decided = True
         return self._end_phase(optimizer)
 

@@ -23,7 +23,16 @@ from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsErr
 from kuber.learning.architectures import make_network
 from kuber.learning.compatibility import can_load_by_name, check_fits
 from kuber.learning.evaluation import evaluate, evaluation_mode
-from kuber.learning.model_call import Collate, Inputs, LogitsModel, as_floating, described, floating_dtype, to_device
+from kuber.learning.model_call import (
+    Collate,
+    Inputs,
+    LogitsModel,
+    as_floating,
+    described,
+    floating_dtype,
+    split_batch,
+    to_device,
+)
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.random_state import kept_random_state
 from kuber.learning.runtime import Runtime
@@ -67,12 +76,13 @@ class ModelAdapter:
             self._data.check(task)
         self._digest = None if self._data is None else self._data.digest
         self._evaluate = evaluate
+        self._collate = collate
         self._answers = self._check_answers()
         self._network = LogitsModel(self._judged, task.classes)
         samples: Any = None if self._data is None else self._inputs_for(self._judged)(self._data.first(1))
         self.architecture = describe_model(self._judged, architecture, arguments, task=task, samples=samples)
         exported = self._judged if self._answers.plain else self._network
-        samples = None if self._data is None else self._data.samples
+        samples = None if self._data is None else self._inputs_for(self._judged)(self._data.spread(16))
         self._formats = ExportFormats(exported, task, samples, formats)
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
 
@@ -90,6 +100,11 @@ class ModelAdapter:
     @property
     def sample_count(self) -> int | None:
         return None if self.class_counts is None else sum(self.class_counts)
+
+    def split(self, batch: Any) -> tuple[Any, Tensor]:
+        """Return the inputs, on the model's device and in its dtype, and the labels of a batch of the owner's."""
+        inputs, labels = split_batch(batch, self._collate)
+        return self._inputs_for(self._judged)(to_device(inputs, self.device)), labels.to(self.device)
 
     def weights(self) -> Weights:
         """Return a copy of the judged model's weights; none for an ONNX graph."""

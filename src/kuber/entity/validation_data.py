@@ -83,6 +83,13 @@ class LabelledData:
         divisible = all(len(tensor) == len(labels) for tensor in tensors_in(inputs))
         return rows(inputs, slice(count)) if divisible else inputs
 
+    def spread(self, count: int) -> Inputs:
+        """Return samples spread over all of one tensor, at most this many; of other inputs the first."""
+        x = self.samples
+        if not isinstance(x, Tensor):
+            return self.first(count)
+        return x[torch.linspace(0, len(x) - 1, min(count, len(x))).long()]
+
     def not_finite(self) -> Tensor | None:
         """Return the samples, of one tensor, that hold numbers which are not finite; None if there is none."""
         x = self.samples

@@ -45,14 +45,15 @@ def logits_from(output: Any, *, classes: int, samples: int | None = None) -> Ten
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    count = samples if samples is not None else (len(logits) if logits.dim() else 1)
+    # Shapes, not `len`: a tracer keeps them variable, and -1 below too.
+    count = samples if samples is not None else (logits.shape[0] if logits.dim() else 1)
     shape = tuple(logits.shape)
     if shape == (count, classes):
         return logits
     if shape in ((classes,), (1,), ()) and count == 1:  # a squeezed batch of one sample
         logits = logits.reshape(1, -1)
     if classes == 2 and tuple(logits.shape) in ((count, 1), (count,)):
-        logits = logits.reshape(count, 1)
+        logits = logits.reshape(-1, 1)
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
     if tuple(logits.shape) == (count, classes):
         return logits
