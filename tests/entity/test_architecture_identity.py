@@ -119,7 +119,8 @@ torch.manual_seed(int(sys.argv[1]))
 layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
 net = nn.Sequential(
     nn.Conv1d(3, 64, 3, padding=1), nn.BatchNorm1d(64), nn.Flatten(2), nn.Linear(50, 64),
-    nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(64 * 64, 300), nn.GELU(), nn.LayerNorm(300), nn.Linear(300, 20),
+    nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(64 * 64, 300), nn.GELU(),
+    nn.LayerNorm(300), nn.Linear(300, 20),
 )
 task = kuber.Task(name="t", labels=tuple("abcdefghijklmnopqrst"), input_shape=(3, 50))
 print(json.dumps(dict(describe_model(net, None, None, task=task).arguments)))

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
