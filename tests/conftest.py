@@ -6,12 +6,14 @@ import hypothesis
 import pytest
 
 pytest_plugins = (
+    "tests.fixtures.certificates",
     "tests.fixtures.processes",
     "tests.fixtures.databases",
     "tests.fixtures.extras",
     "tests.fixtures.hub",
     "tests.fixtures.s3",
     "tests.fixtures.samples",
+    "tests.fixtures.scripted_service",
 )
 
 

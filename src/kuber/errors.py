@@ -73,9 +73,16 @@ class ServiceError(KUberError):
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service did not answer, or cannot answer now; a retry may help."""
+    """The service did not answer, or cannot answer now; a retry may help, after `retry_after` seconds.
+
+    `retry_after` is infinite where only a change outside of KUber helps, such as a new certificate.
+    """
 
     code = "service-unavailable"
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotAuthorizedError(ServiceError):
@@ -97,9 +104,16 @@ class InsufficientStorageError(ServiceError):
 
 
 class RequestRejectedError(ServiceError):
-    """The request itself is wrong; a retry will not help."""
+    """The request itself is wrong; a retry will not help.
+
+    `too_large` is whether something between client and service refuses a body of this size.
+    """
 
     code = "request-rejected"
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 class DatasetError(KUberError):

@@ -10,6 +10,7 @@ PACKAGES = {
     "hub": ("fastapi", "uvicorn", "httptools", "sqlalchemy", "alembic", "limits", "prometheus_client"),
     "plots": ("matplotlib", "jinja2"),
     "simulator": ("greenlet",),
+    "socks": ("socksio",),
 }
 
 

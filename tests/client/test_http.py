@@ -1,4 +1,6 @@
+import math
 import socket
+import time
 
 import pytest
 
@@ -118,8 +120,9 @@ def test_recognises_the_other_service(request, fixture):
         service.check()
 
 
-def test_recognises_another_server(client, reply):
-    service, _ = client(reply(body=b"It works!", headers={}))
+@pytest.mark.parametrize("status", [200, 400, 404, 405, 501])
+def test_recognises_another_server(client, reply, status):
+    service, _ = client(reply(status=status, body=b"It works!", headers={}))
     with pytest.raises(ServiceError, match="is not a KUber registry; check the address"):
         service.check()
 
@@ -175,7 +178,7 @@ def test_does_not_retry_other_requests(client, reply, failure):
     assert len(script.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 404, 409, 422, 500, 502])
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 500, 501])
 def test_does_not_retry_refused_requests(client, reply, status):
     service, script = client(reply(status=status), reply())
     with pytest.raises(ServiceError):
@@ -190,9 +193,92 @@ def test_loses_patience(client, reply):
     assert len(script.requests) > 1
 
 
-def test_a_proxy_without_its_service_is_unavailable(client, reply):
-    service, _ = client(reply(status=503, headers={}), reply(body=HEALTH))
+@pytest.mark.parametrize("headers", [{}, {"KUber-Protocol": "1"}], ids=["intermediary", "service"])
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 520, 522, 524, 530])
+def test_a_gateway_without_its_service_is_unavailable(client, reply, status, headers):
+    page = b"<h1>Gateway</h1>"
+    service, script = client(*[reply(status=status, body=page, headers=headers)] * 2, reply(body=HEALTH))
     service.check()
+    assert len(script.requests) == 3
+
+
+def test_a_gateway_that_stays_without_its_service_is_one_sentence(client, reply):
+    service, _ = client(reply(status=502, headers={}), patience=0)
+    with pytest.raises(ServiceUnavailableError) as caught:
+        service.check()
+    assert caught.value.message == (
+        f"The registry at {service.url} is not available now: an intermediary, such as a proxy, answers for it with "
+        "status 502; try again."
+    )
+
+
+def test_a_limit_on_requests_is_kept(client, reply):
+    """A service that wants a longer pause than there is patience is not sent another request."""
+    headers = {"Retry-After": "60"}
+    service, script = client(reply(status=429, headers=headers), reply(body=HEALTH))
+    with pytest.raises(ServiceUnavailableError) as caught:
+        service.check()
+    assert (len(script.requests), caught.value.retry_after) == (1, 60)
+    service, script = client(reply(status=429, headers={"Retry-After": "1"}), reply(body=HEALTH))
+    began = time.monotonic()
+    service.check()
+    assert time.monotonic() - began >= 1
+
+
+IN_THE_WAY = {
+    401: r"Something between us and the registry at \S+ asks for a login \(status 401\): log in there, or have it",
+    403: r"Something between us and the registry at \S+ forbids the request \(status 403\): have it let requests",
+    407: r"The proxy between us and the registry at \S+ asks for a login \(status 407\): give it in the variable",
+}
+
+
+@pytest.mark.parametrize("status", IN_THE_WAY)
+def test_an_intermediary_in_the_way_is_one_sentence(client, reply, status):
+    """It says nothing about the token, which is not renewed; the entity may wait, but a retry is in vain."""
+    service, script = client(reply(status=status, body=b"<html>", headers={}), reply())
+    with pytest.raises(ServiceUnavailableError, match=f"^{IN_THE_WAY[status]}.*\\.$") as caught:
+        service.check()
+    assert (len(script.requests), caught.value.retry_after) == (1, math.inf)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirection_names_the_new_address(client, reply, status):
+    headers = {"Location": "https://hub.example/registry/healthz"}
+    service, script = client(reply(status=status, headers=headers), reply())
+    with pytest.raises(ServiceUnavailableError) as caught:
+        service.check()
+    assert caught.value.message == (
+        f"The registry at {service.url} has moved to 'https://hub.example/registry' (status {status}): give that "
+        "address."
+    )
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("target", ["/login?next=1", "https://login.example/", "http://[", ""])
+def test_a_redirection_to_a_login_names_it(client, reply, target):
+    service, _ = client(reply(status=302, headers={"Location": target}))
+    with pytest.raises(
+        ServiceUnavailableError, match=r"are redirected to '\S+' \(status 302\), as to the page of a login"
+    ):
+        service.check()
+
+
+def test_plain_http_to_a_port_for_https_is_one_sentence(client, reply):
+    page = b"<center>The plain HTTP request was sent to HTTPS port</center>"
+    service, _ = client(reply(status=400, body=page, headers={}))
+    with pytest.raises(ServiceUnavailableError, match=r"uses TLS: give its address with https://\.$"):
+        service.check()
+
+
+@pytest.mark.parametrize("headers", [{}, {"KUber-Protocol": "1"}], ids=["intermediary", "service"])
+def test_a_limit_on_bodies_is_one_sentence(client, reply, headers):
+    service, _ = client(reply(status=413, body=b"<html>", headers=headers))
+    with pytest.raises(RequestRejectedError) as caught:
+        service.request("POST", "/v1/knowledge", content=b"x" * 2_100_000)
+    assert caught.value.message == (
+        "Something between us and the registry takes no body of 2.1 MB (status 413); raise its limit, such as "
+        "client_max_body_size of nginx."
+    )
 
 
 def test_a_wrongly_encoded_answer_is_one_sentence(client, reply):

@@ -1,11 +1,9 @@
 """Fixtures of the tests of services."""
 
-from .certificates import certificate
 from .processes import enrolled, hub_services, published_body, registry_service, start, vault_service
 from .stores import draft, draft_of, entity, place, registry_store, safetensors, stores, vault_place, vault_store
 
 __all__ = [
-    "certificate",
     "draft",
     "draft_of",
     "enrolled",

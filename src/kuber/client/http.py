@@ -1,7 +1,7 @@
 """HTTP base of both clients: connection pool, retries, tokens, protocol header, and errors."""
 
 import re
-import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ import stamina
 from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
-from kuber.domain.address import is_loopback
 from kuber.errors import (
     KnowledgeNotFoundError,
     KUberError,
@@ -24,6 +23,10 @@ from kuber.errors import (
     ServiceUnavailableError,
     SettingsError,
 )
+from kuber.transport.clients import http_client
+from kuber.transport.connection_errors import connection_error
+from kuber.transport.intermediaries import TOO_LARGE, UNAVAILABLE, intermediary_error, retry_after, too_large
+from kuber.transport.proxies import proxy_for
 from kuber.wire import KEY_HEADER, PROTOCOL, PROTOCOL_HEADER
 from kuber.wire.base import Message, sentence
 from kuber.wire.problem import ProblemBody, error_from
@@ -56,7 +59,8 @@ class HttpService:
     """Client of the service at `url`. Safe to use from several threads; a context manager that closes it.
 
     Idempotent requests are retried for up to `patience` seconds while the service does not answer or is unavailable.
-    Raises SettingsError when `url` is not the address of a service.
+    Raises SettingsError when `url` is not the address of a service, or the environment names a proxy or certificates
+    that cannot be used.
     """
 
     def __init__(
@@ -70,15 +74,17 @@ class HttpService:
     ) -> None:
         address = _parse(url, service)
         self.url = str(address).rstrip("/")
+        self._address = address
         self.service = service
         self._patience = patience
         self.credentials = credentials or Credentials()
-        self._client = httpx.Client(
+        self._proxy = proxy_for(address)
+        self._client = http_client(
+            address,
+            proxy=self._proxy,
+            ca=ca,
             base_url=self.url,
             headers={PROTOCOL_HEADER: str(PROTOCOL), "User-Agent": f"kuber/protocol-{PROTOCOL}"},
-            # Loading the certificates takes longer than a request.
-            verify=_trusted(ca) if address.scheme == "https" else False,
-            trust_env=not is_loopback(address.host),  # no proxy between two processes of one machine
         )
 
     def __repr__(self) -> str:
@@ -157,8 +163,16 @@ class HttpService:
     def _send(
         self, build: Callable[[], httpx.Request], retried: bool, read_body: Callable[[httpx.Response], bytes]
     ) -> Response:
+        deadline = time.monotonic() + self._patience
+
+        def pause(error: Exception) -> bool | float:
+            """Return whether to try again, or the seconds until then that the error asks for."""
+            if not isinstance(error, ServiceUnavailableError):
+                return False
+            return error.retry_after or True if time.monotonic() + error.retry_after < deadline else False
+
         for attempt in stamina.retry_context(
-            on=ServiceUnavailableError,
+            on=pause,
             attempts=None if retried and self._patience > 0 else 1,
             timeout=self._patience if self._patience > 0 else None,
             wait_initial=WAIT_FIRST,
@@ -191,11 +205,9 @@ class HttpService:
     def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.TransportError:
-            raise ServiceUnavailableError(
-                f"No answer from the {self.service} at {self.url}: is it running? "
-                f"Start it with `kuber {self.service}`."
-            ) from None
+        except httpx.TransportError as error:
+            command = f"kuber {self.service}"
+            raise connection_error(error, self.service, self._address, command=command, proxy=self._proxy) from None
         except httpx.RequestError as error:
             raise ServiceError(f"The answer of the {self.service} at {self.url} cannot be read: {error}.") from None
 
@@ -204,9 +216,7 @@ class HttpService:
         if version == str(PROTOCOL):
             return
         if version is None:
-            if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # a proxy, while the service starts
-                raise ServiceUnavailableError(f"The {self.service} at {self.url} is not available now; try again.")
-            raise ServiceError(f"The server at {self.url} is not a KUber {self.service}; check the address.")
+            raise intermediary_error(response, self.service, self.url)
         newer = version.isdecimal() and int(version) > PROTOCOL
         side = "this client" if newer else f"the {self.service}"
         raise ServiceError(
@@ -217,17 +227,22 @@ class HttpService:
     def _error(self, response: httpx.Response) -> Exception:
         try:
             error = error_from(ProblemBody.read(self._read(response)))
-            return _Unauthorized(error.message) if response.status_code == httpx.codes.UNAUTHORIZED else error
-        except ValidationError:
-            pass  # a HEAD response has no body, and a proxy may answer in its own way
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            return _Unauthorized(f"The {self.service} at {self.url} does not know the token; enrol again.")
-        if response.status_code == httpx.codes.NOT_FOUND and response.request.method == "HEAD":
+        except ValidationError:  # a HEAD response has no body, and a proxy may replace one
+            error = self._error_by_status(response)
+        if isinstance(error, ServiceUnavailableError):
+            error.retry_after = retry_after(response)
+        return _Unauthorized(error.message) if response.status_code == httpx.codes.UNAUTHORIZED else error
+
+    def _error_by_status(self, response: httpx.Response) -> KUberError:
+        status = response.status_code
+        if status == httpx.codes.UNAUTHORIZED:
+            return NotAuthorizedError(f"The {self.service} at {self.url} does not know the token; enrol again.")
+        if status == httpx.codes.NOT_FOUND and response.request.method == "HEAD":
             return KnowledgeNotFoundError(f"The {self.service} at {self.url} has no such object.")
-        kind = ServiceError
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-            kind = ServiceUnavailableError
-        return kind(f"The {self.service} at {self.url} failed with status {response.status_code}; see its log.")
+        if status == TOO_LARGE:
+            return too_large(response, self.service)
+        kind = ServiceUnavailableError if status in UNAVAILABLE else ServiceError
+        return kind(f"The {self.service} at {self.url} failed with status {status}; see its log.")
 
     def _read(self, response: httpx.Response) -> bytes:
         data = bytearray()
@@ -246,15 +261,6 @@ class _Unauthorized(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-
-
-def _trusted(ca: Trusted) -> ssl.SSLContext | bool:
-    if ca is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"The certificates in {ca} cannot be used: {error}.") from None
 
 
 def _parse(url: str, service: str) -> httpx.URL:

@@ -1,6 +1,6 @@
 """Direct transfers to and from a vault's bucket, by signed URLs and without a token."""
 
-import ssl
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,12 +9,18 @@ from pathlib import Path
 import httpx
 
 from kuber.client.download import Download
-from kuber.domain.address import is_loopback
 from kuber.domain.blob import DirectUrl
+from kuber.errors import SettingsError
+from kuber.transport.clients import http_client
+from kuber.transport.proxies import proxy_for
 
 CONNECT_SECONDS = 5
 TIMEOUT_SECONDS = 60  # without a byte sent or received
 BACKOFF_SECONDS = 300  # for which an unreachable bucket is not tried again
+
+Origin = tuple[str, str, int | None]  # scheme, host and port of a bucket
+
+log = logging.getLogger("kuber")
 
 
 class PresignedTransfer:
@@ -31,7 +37,8 @@ class PresignedTransfer:
         self._monotonic = monotonic
         self._retry_at = 0.0
         self._lock = threading.Lock()
-        self._clients: dict[bool, httpx.Client] = {}  # by whether the URL is one of this machine
+        self._clients: dict[Origin, httpx.Client] = {}
+        self._refusals: set[str] = set()  # reasons why a bucket is not used, each of which is said once
 
     @property
     def available(self) -> bool:
@@ -87,19 +94,23 @@ class PresignedTransfer:
             return None
         if address.scheme != "https" and (self._secure or address.scheme != "http"):
             return None
-        local = is_loopback(address.host)
+        origin = address.scheme, address.host, address.port
         with self._lock:
-            if local not in self._clients:
-                self._clients[local] = httpx.Client(
-                    timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-                    verify=self._ssl_context(),
-                    trust_env=not local,  # no proxy between two processes of one machine
-                )
-            return self._clients[local]
+            if origin not in self._clients:
+                try:
+                    self._clients[origin] = self._client(address)
+                except SettingsError as error:
+                    self._back_off()
+                    self._warn(error.message)
+                    return None
+            return self._clients[origin]
 
-    def _ssl_context(self) -> ssl.SSLContext:
-        """Trust the usual authorities and `ca`: the bucket may have another operator than the vault."""
-        context = httpx.create_ssl_context()
-        if self._ca is not None:
-            context.load_verify_locations(self._ca)
-        return context
+    def _client(self, address: httpx.URL) -> httpx.Client:
+        """Create a client that trusts the usual authorities and `ca`: the bucket may have another operator."""
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
+        return http_client(address, proxy=proxy_for(address), ca=self._ca, also_usual=True, timeout=timeout)
+
+    def _warn(self, reason: str) -> None:
+        if reason not in self._refusals:
+            self._refusals.add(reason)
+            log.warning("%s Until then models pass through the vault, not directly to its bucket.", reason)

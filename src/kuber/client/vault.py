@@ -7,20 +7,29 @@ from dataclasses import replace
 import httpx
 
 from kuber.client.credentials import Credentials
-from kuber.client.download import Download, content_length
+from kuber.client.download import MAX_BLOB_BYTES, Download, content_length
 from kuber.client.http import ANSWER_SECONDS, WAIT_FIRST, WAIT_MOST, HttpService, Response, Trusted
 from kuber.client.presigned import PresignedTransfer
 from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import Page
-from kuber.errors import ConflictError, KnowledgeError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
+from kuber.errors import (
+    ConflictError,
+    KnowledgeError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from kuber.wire import DIRECT_HEADER
 from kuber.wire.registry import ArtifactBody, PageBody
 from kuber.wire.vault import AnnouncementBody, CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody, UploadBody
 
 SINGLE_REQUEST_BYTES = 8 << 20  # larger blobs are sent as resumable uploads
 PIECE = 1 << 20
+PART = 1 << 19  # body of a request where larger ones are refused; nginx takes 1 MiB unless it is configured
+SMALLEST_PART = 1 << 16
 VERIFY_RATE = 10 << 20  # bytes per second that a vault reads and copies in its bucket, at the slowest
 
 
@@ -36,6 +45,7 @@ class HttpVault(HttpService):
         """Use the credentials for which the registry issues tokens."""
         super().__init__(url, service="vault", patience=patience, credentials=credentials, ca=ca)
         self._presigned = PresignedTransfer(secure=self.url.startswith("https://"), ca=ca)
+        self._largest_body = MAX_BLOB_BYTES  # less, once something in between has refused a larger one
 
     def close(self) -> None:
         """Close all connections."""
@@ -46,15 +56,22 @@ class HttpVault(HttpService):
         """Store a blob. Idempotent.
 
         Large blobs are sent directly to the vault's bucket if it offers that, otherwise as an upload that is resumed
-        after lost connections for as long as it makes progress within `patience` seconds.
+        after lost connections for as long as it makes progress within `patience` seconds. Where something in between
+        refuses the size of a request, the blob is sent in parts.
         """
         artifact = Artifact(digest=Digest.of(data), size=len(data)) if data else None
-        if artifact is not None and artifact.size > SINGLE_REQUEST_BYTES:
+        if artifact is not None and artifact.size > min(SINGLE_REQUEST_BYTES, self._largest_body):
             self._upload(data, artifact)
             return artifact
         digest = Digest.of(data)
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self.request("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
+        try:
+            answer = self.request("PUT", f"/v1/blobs/{digest}", content=data, headers=headers)
+        except RequestRejectedError as refused:
+            if artifact is None or not self._reduce_body(refused, artifact.size):
+                raise
+            self._upload_in_parts(data, artifact, refused)
+            return artifact
         stored = self.parse(ArtifactBody.read, answer.data).value()
         if stored != artifact:
             raise ServiceError(
@@ -141,16 +158,40 @@ class HttpVault(HttpService):
         params = {"limit": limit, "cursor": cursor}
         return self.parse(ScrubBody.read, self.request("POST", "/v1/scrubs", params=params).data).value()
 
+    def _reduce_body(self, refused: RequestRejectedError, size: int) -> bool:
+        """Send smaller bodies from now on, and return whether they may be accepted."""
+        if not refused.too_large or size <= SMALLEST_PART:
+            return False
+        self._largest_body = PART if size > PART else max(size // 2, SMALLEST_PART)
+        return True
+
+    def _upload_in_parts(self, data: bytes, artifact: Artifact, refused: RequestRejectedError) -> None:
+        """Send a blob that was `refused` as a whole. If parts are refused too, raise that first refusal."""
+        try:
+            self._upload(data, artifact)
+        except ServiceError as error:
+            self._largest_body = MAX_BLOB_BYTES
+            if type(error) not in (ServiceError, RequestRejectedError):
+                raise
+            raise refused from None
+
     def _upload(self, data: bytes, artifact: Artifact) -> None:
         """Send a blob in as many requests as it takes."""
         upload = self._begin(artifact, direct=self._presigned.available)
         if upload.direct is not None:
             upload = self._upload_direct(upload, data)
         wait, deadline = WAIT_FIRST, time.monotonic() + self._patience
+        first_refusal: RequestRejectedError | None = None
         while upload.id is not None:
             before = upload.offset
             try:
                 upload = self._append(upload, data)
+                wait, deadline = WAIT_FIRST, time.monotonic() + self._patience
+            except RequestRejectedError as refused:
+                first_refusal = first_refusal or refused
+                if not self._reduce_body(refused, min(upload.size - before, self._largest_body)):
+                    self._largest_body = MAX_BLOB_BYTES
+                    raise first_refusal from None
             except (ServiceUnavailableError, ConflictError, KnowledgeNotFoundError):
                 # The connection was lost, the vault has another offset, or it is another vault without the upload.
                 if not self._patience:
@@ -188,12 +229,13 @@ class HttpVault(HttpService):
         return upload
 
     def _append(self, upload: Upload, data: bytes) -> Upload:
+        end = min(upload.size, upload.offset + self._largest_body)
         headers = {
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(upload.size - upload.offset),
+            "Content-Length": str(end - upload.offset),
             "Upload-Offset": str(upload.offset),
         }
-        pieces = (data[start : start + PIECE] for start in range(upload.offset, upload.size, PIECE))
+        pieces = (data[start : min(start + PIECE, end)] for start in range(upload.offset, end, PIECE))
         answer = self.request("PATCH", f"/v1/uploads/{upload.id}", content=pieces, headers=headers)
         return self._parse_upload(answer)
 

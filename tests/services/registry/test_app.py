@@ -158,7 +158,7 @@ def test_without_its_vault_publishing_is_unavailable(start, tmp_path, body, pers
     answer = registry.client.post("/v1/knowledge", json=delivery, headers=there.headers | {"Idempotency-Key": "a"})
     assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
     assert answer.json()["detail"] == (
-        "The registry's vault at http://127.0.0.1:9 does not answer; start that vault and try again."
+        "No answer from the registry's vault at http://127.0.0.1:9: is it running? Start it with `kuber vault`."
     )
     registry.client.headers.update(there.headers)
     assert registry.client.get("/v1/knowledge").json()["items"] == []

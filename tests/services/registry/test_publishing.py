@@ -10,7 +10,6 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.errors import RequestRejectedError, ServiceError
-from kuber.services.http import peer
 from kuber.services.registry.store import RegistryStore
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.services.vault.app import open_vault
@@ -45,7 +44,7 @@ class Transport(httpx.BaseTransport):
 def vault(tmp_path, monkeypatch):
     with open_vault(tmp_path / "vault", registry="http://127.0.0.1:1", secret=SECRET) as app:
         transport = Transport(app)
-        monkeypatch.setattr(peer, "peer_transport", lambda ca: transport)
+        monkeypatch.setattr(httpx, "HTTPTransport", lambda **_: transport)
         yield transport
 
 

@@ -1,12 +1,12 @@
 """HTTP client of one service of a hub for the other: one retry when connecting fails, and no proxy."""
 
-import ssl
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
 from kuber.errors import SettingsError
+from kuber.transport.clients import http_client
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 
 
@@ -25,13 +25,4 @@ def peer_client(
         port = 5001 if service == "registry" else 5002
         raise SettingsError(f"{url!r} is not the address of a {service}; give one like http://127.0.0.1:{port}.")
     headers = {PROTOCOL_HEADER: str(PROTOCOL), "Authorization": f"Bearer {secret}"}
-    return httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=peer_transport(ca))
-
-
-def peer_transport(ca: Path | None) -> httpx.BaseTransport:
-    """Return a transport that trusts the certificates in `ca`, or the system's."""
-    try:
-        trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"The certificates in {ca} cannot be used: {error}.") from None
-    return httpx.HTTPTransport(retries=1, verify=trusted)
+    return http_client(address, ca=ca, retries=1, base_url=address, headers=headers, timeout=timeout)

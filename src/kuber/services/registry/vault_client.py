@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
-from kuber.errors import ServiceError, ServiceUnavailableError
+from kuber.errors import ServiceError
 from kuber.services.http.peer import peer_client
+from kuber.transport.connection_errors import connection_error
+from kuber.transport.intermediaries import intermediary_error
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 from kuber.wire.base import sentence
 from kuber.wire.problem import ProblemBody, error_from
@@ -61,15 +63,15 @@ class RegistryVault:
         data = b""
         try:
             with self._client.stream(method, path, **options) as response:
+                if PROTOCOL_HEADER not in response.headers:
+                    raise intermediary_error(response, "vault", self.url)
                 for chunk in response.iter_bytes():
                     data += chunk
                     if len(data) >= limit:
                         break
-        except httpx.TransportError:
-            raise ServiceUnavailableError(
-                f"The registry's vault at {self.url} does not answer; start that vault and try again."
-            ) from None
-        if response.headers.get(PROTOCOL_HEADER) != str(PROTOCOL):
+        except httpx.TransportError as error:
+            raise connection_error(error, "registry's vault", self._client.base_url, command="kuber vault") from None
+        if response.headers[PROTOCOL_HEADER] != str(PROTOCOL):
             raise ServiceError(f"The service at {self.url} is not a vault of this protocol version; check --vault.")
         if response.is_error:
             try:

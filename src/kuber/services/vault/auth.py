@@ -9,10 +9,13 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from kuber.domain.auth import Caller, Scope
-from kuber.errors import ServiceUnavailableError
+from kuber.errors import KUberError, ServiceUnavailableError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.http.auth import FOREVER, same_secret, secret_hash
 from kuber.services.http.peer import peer_client
+from kuber.transport.connection_errors import connection_error
+from kuber.transport.intermediaries import intermediary_error
+from kuber.wire import PROTOCOL_HEADER
 from kuber.wire.problem import ProblemBody, error_from
 from kuber.wire.registry import CallerBody, TokenBody
 
@@ -57,6 +60,8 @@ class VaultAccess:
             response = self._client.post(
                 "/v1/tokens/check", content=body, headers={"Content-Type": "application/json"}
             )
+            if PROTOCOL_HEADER not in response.headers:
+                raise _unavailable(intermediary_error(response, "registry", self.url))
             if response.status_code == httpx.codes.UNAUTHORIZED:  # it is the vault that the registry refuses
                 raise ServiceUnavailableError(
                     f"The registry at {self.url} does not know this vault; give both the same --secret file."
@@ -64,7 +69,15 @@ class VaultAccess:
             if response.is_error:
                 raise error_from(ProblemBody.read(response.content))
             return CallerBody.read(response.content).value()
-        except (httpx.TransportError, ValidationError):
+        except httpx.TransportError as error:
+            address = self._client.base_url
+            raise connection_error(error, "vault's registry", address, command="kuber registry") from None
+        except ValidationError:
             raise ServiceUnavailableError(
-                f"The registry at {self.url} does not respond to the vault; start that registry and try again."
+                f"The vault's registry at {self.url} sends what the vault cannot read; check --registry."
             ) from None
+
+
+def _unavailable(error: KUberError) -> ServiceUnavailableError:
+    """Return an error of the vault's own connection as what it is for a caller: a vault that cannot answer now."""
+    return error if isinstance(error, ServiceUnavailableError) else ServiceUnavailableError(error.message)

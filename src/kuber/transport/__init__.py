@@ -1,0 +1,1 @@
+"""HTTP connections of entities and services: proxies and certificates, and what their failures mean."""
