@@ -1,9 +1,15 @@
 """Settings: where they come from, which wins, and what is refused."""
 
+import pwd
+from pathlib import Path
+
 import pytest
 
+from kuber.data.tensors import load_tensors
 from kuber.errors import SettingsError
+from kuber.experiment.world.config import read_world
 from kuber.settings import PRESETS, Settings, load
+from tests.fixtures.commands import called
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +105,63 @@ def test_a_preset_gives_upper_bounds_and_the_user_exact_sizes(tmp_path):
     assert not load(environ={}).is_from_preset("train_size")
     (tmp_path / "kuber.toml").write_text("train_size = 8000\n")
     assert not load(preset="quick", environ={}).is_from_preset("train_size")
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """Let this user have no home directory, as in a container with an arbitrary user id."""
+
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_without_a_home_directory_a_default_is_one_sentence(no_home):
+    with pytest.raises(SettingsError) as caught:
+        load(environ={})
+    assert caught.value.message == (
+        "The setting cache_dir cannot be '~/.cache/kuber': this user has no home directory; set the variable HOME, "
+        "or give a full path."
+    )
+    assert load({"cache_dir": "/cache"}, environ={}).cache_dir == Path("/cache")
+
+
+@pytest.mark.parametrize("name", ["data_dir", "runs_dir"])
+def test_the_home_directory_of_nobody_is_one_sentence(name):
+    with pytest.raises(SettingsError, match=f"^The setting {name} cannot be '~nobody-here/x': this user has no home"):
+        load({name: "~nobody-here/x"}, environ={})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["knowledge", "list", "--admin-token", "~/token"],
+        ["registry", "--port", "0", "--data", "~/registry"],
+        ["registry", "--port", "0", "--data", "registry", "--secret", "~/secret"],
+        ["vault", "--port", "0", "--data", "~/vault"],
+        ["vault", "--port", "0", "--data", "vault", "--secret", "~/secret"],
+        ["run", "--dataset", "digits"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_home_directory_a_command_ends_with_one_sentence(no_home, command):
+    done = called(*command)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert "this user has no home directory; set the variable HOME, or give a full path" in sentence
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: load_tensors("digits"),
+        lambda: load_tensors("~/data.npz", cache_dir=Path("cache")),
+        lambda: read_world("~/world.toml"),
+    ],
+    ids=["folder of data sets", "data set", "world"],
+)
+def test_without_a_home_directory_a_path_is_one_sentence(no_home, use):
+    with pytest.raises(SettingsError, match=r"^The path ~/\S+ cannot be used: this user has no home directory; set"):
+        use()

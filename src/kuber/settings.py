@@ -12,9 +12,25 @@ from kuber.errors import SettingsError
 
 FILE_NAME = "kuber.toml"
 PREFIX = "KUBER_"
+NO_HOME = "this user has no home directory; set the variable HOME, or give a full path"
 
 
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+def expand_home(path: Path) -> Path:
+    """Return the path with its ~ or ~user replaced. Raises SettingsError when there is no such home directory."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SettingsError(f"The path {path} cannot be used: {NO_HOME}.") from None
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return expand_home(path)
+    except SettingsError:
+        raise ValueError(NO_HOME) from None
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Settings(BaseModel):
@@ -219,4 +235,5 @@ def _sentence(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if not name:
         return f"These settings contradict each other: {reason}."
-    return f"The setting {name} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}."
+    given = str(first["input"]) if isinstance(first["input"], Path) else first["input"]
+    return f"The setting {name} cannot be {given!r}: {reason[0].lower()}{reason[1:]}."

@@ -18,6 +18,7 @@ from kuber.cli.hub_options import (
 )
 from kuber.cli.service_options import Certificate, Host, PlainHttp, Port, PrivateKey, StopWithStdin
 from kuber.cli.setting_options import Ca
+from kuber.settings import expand_home
 
 PORT = 5003
 
@@ -51,7 +52,7 @@ def dashboard(
     ):
         serve(
             "dashboard",
-            lambda: open_dashboard(records, blobs, runs=runs_dir.expanduser(), host=host, ca=ca),
+            lambda: open_dashboard(records, blobs, runs=expand_home(runs_dir), host=host, ca=ca),
             host=host,
             port=port,
             certificate=certificate,

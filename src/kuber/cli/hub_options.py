@@ -9,6 +9,7 @@ import typer
 
 from kuber.domain.auth import OPERATOR_TOKEN_FILE
 from kuber.errors import SettingsError
+from kuber.settings import expand_home
 
 if TYPE_CHECKING:
     from kuber.client.admin import AdminClient
@@ -84,7 +85,7 @@ def open_hub(
 def token_in(path: Path) -> str:
     """Return the token in a file that the registry wrote. Raises SettingsError when it cannot be read."""
     try:
-        return path.expanduser().read_text(encoding="ascii").strip()
+        return expand_home(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         raise SettingsError(
             f"The token cannot be read from {path}; name the file that the registry wrote into its data folder."

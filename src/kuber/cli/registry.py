@@ -20,6 +20,7 @@ from kuber.cli.service_options import (
 from kuber.cli.setting_options import Ca
 from kuber.domain.address import is_loopback
 from kuber.errors import SettingsError
+from kuber.settings import expand_home
 
 
 def registry(
@@ -60,9 +61,9 @@ def registry(
     serve(
         "registry",
         lambda: open_registry(
-            data.expanduser(),
+            expand_home(data),
             vault=vault,
-            secret=hub_secret(secret.expanduser()),
+            secret=hub_secret(expand_home(secret)),
             database=database,
             open_enrolment=open_enrolment,
             keep_best=keep_best,

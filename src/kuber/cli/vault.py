@@ -19,6 +19,7 @@ from kuber.cli.service_options import (
     StopWithStdin,
 )
 from kuber.cli.setting_options import Ca
+from kuber.settings import expand_home
 
 _YEAR = 366 * 86400
 
@@ -83,9 +84,9 @@ def vault(
     serve(
         "vault",
         lambda: open_vault(
-            data.expanduser(),
+            expand_home(data),
             registry=registry,
-            secret=hub_secret(secret.expanduser()),
+            secret=hub_secret(expand_home(secret)),
             database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,

@@ -17,6 +17,7 @@ from kuber.data.samples import Samples, map_tensors
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
 from kuber.files import atomic_replacement
+from kuber.settings import expand_home
 
 Echo = Callable[[str], None]
 
@@ -84,7 +85,7 @@ def load_dataset(
     with what to do, when the data cannot be loaded, and SettingsError when the plugin is broken.
     """
     if name.endswith(".npz"):
-        source = Path(name).expanduser()
+        source = expand_home(Path(name))
         return _cache_arrays(source.stem, npz.read(source), cache_dir)
     if name not in BUILT_IN:
         plugin = plugins.find(plugins.DATASETS, name)

@@ -11,13 +11,15 @@ from threading import Event, Thread
 
 import httpx
 
-from kuber.errors import DatasetError, first_line
+from kuber.errors import DatasetError, SettingsError, first_line
+from kuber.transport.clients import http_client
+from kuber.transport.proxies import proxy_for
 
 TIMEOUT_SECONDS = 10.0  # without a byte, after which a source is given up
 PACK_SECONDS = 1800.0  # for a whole npm package, once its registry has answered
 
-# httpx raises more than its own errors when the environment names a proxy or certificates that it cannot use.
-_UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError)
+# The environment may name a proxy or certificates that cannot be used; another source may need neither.
+_UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, SettingsError)
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def _chunks(url: str, timeout: float) -> Iterator[bytes]:
     except httpx.HTTPStatusError as error:
         raise DatasetError(f"{url} answered with status {error.response.status_code}") from None
     except _UNREACHABLE as error:
-        raise DatasetError(f"{url} cannot be reached ({error})") from None
+        raise DatasetError(f"{url} cannot be reached ({first_line(error)})") from None
     finally:
         stopped.set()
 
@@ -69,7 +71,11 @@ def _receive(url: str, timeout: float, received: "Queue[bytes | Exception]", sto
     # With compression allowed, a server may declare the archive itself as gzip-encoded, and httpx would unpack it.
     headers = {"Accept-Encoding": "identity"}
     try:
-        with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        address = httpx.URL(url)
+        with (
+            http_client(address, proxy=proxy_for(address), follow_redirects=True, timeout=timeout) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
             response.raise_for_status()
             for chunk in response.iter_raw():
                 if stopped.is_set():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kuber.data.batches import Normalisation
 from kuber.data.datasets import load_dataset
-from kuber.settings import Settings
+from kuber.settings import Settings, expand_home
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Tensors:
 def load_tensors(name: str, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> Tensors:
     """Return a data set by the name for `kuber run --dataset`. Raises DatasetError when it cannot be loaded."""
     default: Path = Settings.model_fields["cache_dir"].default
-    data = load_dataset(name, data_dir=data_dir, cache_dir=(cache_dir or default).expanduser())
+    data = load_dataset(name, data_dir=data_dir, cache_dir=expand_home(cache_dir or default))
     normalise = Normalisation(data.mean, data.std)
     train, test = (
         (normalise(part.images().copy()).contiguous(), torch.from_numpy(part.labels.copy()))

@@ -15,24 +15,23 @@ def http_client(
     proxy: Proxy | None = None,
     ca: Path | None = None,
     also_usual: bool = False,
-    redirects: bool = False,
     retries: int = 0,
     **options: Any,
 ) -> httpx.Client:
     """Create a client for requests to this address, through the proxy that `proxy_for` chose, if any.
 
-    It trusts the certificates in `ca`, the usual ones without it, and both with `also_usual`. Certificates are read
-    only where they are needed: for https, and where `redirects` are followed. `retries` are those of connecting; the
-    other options are those of httpx.Client. Raises SettingsError when certificates cannot be used.
+    It trusts the certificates in `ca`, the usual ones without it, and both with `also_usual`. For plain http none are
+    read, so that a redirection from there to https is not trusted. `retries` are those of connecting; the other
+    options are those of httpx.Client. Raises SettingsError when certificates cannot be used.
     """
-    secure = address.scheme == "https" or redirects
+    secure = address.scheme == "https"
     transport = httpx.HTTPTransport(
         verify=trusted(ca, also_usual=also_usual) if secure else no_authorities(),
         retries=retries,
         proxy=_with_certificates(proxy.url) if proxy else None,
     )
     # The transport has what the environment says; httpx would read its proxies again, in its own way.
-    return httpx.Client(transport=transport, trust_env=False, follow_redirects=redirects, **options)
+    return httpx.Client(transport=transport, trust_env=False, **options)
 
 
 def _with_certificates(proxy: httpx.URL) -> httpx.Proxy:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kuber.errors import SettingsError
 from kuber.experiment.world.conditions import USUAL, Absence, Conditions, Interval, Link, Poison, World
-from kuber.settings import Settings
+from kuber.settings import Settings, expand_home
 from kuber.wire.base import sentence
 
 OUTAGE_HORIZON = 4.0  # random outages are drawn for this multiple of the shortest duration of an entity's rounds
@@ -145,7 +145,7 @@ def read_world(name: str | None) -> WorldFile:
         return WorldFile()
     if name in PRESETS:
         return WorldFile.model_validate(PRESETS[name])
-    path = Path(name).expanduser()
+    path = expand_home(Path(name))
     if path.suffix != ".toml":
         raise SettingsError(f"There is no world {name!r}; choose from {', '.join(PRESETS)}, or give a .toml file.")
     try:
