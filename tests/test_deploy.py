@@ -89,6 +89,14 @@ def test_what_kubernetes_is_told_belongs_together():
     assert {("Service", path["backend"]["service"]["name"]) for path in paths} <= named
 
 
+def test_no_proxy_limits_the_size_of_a_model():
+    """The vault has a bound of its own."""
+    (ingress,) = [one for one in objects() if one["kind"] == "Ingress"]
+    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"] == "0"
+    _, vault = (DEPLOY / "nginx" / "kuber.conf").read_text().split("server_name vault")
+    assert "client_max_body_size 0;" in vault
+
+
 @pytest.mark.process
 def test_systemd_finds_nothing_wrong(tmp_path):
     for file in (DEPLOY / "systemd").glob("*.service"):

@@ -7,16 +7,18 @@ import shutil
 import socket
 import ssl
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from kuber.client.credentials import Credentials
+from kuber.client.registry import HttpRegistry
 from kuber.client.vault import SINGLE_REQUEST_BYTES, HttpVault
 from kuber.domain.digest import Digest
 from kuber.domain.query import Query
+from kuber.errors import ServiceUnavailableError
 from tests.fixtures.hub import SigningRegistry, unused_port
 from tests.fixtures.waiting import LIMIT, wait_until
 
@@ -36,25 +38,35 @@ http {{
 @pytest.fixture
 def site(own_hub, tmp_path, certificate):
     """Hub and its port behind nginx, where the name localhost is the registry and 127.0.0.1 the vault."""
+    hub = own_hub("--open-enrolment")
+    with nginx(tmp_path, certificate, hub.registry, hub.vault) as port:
+        yield hub, port
+
+
+@contextmanager
+def nginx(tmp_path, certificate, registry, vault, *, limits=True):
+    """Run nginx, with the configuration of deploy/, in front of these services; yield its port."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing; `make nginx` installs it"
-    hub = own_hub("--open-enrolment")
     port = unused_port()
     folder = tmp_path / "nginx"
     folder.mkdir()
     text = (DEPLOY / "kuber.conf").read_text(encoding="utf-8")
     for original, replacement in {
-        "127.0.0.1:5001;": f"{hub.registry.removeprefix('http://')};",
-        "127.0.0.1:5002;": f"{hub.vault.removeprefix('http://')};",
+        "127.0.0.1:5001;": f"{registry.removeprefix('http://')};",
+        "127.0.0.1:5002;": f"{vault.removeprefix('http://')};",
         "/etc/ssl/kuber/chain.pem": str(certificate[0]),
         "/etc/ssl/kuber/key.pem": str(certificate[1]),
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "server_name registry.hub.example": "server_name localhost",
         "server_name vault.hub.example": "server_name 127.0.0.1",
         "/etc/nginx/kuber-proxy.conf": str(DEPLOY / "kuber-proxy.conf"),
+        "/etc/nginx/kuber-unavailable.conf": str(DEPLOY / "kuber-unavailable.conf"),
     }.items():
         assert original in text
         text = text.replace(original, replacement)
+    if not limits:
+        text = "\n".join(line for line in text.splitlines() if "client_max_body_size" not in line)
     (folder / "kuber.conf").write_text(text)
     user = "user root;" if os.getuid() == 0 else ""
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user))
@@ -63,8 +75,10 @@ def site(own_hub, tmp_path, certificate):
     assert checked.returncode == 0, checked.stderr
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "nginx to listen")
-        yield hub, port
-        process.terminate()
+        try:
+            yield port
+        finally:
+            process.terminate()
 
 
 def test_a_hub_behind_nginx(site, certificate, samples):
@@ -132,3 +146,38 @@ def test_an_upload_keeps_what_was_sent_before_a_lost_connection(site, certificat
 
         wait_until(received, "the first half of the upload")
         connection.close()
+
+
+@pytest.mark.process
+def test_services_that_do_not_run_are_unavailable(tmp_path, certificate):
+    """nginx says so with an error of ours, and the clients wait."""
+    closed = f"http://127.0.0.1:{unused_port()}"
+    with nginx(tmp_path, certificate, closed, closed) as port:
+        for client in (
+            HttpRegistry(f"https://localhost:{port}", ca=certificate[0], patience=0),
+            HttpVault(f"https://127.0.0.1:{port}", ca=certificate[0], patience=0),
+        ):
+            with client, pytest.raises(ServiceUnavailableError) as caught:
+                client.check()
+            assert caught.value.message == "The service behind this address does not answer now; try again."
+            assert caught.value.retry_after == 1
+        with (
+            HttpVault(f"https://127.0.0.1:{port}", ca=certificate[0], patience=0) as vault,
+            pytest.raises(ServiceUnavailableError, match="does not answer now"),
+        ):
+            vault.put(bytes(4 << 20))
+
+
+@pytest.mark.process
+def test_a_proxy_with_its_usual_limit_takes_a_model_in_parts(own_hub, tmp_path, certificate, samples):
+    """Without client_max_body_size, nginx takes bodies of 1 MiB."""
+    hub = own_hub("--open-enrolment")
+    with nginx(tmp_path, certificate, hub.registry, hub.vault, limits=False) as port:
+        me = Credentials()
+        with (
+            SigningRegistry(f"https://localhost:{port}", credentials=me, ca=certificate[0]) as registry,
+            HttpVault(f"https://127.0.0.1:{port}", credentials=me, ca=certificate[0]) as vault,
+        ):
+            registry.register(samples.name())
+            for data in (bytes(range(256)) * 10_000, bytes(range(256)) * (SINGLE_REQUEST_BYTES >> 7)):
+                assert vault.get(vault.put(data).digest) == data
