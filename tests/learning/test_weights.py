@@ -10,7 +10,7 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
 from kuber.learning import weights as module
 from kuber.learning.architectures import describe, initial_weights
-from kuber.learning.weights import dump, load, manifest_of, to_bfloat16, weights_of
+from kuber.learning.weights import dump, load, load_weights, manifest_of, swapped_weights, to_bfloat16, weights_of
 
 DIGITS = describe("cnn", {"input_shape": (1, 8, 8), "classes": 10})
 WEIGHTS = initial_weights(DIGITS, 0)
@@ -178,3 +178,59 @@ def test_a_changed_byte_never_gives_invalid_weights(position, value):
         return
     assert manifest_of(loaded) == SMALL.manifest
     assert all(torch.isfinite(values).all() for values in loaded.values())
+
+
+class Recorder(torch.nn.Linear):
+    """A layer with an extra state."""
+
+    def __init__(self, extra):
+        super().__init__(2, 2)
+        self.extra = extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def compiled_inside(compiled=True):
+    inner = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    return torch.nn.Sequential(torch.compile(inner, backend="eager") if compiled else inner, torch.nn.Linear(2, 2))
+
+
+def test_a_compiled_module_inside_a_network_does_not_change_names():
+    compiled, plain = compiled_inside(), compiled_inside(compiled=False)
+    weights = weights_of(plain)
+    assert weights_of(compiled).keys() == weights.keys() == plain.state_dict().keys()
+    x = torch.randn(3, 2)
+    before = {name: tensor.clone() for name, tensor in compiled.state_dict().items()}
+    with swapped_weights(compiled, weights):
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in weights_of(compiled).items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in compiled.state_dict().items())
+    load_weights(compiled, weights)
+    assert torch.equal(compiled.eval()(x), plain.eval()(x))
+
+
+def test_an_extra_state_that_is_no_tensor_stays():
+    ours, theirs = Recorder({"steps": 1}), Recorder({"steps": 2})
+    with swapped_weights(ours, weights_of(theirs)):
+        assert torch.equal(ours.weight, theirs.weight)
+    load_weights(ours, weights_of(theirs))
+    assert ours.extra == {"steps": 1}
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_an_extra_state_that_is_a_tensor_is_part_of_the_weights():
+    ours, theirs = Recorder(torch.tensor(1.0)), Recorder(torch.tensor(2.0))
+    with swapped_weights(ours, weights_of(theirs)):
+        assert ours.extra.item() == 2.0
+    assert ours.extra.item() == 1.0
+    load_weights(ours, weights_of(theirs))
+    assert ours.extra.item() == 2.0
+
+
+@pytest.mark.parametrize("weights", [{}, {"weight": torch.zeros(2, 2)}, {"weight": torch.zeros(3), "bias": torch.zeros(2)}])
+def test_weights_of_another_network_are_not_loaded(weights):
+    with pytest.raises(IncompatibleKnowledgeError, match="not those of this network"):
+        load_weights(torch.nn.Linear(2, 2), weights)

@@ -13,7 +13,7 @@ from kuber.learning.model_call import Inputs
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.probe import probe
 from kuber.learning.weight_checks import check_initialised, obstacle
-from kuber.learning.weights import manifest_of
+from kuber.learning.weights import manifest_of, state_tensors
 from kuber.learning.wrappers import unwrap
 
 
@@ -36,7 +36,7 @@ def describe_model(
         return Architecture(name=name or "onnx", arguments=arguments or {}, manifest={})
     network = unwrap(model)
     check_initialised(network)
-    manifest = {} if obstacle(network) else manifest_of(network.state_dict())
+    manifest = {} if obstacle(network) else manifest_of(state_tensors(network))
     if name is not None:
         return Architecture(name=name, arguments=arguments or {}, manifest=manifest)
     found: dict[str, Argument] = {

@@ -11,6 +11,7 @@ from kuber.domain.safetensors_header import HEADER_LIMIT
 from kuber.domain.tensor_dtypes import MAX_DIMENSIONS, MAX_TENSORS, name_fault
 from kuber.errors import SettingsError
 from kuber.learning.weights import DTYPE_NAMES
+from kuber.learning.wrappers import plain_name
 
 
 def check_initialised(network: nn.Module) -> None:
@@ -31,7 +32,7 @@ def check_initialised(network: nn.Module) -> None:
 
 def obstacle(network: nn.Module) -> str | None:
     """Return why the network's tensors cannot be published as weights, in words that name one; None if they can."""
-    state = network.state_dict()
+    state = {plain_name(name): value for name, value in network.state_dict().items()}
     for name, tensor in state.items():
         reason = _fault(name, tensor)
         if reason is not None:

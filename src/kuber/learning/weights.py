@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kuber.domain.knowledge import Architecture, TensorSpec
 from kuber.domain.safetensors_header import PREFIX_LENGTH, bfloat16_manifest, header_length, read_manifest
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, first_line
+from kuber.learning.wrappers import plain_name
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
@@ -32,8 +33,30 @@ DTYPE_NAMES = {  # of all dtypes in kuber.domain.tensor_dtypes
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """Return a copy of the network's state dict on the CPU, contiguous in memory; only its tensors."""
-    return {name: _copied(tensor) for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    """Return a copy of the network's `state_tensors` on the CPU, contiguous in memory."""
+    return {name: _copied(tensor) for name, tensor in state_tensors(network).items()}
+
+
+def state_tensors(network: nn.Module) -> Weights:
+    """Return the tensors of the network's state dict, not copied, named as without `torch.compile` inside it.
+
+    An extra state that is no tensor is left out.
+    """
+    return {plain_name(name): value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into the network; an extra state that is no tensor stays.
+
+    Raises IncompatibleKnowledgeError when they are not those of this network.
+    """
+    own = network.state_dict()
+    _check_same_tensors(state_tensors(network), weights)
+    state = {name: weights[plain_name(name)] if isinstance(value, Tensor) else value for name, value in own.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise IncompatibleKnowledgeError(f"The weights are not those of this network: {first_line(error)}.") from None
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -50,18 +73,19 @@ def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterat
     a forward pass that changes buffers then leaves `weights` as they are. Raises IncompatibleKnowledgeError when the
     weights are not those of this network.
     """
-    state = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-    own = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    state = state_tensors(network)
+    tensors = *network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)
+    own = {plain_name(name): tensor for name, tensor in tensors}
     _check_same_tensors(state, weights)
     # A module may transform its tensors in state_dict: then only load_state_dict knows the way back.
     plain = all(name in own and own[name].data_ptr() == tensor.data_ptr() for name, tensor in state.items())
     if not plain:
         before = weights_of(network)
         try:
-            _load(network, weights)
+            load_weights(network, weights)
             yield
         finally:
-            network.load_state_dict(before)
+            load_weights(network, before)
         return
     originals: list[tuple[Tensor, Tensor]] = []
     try:
@@ -80,13 +104,6 @@ def _check_same_tensors(state: Mapping[str, Tensor], weights: Mapping[str, Tenso
     ]
     if unlike:
         raise IncompatibleKnowledgeError(f"The weights are not those of this network: {unlike[0]} differs.")
-
-
-def _load(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise IncompatibleKnowledgeError(f"The weights are not those of this network: {first_line(error)}.") from None
 
 
 def manifest_of(weights: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
