@@ -26,6 +26,16 @@ class Net(nn.Module):
         return self.head(x)
 
 
+class WithState(Net):
+    """A network whose state dict has an entry that is no tensor."""
+
+    def get_extra_state(self):
+        return {"scale": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"scale": 1}
+
+
 @pytest.fixture
 def enter(tmp_path):
     made = []
@@ -85,8 +95,9 @@ def test_a_buffer_travels_or_the_constructor_names_it(enter, dtype):
     [
         lambda: Net(torch.ones(2, dtype=torch.complex64)),
         lambda: Net(torch.tensor([0.0, -torch.inf])),
+        lambda: WithState(torch.zeros(2)),
     ],
-    ids=["complex", "infinite"],
+    ids=["complex", "infinite", "extra state"],
 )
 def test_a_model_with_other_tensors_is_published_as_a_graph_alone(enter, caplog, model):
     hub = kuber.memory_hub()
@@ -157,3 +168,37 @@ def test_a_lazy_or_infinite_model_is_refused(enter):
         kuber.errors.SettingsError, match="parameter bias of the model holds a number that is not fin"
     ):
         enter("infinite", model)
+
+
+def test_weights_that_are_no_longer_finite_or_the_same_are_left_out(enter, caplog):
+    hub, model = kuber.memory_hub(), right(Net(torch.zeros(2)))
+    entity = enter("teacher", model, hub=hub, formats=("weights",))
+    with caplog.at_level(logging.WARNING, "kuber"):
+        model.more[0] = torch.inf
+        assert entity._adapter.artifacts(entity._adapter.weights()) == {}
+        assert entity._adapter.artifacts(entity._adapter.weights()) == {}
+        model.more = torch.zeros(3)
+        assert entity._adapter.artifacts(entity._adapter.weights()) == {}
+        model.more = torch.ones(2)
+        assert set(entity._adapter.artifacts(entity._adapter.weights())) == {"weights"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert messages[0].startswith("The model is not published: the tensor more holds numbers that are not finite")
+    assert messages[1].startswith("The model is not published: its tensors have other names, dtypes or shapes")
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [torch.ones(2, dtype=torch.complex64), torch.ones(2).to(torch.float8_e5m2)],
+    ids=["complex", "float8"],
+)
+@pytest.mark.process
+def test_a_loop_goes_on_with_tensors_that_do_not_travel(enter, tmp_path, buffer):
+    model, hub = right(Net(buffer)), kuber.memory_hub()
+    for _ in range(2):  # the second resumes
+        entity = enter("teacher", model, hub=hub)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(2):
+            entity.step(optimizer)
+        entity.keep_if_better(optimizer)
+        entity.close()

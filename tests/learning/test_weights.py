@@ -230,7 +230,9 @@ def test_an_extra_state_that_is_a_tensor_is_part_of_the_weights():
     assert ours.extra.item() == 2.0
 
 
-@pytest.mark.parametrize("weights", [{}, {"weight": torch.zeros(2, 2)}, {"weight": torch.zeros(3), "bias": torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "weights", [{}, {"weight": torch.zeros(2, 2)}, {"weight": torch.zeros(3), "bias": torch.zeros(2)}]
+)
 def test_weights_of_another_network_are_not_loaded(weights):
     with pytest.raises(IncompatibleKnowledgeError, match="not those of this network"):
         load_weights(torch.nn.Linear(2, 2), weights)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kuber.domain.knowledge import ONNX, WEIGHTS
+from kuber.domain.knowledge import ONNX, WEIGHTS, TensorSpec
+from kuber.domain.safetensors_header import bfloat16_manifest
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, KUberError, SettingsError, first_line
 from kuber.learning.onnx_export import faithful_graph
 from kuber.learning.onnx_model import OnnxModel
-from kuber.learning.weight_checks import obstacle
-from kuber.learning.weights import Weights, dump
+from kuber.learning.weight_checks import obstacle, obstacle_of
+from kuber.learning.weights import Weights, dump, manifest_of, state_tensors
 
 CHECKED_SAMPLES = 4  # on which each graph is compared with its model
 
@@ -35,23 +36,42 @@ class ExportFormats:
         self._warned = False
         self._has_weights = not isinstance(model, OnnxModel) and bool(model.state_dict())
         self._obstacle = obstacle(model) if self._has_weights else None
+        self._faults: set[str] = set()  # of weights, that were warned of
+        self._manifests: list[dict[str, TensorSpec]] = []
+        if self._has_weights and self._obstacle is None:
+            manifest = manifest_of(state_tensors(model))
+            self._manifests = [manifest, bfloat16_manifest(manifest)]
         self.kinds = self._default() if formats is None else self._checked(formats)
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
         """Return the artifacts of these weights, which are the model's own, by kind; none if there are only failures.
 
-        A graph that fails is left out, with a warning at the first time.
+        A graph that fails is left out, and so are weights that no hub would take, with a warning at the first time.
         """
         artifacts = {}
-        for kind in self.kinds:
-            if kind == WEIGHTS:
-                artifacts[WEIGHTS] = dump(weights)
-                continue
+        fault = self._weights_fault(weights) if WEIGHTS in self.kinds else None
+        if WEIGHTS in self.kinds and fault is None:
+            artifacts[WEIGHTS] = dump(weights)
+        if ONNX in self.kinds:
             try:
                 artifacts[ONNX] = self._graph()
             except Exception as error:  # noqa: BLE001 - the owner's forward may raise anything
-                self._warn(_reason(error), published=WEIGHTS in self.kinds)
+                self._warn(_reason(error), published=WEIGHTS in artifacts)
+        if fault is not None:
+            self._warn_of_weights(fault, published=ONNX in artifacts)
         return artifacts
+
+    def _weights_fault(self, weights: Weights) -> str | None:
+        """Return why a hub would refuse these weights although it took, or would have taken, the first ones."""
+        if not (found := obstacle_of(weights)) and manifest_of(weights) not in self._manifests:
+            return "its tensors have other names, dtypes or shapes than when the entity was made; make a new entity"
+        return found
+
+    def _warn_of_weights(self, fault: str, *, published: bool) -> None:
+        if fault in self._faults:
+            return
+        self._faults.add(fault)
+        log.warning("The model is %s: %s.", "published as a graph only" if published else "not published", fault)
 
     def _default(self) -> tuple[str, ...]:
         try:

@@ -38,7 +38,7 @@ from kuber.learning.runtime import Runtime
 from kuber.learning.swapped_network import SwappedNetwork
 from kuber.learning.teachers import LabelMapped
 from kuber.learning.weight_checks import check_initialised
-from kuber.learning.weights import Weights, swapped_weights, weights_of
+from kuber.learning.weights import Weights, load_weights, state_tensors, swapped_weights, weights_of
 from kuber.learning.wrappers import unwrap
 
 MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
@@ -113,9 +113,9 @@ class ModelAdapter:
         """Load weights into the judged model, and into the trained one where its tensors are the same."""
         if not weights:
             return
-        self._judged.load_state_dict(weights)
-        if self._trained is not self._judged and _shapes(self._trained.state_dict()) == _shapes(weights):
-            self._trained.load_state_dict(weights)
+        load_weights(self._judged, weights)
+        if self._trained is not self._judged and _shapes(state_tensors(self._trained)) == _shapes(weights):
+            load_weights(self._trained, weights)
 
     def can_load(self, architecture: Architecture) -> bool:
         return is_same_network(self.architecture, architecture) or can_load_by_name(architecture)
@@ -226,7 +226,7 @@ class ModelAdapter:
             return self._graph_network(teacher.graph, task)
         with kept_random_state(), torch.device("cpu"):
             network = make_network(teacher.architecture.name, teacher.architecture.arguments)
-        network.load_state_dict(teacher.weights)
+        load_weights(network, teacher.weights)
         network.to(self.device).requires_grad_(False)
         for module in network.modules():
             module.training = False

@@ -107,8 +107,9 @@ def exportable(network: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         for kind in {"cpu", _device(network).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_original_forward(network))
+        stack.enter_context(original_forward(network))
         stack.enter_context(_float32_weights(network))
+        stack.enter_context(_without_extra_state(network))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)  # it has no ONNX operator
         yield
@@ -182,7 +183,7 @@ def _traced_len(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _original_forward(network: nn.Module) -> Iterator[None]:
+def original_forward(network: nn.Module) -> Iterator[None]:
     """Call the modules' own `forward` where a trainer has wrapped it, as for mixed precision."""
     wrapped: list[tuple[dict[str, Any], Any]] = []
     for module in network.modules():
@@ -231,6 +232,20 @@ def _float32_weights(network: nn.Module) -> Iterator[None]:
             tensors[name] = tensor
         for module, flat in recurrent:
             module._flat_weights = flat
+
+
+@contextmanager
+def _without_extra_state(network: nn.Module) -> Iterator[None]:
+    """Hold back extra states: the exporter takes each entry of the state dict for a tensor."""
+    base = nn.Module.get_extra_state
+    modules = [module for module in network.modules() if getattr(type(module), "get_extra_state", base) is not base]
+    for module in modules:
+        vars(module)["get_extra_state"] = lambda: torch.zeros(0)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del vars(module)["get_extra_state"]
 
 
 def _function(forward: Any) -> Any:

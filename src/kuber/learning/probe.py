@@ -19,6 +19,7 @@ from torch.jit import ScriptModule
 
 from kuber.learning.evaluation import evaluation_mode
 from kuber.learning.model_call import Inputs, call_model, map_tensors, to_device
+from kuber.learning.onnx_export import original_forward
 from kuber.learning.wrappers import plain_name
 
 PRECISIONS = ((torch.float64, 6), (torch.float32, 2))  # dtype, and the decimals that every machine agrees on
@@ -74,6 +75,7 @@ def _answers(network: nn.Module, inputs: Inputs, dtype: torch.dtype, device: tor
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with (
         evaluation_mode(network),
+        original_forward(network),
         device,
         warnings.catch_warnings(),
         _replaced_tensors(network, dtype, device),

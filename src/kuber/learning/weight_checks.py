@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,11 @@ def check_initialised(network: nn.Module) -> None:
 
 def obstacle(network: nn.Module) -> str | None:
     """Return why the network's tensors cannot be published as weights, in words that name one; None if they can."""
-    state = {plain_name(name): value for name, value in network.state_dict().items()}
+    return obstacle_of({plain_name(name): value for name, value in network.state_dict().items()})
+
+
+def obstacle_of(state: Mapping[str, Any]) -> str | None:
+    """Return why a state dict cannot be published as weights, as `obstacle` does."""
     for name, tensor in state.items():
         reason = _fault(name, tensor)
         if reason is not None:
