@@ -86,7 +86,8 @@ def evaluation_mode(network: nn.Module, *, autocast: bool = False) -> Iterator[N
     attributes = [(module, dict(vars(module))) for module in modules if not isinstance(module, ScriptModule)]
     scripted = [(module, module.training) for module in modules if _has_script_mode(module)]
     buffers = [(module._buffers, dict(module._buffers)) for module, _ in attributes]
-    copies = [(buffer, _version(buffer), buffer.detach().clone()) for buffer in network.buffers()]
+    copied = [buffer for buffer in network.buffers() if not buffer.is_quantized]  # these never change, and some
+    copies = [(buffer, _version(buffer), buffer.detach().clone()) for buffer in copied]  # have no copy
     generators = [value for _, state in attributes for value in state.values() if isinstance(value, _GENERATORS)]
     with ExitStack() as stack:
         stack.enter_context(kept_random_state())

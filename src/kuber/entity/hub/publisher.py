@@ -51,7 +51,7 @@ class Publisher:
             return False
         blobs = self._evaluator.model.artifacts(weights)
         if not blobs:  # nothing could be exported, which has been said
-            return
+            return False
         draft = self._draft(evaluation, {kind: Artifact.of(data) for kind, data in blobs.items()})
         sent = self._outbox.publish(draft, list(blobs.values()), key=journal.key(f"publish/{draft.sequence}"))
         self._count(evaluation)
