@@ -65,7 +65,7 @@ def fit(owner: Owner, data, entity=None) -> None:
         return
     for _ in range(EPOCHS):
         for x, y in batches:
-            loss = nn.functional.cross_entropy(owner.model(x), y)
+            loss = nn.functional.cross_entropy(owner.model(x).float(), y)
             owner.optimizer.zero_grad()
             loss.backward()
             owner.optimizer.step()
