@@ -53,8 +53,7 @@ def logits_from(output: Any, *, classes: int, samples: int | None = None) -> Ten
     if shape in ((classes,), (1,), ()) and count == 1:  # a squeezed batch of one sample
         logits = logits.reshape(1, -1)
     if classes == 2 and tuple(logits.shape) in ((count, 1), (count,)):
-        logits = logits.reshape(-1, 1)
-        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return nn.functional.pad(logits.reshape(-1, 1), (1, 0))
     if tuple(logits.shape) == (count, classes):
         return logits
     advice = " A single logit needs a task of two labels." if shape in ((count, 1), (count,)) else ""
