@@ -38,10 +38,10 @@ def test_an_unreachable_hub_has_one_line_until_it_is_back() -> None:
     back = event(2, "0", 2, "reachable", service="registry")
     found = [lines.line(each) for each in (away, away, back, away)]
     assert found == [
-        "continues without the registry: No answer.",
+        "continues without the hub: No answer.",
         None,
-        "reaches the registry again",
-        "continues without the registry: No answer.",
+        "reaches the hub again",
+        "continues without the hub: No answer.",
     ]
     assert lines.line(event(1, "1", 1, "unreachable", reason="No answer.", service="registry")) is not None
 

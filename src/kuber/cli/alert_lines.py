@@ -17,14 +17,13 @@ class AlertLines:
         detail = event.detail
         match event.kind:
             case "unreachable":
-                service = event.entity, detail.get("service", "hub")  # older logs lack it
-                if service in self._unreachable:
+                if (event.entity, _service(event)) in self._unreachable:
                     return None
-                self._unreachable.add(service)
-                return f"continues without the {service[1]}: {detail['reason']}"
+                self._unreachable.add((event.entity, _service(event)))
+                return f"continues without the {_service(event)}: {detail['reason']}"
             case "reachable":
-                self._unreachable.discard((event.entity, detail["service"]))
-                return f"reaches the {detail['service']} again"
+                self._unreachable.discard((event.entity, _service(event)))
+                return f"reaches the {_service(event)} again"
             case "rejected":
                 return f"rejected {detail['knowledge'][-SHORT_ID:]}: {detail['reason']}"
             case "dropped":
@@ -38,3 +37,8 @@ class AlertLines:
                 self._failures.add((event.entity, line))
                 return line
         return None
+
+
+def _service(event: Event) -> str:
+    """Return the service that is meant: without the registry, which older logs do not name, there is no hub."""
+    return "vault" if event.detail.get("service") == "vault" else "hub"

@@ -1,5 +1,6 @@
 """Entities with a training loop of their owner's: KUber exchanges knowledge between its phases."""
 
+import inspect
 import re
 import uuid
 from collections.abc import Iterable, Sequence
@@ -47,6 +48,7 @@ from kuber.learning.model_call import Collate, call_model, logits_from
 from kuber.learning.random_state import kept_random_state
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
+from kuber.setting_effects import variables_without_effect
 from kuber.signing import Identity
 
 CACHE_BYTES = 1 << 30  # of pulled models on disk
@@ -154,6 +156,9 @@ class Entity:
         access = HubAccess(registry=hub[0], vault=hub[1], identity=identity, background=True)
         self._session = HubSession(self._journal, self._evaluator, access, storage, sharing, independent=True)
         self._open.callback(self._session.close)
+        unread = variables_without_effect(inspect.signature(Entity).parameters)
+        if unread is not None:
+            self._session.alerts.warn(unread)
         self._round = Round(self.strategy, self._adapter, self._journal, self._session)
         self._absorber = Absorber(self.strategy, self._evaluator, self._journal, storage.weights)
         self._selector = TeacherSelector(

@@ -316,3 +316,11 @@ def test_warnings_are_at_the_level_warning(enter, hub, caplog):
     fail(hub, AWAY)
     enter().step()
     assert {record.levelno for record in caplog.records if record.name == "kuber"} == {logging.WARNING}
+
+
+def test_variables_that_an_entity_does_not_read_are_named(enter, monkeypatch, caplog):
+    monkeypatch.setenv("KUBER_STRATEGY", "merge")
+    monkeypatch.setenv("KUBER_HUB", "http://127.0.0.1:1")
+    enter()
+    (line,) = warnings(caplog)
+    assert "KUBER_HUB, KUBER_STRATEGY have no effect on kuber.Entity" in line

@@ -91,7 +91,7 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
             scenario,
             job.index,
             runtime=job.runtime,
-            hub=HubAccess(registry=registry, vault=vault, identity=identity),
+            hub=HubAccess(registry=registry, vault=vault, identity=identity, background=True),
             storage=Storage.in_folder(folder, log),
             execute=execute,
         )

@@ -87,7 +87,7 @@ def run(
             scenario,
             index,
             runtime=runtime,
-            hub=HubAccess(registry=registry_port, vault=vault_port, identity=key),
+            hub=HubAccess(registry=registry_port, vault=vault_port, identity=key, background=True),
             storage=Storage.in_folder(home, log, cache_bytes=settings.cache_mebibytes << 20),
             execute=execute,
             approve=approve,
