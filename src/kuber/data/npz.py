@@ -1,5 +1,6 @@
 """The user's arrays, from an .npz file or a plugin."""
 
+import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,24 +18,29 @@ TEST_SHARE = 0.2  # of the samples, where there is no test part
 _MIN_SAMPLES = 20
 _NAMES = ("x", "y", "classes", "x_test", "y_test")
 
+log = logging.getLogger("kuber")
+
 
 def read(path: Path) -> tuple[DecodedArrays, tuple[str, ...]]:
     """Return the arrays of a file, split 80 to 20 without a test part, and the class names.
 
     The class names are in `classes`, or else those in `y`. `x`: uint8 or float of shape (n, height, width), (n,
-    height, width, 1 or 3), (n, channels, height, width) or (n, features). `y`: class numbers, or names. Raises
-    DatasetError with one sentence on what is wrong.
+    height, width, 1 or 3), (n, channels, height, width) or (n, features). `y`: class numbers, or names. Numbers are
+    sorted by value, names as text. Raises DatasetError with one sentence on what is wrong.
     """
     return split_arrays(path, _read_arrays(path))
 
 
 def read_whole(path: Path) -> tuple[Array, NDArray[np.int64], tuple[str, ...]]:
-    """Return all samples of a file as for `read`, channels first, their class numbers, and the class names."""
+    """Return all samples of a file as for `read`, channels first, their class numbers, and the class names.
+
+    Unlike for a data set that defines a task, one class is enough, and a number may be negative.
+    """
     arrays = _read_arrays(path)
     x = _samples(path, arrays["x"])
     if arrays["y"].ndim != 1 or len(x) != len(arrays["y"]) or not len(x):
         raise DatasetError(f"In {path}, y must hold one label for each of the samples, and at least one.")
-    return x, *_labels(path, arrays["y"], arrays.get("classes"))
+    return x, *_labels(path, arrays["y"], arrays.get("classes"), defines_task=False)
 
 
 def from_plugin(name: str, function: Callable[[], Any]) -> tuple[DecodedArrays, tuple[str, ...]]:
@@ -98,10 +104,15 @@ def _read_arrays(path: Path) -> dict[str, Array]:
             arrays = {name: file[name] for name in _NAMES if name in file.files}
     except FileNotFoundError:
         raise DatasetError(f"There is no file {path}.") from None
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error):
-        raise DatasetError(
-            f"{path} is not an .npz file of plain arrays; make it with numpy.savez(path, x=..., y=...)."
-        ) from None
+    except ValueError as error:
+        if "Object arrays" in str(error):
+            raise DatasetError(
+                f"{path} is not an .npz file of plain arrays: it holds Python objects; save names as text, "
+                "y=numpy.array(names, str)."
+            ) from None
+        raise _not_arrays(path) from None
+    except (OSError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error):
+        raise _not_arrays(path) from None
     for name in ("x", "y"):
         if name not in arrays:
             raise DatasetError(f"{path} lacks the array {name}; make it with numpy.savez(path, x=..., y=...).")
@@ -126,27 +137,73 @@ def _samples(source: object, x: Array) -> Array:
     return x
 
 
-def _labels(source: object, y: Array, classes: Array | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(
+    source: object, y: Array, classes: Array | None, *, defines_task: bool = True
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return class numbers from 0, and the name of each class.
 
-    Numbers in `y` are indices into `classes`; without `classes`, each distinct number is the name of a class.
+    Without `classes`, each distinct label in `y` is the name of a class. With `classes`, a label is the class of that
+    name; numbers that are not all names are places in `classes`.
     """
-    if y.dtype.kind not in "iuU":
-        raise DatasetError(f"In {source}, y must hold class numbers or names, not {y.dtype}.")
+    y = _plain(source, "y", y)
     if classes is not None and classes.ndim != 1:
         raise DatasetError(f"In {source}, classes must be a list of names; its shape is {classes.shape}.")
     found, inverse = np.unique(y, return_inverse=True)
-    if len(found) < 2:
+    if defines_task and len(found) < 2:
         raise DatasetError(f"In {source}, y must hold at least two classes.")
-    if y.dtype.kind != "U" and found[0] < 0:
-        raise DatasetError(f"In {source}, y holds {found[0]}, but class numbers count from 0.")
-    names = [str(name) for name in (found if classes is None else classes)]
+    texts = [str(label) for label in found]
+    if classes is None:
+        if defines_task and y.dtype.kind == "i" and found[0] < 0:
+            raise DatasetError(f"In {source}, y holds {found[0]}, but class numbers count from 0.")
+        return inverse.astype(np.int64), tuple(texts)
+    names = [str(name) for name in _plain(source, "classes", classes)]
     if len(set(names)) != len(names):
         raise DatasetError(f"In {source}, classes must name each class once.")
-    if classes is None:
-        return inverse.astype(np.int64), tuple(names)
-    known = names if y.dtype.kind == "U" else list(range(len(names)))
-    if not set(found.tolist()) <= set(known):
-        raise DatasetError(f"In {source}, y holds a label that classes does not name.")
-    numbers = np.array([known.index(label) for label in found.tolist()], np.int64)
-    return numbers[inverse], tuple(names)
+    return np.array(_places(source, found, texts, names), np.int64)[inverse], tuple(names)
+
+
+def _places(source: object, found: Array, texts: list[str], names: list[str]) -> list[int]:
+    """Return the place in `classes` of each distinct label. Raises DatasetError for a label that is none of them."""
+    by_name = [names.index(text) if text in names else None for text in texts]
+    named = [place for place in by_name if place is not None]
+    numbers = found.tolist() if found.dtype.kind in "iub" else []
+    as_places = [int(number) for number in numbers if 0 <= number < len(names)]
+    if len(named) == len(texts):
+        if len(as_places) == len(texts) and as_places != named:
+            log.warning("In %s, the numbers in y are taken for names in classes, not for their places.", source)
+        return named
+    if len(as_places) == len(texts):
+        if named:
+            log.warning("In %s, the numbers in y are taken for places in classes, not for names.", source)
+        return as_places
+    if found.dtype.kind == "i" and found[0] < 0:
+        raise DatasetError(f"In {source}, y holds {found[0]}, but class numbers count from 0.")
+    unknown = texts[by_name.index(None)]
+    raise DatasetError(f"In {source}, y holds {unknown!r}, a label that classes does not name.")
+
+
+def _plain(source: object, name: str, labels: Array) -> Array:
+    """Return labels as integers, truth values or text; whole floats are integers, bytes are text."""
+    kind = labels.dtype.kind
+    if kind in "iubU":
+        return labels
+    if (
+        kind == "f"
+        and np.isfinite(labels).all()
+        and (labels == np.floor(labels)).all()
+        and (abs(labels) < 2**53).all()
+    ):
+        return labels.astype(np.int64)
+    if kind == "S":
+        try:
+            return np.char.decode(labels.astype(np.bytes_), "utf-8")
+        except UnicodeDecodeError:
+            raise DatasetError(f"In {source}, {name} holds bytes that are not UTF-8; save it as text.") from None
+    if kind == "O":
+        raise DatasetError(f"In {source}, {name} holds Python objects; save names as text, numpy.array(names, str).")
+    detail = "fractions or values that are not finite" if kind == "f" else str(labels.dtype)
+    raise DatasetError(f"In {source}, {name} must hold class numbers or names, not {detail}.")
+
+
+def _not_arrays(path: Path) -> DatasetError:
+    return DatasetError(f"{path} is not an .npz file of plain arrays; make it with numpy.savez(path, x=..., y=...).")

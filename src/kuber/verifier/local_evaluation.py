@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kuber.data.batches import Normalisation
+from kuber.data.class_names import match_classes
 from kuber.data.datasets import BUILT_IN
 from kuber.data.decoded import Array
 from kuber.data.image_folder import read_images
@@ -31,12 +32,12 @@ def evaluate_locally(
     """Pull a model and count its correct answers on the user's data.
 
     `data` is an .npz file with x and y, or a folder with a subfolder of images for each class. Classes are matched by
-    name. Without `normalisation` the samples are normalised by `default_normalisation`. Raises DatasetError when the
-    data do not fit the task, KnowledgeError when the model is invalid or cannot be run.
+    `match_classes`. Without `normalisation` the samples are normalised by `default_normalisation`. Raises
+    DatasetError when the data do not fit the task, KnowledgeError when the model is invalid or cannot be run.
     """
     task = knowledge.task
     kind = runnable_kind(knowledge, task)
-    samples, labels = _load_samples(data, task.input_shape, task.labels)
+    samples, labels = load_samples(data, task.input_shape, task.labels)
     normalise = normalisation or default_normalisation(knowledge)
     if len(normalise.mean) not in (1, task.input_shape[0]):
         raise DatasetError(f"Give {task.input_shape[0]} means, one for each channel, not {len(normalise.mean)}.")
@@ -65,7 +66,7 @@ def default_normalisation(knowledge: Knowledge) -> Normalisation:
     return Normalisation(dataset.mean, dataset.std) if dataset else Normalisation((0.0,), (1.0,))
 
 
-def _load_samples(data: Path, shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[Array, NDArray[np.int64]]:
+def load_samples(data: Path, shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[Array, NDArray[np.int64]]:
     """Return the samples, and the class of each as an index into `classes`."""
     samples: Array
     if data.is_dir():
@@ -76,12 +77,7 @@ def _load_samples(data: Path, shape: tuple[int, ...], classes: tuple[str, ...]) 
         raise DatasetError(
             f"The samples in {data} have shape {samples.shape[1:]}, but those of the task have {shape}."
         )
-    if all(name.isdecimal() and int(name) < len(classes) for name in names):
-        names = tuple(classes[int(name)] for name in names)  # class numbers instead of names
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        raise DatasetError(
-            f"The task has no class {unknown[0]!r}, but: {', '.join(classes[:20])}{', ...' if classes[20:] else ''}."
-        )
-    indices = np.array([classes.index(name) for name in names], np.int64)
-    return samples, indices[numbers]
+    present = np.unique(numbers).tolist()  # a class without samples need not be one of the task
+    places = np.zeros(len(names), np.int64)
+    places[present] = match_classes([names[number] for number in present], classes, source=data)
+    return samples, places[numbers]

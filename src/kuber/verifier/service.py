@@ -8,6 +8,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.data.batches import Normalisation
+from kuber.data.class_names import match_classes
 from kuber.data.common_test_set import load_task
 from kuber.data.datasets import load_dataset
 from kuber.domain.knowledge import Knowledge
@@ -78,5 +79,6 @@ def load_verification_set(
                 f"{secret_set} has samples of shape {shape} in {len(secret.labels)} classes; "
                 f"those of {dataset.name} have shape {expected} in {task.classes}."
             )
+        samples = samples.relabelled(match_classes(secret.labels, task.labels, source=secret_set))
     normalisation = Normalisation(dataset.mean, dataset.std)
     return VerificationSet(task=task, samples=samples, test_set=samples.digest(), normalisation=normalisation)
