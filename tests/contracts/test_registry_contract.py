@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -10,6 +10,7 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation_set import CELLS, EvaluationSet
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
@@ -68,6 +69,15 @@ def test_publishes_the_draft_with_id_and_time(registry, samples, entity, stored)
     assert registry.knowledge(record.id) == record
     kinds = {name: type(value) for name, value in record.architecture.arguments.items()}
     assert kinds == {"width": int, "bias": bool, "scale": float, "kind": str, "blocks": tuple}
+
+
+@pytest.mark.parametrize("cells", CELLS)
+def test_a_record_says_what_its_publishers_own_data_are(registry, samples, entity, stored, cells):
+    task = replace(samples.task, test_set=None)
+    own = EvaluationSet(since=date(2026, 1, 31), cells=cells)
+    record = registry.publish(samples.draft(entity, stored, task=task, evaluation_set=own), key="one")
+    assert record.evaluation_set == own
+    assert registry.knowledge(record.id) == record
 
 
 def test_the_same_key_gives_the_first_record(registry, samples, entity, stored, discovered):

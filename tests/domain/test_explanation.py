@@ -6,7 +6,7 @@ import pytest
 
 from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.explanation import explanation, reason_for
+from kuber.domain.explanation import explanation, reason_for, why_kept
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Choice, Method, Situation, Strategy
@@ -274,3 +274,25 @@ def test_a_sentence_of_a_custom_strategy_is_made_printable_and_cut(sentence, exp
 def test_a_strategy_without_explain_gives_no_reason():
     choice = chosen(Exchange(), Method.GUIDE, [pet("cats", 61, 0, 0, 0, 0)], WEAK)
     assert explanation(object(), choice) is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reference", "private", "sentence"),
+    [
+        (Merge(), 100, False, "Kept: 1.9 points lost of 5.0 tolerated."),
+        (Merge(), 90, False, "Kept: no worse than the 90.0 % at the round's start."),
+        (Merge(), 90, True, "Kept: no worse than at the round's start."),
+        (Merge(), 100, True, "Kept: within the tolerance of the strategy."),
+        (Vanilla(), 100, False, "Kept: the strategy keeps it."),
+    ],
+)
+def test_a_kept_loss_is_explained(strategy, reference, private, sentence):
+    after = Evaluation(test_set=COMMON, correct=(981, 0), total=(1000, 0))
+    assert why_kept(strategy, evaluation(reference), after, private=private) == sentence
+
+
+def test_the_sentence_on_a_kept_loss_fits_into_a_delivery():
+    choice = chosen(Exchange(), Method.GUIDE, [pet("cats", 61, 0, 0, 0, 0)], WEAK)
+    reason = explanation(FixedSentence(sentence="x" * 600), choice, "Kept: it is.")
+    assert reason == "x" * 486 + "… Kept: it is."
+    assert len(reason) == MAX_REASON

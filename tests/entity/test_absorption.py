@@ -64,6 +64,18 @@ def load_round(world, name, number):
     return load(round_path(world.folder / name, number).read_bytes(), ARCHITECTURE)
 
 
+def test_why_a_less_accurate_average_was_kept_is_logged_and_recorded(world):
+    world.live("one", [10, 60], rounds=1, strategy="merge")
+    # What it adopts, own, the candidate, merged: kept, since its round started lower, then within the tolerance.
+    world.live("student", [10, 55, 60, 53, 60, 52], rounds=2, strategy="merge")
+    reasons = [detail["reason"] for detail in world.events("student", "absorbed")]
+    assert [delivery.reason for delivery in world.registry.deliveries().items] == reasons
+    assert [reason.partition(" Kept: ")[2] for reason in reasons] == [
+        "2.0 points lost of 5.0 tolerated.",
+        "1.0 points lost of 5.0 tolerated.",
+    ]
+
+
 def test_the_reason_to_distil_a_teacher_is_logged_and_recorded_at_the_registry(world):
     world.live("one", [60], rounds=1)
     world.live("other", [55], rounds=1)

@@ -1,6 +1,6 @@
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import CELLS, EvaluationSet
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page
@@ -62,14 +63,17 @@ def evaluations(draw, classes, test_set):
     return Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
 
 
+evaluation_sets = st.builds(EvaluationSet, since=st.dates(), cells=st.sampled_from(CELLS))
+
+
 @st.composite
 def drafts(draw):
-    test_set = draw(digests)
+    test_set, common = draw(digests), draw(st.booleans())
     labels = tuple(draw(st.lists(texts, min_size=2, max_size=5, unique=True)))
     size = draw(st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple))
     return Draft(
         entity=draw(texts),
-        task=Task(name=draw(texts), labels=labels, input_shape=size, test_set=test_set),
+        task=Task(name=draw(texts), labels=labels, input_shape=size, test_set=test_set if common else None),
         architecture=draw(architectures),
         artifacts=draw(st.dictionaries(st.sampled_from(["weights", "onnx", "x-1"]), artifacts, min_size=1)),
         evaluation=draw(evaluations(len(labels), test_set)),
@@ -77,6 +81,7 @@ def drafts(draw):
         parents=tuple(draw(st.lists(texts, max_size=3))),
         sample_count=draw(st.none() | counts),
         class_counts=draw(st.none() | st.lists(counts, min_size=len(labels), max_size=len(labels)).map(tuple)),
+        evaluation_set=None if common else draw(st.none() | evaluation_sets),
     )
 
 
@@ -276,6 +281,34 @@ def test_a_value_beyond_the_limits_is_rejected(draft):
         TaskBody.of(Task(**task | {"test_set": draft.task.test_set}))
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
         MemberBody.of(Member(id="i", name="", registered_at=datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("since", "2026-1-31"),
+        ("since", "2026-02-30"),
+        ("since", 0),
+        ("since", "2026-01-31T00:00:00Z"),
+        ("cells", "x"),
+    ],
+)
+def test_the_evaluation_set_is_a_day_and_a_known_word(fields, name, value):
+    fields["task"]["test_set"] = None
+    fields["evaluation_set"] = {"since": "2026-01-31", "cells": "partial"}
+    assert DraftBody.model_validate(fields).value().evaluation_set == EvaluationSet(
+        since=date(2026, 1, 31), cells="partial"
+    )
+    fields["evaluation_set"][name] = value
+    with pytest.raises(ValidationError):
+        DraftBody.model_validate(fields)
+
+
+def test_a_record_without_evaluation_set_has_the_bytes_of_older_versions(draft):
+    body = DraftBody.of(draft)
+    assert b"evaluation_set" not in canonical(body)
+    older = {name: value for name, value in body.model_dump(mode="json").items() if name != "evaluation_set"}
+    assert DraftBody.read(json.dumps(older)) == body
 
 
 def test_bodies_are_frozen(draft):

@@ -113,7 +113,7 @@ class HttpRegistry(HttpService):
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record and return it. Idempotent for the same draft and key."""
-        body = DraftBody.of(draft).model_dump_json().encode()
+        body = DraftBody.of(draft).model_dump_json(exclude_none=True).encode()
         answer = self.request("POST", "/v1/knowledge", content=body, key=key, entity=draft.entity)
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 

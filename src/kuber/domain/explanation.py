@@ -1,25 +1,52 @@
-"""Explain in one sentence why teachers were chosen."""
+"""Explain in one sentence why teachers were chosen, and in another why a loss was kept."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import disclosed
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import is_mergeable
+from kuber.domain.policies import AcceptancePolicy, is_mergeable, tolerated_loss
 from kuber.domain.ranking import more_accurate
 from kuber.domain.strategy import Choice, Method, Strategy
 
 SHOWN = 3  # teachers or classes named
 LABEL = 30  # characters shown of a label
+KEPT = "Kept: "  # begins the sentence on why a loss was kept, which is the last of a reason
 
 
-def explanation(strategy: Strategy, choice: Choice) -> str | None:
-    """Return the strategy's explanation of its choice, cut to what a delivery can carry; None without one."""
+def explanation(strategy: Strategy, choice: Choice, kept: str = "") -> str | None:
+    """Return the strategy's explanation of its choice, and the sentence `kept`; None when there is neither.
+
+    It is cut to what a delivery can carry. Without a common test set it is made of the counts that may leave the
+    entity, and left out when these are not those of each class.
+    """
     explain = getattr(strategy, "explain", None)  # optional: older strategies lack it
-    if explain is None:
-        return None
-    text = "".join(character for character in " ".join(explain(choice).split()) if character.isprintable())
-    return _cut(text, MAX_REASON) or None
+    open_choice = _disclosed(choice)
+    if explain is None or open_choice is None:
+        return kept or None
+    text = "".join(character for character in " ".join(explain(open_choice).split()) if character.isprintable())
+    if not kept:
+        return _cut(text, MAX_REASON) or None
+    return f"{_cut(text, MAX_REASON - len(kept) - 1)} {kept}".lstrip()
+
+
+def why_kept(strategy: Strategy, reference: Evaluation, after: Evaluation, *, private: bool) -> str:
+    """Return why a result that is less accurate than the model before it was kept.
+
+    `reference` is the evaluation that the strategy compared it with: in a merge, that of the model at the start of
+    the round. `private` leaves out the numbers.
+    """
+    policy = getattr(strategy, "acceptance", None)
+    if not isinstance(policy, AcceptancePolicy):
+        return f"{KEPT}the strategy keeps it."
+    loss = reference.accuracy - after.accuracy
+    if loss <= 0:
+        return f"{KEPT}no worse than {'' if private else f'the {_percent(reference.accuracy)} '}at the round's start."
+    if private:
+        return f"{KEPT}within the tolerance of the strategy."
+    return f"{KEPT}{100 * loss:.1f} points lost of {100 * tolerated_loss(reference, policy):.1f} tolerated."
 
 
 def reason_for(choice: Choice) -> str:
@@ -38,6 +65,40 @@ def reason_for(choice: Choice) -> str:
     if unused:
         sentence += f"; {unused} more {'was' if unused == 1 else 'were'} chosen but not used"
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _disclosed(choice: Choice) -> Choice | None:
+    """Return the choice with the counts that may leave the entity; None when they are not those of each class."""
+    task = choice.absorbed[0].knowledge.task
+    if task.test_set is not None:
+        return choice
+    known = [knowledge.trusted for knowledge in (*choice.candidates, *choice.chosen)]
+    known += [candidate.evaluation for candidate in choice.absorbed]
+    situation = choice.situation
+    own = [found for found in (situation.own, situation.previous, situation.published) if found is not None]
+    if any(disclosed(found, task)[1] in ("pooled", "withheld") for found in (*known, *own)):
+        return None
+
+    def open_knowledge(knowledge: Knowledge) -> Knowledge:
+        return replace(knowledge, evaluation=disclosed(knowledge.trusted, task)[0], verification=None)
+
+    def open_evaluation(found: Evaluation | None) -> Evaluation | None:
+        return found and disclosed(found, task)[0]
+
+    return replace(
+        choice,
+        situation=replace(
+            situation,
+            own=open_evaluation(situation.own),
+            previous=open_evaluation(situation.previous),
+            published=open_evaluation(situation.published),
+        ),
+        candidates=[open_knowledge(knowledge) for knowledge in choice.candidates],
+        chosen=[open_knowledge(knowledge) for knowledge in choice.chosen],
+        absorbed=[
+            replace(candidate, evaluation=disclosed(candidate.evaluation, task)[0]) for candidate in choice.absorbed
+        ],
+    )
 
 
 def _complement(choice: Choice) -> str | None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import EvaluationSet
 from kuber.domain.member import SIGNATURE_LENGTH, check_hex
 from kuber.domain.task import Task
 from kuber.domain.tensor_dtypes import DTYPE_BYTES
@@ -80,6 +81,7 @@ class Draft:
     class_counts: tuple[int, ...] | None = None  # training samples of each class, if the publisher states them
     sequence: int = 0  # counts the publisher's signed records, which prevents replays
     signature: str | None = None  # ed25519 of all other fields, as hex digits
+    evaluation_set: EvaluationSet | None = None  # if it is the publisher's own; None in records of older versions
 
     def __post_init__(self) -> None:
         if not self.artifacts:
@@ -100,6 +102,14 @@ class Draft:
             check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:
             raise ValueError("class counts need one count for each label of the task")
+        if self.evaluation_set is not None and self.task.test_set is not None:
+            raise ValueError("a task with a common test set has no evaluation set besides")
+
+    @property
+    def claimed_accuracy(self) -> float | None:
+        """Accuracy that the publisher claims, 0 to 1; None if its validation set is too small to publish any."""
+        withheld = self.evaluation_set is not None and self.evaluation_set.cells == "withheld"
+        return None if withheld else self.evaluation.accuracy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,9 +122,11 @@ class Knowledge(Draft):
 
     def __repr__(self) -> str:
         kinds = " and ".join(self.artifacts)
+        accuracy = self.claimed_accuracy
+        claim = "no accuracy" if accuracy is None else f"{100 * accuracy:.1f} %"
         return (
             f"<Knowledge {self.id}: {self.task.name}, {self.architecture.name} as {kinds}, entity {self.entity} "
-            f"round {self.round}, {100 * self.evaluation.accuracy:.1f} % claimed>"
+            f"round {self.round}, {claim} claimed>"
         )
 
     @property

@@ -42,13 +42,15 @@ class AcceptancePolicy:
     noise: float = 0.0  # standard errors of the evaluation that may be lost besides: few samples prove little
 
 
-def is_no_worse(before: Evaluation, after: Evaluation, policy: AcceptancePolicy) -> bool:
-    """Return whether accuracy fell by no more than the policy tolerates.
-
-    The standard error is that of a binomial proportion.
-    """
+def tolerated_loss(before: Evaluation, policy: AcceptancePolicy) -> float:
+    """Return the accuracy that may be lost. The standard error is that of a binomial proportion."""
     error = sqrt(before.accuracy * (1 - before.accuracy) / sum(before.total))
-    return after.accuracy >= before.accuracy - policy.tolerance - policy.noise * error
+    return policy.tolerance + policy.noise * error
+
+
+def is_no_worse(before: Evaluation, after: Evaluation, policy: AcceptancePolicy) -> bool:
+    """Return whether accuracy fell by no more than the policy tolerates."""
+    return after.accuracy >= before.accuracy - tolerated_loss(before, policy)
 
 
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.explanation import explanation
+from kuber.domain.evaluation_set import disclosed
+from kuber.domain.explanation import explanation, why_kept
 from kuber.domain.strategy import Candidate, Choice, Strategy
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.discovery import PulledCandidate
@@ -105,6 +106,7 @@ class Absorber:
             current.evaluation,
             (model if kept else after).evaluation,
             kept=kept,
+            reference=start.evaluation,
         )
         return Outcome(model=model, absorption=absorption)
 
@@ -113,8 +115,21 @@ class Absorber:
         assert state.evaluation is not None
         return EvaluatedModel(state.weights, state.evaluation)
 
-    def _absorption(self, choice: Choice, before: Evaluation, after: Evaluation, *, kept: bool) -> Absorption:
-        state = self._journal.state
+    def _absorption(
+        self,
+        choice: Choice,
+        before: Evaluation,
+        after: Evaluation,
+        *,
+        kept: bool,
+        reference: Evaluation | None = None,
+    ) -> Absorption:
+        """Return the absorption; `reference` is what the strategy compared the result with, if not `before`."""
+        state, task = self._journal.state, self._evaluator.model.task
+        private = task.test_set is None
+        why = ""
+        if kept and after.accuracy < before.accuracy:
+            why = why_kept(self._strategy, reference or before, after, private=private)
         assert state.entity_id is not None
         absorbed = [candidate.knowledge for candidate in choice.absorbed]
         delivery = Delivery(
@@ -125,6 +140,7 @@ class Absorber:
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             kept=kept,
-            reason=explanation(self._strategy, choice),
+            reason=explanation(self._strategy, choice, why),
         )
-        return Absorption(delivery=delivery, publishers=tuple(knowledge.entity for knowledge in absorbed))
+        sent = (disclosed(before, task)[0].accuracy, disclosed(after, task)[0].accuracy) if private else None
+        return Absorption(delivery=delivery, publishers=tuple(knowledge.entity for knowledge in absorbed), sent=sent)

@@ -72,5 +72,8 @@ class Evaluator:
             "seconds": result.seconds,
             **more,
         }
-        self._journal.append("evaluated", detail)
+        event = self._journal.append("evaluated", detail)
+        since = self._journal.state.evaluated_since
+        if self.model.task.test_set is None and (since is None or since[0] != evaluation.test_set):
+            self._journal.change(evaluated_since=(evaluation.test_set, event.time.date()))
         return evaluation

@@ -78,6 +78,7 @@ class TeacherSelector:
                 task=task,
                 evaluation=candidate.evaluation,
                 class_counts=None,
+                evaluation_set=None,
                 verification=None,
             )
             for candidate in candidates

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
@@ -26,6 +26,7 @@ from kuber.errors import RequestRejectedError
 
 V = TypeVar("V")
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -38,6 +39,13 @@ def _printable(text: str) -> str:
 def _time(value: Any) -> Any:
     if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
         raise ValueError("write a time as in RFC 3339, like 2026-01-31T12:00:00Z")
+    return value
+
+
+def _day(value: Any) -> Any:
+    plain_date = isinstance(value, date) and not isinstance(value, datetime)
+    if not plain_date and not (isinstance(value, str) and _DAY.fullmatch(value)):
+        raise ValueError("write a day as in RFC 3339, like 2026-01-31")
     return value
 
 
@@ -63,6 +71,7 @@ DigestField = Annotated[Digest, GetPydanticSchema(lambda _source, handler: handl
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Sentence = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64,128}$", description="Lower-case hex digits.")]
+Day = Annotated[date, BeforeValidator(_day)]
 Time = Annotated[AwareDatetime, BeforeValidator(_time), AfterValidator(_utc)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]

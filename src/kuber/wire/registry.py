@@ -16,6 +16,7 @@ from pydantic import (
 from kuber.domain.auth import AuditEntry, Caller, Invitation, Scope
 from kuber.domain.delivery import MAX_REASON, Delivery
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import Cells, EvaluationSet
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page
@@ -25,6 +26,7 @@ from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.base import (
     Body,
     Count,
+    Day,
     DigestField,
     HexText,
     Message,
@@ -79,6 +81,13 @@ class EvaluationBody(Body[Evaluation]):
     test_set: DigestField
     correct: Counts
     total: Counts
+
+
+class EvaluationSetBody(Body[EvaluationSet]):
+    """The publisher's own validation data."""
+
+    since: Day
+    cells: Cells = "all"
 
 
 class VerificationBody(Body[Verification]):
@@ -159,6 +168,7 @@ class _DraftFields(Message):
     class_counts: Counts | None = None
     sequence: Count = 0
     signature: HexText | None = None
+    evaluation_set: EvaluationSetBody | None = None
 
 
 class DraftBody(_DraftFields, Body[Draft]):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 import torch
@@ -76,6 +77,7 @@ SHARED = torch.randn(4)
             "published_evaluation": EVALUATION,
             "origin": Digest.of(b"o"),
             "first_seen": {"k1": 2},
+            "evaluated_since": (Digest.of(b"set"), date(2026, 1, 31)),
         },
         {"weights": {"w": SHARED}, "round_start": {"w": SHARED}},  # a phase that was reverted
     ],
@@ -88,6 +90,16 @@ def test_a_saved_state_is_loaded_unchanged(tmp_path, changes):
     found = checkpoints.latest()
     assert found is not None
     assert same(found, saved)
+
+
+def test_accuracies_that_were_sent_are_loaded(tmp_path):
+    checkpoints, saved = Checkpoints(tmp_path / "0"), state()
+    saved = replace(saved, absorption=replace(saved.absorption, sent=(0.25, 0.5)))
+    checkpoints.save(saved)
+    loaded = checkpoints.latest().absorption
+    assert loaded == saved.absorption
+    assert (loaded.report.accuracy_before, loaded.report.accuracy_after) == (0.25, 0.5)
+    assert loaded.detail["before"] == saved.absorption.delivery.accuracy_before
 
 
 def test_a_kill_while_saving_leaves_the_old_state(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import restricted
 from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import exclude
@@ -227,6 +228,8 @@ class Discovery:
         def overclaim(candidate: PulledCandidate) -> str | None:
             found, claim = candidate.evaluation, knowledge.evaluation
             evaluations.append(found)
+            if knowledge.evaluation_set is not None and knowledge.evaluation_set.cells == "partial":
+                found = restricted(found, claim)  # to the classes that the claim is about
             if found.test_set != claim.test_set or claim.accuracy <= found.accuracy + TOLERANCE:
                 return None
             return f"It claims an accuracy of {claim.accuracy:.3f} and has {found.accuracy:.3f}."

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import EvaluationSet, disclosed
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import Sharing
@@ -28,7 +29,7 @@ class Publisher:
         """Publish the weights before the first round, at once: other entities may start from them."""
         journal = self._journal
         evaluation = self._evaluator.own(journal.state.weights, stage="initial")
-        if not self._sharing.approve(evaluation, 0):
+        if not self._approve(evaluation, 0):
             return
         data = dump(journal.state.weights)
         draft = self._draft(evaluation, {WEIGHTS: Artifact.of(data)})
@@ -47,7 +48,7 @@ class Publisher:
         if self._sharing.transfer_dtype == "bfloat16":
             weights = to_bfloat16(weights)
             evaluation = self._evaluator.own(to_float32(weights), stage="narrowed")
-        if not self._sharing.approve(evaluation, journal.state.round):
+        if not self._approve(evaluation, journal.state.round):
             return False
         blobs = self._evaluator.model.artifacts(weights)
         if not blobs:  # nothing could be exported, which has been said
@@ -57,21 +58,29 @@ class Publisher:
         self._count(evaluation)
         return sent
 
+    def _approve(self, evaluation: Evaluation, round: int) -> bool:
+        """Return whether the owner approves of publishing what is to be claimed."""
+        return self._sharing.approve(disclosed(evaluation, self._evaluator.model.task)[0], round)
+
     def _draft(self, evaluation: Evaluation, artifacts: Mapping[str, Artifact]) -> Draft:
         state, model = self._journal.state, self._evaluator.model
         assert state.entity_id is not None
+        claim, cells = disclosed(evaluation, model.task)
+        since = state.evaluated_since
+        own = model.task.test_set is None and since is not None and since[0] == evaluation.test_set
         draft = Draft(
             entity=state.entity_id,
             task=model.task,
             architecture=model.architecture,
             artifacts=artifacts,
-            evaluation=evaluation,
+            evaluation=claim,
             round=state.round,
             parents=state.parents,
             origin=state.origin,
             sample_count=model.sample_count,
             class_counts=model.class_counts,
             sequence=state.sequence + 1,
+            evaluation_set=EvaluationSet(since=since[1], cells=cells) if own and since else None,
         )
         return self._trust.sign(draft)
 

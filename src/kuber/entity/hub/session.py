@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import disclosed
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.alerts import Alerts
@@ -172,13 +173,15 @@ class HubSession:
             self.availability.call(partial(self._report, evaluation), None, action="report")
 
     def _report(self, evaluation: Evaluation) -> None:
+        shown, cells = disclosed(evaluation, self._model.task)
+        counts = shown if cells in ("all", "partial") else None  # of each class, or none
         with self.availability.using("registry"):
-            self._hub.registry.report(self.entity_id, round=self._journal.state.round, evaluation=evaluation)
+            self._hub.registry.report(self.entity_id, round=self._journal.state.round, evaluation=counts)
 
     def record(self, absorption: Absorption, *, key: str) -> None:
         """Record an absorption at the registry and in the log."""
         self.search.used()
-        delivery = absorption.delivery
+        delivery = absorption.report
         if not self._sharing.report:  # a reason reveals how good the model is, class by class
             delivery = replace(delivery, reason=None)
         self.outbox.record(delivery, key=key)

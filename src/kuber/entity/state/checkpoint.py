@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,6 +38,14 @@ class Absorption:
     samples: int = 0  # trained on in epochs of its own
     forward: int = 0  # samples that the teacher ran forward in these
     seconds: float = 0.0
+    sent: tuple[float, float] | None = None  # accuracies sent to the hub; None: those of the delivery
+
+    @property
+    def report(self) -> Delivery:
+        """Delivery as it is sent to the hub."""
+        if self.sent is None:
+            return self.delivery
+        return replace(self.delivery, accuracy_before=self.sent[0], accuracy_after=self.sent[1])
 
     @property
     def detail(self) -> dict[str, Any]:
@@ -79,6 +88,7 @@ class State:
     fruitless: Mapping[str, int] = field(default_factory=dict)  # method -> searches in a row without a teacher
     outbox: tuple[OutboxMessage, ...] = ()  # messages that the hub has not received, in order
     absorption: Absorption | None = None  # not recorded yet
+    evaluated_since: tuple[Digest, date] | None = None  # set of the last evaluation, and the day of the first on it
 
 
 def initial_state(*, session_id: str, weights: Weights, generator: torch.Tensor) -> State:
@@ -179,7 +189,9 @@ def _encode(state: State) -> dict[str, Any]:
             "samples": absorption.samples,
             "forward": absorption.forward,
             "seconds": absorption.seconds,
-        },
+        }
+        | ({} if absorption.sent is None else {"sent": absorption.sent}),
+        "evaluated_since": state.evaluated_since and [str(part) for part in state.evaluated_since],
     }
 
 
@@ -212,8 +224,14 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
             samples=absorption["samples"],
             forward=absorption["forward"],
             seconds=absorption["seconds"],
+            sent=None if absorption.get("sent") is None else tuple(absorption["sent"]),
         ),
+        evaluated_since=_decode_since(fields.get("evaluated_since")),
     )
+
+
+def _decode_since(fields: Any) -> tuple[Digest, date] | None:
+    return fields and (Digest.parse(fields[0]), date.fromisoformat(fields[1]))
 
 
 def _encode_evaluation(evaluation: Evaluation | None) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kuber.domain.event import Kind
+from kuber.domain.event import Event, Kind
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.storage import Storage
 
@@ -18,11 +18,14 @@ class Journal:
         self._checkpoints = storage.checkpoints
         self._event_log = storage.event_log
 
-    def append(self, kind: Kind, detail: Mapping[str, Any]) -> None:
-        """Append an event to the log."""
+    def append(self, kind: Kind, detail: Mapping[str, Any]) -> Event:
+        """Append an event to the log, and return it."""
         state = self.state
-        self._event_log.append(entity=self.name, seq=state.next_event, round=state.round, kind=kind, detail=detail)
+        event = self._event_log.append(
+            entity=self.name, seq=state.next_event, round=state.round, kind=kind, detail=detail
+        )
         self.change(next_event=state.next_event + 1)
+        return event
 
     def change(self, **changes: Any) -> None:
         """Change fields of the state; a kill before the next `save` undoes it."""

@@ -23,7 +23,7 @@ from kuber.services.registry.schema import (
     tasks,
     verifications,
 )
-from kuber.wire.registry import TaskBody, VerificationBody
+from kuber.wire.registry import EvaluationSetBody, TaskBody, VerificationBody
 
 CACHED = 40_000  # records; about 5 KB each
 
@@ -129,6 +129,7 @@ def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[i
             class_counts=None if row.class_counts is None else tuple(row.class_counts),
             sequence=row.sequence,
             signature=row.signature,
+            evaluation_set=row.evaluation_set and EvaluationSetBody.model_validate(row.evaluation_set).value(),
             published_at=row.published_at,
             verification=_verification(judgements[row.seq]),
         )

@@ -21,7 +21,7 @@ from kuber.services.registry.schema import (
     tasks,
 )
 from kuber.wire.base import canonical
-from kuber.wire.registry import ArchitectureBody, TaskBody
+from kuber.wire.registry import ArchitectureBody, EvaluationSetBody, TaskBody
 
 CACHED = 1000  # tasks, and as many architectures
 
@@ -57,6 +57,7 @@ def insert_knowledge(
         "sequence": record.sequence,
         "signature": record.signature,
         "draft": draft,
+        "evaluation_set": stored_set(record),
     }
     seq = _insert(connection, knowledge, row)
     add_newest(connection, seq, row)
@@ -80,6 +81,12 @@ def insert_knowledge(
         if values:
             connection.execute(_INSERT[table], values)
     return seq
+
+
+def stored_set(record: Knowledge) -> dict[str, Any] | None:
+    """Return the evaluation set of a record as JSON; None if it has none."""
+    found = record.evaluation_set
+    return None if found is None else EvaluationSetBody.of(found).model_dump(mode="json")
 
 
 class InternedRows:

@@ -168,10 +168,12 @@ def _find_earlier(connection: Connection, draft: Draft, key: str, digest: Digest
 
 def _event_detail(record: Knowledge) -> dict[str, Any]:
     """Return the details of a publication event, so that its followers need not fetch each record."""
+    own = record.task.test_set is None
     return {
         "round": record.round,
-        "accuracy": record.evaluation.accuracy,
+        "accuracy": record.claimed_accuracy,
         "task": record.task.name,
         "architecture": record.architecture.name,
         "bytes": sum(artifact.size for artifact in record.artifacts.values()),
+        **({"test_set": str(record.evaluation.test_set)} if own else {}),
     }

@@ -84,6 +84,7 @@ knowledge = Table(
     Column("withdrawn_at", UtcDateTime),
     Column("standing", text(16)),  # that of its verification, or quarantined by the operator
     Column("draft", text(64), nullable=False),  # digest of the canonical draft
+    Column("evaluation_set", JSON(none_as_null=True)),
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
