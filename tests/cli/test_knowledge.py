@@ -56,12 +56,12 @@ def pictures(count):
 @pytest.fixture(scope="module")
 def hub(process, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
-    x, y = pictures(20)
-    validation = torch.from_numpy(x[:, None].astype(np.float32) / 255), torch.from_numpy(y)
     task = public.Task(name="light [b]", labels=LABELS, input_shape=SHAPE)
     first = ""
     with running_hub(folder, "--open-enrolment") as services:
-        for name in ("first", "second"):
+        for name, count in (("first", 20), ("second", 22)):
+            x, y = pictures(count)
+            validation = torch.from_numpy(x[:, None].astype(np.float32) / 255), torch.from_numpy(y)
             with public.Entity(
                 name,
                 model=Sum(),
@@ -96,12 +96,24 @@ def test_a_listing_fits_the_terminal(hub, columns):
     assert ("onnx weights" in output) == (columns == 120)
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_best_of_several_validation_sets_are_not_ranked_in_silence(hub, columns):
+    _, _, registry, _ = hub
+    code, output = kuber("list", "--best", *registry, columns=columns)
+    assert code == 0
+    assert "These figures are of 2 different validation sets, and cannot be compared" in output
+    rows = [line.split() for line in output.splitlines() if "light" in line]
+    place = next(line.split() for line in output.splitlines() if "accuracy" in line).index("set") + 1
+    assert len({row[place] for row in rows}) == 2, output  # "light [b]" is two words
+    assert "cannot be compared" not in kuber("list", *registry)[1]
+
+
 def test_a_record_is_shown_by_the_end_of_its_id(hub):
     _, first, registry, _ = hub
     code, output = kuber("show", first[-8:], *registry)
     assert code == 0
     assert first in output
-    assert "its publisher's own data" in output
+    assert re.search(r"its publisher's own data, 20 samples, since \d{4}-\d\d-\d\d, set [0-9a-f]{6}", output)
     assert "bright" in output
 
 

@@ -63,6 +63,16 @@ def test_the_view_suits_the_console() -> None:
 
 class TestLiveTable:
     @pytest.mark.parametrize("width", [80, 120])
+    def test_shows_the_final_evaluation(self, width: int) -> None:
+        console = terminal(width)
+        table = LiveTable(console, Settings(num_entities=1, num_rounds=20), clock=at(14))
+        table.on_event(joined("0"))
+        table.on_evaluation(5, 20)
+        last = screen(table, console)[-1]
+        assert last.startswith("held-out test set  ━━━━━━━━━━")
+        assert last.endswith("  5 of 20 models")
+
+    @pytest.mark.parametrize("width", [80, 120])
     def test_shows_every_entity_in_whole_words(self, width: int) -> None:
         console = terminal(width)
         table = LiveTable(console, Settings(num_entities=2, num_rounds=8), clock=at(14))
@@ -167,6 +177,26 @@ class TestPlainLines:
             "Starting.",
             "entity 0  joined with 1,834 samples",
             "entity 0  round 3/8  accuracy 41.2%  published 4b5c6d7e",
+        ]
+
+    def test_the_final_evaluation_is_a_line_every_few_seconds(self, console: Console) -> None:
+        seconds = iter([0, 10, 12, 16, 20, 22])
+        with PlainLines(console, clock=lambda: START + timedelta(seconds=next(seconds))) as view:
+            for done in range(5):
+                view.on_evaluation(done, 4)
+        assert self.lines(console) == ["2 of 4 models are evaluated on the held-out test set"]
+
+    def test_a_kept_loss_says_why(self, console: Console) -> None:
+        reason = "The only relative; found 60.0 %. Kept: loss 1.9, tolerated 5.0 points."
+        detail = {"publishers": ["id-1"], "before": 1.0, "after": 0.981, "reason": reason}
+        with PlainLines(console, rounds=8, clock=at(0)) as view:
+            view.on_event(joined("1"))
+            view.on_event(event(1, "0", 3, "absorbed", **detail, kept=True))
+            view.on_event(event(1, "0", 4, "absorbed", **detail, kept=False))
+        change = "accuracy 100.0% -> 98.1%"
+        assert self.lines(console)[1:] == [
+            f"entity 0  round 3/8  {change}  absorbed knowledge of entity 1; loss 1.9, tolerated 5.0 points",
+            f"entity 0  round 4/8  {change}  did not keep knowledge of entity 1",
         ]
 
     def test_an_entity_may_discover_before_it_is_evaluated(self, console: Console) -> None:

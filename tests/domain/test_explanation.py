@@ -279,7 +279,7 @@ def test_a_strategy_without_explain_gives_no_reason():
 @pytest.mark.parametrize(
     ("strategy", "reference", "private", "sentence"),
     [
-        (Merge(), 100, False, "Kept: 1.9 points lost of 5.0 tolerated."),
+        (Merge(), 100, False, "Kept: loss 1.9, tolerated 5.0 points."),
         (Merge(), 90, False, "Kept: no worse than the 90.0 % at the round's start."),
         (Merge(), 90, True, "Kept: no worse than at the round's start."),
         (Merge(), 100, True, "Kept: within the tolerance of the strategy."),

@@ -71,8 +71,8 @@ def test_why_a_less_accurate_average_was_kept_is_logged_and_recorded(world):
     reasons = [detail["reason"] for detail in world.events("student", "absorbed")]
     assert [delivery.reason for delivery in world.registry.deliveries().items] == reasons
     assert [reason.partition(" Kept: ")[2] for reason in reasons] == [
-        "2.0 points lost of 5.0 tolerated.",
-        "1.0 points lost of 5.0 tolerated.",
+        "loss 2.0, tolerated 5.0 points.",
+        "loss 1.0, tolerated 5.0 points.",
     ]
 
 

@@ -52,7 +52,8 @@ def list_records(
     from rich.table import Table
 
     from kuber.domain.query import Query
-    from kuber.views.formatting import percent, size
+    from kuber.views.evaluation_set import COMMON, comparison_note, ranked_by, set_name
+    from kuber.views.formatting import size
 
     with open_registry(registry, identity, admin_token, ca) as records:
         page = records.discover(Query(task=task, order="accuracy" if best else "newest", limit=limit))
@@ -60,20 +61,27 @@ def list_records(
     console = Console(markup=False)  # names are their owners'
     table = Table()
     wide = console.width >= WIDE
-    for column in ("id", "entity", "task", "round", "accuracy", *(("architecture", "files", "size") if wide else ())):
+    sets = [set_name(record) for record in page.items]
+    own = any(name != COMMON for name in sets)  # only then the sets differ within a task
+    columns = ["id", "entity", "task", "round", "accuracy"]
+    for column in (*columns, *(["set"] if own else []), *(("architecture", "files", "size") if wide else ())):
         table.add_column(column, justify="right" if column in ("round", "accuracy") else "left", no_wrap=True)
     for record in page.items:
         row = [
             record.id[-12:],
-            names.get(record.entity, record.entity)[:20],
-            record.task.name[:20],
+            names.get(record.entity, record.entity)[: 20 if wide else 14],
+            record.task.name[: 20 if wide else 14],
             str(record.round),
-            percent(record.trusted.accuracy),
+            ranked_by(record),
+            *([set_name(record)] if own else []),
         ]
         total = sum(artifact.size for artifact in record.artifacts.values())
         details = [record.architecture.name.rpartition(".")[2], " ".join(sorted(record.artifacts)), size(total)]
         table.add_row(*row, *(details if wide else []))
     console.print(table)
+    note = comparison_note(f"{record.task.name} {record.trusted.test_set}" for record in page.items)
+    if note and best:
+        console.print(note)
     if page.cursor is not None:
         console.print(f"There are more than {limit} records; raise --limit to see them.")
 
@@ -90,6 +98,7 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    from kuber.views.evaluation_set import claimed, describe_set, shown_evaluation
     from kuber.views.formatting import percent, size
 
     with open_registry(registry, identity, admin_token, ca) as records:
@@ -108,8 +117,8 @@ def show(
     )
     for kind, artifact in sorted(record.artifacts.items()):
         table.add_row(kind, f"{artifact.digest}, {size(artifact.size)}")
-    table.add_row("evaluated on", "the common test set" if record.task.test_set else "its publisher's own data")
-    table.add_row("claimed", percent(record.evaluation.accuracy))
+    table.add_row("evaluated on", describe_set(record))
+    table.add_row("claimed", claimed(record))
     if record.verification is not None:
         table.add_row("verdict", f"{record.verification.standing}: {record.verification.reason}")
     for found in attested:
@@ -117,7 +126,9 @@ def show(
     table.add_row("learned from", ", ".join(parent[-12:] for parent in record.parents) or "no other record")
     console = Console(markup=False)  # names are their owners'
     console.print(table)
-    console.print(_class_table("accuracy by class", record.task.labels, record.trusted))
+    by_class = shown_evaluation(record)
+    if by_class is not None:
+        console.print(_class_table("accuracy by class", record.task.labels, by_class))
 
 
 @knowledge.command()
@@ -174,6 +185,7 @@ def evaluate(
 
     from kuber.data.batches import Normalisation
     from kuber.verifier.local_evaluation import default_normalisation, evaluate_locally
+    from kuber.views.evaluation_set import claimed
     from kuber.views.formatting import percent
 
     if (mean is None) != (std is None):
@@ -191,7 +203,7 @@ def evaluate(
     console.print(
         f"Accuracy {percent(found.accuracy)} on {sum(found.total)} samples (mean {means}, std {deviations})."
     )
-    console.print(f"Its publisher claims {percent(record.evaluation.accuracy)} on other data.")
+    console.print(f"Its publisher claims {claimed(record)} on other data.")
 
 
 @knowledge.command()
@@ -228,7 +240,7 @@ def tree(
     from rich.tree import Tree
 
     from kuber.domain.query import Query
-    from kuber.views.formatting import percent
+    from kuber.views.evaluation_set import ranked_by
 
     with open_registry(registry, identity, admin_token, ca) as records:
         names = _names(records)
@@ -240,7 +252,7 @@ def tree(
         drawn: set[str] = set()
 
         def draw(branch: Tree, record: "Knowledge", depth: int) -> None:
-            name, accuracy = escape(names.get(record.entity, record.entity)), percent(record.trusted.accuracy)
+            name, accuracy = escape(names.get(record.entity, record.entity)), ranked_by(record)
             again = record.id in drawn and bool(record.parents)
             drawn.add(record.id)
             twig = branch.add(

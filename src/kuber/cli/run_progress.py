@@ -17,13 +17,14 @@ from rich.text import Text
 from kuber.cli.alert_lines import SHORT_ID, AlertLines
 from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
-from kuber.views.delivery import DeliveryView, absorption
+from kuber.views.delivery import DeliveryView, absorption, why_kept
 from kuber.views.formatting import duration, percent, printable, sparkline
 from kuber.views.run import EntityView, RunView
 
 Clock = Callable[[], datetime]
 
 REFRESHES = 4  # per second
+EVALUATION_SECONDS = 5.0  # between lines on the final evaluation
 WIDE = 100  # columns from which on a curve is drawn
 _WIDEST_BAR = 40  # columns
 _CURVE = 20  # rounds
@@ -51,6 +52,7 @@ class LiveTable:
         self._latest: deque[DeliveryView] = deque(maxlen=_FEED)
         self._alerts = AlertLines()
         self._since = clock()
+        self._evaluated: tuple[int, int] | None = None  # models on the held-out test set, of all
         self._lock = Lock()  # rich draws from a thread of its own
         self._live = Live(
             console=console, refresh_per_second=REFRESHES, redirect_stdout=False, get_renderable=self.render
@@ -84,11 +86,15 @@ class LiveTable:
         with self._lock:
             self._progress[entity] = fraction
 
+    def on_evaluation(self, done: int, total: int) -> None:
+        with self._lock:
+            self._evaluated = done, total
+
     def render(self) -> RenderableType:
         """Return the current table, no higher than the terminal."""
         with self._lock:
             now = self._clock()
-            room = max(1, self._console.height - _OTHER_ROWS)
+            room = max(1, self._console.height - _OTHER_ROWS - 2 * bool(self._evaluated))
             shown = self._busiest(room)
             rest = [entity for entity in self._view.entities.values() if entity not in shown]
             parts: list[RenderableType] = [self._header(now), "", self._table(shown, now)]
@@ -97,6 +103,8 @@ class LiveTable:
             recent = list(self._latest)[::-1][: max(0, room - len(shown) - 1 - bool(rest))]
             if recent:
                 parts += ["", *map(self._delivery, recent)]
+            if self._evaluated:
+                parts += ["", self._evaluation(*self._evaluated)]
             return Group(*parts)
 
     def _header(self, now: datetime) -> Text:
@@ -139,6 +147,15 @@ class LiveTable:
                 Text(state, style=_STYLES.get(state, "")),
             )
         return table
+
+    def _evaluation(self, done: int, total: int) -> Table:
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(
+            Text("held-out test set", no_wrap=True),
+            ProgressBar(total=total, completed=done, width=_WIDEST_BAR),
+            Text(f"{done} of {total} models", no_wrap=True),
+        )
+        return line
 
     def _curve(self, entity: EntityView) -> Text:
         return Text(sparkline([accuracy for _, accuracy in entity.history], width=_CURVE), style="cyan")
@@ -185,8 +202,9 @@ class PlainLines(AbstractContextManager["PlainLines"]):
     def __init__(self, console: Console, *, rounds: int | None = None, clock: Clock = utc_now) -> None:
         self._console = console
         self._rounds = rounds
-        self._since = clock()
         self._alerts = AlertLines()
+        self._since = self._evaluation_said = clock()
+        self._clock = clock
         self._names: dict[str, str] = {}  # entity id -> name
         self._accuracies: dict[str, float] = {}  # of the entity's latest evaluation
         self._last_round: dict[str, int] = {}  # with a line, by entity name
@@ -212,6 +230,15 @@ class PlainLines(AbstractContextManager["PlainLines"]):
     def on_progress(self, entity: str, fraction: float) -> None:
         """Ignore progress within a work step."""
 
+    def on_evaluation(self, done: int, total: int) -> None:
+        """Print how many models are evaluated, every few seconds."""
+        now = self._clock()
+        if not done:
+            self._evaluation_said = now
+        elif done < total and (now - self._evaluation_said).total_seconds() >= EVALUATION_SECONDS:
+            self._evaluation_said = now
+            self.echo(f"{done} of {total} models are evaluated on the held-out test set")
+
     def _line(self, event: Event, entity: str) -> str | None:
         """Return the line of a notable event, or None for other events."""
         detail = event.detail
@@ -231,7 +258,9 @@ class PlainLines(AbstractContextManager["PlainLines"]):
             case "absorbed":
                 teachers = ", ".join(self._names.get(id, id[-SHORT_ID:]) for id in detail["publishers"])
                 change = f"accuracy {percent(detail['before'])} -> {percent(detail['after'])}"
-                return f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
+                line = f"{change}  {'absorbed' if detail['kept'] else 'did not keep'} knowledge of entity {teachers}"
+                why = why_kept(detail.get("reason")) if detail["kept"] else ""
+                return f"{line}; {why}" if why else line
             case "stopped":
                 return {"crashed": "crashed", "away": "went offline", "left": "left"}[detail["reason"]]
             case "resumed":

@@ -46,7 +46,7 @@ def why_kept(strategy: Strategy, reference: Evaluation, after: Evaluation, *, pr
         return f"{KEPT}no worse than {'' if private else f'the {_percent(reference.accuracy)} '}at the round's start."
     if private:
         return f"{KEPT}within the tolerance of the strategy."
-    return f"{KEPT}{100 * loss:.1f} points lost of {100 * tolerated_loss(reference, policy):.1f} tolerated."
+    return f"{KEPT}loss {100 * loss:.1f}, tolerated {100 * tolerated_loss(reference, policy):.1f} points."
 
 
 def reason_for(choice: Choice) -> str:

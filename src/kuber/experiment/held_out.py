@@ -1,5 +1,6 @@
 """Reported accuracies: models from checkpoints on the held-out test set, which no decision reads."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,8 +26,12 @@ def interim_part(scenario: Scenario) -> Samples:
     return whole.take(stratified(whole.labels, INTERIM_SAMPLES, seed=0)[0])
 
 
-def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> dict[str, list[float]]:
+def held_out_accuracies(
+    scenario: Scenario, folder: Path, runtime: Runtime, on_evaluation: Callable[[int, int], None]
+) -> dict[str, list[float]]:
     """Return, by entity, the accuracy on the held-out test set at the end of each round.
+
+    `on_evaluation` is called with the number of models evaluated so far, and of all.
 
     The first and the last round, which results consist of, are evaluated on the whole set. The rounds between only
     draw a curve and are evaluated on a part: with few training samples the whole would cost as much as the training.
@@ -34,17 +39,16 @@ def held_out_accuracies(scenario: Scenario, folder: Path, runtime: Runtime) -> d
     keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free
     last, part = scenario.settings.num_rounds, interim_part(scenario)
-    return {
-        str(index): [
-            _accuracy(
-                make_learner(scenario, index, runtime),
-                round_path(entity_folder(folder, index), round),
-                scenario.held_out if round in (1, last) else part,
-            )
-            for round in range(1, last + 1)
-        ]
-        for index in range(len(scenario.private))
-    }
+    total = last * len(scenario.private)
+    on_evaluation(0, total)
+    accuracies: dict[str, list[float]] = {}
+    for index in range(len(scenario.private)):
+        learner, found = make_learner(scenario, index, runtime), accuracies.setdefault(str(index), [])
+        for round in range(1, last + 1):
+            samples = scenario.held_out if round in (1, last) else part
+            found.append(_accuracy(learner, round_path(entity_folder(folder, index), round), samples))
+            on_evaluation(index * last + round, total)
+    return accuracies
 
 
 def _accuracy(learner: Learner, weights: Path, samples: Samples) -> float:

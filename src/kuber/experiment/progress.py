@@ -13,6 +13,9 @@ class RunProgress(Protocol):
     def on_progress(self, entity: str, fraction: float) -> None:
         """Show how far an entity is in its work step, 0 to 1."""
 
+    def on_evaluation(self, done: int, total: int) -> None:
+        """Show how many models have been evaluated on the held-out test set, after the last round."""
+
 
 class SilentProgress:
     """A `RunProgress` that shows nothing."""
@@ -20,3 +23,5 @@ class SilentProgress:
     def on_event(self, event: Event) -> None: ...
 
     def on_progress(self, entity: str, fraction: float) -> None: ...
+
+    def on_evaluation(self, done: int, total: int) -> None: ...

@@ -99,6 +99,7 @@ class HubView:
             task=detail.get("task", ""),
             architecture=detail.get("architecture", ""),
             bytes=detail.get("bytes", 0),
+            test_set=detail.get("test_set", ""),
         )
         self.records[record.id] = record
         self.bytes += record.bytes

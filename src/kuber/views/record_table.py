@@ -31,6 +31,7 @@ class HubRecord:
     task: str
     architecture: str
     bytes: int
+    test_set: str = ""  # digest of the publisher's own validation data; empty with a common test set
     found: float | None = None  # accuracy measured by the hub's verifier, 0 to 1
     standing: Standing | None = None  # None until the verifier or the operator has judged it
     withdrawn: bool = False

@@ -1,7 +1,7 @@
 """Table of deliveries: student, teachers, method, accuracies and result."""
 
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds
-from kuber.views.delivery import HubDelivery
+from kuber.views.delivery import HubDelivery, why_kept
 from kuber.views.formatting import percent, points
 from kuber.views.hub import HubView
 
@@ -26,6 +26,7 @@ def delivery_table(caption: str) -> DataTable:
 
 def delivery_row(view: HubView, delivery: HubDelivery, *, chosen: bool = False) -> TableRow:
     """Return the row of a delivery."""
+    kept = "kept despite the loss" if why_kept(delivery.reason) else "kept"
     teachers = [link(view.name_of(id), f"/entity/{id}") for id in delivery.publishers]
     return TableRow(
         key=str(delivery.number),
@@ -40,7 +41,7 @@ def delivery_row(view: HubView, delivery: HubDelivery, *, chosen: bool = False) 
             percent(delivery.before),
             percent(delivery.after),
             points(delivery.after - delivery.before),
-            {"text": "kept", "tone": "good"} if delivery.kept else {"text": "not kept", "tone": "soft"},
+            {"text": kept, "tone": "good"} if delivery.kept else {"text": "not kept", "tone": "soft"},
             link("details", f"/lineage?delivery={delivery.number}"),
         ),
     )

@@ -14,6 +14,7 @@ from kuber.dashboard.elements.data_table import DataTable
 from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import text_element
 from kuber.dashboard.session import TabSession, parse_number, update_address
+from kuber.views.evaluation_set import comparison_note
 from kuber.views.formatting import natural
 from kuber.views.hub import HubView
 from kuber.views.record_table import COLUMNS, STATES, RecordFilter, filter_records
@@ -59,6 +60,7 @@ class KnowledgePage:
             SelectField("Show", STATE_OPTIONS, self.filter.state, lambda state: self._change(state=state, page=1))
         columns = record_columns(sortable=True)
         self._table = DataTable("Knowledge", columns, empty="No record matches.", on_sort=self._sort_by)
+        self._note = text_element("p", "").classes("k-empty")
         self._hint = text_element("p", "No knowledge has been published yet.").classes("k-empty")
         self._pager = Pager(lambda page: self._change(page=page))
 
@@ -73,6 +75,10 @@ class KnowledgePage:
         self._table.show(
             [record_row(record) for record in found.rows], sort=self.filter.sort, descending=self.filter.descending
         )
+        ranked = self.filter.sort == "claimed"
+        note = comparison_note(f"{record.task} {record.test_set}" for record in found.rows) if ranked else ""
+        self._note.set_text(note)
+        self._note.set_visibility(bool(note))
         self._pager.show(found, count=f"{found.total:,} of {len(view.records):,} records")
 
     def _sort_by(self, column: str) -> None:

@@ -22,6 +22,7 @@ from kuber.domain.evaluation import mean_recalls, recalls_of
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Attestation
 from kuber.errors import KUberError
+from kuber.views.evaluation_set import claimed, class_recalls, describe_set, ranked_by
 from kuber.views.formatting import percent, size
 from kuber.views.hub import HubView
 
@@ -161,7 +162,7 @@ class RecordPage:
         """Return the accuracy by class of each source."""
         assert self.details is not None
         record, attestations = self.details.record, self.details.attestations
-        bars = {"claimed": list(record.evaluation.recalls)}
+        bars = {"claimed": class_recalls(record)}
         if attestations:
             count = len(attestations)
             name = "attested by 1 entity" if count == 1 else f"attested by {count} entities (mean)"
@@ -194,9 +195,11 @@ def _facts(details: RecordDetails, publisher: str, state: str) -> None:
         with fact("Published"):
             Timestamp(record.published_at)
         with fact("Accuracy"):
-            text_element("span", f"{percent(record.evaluation.accuracy)} claimed")
+            text_element("span", f"{claimed(record)} claimed")
             if record.verification is not None and record.verification.evaluation is not None:
                 text_element("span", f", {percent(record.verification.evaluation.accuracy)} verified")
+        with fact("Evaluated on"):
+            text_element("span", describe_set(record))
         with fact("Signature"):
             signature = details.signature
             text_element("span", signature.state).classes(f"k-state {SIGNATURE_TONES[signature.state]}")
@@ -231,7 +234,7 @@ def _ancestors(view: HubView, generations: tuple[Generation, ...]) -> None:
                 for number, record in enumerate(generation.records):
                     text_element("span", ", " if number else "")
                     anchor(f"{view.name_of(record.entity)}, round {record.round}", f"/knowledge/{record.id}")
-                    text_element("span", f" ({percent(record.trusted.accuracy)})")
+                    text_element("span", f" ({ranked_by(record)})")
 
 
 async def page(session: TabSession, arguments: PageArguments, id: str) -> None:

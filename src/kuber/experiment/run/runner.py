@@ -45,7 +45,7 @@ def run(settings: Settings, folder: Path, *, progress: RunProgress, echo: Echo, 
         runtime = runtime_for(folder, scenario)
         _run_entities(scenario, folder, runtime, progress, echo, dashboard=dashboard)
         echo("Evaluating every round on the held-out test set.")
-        held_out = held_out_accuracies(scenario, folder, runtime)
+        held_out = held_out_accuracies(scenario, folder, runtime, progress.on_evaluation)
         ending = {"status": "completed", "message": None}
     except KeyboardInterrupt:
         ending = {"status": "interrupted", "message": None}
