@@ -1,4 +1,4 @@
-"""What records were evaluated on, and whether their figures can be compared."""
+"""Test sets behind the figures of records, and whether these can be compared."""
 
 from collections.abc import Iterable
 
