@@ -9,6 +9,7 @@ from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation
 from kuber.entity.hub.discovery import Discovery, PulledCandidate
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.round import Round
+from kuber.learning.batch_check import BatchCheck
 from kuber.learning.teachers import Teacher, Teachers
 
 
@@ -30,12 +31,14 @@ class TeacherSelector:
         self._discovery = discovery
         self._round = round
         self._max_candidates = max_candidates
-        self.teachers = Teachers(classes=model.task.classes)
+        self._check = BatchCheck()  # one for all phases: only the first batch of the training is refused
+        self.teachers = Teachers(classes=model.task.classes, check=self._check)
         self.choice: Choice | None = None  # of these teachers
 
     def select(self, situation: Situation) -> Teachers:
         """Return the teachers that the strategy wants in the next phase, in place of those of the last one."""
-        self.teachers = Teachers(classes=self._model.task.classes)  # frees the last ones before others are pulled
+        # Frees the last ones before others are pulled.
+        self.teachers = Teachers(classes=self._model.task.classes, check=self._check)
         request = self._strategy.before(situation) or self._strategy.after(situation)
         candidates: Sequence[PulledCandidate] = ()
         if request is not None and request[0] is not Method.MERGE:
@@ -57,6 +60,7 @@ class TeacherSelector:
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
             refuse=partial(self._discovery.refuse, warn=False),  # `Teachers` warns
+            check=self._check,
         )
         return self.teachers
 

@@ -3,15 +3,28 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.errors import KnowledgeError
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
+from kuber.learning.batch_check import BatchCheck, model_inputs
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
-from kuber.learning.evaluation import has_valid_logits
+from kuber.learning.evaluation import evaluation_mode, has_valid_logits
+from kuber.learning.labels import IGNORED
+from kuber.learning.model_call import (
+    Inputs,
+    as_floating,
+    batch_size,
+    call_model,
+    floating_dtype,
+    logits_from,
+    tensors_in,
+    to_device,
+)
 
 log = logging.getLogger("kuber")
 
@@ -26,11 +39,11 @@ class LabelMapped(nn.Module):
         shared = [label for label in ours if label in theirs]
         self._ours = [ours.index(label) for label in shared]
         self._theirs = [theirs.index(label) for label in shared]
-        self._classes = len(ours)
+        self._classes, self._known = len(ours), len(theirs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits, shape (batch, our classes)."""
-        logits: Tensor = self.network(x)
+    def forward(self, *inputs: Any, **named: Tensor) -> Tensor:
+        """Return logits, shape (batch, our classes), for what the network takes."""
+        logits = logits_from(self.network(*inputs, **named), classes=self._known)
         mapped = logits.new_full((len(logits), self._classes), -torch.inf)
         mapped[:, self._ours] = logits[:, self._theirs]
         return mapped
@@ -64,17 +77,19 @@ class Teachers(Sequence[Teacher]):
         temperature: float = 2.0,
         sharpness: float = 2.0,
         refuse: Callable[[Knowledge, str], None] = lambda knowledge, reason: None,
+        check: BatchCheck | None = None,
     ) -> None:
         """Combine teachers; `temperature` and `sharpness` as in `kuber.learning.ensembling.ensemble_log_probs`.
 
-        A teacher that fails or returns invalid logits is removed, and `refuse` is called with its record and the
-        reason.
+        A teacher that fails is left out with a warning. If its logits are invalid, `refuse` is called with its record
+        and the reason. `check` is that of the training, whose first batch may be one of an earlier phase.
         """
         self._members = list(teachers)
         self._classes = classes
         self.temperature = temperature
         self._sharpness = sharpness
         self._refuse = refuse
+        self._check = check or BatchCheck()
         self.used: list[Knowledge] = []  # records of the teachers that have returned logits, in order of first use
 
     def __len__(self) -> int:
@@ -92,46 +107,90 @@ class Teachers(Sequence[Teacher]):
     def __repr__(self) -> str:
         return f"<Teachers: {self}>"
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Inputs) -> Tensor:
         """Return the ensemble's logits for a batch, shape (batch, classes), without gradient.
 
-        Soften them with `temperature`. A teacher's weight for a sample follows from its recall on the classes it
-        predicts there. The logit of a class that no teacher knows is minus infinity, which
-        `kuber.losses.distillation_loss` leaves out; without teachers all logits are.
+        `x` is what the model takes: a tensor, a tuple for `model(*x)`, or a dict for `model(**x)`. Soften the logits
+        with `temperature`. A teacher's weight for a sample follows from its recall on the classes it predicts there.
+        The logit of a class that no teacher knows is minus infinity, which `kuber.losses.distillation_loss` leaves
+        out; without teachers all logits are.
         """
         return self.log_probs(x) * self.temperature
 
-    def loss(self, student: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, student: Any, x: Inputs, labels: Tensor, *, ignore_index: int = IGNORED) -> Tensor:
         """Return the loss to add to the student's loss on the labels: a scalar; 0 without teachers.
 
-        `student` are the student's logits for the batch `x`, shape (batch, classes); `labels` have shape (batch,).
-        The label is known, so the loss is about the other classes: `kuber.losses.guide_loss`.
-        """
-        if not self._members:
-            return student.new_zeros(())
-        return guide_loss(student, self.log_probs(x), labels, temperature=self.temperature)
+        `student` are the student's logits for the batch `x`, shape (batch, classes), or an output that has them. For
+        two classes they may be one logit a sample. `labels` are what `cross_entropy` takes: class indices, shape
+        (batch,), or probabilities, shape (batch, classes), as of mixup and smoothed labels. The label is known, so
+        the loss is about the other classes: `kuber.losses.guide_loss`.
 
-    @torch.no_grad()
-    def log_probs(self, x: Tensor) -> Tensor:
+        Raises SettingsError when the first batch cannot be used, teachers or not. A later one gets 0 and a warning.
+        """
+        if not self._members and self._check.passed:
+            return self._nothing(student)
+        batch = self._check.batch(student, x, labels, classes=self._classes, ignore_index=ignore_index)
+        if batch is None or not self._members:
+            return self._nothing(student)
+        logits, inputs, labels = batch
+        log_probs = self.log_probs(to_device(inputs, logits.device))
+        if not self._members:
+            return self._nothing(student)
+        return guide_loss(logits, log_probs, labels, temperature=self.temperature, ignore_index=ignore_index)
+
+    def log_probs(self, x: Inputs) -> Tensor:
         """Return the ensemble's log-probabilities for a batch, softened by `temperature`: shape (batch, classes)."""
+        x = model_inputs(x)
         outputs, competences = [], []
         for teacher in list(self._members):
             try:
-                logits = teacher.network(x).float()
-                valid = has_valid_logits(logits)
-                reason = "It returns logits that are not finite."
+                logits, recalls = self._answer(teacher, x)
             except KnowledgeError as error:
-                valid, reason = False, error.message
-            if not valid:
-                self._members.remove(teacher)
-                log.warning("Knowledge %s is left out: %s", teacher.knowledge.id, reason)
-                self._refuse(teacher.knowledge, reason)
+                self._leave_out(teacher, error.message)
+                self._refuse_record(teacher.knowledge, error.message)
+                continue
+            except Exception as error:  # noqa: BLE001 - a network of others may raise anything, also for want of memory
+                self._leave_out(teacher, f"It raises {type(error).__name__}: {first_line(error)}")
                 continue
             outputs.append(logits)
-            recalls = [recall or 0.0 for recall in teacher.evaluation.recalls]
-            competences.append(torch.tensor(recalls, device=logits.device))
+            competences.append(recalls)
             if teacher.knowledge not in self.used:
                 self.used.append(teacher.knowledge)
         if not outputs:
-            return torch.full((len(x), self._classes), -torch.inf, device=x.device)
-        return ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
+            return torch.full((batch_size(x), self._classes), -torch.inf, device=tensors_in(x)[0].device)
+        with torch.no_grad():
+            return ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
+
+    def _answer(self, teacher: Teacher, x: Inputs) -> tuple[Tensor, Tensor]:
+        """Return a teacher's logits and its recall on each class; the owner's modes, autocast and draws are kept."""
+        network, samples = teacher.network, batch_size(x)
+        with evaluation_mode(network):
+            output = call_model(network, as_floating(x, floating_dtype(network)))
+        try:
+            logits = logits_from(output, classes=self._classes, samples=samples).detach()
+        except SettingsError as error:
+            raise IncompatibleKnowledgeError(error.message) from None
+        if not has_valid_logits(logits):
+            raise CorruptKnowledgeError("It returns logits that are not finite.")
+        recalls = torch.tensor([recall or 0.0 for recall in teacher.evaluation.recalls], device=logits.device)
+        if len(recalls) != self._classes:
+            raise IncompatibleKnowledgeError(f"Its evaluation has {len(recalls)} classes, not {self._classes}.")
+        return logits, recalls
+
+    def _leave_out(self, teacher: Teacher, reason: str) -> None:
+        self._members.remove(teacher)
+        log.warning("The teacher %s (%s) is left out: %s", teacher, teacher.knowledge.id, reason)
+
+    def _refuse_record(self, knowledge: Knowledge, reason: str) -> None:
+        try:
+            self._refuse(knowledge, reason)
+        except Exception as error:  # noqa: BLE001 - such as a full disk, which must not end the owner's training
+            log.warning("That %s was refused is not kept: %s", knowledge.id, first_line(error))
+
+    def _nothing(self, student: Any) -> Tensor:
+        """Return 0 on the student's device, without gradient."""
+        try:
+            logits = student if isinstance(student, Tensor) else logits_from(student, classes=self._classes)
+        except SettingsError:
+            return torch.zeros(())
+        return logits.new_zeros(())
