@@ -1,6 +1,7 @@
 """An entity in a Lightning trainer, with a hub in memory."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import kuber
 from kuber.entity.state.event_log import FILE_NAME, read_events
 
 lightning = pytest.importorskip("lightning.pytorch")
+from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402 - needs Lightning
+
 from kuber.integrations.lightning import KUberCallback  # noqa: E402 - needs Lightning
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -127,8 +130,15 @@ def test_a_student_with_teachers_becomes_better_than_alone(enter, strong, tmp_pa
     assert events(tmp_path / "student", "published")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_gradient_is_that_of_both_losses(enter, strong, accumulate):
+def scaling():
+    """Return what Lightning makes of precision 16-mixed on a GPU, for the CPU; its factor is constant."""
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    plugin.autocast_context_manager = nullcontext
+    return plugin
+
+
+@pytest.mark.parametrize(("accumulate", "scaled"), [(1, False), (2, False), (1, True), (2, True)])
+def test_the_gradient_is_that_of_both_losses(enter, strong, accumulate, scaled):
     module, entity = student(enter)
     kept, callback, batches = Gradients(), KUberCallback(entity, weight=0.5), []
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -138,7 +148,8 @@ def test_the_gradient_is_that_of_both_losses(enter, strong, accumulate):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             batches.append((batch, callback.teachers))
 
-    tool = trainer(callback, Keep(), kept, epochs=1, accumulate_grad_batches=accumulate)
+    more = {"plugins": [scaling()]} if scaled else {}
+    tool = trainer(callback, Keep(), kept, epochs=1, accumulate_grad_batches=accumulate, **more)
     tool.fit(module, loader(data))
     again = Module()
     again.load_state_dict(start)
@@ -221,10 +232,6 @@ def two_optimizers(module, tool):
     tool.strategy.optimizers = [*tool.optimizers, *tool.optimizers]
 
 
-def scaler(module, tool):
-    tool.strategy.precision_plugin.scaler = object()
-
-
 def two_processes(module, tool):
     tool.strategy.world_size = 2
 
@@ -232,7 +239,6 @@ def two_processes(module, tool):
 REFUSED = [
     (manual, "automatic"),
     (two_optimizers, "one optimizer"),
-    (scaler, "bf16-mixed"),
     (two_processes, "one process"),
 ]
 
@@ -256,3 +262,204 @@ def test_another_model_than_the_trained_one_is_refused(enter):
         tool.fit(module, loader(points(20, 1)))
     with pytest.raises(kuber.errors.SettingsError, match="at least one epoch"):
         KUberCallback(entity, every=0)
+
+
+class Named(Module):
+    """A classifier of batches that are dicts."""
+
+    def training_step(self, batch, index):
+        return nn.functional.cross_entropy(self.net(batch["image"]), batch["label"])
+
+
+class Renamed(nn.Module):
+    """A network whose input has the name that the batch gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, image):
+        return self.net(image)
+
+
+def named(data):
+    return DataLoader([{"image": x, "label": y} for x, y in zip(*data, strict=True)], batch_size=10)
+
+
+@pytest.mark.parametrize("teachers", [False, True])
+def test_a_batch_that_the_model_does_not_take_is_refused_at_once_teachers_or_not(enter, request, teachers):
+    if teachers:
+        request.getfixturevalue("strong")
+    module = Named()
+    entity = enter("student", module.net, task=TASK, validation=COMMON)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for xy in (None, lambda batch: batch["x"], lambda batch: batch["image"], lambda batch: (batch["image"], None)):
+        with pytest.raises(kuber.errors.SettingsError, match="xy=") as caught:
+            trainer(KUberCallback(entity, xy=xy), epochs=1).fit(module, named(points(40, 1)))
+        assert "\n" not in caught.value.message
+        assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    trainer(KUberCallback(entity, xy=lambda batch: (batch["image"], batch["label"])), epochs=1).fit(
+        module, named(points(40, 1))
+    )
+
+
+def test_a_batch_of_names_that_the_model_takes_needs_no_xy(enter, tmp_path):
+    publish_teacher(enter, Renamed())
+    module = Named()
+    module.net = Renamed()
+    entity = enter("student", module.net, task=TASK, validation=COMMON)
+    trainer(KUberCallback(entity), epochs=1).fit(module, named(points(40, 1)))
+    assert events(tmp_path / "student", "absorbed")
+
+
+@pytest.mark.parametrize("labels", [lambda y: y + 1, lambda y: y.float(), lambda y: y[:5]])
+def test_labels_that_do_not_fit_are_refused_in_the_first_batch(enter, labels):
+    module, entity = student(enter)
+    callback = KUberCallback(entity, xy=lambda batch: (batch[0], labels(batch[1])))
+    with pytest.raises(kuber.errors.SettingsError, match=r"labels .*xy="):
+        trainer(callback, epochs=1).fit(module, loader(points(40, 1)))
+
+
+class Mixup(Module):
+    """Train on smoothed labels."""
+
+    def training_step(self, batch, index):
+        x, y = batch
+        return nn.functional.cross_entropy(self.net(x), soft(y))
+
+
+def soft(y):
+    return nn.functional.one_hot(y, 3) * 0.7 + 0.1
+
+
+def test_smoothed_labels_have_teachers(enter, strong, tmp_path, caplog):
+    module = Mixup()
+    entity = enter("student", module.net, task=TASK, validation=COMMON)
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        callback = KUberCallback(entity, xy=lambda batch: (batch[0], soft(batch[1])))
+        trainer(callback, epochs=1).fit(module, loader(points(40, 1)))
+    assert events(tmp_path / "student", "absorbed")
+    assert not caplog.records
+
+
+class Rich(Module):
+    """A classifier with everything that a careless callback disturbs: statistics, dropout, a frozen part."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.net[1].eval()
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), 0.02)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+    def validation_step(self, batch, index):
+        self.log("loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_without_teachers_the_training_is_the_same_to_the_last_bit(enter, more, compiled):
+    weights = []
+    for name in ("alone", "student"):
+        torch.manual_seed(3)
+        module = Rich()
+        if compiled:
+            module.net = torch.compile(module.net, backend="eager")
+        callbacks = [lightning.callbacks.StochasticWeightAveraging(1e-2, swa_epoch_start=2)]
+        if name == "student":
+            entity = enter(name, module.net, task=TASK, validation=COMMON)
+            callbacks.append(KUberCallback(entity))
+        shuffled = DataLoader(TensorDataset(*points(60, 1)), batch_size=20, shuffle=True)
+        tool = trainer(*callbacks, epochs=4, **more)
+        tool.fit(module, shuffled, loader(points(20, 2)))
+        weights.append([*module.state_dict().values(), torch.rand(1)])
+        assert [
+            part.training for part in module.net.modules() if part.training == isinstance(part, nn.BatchNorm1d)
+        ] == []
+    assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
+
+
+def test_nothing_that_fails_later_ends_the_training(enter, strong, caplog):
+    module, entity = student(enter)
+    callback, calls, step = KUberCallback(entity), [], entity.step
+
+    def failing(optimizer):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("the hub burns\nand falls")
+        return step(optimizer)
+
+    entity.step = failing
+
+    def only_once(module, *_):
+        module._forward_hooks.clear()
+        raise ValueError("a second forward pass is one too many")
+
+    class Late(lightning.Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            if trainer.current_epoch == 2 and callback.teachers:
+                callback.entity.model[0].register_forward_hook(only_once)
+
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        trainer(callback, Late(), epochs=3).fit(module, loader(points(40, 1)))
+    assert len(calls) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "student trains on without teachers: the hub burns",
+        "student trains on without teachers: a second forward pass is one too many",
+    ]
+
+
+def test_a_wrong_setting_is_raised_in_the_first_phase_and_not_later(enter, caplog):
+    module, entity = student(enter)
+
+    def refuse(optimizer):
+        raise kuber.errors.SettingsError("invitation has expired.")
+
+    entity.step = refuse
+    with pytest.raises(kuber.errors.SettingsError, match="invitation"):
+        trainer(KUberCallback(entity), epochs=1).fit(module, loader(points(20, 1)))
+    del entity.step
+
+    class Later(lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            entity.step = refuse
+
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        trainer(KUberCallback(entity), Later(), epochs=2).fit(module, loader(points(20, 1)))
+    assert {record.getMessage() for record in caplog.records} == {
+        "student trains on without teachers: invitation has expired"
+    }
+
+
+def test_a_training_that_fails_releases_the_teachers_and_can_begin_again(enter, strong):
+    module, entity = student(enter)
+    callback = KUberCallback(entity)
+
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, *_):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        trainer(callback, Stop(), epochs=1).fit(module, loader(points(20, 1)))
+    assert callback.teachers is None
+    assert callback._batch is None
+    trainer(callback, epochs=1).fit(module, loader(points(20, 1)))
+    assert entity.round == 3
+
+
+def test_a_logger_that_fails_is_a_warning(enter, caplog):
+    from lightning.pytorch.loggers.logger import DummyLogger
+
+    class Away(DummyLogger):
+        def log_metrics(self, metrics, step=None):
+            if list(metrics) == ["kuber/accuracy"]:  # logged directly
+                raise ConnectionError("no route to the tracking server")
+
+    module, entity = student(enter)
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        trainer(KUberCallback(entity), epochs=1, logger=Away(), log_every_n_steps=10).fit(
+            module, loader(points(20, 1))
+        )
+    assert "Away does not log kuber/accuracy" in caplog.text

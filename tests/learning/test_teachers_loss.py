@@ -61,7 +61,9 @@ def test_a_first_batch_without_teachers_takes_the_same():
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
-@pytest.mark.parametrize("labels", [Y % 2, (Y % 2).float(), (Y % 2).float().unsqueeze(1), (Y % 2).float() * 0.8 + 0.1])
+@pytest.mark.parametrize(
+    "labels", [Y % 2, (Y % 2).float(), (Y % 2).float().unsqueeze(1), (Y % 2).float() * 0.8 + 0.1]
+)
 def test_a_binary_student_may_return_one_logit_as_for_bce(shape, labels):
     z = torch.randn(6, requires_grad=True)
     pair = torch.stack((torch.zeros(6), z), 1)

@@ -1,26 +1,58 @@
-"""The boundary between two phases in a trainer's loop."""
+"""The boundary between two phases in a trainer's loop, and the checks of its first batch."""
+
+import logging
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from kuber.entity.custom_loop import Entity
-from kuber.errors import SettingsError
+from kuber.errors import SettingsError, first_line
+from kuber.learning.batch_check import BatchCheck
+from kuber.learning.evaluation import evaluation_mode
+from kuber.learning.model_call import Inputs, call_model, logits_from
 from kuber.learning.teachers import Teachers
 
+log = logging.getLogger("kuber")
 
-def next_phase(entity: Entity, trained: nn.Module, optimizer: Optimizer) -> Teachers:
-    """Call `entity.step`, but keep the training modes of the modules and the optimizer's learning rates.
 
-    A phase that is undone restores the optimizer's state, but not the learning rates, which the trainer schedules.
+def next_phase(entity: Entity, optimizer: Optimizer, *, first: bool) -> Teachers | None:
+    """Call `entity.step`, but keep the optimizer's learning rates; None, with a warning, when it fails.
+
+    A phase that is undone restores the optimizer's state, but not the learning rates, which the trainer schedules. In
+    the first phase a SettingsError is raised; nothing that happens later ends a training.
     """
-    modes = [(module, module.training) for module in trained.modules()]
     rates = [group["lr"] for group in optimizer.param_groups]
-    teachers = entity.step(optimizer)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    for module, training in modes:
-        module.training = training
-    return teachers
+    try:
+        return entity.step(optimizer)
+    except Exception as error:
+        if first and isinstance(error, SettingsError):
+            raise
+        log.warning("%s trains on without teachers: %s", entity.name, first_line(error))
+        return None
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate
+
+
+def check_batch(entity: Entity, inputs: Inputs, labels: Any, *, advice: str) -> None:
+    """Raise SettingsError, which ends with the advice, unless the entity's model takes the inputs and labels fit.
+
+    The model runs as in an evaluation, so that modes, statistics, gradients and random states stay as they are.
+    """
+    classes, check = entity.task.classes, BatchCheck()
+    try:
+        with evaluation_mode(entity.model):
+            try:
+                output = call_model(entity.model, inputs)
+            except Exception as error:  # noqa: BLE001 - a model may raise anything for inputs that it does not take
+                raise SettingsError(
+                    f"The model of entity {entity.name} does not take the inputs of a batch: {first_line(error)}."
+                ) from None
+            logits = logits_from(output, classes=classes)
+        check.batch(logits, inputs, labels, classes=classes)
+    except SettingsError as error:
+        raise SettingsError(f"The teachers cannot use a batch: {error.message} {advice}") from None
 
 
 def check_same(entity: Entity, trained: nn.Module) -> None:
