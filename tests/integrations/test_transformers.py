@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 
 import pytest
 import torch
@@ -204,6 +205,142 @@ def test_phases_of_two_epochs_keep_the_learning_rates(enter, strong, tmp_path):
     trainer(model, sentences(20, 1), tmp_path / "hf", callback, Keep(), epochs=4).train()
     assert entity.round == 3
     assert rates == pytest.approx([5e-3, 3.75e-3, 2.5e-3, 1.25e-3])
+
+
+def weights_after(folder, *callbacks, seed=3, model=None, **more):
+    model = model or bert(seed)
+    torch.manual_seed(7)
+    trainer(model, sentences(60, 1), folder, *callbacks, epochs=2, **more).train()
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+OPTIONS = [
+    {},
+    {"bf16": True},
+    {"gradient_checkpointing": True},
+    {"gradient_accumulation_steps": 2},
+    {"torch_compile": True, "torch_compile_backend": "eager"},
+]
+
+
+@pytest.mark.parametrize("more", OPTIONS, ids=lambda more: next(iter(more), "plain"))
+def test_without_teachers_the_training_is_the_same_to_the_last_bit(enter, tmp_path, more, caplog):
+    alone = weights_after(tmp_path / "alone", **more)
+    model = bert(3)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    seen = []
+
+    class Look(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **kwargs):
+            seen.append(len(model._forward_hooks))
+
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        same = weights_after(tmp_path / "hf", KUberTrainerCallback(entity), Look(), model=model, **more)
+    assert all(torch.equal(one, other) for one, other in zip(alone, same, strict=True))
+    assert not [record for record in caplog.records if record.name == "kuber"]
+    assert not model._forward_hooks
+    if "torch_compile" not in more:
+        assert sum(seen) == 1  # in the first batch, which is checked
+
+
+@pytest.mark.parametrize("more", OPTIONS, ids=lambda more: next(iter(more), "plain"))
+def test_teachers_are_used_in_every_form_of_training(enter, strong, tmp_path, more, caplog):
+    model = bert(3)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        guided = weights_after(tmp_path / "hf", KUberTrainerCallback(entity), model=model, **more)
+    alone = weights_after(tmp_path / "alone", **more)
+    assert events(tmp_path / "student", "absorbed")
+    assert not [record for record in caplog.records if record.name == "kuber"]
+    assert not all(torch.equal(one, other) for one, other in zip(guided, alone, strict=True))
+
+
+def test_a_copy_of_the_model_in_training_has_no_teachers(enter, strong, tmp_path):
+    model, copies = bert(3), []
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    callback = KUberTrainerCallback(entity)
+
+    class Copy(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **kwargs):
+            copies.extend((copy.deepcopy(model), pickle.loads(pickle.dumps(model))))
+
+    trainer(model, sentences(20, 1), tmp_path / "hf", callback, Copy(), epochs=1).train()
+    x, y = COMMON
+    for one in copies:
+        (hook,) = one._forward_hooks.values()
+        assert hook._callback is None
+        assert one.train()(input_ids=x, labels=y).loss.isfinite()
+
+
+@pytest.mark.parametrize("teachers", [False, True])
+def test_labels_that_do_not_fit_are_refused_on_the_first_batch_teachers_or_not(enter, request, tmp_path, teachers):
+    if teachers:
+        request.getfixturevalue("strong")
+    model = bert(3)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    several = [row | {"labels": [1.0, 0.0, 1.0]} for row in rows(sentences(20, 1))]
+    tool = trainer(model, sentences(20, 1), tmp_path / "hf", KUberTrainerCallback(entity), epochs=1)
+    tool.train_dataset = several  # for which the model has a loss of several labels for each sample
+    with pytest.raises(kuber.errors.SettingsError, match="labels given as floats"):
+        tool.train()
+    assert not model._forward_hooks
+    model.config.problem_type = None
+    trainer(model, sentences(20, 1), tmp_path / "hf", KUberTrainerCallback(entity), epochs=1).train()
+    assert not model._forward_hooks
+
+
+def test_nothing_that_fails_later_ends_the_training(enter, strong, tmp_path, caplog):
+    model = bert(3)
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    step, calls = entity.step, []
+
+    def failing(optimizer):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        teachers = step(optimizer)
+        if len(calls) == 3:
+            teachers.loss = None  # as if the loss failed
+        return teachers
+
+    entity.step = failing
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        trainer(model, sentences(20, 1), tmp_path / "hf", KUberTrainerCallback(entity), epochs=3).train()
+    assert len(calls) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "student trains on without teachers: [Errno 28] No space left on device",
+        "student trains on without teachers: 'NoneType' object is not callable",
+    ]
+
+
+def test_a_training_that_failed_leaves_no_second_loss_behind(enter, strong, tmp_path):
+    class Stop(transformers.TrainerCallback):
+        def on_step_end(self, *_, **kwargs):
+            raise ZeroDivisionError
+
+    model, counts = bert(3), []
+    entity = enter("student", Logits(model), task=TASK, validation=COMMON)
+    with pytest.raises(ZeroDivisionError):
+        trainer(model, sentences(40, 1), tmp_path / "hf", KUberTrainerCallback(entity), Stop(), epochs=1).train()
+
+    class Look(transformers.TrainerCallback):
+        def on_step_end(self, *_, **kwargs):
+            counts.append(len(model._forward_hooks))
+
+    trainer(model, sentences(40, 1), tmp_path / "hf", KUberTrainerCallback(entity), Look(), epochs=1).train()
+    assert counts == [1, 1]
+    assert not model._forward_hooks
+
+
+def test_tasks_without_one_label_for_each_sample_are_refused_in_the_constructor(enter):
+    config = bert().config
+    tokens = transformers.BertForTokenClassification(config)
+    entity = enter("student", Logits(bert()), task=TASK, validation=COMMON)
+    for model, words in ((tokens, "one label"), (bert(problem_type="multi_label_classification"), "problem_type")):
+        entity.model = Logits(model)
+        with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
+            KUberTrainerCallback(entity)
+        assert "\n" not in caught.value.message
 
 
 def test_an_unsupported_trainer_is_refused_in_a_sentence(enter, tmp_path):

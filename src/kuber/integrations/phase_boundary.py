@@ -40,19 +40,26 @@ def check_batch(entity: Entity, inputs: Inputs, labels: Any, *, advice: str) -> 
 
     The model runs as in an evaluation, so that modes, statistics, gradients and random states stay as they are.
     """
-    classes, check = entity.task.classes, BatchCheck()
     try:
-        with evaluation_mode(entity.model):
-            try:
-                output = call_model(entity.model, inputs)
-            except Exception as error:  # noqa: BLE001 - a model may raise anything for inputs that it does not take
-                raise SettingsError(
-                    f"The model of entity {entity.name} does not take the inputs of a batch: {first_line(error)}."
-                ) from None
-            logits = logits_from(output, classes=classes)
-        check.batch(logits, inputs, labels, classes=classes)
+        logits = logits_from(_output(entity, inputs), classes=entity.task.classes)
+        BatchCheck().batch(logits, inputs, labels, classes=entity.task.classes)
     except SettingsError as error:
         raise SettingsError(f"The teachers cannot use a batch: {error.message} {advice}") from None
+
+
+def _output(entity: Entity, inputs: Inputs) -> Any:
+    """Return the model's output for inputs that it may take only with the trainer's autocast."""
+    failure: Exception | None = None
+    for autocast in (False, True):
+        try:
+            with evaluation_mode(entity.model, autocast=autocast):
+                return call_model(entity.model, inputs)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything for inputs that it does not take
+            failure = failure or error
+    assert failure is not None
+    raise SettingsError(
+        f"The model of entity {entity.name} does not take the inputs of a batch: {first_line(failure)}."
+    ) from None
 
 
 def check_same(entity: Entity, trained: nn.Module) -> None:

@@ -51,10 +51,10 @@ class BatchCheck:
 
     def labels(self, labels: Any, *, samples: int, classes: int, ignore_index: int = IGNORED) -> Tensor:
         """Return `uniform_labels` of a batch. Raises SettingsError; for their values only on the first batch."""
-        labels = uniform_labels(labels, samples=samples, classes=classes)
+        uniform = uniform_labels(labels, samples=samples, classes=classes)
         if not self.passed and not torch.compiler.is_compiling():
-            check_values(labels, classes=classes, ignore_index=ignore_index)
-        return labels
+            check_values(uniform, classes=classes, ignore_index=ignore_index)
+        return uniform
 
     def _leave_out(self, error: SettingsError) -> None:
         if not self._warned:

@@ -25,6 +25,7 @@ from kuber.learning.model_call import (
     tensors_in,
     to_device,
 )
+from kuber.learning.onnx_model import OnnxModel
 
 log = logging.getLogger("kuber")
 
@@ -164,8 +165,10 @@ class Teachers(Sequence[Teacher]):
     def _answer(self, teacher: Teacher, x: Inputs) -> tuple[Tensor, Tensor]:
         """Return a teacher's logits and its recall on each class; the owner's modes, autocast and draws are kept."""
         network, samples = teacher.network, batch_size(x)
+        graph = any(isinstance(module, OnnxModel) for module in network.modules())
+        dtype = torch.float32 if graph else floating_dtype(network)  # an owner's own network, swapped, decides itself
         with evaluation_mode(network):
-            output = call_model(network, as_floating(x, floating_dtype(network)))
+            output = call_model(network, as_floating(x, dtype))
         try:
             logits = logits_from(output, classes=self._classes, samples=samples).detach()
         except SettingsError as error:
