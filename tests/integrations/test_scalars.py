@@ -252,3 +252,17 @@ def test_a_library_that_is_missing_is_named_with_its_extra(run, tmp_path, capsys
         code, output = command(folder, option, tmp_path / "to", capsys=capsys)
     assert code == 2
     assert f"pip install 'kuber[{option[2:]}]'" in output
+
+
+def test_a_full_disk_is_a_sentence(run, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "flush", full)
+    folder, write = run
+    write_run(write)
+    with pytest.raises(kuber.errors.SettingsError, match=r"cannot be written to .*No space left"):
+        curves.write(folder, tmp_path / "curves")

@@ -1,11 +1,13 @@
 """Export of a run's curves to TensorBoard."""
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kuber.errors import SettingsError
+from kuber.errors import SettingsError, first_line
 from kuber.integrations.scalars import PAUSE, Traffic, event_batches, scalars
 
 
@@ -22,20 +24,27 @@ def write(run_dir: Path, to: Path, *, follow: bool = False, pause: float = PAUSE
     batches, total, count = event_batches(run_dir, follow=follow, pause=pause), Traffic(), 0
     _prepare(to)
     writers: dict[str, Any] = {}
-    try:
+    with _translate_errors(to), ExitStack() as stack:
         for events in batches:
             for scalar in scalars(events, total):
                 if scalar.entity not in writers:
                     writers[scalar.entity] = SummaryWriter(str(to / _folder(scalar.entity)))
+                    stack.callback(writers[scalar.entity].close)
                 time = scalar.time.timestamp()
                 writers[scalar.entity].add_scalar(scalar.name, scalar.value, scalar.round, time)
                 count += 1
             for writer in writers.values():
                 writer.flush()
-    finally:
-        for writer in writers.values():
-            writer.close()
     return count
+
+
+@contextmanager
+def _translate_errors(to: Path) -> Iterator[None]:
+    """Raise what writing raises, such as that of a full disk, as SettingsError of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"The curves cannot be written to {to}: {first_line(error)}.") from None
 
 
 def _prepare(to: Path) -> None:
