@@ -207,6 +207,12 @@ def test_phases_of_two_epochs_keep_the_learning_rates(enter, strong, tmp_path):
     assert rates == pytest.approx([5e-3, 3.75e-3, 2.5e-3, 1.25e-3])
 
 
+def failures(caplog):
+    """Return the warnings but the one that there are no teachers."""
+    messages = [record.getMessage() for record in caplog.records if record.name == "kuber"]
+    return [message for message in messages if "No teachers in" not in message]
+
+
 def weights_after(folder, *callbacks, seed=3, model=None, **more):
     model = model or bert(seed)
     torch.manual_seed(7)
@@ -237,7 +243,7 @@ def test_without_teachers_the_training_is_the_same_to_the_last_bit(enter, tmp_pa
     with caplog.at_level(logging.WARNING, logger="kuber"):
         same = weights_after(tmp_path / "hf", KUberTrainerCallback(entity), Look(), model=model, **more)
     assert all(torch.equal(one, other) for one, other in zip(alone, same, strict=True))
-    assert not [record for record in caplog.records if record.name == "kuber"]
+    assert not failures(caplog)
     assert not model._forward_hooks
     if "torch_compile" not in more:
         assert sum(seen) == 1  # in the first batch, which is checked
@@ -251,7 +257,7 @@ def test_teachers_are_used_in_every_form_of_training(enter, strong, tmp_path, mo
         guided = weights_after(tmp_path / "hf", KUberTrainerCallback(entity), model=model, **more)
     alone = weights_after(tmp_path / "alone", **more)
     assert events(tmp_path / "student", "absorbed")
-    assert not [record for record in caplog.records if record.name == "kuber"]
+    assert not failures(caplog)
     assert not all(torch.equal(one, other) for one, other in zip(guided, alone, strict=True))
 
 
