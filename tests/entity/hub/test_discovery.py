@@ -163,15 +163,14 @@ def test_a_rejected_teacher_is_said_once_with_its_reason(enter, caplog):
     assert {record.levelno for record in caplog.records if record.name == "kuber"} == {logging.WARNING}
 
 
-def test_a_model_that_fails_in_an_unexpected_way_is_skipped(enter, tmp_path):
+def test_a_model_that_fails_in_an_unexpected_way_is_skipped(enter, tmp_path, monkeypatch):
     enter("teacher", network(GOOD)).publish()
 
-    def evaluate(model):
-        if model.weight[1, 0] > 1:
-            raise RuntimeError("CUDA out of memory.")
-        return kuber.Evaluation(test_set=kuber.Digest.of(b"mine"), correct=(1, 1), total=(2, 2))
+    def candidate(*_):
+        raise RuntimeError("CUDA out of memory.")
 
-    student = enter("student", network(WEAK), validation=None, evaluate=evaluate)
+    student = enter("student", network(WEAK))
+    monkeypatch.setattr(student._evaluator, "candidate", candidate)
     for _ in range(3):
         assert not student.step()
     (failed,) = details(tmp_path, "student", "failed")
