@@ -1,10 +1,10 @@
 """A bare training loop against the same loop with `kuber.Entity` and no teachers: time and peak memory.
 
-Both loops run in turn in one process; a phase is --steps steps. Steps are counted in CPU seconds on one thread, because
-other work on the machine would count otherwise; all else in seconds. The time of `entity.step` is divided into evaluation,
-publishing (export, check of the graph, transfer to a hub in memory) and the rest: copies of weights and optimizer for
-a phase that is undone, decisions, state on disk. Peak memory is that of a process of its own for each variant, in
-copies of the weights beyond the bare loop; what the hub in memory keeps is not counted.
+Both loops run in turn in one process; a phase is --steps steps. Steps are counted in CPU seconds on one thread,
+because other work on the machine would count otherwise; all else in seconds. The time of `entity.step` is divided
+into evaluation, publishing (export, check of the graph, transfer to a hub in memory) and the rest: copies of
+weights and optimizer for a phase that is undone, decisions, state on disk. Peak memory is that of a process of its
+own for each variant, in copies of the weights beyond the bare loop; what the hub in memory keeps is not counted.
 
     python benchmarks/own_loop_overhead.py --parameters 1000000 --steps 300
     python benchmarks/own_loop_overhead.py --parameters 100000000 --steps 30 --phases 3
