@@ -202,3 +202,11 @@ def test_a_loop_goes_on_with_tensors_that_do_not_travel(enter, tmp_path, buffer)
             entity.step(optimizer)
         entity.keep_if_better(optimizer)
         entity.close()
+
+
+@pytest.mark.process
+def test_a_strategy_that_averages_weights_needs_weights_that_travel(enter):
+    with pytest.raises(
+        kuber.errors.SettingsError, match="strategy merge averages weights, but this model is publish"
+    ):
+        enter("teacher", Net(torch.ones(2, dtype=torch.complex64)), strategy="merge")

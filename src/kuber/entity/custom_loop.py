@@ -138,6 +138,8 @@ class Entity:
             judged=judged,
             collate=collate,
         )
+        if self.strategy.common_start:
+            self._adapter.check_weights_travel(self.strategy.name)
         self._restores = check_restores(restores)
         sharing = Sharing(report=bool(reports), approve=approval(publishing))
         home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Argument
+from kuber.domain.knowledge import WEIGHTS, Architecture, Argument
 from kuber.domain.task import Task
 from kuber.entity.answer_check import Answers, check_answers, check_answers_to_zeros
 from kuber.entity.architecture_identity import describe_model, is_same_network
@@ -119,6 +119,14 @@ class ModelAdapter:
 
     def can_load(self, architecture: Architecture) -> bool:
         return is_same_network(self.architecture, architecture) or can_load_by_name(architecture)
+
+    def check_weights_travel(self, strategy: str) -> None:
+        """Raise SettingsError unless the model is published as weights, which this strategy averages."""
+        if WEIGHTS not in self._formats.kinds:
+            raise SettingsError(
+                f"The strategy {strategy} averages weights, but this model is published as a graph only; choose "
+                "another strategy, such as exchange."
+            )
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
         return self._formats.artifacts(weights)
