@@ -167,6 +167,14 @@ def test_evaluating_the_current_model_copies_no_weights(enter, monkeypatch):
     assert entity.evaluate().accuracy == pytest.approx(accuracy(entity.model(X)))
 
 
+def test_an_owner_may_evaluate_in_inference_mode(enter):
+    entity = enter()
+    with torch.inference_mode():
+        entity.evaluate()
+        entity.publish()
+    assert entity.model(X).requires_grad
+
+
 def test_random_states_are_the_owners_in_every_call(enter):
     class Draws(nn.Linear):
         def forward(self, x):
@@ -247,6 +255,8 @@ def test_a_single_logit_is_a_binary_task(enter, hub, form):
     entity = enter("single", model, task=BINARY, validation=(X, y), formats=None)
     assert entity.evaluate().accuracy == 1.0
     entity.publish()
+    (record,) = hub[0].discover(kuber.Query()).items
+    assert set(record.artifacts) == {"weights", "onnx"}
     (teacher,) = enter("two", nn.Linear(4, 2), task=BINARY, validation=(X, y)).discover()
     assert teacher.evaluation.accuracy == 1.0
 

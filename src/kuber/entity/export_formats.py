@@ -10,6 +10,7 @@ from kuber.domain.knowledge import ONNX, WEIGHTS, TensorSpec
 from kuber.domain.safetensors_header import bfloat16_manifest
 from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, KUberError, SettingsError, first_line
+from kuber.learning.model_call import LogitsModel
 from kuber.learning.onnx_export import faithful_graph
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.weight_checks import obstacle, obstacle_of
@@ -23,14 +24,23 @@ log = logging.getLogger("kuber")
 class ExportFormats:
     """Exports a model as artifacts of the chosen kinds; each graph is compared with the model before it is used."""
 
-    def __init__(self, model: nn.Module, task: Task, samples: object, formats: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        samples: object,
+        formats: Sequence[str] | None,
+        *,
+        returns_logits: bool = True,
+    ) -> None:
         """Choose by default weights, and a graph if the model can be exported as one; warn if one is left out.
 
-        Graphs are compared with the model on some of `samples`, and take their dtype. Raises SettingsError when
+        Graphs are compared with the model on some of `samples`, and take their dtype. They return logits, also where
+        the model, unless it `returns_logits`, has an output of another form. Raises SettingsError when
         `formats` names none or unknown ones, weights that no hub takes, or a graph of a model that cannot be exported
         as one, and when the model can be published in no format.
         """
-        self._model = model
+        self._network = model if returns_logits else LogitsModel(model, task.classes)  # that graphs are made of
         self._task = task
         self._samples = samples
         self._warned = False
@@ -117,7 +127,7 @@ class ExportFormats:
             log.warning("The model is not published: %s", reason)
 
     def _graph(self) -> bytes:
-        return faithful_graph(self._model, self._few_samples(), classes=self._task.classes)
+        return faithful_graph(self._network, self._few_samples(), classes=self._task.classes)
 
     def _few_samples(self) -> Tensor:
         """Return samples to compare a graph with, spread over those given; random ones if there are none."""

@@ -80,9 +80,8 @@ class ModelAdapter:
         self._network = LogitsModel(self._judged, task.classes)
         samples: Any = None if self._data is None else self._inputs_for(self._judged)(self._data.first(1))
         self.architecture = describe_model(self._judged, architecture, arguments, task=task, samples=samples)
-        exported = self._judged if self._answers.plain else self._network
         samples = None if self._data is None else self._inputs_for(self._judged)(self._data.spread(16))
-        self._formats = ExportFormats(exported, task, samples, formats)
+        self._formats = ExportFormats(self._judged, task, samples, formats, returns_logits=self._answers.plain)
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
 
     @property

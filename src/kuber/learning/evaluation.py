@@ -53,9 +53,9 @@ def evaluate(
     such an answer is wrong. The forward pass has the precision of training: docs/learning.md says how bfloat16
     changes the counts.
     """
-    correct = torch.zeros(classes, dtype=torch.int64, device=runtime.device)
-    total = torch.zeros_like(correct)
     with evaluation_mode(network):
+        correct = torch.zeros(classes, dtype=torch.int64, device=runtime.device)
+        total = torch.zeros_like(correct)
         for x, y, *_ in batches:
             with runtime.autocast():
                 logits = network(x).to(y.device)  # a network on several devices may return them on another
