@@ -41,6 +41,10 @@ class SettingsError(KUberError):
     exit_code = 2
 
 
+class TaskError(SettingsError, ValueError):
+    """A task is impossible."""
+
+
 class KnowledgeError(KUberError):
     """A record, or the model it names, is missing or cannot be used."""
 
@@ -136,10 +140,10 @@ class DivergedError(TrainingError):
 
 
 def all_errors() -> list[type[KUberError]]:
-    """Return every class of the tree, the base class first."""
+    """Return every class of the tree, the base class first; not those that only refine one and have its code."""
     found: list[type[KUberError]] = [KUberError]
     for cls in found:
-        found.extend(cls.__subclasses__())
+        found.extend(subclass for subclass in cls.__subclasses__() if "code" in vars(subclass))
     return found
 
 

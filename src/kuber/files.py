@@ -1,5 +1,6 @@
-"""Files that are replaced as a whole, so that a reader or a crash never sees half of one."""
+"""Files that are replaced as a whole, so that a reader or a crash never sees half of one; and locks on files."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +41,15 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed or its process ends; return False if another one has locked it.
+
+    Raises OSError where the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -227,7 +227,7 @@ def test_guides_without_a_lead_are_explained_by_their_accuracy():
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("method", Method)
 def test_an_explanation_fits_into_a_delivery_whatever_the_labels(name, method):
-    labels = tuple(f"{number}\n{'very ' * 39}long" for number in range(100))
+    labels = tuple(f"{number} {'very ' * 38}long" for number in range(100))
     task = replace(TASK, labels=labels)
     candidates = [pet(f"k{number}", *[50] * 100, task=task) for number in range(100)]
     at = situation(evaluation(*[0] * 100), previous=evaluation(*[1] * 100))

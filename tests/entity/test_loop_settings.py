@@ -1,11 +1,15 @@
 """Arguments of an entity with a custom loop: checked where they are passed in."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import kuber
 from kuber.errors import SettingsError
+from kuber.strategies import Exchange
 
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
 TASK = kuber.Task(name="t", labels=("no", "yes"), input_shape=(4,))
@@ -22,7 +26,7 @@ def enter(hub, tmp_path):
 
     def enter(name="one", **more):
         fields = {"model": nn.Linear(4, 2), "task": TASK, "validation": (X, Y), "hub": hub, "formats": ("weights",)}
-        entity = kuber.Entity(name, **(fields | {"folder": tmp_path / name} | more))
+        entity = kuber.Entity(name, **(fields | {"folder": tmp_path / str(name)[:50]} | more))
         made.append(entity)
         return entity
 
@@ -36,8 +40,15 @@ def published(hub):
 
 
 def test_an_entity_that_never_publishes_learns(enter, hub):
-    enter("other").publish()
+    other = enter("other")
+    with torch.no_grad():
+        other.model.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [0, 0, 0, 0]]))
+        other.model.bias.copy_(torch.tensor([0.0, 1.0]))
+    other.publish()
     entity = enter("one", publishing="never")
+    with torch.no_grad():
+        entity.model.weight.zero_()
+        entity.model.bias.copy_(torch.tensor([1.0, 0.0]))
     assert len(entity.step()) == 1
     entity.step()
     entity.publish()
@@ -106,9 +117,95 @@ def test_without_reports_the_registry_gets_none(enter, hub, monkeypatch):
         ({"counts": "roughly"}, "counts is 'roughly'"),
         ({"restores": [object()]}, "restores has a object"),
         ({"restores": 3}, "restores is a int"),
+        ({"reports": "no"}, "reports is 'no'"),
+        ({"class_counts": [64]}, "class_counts has 1 numbers, but the task has 2 labels"),
+        ({"class_counts": [3, -1]}, "class_counts must be whole numbers"),
+        ({"class_counts": [3, 2.5]}, "class_counts must be whole numbers"),
+        ({"class_counts": [True, False]}, "class_counts must be whole numbers"),
+        ({"class_counts": np.array([True, False])}, "class_counts must be whole numbers"),
+        ({"class_counts": np.eye(2)}, "class_counts must be whole numbers"),
+        ({"class_counts": ["3", "4"]}, "class_counts must be whole numbers"),
+        ({"class_counts": "32"}, "class_counts is a str"),
+        ({"class_counts": 64}, "class_counts is a int"),
+        ({"class_counts": torch.tensor(64)}, "class_counts is a single number"),
+        ({"class_counts": {"no": 3, "maybe": 4}}, "'maybe', which is not a label"),
+        ({"class_counts": {0: 3, 2: 4}}, "'0', which is not a label"),
+        ({"name": 3}, "name is a int"),
+        ({"name": ""}, "name is ''"),
+        ({"name": "x" * 201}, "1 to 200 printable"),
+        ({"name": "a\nb"}, "1 to 200 printable"),
+        ({"model": nn.Linear}, "model is a class Linear, .* not its class"),
+        ({"model": lambda x: x}, "model is a function"),
+        ({"model": nn.ReLU()}, "model has no parameters"),
+        ({"judged": 3}, "judged is a int"),
+        ({"task": "t"}, "task is a str"),
+        ({"max_candidates": -1}, "max_candidates is -1"),
+        ({"max_candidates": "6"}, "max_candidates is '6'"),
+        ({"patience": -1}, "patience is -1"),
+        ({"patience": float("nan")}, "patience is nan"),
+        ({"patience": "10"}, "patience is '10'"),
+        ({"formats": "weights"}, "formats is 'weights'; give a list"),
+        ({"strategy": "magic"}, "no strategy 'magic'"),
+        ({"strategy": Exchange}, "strategy is a class Exchange: give an object"),
+        ({"strategy": 3}, "strategy is a int"),
+        ({"evaluate": 3, "validation": None}, "evaluate is a int"),
+        ({"collate": 3}, "collate is a int"),
+        ({"hub": "127.0.0.1:5001"}, "hub is '127.0.0.1:5001'"),
+        ({"hub": 5001}, "hub is a int"),
+        ({"hub": (1, 2)}, "hub has a int in the place of its registry"),
+        ({"hub": (kuber.memory_hub()[0],)}, "hub is a tuple"),
+        ({"hub": "http://127.0.0.1:5001", "vault": "5002"}, "vault is '5002'"),
+        ({"invitation": 3}, "invitation is 3"),
+        ({"ca": "/nowhere/ca.pem"}, "no such file of certificates"),
+        ({"arguments": [1], "architecture": "net"}, "arguments is"),
+        ({"arguments": {"width": object()}, "architecture": "net"}, "architecture cannot be published"),
+        ({"architecture": "x" * 201}, "architecture cannot be published"),
     ],
 )
 def test_an_argument_is_refused_by_its_name(enter, change, words):
     with pytest.raises(SettingsError, match=words) as caught:
         enter(**change)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [31, 33],
+        (31, 33),
+        np.array([31, 33]),
+        np.array([31, 33], dtype=np.uint8),
+        torch.tensor([31, 33]),
+        [np.int64(31), torch.tensor(33)],
+        np.array([31.0, 33.0]),
+        range(31, 34, 2),
+        {"yes": 33, "no": 31},
+        {1: 33, 0: 31},
+        Counter({np.int64(1): 33, np.int64(0): 31}),
+    ],
+    ids=repr,
+)
+def test_class_counts_of_any_kind_are_published_as_whole_numbers(enter, hub, counts):
+    enter(class_counts=counts).publish()
+    (record,) = published(hub)
+    assert record.class_counts == (31, 33)
+    assert {type(count) for count in record.class_counts} == {int}
+
+
+def test_a_series_of_counts_is_read_by_its_index(enter, hub):
+    class Series:  # of pandas: value_counts sorts by frequency
+        index = ("yes", "no")
+
+        def to_dict(self):
+            return {"yes": 33, "no": 31}
+
+        def __iter__(self):
+            return iter((33, 31))
+
+    enter(class_counts=Series()).publish()
+    assert published(hub)[0].class_counts == (31, 33)
+
+
+def test_arguments_of_an_architecture_may_be_of_numpy(enter, hub):
+    enter(architecture="net", arguments={"width": np.int64(4), "sizes": [np.int64(1), 2]}).publish()
+    assert published(hub)[0].architecture.arguments == {"width": 4, "sizes": (1, 2)}

@@ -1,6 +1,9 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +72,9 @@ def test_refuses_details_that_are_not_json(value):
     event = Event(time=EVENT.time, entity=None, seq=0, round=0, kind="trained", detail={"loss": value})
     with pytest.raises(ValueError):
         encode_event(event)
+
+
+def test_numbers_of_numpy_and_torch_are_written_as_such():
+    detail = {"a": np.float32(0.5), "b": np.int64(2), "c": np.arange(2), "d": torch.tensor(3), "e": np.bool_(True)}
+    event = replace(EVENT, detail=detail)
+    assert decode_event(encode_event(event)).detail == {"a": 0.5, "b": 2, "c": [0, 1], "d": 3, "e": True}

@@ -28,7 +28,6 @@ from kuber.wire.registry import (
     KnowledgeBody,
     MemberBody,
     PageBody,
-    TaskBody,
 )
 from kuber.wire.vault import KindBody, PinsBody
 
@@ -276,9 +275,9 @@ def test_times_travel_in_utc():
 
 
 def test_a_value_beyond_the_limits_is_rejected(draft):
-    task = TaskBody.of(draft.task).model_dump() | {"name": "x" * 201}
+    architecture = replace(draft.architecture, name="x" * 201)
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
-        TaskBody.of(Task(**task | {"test_set": draft.task.test_set}))
+        ArchitectureBody.of(architecture)
     with pytest.raises(RequestRejectedError, match="The field name is refused"):
         MemberBody.of(Member(id="i", name="", registered_at=datetime(2026, 1, 1, tzinfo=UTC)))
 

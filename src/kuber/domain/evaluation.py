@@ -6,6 +6,7 @@ from itertools import zip_longest
 from statistics import fmean
 
 from kuber.domain.digest import Digest
+from kuber.domain.whole_numbers import counts_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,7 +14,7 @@ class Evaluation:
     """Counts of correct answers on one test set, per class in the task's order.
 
     Counts rather than ratios: two evaluations on the same set compare exactly, and a claim can be bounded.
-    Raises ValueError for impossible counts.
+    Counts may be of numpy or torch. Raises ValueError for impossible counts.
     """
 
     test_set: Digest
@@ -21,6 +22,13 @@ class Evaluation:
     total: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("correct", "total"):
+            given = getattr(self, name)
+            if type(given) is not tuple or not all(type(count) is int for count in given):
+                counts = counts_of(given)
+                if counts is None:
+                    raise ValueError(f"the {name} counts of an evaluation must be whole numbers from 0")
+                object.__setattr__(self, name, counts)
         if len(self.correct) != len(self.total) or not self.total:
             raise ValueError("an evaluation has one correct and one total count for each class")
         if any(c < 0 or c > t for c, t in zip(self.correct, self.total, strict=True)):

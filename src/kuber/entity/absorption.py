@@ -1,5 +1,6 @@
 """Outcome of guiding, distilling or merging: keep the new model, the midpoint, or the old one."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,8 +18,11 @@ from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import TrainingResult
 from kuber.entity.work.weight_store import WeightStore
+from kuber.errors import first_line
 from kuber.learning.merging import average, merge
 from kuber.learning.weights import Weights
+
+log = logging.getLogger("kuber")
 
 
 class EvaluatedModel(NamedTuple):
@@ -50,6 +54,8 @@ class Absorber:
         """Return the new model and True if the strategy keeps it; else the midpoint; else the old model and False."""
         if self._strategy.keep(before.evaluation, after.evaluation):
             return after, True
+        if not _have_mean(before.weights, after.weights):
+            return before, False
         weights = self._weights.keep(average([before.weights, after.weights], [1.0, 1.0]))
         halfway = EvaluatedModel(weights, self._evaluator.own(weights, stage="halfway"))
         if self._strategy.keep(before.evaluation, halfway.evaluation):
@@ -140,7 +146,22 @@ class Absorber:
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             kept=kept,
-            reason=explanation(self._strategy, choice, why),
+            reason=_explanation(self._strategy, choice, why),
         )
         sent = (disclosed(before, task)[0].accuracy, disclosed(after, task)[0].accuracy) if private else None
         return Absorption(delivery=delivery, publishers=tuple(knowledge.entity for knowledge in absorbed), sent=sent)
+
+
+def _explanation(strategy: Strategy, choice: Choice, why: str) -> str | None:
+    try:
+        return explanation(strategy, choice, why)
+    except Exception as error:  # noqa: BLE001 - a sentence is worth no training
+        log.warning("The strategy cannot explain its choice: %s: %s.", type(error).__name__, first_line(error))
+        return why or None
+
+
+def _have_mean(first: Weights, second: Weights) -> bool:
+    """Return whether two models have the same tensors, and any."""
+    return bool(first) and {name: tensor.shape for name, tensor in first.items()} == {
+        name: tensor.shape for name, tensor in second.items()
+    }

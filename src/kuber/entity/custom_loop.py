@@ -3,12 +3,13 @@
 import inspect
 import re
 import uuid
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import nn
@@ -21,35 +22,37 @@ from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Argument
 from kuber.domain.policies import AcceptancePolicy
 from kuber.domain.ports import Registry, Vault
-from kuber.domain.query import Query
 from kuber.domain.strategies import Exchange
-from kuber.domain.strategy import Guidance, Method, Strategy
+from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
-from kuber.entity.absorption import Absorber, EvaluatedModel
+from kuber.entity import loop_settings as checks
+from kuber.entity.absorption import Absorber
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
-from kuber.entity.initialization import agree_if_reachable
-from kuber.entity.loop_settings import Counts, Publishing, approval, check_restores, published_counts
+from kuber.entity.local_training import LocalTraining
+from kuber.entity.loop_settings import Counts, Publishing
 from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
+from kuber.entity.owned_model import OwnedModel
+from kuber.entity.phase import Phases
 from kuber.entity.round import Round
-from kuber.entity.state.checkpoint import Absorption, Checkpoints, initial_state
+from kuber.entity.safeguard import Safeguard, undisturbed
+from kuber.entity.state.checkpoint import Checkpoints, initial_state
+from kuber.entity.state.entity_folder import FolderClaim, default_folder
 from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
 from kuber.entity.state.journal import Journal
-from kuber.entity.state.snapshot import Snapshot, copy_optimizer_state, restore_optimizer
+from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.entity.state.storage import Storage
-from kuber.entity.strategy_loader import strategy_named
 from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
-from kuber.errors import SettingsError
-from kuber.learning.evaluation import training_mode
-from kuber.learning.losses import balanced_softmax
-from kuber.learning.model_call import Collate, call_model, logits_from
-from kuber.learning.random_state import kept_random_state
+from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError, first_line
+from kuber.learning.model_call import Collate
 from kuber.learning.teachers import Teachers
-from kuber.learning.training import Loss
 from kuber.setting_effects import variables_without_effect
 from kuber.signing import Identity
+
+T = TypeVar("T")
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 
 CACHE_BYTES = 1 << 30  # of pulled models on disk
 HUB = "http://127.0.0.1:5001"
@@ -63,7 +66,6 @@ class Entity:
     A phase is the time between two calls of `step`. docs/own-loop.md shows whole loops.
     """
 
-    @kept_random_state()
     def __init__(
         self,
         name: str,
@@ -120,55 +122,75 @@ class Entity:
         "ask" (at the terminal), or a function of the evaluation to be claimed and the round that returns whether to
         publish. With `reports=False` neither round nor evaluation nor reasons are reported to the registry.
 
-        Raises SettingsError when arguments contradict each other.
+        Raises SettingsError, which names the argument, for one that is impossible or contradicts another.
         """
-        self.name = name
-        self.task = task
-        self.model = model
-        self.strategy = strategy_named(strategy) if isinstance(strategy, str) else strategy
-        self._adapter = ModelAdapter(
-            model,
-            task,
+        self.name = checks.check_name(name)
+        self.task = checks.check_task(task)
+        self.strategy = checks.check_strategy(strategy)
+        checks.check_model(model)
+        if judged is not None:
+            checks.check_model(judged, "judged")
+        checks.check_callable(evaluate, "evaluate", "a function of a network that returns a kuber.Evaluation")
+        checks.check_callable(collate, "collate", "a function of a batch that returns inputs and labels")
+        checks.check_hub(hub, vault, invitation, ca)
+        patience = checks.check_seconds(patience, "patience")
+        max_candidates = checks.check_number(max_candidates, "max_candidates")
+        restores = checks.check_restores(restores)
+        sharing = Sharing(report=checks.check_reports(reports), approve=checks.approval(publishing))
+        self._collate = collate
+        self._describe = partial(
+            self._make_adapter,
             architecture=architecture,
-            arguments=arguments,
+            arguments=checks.plain_arguments(arguments),
             validation=validation,
             evaluate=evaluate,
-            class_counts=published_counts(None if class_counts is None else tuple(class_counts), counts),
-            formats=formats,
-            judged=judged,
-            collate=collate,
+            class_counts=checks.published_counts(checks.whole_counts(class_counts, task), counts),
+            formats=checks.check_formats(formats),
         )
-        if self.strategy.common_start:
-            self._adapter.check_weights_travel(self.strategy.name)
-        self._restores = check_restores(restores)
-        sharing = Sharing(report=bool(reports), approve=approval(publishing))
-        home = Path(folder) if folder is not None else Path("entities") / re.sub(r"[^\w.-]", "_", name)
-        home.mkdir(parents=True, exist_ok=True)
-        identity = Identity.load_or_create(home / KEY_FILE)
+        self._adapter: ModelAdapter | None = None
         self._open = ExitStack()
-        if isinstance(hub, str):
-            credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
-            vault = vault or _next_port(hub)
-            hub = (
-                self._open.enter_context(HttpRegistry(hub, credentials=credentials, patience=patience, ca=ca)),
-                self._open.enter_context(HttpVault(vault, credentials=credentials, patience=patience, ca=ca)),
-            )
-        self._journal, storage = self._load(home)
-        self._evaluator = Evaluator(self._adapter, self._journal)
-        access = HubAccess(registry=hub[0], vault=hub[1], identity=identity, background=True)
-        self._session = HubSession(self._journal, self._evaluator, access, storage, sharing, independent=True)
-        self._open.callback(self._session.close)
+        try:
+            with undisturbed(model, *([] if judged is None else [judged])):
+                self._owned = OwnedModel(model, judged, restores, self._describe)
+            self._adapter = self._owned.adapter
+            home = self._claim(folder)
+            identity = _identity(home / KEY_FILE)
+            if isinstance(hub, str):
+                credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
+                vault = vault or _next_port(hub)
+                hub = (
+                    self._open.enter_context(HttpRegistry(hub, credentials=credentials, patience=patience, ca=ca)),
+                    self._open.enter_context(HttpVault(vault, credentials=credentials, patience=patience, ca=ca)),
+                )
+            self._journal, storage = self._load(home)
+            evaluator = Evaluator(self._adapter, self._journal)
+            access = HubAccess(registry=hub[0], vault=hub[1], identity=identity, background=True)
+            self._session = HubSession(self._journal, evaluator, access, storage, sharing, independent=True)
+            self._open.callback(self._session.close)
+        except BaseException:
+            self._open.close()
+            raise
         unread = variables_without_effect(inspect.signature(Entity).parameters)
         if unread is not None:
             self._session.alerts.warn(unread)
-        self._round = Round(self.strategy, self._adapter, self._journal, self._session)
-        self._absorber = Absorber(self.strategy, self._evaluator, self._journal, storage.weights)
+        self._safeguard = Safeguard(self._session.alerts)
+        round = Round(self.strategy, self._adapter, self._journal, self._session)
         self._selector = TeacherSelector(
-            self.strategy, self._adapter, self._session.discovery, self._round, max_candidates=max_candidates
+            self.strategy, self._adapter, self._session.discovery, round, max_candidates=max_candidates
         )
-        self._snapshot = Snapshot(weights=self._adapter.weights())  # at the last decision
-        self._in_phase = False
-        self._decided = False  # whether the phase has been kept or reverted already
+        self._phases = Phases(
+            self.strategy,
+            self._owned,
+            journal=self._journal,
+            session=self._session,
+            round=round,
+            evaluator=evaluator,
+            absorber=Absorber(self.strategy, evaluator, self._journal, storage.weights),
+            selector=self._selector,
+            safeguard=self._safeguard,
+            publishes=publishing != "never",
+            owner_evaluates=evaluate is not None,
+        )
 
     def __repr__(self) -> str:
         accuracy = f"{100 * self.evaluation.accuracy:.1f} %" if self.evaluation else "not evaluated"
@@ -185,9 +207,27 @@ class Entity:
         self.close()
 
     def close(self) -> None:
-        """Close connections and files, and release the teachers."""
-        self._selector.teachers = Teachers(classes=self.task.classes)
-        self._open.close()
+        """Close connections and files, release the teachers, and let others use the folder."""
+        self._selector.teachers = self._no_teachers()
+        self._safeguard.call("close", self._open.close, None)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that the owner trains. It cannot be assigned; `replace` gives another one."""
+        return self._owned.model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        raise SettingsError("model cannot be assigned; call entity.replace(model).")
+
+    def replace(self, model: nn.Module, *, judged: nn.Module | None = None) -> None:
+        """Give another model in place of this one, such as one that was fitted anew.
+
+        The phase that ends is then judged with it; when it is undone, `entity.model` is the earlier one again. Raises
+        SettingsError for a model that the constructor would not take.
+        """
+        with self._undisturbed(), undisturbed(checks.check_model(model)):
+            self._owned.replace(model, judged)
 
     @property
     def round(self) -> int:
@@ -197,71 +237,73 @@ class Entity:
     @property
     def evaluation(self) -> Evaluation | None:
         """Evaluation of the model at the start of this phase; None if it has not been evaluated."""
-        return self._snapshot.evaluation
+        return self._owned.snapshot.evaluation
 
-    @kept_random_state()
     def evaluate(self) -> Evaluation:
-        """Evaluate the current model on the data that decisions are made on."""
-        return self._evaluator.own(None, stage="trained")
+        """Evaluate the current model on the data that decisions are made on.
 
-    @kept_random_state()
+        Unlike `step` it raises what fails: DivergedError when the model returns logits that are not finite.
+        """
+        with self._undisturbed():
+            return self._phases.evaluate()
+
     def discover(self) -> Teachers:
         """Discover, choose, pull and test teachers for the next phase, as the strategy decides.
 
         Each pulled model is evaluated on the entity's own data before it is used. Without a common test set claims
         cannot be compared: the newest model of each other entity is pulled and chosen by its evaluation.
         """
-        self._connect()
-        return self._select_teachers(self._evaluation_at_start())
 
-    @kept_random_state()
+        def discover() -> Teachers:
+            self._phases.connect()
+            self._phases.evaluate_start()
+            return self._phases.select()
+
+        return self._guarded("discover", discover, None) or self._no_teachers()
+
     def publish(self) -> bool:
         """Publish the current model; return whether it is published now.
 
         Else the hub cannot take it now, and it is queued, or a warning says why it is not published.
         """
-        self._connect()
-        if not self._in_phase:  # without `step`, publications count the phases
-            self._journal.change(round=self._journal.state.round + 1)
-        self._journal.change(weights=self._adapter.weights())
-        published = self._publish(self.evaluate())
-        self._journal.save()
-        return published
 
-    @kept_random_state()
-    def keep_if_better(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
+        def publish() -> bool:
+            self._phases.connect()
+            return self._phases.publish()
+
+        return self._guarded("publish", publish, False)
+
+    def keep_if_better(self, optimizer: Optimizers = None) -> bool:
         """Keep the model if the strategy accepts the changes since the last call; return whether any are kept.
 
-        Else the midpoint between before and after is tried, and then all is reverted. The optimizer's state is
-        restored with the model. The first call compares with the model that the entity was created with.
+        Else the midpoint between before and after is tried, and then all is reverted. The optimizer's state and the
+        objects in `restores` go back with the model. The first call compares with the model that the entity was
+        created with.
         """
-        if self._snapshot.evaluation is None:
-            evaluation = self._evaluator.own(self._snapshot.weights, stage="initial")
-            self._snapshot = replace(self._snapshot, evaluation=evaluation)
-        _, kept = self._keep_or_revert(optimizer)
-        self._journal.save()
-        return kept
+        optimizers_in(optimizer)
+        return self._guarded("keep the model", partial(self._phases.keep, optimizer), True)
 
-    @kept_random_state()
-    def step(self, optimizer: torch.optim.Optimizer | None = None) -> Teachers:
+    def step(self, optimizer: Optimizers = None) -> Teachers:
         """Decide about the phase that ends, and return the teachers of the next one.
 
         Keeps or reverts a phase in which teachers were used, publishes and merges as the strategy decides, reports to
-        the registry, and discovers. The first call in a process only discovers.
+        the registry, and discovers. The first call in a process only discovers. `optimizer`, one or a list, goes back
+        with the model.
         """
-        self._connect()
-        if self._in_phase and not self._decided:
-            evaluation = self._end_phase(optimizer)
-        else:
-            begins = not self._in_phase and self.strategy.common_start and self._journal.state.origin is None
-            if begins and agree_if_reachable(self._journal, self._session):
-                self._adapter.load(self._journal.state.weights)
-                self._snapshot = Snapshot(weights=self._adapter.weights())
-            evaluation = self._evaluation_at_start()
-        self._in_phase, self._decided = True, False
-        self._journal.change(round=self._journal.state.round + 1)
-        self._journal.append("round-started", {})
-        return self._select_teachers(evaluation)
+        optimizers_in(optimizer)
+
+        def step() -> Teachers:
+            self._phases.connect()
+            if self._phases.running and not self._phases.decided:
+                self._phases.end(optimizer)
+            else:
+                self._phases.begin(optimizer)
+            return self._phases.start()
+
+        teachers = self._guarded("decide about the phase", step, None)
+        if teachers is None:
+            teachers = self._selector.teachers = self._no_teachers()
+        return teachers
 
     def fit(
         self,
@@ -269,132 +311,103 @@ class Entity:
         *,
         rounds: int,
         epochs: int = 1,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizers = None,
     ) -> Evaluation:
         """Train on private data for `rounds` phases of `epochs` each, with `step` between them; evaluate the result.
 
-        `batches` is iterated over once an epoch; each batch has samples and labels, in the forms that `validation`
-        may have. The loss is the strategy's. The default optimizer is Adam with a learning rate of 1e-3. Modules that
-        are held in evaluation mode, such as frozen BatchNorm layers, stay so.
+        `batches` is iterated over once an epoch; each batch has samples and labels, or is turned into them by
+        `collate`. The loss is the strategy's. The default optimizer is Adam with a learning rate of 1e-3. Parts of
+        the model that are in evaluation mode stay so, unless the whole model is. Raises SettingsError when `batches`
+        can be iterated only once or hold nothing, and what the model or the batches raise.
         """
-        optimizer = optimizer or torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        device, phase = self._adapter.device, self.strategy.local_phase()
-        loss: Loss = nn.functional.cross_entropy
-        if phase.loss == "balanced-softmax":
-            counts = torch.zeros(self.task.classes, dtype=torch.int64)
-            for batch in batches:
-                counts += torch.bincount(self._adapter.split(batch)[1].cpu(), minlength=self.task.classes)
-            loss = balanced_softmax(counts.to(device))
-        guidance = phase.guidance or Guidance()
+        rounds, epochs = (
+            checks.check_number(rounds, "rounds", least=1),
+            checks.check_number(epochs, "epochs", least=1),
+        )
+        training = LocalTraining(
+            self.model,
+            self.task,
+            batches,
+            phase=self._phases.local_phase(),
+            optimizer=optimizer,
+            split=self._owned.adapter.split,
+        )
         for _ in range(rounds):
-            teachers = self.step(optimizer)
-            with training_mode(self.model):
-                for _ in range(epochs):
-                    for batch in batches:
-                        x, y = self._adapter.split(batch)
-                        logits = logits_from(call_model(self.model, x), classes=self.task.classes)
-                        total = loss(logits, y) + guidance.weight * teachers.loss(logits, x, y)
-                        optimizer.zero_grad()
-                        total.backward()  # type: ignore[no-untyped-call]
-                        optimizer.step()
-        self._decided = True
-        return self._end_phase(optimizer)
+            training.train(self.step(training.optimizer), epochs=epochs)
+
+        def end() -> Evaluation | None:
+            self._phases.end(training.optimizer)
+            return self.evaluation
+
+        evaluation = self._guarded("end the last phase", end, None)
+        self._phases.decided = True
+        return evaluation or self.evaluate()
+
+    def _make_adapter(
+        self, model: nn.Module, judged: nn.Module | None, *, validation: Validation | None, **settings: Any
+    ) -> ModelAdapter:
+        """Return the adapter of a model; the validation data are read once."""
+        data = None if self._adapter is None else self._adapter.data
+        adapter = ModelAdapter(
+            model,
+            self.task,
+            judged=judged,
+            collate=self._collate,
+            validation=validation if data is None else data,
+            **settings,
+        )
+        checks.check_architecture(adapter.architecture)
+        return adapter
+
+    def _claim(self, folder: Path | str | None) -> Path:
+        """Return the entity's folder, which is this object's until it is closed or nothing refers to it."""
+        if folder is not None and not isinstance(folder, str | Path):
+            raise SettingsError(f"folder is a {type(folder).__name__}; give a path.")
+        try:
+            home = default_folder(self.name) if folder is None else Path(folder).expanduser()
+        except RuntimeError as error:
+            raise SettingsError(f"folder {folder} cannot be used: {error}") from None
+        self._claimed = FolderClaim(home, self.name)
+        self._open.callback(self._claimed.release)
+        return home
 
     def _load(self, home: Path) -> tuple[Journal, Storage]:
         """Load the state in the folder, or make a first one, and drop events that it does not count."""
-        state = Checkpoints(home).latest()
-        rewind(home / FILE_NAME, reached={self.name: state.next_event if state else 0})
+        try:
+            state = Checkpoints(home, holds_weights=False).latest()
+            rewind(home / FILE_NAME, reached={self.name: state.next_event if state else 0})
+            event_log = EventLog(home / FILE_NAME, clock=utc_now)
+        except CorruptKnowledgeError as error:
+            raise SettingsError(f"folder {home} cannot be resumed; pass another one. {error.message}") from None
+        except ValueError as error:
+            raise SettingsError(f"folder {home} has an event log that cannot be read: {first_line(error)}.") from None
+        except OSError as error:
+            raise SettingsError(f"folder {home} cannot be used: {error.strerror}; pass another folder.") from None
+        self._open.callback(event_log.close)
         session_id = uuid.uuid4().hex  # a new one each time: what the owner did in between is not known
         if state is None:
-            generator = torch.Generator().get_state()
-            state = initial_state(session_id=session_id, weights=self._adapter.weights(), generator=generator)
-        event_log = EventLog(home / FILE_NAME, clock=utc_now)
-        self._open.callback(event_log.close)
-        storage = Storage.in_folder(home, event_log, cache_bytes=CACHE_BYTES)
-        return Journal(self.name, replace(state, session_id=session_id), storage), storage
+            generator = torch.Generator(device="cpu").get_state()
+            state = initial_state(session_id=session_id, weights={}, generator=generator)
+        storage = Storage.in_folder(home, event_log, cache_bytes=CACHE_BYTES, holds_weights=False)
+        return Journal(self.name, replace(state, session_id=session_id), storage, tolerant=True), storage
 
-    def _connect(self) -> None:
-        self._session.join_and_flush()
+    def _guarded(self, action: str, function: Callable[[], T], default: T) -> T:
+        """Call a function that leaves the owner's training as it is, whatever fails in it."""
+        with self._undisturbed():
+            return self._safeguard.call(action, function, default, checks_arguments=True)
 
-    def _evaluation_at_start(self) -> Evaluation:
-        """Return the evaluation of the snapshot; evaluate the current model if there is none."""
-        evaluation = self._snapshot.evaluation or self.evaluate()
-        self._snapshot = replace(self._snapshot, evaluation=evaluation)
-        return evaluation
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        return undisturbed(*self._owned.modules)
 
-    def _end_phase(self, optimizer: torch.optim.Optimizer | None) -> Evaluation:
-        """Keep or revert the phase, publish, merge, and report."""
-        journal = self._journal
-        start, before = self._snapshot.weights, self._snapshot.evaluation
-        if self._selector.teachers.used:
-            own, _ = self._keep_or_revert(optimizer)
-        else:
-            own = self.evaluate()
-        journal.change(weights=self._adapter.weights(), round_start=start, previous=before, evaluation=own)
-        if self.strategy.publishes(self._round.situation(own, before)):
-            self._publish(own)
-        request = self.strategy.after(self._round.situation(own, before))
-        if request is not None and request[0] is Method.MERGE:
-            own = self._merge(request[1], own)
-        self._take_snapshot(own, optimizer)
-        self._round.end(own)
-        return own
+    def _no_teachers(self) -> Teachers:
+        return Teachers(classes=self.task.classes)
 
-    def _keep_or_revert(self, optimizer: torch.optim.Optimizer | None) -> tuple[Evaluation, bool]:
-        """Keep or revert what changed since the snapshot, and record the teachers that were used."""
-        snapshot, evaluation = self._snapshot, self.evaluate()
-        model, kept = EvaluatedModel(self._adapter.weights(), evaluation), True
-        used, absorption = self._selector.used(), None
-        if snapshot.evaluation is not None:
-            before, after = EvaluatedModel(snapshot.weights, snapshot.evaluation), model
-            if used:
-                choice = self._selector.choice
-                assert choice is not None, "used teachers were chosen"
-                outcome = self._absorber.absorb_guided(choice, used, before, after)
-                model, absorption = outcome.model, outcome.absorption
-                kept = absorption.delivery.kept
-            else:
-                model, kept = self._absorber.keep_or_revert(before, after)
-            if model is not after:
-                self._adapter.load(model.weights)
-                restore_optimizer(optimizer, snapshot.optimizer)
-            if absorption is not None:
-                self._record(absorption)
-        self._take_snapshot(model.evaluation, optimizer)
-        return model.evaluation, kept
 
-    def _merge(self, query: Query, own: Evaluation) -> Evaluation:
-        """Average with mergeable models, if there are any; return the evaluation of the result."""
-        journal = self._journal
-        situation = self._round.situation(own, journal.state.previous)
-        outcome = self._absorber.absorb_merged(*self._selector.choose(Method.MERGE, query, situation))
-        if outcome is None:
-            return own
-        self._adapter.load(outcome.model.weights)
-        journal.change(weights=outcome.model.weights)
-        self._record(outcome.absorption)
-        return outcome.model.evaluation
-
-    def _select_teachers(self, own: Evaluation) -> Teachers:
-        teachers = self._selector.select(self._round.situation(own, self._journal.state.previous))
-        self._journal.save()
-        return teachers
-
-    def _publish(self, own: Evaluation) -> bool:
-        # Teachers that were used are parents of this model even before the phase is kept or reverted.
-        self._round.add_parents([candidate.knowledge.id for candidate in self._selector.used(clear=False)])
-        return self._session.publisher.publish(own)
-
-    def _record(self, absorption: Absorption) -> None:
-        if absorption.delivery.kept:
-            self._round.add_parents(absorption.delivery.teachers)
-        key = self._journal.key(absorption.delivery.method)
-        self._session.record(absorption, key=f"{key}/{self._journal.state.next_event}")
-
-    def _take_snapshot(self, evaluation: Evaluation, optimizer: torch.optim.Optimizer | None) -> None:
-        self._snapshot = Snapshot(
-            weights=self._adapter.weights(), evaluation=evaluation, optimizer=copy_optimizer_state(optimizer)
-        )
+def _identity(path: Path) -> Identity:
+    try:
+        return Identity.load_or_create(path)
+    except ServiceError as error:
+        raise SettingsError(f"folder {path.parent} cannot be used: {error.message}") from None
 
 
 def _next_port(url: str) -> str:

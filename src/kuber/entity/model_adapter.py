@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class ModelAdapter:
         *,
         architecture: str | None,
         arguments: dict[str, Argument] | None,
-        validation: Validation | None,
+        validation: Validation | LabelledData | None,
         evaluate: EvaluateFn | None,
         class_counts: Sequence[int] | None,
         formats: Sequence[str] | None,
@@ -70,7 +70,9 @@ class ModelAdapter:
         self._given = model if judged is None else judged
         self._judged = unwrap(self._given)
         self._trained = unwrap(model)
-        self._data = None if validation is None else LabelledData(validation, collate)
+        if not isinstance(validation, LabelledData | None):
+            validation = LabelledData(validation, collate)
+        self._data: LabelledData | None = validation
         if self._data is not None:
             self._data.check(task)
         self._digest = None if self._data is None else self._data.digest
@@ -83,6 +85,15 @@ class ModelAdapter:
         samples = None if self._data is None else self._inputs_for(self._judged)(self._data.spread(16))
         self._formats = ExportFormats(self._judged, task, samples, formats, returns_logits=self._answers.plain)
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
+
+    @property
+    def data(self) -> LabelledData | None:
+        """Validation data, for the adapter of another model; None where a function evaluates."""
+        return self._data
+
+    def become(self, other: Self) -> None:
+        """Take the place of this object as the adapter of another model."""
+        vars(self).update(vars(other))
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +175,7 @@ class ModelAdapter:
     def _evaluate_own(self) -> Evaluation:
         if self._evaluate is not None:
             return self._call_evaluate(self._given)
-        return self._count(self._network, self._inputs_for(self._judged), strict=False)
+        return self._count(self._network, self._inputs_for(self._judged), strict=True)
 
     def _evaluate_teacher(self, teacher: TeacherModel) -> Evaluation:
         """Evaluate a teacher. Raises KnowledgeError, whatever fails in it."""

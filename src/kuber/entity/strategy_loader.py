@@ -24,10 +24,15 @@ def strategy_named(name: str) -> Strategy:
         strategy: Strategy = make()
     except Exception as error:  # noqa: BLE001 - foreign code may raise anything
         raise SettingsError(f"The strategy {name!r} cannot be created: {type(error).__name__}: {error}.") from None
-    missing = [decision for decision in _DECISIONS if not hasattr(strategy, decision)]
-    if missing:
-        raise SettingsError(f"The strategy {name!r} has no {missing[0]!r}; see docs/strategy.md.")
+    missing = missing_decision(strategy)
+    if missing is not None:
+        raise SettingsError(f"The strategy {name!r} has no {missing!r}; see docs/strategy.md.")
     return strategy
+
+
+def missing_decision(strategy: object) -> str | None:
+    """Return the first method of `Strategy` that an object lacks; None if it has all."""
+    return next((decision for decision in _DECISIONS if not hasattr(strategy, decision)), None)
 
 
 def strategy_names() -> list[str]:

@@ -1,6 +1,5 @@
 """Run folders: create, name, resume and lock them."""
 
-import fcntl
 import json
 import shutil
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from kuber.data.common_test_set import with_effective_sizes
 from kuber.data.datasets import Echo, load_dataset
 from kuber.errors import KUberError, SettingsError
-from kuber.files import write_atomically
+from kuber.files import try_lock, write_atomically
 from kuber.settings import Settings
 from kuber.views.run_index import LOCK_FILE, NAME_TIME_FORMAT, SETTINGS_FILE
 
@@ -97,7 +96,7 @@ def at_work(folder: Path) -> Iterator[None]:
         raise SettingsError(f"The run folder {folder} cannot be written: {error.strerror}.") from None
     with file:
         limit = time.monotonic() + LOCK_TIMEOUT
-        while not _locked(file.fileno()):
+        while not try_lock(file.fileno()):
             if time.monotonic() > limit:
                 raise SettingsError(f"Another process works in {folder}; wait until it ends, or stop it.")
             time.sleep(0.02)
@@ -111,11 +110,3 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

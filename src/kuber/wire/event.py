@@ -21,15 +21,25 @@ class _EventBody(Message):
 
 
 def encode_event(event: Event) -> str:
-    """Return the event as one line of JSON, without the newline. ValueError when its detail is not JSON."""
+    """Return the event as one line of JSON, without the newline. Numbers and arrays of numpy and torch are.
+
+    ValueError when its detail is not JSON.
+    """
     time = event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     values = {field.name: getattr(event, field.name) for field in fields(Event)}
     values |= {"time": time, "detail": dict(event.detail)}
     try:
         # ASCII only: some readers take certain other characters as the end of a line.
-        return json.dumps(values, separators=(",", ":"), allow_nan=False)
+        return json.dumps(values, separators=(",", ":"), allow_nan=False, default=_plain)
     except TypeError as error:
         raise ValueError(f"the detail of a {event.kind} event is not JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or an array of numpy or torch as JSON values. Raises TypeError for other objects."""
+    if not hasattr(value, "dtype") or not hasattr(value, "tolist"):
+        raise TypeError(f"a {type(value).__name__} is no JSON value")
+    return value.tolist()
 
 
 def decode_event(line: str) -> Event:

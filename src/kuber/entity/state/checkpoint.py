@@ -119,15 +119,19 @@ class CheckpointStore(Protocol):
 class Checkpoints:
     """Folder of one entity: its latest state, and its weights at the end of each round."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, holds_weights: bool = True) -> None:
+        """Without `holds_weights` the model is its owner's to keep: its tensors are neither saved nor loaded."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._holds_weights = holds_weights
 
     def save(self, state: State) -> None:
         """Replace the latest state; a kill leaves either the old or the new one."""
-        tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
-        # Copies: after a phase that was reverted, both models share memory, which safetensors refuses.
-        tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.round_start or {}).items()}
+        tensors = {}
+        if self._holds_weights:
+            tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
+            # Copies: after a phase that was reverted, both models share memory, which safetensors refuses.
+            tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.round_start or {}).items()}
         tensors[_GENERATOR] = state.generator
         write_atomically(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
@@ -139,7 +143,8 @@ class Checkpoints:
         try:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                names = [name for name in file.keys() if self._holds_weights or name == _GENERATOR]  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in names}
             generator = tensors.pop(_GENERATOR)
             weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
             start = {name.removeprefix(_START): tensors[name] for name in tensors if name.startswith(_START)}

@@ -1,5 +1,6 @@
 """Event log: one JSON line for each event, appended and never changed."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -36,9 +37,17 @@ class EventLog:
         """Write one event; other processes see it when this returns."""
         event = Event(time=self._clock(), entity=entity, seq=seq, round=round, kind=kind, detail=detail)
         line = f"{encode_event(event)}\n".encode()
-        if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"the event log was written only in part: a line of {len(line)} bytes")
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            self._drop(written)
+            raise OSError(errno.ENOSPC, f"a line of {len(line)} bytes was written only in part")
         return event
+
+    def _drop(self, written: int) -> None:
+        """Remove a part of a line, unless another process has appended since: no reader could read the next one."""
+        end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        if os.fstat(self._descriptor).st_size == end:
+            os.ftruncate(self._descriptor, end - written)
 
     def sync(self) -> None:
         """Return once all appended events would survive a power cut."""

@@ -1,31 +1,40 @@
 """Journal of an entity: its state and its event log, moved together."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from kuber.domain.event import Event, Kind
+from kuber.domain.event import Event, Kind, utc_now
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.storage import Storage
+from kuber.errors import first_line
+
+log = logging.getLogger("kuber")
 
 
 class Journal:
     """State and event log of one entity: after a kill, neither has anything that the other lacks."""
 
-    def __init__(self, name: str, state: State, storage: Storage) -> None:
+    def __init__(self, name: str, state: State, storage: Storage, *, tolerant: bool = False) -> None:
+        """With `tolerant`, warn when the disk fails, once until it works again, and go on; else raise OSError."""
         self.state = state
         self.name = name
+        self._tolerant = tolerant
+        self._failed = False  # the last write
         self._checkpoints = storage.checkpoints
         self._event_log = storage.event_log
 
     def append(self, kind: Kind, detail: Mapping[str, Any]) -> Event:
         """Append an event to the log, and return it."""
         state = self.state
-        event = self._event_log.append(
-            entity=self.name, seq=state.next_event, round=state.round, kind=kind, detail=detail
-        )
-        self.change(next_event=state.next_event + 1)
-        return event
+        place: Any = {"entity": self.name, "seq": state.next_event, "round": state.round}
+        with self._tolerated():
+            event = self._event_log.append(**place, kind=kind, detail=detail)
+            self.change(next_event=state.next_event + 1)
+            return event
+        return Event(**place, time=utc_now(), kind=kind, detail=detail)  # that nobody can read later
 
     def change(self, **changes: Any) -> None:
         """Change fields of the state; a kill before the next `save` undoes it."""
@@ -34,8 +43,10 @@ class Journal:
     def save(self, **changes: Any) -> None:
         """Change fields of the state and save it, after the events that led to it."""
         self.change(**changes)
-        self._event_log.sync()
-        self._checkpoints.save(self.state)
+        with self._tolerated():
+            self._event_log.sync()
+            self._checkpoints.save(self.state)
+            self._failed = False
 
     def save_weights(self) -> str | None:
         """Store the weights at the end of the round; return the name of their file, if any."""
@@ -44,3 +55,15 @@ class Journal:
     def key(self, action: str) -> str:
         """Return the idempotency key of an action in this round of this session."""
         return f"{self.state.session_id}/{self.state.round}/{action}"
+
+    @contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._tolerant:
+                raise
+            if not self._failed:
+                reason = error.strerror or first_line(error)
+                log.warning("Entity %r: its state cannot be saved (%s); training continues.", self.name, reason)
+            self._failed = True

@@ -21,10 +21,15 @@ class Storage:
     weights: WeightStore = field(default_factory=MemoryWeightStore)  # of idle weights
 
     @classmethod
-    def in_folder(cls, folder: Path, event_log: EventSink, *, cache_bytes: int = 0) -> Self:
-        """Return the storage of an entity in its own folder, with a cache of at most `cache_bytes`, if any."""
+    def in_folder(
+        cls, folder: Path, event_log: EventSink, *, cache_bytes: int = 0, holds_weights: bool = True
+    ) -> Self:
+        """Return the storage of an entity in its own folder, with a cache of at most `cache_bytes`, if any.
+
+        With `holds_weights` the checkpoints hold the model, too.
+        """
         return cls(
-            checkpoints=Checkpoints(folder),
+            checkpoints=Checkpoints(folder, holds_weights=holds_weights),
             event_log=event_log,
             pending=BlobCache(folder / "waiting"),
             cache=BlobCache(folder / "cache", limit=cache_bytes) if cache_bytes else None,

@@ -1,0 +1,133 @@
+"""Training of `Entity.fit`: a plain loop over an owner's batches, with the teachers' loss beside the strategy's."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kuber.domain.strategy import Guidance, LocalPhase
+from kuber.domain.task import Task
+from kuber.entity.state.optimizer_copy import optimizers_in
+from kuber.errors import SettingsError, first_line
+from kuber.learning.evaluation import training_mode
+from kuber.learning.losses import balanced_softmax
+from kuber.learning.model_call import batch_size, call_model, logits_from
+from kuber.learning.teachers import Teachers
+from kuber.learning.training import Loss
+
+NO_STEP = "batches has no batch; a phase needs at least one (does drop_last leave none?)."
+
+
+def check_batches(batches: Any) -> Iterable[Any]:
+    """Return the batches. Raises SettingsError naming `batches` unless they can be iterated again and again."""
+    try:
+        once = iter(batches) is batches
+    except TypeError:
+        raise SettingsError(f"batches is a {type(batches).__name__}; give a list or a DataLoader.") from None
+    if once:
+        raise SettingsError("batches can be iterated only once; give a list or a DataLoader.")
+    made: Iterable[Any] = batches
+    return made
+
+
+def check_trains(optimizer: Any, model: nn.Module) -> None:
+    """Raise SettingsError naming `optimizer` unless it trains a parameter of the model."""
+    own = {id(parameter) for parameter in model.parameters()}
+    groups = [group for one in optimizers_in(optimizer) for group in one.param_groups]
+    if not any(id(parameter) in own for group in groups for parameter in group["params"]):
+        raise SettingsError("optimizer has no parameter of the model; make it of model.parameters().")
+
+
+class LocalTraining:
+    """Trains the owner's model on batches, epoch by epoch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        batches: Any,
+        *,
+        phase: LocalPhase,
+        optimizer: Any,
+        split: Callable[[Any], tuple[Any, Tensor]],
+    ) -> None:
+        """Check what the owner passed in; `split` returns inputs and labels of a batch. Raises SettingsError."""
+        self._model = model
+        self._task = task
+        self._batches = check_batches(batches)
+        self._split = split
+        if next(model.parameters(), None) is None:
+            raise SettingsError("model has no parameters to train; fit it yourself, and call entity.replace.")
+        if optimizer is None:
+            optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        check_trains(optimizer, model)
+        self.optimizer = optimizer
+        given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        self._steppers = [one if hasattr(one, "zero_grad") else optimizers_in(one)[0] for one in given]
+        self._guidance = phase.guidance or Guidance()
+        self._loss: Loss = nn.functional.cross_entropy
+        if phase.loss == "balanced-softmax":
+            self._loss = balanced_softmax(self._class_totals().to(next(model.parameters()).device))
+
+    def train(self, teachers: Teachers, *, epochs: int) -> None:
+        """Train for some epochs. Raises SettingsError when an epoch has no batch."""
+        with training_mode(self._model):
+            for _ in range(epochs):
+                steps = 0
+                for inputs, labels in self._pairs():
+                    self._step(inputs, labels, teachers)
+                    steps += 1
+                if not steps:
+                    raise SettingsError(NO_STEP)
+
+    def _step(self, inputs: Any, labels: Tensor, teachers: Teachers) -> None:
+        def loss() -> Tensor:
+            total = self._total(inputs, labels, teachers)
+            for optimizer in self._steppers:
+                optimizer.zero_grad()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        first = self._steppers[0]
+        if isinstance(first, torch.optim.LBFGS):
+            first.step(loss)  # type: ignore[no-untyped-call]  # it evaluates the loss several times
+            return
+        loss()
+        for optimizer in self._steppers:
+            optimizer.step()
+
+    def _total(self, inputs: Any, labels: Tensor, teachers: Teachers) -> Tensor:
+        output = call_model(self._model, inputs)
+        logits = logits_from(output, classes=self._task.classes, samples=batch_size(inputs))
+        try:
+            total = self._loss(logits, labels)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            shape = tuple(logits.shape)
+            raise SettingsError(
+                f"Labels of batches do not fit logits of shape {shape}: {first_line(error)}."
+            ) from None
+        if teachers:
+            total = total + self._guidance.weight * teachers.loss(logits, inputs, labels)
+        return total
+
+    def _pairs(self) -> Iterator[tuple[Any, Tensor]]:
+        for batch in self._batches:
+            yield self._split(batch)
+
+    def _class_totals(self) -> Tensor:
+        """Return the number of samples of each class; soft labels count in parts, and negative ones not at all."""
+        totals = torch.zeros(self._task.classes, dtype=torch.float64)
+        for _, labels in self._pairs():
+            labels = labels.detach().cpu()
+            if labels.is_floating_point():
+                totals += labels.reshape(-1, self._task.classes).double().sum(0)
+                continue
+            labels = labels.reshape(-1)
+            labels = labels[labels >= 0].long()
+            if len(labels) and int(labels.max()) >= self._task.classes:
+                raise SettingsError(f"Labels of batches must be from 0 to {self._task.classes - 1}.")
+            totals += torch.bincount(labels, minlength=self._task.classes)
+        if not totals.sum() > 0:
+            raise SettingsError(NO_STEP)
+        return totals

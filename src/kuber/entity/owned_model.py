@@ -1,0 +1,90 @@
+"""The model that an owner trains: which object it is, how it is described, and whether its numbers are sound."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from kuber.entity import loop_settings as checks
+from kuber.entity.finite_check import FiniteCheck
+from kuber.entity.model_adapter import ModelAdapter
+from kuber.entity.state.snapshot import Snapshot
+from kuber.learning.wrappers import unwrap
+
+MakeAdapter = Callable[
+    [nn.Module, nn.Module | None], ModelAdapter
+]  # of the model and the judged one, if it is another
+
+
+class OwnedModel:
+    """An owner's model, its adapter, and its snapshot at the start of the phase; all change when it is replaced."""
+
+    def __init__(
+        self, model: nn.Module, judged: nn.Module | None, restores: tuple[Any, ...], make_adapter: MakeAdapter
+    ) -> None:
+        """Describe and check the model. Raises SettingsError."""
+        self._make_adapter = make_adapter
+        self._restores = restores
+        self._earlier: tuple[nn.Module, nn.Module | None, Snapshot] | None = None  # before the model was replaced
+        self._set(model, judged)
+        self.adapter = make_adapter(model, judged)  # the same object for good
+        self.snapshot = self._new_snapshot()
+        self.snapshot.take()
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another model was given since the last snapshot."""
+        return self._earlier is not None
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The trained module, and the judged one if it is another."""
+        return (self.model,) if self.judged is None else (self.model, self.judged)
+
+    def replace(self, model: nn.Module, judged: nn.Module | None) -> None:
+        """Make another model the owner's; `undo` goes back to the one of the snapshot. Raises SettingsError."""
+        checks.check_model(model)
+        if judged is not None:
+            checks.check_model(judged, "judged")
+        self.adapter.become(self._make_adapter(model, judged))
+        if self._earlier is None:
+            self._earlier = self.model, self.judged, self.snapshot
+        self._set(model, judged)
+
+    def describe_again(self) -> None:
+        """Describe the model as it is now, with tensors that it did not have at the snapshot; it cannot be undone."""
+        self.adapter.become(self._make_adapter(self.model, self.judged))
+        self._set(self.model, self.judged)
+        evaluation = self.snapshot.evaluation
+        self.snapshot = self._new_snapshot()
+        self.snapshot.evaluation = evaluation
+
+    def take(self, optimizer: Any, evaluation: Any) -> None:
+        """Take a snapshot of the model as it is now."""
+        if self._earlier is not None:
+            self._earlier = None
+            self.snapshot = self._new_snapshot()
+        self.snapshot.take(optimizer, evaluation)
+
+    def undo(self, optimizer: Any) -> list[str]:
+        """Go back to the snapshot; return a sentence for each object that refuses its state."""
+        if self._earlier is not None:
+            model, judged, self.snapshot = self._earlier
+            self.adapter.become(self._make_adapter(model, judged))
+            self._earlier = None
+            self._set(model, judged)
+        return self.snapshot.restore(optimizer)
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the model's numbers, in words; None if all are finite."""
+        name = self._finite.first_fault()
+        return None if name is None else f"the tensor {name} of the model holds numbers that are not finite"
+
+    def _set(self, model: nn.Module, judged: nn.Module | None) -> None:
+        self.model = model
+        self.judged = None if judged is model else judged
+        self._finite = FiniteCheck(*map(unwrap, self.modules))
+
+    def _new_snapshot(self) -> Snapshot:
+        judged = self.model if self.judged is None else self.judged
+        return Snapshot(judged=unwrap(judged), trained=unwrap(self.model), restores=self._restores)
