@@ -21,11 +21,9 @@ NO_STEP = "batches has no batch; a phase needs at least one (does drop_last leav
 
 def check_batches(batches: Any) -> Iterable[Any]:
     """Return the batches. Raises SettingsError naming `batches` unless they can be iterated again and again."""
-    try:
-        once = iter(batches) is batches
-    except TypeError:
-        raise SettingsError(f"batches is a {type(batches).__name__}; give a list or a DataLoader.") from None
-    if once:
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise SettingsError(f"batches is a {type(batches).__name__}; give a list or a DataLoader.")
+    if hasattr(batches, "__next__"):  # not `iter(batches)`, with which a DataLoader draws a random number
         raise SettingsError("batches can be iterated only once; give a list or a DataLoader.")
     made: Iterable[Any] = batches
     return made
@@ -100,8 +98,9 @@ class LocalTraining:
     def _total(self, inputs: Any, labels: Tensor, teachers: Teachers) -> Tensor:
         output = call_model(self._model, inputs)
         logits = logits_from(output, classes=self._task.classes, samples=batch_size(inputs))
+        plain = logits.to(output.dtype) if isinstance(output, Tensor) else logits  # as in a loop without KUber
         try:
-            total = self._loss(logits, labels)
+            total = self._loss(plain, labels)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shape = tuple(logits.shape)
             raise SettingsError(
