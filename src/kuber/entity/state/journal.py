@@ -30,11 +30,11 @@ class Journal:
         """Append an event to the log, and return it."""
         state = self.state
         place: Any = {"entity": self.name, "seq": state.next_event, "round": state.round}
+        event = Event(**place, time=utc_now(), kind=kind, detail=detail)
         with self._tolerated():
             event = self._event_log.append(**place, kind=kind, detail=detail)
             self.change(next_event=state.next_event + 1)
-            return event
-        return Event(**place, time=utc_now(), kind=kind, detail=detail)  # that nobody can read later
+        return event
 
     def change(self, **changes: Any) -> None:
         """Change fields of the state; a kill before the next `save` undoes it."""
