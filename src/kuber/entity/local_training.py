@@ -32,7 +32,7 @@ def check_batches(batches: Any) -> Iterable[Any]:
 def check_trains(optimizer: Any, model: nn.Module) -> None:
     """Raise SettingsError naming `optimizer` unless it trains a parameter of the model."""
     own = {id(parameter) for parameter in model.parameters()}
-    groups = [group for one in optimizers_in(optimizer) for group in one.param_groups]
+    groups = [group for each in optimizers_in(optimizer) for group in each.param_groups]
     if not any(id(parameter) in own for group in groups for parameter in group["params"]):
         raise SettingsError("optimizer has no parameter of the model; make it of model.parameters().")
 
@@ -62,7 +62,7 @@ class LocalTraining:
         check_trains(optimizer, model)
         self.optimizer = optimizer
         given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
-        self._steppers = [one if hasattr(one, "zero_grad") else optimizers_in(one)[0] for one in given]
+        self._steppers = [each if hasattr(each, "zero_grad") else optimizers_in(each)[0] for each in given]
         self._guidance = phase.guidance or Guidance()
         self._loss: Loss = nn.functional.cross_entropy
         if phase.loss == "balanced-softmax":

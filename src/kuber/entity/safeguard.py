@@ -59,7 +59,7 @@ def undisturbed(*modules: nn.Module) -> Iterator[None]:
     """Leave modes, gradients and casts of modules, and the random generators, as they are, also on an exception."""
     parts = {id(part): part for module in modules for part in module.modules()}.values()
     modes = [(part, part.training) for part in parts if hasattr(part, "training")]
-    parameters = {id(one): one for module in modules for one in module.parameters()}.values()
+    parameters = {id(weight): weight for module in modules for weight in module.parameters()}.values()
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
     kinds = ["cpu", *{parameter.device.type for parameter in parameters if parameter.device.type != "cpu"}]
     kinds = [kind for kind in kinds if torch.amp.is_autocast_available(kind)]

@@ -155,7 +155,7 @@ def _reset(optimizer: Any, parameter: Any) -> None:
 def _has(optimizer: Any, parameter: Any) -> bool:
     if not isinstance(parameter, Tensor):
         return True  # state that belongs to no parameter
-    return any(parameter is one for group in optimizer.param_groups for one in group["params"])
+    return any(parameter is other for group in optimizer.param_groups for other in group["params"])
 
 
 def _first(group: dict[str, Any]) -> Any:
