@@ -1,4 +1,4 @@
-"""What holds the first promise of docs/own-loop.md: a training that uses KUber goes on as it would without."""
+"""Guard of an owner's training: failures of KUber are held back, and modes, gradients and random states kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Safeguard:
-    """Calls what may fail: a failure becomes an event and a warning, and the training goes on."""
+    """Calls what may fail: a failure becomes an event and a warning, and the training continues."""
 
     def __init__(self, alerts: Alerts) -> None:
         self._alerts = alerts

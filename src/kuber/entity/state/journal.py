@@ -18,7 +18,7 @@ class Journal:
     """State and event log of one entity: after a kill, neither has anything that the other lacks."""
 
     def __init__(self, name: str, state: State, storage: Storage, *, tolerant: bool = False) -> None:
-        """With `tolerant`, warn when the disk fails, once until it works again, and go on; else raise OSError."""
+        """With `tolerant`, warn when the disk fails, once until it works again, and continue; else raise OSError."""
         self.state = state
         self.name = name
         self._tolerant = tolerant
