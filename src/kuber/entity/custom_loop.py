@@ -153,6 +153,8 @@ class Entity:
             with undisturbed(model, *([] if judged is None else [judged])):
                 self._owned = OwnedModel(model, judged, restores, self._describe)
             self._adapter = self._owned.adapter
+            if self.strategy.common_start:
+                self._adapter.check_weights_travel(self.strategy.name)
             home = self._claim(folder)
             identity = _identity(home / KEY_FILE)
             if isinstance(hub, str):
