@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.domain.task import Task
 from kuber.entity import export_formats
 from kuber.entity.export_formats import CHECKED_SAMPLES, ExportFormats
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
+from kuber.learning.model_call import LogitsModel
 from kuber.learning.onnx_export import export
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.weights import weights_of
@@ -127,3 +129,20 @@ def test_a_graph_as_model_is_published_as_it_is():
     formats = ExportFormats(model, TASK, torch.zeros(3, 4), None)
     assert formats.artifacts({}) == {"onnx": graph}
     model.close()
+
+
+class Output(nn.Module):
+    """Return an object with logits, as Hugging Face models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {"logits": self.net(x)}
+
+
+def test_a_model_with_another_form_of_output_is_published_under_the_names_of_its_own_tensors(graphs):
+    model = Output()
+    formats = ExportFormats(LogitsModel(model, 2), TASK, torch.randn(9, 4), None)
+    assert set(formats.artifacts(weights_of(model))) == {WEIGHTS, ONNX}

@@ -261,6 +261,31 @@ def test_teachers_are_used_in_every_form_of_training(enter, strong, tmp_path, mo
     assert not all(torch.equal(one, other) for one, other in zip(guided, alone, strict=True))
 
 
+@pytest.mark.parametrize("more", OPTIONS, ids=lambda more: next(iter(more), "plain"))
+def test_an_entity_takes_the_batches_of_the_trainer_as_they_are(enter, taught, tmp_path, more, caplog):
+    """Model, validation and teachers are those of the trainer: names, attention mask, lengths that differ."""
+    data = rows(COMMON)
+    validation = [collate(data[start : start + 20]) for start in range(0, 200, 20)]
+    task = kuber.Task(name="batches", labels=("a", "b", "c"), input_shape=(LENGTH,))
+    strong = enter("strong", copy.deepcopy(taught), task=task, validation=validation)
+    assert strong.evaluate().accuracy > 0.7
+    assert strong.publish()
+    model = bert(3)
+    entity = enter("student", model, task=task, validation=validation)
+    callback, used = KUberTrainerCallback(entity), []
+
+    class Look(transformers.TrainerCallback):
+        def on_step_end(self, *_, **kwargs):
+            used.append(len(callback.teachers.used))
+
+    with caplog.at_level(logging.WARNING, logger="kuber"):
+        weights_after(tmp_path / "hf", callback, Look(), model=model, **more)
+    assert used
+    assert set(used) == {1}
+    assert not failures(caplog)
+    assert events(tmp_path / "student", "absorbed")
+
+
 def test_a_copy_of_the_model_in_training_has_no_teachers(enter, strong, tmp_path):
     model, copies = bert(3), []
     entity = enter("student", Logits(model), task=TASK, validation=COMMON)

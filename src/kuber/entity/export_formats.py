@@ -44,12 +44,13 @@ class ExportFormats:
         self._task = task
         self._samples = samples
         self._warned = False
-        self._has_weights = not isinstance(model, OnnxModel) and bool(model.state_dict())
-        self._obstacle = obstacle(model) if self._has_weights else None
+        own = model.model if isinstance(model, LogitsModel) else model  # weights have the names of the owner's module
+        self._has_weights = not isinstance(own, OnnxModel) and bool(own.state_dict())
+        self._obstacle = obstacle(own) if self._has_weights else None
         self._faults: set[str] = set()  # of weights, that were warned of
         self._manifests: list[dict[str, TensorSpec]] = []
         if self._has_weights and self._obstacle is None:
-            manifest = manifest_of(state_tensors(model))
+            manifest = manifest_of(state_tensors(own))
             self._manifests = [manifest, bfloat16_manifest(manifest)]
         self.kinds = self._default() if formats is None else self._checked(formats)
 
