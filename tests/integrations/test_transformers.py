@@ -368,7 +368,7 @@ def test_tasks_without_one_label_for_each_sample_are_refused_in_the_constructor(
     tokens = transformers.BertForTokenClassification(config)
     entity = enter("student", Logits(bert()), task=TASK, validation=COMMON)
     for model, words in ((tokens, "one label"), (bert(problem_type="multi_label_classification"), "problem_type")):
-        entity.model = Logits(model)
+        entity._owned.model = Logits(model)
         with pytest.raises(kuber.errors.SettingsError, match=words) as caught:
             KUberTrainerCallback(entity)
         assert "\n" not in caught.value.message

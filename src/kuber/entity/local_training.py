@@ -98,9 +98,8 @@ class LocalTraining:
     def _total(self, inputs: Any, labels: Tensor, teachers: Teachers) -> Tensor:
         output = call_model(self._model, inputs)
         logits = logits_from(output, classes=self._task.classes, samples=batch_size(inputs))
-        plain = logits.to(output.dtype) if isinstance(output, Tensor) else logits  # as in a loop without KUber
         try:
-            total = self._loss(plain, labels)
+            total = self._loss(logits, labels)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shape = tuple(logits.shape)
             raise SettingsError(

@@ -170,7 +170,7 @@ def test_a_model_that_fails_in_an_unexpected_way_is_skipped(enter, tmp_path, mon
         raise RuntimeError("CUDA out of memory.")
 
     student = enter("student", network(WEAK))
-    monkeypatch.setattr(student._evaluator, "candidate", candidate)
+    monkeypatch.setattr(student._phases._evaluator, "candidate", candidate)
     for _ in range(3):
         assert not student.step()
     (failed,) = details(tmp_path, "student", "failed")
