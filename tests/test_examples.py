@@ -12,6 +12,7 @@ from tests.fixtures.hub import running_hub
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LINES = 150
 TINY = {
+    "forests_learn": ["--seeds", "1", "--trees", "10", "--rounds", "1"],
     "mixed_architectures": ["--seeds", "1", "--rounds", "1"],
     "sklearn_teaches_torch": ["--seeds", "1", "--trees", "10", "--epochs", "5"],
     "tabular_hospitals": ["--seeds", "1", "--rounds", "1"],
