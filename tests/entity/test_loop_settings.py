@@ -100,6 +100,21 @@ def test_class_counts_are_published_as_the_owner_says(enter, hub, counts, shown)
     assert record.sample_count == (None if shown is None else sum(shown))
 
 
+@pytest.mark.parametrize("counts", ["exact", "rounded", None])
+def test_strategies_decide_on_exact_counts(enter, counts):
+    seen = []
+
+    class Noting(Exchange):
+        def publishes(self, situation):
+            seen.append(situation.samples)
+            return False
+
+    entity = enter(class_counts=(31, 33), counts=counts, strategy=Noting())
+    entity.step()
+    entity.step()
+    assert seen == [64]
+
+
 def test_without_reports_the_registry_gets_none(enter, hub, monkeypatch):
     reported = []
     monkeypatch.setattr(hub[0], "report", lambda id, **fields: reported.append(fields))

@@ -28,10 +28,10 @@ from kuber.domain.task import Task
 from kuber.entity import loop_settings as checks
 from kuber.entity.absorption import Absorber
 from kuber.entity.evaluator import Evaluator
-from kuber.entity.hub.access import HubAccess, Sharing
+from kuber.entity.hub.access import Counts, HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
 from kuber.entity.local_training import LocalTraining
-from kuber.entity.loop_settings import Counts, Publishing
+from kuber.entity.loop_settings import Publishing
 from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
 from kuber.entity.owned_model import OwnedModel
 from kuber.entity.phase import Phases
@@ -136,7 +136,11 @@ class Entity:
         patience = checks.check_seconds(patience, "patience")
         max_candidates = checks.check_number(max_candidates, "max_candidates")
         restores = checks.check_restores(restores)
-        sharing = Sharing(report=checks.check_reports(reports), approve=checks.approval(publishing))
+        sharing = Sharing(
+            report=checks.check_reports(reports),
+            counts=checks.check_counts(counts),
+            approve=checks.approval(publishing),
+        )
         self._collate = collate
         self._describe = partial(
             self._make_adapter,
@@ -144,7 +148,7 @@ class Entity:
             arguments=checks.plain_arguments(arguments),
             validation=validation,
             evaluate=evaluate,
-            class_counts=checks.published_counts(checks.whole_counts(class_counts, task), counts),
+            class_counts=checks.whole_counts(class_counts, task),
             formats=checks.check_formats(formats),
         )
         self._adapter: ModelAdapter | None = None

@@ -15,7 +15,7 @@ from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import MAX_TEXT, Task
 from kuber.domain.whole_numbers import counts_of, whole_number
-from kuber.entity.hub.access import Approve
+from kuber.entity.hub.access import Approve, Counts
 from kuber.entity.strategy_loader import missing_decision, strategy_named
 from kuber.errors import RequestRejectedError, SettingsError
 from kuber.learning.onnx_model import OnnxModel
@@ -24,7 +24,6 @@ from kuber.wire.registry import ArchitectureBody
 log = logging.getLogger("kuber")
 
 Publishing = Literal["auto", "ask", "never"] | Callable[[Evaluation, int], bool]
-Counts = Literal["exact", "rounded"] | None
 
 PUBLISHING = ("auto", "ask", "never")
 
@@ -184,13 +183,11 @@ def whole_counts(class_counts: Any, task: Task) -> tuple[int, ...] | None:
     return counts
 
 
-def published_counts(class_counts: tuple[int, ...] | None, counts: Counts) -> tuple[int, ...] | None:
-    """Return the class counts to publish: exact, rounded to tens, or none. Raises SettingsError naming `counts`."""
+def check_counts(counts: Counts) -> Counts:
+    """Return how class counts are published. Raises SettingsError naming `counts`."""
     if counts is not None and counts not in ("exact", "rounded"):
         raise SettingsError(f'counts is {counts!r}; give "exact", "rounded" or None.')
-    if counts is None or class_counts is None:
-        return None
-    return class_counts if counts == "exact" else tuple((count + 5) // 10 * 10 for count in class_counts)
+    return counts
 
 
 def check_restores(restores: Sequence[object]) -> tuple[object, ...]:

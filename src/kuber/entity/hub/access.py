@@ -8,6 +8,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.ports import Registry, Vault
 from kuber.signing import Identity
 
+Counts = Literal["exact", "rounded"] | None
 Approve = Callable[[Evaluation, int], bool]  # the evaluation to be claimed and the round -> whether to publish
 
 
@@ -28,4 +29,5 @@ class Sharing:
     verified_only: bool = False  # discover only records that the hub has verified
     report: bool = True  # round and evaluation to the registry, and reasons with deliveries
     transfer_dtype: Literal["float32", "bfloat16"] = "float32"  # of published weights
+    counts: Counts = "exact"  # of training samples, in each class and in all, in records; "rounded" to tens
     approve: Approve = lambda evaluation, round: True  # called before each publication

@@ -68,6 +68,7 @@ class Publisher:
         claim, cells = disclosed(evaluation, model.task)
         since = state.evaluated_since
         own = model.task.test_set is None and since is not None and since[0] == evaluation.test_set
+        sample_count, class_counts = self._disclosed_counts()
         draft = Draft(
             entity=state.entity_id,
             task=model.task,
@@ -77,12 +78,22 @@ class Publisher:
             round=state.round,
             parents=state.parents,
             origin=state.origin,
-            sample_count=model.sample_count,
-            class_counts=model.class_counts,
+            sample_count=sample_count,
+            class_counts=class_counts,
             sequence=state.sequence + 1,
             evaluation_set=EvaluationSet(since=since[1], cells=cells) if own and since else None,
         )
         return self._trust.sign(draft)
+
+    def _disclosed_counts(self) -> tuple[int | None, tuple[int, ...] | None]:
+        """Return the number of training samples, in all and of each class, as far as the owner publishes them."""
+        model = self._evaluator.model
+        if self._sharing.counts is None:
+            return None, None
+        if self._sharing.counts == "exact" or model.class_counts is None:
+            return model.sample_count, model.class_counts
+        rounded = tuple((count + 5) // 10 * 10 for count in model.class_counts)
+        return sum(rounded), rounded
 
     def _count(self, evaluation: Evaluation) -> None:
         sequence = self._journal.state.sequence + 1
