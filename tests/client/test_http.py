@@ -33,6 +33,7 @@ BAD = [
     "http://host:99999",
 ]
 BAD += ["http://host/?a=b", "http://host/#top", "http://me:secret@host", "http://ho st", "http://\0"]
+BAD += ["http://a..b:5001", f"http://{'a' * 64}.example:5001", f"http://{'a.' * 150}example"]
 
 
 @pytest.fixture

@@ -64,6 +64,19 @@ def test_batches_for_one_time_are_refused(enter, batches, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["exchange", "local-balanced"])
+def test_batches_that_give_nothing_the_second_time_are_refused(enter, strategy):
+    class Once:
+        def __init__(self):
+            self.rest = iter(PAIRS)
+
+        def __iter__(self):
+            return self.rest
+
+    with pytest.raises(SettingsError, match="batches can be iterated only once; give a list or a DataLoader"):
+        enter(strategy=strategy).fit(Once(), rounds=1, epochs=2)
+
+
+@pytest.mark.parametrize("strategy", ["exchange", "local-balanced"])
 @pytest.mark.parametrize(
     "batches", [[], DataLoader(TensorDataset(X, Y), batch_size=100, drop_last=True)], ids=["empty", "dropped"]
 )

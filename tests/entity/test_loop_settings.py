@@ -139,6 +139,7 @@ def test_without_reports_the_registry_gets_none(enter, hub, monkeypatch):
         ({"class_counts": [True, False]}, "class_counts must be whole numbers"),
         ({"class_counts": np.array([True, False])}, "class_counts must be whole numbers"),
         ({"class_counts": np.eye(2)}, "class_counts must be whole numbers"),
+        ({"class_counts": {31, 33}}, "class_counts is a set"),  # it has no order
         ({"class_counts": ["3", "4"]}, "class_counts must be whole numbers"),
         ({"class_counts": "32"}, "class_counts is a str"),
         ({"class_counts": 64}, "class_counts is a int"),

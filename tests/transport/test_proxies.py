@@ -25,7 +25,7 @@ def test_the_variable_of_the_scheme_counts_before_that_for_all(environment):
 
 
 def test_no_variable_names_no_proxy(environment):
-    environment(HTTPS_PROXY="http://secure", FTP_PROXY="ftp://proxy", HTTP_PROXY="")
+    environment(HTTPS_PROXY="http://secure", FTP_PROXY="ftp://proxy", HTTP_PROXY=" ")
     assert proxy_for(HUB) is None
 
 
@@ -46,6 +46,9 @@ WRONG = [
     "http://a:b:c",
     "http://me:secret@",
     "http://[::1",
+    "http://a..b:3128",
+    "http://pro xy:3128",
+    f"http://{'a' * 64}:3128",
     "\x01",
 ]
 

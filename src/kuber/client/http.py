@@ -14,6 +14,7 @@ import stamina
 from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
+from kuber.domain.address import is_host
 from kuber.errors import (
     KnowledgeNotFoundError,
     KUberError,
@@ -271,6 +272,7 @@ def _parse(url: str, service: str) -> httpx.URL:
     valid = (
         address.scheme in ("http", "https")
         and _HOST.fullmatch(address.raw_host)
+        and is_host(address.raw_host.decode())
         and 1 <= (address.port or 80) <= 65535
         and not (address.query or address.fragment or address.userinfo)
     )

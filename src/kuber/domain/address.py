@@ -11,6 +11,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_host(host: str) -> bool:
+    """Return whether a name or an address has a form that can be looked up: no part of it is empty or too long."""
+    parts = host.removesuffix(".").split(".")
+    return len(host) <= 253 and (":" in host or all(0 < len(part) <= 63 for part in parts))
+
+
 def url_of(host: str, port: int, *, scheme: str = "http") -> str:
     """Return the URL of a service."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -369,6 +369,8 @@ class Entity:
         """Return the entity's folder, which is this object's until it is closed or nothing refers to it."""
         if folder is not None and not isinstance(folder, str | Path):
             raise SettingsError(f"folder is a {type(folder).__name__}; give a path.")
+        if folder == "":  # which would be the working directory
+            raise SettingsError("folder is empty; give a path, or None for entities/NAME.")
         try:
             home = default_folder(self.name) if folder is None else Path(folder).expanduser()
         except RuntimeError as error:

@@ -16,6 +16,7 @@ from kuber.learning.model_call import batch_size, call_model, logits_from
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
 
+ONLY_ONCE = "batches can be iterated only once; give a list or a DataLoader."
 NO_STEP = "batches has no batch; a phase needs at least one (does drop_last leave none?)."
 
 
@@ -24,7 +25,7 @@ def check_batches(batches: Any) -> Iterable[Any]:
     if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
         raise SettingsError(f"batches is a {type(batches).__name__}; give a list or a DataLoader.")
     if hasattr(batches, "__next__"):  # not `iter(batches)`, with which a DataLoader draws a random number
-        raise SettingsError("batches can be iterated only once; give a list or a DataLoader.")
+        raise SettingsError(ONLY_ONCE)
     made: Iterable[Any] = batches
     return made
 
@@ -64,6 +65,7 @@ class LocalTraining:
         given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         self._steppers = [each if hasattr(each, "zero_grad") else optimizers_in(each)[0] for each in given]
         self._guidance = phase.guidance or Guidance()
+        self._had_batches = False
         self._loss: Loss = nn.functional.cross_entropy
         if phase.loss == "balanced-softmax":
             self._loss = balanced_softmax(self._class_totals().to(next(model.parameters()).device))
@@ -77,7 +79,8 @@ class LocalTraining:
                     self._step(inputs, labels, teachers)
                     steps += 1
                 if not steps:
-                    raise SettingsError(NO_STEP)
+                    raise SettingsError(ONLY_ONCE if self._had_batches else NO_STEP)
+                self._had_batches = True
 
     def _step(self, inputs: Any, labels: Tensor, teachers: Teachers) -> None:
         def loss() -> Tensor:
@@ -128,4 +131,5 @@ class LocalTraining:
             totals += torch.bincount(labels, minlength=self._task.classes)
         if not totals.sum() > 0:
             raise SettingsError(NO_STEP)
+        self._had_batches = True
         return totals

@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,7 +169,7 @@ def whole_counts(class_counts: Any, task: Task) -> tuple[int, ...] | None:
         class_counts = class_counts.to_dict()  # a Series of pandas: in the order of its index, often by frequency
     if isinstance(class_counts, Mapping):
         class_counts = _by_label(class_counts, task)
-    if isinstance(class_counts, str | bytes) or not isinstance(class_counts, Iterable):
+    if isinstance(class_counts, str | bytes | Set) or not isinstance(class_counts, Iterable):
         raise SettingsError(f"class_counts is a {_kind(class_counts)}; give a list, one number for each label.")
     try:
         given = list(class_counts)

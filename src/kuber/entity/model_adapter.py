@@ -18,7 +18,7 @@ from kuber.entity.export_formats import ExportFormats
 from kuber.entity.validation_data import LabelledData, Validation
 from kuber.entity.work.learner import TeacherModel
 from kuber.entity.work.steps import EvaluationResult
-from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
+from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.architectures import make_network
 from kuber.learning.compatibility import can_load_by_name, check_fits
 from kuber.learning.evaluation import evaluate, evaluation_mode
@@ -178,19 +178,14 @@ class ModelAdapter:
         return self._count(self._network, self._inputs_for(self._judged), strict=True)
 
     def _evaluate_teacher(self, teacher: TeacherModel) -> Evaluation:
-        """Evaluate a teacher. Raises KnowledgeError, whatever fails in it."""
-        try:
-            if self._evaluate is None:
-                network = self.teacher_network(teacher)
-                return self._count(network, self._inputs_for(network), strict=True)
-            if self._is_own(teacher) and (teacher.task is None or teacher.task.labels == self.task.labels):
-                with swapped_weights(self._judged, teacher.weights):
-                    return self._call_evaluate(self._given)
-            return self._call_evaluate(self.teacher_network(teacher))
-        except KnowledgeError:
-            raise
-        except Exception as error:
-            raise IncompatibleKnowledgeError(f"It cannot be evaluated: {first_line(error)}.") from error
+        """Evaluate a teacher. Raises KnowledgeError for what is the teacher's fault, and only for that."""
+        if self._evaluate is None:
+            network = self.teacher_network(teacher)
+            return self._count(network, self._inputs_for(network), strict=True)
+        if self._is_own(teacher) and (teacher.task is None or teacher.task.labels == self.task.labels):
+            with swapped_weights(self._judged, teacher.weights):
+                return self._call_evaluate(self._given)
+        return self._call_evaluate(self.teacher_network(teacher))
 
     def _call_evaluate(self, network: nn.Module) -> Evaluation:
         """Call the owner's function. Raises SettingsError unless it returns an evaluation over the task's labels."""

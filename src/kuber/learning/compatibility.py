@@ -23,14 +23,25 @@ def can_load_by_name(architecture: Architecture) -> bool:
     return describe(architecture.name, architecture.arguments) == architecture
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error says that this machine or its device had no memory left."""
+    texts = ("out of memory", "allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in texts))
+
+
 def check_fits(network: nn.Module, x: Inputs, *, classes: int) -> None:
-    """Raise IncompatibleKnowledgeError unless the network returns shape (len(x), classes) for samples `x`."""
+    """Raise IncompatibleKnowledgeError unless the network returns shape (len(x), classes) for samples `x`.
+
+    A lack of memory is not the network's fault: its error is passed on.
+    """
     try:
         with evaluation_mode(network):
             shape = tuple(call_model(network, x).shape)
     except KnowledgeError:
         raise
-    except Exception as error:  # noqa: BLE001 - a foreign network may raise anything
+    except Exception as error:
+        if lacks_memory(error):
+            raise  # another time the same network may do
         raise IncompatibleKnowledgeError(
             f"The network does not accept samples of this task: {first_line(error)}."
         ) from None

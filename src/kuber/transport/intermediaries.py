@@ -36,10 +36,10 @@ def intermediary_error(response: httpx.Response, service: str, url: str) -> KUbe
             "that names the proxy, as http://NAME:PASSWORD@HOST:PORT.",
             retry_after=math.inf,
         )
-    if status == httpx.codes.UNAUTHORIZED:
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.NETWORK_AUTHENTICATION_REQUIRED):
         return ServiceUnavailableError(
-            f"Something between us and the {service} at {url} asks for a login (status 401): log in there, or have "
-            "it let requests to this address pass.",
+            f"Something between us and the {service} at {url} asks for a login (status {status}): log in there, or "
+            "have it let requests to this address pass.",
             retry_after=math.inf,
         )
     if status == httpx.codes.FORBIDDEN:

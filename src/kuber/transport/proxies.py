@@ -13,10 +13,11 @@ from urllib.request import getproxies
 import httpx
 
 from kuber import extras
-from kuber.domain.address import is_loopback
+from kuber.domain.address import is_host, is_loopback
 from kuber.errors import SettingsError
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
+_HOST = re.compile(rb"[A-Za-z0-9._:-]+")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -37,7 +38,7 @@ def proxy_for(address: httpx.URL) -> Proxy | None:
     Addresses of this machine have none. Raises SettingsError, which names the variable, for a proxy that cannot be
     used.
     """
-    found = getproxies()
+    found = {kind: text.strip() for kind, text in getproxies().items()}
     kind = next((kind for kind in (address.scheme, "all") if found.get(kind)), None)
     if kind is None or is_loopback(address.host) or _is_exception(address, found.get("no", "")):
         return None
@@ -46,7 +47,8 @@ def proxy_for(address: httpx.URL) -> Proxy | None:
         url = httpx.URL(text if "://" in text else f"http://{text}")
     except httpx.InvalidURL:
         url = httpx.URL()
-    if url.scheme not in SCHEMES or not url.host or not 1 <= (url.port or 80) <= 65535:
+    possible = url.scheme in SCHEMES and bool(_HOST.fullmatch(url.raw_host)) and is_host(url.raw_host.decode())
+    if not possible or not 1 <= (url.port or 80) <= 65535:
         raise SettingsError(
             f"{source} names the proxy {_without_password(text)!r}, which cannot be used: correct it to an address "
             "like http://proxy.example:3128 or socks5://proxy.example:1080, or unset it."

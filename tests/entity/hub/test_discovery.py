@@ -170,12 +170,47 @@ def test_a_model_that_fails_in_an_unexpected_way_is_skipped(enter, tmp_path, mon
         raise RuntimeError("CUDA out of memory.")
 
     student = enter("student", network(WEAK))
-    monkeypatch.setattr(student._phases._evaluator, "candidate", candidate)
+    monkeypatch.setattr(student._session.discovery._evaluator, "candidate", candidate)
     for _ in range(3):
         assert not student.step()
     (failed,) = details(tmp_path, "student", "failed")
     assert "CUDA out of memory" in failed["reason"]
     assert details(tmp_path, "student", "rejected") == []
+
+
+def test_an_owners_own_failure_does_not_refuse_a_good_teacher_for_good(enter, hub, tmp_path, caplog):
+    """It is skipped in this process, and used in the next one."""
+    enter("teacher", network(GOOD)).publish()
+    x, y = X, Y
+    digest = kuber.test_set_digest((X, Y))
+    memory = []
+
+    def evaluate(model):
+        if not memory and getattr(model, "weight", None) is not None and float(model.weight.abs().max()) > 5:
+            raise RuntimeError("CUDA out of memory.")
+        right = model(x).argmax(1) == y
+        counts = [[int((chosen & (y == label)).sum()) for label in (0, 1)] for chosen in (right, y >= 0)]
+        return kuber.Evaluation(test_set=digest, correct=tuple(counts[0]), total=tuple(counts[1]))
+
+    options = {"validation": None, "evaluate": evaluate}
+    student = enter("student", network(WEAK), **options)
+    for _ in range(3):
+        assert not student.step()
+    student.close()
+    assert details(tmp_path, "student", "rejected") == []
+    assert len([line for line in warnings(caplog) if "out of memory" in line]) == 1
+    memory.append("more")
+    assert len(enter("student", network(WEAK), **options).step()) == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.")])
+def test_a_lack_of_memory_is_not_the_fault_of_a_network(error):
+    class Large(nn.Module):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(type(error)):
+        compatibility.check_fits(Large(), X[:1], classes=2)
 
 
 @pytest.mark.parametrize(

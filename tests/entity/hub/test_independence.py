@@ -262,6 +262,44 @@ def test_a_rejected_publication_holds_up_no_other(enter, hub, tmp_path, caplog):
     assert len([line for line in warnings(caplog) if "A label is too long" in line]) == 1
 
 
+def test_a_message_too_large_for_a_proxy_waits_for_its_limit_to_be_raised(enter, hub, tmp_path, caplog):
+    entity = enter()
+    entity.step()
+    caplog.clear()
+    fail(hub, RequestRejectedError("Something takes no body of 2 MB (status 413).", too_large=True), "put")
+    for share in range(8):
+        improve(entity, float(share))
+        assert not entity.publish()
+    assert len([line for line in warnings(caplog) if "413" in line]) == 1
+    assert "is queued" in warnings(caplog)[0]
+    assert events(tmp_path, "dropped") == []
+    queued = len(entity._journal.state.outbox)
+    assert queued == 8
+    fail(hub, None)
+    entity.step()
+    assert [record.sequence for record in published(hub)][:queued] == list(range(1, queued + 1))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestRejectedError("No body of 2 kB (413).", too_large=True),
+        InsufficientStorageError("It has no space left."),
+    ],
+    ids=["too large", "full"],
+)
+def test_a_hub_that_cannot_take_the_first_message_ends_no_training(enter, hub, caplog, error):
+    fail(hub, error, "register")
+    entity = enter()
+    entity.step()
+    entity.step()
+    (line,) = [line for line in warnings(caplog) if error.message in line]
+    assert "`name`" not in line
+    fail(hub, None)
+    entity.step()
+    assert entity.publish()
+
+
 def test_a_missing_pending_blob_holds_up_no_other(enter, hub, tmp_path):
     entity = enter()
     entity.step()

@@ -19,13 +19,14 @@ from kuber.errors import (
     InsufficientStorageError,
     KnowledgeNotFoundError,
     KUberError,
+    RequestRejectedError,
     ServiceError,
     ServiceUnavailableError,
 )
 
 MAX_TRIES = 5  # of a message that the hub answers with an error of its own, such as status 500
 
-_QUEUED = "queued"  # cause of a warning
+_QUEUED, _TOO_LARGE = "queued", "too large"  # causes of warnings
 _UNREACHABLE = "The hub is unreachable."
 
 
@@ -72,7 +73,10 @@ class Outbox:
             return False
         self._queue(publication)
         detail = {"digest": str(publication.digests[0]), "sequence": draft.sequence, "reason": self._reason}
-        self._alerts.add("queued", detail, f"A publication is queued. {self._reason}", cause=_QUEUED)
+        if self._alerts.is_known(_TOO_LARGE):
+            self._journal.append("queued", detail)
+        else:
+            self._alerts.add("queued", detail, f"A publication is queued. {self._reason}", cause=_QUEUED)
         return False
 
     def publish_now(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
@@ -99,6 +103,7 @@ class Outbox:
                 return
             journal.save(outbox=tuple(rest))
         self._alerts.end(_QUEUED)
+        self._alerts.end(_TOO_LARGE)
         if self._pending is not None:
             self._pending.retain(())
 
@@ -154,6 +159,12 @@ class Outbox:
 
     def _may_succeed_later(self, message: OutboxMessage, error: KUberError) -> bool:
         """Return whether it is the hub that fails, not the message; the message gets some tries in case of doubt."""
+        if (
+            isinstance(error, RequestRejectedError) and error.too_large
+        ):  # until the operator of a proxy raises its limit
+            sentence = f"A message to the hub is queued, and so are those after it. {error.message}"
+            self._alerts.warn(sentence, cause=_TOO_LARGE)
+            return True
         if type(error) is not ServiceError:
             return False
         entity_id = self._journal.state.entity_id

@@ -21,6 +21,7 @@ from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.errors import (
     ConflictError,
+    InsufficientStorageError,
     KUberError,
     NotAuthorizedError,
     RequestRejectedError,
@@ -108,8 +109,10 @@ class HubSession:
                 if not (self._independent or self.joined):
                     raise
             except KUberError as error:
-                if not self._begun:
-                    raise argument_error(error) if self._independent else error from None
+                if not self._begun and not self._independent:
+                    raise
+                if not self._begun and not is_of_hub(error):
+                    raise argument_error(error) from None
                 self.alerts.failed("join", error)
             self._begun = True
         if self._joined:
@@ -200,6 +203,13 @@ class HubSession:
         }
         self._journal.append("joined", detail)
         self._journal.save()
+
+
+def is_of_hub(error: KUberError) -> bool:
+    """Return whether no argument is wrong: the hub has no space left, or a proxy before it takes no body so large."""
+    return isinstance(error, InsufficientStorageError) or (
+        isinstance(error, RequestRejectedError) and error.too_large
+    )
 
 
 def argument_error(error: KUberError) -> SettingsError:

@@ -62,6 +62,8 @@ class FolderClaim:
             descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise SettingsError(f"folder {folder} cannot be used: {error.strerror}; pass another folder.") from None
+        except ValueError:
+            raise SettingsError(f"folder is {str(folder)!r}, which is no path; pass another folder.") from None
         self._release = weakref.finalize(self, _close, descriptor, os.getpid())
         try:
             self._lock(descriptor, folder)
