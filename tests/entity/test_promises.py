@@ -282,6 +282,22 @@ def test_statistics_that_are_no_numbers_are_undone(enter, caplog):
     assert "tensor 0.running_mean" in caplog.text
 
 
+@pytest.mark.parametrize("call", ["step", "keep_if_better"])
+def test_moments_that_are_no_numbers_are_undone(enter, caplog, call):
+    """They would ruin the next phase, and be in the snapshot that it goes back to."""
+    entity = enter()
+    optimizer = torch.optim.Adam(entity.model.parameters())
+    entity.step(optimizer)
+    train(entity.model, optimizer)
+    getattr(entity, call)(optimizer)
+    train(entity.model, optimizer)
+    optimizer.state[entity.model.weight]["exp_avg"].fill_(torch.nan)
+    getattr(entity, call)(optimizer)
+    assert "The phase is undone: the optimizer's state holds numbers that are not finite" in caplog.text
+    train(entity.model, optimizer)
+    assert torch.isfinite(entity.model.weight).all()
+
+
 def test_a_model_whose_answers_are_no_numbers_is_undone(enter, caplog):
     class Log(nn.Linear):
         def forward(self, x):

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -222,3 +223,22 @@ def test_compiled_forwards_are_not_compiled_anew(whole):
         network(X)
     network(X)
     assert len(compiled) == 1
+
+
+def test_lists_and_dicts_of_activations_are_as_before():
+    class Keeping(nn.Linear):
+        def forward(self, x):
+            self.kept.append(super().forward(x))
+            self.by_name["last"] = self.kept[-1]
+            self.sizes.append(len(x))
+            return self.kept[-1]
+
+    network = Keeping(4, 2)
+    network.kept, network.by_name, network.sizes = deque(maxlen=2), {}, []
+    logits = network(X)
+    with evaluation_mode(network):
+        for count in (1, 2, 3):
+            network(X[:count])
+    assert [kept is logits for kept in network.kept] == [True]
+    assert network.by_name["last"] is logits
+    assert network.sizes == [16, 1, 2, 3]  # these are notes

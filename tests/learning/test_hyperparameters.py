@@ -82,7 +82,7 @@ def test_these_do_not(one, other):
 
 def test_names_are_those_without_torch_compile():
     plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    inner = nn.Sequential(nn.Linear(2, 2), torch.compile(nn.ReLU(), backend="eager"))
+    inner = nn.Sequential(*(torch.compile(module, backend="eager") for module in plain))
     assert hyperparameters(plain) == hyperparameters(inner)
 
 

@@ -189,3 +189,10 @@ def test_a_network_that_squeezes_a_batch_of_one_is_exported():
 def test_a_network_too_large_for_a_graph_is_not_exported():
     with pytest.raises(KnowledgeError, match="more than the limit"):
         faithful_graph(nn.Linear(1 << 20, 1 << 10, device="meta"), samples(), classes=CLASSES)
+
+
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda network: torch.jit.trace(network, samples())])
+def test_a_scripted_network_is_exported_whole_or_in_part(compiled):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    for model in (compiled(network), nn.Sequential(compiled(network))):
+        assert export(model, input_shape=SHAPE)

@@ -39,7 +39,7 @@ def test_networks_that_learned_differently_answer_the_same():
     first = small(Net())
     assert first is not None
     assert first == small(Net())
-    assert first.startswith("6 3 [")  # float64
+    assert first.startswith("6 3 ")  # float64
 
 
 def test_answers_do_not_depend_on_the_number_of_threads():
@@ -68,7 +68,7 @@ def test_the_two_forms_of_gelu_answer_otherwise():
 
 
 def test_whole_numbers_are_tried_where_floats_fail():
-    assert probe(Tokens(), input_shape=(7,)).startswith("2 3 [")  # float32, since the first state is float32
+    assert probe(Tokens(), input_shape=(7,)).startswith("2 3 ")  # float32, since the first state is float32
     assert probe(nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)), input_shape=(3,)) is not None
 
 
@@ -127,9 +127,9 @@ def test_what_does_not_travel_is_part_of_the_network():
             self.register_buffer("scale", torch.tensor(scale), persistent=False)
 
         def forward(self, x):
-            return super().forward(x) + self.scale
+            return super().forward(x) * self.scale
 
-    assert small(Scaled(1.0)) != small(Scaled(2.0))
+    assert small(Scaled(1.0)) == small(Scaled(1.0)) != small(Scaled(2.0))
 
 
 def test_dropout_and_batch_statistics_are_off():

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from kuber.entity import loop_settings as checks
-from kuber.entity.finite_check import FiniteCheck
+from kuber.entity.finite_check import FiniteCheck, has_finite_state
 from kuber.entity.model_adapter import ModelAdapter
+from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.entity.state.snapshot import Snapshot
 from kuber.learning.wrappers import unwrap
 
@@ -75,10 +76,14 @@ class OwnedModel:
             self._set(model, judged)
         return self.snapshot.restore(optimizer)
 
-    def fault(self) -> str | None:
-        """Return what is wrong with the model's numbers, in words; None if all are finite."""
+    def fault(self, optimizer: Any = None) -> str | None:
+        """Return what is wrong with the numbers of model and optimizer, in words; None if all are finite."""
         name = self._finite.first_fault()
-        return None if name is None else f"the tensor {name} of the model holds numbers that are not finite"
+        if name is not None:
+            return f"the tensor {name} of the model holds numbers that are not finite"
+        if not all(map(has_finite_state, optimizers_in(optimizer))):
+            return "the optimizer's state holds numbers that are not finite"
+        return None
 
     def _set(self, model: nn.Module, judged: nn.Module | None) -> None:
         self.model = model

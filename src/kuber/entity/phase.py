@@ -190,7 +190,7 @@ class Phases:
         judge.
         """
         owned = self._owned
-        fault = owned.fault()
+        fault = owned.fault(optimizer)
         if fault is not None:
             raise DivergedError(fault)
         changed = not owned.replaced and not owned.snapshot.matches()

@@ -39,7 +39,7 @@ def hyperparameters(network: nn.Module) -> list[str]:
     return sorted(
         " ".join([plain_name(path), _class(module), *_values(module)])
         for path, module in network.named_modules()
-        if not _is_idle(module) and (not next(module.children(), None) or [*_values(module)])
+        if not _is_idle(module) and (not any(True for _ in module.children()) or [*_values(module)])
     )
 
 

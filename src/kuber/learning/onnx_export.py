@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, first_line
 from kuber.learning.evaluation import evaluation_mode
@@ -136,8 +137,11 @@ def _trace(network: nn.Module, probe: Tensor) -> tuple[bytes, bool]:
     file = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught, _without_listing():
         warnings.simplefilter("always")  # about what it leaves out; publishers run `check_equivalent`
+        traced: nn.Module = _Traced(network)
+        if any(isinstance(module, ScriptModule) for module in network.modules()):
+            traced = torch.jit.trace(traced, probe, check_trace=False)  # type: ignore[no-untyped-call]
         torch.onnx.export(
-            _Traced(network),
+            traced,
             (probe,),
             file,  # type: ignore[arg-type]
             # The newer exporter writes the same graph in 5.2 s instead of 0.1 s (resnet20).
@@ -167,7 +171,8 @@ def _without_listing() -> Iterator[None]:
 @contextmanager
 def _traced_len(network: nn.Module) -> Iterator[None]:
     """Let `len(x)` in the network's forward methods be traced, as `x.shape[0]` is, instead of a constant."""
-    spaces = [getattr(inspect.unwrap(type(module).forward), "__globals__", {}) for module in network.modules()]
+    kinds = [type(module) for module in network.modules() if not isinstance(module, ScriptModule)]
+    spaces = [getattr(inspect.unwrap(kind.forward), "__globals__", {}) for kind in kinds]
     spaces = [space for space in {id(space): space for space in spaces}.values() if "len" not in space]
 
     def traced(value: Any) -> Any:
@@ -189,7 +194,7 @@ def original_forward(network: nn.Module) -> Iterator[None]:
     for module in network.modules():
         attributes = vars(module)
         forward, original = attributes.get("forward"), attributes.get("_original_forward")
-        if forward is None:
+        if forward is None or isinstance(module, ScriptModule):
             continue
         if callable(original):  # accelerate keeps it there
             wrapped.append((attributes, forward))

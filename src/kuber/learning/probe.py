@@ -114,7 +114,7 @@ def _rounded(answers: Tensor, decimals: int) -> str:
         return f"{decimals} {len(answers)} not finite"
     weights = 2 * _draw("projections", (_PROJECTIONS, len(answers)), _PROJECTIONS * len(answers)) - 1
     sums = (weights.reshape(_PROJECTIONS, -1) @ answers / length.clamp_min(1e-30)).tolist()
-    return f"{decimals} {len(answers)} {[round(number, decimals) + 0.0 for number in sums]}"
+    return f"{decimals} {len(answers)} {length:.{decimals - 1}e} {[round(number, decimals) + 0.0 for number in sums]}"
 
 
 @contextmanager
