@@ -33,7 +33,7 @@ def task(**change):
         (OrderedDict(b=1, a=0), ("a", "b")),
         ({0: "x", 1: "y"}, ("x", "y")),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_labels_become_texts(labels, made):
     found = task(labels=labels).labels
