@@ -74,7 +74,7 @@ def test_a_function_that_fails_publishes_nothing(enter, hub, caplog):
     entity = enter(publishing=lambda evaluation, round: 1 / 0)
     entity.publish()
     assert not published(hub)
-    assert "ZeroDivisionError: division by zero; round 1 is not published" in caplog.text
+    assert "The function publishing raised ZeroDivisionError: division by zero." in caplog.text
 
 
 def test_asking_needs_a_terminal(enter, monkeypatch, hub):
@@ -171,7 +171,15 @@ def test_without_reports_the_registry_gets_none(enter, hub, monkeypatch):
         ({"hub": (1, 2)}, "hub has a int in the place of its registry"),
         ({"hub": (kuber.memory_hub()[0],)}, "hub is a tuple"),
         ({"hub": "http://127.0.0.1:5001", "vault": "5002"}, "vault is '5002'"),
+        ({"hub": "http://127.0.0.1:99999"}, "hub is 'http://127.0.0.1:99999'"),
+        ({"hub": "http://127.0.0.1:65535"}, "hub is 'http://127.0.0.1:65535', an address that has no next port"),
+        ({"hub": "http://hub..example:5001"}, "hub is 'http://hub..example:5001'"),
         ({"invitation": 3}, "invitation is 3"),
+        ({"invitation": "code\n"}, "give the code, a text without spaces"),
+        ({"publishing": lambda: True}, "publishing is a function that takes something else"),
+        ({"arguments": {"width": 3}}, "arguments are those of a named architecture"),
+        ({"folder": ""}, "folder is empty"),
+        ({"folder": "a\0b"}, "folder is 'a.x00b', which is no path"),
         ({"ca": "/nowhere/ca.pem"}, "no such file of certificates"),
         ({"arguments": [1], "architecture": "net"}, "arguments is"),
         ({"arguments": {"width": object()}, "architecture": "net"}, "architecture cannot be published"),
@@ -225,3 +233,29 @@ def test_a_series_of_counts_is_read_by_its_index(enter, hub):
 def test_arguments_of_an_architecture_may_be_of_numpy(enter, hub):
     enter(architecture="net", arguments={"width": np.int64(4), "sizes": [np.int64(1), 2]}).publish()
     assert published(hub)[0].architecture.arguments == {"width": 4, "sizes": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda evaluation, round: None, "returned a NoneType; return True or False"),
+        (lambda evaluation, round: "no", "returned a str; return True or False"),
+        (lambda evaluation, round: 1 / 0, "raised ZeroDivisionError: division by zero"),
+    ],
+    ids=["None", "text", "raises"],
+)
+def test_without_a_clear_yes_nothing_is_published_and_it_is_said_once(enter, hub, caplog, answer, said):
+    entity = enter(publishing=answer)
+    for _ in range(4):
+        entity.step()
+        assert not entity.publish()
+    assert hub[0].discover(kuber.Query()).items == ()
+    assert len([line for line in caplog.messages if f"The function publishing {said}" in line]) == 1
+
+
+def test_the_owners_function_may_answer_as_numpy_and_torch_do(enter, hub):
+    entity = enter(
+        publishing=lambda evaluation, round: np.bool_(evaluation.accuracy >= 0) if round < 2 else torch.tensor(True)
+    )
+    assert entity.publish()
+    assert entity.publish()

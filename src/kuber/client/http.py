@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from random import random
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -165,21 +167,17 @@ class HttpService:
         self, build: Callable[[], httpx.Request], retried: bool, read_body: Callable[[httpx.Response], bytes]
     ) -> Response:
         deadline = time.monotonic() + self._patience
+        pauses = (min(WAIT_FIRST * 2**tries, WAIT_MOST) for tries in count())
 
         def pause(error: Exception) -> bool | float:
-            """Return whether to try again, or the seconds until then that the error asks for."""
-            if not isinstance(error, ServiceUnavailableError):
+            """Return the seconds until the next try, the last of which is at the deadline; False for none."""
+            left = deadline - time.monotonic()
+            if not isinstance(error, ServiceUnavailableError) or left <= max(0.0, error.retry_after):
                 return False
-            return error.retry_after or True if time.monotonic() + error.retry_after < deadline else False
+            return error.retry_after or min(left, next(pauses) + WAIT_FIRST * random())
 
-        for attempt in stamina.retry_context(
-            on=pause,
-            attempts=None if retried and self._patience > 0 else 1,
-            timeout=self._patience if self._patience > 0 else None,
-            wait_initial=WAIT_FIRST,
-            wait_max=WAIT_MOST,
-            wait_jitter=WAIT_FIRST,
-        ):
+        attempts = None if retried and self._patience > 0 else 1
+        for attempt in stamina.retry_context(on=pause, attempts=attempts, timeout=None):
             with attempt, self._translated_errors(), closing(self._client.send(build(), stream=True)) as response:
                 self._check_protocol(response)
                 if response.is_error:

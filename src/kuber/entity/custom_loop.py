@@ -47,6 +47,7 @@ from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
 from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError, first_line
 from kuber.learning.model_call import Collate
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.teachers import Teachers
 from kuber.setting_effects import variables_without_effect
 from kuber.signing import Identity
@@ -145,7 +146,9 @@ class Entity:
         self._describe = partial(
             self._make_adapter,
             architecture=architecture,
-            arguments=checks.plain_arguments(arguments),
+            arguments=checks.plain_arguments(
+                arguments, named=architecture is not None or isinstance(model, OnnxModel)
+            ),
             validation=validation,
             evaluate=evaluate,
             class_counts=checks.whole_counts(class_counts, task),
@@ -421,6 +424,7 @@ def _identity(path: Path) -> Identity:
 def _next_port(url: str) -> str:
     """Return the same address at the next port, the usual one of a hub's vault."""
     match = re.fullmatch(r"(.*:)(\d{1,5})/?", url)
-    if match is None:
-        raise SettingsError(f"The registry's address {url!r} has no port; give the vault's address too.")
+    if match is None or int(match[2]) == 65535:
+        lacks = "has no port" if match is None else "has no next port"
+        raise SettingsError(f"hub is {url!r}, an address that {lacks}; give the vault's address too.")
     return f"{match[1]}{int(match[2]) + 1}"

@@ -1,15 +1,17 @@
 """Settings of an entity with a custom loop: what its owner passes in, checked and converted."""
 
-import logging
+import inspect
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from torch import nn
 
+from kuber.domain.address import is_host
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import Strategy
@@ -17,11 +19,9 @@ from kuber.domain.task import MAX_TEXT, Task
 from kuber.domain.whole_numbers import counts_of, whole_number
 from kuber.entity.hub.access import Approve, Counts
 from kuber.entity.strategy_loader import missing_decision, strategy_named
-from kuber.errors import RequestRejectedError, SettingsError
+from kuber.errors import KUberError, RequestRejectedError, SettingsError, first_line
 from kuber.learning.onnx_model import OnnxModel
 from kuber.wire.registry import ArchitectureBody
-
-log = logging.getLogger("kuber")
 
 Publishing = Literal["auto", "ask", "never"] | Callable[[Evaluation, int], bool]
 
@@ -135,8 +135,8 @@ def check_hub(hub: Any, vault: Any, invitation: Any, ca: Any) -> None:
                 raise SettingsError(f"hub has a {_kind(port)} in the place of its {what}; see kuber.memory_hub().")
     if vault is not None:
         _check_address(vault, "vault")
-    if invitation is not None and (not isinstance(invitation, str) or not invitation):
-        raise SettingsError(f"invitation is {invitation!r}; give the code, a text.")
+    if invitation is not None and not (isinstance(invitation, str) and re.fullmatch(r"[!-~]+", invitation)):
+        raise SettingsError(f"invitation is {invitation!r}; give the code, a text without spaces.")
     if ca is not None and not (isinstance(ca, str | Path) and Path(ca).expanduser().is_file()):
         raise SettingsError(f"ca is {str(ca)!r}; there is no such file of certificates.")
 
@@ -149,10 +149,12 @@ def check_architecture(architecture: Architecture) -> None:
         raise SettingsError(f"The architecture cannot be published: {error.message}") from None
 
 
-def plain_arguments(arguments: Any) -> dict[str, Argument] | None:
-    """Return the arguments of an architecture as plain values. Raises SettingsError naming `arguments`."""
+def plain_arguments(arguments: Any, *, named: bool) -> dict[str, Argument] | None:
+    """Return the arguments of a `named` architecture as plain values. Raises SettingsError naming `arguments`."""
     if arguments is None:
         return None
+    if not named:
+        raise SettingsError("arguments are those of a named architecture; give its name as architecture, too.")
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise SettingsError(f"arguments is {arguments!r}; give a dictionary of names and values.")
     return {name: _plain(value) for name, value in arguments.items()}
@@ -204,17 +206,26 @@ def check_restores(restores: Sequence[object]) -> tuple[object, ...]:
 
 
 def _owner_decides(publishing: Callable[[Evaluation, int], bool]) -> Approve:
+    try:
+        inspect.signature(publishing).bind(None, 0)
+    except TypeError:
+        raise SettingsError(
+            "publishing is a function that takes something else than an evaluation and a round."
+        ) from None
+    except ValueError:
+        pass  # it has no signature, as some built-in functions
+
     def approve(evaluation: Evaluation, round: int) -> bool:
         try:
-            return bool(publishing(evaluation, round))
-        except Exception as error:  # noqa: BLE001 - the owner's function may raise anything
-            log.warning(
-                "The function publishing raised %s: %s; round %d is not published.",
-                type(error).__name__,
-                error,
-                round,
-            )
-            return False
+            answer = publishing(evaluation, round)
+        except Exception as error:
+            raise KUberError(
+                f"The function publishing raised {type(error).__name__}: {first_line(error)}."
+            ) from error
+        decided = getattr(answer, "item", lambda: answer)()  # of numpy or torch
+        if not isinstance(decided, bool):  # such as None, or the text "no"
+            raise KUberError(f"The function publishing returned a {_kind(answer)}; return True or False.")
+        return decided
 
     return approve
 
@@ -234,10 +245,19 @@ def _tensors(model: nn.Module) -> Iterable[object]:
 
 
 def _check_address(address: Any, argument: str) -> None:
-    if not isinstance(address, str) or not re.match(r"https?://[^/\s]", address):
+    if not isinstance(address, str) or not re.match(r"https?://[^/\s]", address) or not _has_host(address):
         raise SettingsError(
             f"{argument} is {address!r}, which is not the address of a service; give one such as http://127.0.0.1:5001."
         )
+
+
+def _has_host(address: str) -> bool:
+    """Return whether an address has a host and a port that are possible."""
+    try:
+        parts = urlsplit(address)
+        return is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        return False
 
 
 def _by_label(counts: Mapping[Any, Any], task: Task) -> list[Any]:

@@ -182,7 +182,8 @@ def test_a_common_start_is_not_needed(enter, hub, strategy, caplog):
 def test_a_wrong_argument_is_raised_by_the_first_call_and_later_a_warning(
     enter, hub, tmp_path, caplog, error, argument
 ):
-    fail(hub, error, "register")
+    of = () if argument == "hub" else ("register",)  # something else answers everything in its way
+    fail(hub, error, *of)
     entity = enter()
     for _ in range(2):
         with pytest.raises(SettingsError, match=f"{error.message} .*`{argument}`"):
@@ -195,6 +196,19 @@ def test_a_wrong_argument_is_raised_by_the_first_call_and_later_a_warning(
     entity.step()
     assert {detail["reason"] for detail in events(tmp_path, "failed")} == {error.message}
     assert len([line for line in warnings(caplog) if error.message in line]) == 1
+
+
+def test_another_service_at_the_registrys_address_is_not_a_wrong_name(enter, hub, monkeypatch):
+    """A vault has no route to register, and says that the request is wrong."""
+    fail(hub, RequestRejectedError("There is no route /v1/entities."), "register")
+    wrong = ServiceError("The service at x is a KUber vault, not a registry; check the address.")
+
+    def check():
+        raise wrong
+
+    monkeypatch.setattr(hub[0], "check", check, raising=False)
+    with pytest.raises(SettingsError, match=r"is a KUber vault, not a registry.*`hub`"):
+        enter().step()
 
 
 def test_another_service_at_the_vaults_address_is_raised_by_the_first_call(enter, hub):
@@ -285,8 +299,9 @@ def test_a_message_too_large_for_a_proxy_waits_for_its_limit_to_be_raised(enter,
     [
         RequestRejectedError("No body of 2 kB (413).", too_large=True),
         InsufficientStorageError("It has no space left."),
+        ServiceError("The registry failed with status 500; see its log."),
     ],
-    ids=["too large", "full"],
+    ids=["too large", "full", "500"],
 )
 def test_a_hub_that_cannot_take_the_first_message_ends_no_training(enter, hub, caplog, error):
     fail(hub, error, "register")

@@ -25,6 +25,7 @@ from kuber.errors import (
     KUberError,
     NotAuthorizedError,
     RequestRejectedError,
+    ServiceError,
     ServiceUnavailableError,
     SettingsError,
 )
@@ -111,8 +112,10 @@ class HubSession:
             except KUberError as error:
                 if not self._begun and not self._independent:
                     raise
-                if not self._begun and not is_of_hub(error):
-                    raise argument_error(error) from None
+                if not self._begun:
+                    wrong = self._wrong_registry() if type(error) in (ServiceError, RequestRejectedError) else None
+                    if wrong is not None or not is_of_hub(error):
+                        raise argument_error(wrong or error) from None
                 self.alerts.failed("join", error)
             self._begun = True
         if self._joined:
@@ -134,6 +137,18 @@ class HubSession:
             # After a kill between a publication and saving it, the next record would get the same number.
             journal.change(sequence=max(member.sequence, journal.state.sequence))
         self._joined = True
+
+    def _wrong_registry(self) -> KUberError | None:
+        """Return the error with which something else answers at the registry's address; None if it does not."""
+        check = getattr(self._hub.registry, "check", None)
+        try:
+            if check is not None:
+                check()
+        except ServiceUnavailableError:
+            return None
+        except KUberError as error:
+            return error
+        return None
 
     def _check_vault(self) -> None:
         """Raise SettingsError when something else answers at the vault's address."""
@@ -206,10 +221,10 @@ class HubSession:
 
 
 def is_of_hub(error: KUberError) -> bool:
-    """Return whether no argument is wrong: the hub has no space left, or a proxy before it takes no body so large."""
-    return isinstance(error, InsufficientStorageError) or (
-        isinstance(error, RequestRejectedError) and error.too_large
-    )
+    """Return whether the hub fails, by status 500, a lack of space, or a proxy that takes no body of that size."""
+    if isinstance(error, RequestRejectedError):
+        return error.too_large
+    return type(error) in (ServiceError, InsufficientStorageError)
 
 
 def argument_error(error: KUberError) -> SettingsError:
