@@ -13,7 +13,7 @@ from torch.nn.utils import weight_norm
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import kuber
-from kuber.errors import SettingsError
+from kuber.errors import DivergedError, SettingsError
 from kuber.learning.model_call import logits_from
 from kuber.learning.swapped_network import SwappedNetwork
 
@@ -296,11 +296,12 @@ def test_probabilities_in_place_of_logits_are_said(enter, model, task, words, ca
     assert [words in message for message in caplog.messages] == ([True] if words else [])
 
 
-def test_answers_that_became_nan_count_as_wrong(enter):
+def test_answers_that_became_nan_are_an_error_of_evaluate(enter):
     entity = enter()
     with torch.no_grad():
         entity.model.weight.fill_(torch.nan)
-    assert entity.evaluate().accuracy == 0.0
+    with pytest.raises(DivergedError):
+        entity.evaluate()
 
 
 # Evaluation by the owner's function
@@ -395,6 +396,16 @@ def test_a_model_that_converts_bytes_takes_them(enter):
     assert enter("bytes", model, validation=(x, Y)).evaluate().accuracy == pytest.approx(accuracy(model(x)))
 
 
+class Column:
+    """Numbers as pandas holds them."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numbers.numpy()
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         yield from zip(X, Y, strict=True)
@@ -418,6 +429,9 @@ class Stream(IterableDataset):
         [{"input": X, "label": Y}],
         [({"input": X}, Y)],
         [((X,), Y)],
+        (X.tolist(), Y.tolist()),
+        (X, Y.tolist()),
+        [Column(X), Column(Y)],
     ],
 )
 def test_usual_forms_of_validation_data_are_taken(enter, validation):
@@ -456,7 +470,10 @@ def test_bool_labels_are_taken(enter):
         (list(zip(X, Y, strict=True)), "yields single samples; give batches"),
         ([(X, Y), {"input": X, "labels": Y}], "differ in form"),
         ({"input": X, "other": X, "labels": Y}, "does not take the inputs of validation.*TypeError.*pass collate="),
-        ((np.array(["a"] * 40), Y.numpy()), "a tensor is expected|one tensor of shape"),
+        ((np.array(["a"] * 40), Y.numpy()), "has an array of str.* where a tensor is expected"),
+        ((X, ["a"] * 40), "has a list of 40 texts where a tensor is expected"),
+        ((X, nn.functional.one_hot(Y)), r"give y.argmax\(1\)"),
+        ((X.to_sparse(), Y), "has sparse tensors"),
     ],
 )
 def test_other_validation_data_are_refused_in_one_sentence(enter, validation, words, tmp_path):
@@ -465,6 +482,13 @@ def test_other_validation_data_are_refused_in_one_sentence(enter, validation, wo
     assert "validation" in caught.value.message
     assert "\n" not in caught.value.message
     assert not (tmp_path / "me").exists()
+
+
+def test_a_collate_that_fails_is_named(enter):
+    with pytest.raises(
+        SettingsError, match="The function collate raised KeyError: 'image', for a batch of validation"
+    ):
+        enter(validation=[{"x": X, "y": Y}], collate=lambda batch: (batch["image"], batch["y"]))
 
 
 def test_samples_with_nan_are_taken_by_a_model_that_fills_them(enter):

@@ -325,6 +325,11 @@ def test_nothing_that_is_no_number_is_published(enter, hub, caplog):
     assert not hub[0].discover(kuber.Query()).items
 
 
+def test_a_model_without_shapes_is_refused(enter):
+    with pytest.raises(SettingsError, match="run one batch through the model first"):
+        enter(model=nn.LazyLinear(2))
+
+
 def test_a_model_that_is_no_number_at_the_beginning_is_refused(enter):
     model = nn.Linear(4, 2)
     model.weight.data[0, 0] = torch.nan

@@ -90,6 +90,8 @@ X, Y = torch.zeros(3, 2), torch.tensor([0, 1, 0])
         ({"ids": X, "label": Y}, {"ids": X}),
         ({"ids": X, "label": np.array([0, 1, 0])}, {"ids": X}),
         ({"ids": X, "label": [0, 1, 0]}, {"ids": X}),
+        ({"ids": X.tolist(), "label": (0, 1, 0)}, {"ids": X}),
+        ((X.tolist(), [0, 1, 0]), X),
     ],
 )
 def test_batches_of_usual_forms_are_split(batch, inputs):
@@ -107,7 +109,7 @@ def test_batches_of_usual_forms_are_split(batch, inputs):
         ((X,), "a tuple of 1"),
         ({"ids": X, "target": Y}, "has the keys 'ids', 'target'"),
         ({"labels": Y}, "has the keys 'labels'"),
-        ({"text": ["a", "b"], "labels": Y}, "has a list of 2 where a tensor is expected"),
+        ({"text": ["a", "b"], "labels": Y}, "has a list of 2 texts where a tensor is expected"),
         (7, "A batch is a int"),
     ],
 )

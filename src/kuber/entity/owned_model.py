@@ -27,8 +27,8 @@ class OwnedModel:
         self._make_adapter = make_adapter
         self._restores = restores
         self._earlier: tuple[nn.Module, nn.Module | None, Snapshot] | None = None  # before the model was replaced
-        self._set(model, judged)
         self.adapter = make_adapter(model, judged)  # the same object for good
+        self._set(model, judged)
         self.snapshot = self._new_snapshot()
         self.snapshot.take()
 

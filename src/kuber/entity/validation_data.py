@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kuber.domain.digest import Digest
 from kuber.domain.task import Task
-from kuber.errors import SettingsError
+from kuber.errors import SettingsError, first_line
 from kuber.learning.evaluation import EVALUATION_BATCH
 from kuber.learning.model_call import Collate, Inputs, map_tensors, split_batch, tensors_in, to_device
 from kuber.learning.random_state import kept_generators, kept_random_state
@@ -143,7 +143,14 @@ def _is_batch(value: Any, collate: Collate | None) -> bool:
     """Return whether a value is one batch, such as (x, y), and no sequence of batches."""
     if collate is not None and not isinstance(value, tuple):
         return False
-    return isinstance(value, tuple | list) and len(value) > 1 and isinstance(value[-1], Tensor | np.ndarray)
+    return isinstance(value, tuple | list) and len(value) > 1 and _is_column(value[-1])
+
+
+def _is_column(value: Any) -> bool:
+    """Return whether a value can only be the labels of a batch, or a tensor of it."""
+    if isinstance(value, list | tuple | range):
+        return len(value) > 0 and all(isinstance(part, int | float | str) for part in value)
+    return hasattr(value, "__array__")  # a tensor, an array, or a column of pandas
 
 
 def _split(batch: Any, collate: Collate | None) -> Batch:
@@ -151,6 +158,11 @@ def _split(batch: Any, collate: Collate | None) -> Batch:
         return split_batch(batch, collate)
     except SettingsError as error:
         raise SettingsError(f"The argument validation cannot be used: {error.message}") from None
+    except Exception as error:
+        if collate is None:
+            raise
+        failure = f"{type(error).__name__}: {first_line(error)}"
+        raise SettingsError(f"The function collate raised {failure}, for a batch of validation.") from error
 
 
 def _checked(inputs: Inputs, labels: Tensor) -> Batch:
@@ -159,12 +171,15 @@ def _checked(inputs: Inputs, labels: Tensor) -> Batch:
     tensors = tensors_in(inputs)
     if labels.dim() == 0 or any(tensor.dim() == 0 for tensor in tensors):
         raise SettingsError("The argument validation yields single samples; give batches, as a DataLoader does.")
+    if any(tensor.layout != torch.strided for tensor in (labels, *tensors)):
+        raise SettingsError("The argument validation has sparse tensors; give dense ones, as x.to_dense() returns.")
     labels = labels.detach().cpu()
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels.flatten()
     if labels.dim() != 1 or labels.is_complex():
         raise SettingsError(
-            f"Labels of validation must be whole numbers, one for each sample, not of shape {tuple(labels.shape)}."
+            f"Labels of validation must be whole numbers, one for each sample, not of shape {tuple(labels.shape)}"
+            f"{'; of rows of 0 and 1 give y.argmax(1)' if labels.dim() == 2 else ''}."
         )
     if labels.is_floating_point() and not torch.equal(labels, labels.round()):
         raise SettingsError("Labels of validation must be whole numbers, one for each sample, not fractions.")

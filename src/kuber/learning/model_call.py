@@ -1,6 +1,6 @@
 """Calls of an owner's model: its inputs, taken from a batch, and the logits, taken from what it returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def _tensor_in(output: Any) -> Tensor | None:
 def _inputs(value: Any) -> Inputs:
     if isinstance(value, Mapping):
         return {str(name): _tensor(part) for name, part in value.items()}
-    if isinstance(value, tuple | list) and value and not _is_numbers(value):
+    if isinstance(value, tuple | list) and value and not _is_numbers(value) and not _is_table(value):
         return tuple(_tensor(part) for part in value)
     return _tensor(value)
 
@@ -179,22 +179,33 @@ def _inputs(value: Any) -> Inputs:
 def _tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
-        return torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, tuple | list) and _is_numbers(value):
+    if hasattr(value, "__array__"):  # an array, or a table or column of pandas
+        value = value if isinstance(value, np.ndarray) else np.array(value)
+        if value.dtype.kind in "biuf":
+            return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, tuple | list | range) and (_is_numbers(value) or _is_table(value)):
         return torch.tensor(value)
     raise SettingsError(f"A batch has {_kind(value)} where a tensor is expected; a batch must be {_FORMS}.")
 
 
-def _is_numbers(value: tuple[Any, ...] | list[Any]) -> bool:
+def _is_numbers(value: Sequence[Any]) -> bool:
     return bool(value) and all(isinstance(part, int | float) for part in value)
 
 
+def _is_table(value: Sequence[Any]) -> bool:
+    """Return whether a value is a list of lists of numbers, all of one length."""
+    rows = isinstance(value, list) and all(isinstance(row, list) and _is_numbers(row) for row in value)
+    return rows and len({len(row) for row in value}) == 1
+
+
 def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+        return f"an array of {value.dtype.name}"
     if isinstance(value, Tensor | np.ndarray):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
         return f"a mapping with the keys {', '.join(map(repr, value)) or 'none'}"
     if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
+        texts = " texts" if any(isinstance(part, str) for part in value) else ""
+        return f"a {type(value).__name__} of {len(value)}{texts}"
     return f"a {type(value).__name__}"
