@@ -115,6 +115,23 @@ def test_labels_are_those_of_cross_entropy(enter, strategy, kind):
     assert found.accuracy > 0.8
 
 
+@pytest.mark.parametrize("strategy", ["exchange", "local"])
+@pytest.mark.parametrize("y", [Y.float(), Y[:, None].float(), Y[:, None], Y.bool(), 0.9 * Y + 0.05])
+def test_labels_for_one_logit_are_those_of_its_usual_loss(enter, strategy, y):
+    entity = enter(nn.Linear(4, 1), strategy=strategy)
+    optimizer = torch.optim.SGD(entity.model.parameters(), 0.5)
+    found = entity.fit(list(zip(X.split(16), y.split(16), strict=True)), rounds=1, epochs=8, optimizer=optimizer)
+    assert found.accuracy > 0.8
+
+
+@pytest.mark.parametrize("strategy", ["exchange", "local"])
+def test_labels_as_floats_that_are_no_probabilities_are_refused(enter, strategy):
+    task = kuber.Task(name="t", labels=("a", "b", "c"), input_shape=(4,))
+    entity = enter(nn.Linear(4, 3), strategy=strategy, task=task)
+    with pytest.raises(SettingsError, match="batches"):
+        entity.fit([(X, Y.float())], rounds=1)
+
+
 def test_batches_may_be_mappings_or_collated(enter):
     for collate, batch in (
         (lambda batch: (batch["points"], batch["sides"]), {"points": X, "sides": Y}),

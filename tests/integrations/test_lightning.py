@@ -210,16 +210,22 @@ def test_the_callback_logs_teachers_and_accuracy(enter, strong, tmp_path):
     assert logged[-1] == pytest.approx(entity.evaluation.accuracy)
 
 
-def test_xy_returns_samples_and_labels_of_other_batches(enter, strong, tmp_path):
+@pytest.mark.parametrize("of_the_entity", [False, True])
+def test_xy_or_collate_returns_samples_and_labels_of_other_batches(enter, strong, tmp_path, of_the_entity):
     class Named(Module):
         def training_step(self, batch, index):
             return super().training_step((batch["x"], batch["y"]), index)
 
     torch.manual_seed(3)
     module = Named()
-    entity = enter("student", module.net, task=TASK, validation=COMMON)
     rows = [{"x": x, "y": y} for x, y in zip(*points(40, 1), strict=True)]
-    callback = KUberCallback(entity, xy=lambda batch: (batch["x"], batch["y"]))
+
+    def split(batch):
+        return batch["x"], batch["y"]
+
+    validation = [dict(zip("xy", COMMON, strict=True))] if of_the_entity else COMMON
+    entity = enter("student", module.net, task=TASK, validation=validation, collate=split if of_the_entity else None)
+    callback = KUberCallback(entity, xy=None if of_the_entity else split)
     trainer(callback, epochs=1).fit(module, DataLoader(rows, batch_size=10))
     assert events(tmp_path / "student", "absorbed")
 

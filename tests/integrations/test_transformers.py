@@ -160,6 +160,12 @@ def test_a_shorter_batch_is_padded_and_a_longer_one_cut():
     assert torch.allclose(logits(ids), logits(logits.pad_or_cut(ids, 5)), atol=1e-5)
 
 
+def test_logits_are_found_in_an_output_that_is_a_tuple():
+    ids = torch.tensor([[5, 6, 7]])
+    logits, plain = Logits(bert(return_dict=False)).eval(), Logits(bert()).eval()
+    assert torch.equal(logits(ids), plain(ids))
+
+
 @pytest.mark.process
 def test_another_architecture_runs_the_graph(enter, tmp_path):
     model = bert()

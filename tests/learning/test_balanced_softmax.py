@@ -28,3 +28,15 @@ def test_a_class_without_samples_is_not_pushed_down():
     assert logits.grad[:, 2].tolist() == [0.0, 0.0]
     assert logits.grad.isfinite().all()
     assert logits.grad[0, 0].item() == pytest.approx(-logits.grad[0, 1].item())
+
+
+def test_probabilities_leave_out_a_class_without_samples():
+    loss = balanced_softmax(torch.tensor([3.0, 1.0, 0.0]))
+    logits = torch.randn(5, 3, requires_grad=True)
+    probabilities = torch.tensor([[0.25, 0.75, 0.0]]).expand(5, 3)
+    value = loss(logits, probabilities)
+    expected = F.cross_entropy(logits[:, :2] + torch.tensor([0.75, 0.25]).log(), probabilities[:, :2])
+    assert torch.allclose(value, expected)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert torch.isfinite(gradient).all()
+    assert torch.isfinite(loss(logits, torch.full((5, 3), 1 / 3)))  # smoothed labels

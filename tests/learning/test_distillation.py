@@ -108,3 +108,11 @@ def test_the_loss_of_the_settings_takes_a_batch_in_the_order_of_training():
 def test_the_defaults():
     settings = Distillation(epochs=3, learning_rate=0.01)
     assert (settings.temperature, settings.alpha, settings.momentum, settings.weight_decay) == (4.0, 0.5, 0.9, 5e-4)
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_a_student_may_have_one_logit_for_two_classes(column):
+    second = STUDENT[:, 1] - STUDENT[:, 0]
+    one = second.unsqueeze(1) if column else second
+    found = distillation_loss(one, TEACHER, LABELS.double(), temperature=TEMPERATURE, alpha=ALPHA)
+    assert torch.allclose(found, distillation_loss(STUDENT, TEACHER, LABELS, temperature=TEMPERATURE, alpha=ALPHA))

@@ -142,7 +142,7 @@ class Entity:
             counts=checks.check_counts(counts),
             approve=checks.approval(publishing),
         )
-        self._collate = collate
+        self.collate = collate
         self._describe = partial(
             self._make_adapter,
             architecture=architecture,
@@ -361,7 +361,7 @@ class Entity:
             model,
             self.task,
             judged=judged,
-            collate=self._collate,
+            collate=self.collate,
             validation=validation if data is None else data,
             **settings,
         )

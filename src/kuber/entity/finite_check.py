@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 class FiniteCheck:
@@ -38,7 +39,7 @@ def has_finite_state(optimizer: Any) -> bool:
 
 
 def _holds_numbers(tensor: Tensor) -> bool:
-    numbers = tensor.is_floating_point() or tensor.is_complex()
+    numbers = not is_lazy(tensor) and (tensor.is_floating_point() or tensor.is_complex())
     return numbers and tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() > 0
 
 

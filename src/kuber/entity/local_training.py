@@ -11,8 +11,9 @@ from kuber.domain.task import Task
 from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.errors import SettingsError, first_line
 from kuber.learning.evaluation import training_mode
+from kuber.learning.labels import uniform_labels
 from kuber.learning.losses import balanced_softmax
-from kuber.learning.model_call import batch_size, call_model, logits_from
+from kuber.learning.model_call import Inputs, batch_size, call_model, logits_from
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
 
@@ -101,6 +102,8 @@ class LocalTraining:
     def _total(self, inputs: Any, labels: Tensor, teachers: Teachers) -> Tensor:
         output = call_model(self._model, inputs)
         logits = logits_from(output, classes=self._task.classes, samples=batch_size(inputs))
+        if labels.shape != logits.shape:  # probabilities stay as they are
+            labels = _uniform(labels, inputs, self._task.classes)
         try:
             total = self._loss(logits, labels)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -119,13 +122,12 @@ class LocalTraining:
     def _class_totals(self) -> Tensor:
         """Return the number of samples of each class; soft labels count in parts, and negative ones not at all."""
         totals = torch.zeros(self._task.classes, dtype=torch.float64)
-        for _, labels in self._pairs():
-            labels = labels.detach().cpu()
+        for inputs, labels in self._pairs():
+            labels = _uniform(labels, inputs, self._task.classes).cpu()
             if labels.is_floating_point():
-                totals += labels.reshape(-1, self._task.classes).double().sum(0)
+                totals += labels.double().sum(0)
                 continue
-            labels = labels.reshape(-1)
-            labels = labels[labels >= 0].long()
+            labels = labels[labels >= 0]
             if len(labels) and int(labels.max()) >= self._task.classes:
                 raise SettingsError(f"Labels of batches must be from 0 to {self._task.classes - 1}.")
             totals += torch.bincount(labels, minlength=self._task.classes)
@@ -133,3 +135,11 @@ class LocalTraining:
             raise SettingsError(NO_STEP)
         self._had_batches = True
         return totals
+
+
+def _uniform(labels: Tensor, inputs: Inputs, classes: int) -> Tensor:
+    """Return `uniform_labels` of a batch. Raises SettingsError naming `batches`."""
+    try:
+        return uniform_labels(labels, samples=batch_size(inputs), classes=classes)
+    except SettingsError as error:
+        raise SettingsError(f"The labels of batches do not fit: {error.message}") from None

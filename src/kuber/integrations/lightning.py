@@ -40,14 +40,15 @@ class KUberCallback(Callback):
 
         The entity's model is the LightningModule or a part of it; it returns logits, shape (batch, classes), for `x`.
         `xy` returns `x` (a tensor, or a tuple or dict of them) and the labels of a batch. By default a batch is a
-        pair (x, y), or has the labels under "labels" or "label". Raises SettingsError when `every` is below 1.
+        pair (x, y), or has the labels under "labels" or "label"; an entity with `collate` splits batches by that.
+        Raises SettingsError when `every` is below 1.
         """
         check_every(every)
         self.entity = entity
         self.teachers: Teachers | None = None  # of the current phase
         self._every = every
         self._weight = weight
-        self._xy = xy
+        self._xy = xy or entity.collate
         self._batch: Any = None
         self._started = self._checked = False  # whether a phase has begun, and a batch been checked
 

@@ -17,12 +17,10 @@ log = logging.getLogger("kuber")
 
 
 def next_phase(entity: Entity, optimizer: Optimizer, *, first: bool) -> Teachers | None:
-    """Call `entity.step`, but keep the optimizer's learning rates; None, with a warning, when it fails.
+    """Call `entity.step`; None, with a warning, when it fails.
 
-    A phase that is undone restores the optimizer's state, but not the learning rates, which the trainer schedules. In
-    the first phase a SettingsError is raised; nothing that happens later ends a training.
+    In the first phase a SettingsError is raised; nothing that happens later ends a training.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
     try:
         return entity.step(optimizer)
     except Exception as error:
@@ -30,9 +28,6 @@ def next_phase(entity: Entity, optimizer: Optimizer, *, first: bool) -> Teachers
             raise
         log.warning("%s trains on without teachers: %s", entity.name, first_line(error))
         return None
-    finally:
-        for group, rate in zip(optimizer.param_groups, rates, strict=False):
-            group["lr"] = rate
 
 
 def check_batch(entity: Entity, inputs: Inputs, labels: Any, *, advice: str) -> None:

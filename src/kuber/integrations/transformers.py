@@ -50,7 +50,8 @@ class Logits(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits, shape (batch, classes), for int64 token ids, shape (batch, length)."""
-        logits: Tensor = self.model(input_ids=ids, attention_mask=(ids != self.pad).long()).logits
+        output = self.model(input_ids=ids, attention_mask=(ids != self.pad).long())
+        logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits
 
     def pad_or_cut(self, ids: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kuber.learning.ensembling import in_full_precision, masked_kl
 from kuber.learning.labels import IGNORED, known_rows, uniform_labels
+from kuber.learning.model_call import logits_from
 from kuber.learning.training import Loss, Training
 
 
@@ -34,12 +35,14 @@ def distillation_loss(
 ) -> Tensor:
     """Return alpha * CE(student, labels) + (1 - alpha) * T² * KL(teacher || student), both softened by T in KL.
 
-    Logits have shape (batch, classes); labels are what `cross_entropy` takes: class indices, shape (batch,), or
-    probabilities, shape (batch, classes). The result is the mean over the samples that have a label. Hinton et al.,
-    arXiv 1503.02531, section 2. Classes that the teacher does not know, with a logit of minus infinity, are left out
-    of KL. Without labels the result is T² * KL alone, unweighted, over all samples.
+    Logits have shape (batch, classes), the student's for two classes also (batch,) or (batch, 1). Labels are what
+    `cross_entropy` takes: class indices, shape (batch,), or probabilities, shape (batch, classes). The result is the
+    mean over the samples that have a label. Hinton et al., arXiv 1503.02531, section 2. Classes that the teacher does
+    not know, with a logit of minus infinity, are left out of KL. Without labels the result is
+    T² * KL alone, unweighted, over all samples.
     """
-    student, teacher = in_full_precision(student), in_full_precision(teacher)
+    teacher = in_full_precision(teacher)
+    student = in_full_precision(logits_from(student, classes=teacher.shape[1]))
     if labels is None:
         return temperature**2 * masked_kl(student / temperature, teacher / temperature)
     samples, classes = student.shape
@@ -59,9 +62,15 @@ def balanced_softmax(counts: Tensor) -> Loss:
     the softmax, so nothing pushes its logit down.
     """
     shift = torch.log(counts.float() / counts.sum())
+    absent = torch.isneginf(shift)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         samples, classes = logits.shape
-        return F.cross_entropy(logits + shift, uniform_labels(labels, samples=samples, classes=classes))
+        uniform = uniform_labels(labels, samples=samples, classes=classes)
+        if not uniform.is_floating_point():
+            return F.cross_entropy(logits + shift, uniform)
+        # cross_entropy multiplies a probability of 0 with the infinite loss of an absent class.
+        log_probs = F.log_softmax(logits + shift, dim=1).masked_fill(absent, 0.0)
+        return -(uniform * log_probs).sum(1).mean()
 
     return loss
