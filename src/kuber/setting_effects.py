@@ -48,6 +48,7 @@ def _public_size(settings: Settings) -> str | None:
     return "there is no public_dataset" if settings.public_dataset is None else None
 
 
+_OPTIONS = ("registry", "identity", "preset", "resume")  # of `kuber entity`, which are no arguments of kuber.Entity
 _ALWAYS = Effect()
 _BASELINES = "only baselines of `kuber compare` use it"
 _SIMULATED = "only `kuber simulate` and `kuber compare` use it"
@@ -111,9 +112,10 @@ def settings_without_effect(settings: Settings, command: Command) -> list[str]:
 def variables_without_effect(arguments: Collection[str], environ: Mapping[str, str] = os.environ) -> str | None:
     """Return a sentence that names the variables which a `kuber.Entity` does not read, although they look so.
 
-    Those are the ones named like a setting or like one of these arguments; None if there are none.
+    Those are the ones named like a setting, an option of `kuber entity`, or one of these arguments; None if there are
+    none.
     """
-    known = {*Settings.model_fields, *arguments}
+    known = {*Settings.model_fields, *arguments, *_OPTIONS}
     names = sorted(name for name in environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in known)
     if not names:
         return None

@@ -374,6 +374,7 @@ def test_warnings_are_at_the_level_warning(enter, hub, caplog):
 def test_variables_that_an_entity_does_not_read_are_named(enter, monkeypatch, caplog):
     monkeypatch.setenv("KUBER_STRATEGY", "merge")
     monkeypatch.setenv("KUBER_HUB", "http://127.0.0.1:1")
+    monkeypatch.setenv("KUBER_REGISTRY", "http://127.0.0.1:1")
     enter()
     (line,) = warnings(caplog)
-    assert "KUBER_HUB, KUBER_STRATEGY have no effect on kuber.Entity" in line
+    assert "KUBER_HUB, KUBER_REGISTRY, KUBER_STRATEGY have no effect on kuber.Entity" in line
