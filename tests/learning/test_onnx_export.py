@@ -178,6 +178,18 @@ def test_small_logits_are_compared_on_their_own_scale():
 
 
 @pytest.mark.process
+def test_a_branch_that_one_later_sample_alone_takes_is_found():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x[:, 0, :3] * (2.0 if bool(x.mean() > 0) else 1.0)
+
+    x = -torch.rand(4, *SHAPE)
+    x[2] = 0.01
+    with pytest.raises(KnowledgeError, match="different logits"):
+        faithful_graph(Branching(), x, classes=CLASSES)
+
+
+@pytest.mark.process
 def test_a_network_that_squeezes_a_batch_of_one_is_exported():
     class Squeezing(nn.Module):
         def forward(self, x):

@@ -16,7 +16,7 @@ from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.weight_checks import obstacle, obstacle_of
 from kuber.learning.weights import Weights, dump, manifest_of, state_tensors
 
-CHECKED_SAMPLES = 4  # on which each graph is compared with its model
+CHECKED_SAMPLES = 8  # on which each graph is compared with its model
 
 log = logging.getLogger("kuber")
 
