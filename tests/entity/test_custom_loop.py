@@ -38,11 +38,6 @@ class Deep(nn.Sequential):
 
 
 @pytest.fixture
-def hub():
-    return kuber.memory_hub()
-
-
-@pytest.fixture
 def enter(hub, tmp_path):
     made = []
 

@@ -26,23 +26,12 @@ BINARY = kuber.Task(name="binary", labels=("no", "yes"), input_shape=(4,))
 
 
 @pytest.fixture
-def hub():
-    return kuber.memory_hub()
-
-
-@pytest.fixture
-def enter(hub, tmp_path):
-    made = []
-
+def enter(make_entity):
     def enter(name="me", model=None, **more):
-        fields = {"task": TASK, "validation": (X, Y), "hub": hub, "folder": tmp_path / name, "formats": ("weights",)}
-        entity = kuber.Entity(name, model=nn.Linear(4, 3) if model is None else model, **fields | more)
-        made.append(entity)
-        return entity
+        model = nn.Linear(4, 3) if model is None else model
+        return make_entity(name, **({"model": model, "task": TASK, "validation": (X, Y)} | more))
 
-    yield enter
-    for entity in made:
-        entity.close()
+    return enter
 
 
 @pytest.fixture(autouse=True)

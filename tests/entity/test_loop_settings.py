@@ -16,23 +16,11 @@ TASK = kuber.Task(name="t", labels=("no", "yes"), input_shape=(4,))
 
 
 @pytest.fixture
-def hub():
-    return kuber.memory_hub()
-
-
-@pytest.fixture
-def enter(hub, tmp_path):
-    made = []
-
+def enter(make_entity):
     def enter(name="one", **more):
-        fields = {"model": nn.Linear(4, 2), "task": TASK, "validation": (X, Y), "hub": hub, "formats": ("weights",)}
-        entity = kuber.Entity(name, **(fields | {"folder": tmp_path / str(name)[:50]} | more))
-        made.append(entity)
-        return entity
+        return make_entity(name, **({"model": nn.Linear(4, 2), "task": TASK, "validation": (X, Y)} | more))
 
-    yield enter
-    for entity in made:
-        entity.close()
+    return enter
 
 
 def published(hub):

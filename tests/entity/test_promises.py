@@ -23,23 +23,13 @@ TASK = kuber.Task(name="t", labels=("no", "yes"), input_shape=(4,))
 
 
 @pytest.fixture
-def hub():
-    return kuber.memory_hub()
-
-
-@pytest.fixture
-def enter(hub, tmp_path):
-    made = []
-
+def enter(make_entity):
     def enter(name="one", model=None, **more):
         torch.manual_seed(0)
-        fields = {"task": TASK, "validation": (X, Y), "hub": hub, "formats": ("weights",), "folder": tmp_path / name}
-        made.append(kuber.Entity(name, model=nn.Linear(4, 2) if model is None else model, **(fields | more)))
-        return made[-1]
+        model = nn.Linear(4, 2) if model is None else model
+        return make_entity(name, **({"model": model, "task": TASK, "validation": (X, Y)} | more))
 
-    yield enter
-    for entity in made:
-        entity.close()
+    return enter
 
 
 def train(model, optimizer, steps=20, teachers=None):

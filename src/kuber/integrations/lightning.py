@@ -98,7 +98,7 @@ class KUberCallback(Callback):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             loss = loss / trainer.accumulate_grad_batches
             (loss if scaler is None else scaler.scale(loss)).backward()
-        except Exception as error:  # noqa: BLE001 - the owner's training goes on
+        except Exception as error:  # noqa: BLE001 - nothing ends the owner's training
             log.warning("%s trains on without teachers: %s", self.entity.name, first_line(error))
             self.teachers = None
 
@@ -112,7 +112,7 @@ class KUberCallback(Callback):
             for logger in trainer.loggers:
                 try:
                     logger.log_metrics({name: value}, step=trainer.global_step)
-                except Exception as error:  # noqa: BLE001 - such as a tracking server that is away
+                except Exception as error:  # noqa: BLE001 - such as an unreachable tracking server
                     log.warning("%s does not log %s: %s", type(logger).__name__, name, first_line(error))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

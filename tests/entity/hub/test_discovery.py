@@ -32,11 +32,6 @@ def network(weight):
 
 
 @pytest.fixture
-def hub():
-    return kuber.memory_hub()
-
-
-@pytest.fixture
 def enter(hub, tmp_path):
     made = []
 
