@@ -78,7 +78,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
     """A head node without cores for tasks, and two nodes with one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = set(psutil.Process().children(recursive=True))
+    others = set(psutil.Process().children())  # such as the browser, which starts processes of its own at any time
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tasks)  # the working folder of tasks
         found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -86,10 +86,19 @@ def cluster(process: None, functions: Any, tasks: Path) -> Iterator[Cluster]:
             found.add_node(wait=False, num_cpus=1, include_dashboard=False)
     found.wait_for_nodes()
     yield found
+    services = [child for child in psutil.Process().children() if child not in others and not is_fork_server(child)]
+    started = [*services, *(child for service in services for child in descendants(service))]
     found.shutdown()
-    started = set(psutil.Process().children(recursive=True)) - before
-    _, alive = psutil.wait_procs([child for child in started if not is_fork_server(child)], timeout=LIMIT)
+    _, alive = psutil.wait_procs(started, timeout=LIMIT)
     assert not alive
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """Give what `process` has started; nothing when it has ended meanwhile."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def is_fork_server(process: psutil.Process) -> bool:
