@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import re
+import shutil
 import sys
 from unittest import mock
 
@@ -117,12 +119,27 @@ def test_a_record_is_shown_by_the_end_of_its_id(hub):
     assert "bright" in output
 
 
-def test_files_are_pulled_whole(hub, tmp_path):
+def test_files_are_pulled_whole(hub, tmp_path, caplog):
     _, first, registry, vault = hub
     code, output = kuber("pull", first, "--to", tmp_path / "here", *registry, *vault)
     assert code == 0
     assert sorted(path.suffix for path in (tmp_path / "here").iterdir()) == [".json", ".onnx", ".safetensors"]
-    assert len(output.split()) == 3
+    assert len([line for line in output.splitlines() if line.startswith(str(tmp_path))]) == 3
+    assert "which only the registry says is that of entity 'first'" in caplog.text
+
+
+def test_a_signature_is_checked_with_the_key_that_an_entity_has_pinned(hub, tmp_path):
+    folder, first, registry, vault = hub
+    places = [*registry[:2], *vault, "--to", tmp_path]
+    assert kuber("pull", first, *places, "--identity", folder / "second")[0] == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "second", copy)
+    other = "0" * 64
+    state = json.dumps({"keys": {json.loads((tmp_path / f"{first}.json").read_text())["entity"]: other}})
+    header = json.dumps({"__metadata__": {"state": state}}).encode()
+    (copy / "checkpoint.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    code, output = kuber("pull", first, *places, "--identity", copy)
+    assert (code, "names other keys of entity 'first' than before" in output) == (1, True), output
 
 
 def test_a_model_is_evaluated_on_arrays_and_on_pictures(hub, tmp_path):

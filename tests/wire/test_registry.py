@@ -32,6 +32,7 @@ from kuber.wire.registry import (
 from kuber.wire.vault import KindBody, PinsBody
 
 texts = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+ids = st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True)
 digests = st.binary(min_size=32, max_size=32).map(lambda data: Digest(data.hex()))
 counts = st.integers(0, 2**63 - 1)
 shares = st.floats(0, 1)
@@ -93,11 +94,11 @@ signed_drafts = st.builds(
     signatures,
 )
 records = st.builds(
-    lambda draft, id, time: Knowledge.from_draft(draft, id=id, published_at=time), drafts(), texts, times
+    lambda draft, id, time: Knowledge.from_draft(draft, id=id, published_at=time), drafts(), ids, times
 )
 keys = st.builds(Key, public_key=public_keys, since=st.integers(0, 2**62), signature=st.none() | signatures)
 members = st.builds(
-    Member, id=texts, name=texts, registered_at=times, sequence=st.integers(0, 2**62), keys=st.tuples(keys, keys)
+    Member, id=ids, name=texts, registered_at=times, sequence=st.integers(0, 2**62), keys=st.tuples(keys, keys)
 )
 deliveries = st.builds(
     Delivery,

@@ -141,22 +141,16 @@ def pull(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Pull a record and its files, verified by digest. Writes ID.safetensors, ID.onnx and ID.json."""
-    from kuber.wire.registry import KnowledgeBody
+    """Pull a record and its files, verified. Writes ID.safetensors, ID.onnx and ID.json."""
+    from kuber.client.record_files import check_kinds, check_origin, write_files
+    from kuber.entity.state.pinned_keys import read_pinned_keys
 
-    endings = {"weights": "safetensors"}
     with open_hub(registry, vault, identity, admin_token, ca) as (records, blobs):
         record = _record(records, id)
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind, artifact in record.artifacts.items():
-            path = folder / f"{record.id}.{endings.get(kind, kind)}"
-            path.write_bytes(blobs.get(artifact.digest))
+        check_kinds(record)
+        check_origin(record, records, {} if identity is None else read_pinned_keys(identity))
+        for path in write_files(record, blobs, folder):
             print(path)
-        path = folder / f"{record.id}.json"
-        path.write_text(
-            KnowledgeBody.of(record).model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
-        )
-        print(path)
 
 
 @knowledge.command()

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -34,6 +34,8 @@ from kuber.wire.registry import (
     VerificationBody,
 )
 from kuber.wire.signing_payloads import enrolment_bytes
+
+N = TypeVar("N", Knowledge, Member)  # what has an id
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -87,7 +89,7 @@ class HttpRegistry(HttpService):
         if not _ID.fullmatch(id):
             raise KnowledgeNotFoundError(f"The registry has no entity {id[:100]!r}.")
         answer = self.request("GET", f"/v1/entities/{id}")
-        return self.parse(MemberBody.read, answer.data).value()
+        return self._same(id, self.parse(MemberBody.read, answer.data, CorruptKnowledgeError).value())
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
         """Report that the entity is alive, its round, and how good its model is."""
@@ -155,7 +157,7 @@ class HttpRegistry(HttpService):
     def knowledge(self, id: str) -> Knowledge:
         """Return one record. KnowledgeNotFoundError when there is none."""
         answer = self.request("GET", record_path(id))
-        return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
+        return self._same(id, self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value())
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store the outcome of a delivery. Idempotent for the same key."""
@@ -166,3 +168,11 @@ class HttpRegistry(HttpService):
         """Return the recorded deliveries, earliest first."""
         answer = self.request("GET", "/v1/deliveries", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[DeliveryBody].read, answer.data, CorruptKnowledgeError).value()
+
+    def _same(self, id: str, found: N) -> N:
+        """Return what the registry answered. CorruptKnowledgeError unless it has the id that was asked for."""
+        if found.id != id:
+            raise CorruptKnowledgeError(
+                f"The registry at {self.url} answers for {id[:100]!r} with {found.id[:100]!r}; do not trust it."
+            )
+        return found

@@ -15,6 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kuber.client.record_files import ENDINGS
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.dashboard.context import PageContext
@@ -23,14 +24,12 @@ from kuber.dashboard.hub_reader import HubReader
 from kuber.dashboard.layout import frame
 from kuber.dashboard.pages.runs import REPORT
 from kuber.domain.address import is_loopback
-from kuber.domain.knowledge import ONNX, WEIGHTS
 from kuber.errors import KnowledgeNotFoundError, KUberError
 from kuber.services.http.application import STATUSES
 from kuber.wire.problem import problem_from
 
 STYLE = Path(__file__).parent / "style.css"
 RECONNECT_SECONDS = 30.0  # for which a disconnected tab keeps its state
-ENDINGS = {WEIGHTS: "safetensors", ONNX: "onnx"}
 # Vue compiles templates in the browser. Nothing is loaded from, or sent to, anywhere else.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -90,9 +89,9 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
         def fetch() -> tuple[bytes, str]:
             record = context.reader.knowledge(id)
             artifact = record.artifacts.get(kind)
-            if artifact is None:
+            if artifact is None or kind not in ENDINGS:
                 raise KnowledgeNotFoundError(f"The record {id[:100]!r} has no file of the kind {kind[:100]!r}.")
-            return context.reader.vault.get(artifact.digest), f"{record.id}.{ENDINGS.get(kind, kind)}"
+            return context.reader.vault.get(artifact.digest), f"{record.id}.{ENDINGS[kind]}"
 
         data, name = await asyncio.to_thread(fetch)
         disposition = f"attachment; filename*=UTF-8''{quote(name)}"

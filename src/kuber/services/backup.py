@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from kuber.services.vault.storage import CHUNK
 
 REGISTRY, VAULT, MANIFEST = "registry.sqlite", "vault.sqlite", "backup.json"
 _FORMAT = 1
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,8 @@ def _copy_blobs(source: Path, target: Path, databases: Path, *, link: bool) -> B
     copied = set()
     with _open(databases / VAULT) as connection:
         for (hex,) in connection.execute("SELECT digest FROM blobs ORDER BY digest"):
+            if not _HEX.fullmatch(str(hex)):  # of a damaged database; it would be a path of somebody's choice
+                continue
             path = Path(hex[:2], hex[2:4], hex)
             length = _copy_blob(source / path, target / path, link=link)
             if length is not None:  # otherwise it was collected since, or is damaged

@@ -75,6 +75,9 @@ _Argument = Annotated[
 Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
 
 
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$", description="Made by the registry; no path has it.")]
+
+
 class EvaluationBody(Body[Evaluation]):
     """Evaluation: counts per class."""
 
@@ -178,7 +181,7 @@ class DraftBody(_DraftFields, Body[Draft]):
 class KnowledgeBody(_DraftFields, Body[Knowledge]):
     """A published record."""
 
-    id: Text
+    id: Id
     published_at: Time
     verification: VerificationBody | None = None
 
@@ -194,7 +197,7 @@ class KeyBody(Body[Key]):
 class MemberBody(Body[Member]):
     """A registered entity."""
 
-    id: Text
+    id: Id
     name: Text
     registered_at: Time
     sequence: Count = 0

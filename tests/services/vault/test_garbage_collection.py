@@ -119,23 +119,25 @@ def test_deletes_abandoned_files_but_not_those_being_written(tmp_path):
 
 def test_deletes_expired_objects_but_not_those_being_written(tmp_path, bucket_url, s3):
     vault_place = S3Bucket(tmp_path, bucket_url, s3.url)
-    vault_place.write("staging/young", b"half")
+    vault_place.write(f"staging/{'0123' * 8}", b"half")
     with closing(vault_place.store()) as vault:  # objects expire after a day
         assert collect(vault, Uploads(vault)).leftovers == 0
-        assert vault_place.names() == ["staging/young"]
+        assert vault_place.names() == [f"staging/{'0123' * 8}"]
     with closing(vault_place.store(expiry=timedelta())) as vault:
-        vault_place.remove("staging/young")
+        vault_place.remove(f"staging/{'0123' * 8}")
         check_abandoned(vault_place, vault)
 
 
 def check_abandoned(vault_place, vault):
     uploads = Uploads(vault)
-    vault_place.write(f"{vault_place.staging}/leftover", b"half")
+    vault_place.write(f"{vault_place.staging}/{'0123' * 8}", b"half")
+    vault_place.write(f"{vault_place.staging}/foreign", b"mine")
     with vault.create() as writer:
         writer.write(b"whole")
         assert collect(vault, uploads).leftovers == 1
         vault.commit(writer, Digest.of(b"whole"))
     assert vault.get(Digest.of(b"whole")) == b"whole"
+    assert f"{vault_place.staging}/foreign" in vault_place.names()
 
 
 def test_a_blob_is_rolled_back_when_its_row_cannot_be_written(vault, vault_place, monkeypatch):

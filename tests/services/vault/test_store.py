@@ -4,14 +4,17 @@ import hashlib
 import threading
 import tracemalloc
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.services.vault.garbage_collection import collect
 from kuber.services.vault.storage import CHUNK
 from kuber.services.vault.store import VaultStore
+from kuber.services.vault.uploads import Uploads
 
 from ..blob_places import Folder, key
 
@@ -160,9 +163,37 @@ def test_incomplete_files_of_a_crash_are_deleted_at_start(tmp_path):
     vault_place = Folder(tmp_path)
     with closing(vault_place.store()) as vault:
         kept = vault.put(b"kept")
-    vault_place.write("incoming/0123", b"half")
-    with closing(vault_place.store()):
+    for folder in ("incoming", "uploads"):
+        vault_place.write(f"{folder}/{'0123' * 8}", b"half")
+    with closing(vault_place.store()) as vault:
+        Uploads(vault)
         assert vault_place.names() == [key(kept.digest)]
+
+
+@pytest.mark.parametrize("linked", ["blobs", "incoming", "uploads"])
+def test_a_start_deletes_no_file_that_is_not_named_as_the_vaults_own(tmp_path, linked):
+    elsewhere = tmp_path / "elsewhere"
+    foreign = [
+        elsewhere / name for name in ("note.txt", "ab/cd/note.txt", "ab/cd/folder/note.txt", "ab/cd/" + "e" * 64)
+    ]
+    for file in foreign:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    vault_place = Folder(tmp_path / "vault")
+    (vault_place.folder / linked).symlink_to(elsewhere)
+    with closing(vault_place.store()) as vault:
+        collect(vault, Uploads(vault), grace=timedelta(0))
+        assert listed(vault) == set()
+    assert [file.read_text() for file in foreign] == ["mine"] * 4
+
+
+def test_a_link_to_the_blobs_of_another_vault_is_refused(tmp_path):
+    first, second = Folder(tmp_path / "first"), Folder(tmp_path / "second")
+    with closing(first.store()) as vault:
+        vault.put(b"kept")
+    (second.folder / "blobs").symlink_to(first.folder / "blobs")
+    with pytest.raises(ServiceError, match="is a link into the folder of another vault"):
+        second.store()
 
 
 def test_a_blob_without_a_row_is_indexed_if_intact(vault, reopen, vault_place):

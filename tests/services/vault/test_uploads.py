@@ -119,7 +119,7 @@ def test_resumes_after_a_restart(tmp_path):
         uploads = Uploads(store)
         id = uploads.begin(artifact(DATA)).id
         uploads.begin_append(id, 0).write(DATA[:1000])
-    (tmp_path / "uploads" / "leftover").write_bytes(b"without a row")
+    (tmp_path / "uploads" / ("0123" * 8)).write_bytes(b"without a row")
     with closing(VaultStore(tmp_path)) as store:
         uploads = Uploads(store)
         assert [path.name for path in (tmp_path / "uploads").iterdir()] == [id]

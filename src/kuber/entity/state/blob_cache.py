@@ -1,6 +1,7 @@
 """Blobs that an entity keeps: those to be sent to the vault, and those that it pulled."""
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +9,8 @@ from typing import Protocol
 from kuber.domain.digest import Digest
 from kuber.errors import KUberError
 from kuber.files import write_atomically
+
+_NAME = re.compile(r"[0-9a-f]{64}(\.tmp)?")  # of a blob, or of one half written; no other file is touched
 
 
 class PendingBlobs(Protocol):
@@ -90,7 +93,8 @@ class BlobCache:
             file.unlink()
 
     def _files(self) -> list[Path]:
-        return list(self._folder.iterdir()) if self._folder.is_dir() else []
+        files = self._folder.iterdir() if self._folder.is_dir() else ()
+        return [file for file in files if _NAME.fullmatch(file.name) and not file.is_dir()]
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.hex

@@ -16,12 +16,13 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.entity.state import messages
 from kuber.entity.state.messages import OutboxMessage
+from kuber.entity.state.pinned_keys import CHECKPOINT
 from kuber.errors import CorruptKnowledgeError
 from kuber.files import write_atomically
 from kuber.learning.weights import Weights, dump
 from kuber.wire.registry import DeliveryBody, EvaluationBody
 
-FILE_NAME = "checkpoint.safetensors"
+FILE_NAME = CHECKPOINT
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
 _START = "start."  # prefix of the tensors at the start of the round

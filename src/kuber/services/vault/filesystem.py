@@ -17,6 +17,9 @@ from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStat, HashedBl
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, or the limit on one file
 _SYNC_BYTES = 8 << 20  # writing to disk begins each time so many bytes have been written
 _NAME = re.compile(r"[0-9a-f]{64}")
+_RANDOM = re.compile(r"[0-9a-f]{32}")  # as `secrets.token_hex(16)` makes it
+
+INDEX = "vault.sqlite"  # file of the index, in the vault's folder
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +27,8 @@ log = logging.getLogger(__name__)
 class FilesystemStorage:
     """BlobStorage in the folders `blobs/`, `incoming/` and `quarantine/` under `folder`.
 
-    Incomplete blobs of a crashed process are deleted at start: no other process writes there. Raises OSError when the
-    folder cannot be used.
+    Incomplete blobs of a crashed process, known by their names, are deleted at start: no other process writes there.
+    Raises OSError when the folder cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,8 +36,9 @@ class FilesystemStorage:
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
         self._open_writers: set[str] = set()  # names of files in incoming/
-        self._blobs.mkdir(exist_ok=True)
-        self._incoming.mkdir(exist_ok=True)
+        for own in (self._blobs, self._incoming):
+            own.mkdir(exist_ok=True)
+            _require_own(own)
         self.purge_incomplete()
 
     def path(self, digest: Digest) -> Path:
@@ -103,19 +107,21 @@ class FilesystemStorage:
             raise ServiceError(f"The vault cannot quarantine blob {digest}: {error.strerror}.") from None
 
     def list_sizes(self) -> dict[Digest, int]:
-        """Return all blobs with their size in bytes. Delete files whose name is not that of a blob."""
-        sizes = {}
+        """Return all blobs with their size in bytes. Ignore files whose name is not that of a blob."""
+        sizes, foreign = {}, []
         for file in self._blobs.glob("*/*/*"):
-            if _NAME.fullmatch(file.name) and file == self.path(Digest(file.name)):
+            if _NAME.fullmatch(file.name) and file == self.path(Digest(file.name)) and file.is_file():
                 sizes[Digest(file.name)] = file.stat().st_size
             else:
-                log.warning("deleted %s, whose name is not that of a blob", file)
-                file.unlink()
+                foreign.append(file)
+        if foreign:
+            log.warning("%d files in %s are not blobs, such as %s", len(foreign), self._blobs, min(foreign))
         return sizes
 
     def purge_incomplete(self) -> int:
-        """Delete files in `incoming/` that nobody is writing. Return how many."""
-        abandoned = [file for file in self._incoming.iterdir() if file.name not in self._open_writers]
+        """Delete the vault's files in `incoming/` that nobody is writing. Return how many."""
+        named = [file for file in self._incoming.iterdir() if is_own_file(file)]
+        abandoned = [file for file in named if file.name not in self._open_writers]
         for file in abandoned:
             log.warning("deleted %s, left by a crash", file.name)
             file.unlink(missing_ok=True)
@@ -209,6 +215,18 @@ class FileBlobReader(BlobReader):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ServiceError when a folder is a link to that of another vault: this one would delete its blobs."""
+    target = folder.resolve()
+    if target.parent != folder.parent.resolve() and any((target.parent / name).exists() for name in (ID_NAME, INDEX)):
+        raise ServiceError(f"{folder} is a link into the folder of another vault; give this one a folder of its own.")
+
+
+def is_own_file(file: Path) -> bool:
+    """Return whether a file in `incoming/` or `uploads/` has a name that the vault chose: no other is deleted."""
+    return _RANDOM.fullmatch(file.name) is not None and not file.is_dir()
 
 
 def write_all(file: BinaryIO, piece: Piece) -> None:

@@ -18,6 +18,7 @@ from kuber.services.vault.storage import CHUNK, ID_NAME, BlobReader, BlobStat, H
 EXPIRY = timedelta(days=1)  # of a staged object that is never committed
 
 _KEY = re.compile(r"blobs/([0-9a-f]{2})/([0-9a-f]{2})/(\1\2[0-9a-f]{60})")
+_STAGED = re.compile(r"staging/[0-9a-f]{32}")  # named by `secrets.token_hex(16)`
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,10 @@ class S3Storage:
         return sizes
 
     def purge_incomplete(self) -> int:
-        """Delete staged objects that have expired, as other vaults may use the bucket too. Return how many."""
+        """Delete a vault's staged objects that have expired, as other vaults may use the bucket. Return how many."""
         threshold = self._clock() - self._expiry
-        old = [found.key for found in self.bucket.objects("staging") if found.modified <= threshold]
+        staged = [found for found in self.bucket.objects("staging") if _STAGED.fullmatch(found.key)]
+        old = [found.key for found in staged if found.modified <= threshold]
         abandoned = [key for key in old if key not in self._in_use]
         for key in abandoned:
             log.warning("deleted %s, which was never committed", key)

@@ -19,7 +19,7 @@ from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
 from kuber.services.vault.artifact_verdicts import check_size, require_valid
 from kuber.services.vault.blob_writer import HashingWriter
-from kuber.services.vault.filesystem import FilesystemStorage
+from kuber.services.vault.filesystem import INDEX, FilesystemStorage
 from kuber.services.vault.quota import check_quota
 from kuber.services.vault.reconciliation import check_storage_id, reconcile
 from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
@@ -51,7 +51,7 @@ class VaultStore:
         self.quota = quota
         self.clock = clock
         self._lease = lease
-        index = folder / "vault.sqlite"
+        index = folder / INDEX
         location = database_location(database, index)
         self._folder_lock = None if location is index else lock_file(index)  # SQLite locks its own file
         self.database = Database(location, history="vault")

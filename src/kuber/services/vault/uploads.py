@@ -27,7 +27,7 @@ from kuber.errors import (
     ServiceError,
 )
 from kuber.services.vault.blob_writer import check_digest, write_hashed
-from kuber.services.vault.filesystem import begin_sync, write_all, write_error
+from kuber.services.vault.filesystem import begin_sync, is_own_file, write_all, write_error
 from kuber.services.vault.quota import check_quota
 from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.storage import Piece
@@ -184,7 +184,7 @@ class Uploads:
     def _load(self) -> None:
         with self._store.database.read_snapshot() as connection:
             rows = connection.execute(select(upload_rows)).all()
-        files = {file.name for file in self._folder.iterdir()}
+        files = {file.name for file in self._folder.iterdir() if is_own_file(file)}
         for row in rows:
             session = self._session_of(row)
             if row.id in files:

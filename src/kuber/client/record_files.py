@@ -1,0 +1,73 @@
+"""Files of a record, written into a folder under names that its id alone decides."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kuber.client.record_signature import check_publisher, check_signed
+from kuber.client.registry import HttpRegistry
+from kuber.client.vault import HttpVault
+from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError, SettingsError
+from kuber.files import write_atomically
+from kuber.wire.registry import KnowledgeBody
+
+ENDINGS = {WEIGHTS: "safetensors", ONNX: "onnx"}  # of the files of each kind that this version knows
+
+log = logging.getLogger("kuber")
+
+
+def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping[str, str]) -> None:
+    """Check that a record is signed by its publisher; warn if only the registry says who that is.
+
+    `pinned_keys` are public keys by entity id, as an entity of this machine first saw them. Raises
+    CorruptKnowledgeError when the record is signed by nobody or somebody else.
+    """
+    try:
+        publisher = registry.member(record.entity)
+    except KnowledgeNotFoundError:
+        raise CorruptKnowledgeError(f"The registry does not know the publisher of {record.id}.") from None
+    pinned = pinned_keys.get(publisher.id)
+    check_publisher(publisher, pinned)
+    check_signed(record, publisher)
+    if pinned is None:
+        key = publisher.key_for(record.sequence)
+        log.warning(
+            "The record is signed with the key %s, which only the registry says is that of entity %r.",
+            key.public_key if key else "",
+            publisher.name,
+        )
+
+
+def check_kinds(record: Knowledge) -> None:
+    """Raise IncompatibleKnowledgeError when the record has a file of a kind that is unknown here."""
+    unknown = min(set(record.artifacts) - set(ENDINGS), default=None)
+    if unknown is not None:
+        raise IncompatibleKnowledgeError(
+            f"The record {record.id} has a file of the kind {unknown[:100]!r}, which this version of KUber does not "
+            "know; upgrade, or do not use it."
+        )
+
+
+def write_files(record: Knowledge, vault: HttpVault, folder: Path) -> Iterator[Path]:
+    """Write each file of a record and the record as JSON into `folder`; yield each path when it is written.
+
+    A link in the place of a file is replaced, never followed. Raises SettingsError when a file cannot be written.
+    """
+    check_kinds(record)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    for kind, artifact in sorted(record.artifacts.items()):
+        yield _write(folder / f"{record.id}.{ENDINGS[kind]}", vault.get(artifact.digest))
+    text = KnowledgeBody.of(record).model_dump_json(indent=2, exclude_none=True) + "\n"
+    yield _write(folder / f"{record.id}.json", text.encode())
+
+
+def _write(path: Path, data: bytes) -> Path:
+    try:
+        write_atomically(path, data, durable=False)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}; name another folder.") from None
+    return path

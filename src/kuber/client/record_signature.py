@@ -1,0 +1,33 @@
+"""Check of a record's signature against the keys of its publisher."""
+
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.member import Member
+from kuber.errors import CorruptKnowledgeError
+from kuber.signing import check_keys, check_signature
+from kuber.wire.signing_payloads import record_bytes, succession_bytes
+
+
+def check_publisher(member: Member, pinned: str | None) -> str | None:
+    """Check the keys of a member against the `pinned` one, if any; return its last key.
+
+    Raises CorruptKnowledgeError unless each key after the pinned one is signed with the key before it.
+    """
+    keys = [key.public_key for key in member.keys]
+    if pinned is None:
+        start = 0
+    elif pinned in keys:
+        start = keys.index(pinned)
+    else:
+        raise CorruptKnowledgeError(
+            f"The registry names other keys of entity {member.name!r} than before; do not use what it publishes."
+        )
+    check_keys(member, succession_bytes, start=start)
+    return keys[-1] if keys else None
+
+
+def check_signed(knowledge: Knowledge, publisher: Member) -> None:
+    """Raise CorruptKnowledgeError unless the record is signed with the publisher's key for it."""
+    key = publisher.key_for(knowledge.sequence) if publisher.id == knowledge.entity else None
+    if key is None or knowledge.signature is None:
+        raise CorruptKnowledgeError(f"The record {knowledge.id} is not signed; do not use it.")
+    check_signature(key.public_key, knowledge.signature, record_bytes(knowledge), f"The record {knowledge.id}")
