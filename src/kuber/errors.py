@@ -120,6 +120,10 @@ class RequestRejectedError(ServiceError):
         self.too_large = too_large
 
 
+class TooLargeError(RequestRejectedError):
+    """A message is larger than the service accepts."""
+
+
 class DatasetError(KUberError):
     """The data are missing, unreadable or not as expected."""
 

@@ -1,17 +1,19 @@
 """Reading the events of a registry, over lost connections."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from kuber.client.credentials import Credentials
-from kuber.client.event_stream import MAX_LINE, EventReader
+from kuber.client.event_stream import MAX_LINE, EventReader, _lines
 from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import AuditEntry
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.errors import ServiceError, ServiceUnavailableError
+from kuber.errors import ServiceUnavailableError
 
 EVENT = {"time": "2026-01-02T03:04:05Z", "actor": "a", "act": "report", "subject": "a", "detail": {"round": 1}}
 
@@ -52,16 +54,33 @@ def test_a_reader_with_patience_reconnects(script: Callable, reply: Callable) ->
 
 
 @pytest.mark.parametrize(
-    "body", [b"id: 1\ndata: {}\n\n", b"id: 1\ndata: nonsense\n\n", b"data: " + b"x" * (MAX_LINE + 1)]
+    "data", [b"{}", b"nonsense", b"x" * (MAX_LINE + 1)], ids=["no fields", "no JSON", "too long"]
 )
-def test_a_malformed_event_is_one_sentence(body: bytes, script: Callable, reply: Callable) -> None:
+@pytest.mark.parametrize("order", [b"data: %b\nid: %d\n\n", b"id: %d\ndata: %b\n\n"], ids=["data, id", "id, data"])
+def test_an_event_that_cannot_be_read_is_skipped_with_one_warning(
+    data: bytes, order: bytes, script: Callable, reply: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = [order % ((data, n) if order.startswith(b"data") else (n, data)) for n in (2, 3)]
+    service = script(reply(body=stream(1) + b"".join(bad) + stream(4)), reply(body=b""))
     received = Received()
-    with (
-        HttpRegistry(script(reply(body=body)).url, patience=0) as registry,
-        pytest.raises(ServiceError, match=r"^(The registry)[^\n]*\.$"),
-    ):
-        EventReader(registry, received).read()
-    assert not received
+    with HttpRegistry(service.url, patience=0) as registry:
+        reader = EventReader(registry, received)
+        reader.read()
+        reader.read()
+    assert (received, reader.last, reader.skipped) == ([1, 4], 4, 2)
+    assert service.requests[1][2]["last-event-id"] == "4"
+    (record,) = [record for record in caplog.records if record.name == "kuber"]
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("Event 2 of the registry at http")
+
+
+def test_a_long_line_is_not_kept_in_memory() -> None:
+    pieces = ["a", "b\r", "\nc\n", *["x" * (1 << 16)] * 64, "y\n\nlast", " line\nunfinished"]
+    response = SimpleNamespace(iter_text=lambda: iter(pieces))
+    tracemalloc.start()
+    assert list(_lines(response)) == ["ab", "c", None, "", "last line"]
+    assert tracemalloc.get_traced_memory()[1] < 3 * MAX_LINE
+    tracemalloc.stop()
 
 
 def test_reads_all_events_of_a_registry(hub) -> None:

@@ -10,8 +10,10 @@ from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import CELLS, EvaluationSet
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
+from kuber.domain.message_limits import MAX_SAMPLES, MAX_UNKNOWN_CLASSES
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
 
@@ -36,6 +38,33 @@ def test_the_same_name_is_the_same_member(registry, samples):
     assert member.registered_at.utcoffset() == timedelta(0)
     assert registry.register(samples.name()) == member
     assert registry.register(samples.name("other")).id != member.id
+
+
+def evaluated(classes, samples=1):
+    return Evaluation(test_set=Digest.of(b"reported"), correct=(0,) * classes, total=(samples,) * classes)
+
+
+def test_a_report_has_the_classes_of_the_task(registry, samples, entity, publish):
+    newcomer = registry.register(samples.name("newcomer")).id
+    registry.report(newcomer, round=1)
+    registry.report(newcomer, round=1, evaluation=evaluated(MAX_UNKNOWN_CLASSES))
+    with pytest.raises(RequestRejectedError, match=f"has {MAX_UNKNOWN_CLASSES + 1} classes.*at most"):
+        registry.report(newcomer, round=1, evaluation=evaluated(MAX_UNKNOWN_CLASSES + 1))
+    classes = publish(entity).task.classes
+    registry.report(entity, round=1, evaluation=evaluated(classes))
+    with pytest.raises(RequestRejectedError, match=f"has {classes + 1} classes, and the entity's records have"):
+        registry.report(entity, round=1, evaluation=evaluated(classes + 1))
+
+
+def test_refuses_more_samples_than_possible(registry, samples, entity, publish):
+    newcomer = registry.register(samples.name("newcomer")).id
+    registry.report(newcomer, round=1, evaluation=evaluated(1, MAX_SAMPLES))
+    with pytest.raises(RequestRejectedError, match=r"is of 1,000,000,000,002 samples.*at most 1,000,000,000,000\.$"):
+        registry.report(newcomer, round=1, evaluation=evaluated(2, MAX_SAMPLES // 2 + 1))
+    record = publish(entity)
+    lie = replace(record.evaluation, total=tuple(2**62 for _ in record.evaluation.total))
+    with pytest.raises(RequestRejectedError, match="samples"):
+        registry.attest(record.id, entity=newcomer, evaluation=lie)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines", "nul\0"])

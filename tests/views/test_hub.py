@@ -45,6 +45,22 @@ def test_a_report_sets_round_and_accuracy() -> None:
     assert entity.seen == START + timedelta(seconds=30)
 
 
+def test_a_report_on_many_classes_leaves_only_the_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kuber.views.hub.MAX_CLASSES", 2)
+    for counts, total in (([1, 1, 1], [2, 2, 2]), ([3], [6])):
+        entity = view_of(*JOINED, entry(3, "a", "report", "a", round=1, correct=counts, total=total)).entities["a"]
+        assert (entity.correct, entity.total, entity.accuracy) == ((), (), 0.5)
+    omitted = view_of(*JOINED, entry(3, "a", "report", "a", omitted=5_000_000)).entities["a"]
+    assert (omitted.round, omitted.accuracy) == (0, None)
+
+
+def test_deliveries_of_many_teachers_are_kept_up_to_a_number_of_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kuber.views.hub.MAX_TEACHERS", 10)
+    view = view_of(*JOINED, *(delivery(n, "a", ["x", "y", "z"], 0.1, 0.2, kept=True) for n in range(3, 9)))
+    assert [found.number for found in view.deliveries] == [7, 8, 9]
+    assert (view.kept, view.teachers) == (6, 9)
+
+
 def test_the_gain_of_a_kept_delivery_is_shared_among_its_teachers() -> None:
     view = view_of(
         *JOINED,

@@ -1,5 +1,6 @@
 """Read a registry's server-sent events, and resume after a lost connection."""
 
+import logging
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -12,11 +13,14 @@ from kuber.wire.registry import AuditBody
 OnEvent = Callable[[int, AuditEntry], None]
 MAX_LINE = 1 << 20  # characters
 
+log = logging.getLogger("kuber")
+
 
 class EventReader:
     """Reads the events of a registry from the first on; `last` is the number of the last one read.
 
-    Format: https://html.spec.whatwg.org/multipage/server-sent-events.html, with one line of data for each event.
+    Format: https://html.spec.whatwg.org/multipage/server-sent-events.html, with one line of data for each event. An
+    event that is too long or malformed is skipped, with one warning for each reader: others must not be missed.
     """
 
     def __init__(
@@ -24,6 +28,7 @@ class EventReader:
     ) -> None:
         """`on_event` is called with each event and its increasing number, `on_open` at each connection."""
         self.last = 0
+        self.skipped = 0  # events
         self._registry = registry
         self._on_event = on_event
         self._on_open = on_open
@@ -32,7 +37,7 @@ class EventReader:
         """Read past events; with `follow` also new ones, until the registry stops and ends the connection.
 
         Raises ServiceUnavailableError when the connection was lost, or the registry was unavailable for the client's
-        patience: the next call resumes with the next event. Raises ServiceError for a malformed event.
+        patience: the next call resumes with the next event.
         """
         self._registry.request(
             "GET",
@@ -45,32 +50,61 @@ class EventReader:
     def _read(self, response: httpx.Response) -> bytes:
         self._on_open()
         number: int | None = None
-        data = ""
+        data: str | None = ""
         for line in _lines(response):
+            if line is None:
+                data = None
+                continue
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            if not line and data and number is not None:
-                self._apply(number, data)
+            if not line:
+                if data != "" and number is not None:
+                    self._apply(number, data)
                 number, data = None, ""
-            elif name == "id" and value.isdecimal():
+            elif name == "id" and value.isascii() and value.isdecimal() and len(value) < 19:
                 number = int(value)
             elif name == "data":
                 data = value
         return b""
 
-    def _apply(self, number: int, data: str) -> None:
+    def _apply(self, number: int, data: str | None) -> None:
+        """Apply an event; `data` is None if it is too long."""
         if number <= self.last:
             return  # sent again
-        entry = self._registry.parse(AuditBody.read, data.encode()).value()
-        self._on_event(number, entry)
         self.last = number
+        if data is None:
+            self._skip(number, f"it has over {MAX_LINE} characters")
+            return
+        try:
+            entry = self._registry.parse(AuditBody.read, data.encode()).value()
+        except ServiceError as error:
+            self._skip(number, f"it is malformed. {error.message}")
+            return
+        self._on_event(number, entry)
+
+    def _skip(self, number: int, reason: str) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            log.warning(
+                "Event %d of the registry at %s is skipped, as others like it will be: %s",
+                number,
+                self._registry.url,
+                f"{reason.rstrip('.')}.",
+            )
 
 
-def _lines(response: httpx.Response) -> Iterator[str]:
-    """Yield the lines of a stream, without their ends. ServiceError for one that is too long."""
-    left = ""
+def _lines(response: httpx.Response) -> Iterator[str | None]:
+    """Yield the lines of a stream, without their ends; None for one that is too long, which is not kept in memory."""
+    parts: list[str] = []  # of the line that has not ended
+    length = 0
     for piece in response.iter_text():
-        *lines, left = (left + piece).split("\n")
-        if len(left) > MAX_LINE:
-            raise ServiceError(f"The registry sent an event of over {MAX_LINE} characters; check the address.")
-        yield from (line.removesuffix("\r") for line in lines)
+        first, *later = piece.split("\n")
+        for at, part in enumerate((first, *later)):
+            if at:  # the line before this part has ended
+                yield "".join(parts).removesuffix("\r") if length <= MAX_LINE else None
+                parts, length = [], 0
+            length += len(part)
+            if length <= MAX_LINE:
+                parts.append(part)
+            else:
+                parts.clear()

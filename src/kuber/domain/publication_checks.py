@@ -7,6 +7,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
+from kuber.domain.message_limits import check_samples
 from kuber.domain.safetensors_header import bfloat16_manifest
 from kuber.errors import ConflictError, RequestRejectedError
 
@@ -67,6 +68,7 @@ def check_attestation(record: Knowledge, member: Member, evaluation: Evaluation)
         raise RequestRejectedError("The record is your own; attest only knowledge of others.")
     if evaluation.test_set != record.task.test_set or len(evaluation.total) != record.task.classes:
         raise RequestRejectedError("The evaluation is not on the common test set of the record's task; use that set.")
+    check_samples(evaluation.total, "The evaluation")
 
 
 def check_kind(kind: str) -> None:

@@ -13,7 +13,9 @@ from kuber.views.record_table import HubRecord
 
 ONLINE = timedelta(minutes=5)  # an entity without an event for longer than this counts as offline
 MAX_DELIVERIES = 20_000  # kept; counts include older ones
+MAX_TEACHERS = 200_000  # of the kept deliveries
 MAX_POINTS = 500  # accuracies, and marks, kept for each entity
+MAX_CLASSES = 1000  # of a reported evaluation; with more, only the accuracy is kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,8 @@ class HubView:
 
     entities: dict[str, HubEntity] = field(default_factory=dict)  # id -> entity, in the order of joining
     records: dict[str, HubRecord] = field(default_factory=dict)  # knowledge id -> record, in the order of publication
-    deliveries: deque[HubDelivery] = field(default_factory=lambda: deque(maxlen=MAX_DELIVERIES))
+    deliveries: deque[HubDelivery] = field(default_factory=deque)  # the latest
+    teachers: int = 0  # of those deliveries
     taught: Counter[tuple[str, str]] = field(default_factory=Counter)  # (teacher, student) -> kept deliveries
     delivered: int = 0
     kept: int = 0
@@ -132,12 +135,14 @@ class HubView:
         if "teachers" not in detail or entity is None:  # registries of older versions recorded no details
             return
         publishers = dict.fromkeys(self.records[id].publisher for id in detail["teachers"] if id in self.records)
+        # The same texts as in the records, not copies of each.
+        teachers = tuple(self.records[id].id if id in self.records else id for id in detail["teachers"])
         delivery = HubDelivery(
             number=number,
             time=entry.time,
             student=entity.id,
             publishers=tuple(publishers),
-            teachers=tuple(detail["teachers"]),
+            teachers=teachers,
             method=detail["method"],
             round=detail["round"],
             before=detail["accuracy_before"],
@@ -145,7 +150,7 @@ class HubView:
             kept=detail["kept"],
             reason=detail.get("reason"),
         )
-        self.deliveries.append(delivery)
+        self._keep(delivery)
         mark = HubMark(time=entry.time, kind="kept" if delivery.kept else "undone", accuracy=delivery.after)
         entity.marks.append(mark)
         entity.round = max(entity.round, delivery.round)
@@ -160,6 +165,13 @@ class HubView:
             if publisher in self.entities:
                 self.entities[publisher].taught += 1
                 self.entities[publisher].gave += delivery.share
+
+    def _keep(self, delivery: HubDelivery) -> None:
+        """Keep a delivery, and drop the oldest of too many."""
+        self.deliveries.append(delivery)
+        self.teachers += len(delivery.teachers)
+        while len(self.deliveries) > MAX_DELIVERIES or self.teachers > MAX_TEACHERS:
+            self.teachers -= len(self.deliveries.popleft().teachers)
 
     def name_of(self, id: str) -> str:
         """Return the name of the entity with this id, or the id itself if it is unknown."""
@@ -182,8 +194,11 @@ class HubView:
 
 def _report(entity: HubEntity, entry: AuditEntry) -> None:
     entity.round = entry.detail.get("round", entity.round)
-    total = sum(entry.detail.get("total", ()))
+    counts = entry.detail.get("total", ())
+    total = sum(counts)
     if total:
-        entity.correct, entity.total = tuple(entry.detail["correct"]), tuple(entry.detail["total"])
-        entity.accuracy = sum(entity.correct) / total
+        by_class = 1 < len(counts) <= MAX_CLASSES  # one class: the sums over too many
+        entity.correct = tuple(entry.detail["correct"]) if by_class else ()
+        entity.total = tuple(counts) if by_class else ()
+        entity.accuracy = sum(entry.detail["correct"]) / total
         entity.curve.append((entry.time, entity.round, entity.accuracy))

@@ -13,6 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
+from kuber.domain.message_limits import check_report
 from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import (
     check_attestation,
@@ -55,6 +56,7 @@ class MemoryRegistry:
         self._lock = RLock()
         self._members: dict[str, Member] = {}  # by name, earliest first
         self._names: dict[str, str] = {}  # id -> name
+        self._classes: dict[str, set[int]] = {}  # entity id -> numbers of classes of its records' tasks
         self._sequences: dict[str, int] = {}  # entity id -> sequence of its last signed record
         self._records: list[Knowledge] = []
         self._places: dict[str, int] = {}  # id -> index into _records
@@ -93,8 +95,10 @@ class MemoryRegistry:
             return self._member(self._names[id])
 
     def report(self, id: str, *, round: int, evaluation: Evaluation | None = None) -> None:
-        """Check that the entity exists; reports are not stored."""
+        """Check the report; reports are not stored."""
         self.member(id)
+        if evaluation is not None:
+            check_report(evaluation, self._classes.get(id, ()))
 
     def change_key(self, id: str, key: Key) -> Member:
         """Add a key, signed with the previous one, for records from sequence `key.since` on."""
@@ -142,6 +146,7 @@ class MemoryRegistry:
             if sent.signature is not None:
                 self._sequences[sent.entity] = sent.sequence
             self._published[sent.entity, key] = digest, place
+            self._classes.setdefault(sent.entity, set()).add(sent.task.classes)
             insort(self._best, (-record.evaluation.accuracy, place))
             subject = _subject(record)
             self._of_subject.setdefault(subject, []).append(place)

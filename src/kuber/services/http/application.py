@@ -29,6 +29,7 @@ from kuber.errors import (
     RequestRejectedError,
     ServiceError,
     ServiceUnavailableError,
+    TooLargeError,
 )
 from kuber.services.http.metrics import Metrics
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
@@ -39,6 +40,7 @@ ServiceName = Literal["registry", "vault"]
 
 STATUSES: dict[type[KUberError], int] = {
     KnowledgeNotFoundError: 404,
+    TooLargeError: 413,
     RequestRejectedError: 400,
     ConflictError: 409,
     IncompatibleKnowledgeError: 422,

@@ -18,7 +18,7 @@ from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
-from kuber.services.registry.audit import add_entry, read_audit
+from kuber.services.registry.audit import BATCH_BYTES, add_entry, read_audit
 from kuber.services.registry.members import find_member, insert_member, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
@@ -170,9 +170,9 @@ class RegistryAccess:
         """Return the audit log, oldest first."""
         after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
         with self._database.read_snapshot() as connection:
-            found = read_audit(connection, after=after, limit=limit + 1, public=False)
+            found, more = read_audit(connection, after=after, limit=limit + 1, public=False)
         items = tuple(entry for _, entry in found[:limit])
-        return Page(items=items, cursor=cursors.encode("audit", found[limit - 1][0]) if len(found) > limit else None)
+        return Page(items=items, cursor=cursors.encode("audit", found[:limit][-1][0]) if more else None)
 
     def last_event(self) -> int:
         """Return the number of the last event, 0 before the first."""
@@ -180,9 +180,9 @@ class RegistryAccess:
             return connection.scalar(select(func.max(audit.c.seq))) or 0
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
-        """Return the public events after this number, each with its number."""
+        """Return the public events after this number, each with its number; fewer than `limit` if they are long."""
         with self._database.read_latest() as connection:
-            return read_audit(connection, after=after, limit=limit, public=True)
+            return read_audit(connection, after=after, limit=limit, public=True, max_bytes=BATCH_BYTES)[0]
 
     def _use_invitation(self, connection: Connection, request: EnrolmentBody, now: datetime) -> None:
         if request.invitation is None:

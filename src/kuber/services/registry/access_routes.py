@@ -8,7 +8,7 @@ from fastapi import FastAPI, Header, Query, Response
 from fastapi import Path as InPath
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from kuber.domain.auth import OPERATOR, PUBLISH, Caller, Scope
+from kuber.domain.auth import OPERATOR, Caller, Scope
 from kuber.domain.query import MAX_LIMIT
 from kuber.errors import NotAuthorizedError
 from kuber.services.http.auth import Authenticator, check_acts_for
@@ -118,7 +118,8 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         end = time.monotonic() + seconds
         while True:
             found, number = await feed.after(number, limit=MAX_LIMIT)
-            entries = [notice.entry for notice in found if notice.entry.act == PUBLISH and notice.concerns(task)]
+            publications = [notice.publication for notice in found if notice.publication is not None]
+            entries = [entry for entry in publications if task is None or entry.detail.get("task") == task]
             left = end - time.monotonic()
             if entries or ((left <= 0 or feed.stopped) and not found):
                 return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in entries), cursor=str(number))

@@ -4,12 +4,28 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Text, bindparam, case, cast, func, insert, null, select
 
 from kuber.domain.auth import PRIVATE_ACTS, AuditEntry
+from kuber.domain.message_limits import MAX_EVENT_BYTES, MAX_PAGE_BYTES
 from kuber.services.registry.schema import audit
 
-_INSERT = insert(audit)  # built once: SQLAlchemy takes longer to build a statement than to run it
+BATCH = 100  # entries that a database or a feed reads at once
+BATCH_BYTES = 256 << 10  # of entries for one follower; a slow one keeps them in memory
+_ROW_BYTES = 500  # of an entry without its details, about
+
+# Built once: SQLAlchemy takes longer to build a statement than to run it.
+_INSERT = insert(audit)
+_size = func.coalesce(func.length(cast(audit.c.detail, Text)), 0)
+_DETAIL = case((_size <= MAX_EVENT_BYTES, audit.c.detail), else_=null())
+_ALL = (
+    select(audit.c.seq, audit.c.time, audit.c.actor, audit.c.act, audit.c.subject)
+    .add_columns(_size.label("size"), _DETAIL.label("detail"))
+    .where(audit.c.seq > bindparam("after"))
+    .order_by(audit.c.seq)
+    .limit(bindparam("limit"))
+)
+_PUBLIC = _ALL.where(audit.c.act.not_in(PRIVATE_ACTS))
 
 
 def add_entry(
@@ -25,15 +41,29 @@ def add_entry(
     connection.execute(_INSERT, row)
 
 
-def read_audit(connection: Connection, *, after: int, limit: int, public: bool) -> list[tuple[int, AuditEntry]]:
-    """Return the entries after this number, each with its own number; with `public`, those that entities may see."""
-    query = select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
-    if public:
-        query = query.where(audit.c.act.not_in(PRIVATE_ACTS))
-    return [
-        (
-            row.seq,
-            AuditEntry(time=row.time, actor=row.actor, act=row.act, subject=row.subject, detail=row.detail or {}),
-        )
-        for row in connection.execute(query)
-    ]
+def read_audit(
+    connection: Connection, *, after: int, limit: int, public: bool, max_bytes: int = MAX_PAGE_BYTES
+) -> tuple[list[tuple[int, AuditEntry]], bool]:
+    """Return the entries after this number, each with its own number, and whether more may follow them.
+
+    With `public` those that entities may see. They are fewer than `limit` if they exceed `max_bytes`. Details that
+    are too long, as an older version stored them, are replaced by their size.
+    """
+    found: list[tuple[int, AuditEntry]] = []
+    size = 0
+    while len(found) < limit:
+        asked = min(BATCH, limit - len(found))
+        values = {"after": found[-1][0] if found else after, "limit": asked}
+        before = len(found)
+        with connection.execute(_PUBLIC if public else _ALL, values) as rows:
+            for row in rows:
+                omitted = {"omitted": row.size} if row.size > MAX_EVENT_BYTES else {}
+                detail = row.detail or omitted
+                entry = AuditEntry(time=row.time, actor=row.actor, act=row.act, subject=row.subject, detail=detail)
+                found.append((row.seq, entry))
+                size += _ROW_BYTES + (0 if omitted else row.size)
+                if size >= max_bytes:
+                    return found, True
+        if len(found) - before < asked:
+            return found, False
+    return found, True

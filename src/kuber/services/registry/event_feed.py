@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 from fastapi.sse import ServerSentEvent
 
 from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import KUberError
+from kuber.services.registry.audit import BATCH, BATCH_BYTES
 from kuber.wire.registry import AuditBody
 
 POLL_SECONDS = 0.25  # between two polls
 RECENT = 10_000  # events kept in memory, for clients that are not far behind
+RECENT_BYTES = 32 << 20  # and at most so many bytes of them
+_NOTICE_BYTES = 1500  # of a notice without its text, about
 
 Read = Callable[[int, int], Awaitable[list[tuple[int, AuditEntry]]]]  # (after this number, at most so many)
 ReadLast = Callable[[], Awaitable[int]]
@@ -24,21 +28,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An event with its number, and as it is sent to followers."""
+    """An event with its number, and as it is sent to followers; with its entry if it is a publication."""
 
     number: int
-    entry: AuditEntry
+    publication: AuditEntry | None
     event: ServerSentEvent
+    size: int  # bytes in memory, about
 
     @classmethod
     def of(cls, number: int, entry: AuditEntry) -> "Notice":
         """Return the notice of an audit entry."""
-        event = ServerSentEvent(id=str(number), event=entry.act, raw_data=AuditBody.of(entry).model_dump_json())
-        return cls(number, entry, event)
-
-    def concerns(self, task: str | None) -> bool:
-        """Return whether it is a publication on this task; without a task, always true."""
-        return task is None or (self.entry.act == PUBLISH and self.entry.detail.get("task") == task)
+        text = AuditBody.of(entry).model_dump_json()
+        event = ServerSentEvent(id=str(number), event=entry.act, raw_data=text)
+        published = entry.act == PUBLISH
+        size = _NOTICE_BYTES + sys.getsizeof(text) * (3 if published else 1)
+        return cls(number, entry if published else None, event, size)
 
 
 class EventFeed:
@@ -53,6 +57,7 @@ class EventFeed:
         self._read = read
         self._read_last = read_last
         self._recent: deque[Notice] = deque()
+        self._size = 0  # bytes of them
         self._start = 0  # every later event up to `_end` is in `_recent`
         self._end = 0  # number of the last event that a poll found
         self._waiting = 0
@@ -80,7 +85,7 @@ class EventFeed:
         """
         if self._polling is not None and number >= self._start:
             newer = list(takewhile(lambda notice: notice.number > number, reversed(self._recent)))
-            found = newer[::-1][:limit]
+            found = _first(newer[::-1][:limit])
             return found, found[-1].number if found else number
         # Every event up to this number existed before this read.
         known = self._start if self._polling is not None else number
@@ -123,23 +128,38 @@ class EventFeed:
             idle = 0
             while idle < 2:  # a client that has just been answered comes back at once
                 try:
-                    found = await self._read(self._end, RECENT)
+                    found = [Notice.of(number, entry) for number, entry in await self._read(self._end, BATCH)]
                 except KUberError as error:  # the database is unreachable; the next poll may succeed
                     log.warning("events are delayed: %s", error.message)
                     found = []
                 if found:
-                    self._recent.extend(Notice.of(number, entry) for number, entry in found)
-                    self._end = found[-1][0]
-                    while len(self._recent) > RECENT:
-                        self._start = self._recent.popleft().number
+                    self._keep(found)
                     self._wake()
-                await asyncio.sleep(POLL_SECONDS)
-                idle = 0 if self._waiting else idle + 1
+                more = len(found) == BATCH or sum(notice.size for notice in found) > BATCH_BYTES // 2
+                await asyncio.sleep(0 if more else POLL_SECONDS)
+                idle = 0 if self._waiting or more else idle + 1
         finally:
             self._polling = None
             self._recent.clear()
+            self._size = 0
             self._wake()  # those that still wait begin to poll again
+
+    def _keep(self, found: list[Notice]) -> None:
+        """Keep new events in memory, and drop the oldest of too many or too long ones."""
+        self._recent.extend(found)
+        self._size += sum(notice.size for notice in found)
+        self._end = found[-1].number
+        while len(self._recent) > RECENT or self._size > RECENT_BYTES:
+            dropped = self._recent.popleft()
+            self._start, self._size = dropped.number, self._size - dropped.size
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _first(notices: list[Notice]) -> list[Notice]:
+    """Return the first notices, up to BATCH_BYTES of them, at least one."""
+    sizes = accumulate(notice.size for notice in notices)
+    count = sum(1 for _ in takewhile(lambda size: size <= BATCH_BYTES, sizes))
+    return notices[: max(1, count)]

@@ -5,10 +5,10 @@ Finding it among all records would take longer with each publication.
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from kuber.domain.verification import Standing
-from kuber.services.registry.schema import knowledge, newest_knowledge
+from kuber.services.registry.schema import class_evaluations, knowledge, newest_knowledge
 
 _newest, _record = newest_knowledge.c, knowledge.c
 _SUBJECT = ("entity", "task_name", "test_set", "trained")
@@ -25,6 +25,22 @@ _VISIBLE = (
     .limit(1)
 )
 _TRAINED = _VISIBLE.where(_record.round > 0)
+_LAST_LABEL = (
+    select(func.max(class_evaluations.c.label))
+    .where(class_evaluations.c.knowledge == _newest.knowledge)
+    .scalar_subquery()
+)
+_CLASSES = (
+    select(_LAST_LABEL)
+    .where(_newest.entity == bindparam("entity"), _newest.trained.is_(False))
+    .order_by(_newest.knowledge.desc())
+    .limit(20)  # tasks
+)
+
+
+def published_classes(connection: Connection, entity: str) -> set[int]:
+    """Return the numbers of classes of the tasks on which this entity has published last; empty without any."""
+    return {last + 1 for last in connection.scalars(_CLASSES, {"entity": entity})}
 
 
 def add_newest(connection: Connection, seq: int, row: dict[str, Any]) -> None:

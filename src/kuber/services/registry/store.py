@@ -16,6 +16,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
+from kuber.domain.message_limits import check_report, reported_counts
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text
 from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
@@ -35,7 +36,7 @@ from kuber.services.registry.judgements import (
     release,
 )
 from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
-from kuber.services.registry.latest import update_newest
+from kuber.services.registry.latest import published_classes, update_newest
 from kuber.services.registry.members import (
     find_member,
     insert_key,
@@ -229,7 +230,9 @@ class RegistryStore:
         now = self._clock()
         detail: dict[str, Any] = {"round": round}
         if evaluation is not None:
-            detail |= {"correct": list(evaluation.correct), "total": list(evaluation.total)}
+            with self.database.read_latest() as connection:
+                check_report(evaluation, published_classes(connection, id))
+            detail |= reported_counts(evaluation)
         self.database.write(lambda connection: add_entry(connection, now, id, REPORT, id, detail))
 
     def withdraw(self, id: str, *, actor: str | None = None) -> None:
