@@ -1,23 +1,30 @@
 """`kuber hub` on running services."""
 
+import re
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
 
+from kuber.client import consistency
 from kuber.client.admin import AdminClient
 from kuber.client.consistency import compare
 from kuber.client.credentials import Credentials
 from kuber.client.vault import HttpVault
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
-from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
 from tests.fixtures.commands import called
 from tests.fixtures.hub import SigningRegistry, running_hub
 from tests.fixtures.samples import Samples
 
 numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(consistency, "PUBLISHING_SECONDS", 0.0)
 
 
 def kuber(*arguments):
@@ -74,7 +81,11 @@ def test_collect_and_check_and_repair(hub):
         0,
         f"Removed 1 blobs ({stray.size} bytes) and 0 unfinished uploads.\n",
     )
-    assert kuber(*check) == (0, "1 records, 1 blobs, 1 pins; 0 disagreements.\n")
+    assert kuber(*check) == (
+        0,
+        "registry.sqlite and vault.sqlite are sound; no backup is known.\n"
+        "1 records, 1 blobs, 1 pins; 0 disagreements.\n",
+    )
     hub.vault.unpin(record.id)
     hub.vault.pin("nobody", record.artifacts.items())
     code, output = kuber(*check)
@@ -82,7 +93,8 @@ def test_collect_and_check_and_repair(hub):
     assert f"The blobs of {record.id} are not all pinned.\n" in output
     assert "Blobs are pinned for nobody, which is not a record.\n" in output
     code, output = kuber("check", *hub.urls)
-    assert "nobody" not in output  # a young pin may be of a record that is being published
+    assert "nobody" not in output  # a young pin may be of a record that is being published, for a moment
+    assert (code, "The vault has pinned the blobs of 1 records within the last 3600 s" in output) == (1, True)
     code, output = kuber(*check, "--repair")
     assert (code, output.count("Repaired.")) == (0, 2)
     assert kuber(*check)[0] == 0
@@ -170,6 +182,7 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
     hub.publish()
     records = hub.registry.discover(Query(limit=1000)).items
     folder, other = tmp_path / "backup", tmp_path / "other"
+    n = len(records)
     size = sum(record.artifacts["weights"].size for record in records)
     assert kuber("backup", folder, *hub.data, *copy) == (
         0,
@@ -178,17 +191,63 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
     assert (hub.file(records[0]).stat().st_nlink > 1) == (not copy)
     hub.publish()  # not in the backup
     to = ["--registry-data", other / "registry", "--vault-data", other / "vault"]
-    assert kuber("restore", folder, *to)[0] == 0
+    code, output = kuber("restore", folder, *to)
+    assert code == 0
+    first, age, members, *advice = output.splitlines()
+    assert first == f"Restored {n} records and {n} blobs ({size} bytes)."
+    assert re.match(r"The backup was made \d+ seconds? ago, at 20", age)
+    assert re.match(r"1 entity came back: \w+", members)
+    assert [line.rpartition(": ")[2] for line in advice] == [
+        "kuber hub revoke --all",
+        "kuber hub revoke NAME --block",
+    ]
     again = Hub(other, samples)
-    n = len(records)
     with again.stack:
         for record in records:
             assert again.registry.knowledge(record.id) == record
             digest = record.artifacts["weights"].digest
             assert again.vault.get(digest) == hub.vault.get(digest)
-        assert kuber("check", *again.urls) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.\n")
+        code, output = kuber("check", *again.urls)
+        assert (code, output.splitlines()[-1]) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.")
+        again.publish()
+        code, output = kuber("check", *again.urls, "--backup", folder)
+        assert (code, f"as whole as {folder}" in output) == (0, True)
+        code, output = kuber("backup", tmp_path / "newer", *hub.data)
+        code, output = kuber("check", *again.urls, "--backup", tmp_path / "newer")
+        assert (code, "has lost" in output, "the backup of 20" in output) == (1, True, True)
         code, output = kuber("restore", folder, *to)
         assert (code, "is not empty; choose a new folder" in output) == (4, True)
+
+
+def test_restore_ends_tokens_and_invitations_if_it_is_asked_to(hub, tmp_path):
+    hub.operator.invite("latecomer")
+    folder, other = tmp_path / "backup", tmp_path / "other"
+    kuber("backup", folder, *hub.data)
+    to = ["--registry-data", other / "registry", "--vault-data", other / "vault"]
+    code, output = kuber("restore", folder, *to, "--revoke-tokens", "--void-invitations")
+    assert code == 0
+    assert "The tokens of 1 entity are revoked, and the operator's.\n1 invitation can no longer be used.\n" in output
+    assert "kuber hub revoke --all" not in output
+    again = Hub(other, Samples())
+    with again.stack, HttpVault(again.urls[3], credentials=hub.registry.credentials) as vault:
+        with pytest.raises(NotAuthorizedError):
+            SigningRegistry(again.urls[1], credentials=Credentials(token=hub.registry.credentials.token())).members()
+        with pytest.raises(NotAuthorizedError):
+            vault.size(hub.vault.put(b"abc").digest)
+        states = kuber("invitations", "--registry", again.urls[1], *again.urls[4:])[1]
+        assert states.split()[1:] == ["expired", "latecomer"]
+    kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
+
+
+def test_all_tokens_are_revoked_and_all_invitations_made_useless_at_a_running_hub(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    hub.operator.invite("another")
+    assert kuber("invitations", "--void", *operate)[1].splitlines()[0].split()[1:] == ["void", "another"]
+    assert kuber("invitations", *operate)[1].splitlines()[0].split()[1:] == ["expired", "another"]
+    code, output = kuber("revoke", "--all", *operate)
+    assert (code, "entities are revoked" in output) == (0, True)
+    assert kuber("revoke", *operate)[0] == kuber("revoke", "x", "--all", *operate)[0] == 2
+    hub.registry.register(hub.registry.member(hub.entity).name)
 
 
 def test_restore_leaves_out_and_reports_damaged_blobs(hub, tmp_path):

@@ -102,3 +102,14 @@ def test_reads_all_events_of_a_registry(hub) -> None:
         ("enrol", {}),
         ("report", {"round": 2, "correct": [1, 2], "total": [4, 4]}),
     ]
+
+
+def test_a_hub_restored_from_an_older_backup_is_read_again(script: Callable, reply: Callable) -> None:
+    service = script(reply(body=stream(1, 2, 5)), reply(body=b"id: 2\n\n" + stream(3)), reply(body=stream(1, 2, 3)))
+    received, restarts = Received(), []
+    with HttpRegistry(service.url, patience=10) as registry:
+        reader = EventReader(registry, received, on_restart=lambda: restarts.append(list(received)))
+        reader.read(follow=True)
+        reader.read(follow=True)
+    assert (received, restarts, reader.last) == ([1, 2, 5, 1, 2, 3], [[1, 2, 5]], 3)
+    assert [headers["last-event-id"] for _, _, headers in service.requests] == ["0", "5", "0"]

@@ -88,6 +88,7 @@ class World:
         registry=None,
         vault=None,
         storage: dict | None = None,
+        background: bool = False,
         **sharing,
     ) -> ManagedEntity:
         """An entity whose storage is in its folder, except for the parts given in `storage`."""
@@ -104,7 +105,12 @@ class World:
             ),
             strategy=STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
             rounds=rounds,
-            hub=HubAccess(registry=registry or self.registry, vault=vault or self.vault, identity=identity(name)),
+            hub=HubAccess(
+                registry=registry or self.registry,
+                vault=vault or self.vault,
+                identity=identity(name),
+                background=background,
+            ),
             storage=Storage(**parts | (storage or {})),
             initial=lambda: initial_state(
                 session_id=f"session of {name}",

@@ -28,6 +28,10 @@ class AlertLines:
                 return f"rejected {detail['knowledge'][-SHORT_ID:]}: {detail['reason']}"
             case "dropped":
                 return f"could not send a {detail['message']}: {detail['reason']}"
+            case "restored" if detail["lost"]:
+                return f"publishes its newest model again: the hub has lost {detail['lost']} of its records"
+            case "restored":
+                return f"left out {detail['left_out']} records that the hub no longer has"
             case "no-teachers":
                 return f"no teachers in the last {detail['rounds']} rounds: {detail['reason']}"
             case "failed":

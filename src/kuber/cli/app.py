@@ -10,7 +10,8 @@ from kuber.cli.dashboard import dashboard
 from kuber.cli.entity import entity
 from kuber.cli.export import export
 from kuber.cli.hub import hub
-from kuber.cli.hub_maintenance import backup, check, collect, restore, scrub
+from kuber.cli.hub_backup import backup, restore
+from kuber.cli.hub_maintenance import check, collect, scrub
 from kuber.cli.knowledge import knowledge
 from kuber.cli.registry import registry
 from kuber.cli.run import run

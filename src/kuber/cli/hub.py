@@ -17,7 +17,10 @@ from kuber.cli.hub_options import (
 )
 from kuber.cli.setting_options import Ca, with_settings
 from kuber.domain.auth import VERIFIER_TOKEN_FILE
+from kuber.domain.event import utc_now
+from kuber.errors import SettingsError
 from kuber.settings import Settings
+from kuber.views.formatting import printable
 
 hub = typer.Typer(help="Operate a hub: a registry and its vault.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -46,8 +49,28 @@ def invite(
 
 
 @hub.command()
+def invitations(
+    void: Annotated[bool, typer.Option("--void", help="Make all open invitations useless.")] = False,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    admin_token: AdminToken = OPERATOR_TOKEN,
+    ca: Ca = None,
+) -> None:
+    """List the last invitations, without their codes, latest first."""
+    now = utc_now()
+    with as_operator(registry, admin_token, ca) as operator:
+        found = operator.invitations()
+        if void:
+            operator.void_invitations()
+    for invitation in found:
+        is_open = invitation.used_at is None and invitation.expires_at > now
+        state = "used" if invitation.used_at else "open" if is_open and not void else "void" if is_open else "expired"
+        print(f"{invitation.made_at:%Y-%m-%dT%H:%M:%SZ} {state} {printable(invitation.name)}")
+
+
+@hub.command()
 def revoke(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the entity.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Revoke the tokens of all entities.")] = False,
     block: Annotated[
         bool, typer.Option(show_default=False, help="Also prevent the entity from enrolling again.")
     ] = False,
@@ -56,7 +79,15 @@ def revoke(
     ca: Ca = None,
 ) -> None:
     """Revoke an entity's tokens. Unless it is blocked, it gets a new one by proving its key."""
+    if (name is None) != every or (every and block):
+        raise SettingsError("Name one entity, or give --all without --block.")
     with as_operator(registry, admin_token, ca) as operator:
+        if name is None:
+            members = list(operator.entities())
+            for member in members:
+                operator.revoke(member.id)
+            print(f"The tokens of all {len(members)} entities are revoked. The vault notices within 30 s.")
+            return
         operator.revoke(operator.entity(name).id, block=block)
     print(f"The tokens of {name} are revoked{', and it is blocked' if block else ''}. The vault notices within 30 s.")
 

@@ -1,12 +1,12 @@
 """`kuber hub`: collect, scrub, check, back up and restore the stored data."""
 
+import importlib.util
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kuber import extras
 from kuber.cli.hub_options import (
     DEFAULT_REGISTRY,
     DEFAULT_VAULT,
@@ -19,11 +19,6 @@ from kuber.cli.hub_options import (
     open_vault,
 )
 from kuber.cli.setting_options import Ca
-
-RegistryData = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the registry's database.")]
-VaultData = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the vault's blobs and their index.")]
-
-REGISTRY_DATA, VAULT_DATA = Path("hub/registry"), Path("hub/vault")
 
 
 def collect(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
@@ -61,51 +56,48 @@ def check(
     ] = False,
     settled: Annotated[
         float,
-        typer.Option(min=0, max=366 * 86400, metavar="SECONDS", help="Ignore pins younger than this many seconds."),
+        typer.Option(min=0, max=366 * 86400, metavar="SECONDS", help="Do not unpin younger pins than this."),
     ] = 3600,
+    registry_data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the registry. (default: that of the operator's token)"),
+    ] = None,
+    vault_data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the vault. (default: vault, beside the registry's)")
+    ] = None,
+    backup: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Backup to compare with. (default: the last one)")
+    ] = None,
 ) -> None:
-    """Check that registry and vault agree. Exits with 1 if a disagreement is left."""
+    """Check the databases, and that registry and vault agree. Exits with 1 if a fault or disagreement is left."""
     from kuber.client.consistency import compare
 
+    registry_data = registry_data or admin_token.parent
+    intact = _check_databases(registry_data, vault_data or registry_data.parent / "vault", backup)
     with open_hub(registry, vault, None, admin_token, ca) as (records, blobs):
         found = compare(records, blobs, now=datetime.now(UTC), settled=timedelta(seconds=settled), repair=repair)
     for fault in found.faults:
         print(fault.sentence + (" Repaired." if fault.repaired else ""))
     print(f"{found.records} records, {found.blobs} blobs, {found.pins} pins; {len(found.faults)} disagreements.")
-    if not all(fault.repaired for fault in found.faults):
+    if not intact or not all(fault.repaired for fault in found.faults):
         raise typer.Exit(1)
 
 
-def backup(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New or empty folder for the backup.")],
-    registry_data: RegistryData = REGISTRY_DATA,
-    vault_data: VaultData = VAULT_DATA,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy blobs even where hard links are possible.")] = False,
-) -> None:
-    """Back up the data of both services, which may be running. Exits with 1 if a blob is missing."""
-    extras.require("A backup", "hub")
-    from kuber.services.backup import backup
+def _check_databases(registry_data: Path, vault_data: Path, backup: Path | None) -> bool:
+    """Check the databases on this machine, print what is wrong, and return whether nothing is."""
+    if importlib.util.find_spec("sqlalchemy") is None:  # an entity's installation has no services
+        return True
+    from kuber.services.database_check import check_databases
 
-    done = backup(folder, registry=registry_data, vault=vault_data, copy=copy)
-    _report("Backed up", done.records, done.blobs, done.size, done.lacking)
-
-
-def restore(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")],
-    registry_data: RegistryData = REGISTRY_DATA,
-    vault_data: VaultData = VAULT_DATA,
-) -> None:
-    """Restore a backup to new or empty folders. Exits with 1 if a blob is missing or damaged."""
-    extras.require("A backup", "hub")
-    from kuber.services.backup import restore
-
-    done = restore(folder, registry=registry_data, vault=vault_data)
-    _report("Restored", done.records, done.blobs, done.size, done.lacking)
-
-
-def _report(done: str, records: int, blobs: int, size: int, lacking: tuple[str, ...]) -> None:
-    for digest in lacking:
-        print(f"{digest} is missing or damaged, but a record names it: upload it again.")
-    print(f"{done} {records} records and {blobs} blobs ({size} bytes).")
-    if lacking:
-        raise typer.Exit(1)
+    found = check_databases(registry_data, vault_data, backup=backup)
+    for sentence in found.faults:
+        print(sentence)
+    if not found.checked:
+        print(
+            f"The databases are not checked: {registry_data} holds none; on their machine, name their folders with "
+            "--registry-data and --vault-data."
+        )
+    elif not found.faults:
+        compared = "no backup is known" if found.compared_with is None else f"as whole as {found.compared_with}"
+        print(f"{' and '.join(path.name for path in found.checked)} are sound; {compared}.")
+    return not found.faults

@@ -62,7 +62,13 @@ def watch(
             _live(console, view, records)
         else:
             lines = HubLines(console, view)
-            _follow(records, lines.apply, on_open=lines.mark_online, on_failure=lines.mark_offline)
+            _follow(
+                records,
+                lines.apply,
+                on_open=lines.mark_online,
+                on_failure=lines.mark_offline,
+                on_restart=lines.begin_again,
+            )
 
 
 def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
@@ -70,7 +76,13 @@ def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
 
     screen = HubScreen(console, view, records.url)
     with Live(console=console, refresh_per_second=REFRESHES, get_renderable=screen.render, screen=True):
-        _follow(records, screen.apply, on_open=screen.mark_online, on_failure=screen.mark_offline)
+        _follow(
+            records,
+            screen.apply,
+            on_open=screen.mark_online,
+            on_failure=screen.mark_offline,
+            on_restart=screen.begin_again,
+        )
 
 
 def _follow(
@@ -79,11 +91,12 @@ def _follow(
     *,
     on_open: Callable[[], None],
     on_failure: Callable[[str], None],
+    on_restart: Callable[[], None],
 ) -> None:
     """Read events until Ctrl-C, reconnecting to an unreachable hub."""
     from kuber.client.event_stream import EventReader
 
-    reader = EventReader(records, apply, on_open=on_open)
+    reader = EventReader(records, apply, on_open=on_open, on_restart=on_restart)
     while True:
         try:
             reader.read(follow=True)
@@ -116,6 +129,11 @@ class HubScreen:
         """Apply an event to the view."""
         with self._lock:
             self._view.apply(number, entry)
+
+    def begin_again(self) -> None:
+        """Forget what a hub that was restored from an older backup has lost."""
+        with self._lock:
+            self._view = type(self._view)()
 
     def mark_online(self) -> None:
         """Show that the hub answers again."""
@@ -222,6 +240,11 @@ class HubLines:
         """Apply an event to the view, and print it."""
         self._view.apply(number, entry)
         self._print(f"{entry.time:%H:%M:%SZ}  {self._line(entry)}")
+
+    def begin_again(self) -> None:
+        """Forget what a hub that was restored from an older backup has lost."""
+        self._view = type(self._view)()
+        self._print("The hub was restored from an older backup. All its events follow again.")
 
     def mark_online(self) -> None:
         """Print that the hub answers again, if it was unreachable."""

@@ -1,5 +1,7 @@
 """Calls of a hub's operator to its registry."""
 
+from collections.abc import Iterator
+
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
 from kuber.client.registry import record_path
@@ -47,12 +49,20 @@ class AdminClient(HttpService):
         page = self.parse(PageBody[InvitationBody].read, self.request("GET", "/v1/invitations").data)
         return tuple(item.value() for item in page.items)
 
+    def void_invitations(self) -> None:
+        """Make all open invitations useless."""
+        self.request("DELETE", "/v1/invitations", idempotent=True)
+
     def entity(self, name: str) -> Member:
         """Return the entity of this name. KnowledgeNotFoundError when there is none."""
-        for member in all_pages(self._members):
+        for member in self.entities():
             if member.name == name:
                 return member
         raise KnowledgeNotFoundError(f"The registry has no entity named {name[:100]!r}.")
+
+    def entities(self) -> Iterator[Member]:
+        """Yield all entities, earliest first."""
+        return all_pages(self._members)
 
     def _members(self, cursor: str | None) -> Page[Member]:
         answer = self.request("GET", "/v1/entities", params={"limit": MAX_LIMIT, "cursor": cursor})

@@ -1,5 +1,6 @@
 """Consistency of a registry and its vault: all blobs of records are stored and pinned, all pins have a record."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from functools import partial
 
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.ports import Registry
+from kuber.domain.ports import RegistryAdmin
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.verification import Standing
-from kuber.errors import KUberError
+from kuber.errors import KnowledgeNotFoundError, KUberError
 
-SETTLED = timedelta(hours=1)  # a younger pin may belong to a record that is being published
+SETTLED = timedelta(hours=1)  # younger pins are not removed: their record may be about to be published
+PUBLISHING_SECONDS = 10.0  # within which a publication that has pinned its blobs has its record
+PAUSE = 0.5  # seconds between two looks at what is being published
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,7 @@ class ConsistencyReport:
 
 
 def compare(
-    registry: Registry, vault: HttpVault, *, now: datetime, settled: timedelta = SETTLED, repair: bool = False
+    registry: RegistryAdmin, vault: HttpVault, *, now: datetime, settled: timedelta = SETTLED, repair: bool = False
 ) -> ConsistencyReport:
     """Compare a running registry and vault; with `repair`, pin unpinned blobs of records and unpin those without.
 
@@ -57,17 +60,53 @@ def compare(
     faults: list[Fault] = []
     for record in records:
         faults += _faults(record, sizes, pins.get(record.id, set()), vault, repair)
-    for holder in sorted((before.keys() & pins.keys()) - found.keys()):
+    missing = sorted((before.keys() & pins.keys()) - found.keys())
+    for holder in missing:
         if youngest[holder] <= now - settled:
             if repair:
                 vault.unpin(holder)
             faults.append(Fault(sentence=f"Blobs are pinned for {holder}, which is not a record.", repaired=repair))
+    young = _unpublished(registry, vault, [holder for holder in missing if youngest[holder] > now - settled])
+    if young:
+        faults.append(
+            Fault(
+                sentence=f"The vault has pinned the blobs of {young} records within the last "
+                f"{settled.total_seconds():g} s that the registry does not have. If it has lost them, restore a "
+                "backup."
+            )
+        )
+    if sizes and not found and not registry.members(limit=1).items:
+        faults.append(
+            Fault(
+                sentence=f"The registry is empty, but the vault has {len(sizes)} blobs: the registry's database was "
+                "lost, or is another one. Stop the vault before it removes them, and restore a backup."
+            )
+        )
     count = sum(len(digests) for digests in pins.values())
     return ConsistencyReport(records=len(records), blobs=len(sizes), pins=count, faults=tuple(faults))
 
 
-def _found(registry: Registry, standing: Standing | None, cursor: str | None) -> Page[Knowledge]:
+def _found(registry: RegistryAdmin, standing: Standing | None, cursor: str | None) -> Page[Knowledge]:
     return registry.discover(Query(standing=standing, order="newest", limit=MAX_LIMIT, cursor=cursor))
+
+
+def _unpublished(registry: RegistryAdmin, vault: HttpVault, holders: list[str]) -> int:
+    """Return how many of these have no record, even after the time that a publication takes, and keep their pins."""
+    end = time.monotonic() + PUBLISHING_SECONDS
+    while holders := [holder for holder in holders if not _is_known(registry, holder)]:
+        if time.monotonic() > end:
+            pinned, _ = _pins(vault)
+            return len(pinned.keys() & set(holders))
+        time.sleep(PAUSE)
+    return 0
+
+
+def _is_known(registry: RegistryAdmin, id: str) -> bool:
+    try:
+        registry.knowledge(id)
+    except KnowledgeNotFoundError:
+        return False
+    return True
 
 
 def _pins(vault: HttpVault) -> tuple[dict[str, set[str]], dict[str, datetime]]:

@@ -7,7 +7,7 @@ import httpx
 
 from kuber.client.http import HttpService
 from kuber.domain.auth import AuditEntry
-from kuber.errors import ServiceError
+from kuber.errors import ServiceError, ServiceUnavailableError
 from kuber.wire.registry import AuditBody
 
 OnEvent = Callable[[int, AuditEntry], None]
@@ -24,14 +24,24 @@ class EventReader:
     """
 
     def __init__(
-        self, registry: HttpService, on_event: OnEvent, *, on_open: Callable[[], None] = lambda: None
+        self,
+        registry: HttpService,
+        on_event: OnEvent,
+        *,
+        on_open: Callable[[], None] = lambda: None,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_event` is called with each event and its increasing number, `on_open` at each connection."""
+        """`on_event` is called with each event and its increasing number, `on_open` at each connection.
+
+        `on_restart` is called when the hub has fewer events than were read, as it was restored from an older backup:
+        all of them are read again.
+        """
         self.last = 0
         self.skipped = 0  # events
         self._registry = registry
         self._on_event = on_event
         self._on_open = on_open
+        self._on_restart = on_restart
 
     def read(self, *, follow: bool = False) -> None:
         """Read past events; with `follow` also new ones, until the registry stops and ends the connection.
@@ -60,6 +70,8 @@ class EventReader:
             if not line:
                 if data != "" and number is not None:
                     self._apply(number, data)
+                elif number is not None:
+                    self._restart(number)
                 number, data = None, ""
             elif name == "id" and value.isascii() and value.isdecimal() and len(value) < 19:
                 number = int(value)
@@ -91,6 +103,13 @@ class EventReader:
                 self._registry.url,
                 f"{reason.rstrip('.')}.",
             )
+
+    def _restart(self, number: int) -> None:
+        """Begin with the first event again if the hub's last one, `number`, has been read before."""
+        if number < self.last:
+            self.last = 0
+            self._on_restart()
+            raise ServiceUnavailableError("The hub was restored from an older backup; its events are read again.")
 
 
 def _lines(response: httpx.Response) -> Iterator[str | None]:

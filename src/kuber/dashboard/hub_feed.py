@@ -41,7 +41,7 @@ class HubFeed:
         self._registry = registry
         self._lock = threading.RLock()  # drawing a page may read again
         self._closing = threading.Event()
-        self._reader = EventReader(registry, self._apply, on_open=self._mark_online)
+        self._reader = EventReader(registry, self._apply, on_open=self._mark_online, on_restart=self._begin_again)
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
 
     def open(self) -> None:
@@ -80,6 +80,11 @@ class HubFeed:
         if self.offline is not None:
             self.offline = None
             self.version += 1
+
+    def _begin_again(self) -> None:
+        with self._lock:
+            self.view = HubView()
+        self.version += 1
 
     def _apply(self, number: int, entry: AuditEntry) -> None:
         with self._lock:

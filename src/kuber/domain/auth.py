@@ -8,7 +8,7 @@ from typing import Any
 
 OPERATOR, VERIFIER, RETENTION = "admin", "verifier", "retention"  # actors other than entities
 PUBLISH, REPORT, RELEASED = "publish", "report", "released"  # acts that readers of events look for
-PRIVATE_ACTS = frozenset({"invite", "revoke", "block"})  # shown to the operator only
+PRIVATE_ACTS = frozenset({"invite", "revoke", "block", "void"})  # shown to the operator only
 VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - a file name, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name, in the registry's folder
 

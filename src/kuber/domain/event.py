@@ -18,6 +18,7 @@ Kind = Literal[
     "unreachable",
     "reachable",
     "failed",
+    "restored",
     "sought",
     "no-teachers",
     "pulled",

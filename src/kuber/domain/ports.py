@@ -43,6 +43,9 @@ class Registry(Protocol):
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
 
+    def knowledge(self, id: str) -> Knowledge:
+        """Return one record. Raises KnowledgeNotFoundError when there is none."""
+
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Store this entity's own evaluation of another's knowledge, in place of its previous one.
 
@@ -76,9 +79,6 @@ class RegistryAdmin(Registry, Protocol):
         evaluation. Raises KnowledgeNotFoundError when there is no such knowledge, ConflictError while the operator
         quarantines it.
         """
-
-    def knowledge(self, id: str) -> Knowledge:
-        """Return one record. Raises KnowledgeNotFoundError when there is none."""
 
     def withdraw(self, id: str) -> None:
         """Withdraw one's own record: it is no longer discovered, only read by its id. Idempotent.

@@ -143,6 +143,7 @@ class ManagedEntity:
             state = journal.state
             if state.stage == "ended":
                 self._session.join_and_flush()
+                self._publish_lost()
                 if state.round >= self.rounds:
                     if self._session.outbox.blocked_by:
                         self._session.join_and_flush(retry=True)
@@ -154,6 +155,14 @@ class ManagedEntity:
                 self._round.end(self._evaluation, keep_weights=True)
             else:
                 self._decide()
+
+    def _publish_lost(self) -> None:
+        """Publish the current model again when the hub has lost records of this entity."""
+        journal, restoration = self._journal, self._session.restoration
+        if restoration.lost and journal.state.previous is not None:
+            restoration.done()
+            self._session.publisher.publish(journal.state.previous)
+            journal.save()
 
     def _local_phase(self) -> None:
         """Train on private data, with teachers if the strategy discovers any, and evaluate."""

@@ -125,7 +125,9 @@ class Phases:
         if own is not None and not diverged:
             journal.change(round_start=owned.snapshot.weights, previous=before, evaluation=own)
             situation = partial(self._round.situation, own, before)
-            if self._decides("publishes", lambda: self._strategy.publishes(situation()), False):
+            publishes = self._decides("publishes", lambda: self._strategy.publishes(situation()), False)
+            if publishes or self._session.restoration.lost:
+                self._session.restoration.done()
                 self._guarded("publish", partial(self._publish, own), False)
             request = self._decides("after", lambda: self._strategy.after(situation()), None)
             if request is not None and request[0] is Method.MERGE:

@@ -2,20 +2,28 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kuber.domain.event import utc_now
 from kuber.errors import ServiceError
+from kuber.services.backup_manifest import (
+    Manifest,
+    members_in,
+    newest_record,
+    read_manifest,
+    remember_backup,
+    write_manifest,
+)
+from kuber.services.db.integrity import assigned_numbers, damage
 from kuber.services.vault.filesystem import make_folder, sync_folder
 from kuber.services.vault.storage import CHUNK
 
-REGISTRY, VAULT, MANIFEST = "registry.sqlite", "vault.sqlite", "backup.json"
-_FORMAT = 1
+REGISTRY, VAULT = "registry.sqlite", "vault.sqlite"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,23 +57,31 @@ def backup(folder: Path, *, registry: Path, vault: Path, copy: bool = False) -> 
         _copy_database(registry / REGISTRY, folder / REGISTRY)
         _copy_database(vault / VAULT, folder / VAULT)
         summary = _copy_blobs(vault / "blobs", folder / "blobs", folder, link=not copy)
-        manifest = {"format": _FORMAT, **asdict(summary)}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        with _open(folder / REGISTRY) as connection:
+            now = utc_now()
+            manifest = Manifest(
+                records=summary.records,
+                blobs=summary.blobs,
+                size=summary.size,
+                lacking=summary.lacking,
+                made_at=now,
+                assigned=assigned_numbers(connection),
+                newest=newest_record(connection),
+                members=members_in(connection, now),
+            )
+        write_manifest(folder, manifest)
         sync_folder(folder)
+    remember_backup(registry, folder)
     return summary
 
 
-def restore(folder: Path, *, registry: Path, vault: Path) -> BackupSummary:
+def restore(folder: Path, *, registry: Path, vault: Path) -> tuple[BackupSummary, Manifest]:
     """Restore a backup to the folders of services that are not running; both must be new or empty.
 
-    Every blob is verified; those damaged in the backup are omitted and listed. Databases come last.
+    Every blob is verified; those damaged in the backup are omitted and listed. Databases come last. Return what was
+    restored, and the backup's manifest with who may use the hub now.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ServiceError(f"{folder} is not a complete backup; `kuber hub backup` makes one.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise ServiceError(f"The backup in {folder} was made by another version of KUber; restore it with that one.")
+    manifest = read_manifest(folder)
     _require_empty(registry)
     _require_empty(vault)
     with _as_service_error(f"The backup in {folder} cannot be restored"):
@@ -74,7 +90,9 @@ def restore(folder: Path, *, registry: Path, vault: Path) -> BackupSummary:
         summary = _copy_blobs(folder / "blobs", vault / "blobs", folder, link=False)
         _copy_database(folder / VAULT, vault / VAULT)
         _copy_database(folder / REGISTRY, registry / REGISTRY)
-    return summary
+        with _open(registry / REGISTRY) as connection:
+            manifest = replace(manifest, members=members_in(connection, utc_now()))
+    return summary, manifest
 
 
 def _copy_blobs(source: Path, target: Path, databases: Path, *, link: bool) -> BackupSummary:
@@ -129,6 +147,9 @@ def _copy_blob(source: Path, target: Path, *, link: bool) -> int | None:
 def _copy_database(source: Path, target: Path) -> None:
     with _open(source) as read, contextlib.closing(sqlite3.connect(target)) as written:
         read.backup(written)  # a consistent snapshot, even during writes
+    fault = damage(target)
+    if fault is not None:
+        raise ServiceError(f"The database {source} is damaged ({fault}); restore a backup that was made before.")
     with target.open("rb+") as file:
         os.fsync(file.fileno())
     sync_folder(target.parent)

@@ -25,6 +25,7 @@ ROUTES = {
     ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403, 403),
     ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403, 403),
     ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
+    ("registry", "DELETE", "/v1/invitations"): (401, 403, 403, 204, 403, 403),
     ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
     ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403, 403),
     ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200, 200),

@@ -133,3 +133,10 @@ def test_a_stopping_registry_ends_streams_and_answers_waiters(tmp_path):
     assert answers["news"].status_code == 200
     assert answers["news"].json()["items"] == []
     assert "Cancel" not in (tmp_path / "registry.log").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_is_ahead_of_a_restored_hub_gets_its_last_id(events, registry_service, enrolled):
+    last = events()[-1][0]
+    headers = enrolled("ahead").headers | {"Last-Event-ID": "9" * 12}
+    answer = registry_service.client.get("/v1/events", headers=headers, params={"follow": False})
+    assert answer.text.strip() == f"id: {last + 1}"

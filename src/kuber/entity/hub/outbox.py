@@ -11,10 +11,12 @@ from kuber.domain.knowledge import Draft
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
+from kuber.entity.hub.restoration import Restoration
 from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.messages import AttestationReport, DeliveryReport, OutboxMessage, Publication
 from kuber.errors import (
+    ConflictError,
     CorruptKnowledgeError,
     InsufficientStorageError,
     KnowledgeNotFoundError,
@@ -43,6 +45,7 @@ class Outbox:
         *,
         availability: HubAvailability,
         alerts: Alerts,
+        restoration: Restoration,
         pending: PendingBlobs | None,
     ) -> None:
         """Without storage for pending blobs, a publication that cannot be sent is an error."""
@@ -50,6 +53,7 @@ class Outbox:
         self._hub = hub
         self._journal = journal
         self._alerts = alerts
+        self._restoration = restoration
         self._pending = pending
         self._reason = _UNREACHABLE  # why the last message was not sent
         self._tried: tuple[OutboxMessage | None, int] = (None, 0)  # how often the hub failed with the first message
@@ -153,6 +157,16 @@ class Outbox:
             if self._may_succeed_later(message, error):
                 self._reason = error.message
                 return None
+            if isinstance(error, RequestRejectedError):
+                try:
+                    known = self._restoration.without_lost(message)
+                except KUberError as failure:
+                    self._reason = failure.message
+                    return None
+                if known is not None:
+                    return self._try_send(known, blobs)
+            if isinstance(error, ConflictError) and isinstance(message, Publication):
+                self._catch_up()
             self._drop(message, error)
             return False
         return True
@@ -214,4 +228,13 @@ class Outbox:
                         sent += vault.put(data).size
             with self.availability.using("registry"):
                 knowledge = self._hub.registry.publish(publication.draft, key=publication.key)
+        self._journal.change(acknowledged=publication.draft.sequence)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})
+
+    def _catch_up(self) -> None:
+        """Continue after the last record that the hub has of this entity, whose own state may be older."""
+        state = self._journal.state
+        assert state.entity_id is not None
+        with suppress(KUberError), self.availability.using("registry"):
+            last = self._hub.registry.member(state.entity_id).sequence
+            self._journal.change(sequence=max(last, state.sequence), acknowledged=last)

@@ -14,6 +14,7 @@ from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.probe import HubProbe, Service
 from kuber.entity.hub.publisher import Publisher
+from kuber.entity.hub.restoration import Restoration
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.checkpoint import Absorption
@@ -55,8 +56,16 @@ class HubSession:
         self._probe = probe
         self.availability = HubAvailability(self.alerts, probe)
         trust = Trust(hub, journal, availability=self.availability)
+        self.restoration = Restoration(
+            hub, journal, availability=self.availability, alerts=self.alerts, sign=trust.sign
+        )
         self.outbox = Outbox(
-            hub, journal, availability=self.availability, alerts=self.alerts, pending=storage.pending
+            hub,
+            journal,
+            availability=self.availability,
+            alerts=self.alerts,
+            restoration=self.restoration,
+            pending=storage.pending,
         )
         self.search = TeacherSearch(journal, self.alerts)
         self.discovery = Discovery(
@@ -120,6 +129,8 @@ class HubSession:
             self._begun = True
         if self._joined:
             self.outbox.flush()
+            if self._hub.background:  # in real time, where a hub may be restored
+                self.availability.call(self.restoration.check, None, action="compare with the hub")
 
     def _join(self) -> None:
         journal = self._journal
@@ -128,6 +139,11 @@ class HubSession:
             journal.change(entity_id=member.id, sequence=member.sequence)
             self._log_joined()
         elif journal.state.entity_id != member.id:
+            if self.restoration.is_same_hub():
+                self.restoration.readdress(member)
+                self._log_joined()
+                self._joined = True
+                return
             raise ConflictError(
                 f"This is another registry than the one that entity {journal.name!r} joined. Use that one, "
                 "or start a new run."

@@ -86,6 +86,7 @@ class State:
     first_seen: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> round
     pinned_keys: Mapping[str, str] = field(default_factory=dict)  # entity id -> its last known public key
     sequence: int = 0  # number of records signed
+    acknowledged: int = 0  # sequence of the last record that the hub has stored
     fruitless: Mapping[str, int] = field(default_factory=dict)  # method -> searches in a row without a teacher
     outbox: tuple[OutboxMessage, ...] = ()  # messages that the hub has not received, in order
     absorption: Absorption | None = None  # not recorded yet
@@ -185,6 +186,7 @@ def _encode(state: State) -> dict[str, Any]:
         "seen": dict(state.first_seen),
         "keys": dict(state.pinned_keys),
         "published": state.sequence,
+        "acknowledged": state.acknowledged,
         "fruitless": dict(state.fruitless),
         "member": state.entity_id,
         "errands": [messages.encode(message) for message in state.outbox],
@@ -220,6 +222,7 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         first_seen=fields["seen"],
         pinned_keys=fields["keys"],
         sequence=fields["published"],
+        acknowledged=fields.get("acknowledged", 0),  # older checkpoints lack it
         fruitless=fields.get("fruitless", {}),  # older checkpoints lack it
         entity_id=fields["member"],
         outbox=tuple(messages.decode(message) for message in fields["errands"]),

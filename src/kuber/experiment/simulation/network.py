@@ -102,6 +102,10 @@ class DelayedRegistry:
         self._link.transfer()
         return self._registry.discover(query)
 
+    def knowledge(self, id: str) -> Knowledge:
+        self._link.transfer()
+        return self._registry.knowledge(id)
+
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         self._link.transfer()
         self._registry.attest(id, entity=entity, evaluation=evaluation)

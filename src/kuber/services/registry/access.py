@@ -1,8 +1,11 @@
 """Access control: invitations, enrolment, tokens and the audit log, in the registry's database."""
 
 import hmac
+import logging
 import secrets
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from kuber.domain.auth import OPERATOR, AuditEntry, Caller, Invitation, Scope
+from kuber.domain.event import utc_now
 from kuber.domain.member import Key, Member
 from kuber.domain.publication_checks import check_owner, check_text
 from kuber.domain.query import Page
@@ -29,6 +33,8 @@ TOKEN_DAYS = 30
 INVITATION_DAYS = 7
 SKEW = timedelta(minutes=10)  # by which an entity's clock may differ
 CACHED = 10_000  # tokens
+
+log = logging.getLogger(__name__)
 
 _BY_HASH = select(tokens).where(tokens.c.hash == bindparam("key"))
 
@@ -129,6 +135,41 @@ class RegistryAccess:
         self._database.write(work)
         self._callers.invalidate()
 
+    def void_invitations(self, *, actor: str) -> int:
+        """Make every open invitation useless; return how many there were."""
+        now = self._clock()
+
+        def work(connection: Connection) -> int:
+            unused = invitations.c.used_at.is_(None), invitations.c.expires_at > now
+            names = connection.scalars(select(invitations.c.name).where(*unused)).all()
+            connection.execute(update(invitations).where(*unused).values(expires_at=now))
+            for name in names:
+                add_entry(connection, now, actor, "void", name)
+            return len(names)
+
+        return self._database.write(work)
+
+    def revoke_all(self, *, actor: str) -> int:
+        """Revoke all tokens, also the operator's and the verifier's; return how many entities had one.
+
+        Entities get new ones by proving their keys, and the registry writes those of operator and verifier when it
+        starts.
+        """
+        now = self._clock()
+
+        def work(connection: Connection) -> int:
+            valid = tokens.c.revoked_at.is_(None)
+            ids = connection.scalars(select(tokens.c.entity).where(valid, tokens.c.expires_at > now).distinct())
+            owners = [id for id in ids if id is not None]
+            connection.execute(update(tokens).where(valid).values(revoked_at=now))
+            for id in owners:
+                add_entry(connection, now, actor, "revoke", id)
+            return len(owners)
+
+        count = self._database.write(work)
+        self._callers.invalidate()
+        return count
+
     def caller(self, token: str) -> Caller:
         """Return the owner of a token. NotAuthorizedError when it is unknown, expired or revoked."""
         key = secret_hash(token)
@@ -156,7 +197,11 @@ class RegistryAccess:
                 try:
                     self.caller(token)
                 except NotAuthorizedError:
-                    pass
+                    log.warning(
+                        "The token in %s is not one of this database, and is replaced. If the database should hold "
+                        "records, it was lost: see `kuber hub check`, and restore a backup.",
+                        path,
+                    )
                 else:
                     return token
             token, now = secrets.token_urlsafe(32), self._clock()
@@ -197,6 +242,24 @@ class RegistryAccess:
         if row.used_at is not None or row.expires_at <= now:
             raise NotAuthorizedError("The invitation has been used or has expired; ask the operator for another.")
         connection.execute(update(invitations).where(chosen).values(used_at=now))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndedAccess:
+    """How many entities lost their tokens, and how many invitations were made useless."""
+
+    tokens: int
+    invitations: int
+
+
+def end_access(path: Path, *, tokens: bool, invitations: bool) -> EndedAccess:
+    """Revoke tokens and void invitations in the database of a registry that is not running."""
+    with closing(Database(path, history="registry")) as database:
+        access = RegistryAccess(database, clock=utc_now, ids=str)
+        return EndedAccess(
+            tokens=access.revoke_all(actor=OPERATOR) if tokens else 0,
+            invitations=access.void_invitations(actor=OPERATOR) if invitations else 0,
+        )
 
 
 def _insert_token(connection: Connection, token: str, scope: Scope, entity: str | None, now: datetime) -> None:

@@ -91,6 +91,10 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     ) -> AsyncIterator[ServerSentEvent]:
         """Stream public changes of the hub as server-sent events; ids increase in commit order."""
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+        last = await feed.clamp(after)
+        if last < after:  # the hub was restored from an older backup: without data it only sets the reader's last id
+            yield ServerSentEvent(id=str(last))
+            after = last
         if follow:
             async for notice in feed.follow(after, limit=EVENTS):
                 yield notice.event
@@ -154,6 +158,11 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         """List the last invitations, without their codes."""
         items = tuple(InvitationBody.of(invitation) for invitation in await run_read(access.invitations))
         return PageBody[InvitationBody](items=items)
+
+    @app.delete("/v1/invitations", operation_id="void_invitations", status_code=204)
+    def void_invitations(caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
+        """Make all open invitations useless."""
+        access.void_invitations(actor=OPERATOR)
 
     @app.get("/v1/audit", operation_id="list_audit")
     async def audit(
