@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+from kuber.learning import onnx_model
 from kuber.learning.architectures import make_network
 from kuber.learning.onnx_export import check_equivalent, export
 from kuber.learning.onnx_model import GraphLimits, OnnxModel
@@ -217,3 +218,15 @@ def test_a_graph_prints_as_what_it_takes():
     model = OnnxModel(data, input_shape=SHAPE, classes=CLASSES)
     model.close()
     assert repr(model) == f"OnnxModel(input_shape=(4,), classes=3, {len(data):,} bytes)"
+
+
+@pytest.mark.process
+def test_a_kernel_that_cannot_confine_the_process_is_warned_of_once(monkeypatch, caplog):
+    onnx_model._warn_of_kernel.cache_clear()
+    monkeypatch.setattr(OnnxModel, "_read_line", lambda self, deadline: {"dtype": "<f4", "denied_by": ""})
+    for _ in range(2):
+        OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES).close()
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "This system has neither Landlock nor seccomp"
+    ]
+    onnx_model._warn_of_kernel.cache_clear()

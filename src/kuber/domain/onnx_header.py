@@ -14,12 +14,17 @@ _VARINT, _DELIMITED = 0, 2  # protobuf's wire types
 _MAX_FIELD_BYTES = 1 << 16  # of any field except the graph
 _MAX_FIELDS = 10_000  # outermost fields; each takes time to read
 _PIECE = 1 << 18
+_ORT_MARK = b"ORTM"  # at bytes 4 to 8 of a model in onnxruntime's own format
 
 Read = Callable[[int], bytes]
 
 
 def check_graph(read: Read, size: int) -> None:
     """Read a file of `size` bytes from its start. Raise ValueError unless it has the fields of one portable graph."""
+    start = read(min(size, 8))
+    if is_other_format(start):
+        raise ValueError("it is also a file in onnxruntime's own format")
+    read = _continued(start, read)
     graphs, domains = 0, []
     for field, length in _fields(read, size):
         if field not in _KNOWN:
@@ -38,6 +43,22 @@ def check_graph(read: Read, size: int) -> None:
     foreign = sorted(set(domains) - STANDARD_DOMAINS)
     if foreign:
         raise ValueError(f"it uses operators of {foreign[0][:100]!r}, which are not standard")
+
+
+def is_other_format(start: bytes) -> bool:
+    """Return whether onnxruntime takes a file with these first 8 bytes for one in its own format."""
+    return start[4:8] == _ORT_MARK
+
+
+def _continued(start: bytes, read: Read) -> Read:
+    """Return a function that reads `start` before what `read` reads."""
+    buffered = BytesIO(start)
+
+    def both(length: int) -> bytes:
+        first = buffered.read(length)
+        return first if len(first) == length else first + read(length - len(first))
+
+    return both
 
 
 def _fields(read: Read, size: int) -> Iterator[tuple[int, int]]:

@@ -1,10 +1,11 @@
 """ONNX graphs, which run without the model's code: a graph as an nn.Module.
 
-A graph runs in a process of its own, on one thread, with limits on memory and time, and cannot write files: see
+A graph runs in a process of its own, on one thread, with limits on memory and time, and without files or network: see
 `kuber.learning.onnx_worker`.
 """
 
 import json
+import logging
 import os
 import select
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 import weakref
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from tempfile import gettempdir
 from threading import Lock
@@ -22,6 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+
+log = logging.getLogger("kuber")
 
 MAX_BATCH = 1024  # samples in one request to the process
 _MAX_MESSAGE = 1 << 16  # bytes of a JSON line or an error message
@@ -70,6 +74,8 @@ class OnnxModel(nn.Module):
             self.close()
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reply['error']}.")
         self._dtype = np.dtype(reply["dtype"])
+        if not reply.get("denied_by"):
+            _warn_of_kernel()
 
     def extra_repr(self) -> str:
         return f"input_shape={self._shape}, classes={self._classes}, {len(self.graph):,} bytes"
@@ -142,9 +148,22 @@ def check_installed() -> None:
         raise IncompatibleKnowledgeError("ONNX graphs need onnx and onnxruntime: pip install 'kuber[onnx]'.")
 
 
+@cache
+def _warn_of_kernel() -> None:
+    """Warn, once, that the kernel does not confine the processes of graphs."""
+    log.warning(
+        "This system has neither Landlock nor seccomp: the process of an ONNX graph could read files and use the "
+        "network if onnxruntime has a vulnerability; run entities that pull from strangers in a container."
+    )
+
+
 def _start() -> "subprocess.Popen[bytes]":
     # The process gets nothing of our environment but the paths where Python finds its packages.
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.defpath}
+    environment |= {
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }  # Landlock is for one thread
     return subprocess.Popen(
         [sys.executable, "-m", "kuber.learning.onnx_worker"],
         stdin=subprocess.PIPE,

@@ -7,27 +7,20 @@ logits. It does not load torch, and neither side unpickles anything. The other s
 import json
 import os
 import sys
-from collections.abc import Iterator
 from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 
-from kuber.domain.onnx_header import STANDARD_DOMAINS
 from kuber.errors import first_line
+from kuber.learning.kernel_confinement import deny_files_and_network
+from kuber.learning.onnx_check import Refused, checked_model, serialized
 from kuber.learning.sandbox import confine
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-MAX_NODES = 100_000
 MIN_PROBABILITY = 1e-6  # smaller probabilities are raised to it before the logarithm
 DTYPES = {onnx.TensorProto.FLOAT: "<f4", onnx.TensorProto.DOUBLE: "<f8", onnx.TensorProto.INT64: "<i8"}
-
-
-class Refused(Exception):
-    """The graph is not allowed or fails; the message is the reason."""
 
 
 def main() -> None:
@@ -36,26 +29,27 @@ def main() -> None:
     header = json.loads(inlet.readline())
     data = inlet.read(header["size"])
     confine(memory_bytes=header["memory_bytes"])
+    denied = deny_files_and_network()
     out_of_memory = f"it needs more than {header['memory_bytes']} bytes of memory"
     shape, classes = tuple(header["input_shape"]), header["classes"]
     try:
-        network = Network(data, shape, classes)
+        network = Network(data, shape, classes, memory_bytes=header["memory_bytes"])
         for samples in (2, 3):
             network.run(np.zeros((samples, *shape), network.dtype))
     except Refused as refused:
-        _send_line(outlet, {"error": str(refused)})
+        _send_line(outlet, {"error": _plain(refused)})
         return
     except MemoryError:
         _send_line(outlet, {"error": out_of_memory})
         return
-    _send_line(outlet, {"dtype": network.dtype})
+    _send_line(outlet, {"dtype": network.dtype, "denied_by": " and ".join(denied)})
     width = prod(shape) * np.dtype(network.dtype).itemsize
     while count := int.from_bytes(inlet.read(8), "little"):
         batch = np.frombuffer(inlet.read(count * width), network.dtype).reshape(count, *shape)
         try:
             logits, error = network.run(batch).astype("<f4").tobytes(), b""
         except Refused as refused:
-            logits, error = b"", str(refused).encode()
+            logits, error = b"", _plain(refused).encode()
         except MemoryError:
             logits, error = b"", out_of_memory.encode()
         outlet.write(len(error).to_bytes(8, "little") + error + logits)
@@ -65,20 +59,19 @@ def main() -> None:
 class Network:
     """A checked graph, ready to run. Raises Refused when it is not allowed, malformed or does not fit."""
 
-    def __init__(self, data: bytes, shape: tuple[int, ...], classes: int) -> None:
-        try:
-            model = onnx.ModelProto.FromString(data)
-        except DecodeError:
-            raise Refused("it is not an ONNX file") from None
-        check(model)
+    def __init__(self, data: bytes, shape: tuple[int, ...], classes: int, *, memory_bytes: int) -> None:
+        model = checked_model(data, memory_bytes=memory_bytes)
         self._input, self.dtype = _input(model.graph, shape)
         self._output, self._probabilities = _output(model.graph)
         self._classes = classes
+        checked = serialized(model)
+        del model
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the bytes look like
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(checked, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own
             raise Refused(f"it cannot be loaded: {first_line(error)}") from None
 
@@ -93,38 +86,6 @@ class Network:
             shape = getattr(output, "shape", None)
             raise Refused(f"for {expected[0]} samples it returns shape {shape}, not {expected}")
         return np.log(np.maximum(output, MIN_PROBABILITY)) if self._probabilities else output
-
-
-def check(model: onnx.ModelProto) -> None:
-    """Raise Refused unless the graph is whole in this file, has standard operators only, and no control flow."""
-    domains = {opset.domain for opset in model.opset_import}
-    if foreign := sorted(domains - STANDARD_DOMAINS):
-        raise Refused(f"it uses operators of {foreign[0][:100]!r}, which are not standard")
-    if model.functions or model.training_info:
-        raise Refused("it holds functions or training steps, not one plain graph")
-    if len(model.graph.node) > MAX_NODES:
-        raise Refused(f"it has more than {MAX_NODES} nodes")
-    for node in model.graph.node:
-        if node.domain not in STANDARD_DOMAINS:
-            raise Refused(f"it uses operators of {node.domain[:100]!r}, which are not standard")
-        if node.op_type in CONTROL_FLOW:
-            raise Refused(f"it has control flow ({node.op_type})")
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise Refused(f"it hides a graph in a node ({node.op_type[:100]})")
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise Refused("a part of it is in another file")
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
 
 
 def _input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> tuple[str, str]:
@@ -156,6 +117,11 @@ def _output(graph: onnx.GraphProto) -> tuple[str, bool]:
     if len(names) != 1:
         raise Refused("it has several outputs, none of them named logits or probabilities")
     return names[0], False
+
+
+def _plain(refused: Refused) -> str:
+    """Return the reason as ASCII text without control characters, since it quotes the graph."""
+    return "".join(character if " " <= character <= "~" else "?" for character in str(refused)[:1000])
 
 
 def _send_line(outlet: BinaryIO, reply: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """Evaluation of one untrusted model in a process of its own, with limits on CPU time, memory and time."""
 
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import torch
@@ -14,7 +14,9 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.domain.task import Task
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError
+from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
+from kuber.learning.kernel_confinement import deny_files_and_network
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.sandbox import confine
 from kuber.learning.weights import load
@@ -92,7 +94,18 @@ def _evaluate(job: EvaluationJob, limits: Limits, sender: Connection) -> None:
     runtime = Runtime(device="cpu", precision="float32", threads=1, channels_last=images)
     with sender:
         try:
+            _warm_up(job, runtime)
+            deny_files_and_network()
             network = build(job.architecture, load(job.weights, job.architecture), runtime)
             sender.send(job.verification_set.evaluate(network, runtime))
         except (CorruptKnowledgeError, IncompatibleKnowledgeError) as error:
             sender.send(error)
+
+
+def _warm_up(job: EvaluationJob, runtime: Runtime) -> None:
+    """Open the samples, and run the architecture with other weights, so that torch has loaded what this takes."""
+    samples = job.verification_set.samples
+    assert len(samples.labels), "the file of the samples is open"
+    network = build(job.architecture, initial_weights(job.architecture, 0), runtime)
+    some = replace(job.verification_set, samples=samples.take(range(2)))
+    some.evaluate(network, runtime)
