@@ -89,7 +89,8 @@ def revoke(
             print(f"The tokens of all {len(members)} entities are revoked. The vault notices within 30 s.")
             return
         operator.revoke(operator.entity(name).id, block=block)
-    print(f"The tokens of {name} are revoked{', and it is blocked' if block else ''}. The vault notices within 30 s.")
+    blocked = ", and it is blocked" if block else ""
+    print(f"The tokens of {name} are revoked{blocked}. The vault refuses uploads in 5 s and downloads in 30 s.")
 
 
 @hub.command()

@@ -20,3 +20,16 @@ def is_host(host: str) -> bool:
 def url_of(host: str, port: int, *, scheme: str = "http") -> str:
     """Return the URL of a service."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def network_of(address: str) -> str:
+    """Return the network that one caller can send from: the /64 of an IPv6 address, any other address itself."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
+    return address

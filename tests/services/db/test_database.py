@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -264,3 +265,26 @@ def test_a_lock_by_name_is_released_after_an_error(database):
         raise RequestRejectedError("No.")
     with database.lock("blob", "a"), database.lock("another kind", "a"):
         pass
+
+
+def test_a_write_that_a_stalled_database_does_not_store_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("kuber.services.db.database.WRITE_SECONDS", 0.01)
+    going_on = threading.Event()
+    with closing(Database(tmp_path / "db.sqlite", history="vault")) as database:
+
+        def stall(_connection):
+            assert going_on.wait(LIMIT)
+
+        def write_and_give_up():
+            with pytest.raises(ServiceUnavailableError):
+                database.write(stall)
+
+        stalled = threading.Thread(target=write_and_give_up)
+        stalled.start()
+        with pytest.raises(ServiceUnavailableError, match="has not stored the change within"):
+            database.write(insert_pin("given up"))
+        stalled.join()
+        going_on.set()
+        monkeypatch.undo()
+        database.write(insert_pin("kept"))
+        assert holders(database) == ["kept"]

@@ -1,9 +1,15 @@
 """Behaviour common to both services, tested on the running processes."""
 
+import asyncio
 import json
+import math
 
+import httpx
 import pytest
 
+from kuber.errors import ServiceUnavailableError
+from kuber.services.http.application import application, problem
+from kuber.services.http.metrics import Metrics
 from kuber.wire.registry import HealthBody
 
 PROBLEM = "application/problem+json"
@@ -129,6 +135,7 @@ def test_requests_are_logged_as_json(service, name):
 @pytest.mark.parametrize("kind", ["vault", "registry"])
 def test_requests_beyond_the_limit_per_minute_are_refused(start, tmp_path, kind):
     service = start(kind, "--data", str(tmp_path / "data"), "--requests-per-minute", "5")
+    del service.client.headers["Authorization"]  # with the secret of the hub there is no limit
     answers = [
         service.client.get("/healthz") for _ in range(12)
     ]  # a minute may end during these requests, but not twice
@@ -136,3 +143,23 @@ def test_requests_beyond_the_limit_per_minute_are_refused(start, tmp_path, kind)
     assert len(refused) >= 2
     assert refused[0].json()["code"] == "service-unavailable"  # so that clients retry
     assert 1 <= int(refused[0].headers["retry-after"]) <= 60
+
+
+def test_the_other_service_of_the_hub_has_no_limit_on_its_requests():
+    app = application("vault", description="", metrics=Metrics("vault"), secret="s" * 40, requests_per_minute=2)
+
+    async def scenario():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://vault") as client:
+            inner, wrong = ({"Authorization": f"Bearer {letter * 40}"} for letter in "sw")
+            statuses = [(await client.get("/healthz", headers=inner)).status_code for _ in range(5)]
+            statuses += [(await client.get("/healthz", headers=wrong)).status_code for _ in range(3)]
+            return [*statuses, (await client.get("/healthz", headers=inner)).status_code]
+
+    assert asyncio.run(scenario()) == [*[200] * 7, 429, 200]
+
+
+def test_an_error_that_says_when_to_try_again_says_so_in_its_header():
+    assert problem(ServiceUnavailableError("Busy.", retry_after=1.2)).headers["Retry-After"] == "2"
+    assert "Retry-After" not in problem(ServiceUnavailableError("Busy.")).headers
+    assert "Retry-After" not in problem(ServiceUnavailableError("Never.", retry_after=math.inf)).headers

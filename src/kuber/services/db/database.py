@@ -6,8 +6,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -25,6 +26,7 @@ from kuber.services.db.sqlite import SQLite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MAX_GROUP = 256  # writes per commit
+WRITE_SECONDS = 30.0  # for which a caller waits for its write
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,14 +132,20 @@ class Database:
         """Run `work` in the writer thread and return its result once its changes are committed.
 
         Calls from several threads share a commit. When `work` raises, its own changes are rolled back and the error
-        is raised here. Raises ServiceUnavailableError when the database is lost, even where the last commit may have
-        succeeded: `work` must be safe to repeat.
+        is raised here. Raises ServiceUnavailableError when the database is lost or does not answer for WRITE_SECONDS,
+        even where the last commit may have succeeded: `work` must be safe to repeat.
         """
         write = _Write(work, self._backend)
         with self._gate:
             if self._closed:
                 raise ServiceUnavailableError("The service is stopping; try again when it is up.")
             self._queue.put(write)
+        with suppress(FutureTimeoutError):
+            write.future.exception(WRITE_SECONDS)
+        if write.future.cancel():  # not when it is done
+            raise ServiceUnavailableError(
+                f"The database has not stored the change within {WRITE_SECONDS:.0f} s; try again later."
+            )
         try:
             result: T = write.future.result()
         except IntegrityError:
@@ -224,6 +232,8 @@ class _Write:
 
     def run(self, connection: Connection) -> None:
         """Do the work, or roll its changes back. Raises only when the whole transaction is lost."""
+        if self.future.cancelled():
+            return
         self._backend.savepoint(connection)
         try:
             self._result = self._context.run(self._work, connection)
@@ -236,10 +246,11 @@ class _Write:
     def finish(self, failure: BaseException | None) -> None:
         """Wake the waiting thread; `failure` is why the commit failed."""
         error = failure or self._error
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(self._result)
+        with suppress(InvalidStateError):  # nobody waits for it any more
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(self._result)
 
 
 def upgrade(connection: Connection, history: str, *, version_table: str, revision: str = "head") -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from math import ceil
+from math import ceil, inf
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -31,6 +31,7 @@ from kuber.errors import (
     ServiceUnavailableError,
     TooLargeError,
 )
+from kuber.services.http.auth import bearer_token, same_secret
 from kuber.services.http.metrics import Metrics
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 from kuber.wire.problem import ProblemBody, problem_from
@@ -53,7 +54,12 @@ MAX_JSON_BYTES = 16 << 20
 REQUESTS_PER_MINUTE = 30_000  # from one address
 DRAIN_BYTES = 64 << 20  # read of a refused body at most
 _DRAINED = {409, 413, 507}  # responses that may precede the end of the body
-_EXPLAINED = {401, 413, 416}  # raised by our own code, with a whole sentence
+_EXPLAINED = {401, 408, 413, 416, 429}  # raised by our own code, with a whole sentence
+_KINDS: dict[int, type[KUberError]] = {
+    401: NotAuthorizedError,
+    408: ServiceUnavailableError,
+    429: ServiceUnavailableError,
+}
 PROBLEM_TYPE = "application/problem+json"
 
 log = logging.getLogger(__name__)
@@ -65,11 +71,17 @@ _problem: dict[str, Any] = {
 
 
 def application(
-    service: ServiceName, *, description: str, metrics: Metrics, requests_per_minute: int = REQUESTS_PER_MINUTE
+    service: ServiceName,
+    *,
+    description: str,
+    metrics: Metrics,
+    secret: str | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """Create an application with only /healthz and /metrics, which answers every error with problem details.
 
-    `requests_per_minute` limits the requests from one address; 0 sets no limit.
+    `requests_per_minute` limits the requests from one address; 0 sets no limit. The other service of the hub, which
+    sends its `secret`, has no limit: its requests are those of many entities.
     """
     app = FastAPI(
         title=f"KUber {service}",
@@ -82,7 +94,9 @@ def application(
         exception_handlers={KUberError: _on_error, RequestValidationError: _on_invalid, HTTPException: _on_http},
     )
     app.state.on_stop = []  # callbacks that end long polls and streams when the service stops
-    app.add_middleware(ServiceMiddleware, service=service, metrics=metrics, requests_per_minute=requests_per_minute)
+    app.add_middleware(
+        ServiceMiddleware, service=service, metrics=metrics, secret=secret, requests_per_minute=requests_per_minute
+    )
 
     @app.get("/healthz", operation_id="health")
     async def health() -> HealthBody:
@@ -104,6 +118,8 @@ def problem(error: KUberError, status: int | None = None, headers: dict[str, str
     if status is None:
         status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
     body = problem_from(error, status).model_dump_json()
+    if isinstance(error, ServiceUnavailableError) and 0 < error.retry_after < inf:
+        headers = {"Retry-After": str(ceil(error.retry_after)), **(headers or {})}
     return Response(body, status_code=status, media_type=PROBLEM_TYPE, headers=headers)
 
 
@@ -135,7 +151,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers) if error.headers else {}
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
-    kind = NotAuthorizedError if error.status_code == 401 else RequestRejectedError
+    kind = _KINDS.get(error.status_code, RequestRejectedError)
     return problem(kind(message), error.status_code, headers)
 
 
@@ -158,10 +174,19 @@ def _sentence(error: RequestValidationError) -> str:
 class ServiceMiddleware:
     """ASGI middleware: protocol header, limits on JSON bodies and request rate, request log, unexpected errors."""
 
-    def __init__(self, app: ASGIApp, *, service: ServiceName, metrics: Metrics, requests_per_minute: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: ServiceName,
+        metrics: Metrics,
+        secret: str | None,
+        requests_per_minute: int,
+    ) -> None:
         self.app = app
         self.service = service
         self._metrics = metrics
+        self._secret = secret
         self._rate = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
@@ -214,7 +239,7 @@ class ServiceMiddleware:
         if version is not None and version != str(PROTOCOL).encode():
             return problem(RequestRejectedError(_incompatible(self.service, version.decode("latin-1"))), 400)
         address = (scope.get("client") or ("unknown",))[0]
-        if self._rate is not None and not self._limiter.hit(self._rate, address):
+        if self._rate is not None and not self._is_inner(headers) and not self._limiter.hit(self._rate, address):
             retry_after = ceil(self._limiter.get_window_stats(self._rate, address).reset_time - time.time())
             message = (
                 f"The {self.service} accepts {self._rate.amount} requests per minute from one address; slow down."
@@ -224,6 +249,11 @@ class ServiceMiddleware:
         if length.isdigit() and int(length) > MAX_JSON_BYTES and not _streamed(scope):
             return problem(RequestRejectedError(self._too_large()), 413, {"connection": "close"})
         return None
+
+    def _is_inner(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the other service of the hub sends this request."""
+        token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
+        return self._secret is not None and token is not None and same_secret(token, self._secret)
 
     def _too_large(self) -> str:
         return f"The {self.service} accepts at most {MAX_JSON_BYTES} bytes of JSON; send less."

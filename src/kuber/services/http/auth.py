@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,19 @@ from kuber.errors import NotAuthorizedError, ServiceError
 
 FOREVER = datetime.max.replace(tzinfo=UTC)  # when the secret of the hub expires
 
-Authenticate = Callable[[str], Awaitable[Caller]]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Origin and purpose of a request, on which its authentication may depend."""
+
+    address: str = "unknown"
+    writes: bool = False  # whether it changes something
+
+
+Authenticate = Callable[[str, Origin], Awaitable[Caller]]
 
 _TOKEN = re.compile(r"[!-~]{1,200}")
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Authenticator:
@@ -37,6 +48,10 @@ class Authenticator:
         """Return the annotation of a parameter that receives the caller; refuse callers of other scopes."""
         return Security(_BearerToken(self._authenticate, scopes))
 
+    async def confirm(self, request: Request) -> None:
+        """Raise HTTPException 401 unless the token of a request is still valid, after a body that took long."""
+        await _authenticated(self._authenticate, request)
+
 
 class _BearerToken(HTTPBearer):
     """FastAPI's security scheme, for OpenAPI, that also authenticates: one dependency instead of two."""
@@ -49,16 +64,29 @@ class _BearerToken(HTTPBearer):
         self._scopes = scopes
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not _TOKEN.fullmatch(token.strip()):
-            raise _unauthenticated("The request carries no token; send it as Authorization: Bearer TOKEN.")
-        try:
-            caller = await self._authenticate(token.strip())
-        except NotAuthorizedError as error:
-            raise _unauthenticated(error.message) from None
+        caller = await _authenticated(self._authenticate, request)
         if caller.scope not in self._scopes:
             raise NotAuthorizedError(f"A token of scope {caller.scope} does not permit this request.")
         return caller
+
+
+async def _authenticated(authenticate: Authenticate, request: Request) -> Caller:
+    """Return the owner of a request's token. HTTPException 401 when it has none, or none that is valid."""
+    token = bearer_token(request.headers.get("authorization", ""))
+    if token is None:
+        raise _unauthenticated("The request carries no token; send it as Authorization: Bearer TOKEN.")
+    address = request.client.host if request.client is not None else "unknown"
+    try:
+        return await authenticate(token, Origin(address=address, writes=request.method not in _READS))
+    except NotAuthorizedError as error:
+        raise _unauthenticated(error.message) from None
+
+
+def bearer_token(header: str) -> str | None:
+    """Return the token in an Authorization header, None when there is none."""
+    kind, _, token = header.partition(" ")
+    token = token.strip()
+    return token if kind.lower() == "bearer" and _TOKEN.fullmatch(token) else None
 
 
 def check_acts_for(caller: Caller, entity: str) -> None:

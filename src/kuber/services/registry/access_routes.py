@@ -14,6 +14,7 @@ from kuber.errors import NotAuthorizedError
 from kuber.services.http.auth import Authenticator, check_acts_for
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.event_feed import EventFeed, Notice
+from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.store import RegistryStore
 from kuber.wire.registry import (
     AuditBody,
@@ -43,7 +44,9 @@ def created(body: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": body, "description": "It exists already."}, 201: {"model": body}}
 
 
-def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator) -> None:
+def add_access_routes(
+    app: FastAPI, store: RegistryStore, access: RegistryAccess, guard: Authenticator, work: RegistryWork
+) -> None:
     """Add the routes to the application."""
     run_read = store.database.run_read
     feed = EventFeed(
@@ -53,9 +56,9 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
     readers = guard.require(*Scope)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
-    def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
+    async def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
         """Join under a name, or get a new token: 201 for a new entity, 200 for a known one."""
-        member, token, new = access.enrol(body)
+        member, token, new = await work.write(None, lambda: access.enrol(body))
         response.status_code = 201 if new else 200
         return EnrolledBody(member=MemberBody.of(member), token=token)
 
@@ -72,16 +75,17 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         return MemberBody.of(await run_read(store.member, id))
 
     @app.post("/v1/entities/{id}/keys", operation_id="change_key")
-    def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> MemberBody:
+    async def change_key(id: Id, body: KeyBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> MemberBody:
         """Add a key for later records; it is signed with the last one."""
         check_acts_for(caller, id)
-        return MemberBody.of(store.change_key(id, body.value()))
+        return MemberBody.of(await work.write(caller, lambda: store.change_key(id, body.value())))
 
     @app.post("/v1/entities/{id}/reports", operation_id="report", status_code=204)
-    def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> None:
+    async def report(id: Id, body: ReportBody, caller: Annotated[Caller, guard.require(Scope.ENTITY)]) -> None:
         """Report that an entity is alive, its round, and the evaluation of its model."""
         check_acts_for(caller, id)
-        store.report(id, round=body.round, evaluation=body.evaluation.value() if body.evaluation else None)
+        evaluation = body.evaluation.value() if body.evaluation else None
+        await work.write(caller, lambda: store.report(id, round=body.round, evaluation=evaluation))
 
     @app.get("/v1/events", operation_id="stream_events", response_class=EventSourceResponse)
     async def events(
@@ -131,7 +135,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
                 await feed.wait(number, left)
 
     @app.delete("/v1/entities/{id}/tokens", operation_id="revoke_tokens", status_code=204)
-    def revoke(
+    async def revoke(
         id: Id,
         caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)],
         block: Annotated[bool, Query(description="Also issue no new token; for the operator only.")] = False,
@@ -141,7 +145,7 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
             check_acts_for(caller, id)
             if block:
                 raise NotAuthorizedError("Only the operator may block an entity.")
-        access.revoke(id, actor=caller.entity or OPERATOR, block=block)
+        await work.write(caller, lambda: access.revoke(id, actor=caller.entity or OPERATOR, block=block))
 
     @app.post("/v1/tokens/check", operation_id="check_token")
     async def check(body: TokenBody, caller: Annotated[Caller, guard.require(Scope.SERVICE)]) -> CallerBody:
@@ -149,9 +153,9 @@ def add_access_routes(app: FastAPI, store: RegistryStore, access: RegistryAccess
         return CallerBody.of(await run_read(access.caller, body.token))
 
     @app.post("/v1/invitations", operation_id="invite", status_code=201)
-    def invite(body: InvitationRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> CodeBody:
+    async def invite(body: InvitationRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> CodeBody:
         """Invite an entity of this name."""
-        return CodeBody(code=access.invite(body.name, days=body.days))
+        return CodeBody(code=await work.write(caller, lambda: access.invite(body.name, days=body.days)))
 
     @app.get("/v1/invitations", operation_id="list_invitations")
     async def invitations(caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> PageBody[InvitationBody]:

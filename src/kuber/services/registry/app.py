@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,14 @@ from fastapi import FastAPI, Header, Response
 from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Knowledge
+from kuber.errors import ServiceUnavailableError
 from kuber.services.db.database import database_location
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
-from kuber.services.http.auth import FOREVER, Authenticator, check_acts_for, same_secret
+from kuber.services.http.auth import FOREVER, Authenticator, Origin, check_acts_for, same_secret
 from kuber.services.http.metrics import Metrics, Presence
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
+from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.query_params import DiscoverQuery, openapi_parameters
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
@@ -33,6 +36,8 @@ from kuber.wire.registry import (
 )
 
 MAX_CACHED = 64 << 20  # bytes of JSON
+
+log = logging.getLogger(__name__)
 
 Key = Annotated[
     str, Header(alias=KEY_HEADER, min_length=1, max_length=200, description="Idempotency key of this request.")
@@ -72,12 +77,12 @@ def registry_app(
 ) -> FastAPI:
     """Return the application on these stores; `secret` authenticates its vault.
 
-    Reads run in the event loop, which is free while a database server answers; writes, which wait for the vault and
-    the disk, run in threads.
+    Reads run in the event loop, which is free while a database server answers; writes run in threads. Those that wait
+    for the vault and those that wait for the disk have threads of their own.
     """
     run_read = store.database.run_read
 
-    async def authenticate(token: str) -> Caller:
+    async def authenticate(token: str, _origin: Origin) -> Caller:
         if same_secret(token, secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
         found = await run_read(access.caller, token)
@@ -89,8 +94,15 @@ def registry_app(
     readers, entities = guard.require(*Scope), guard.require(Scope.ENTITY)
     description = "Members, published knowledge, and deliveries."
     metrics, presence = _metrics(store)
-    app = application("registry", description=description, metrics=metrics, requests_per_minute=requests_per_minute)
+    app = application(
+        "registry",
+        description=description,
+        metrics=metrics,
+        secret=secret,
+        requests_per_minute=requests_per_minute,
+    )
     to_json = JsonCache()
+    work = RegistryWork()
 
     # The most frequent route comes first: routes are compared with the path in order.
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
@@ -98,15 +110,25 @@ def registry_app(
         """Get a record."""
         return Response(to_json(await run_read(store.knowledge, id)), media_type="application/json")
 
-    add_access_routes(app, store, access, guard)
+    add_access_routes(app, store, access, guard, work)
 
-    @app.post("/v1/knowledge", operation_id="publish", status_code=201, responses=created(KnowledgeBody))
-    def publish(body: DraftBody, response: Response, key: Key, caller: Annotated[Caller, entities]) -> KnowledgeBody:
+    @app.post(
+        "/v1/knowledge",
+        operation_id="publish",
+        status_code=201,
+        response_model=KnowledgeBody,
+        responses=created(KnowledgeBody),
+    )
+    async def publish(body: DraftBody, key: Key, caller: Annotated[Caller, entities]) -> Response:
         """Store a record: 201 when it is new, 200 when this key stored the same draft before."""
         check_acts_for(caller, body.entity)
-        record, new = store.accept(body.value(), key=key)
-        response.status_code = 201 if new else 200
-        return KnowledgeBody.of(record)
+
+        def store_record() -> tuple[bytes, bool]:
+            record, new = store.accept(body.value(), key=key)
+            return KnowledgeBody.of(record).model_dump_json().encode(), new
+
+        data, new = await work.publications.run(store_record, by=caller.entity)
+        return Response(data, status_code=201 if new else 200, media_type="application/json")
 
     @app.get(
         "/v1/knowledge",
@@ -129,38 +151,47 @@ def registry_app(
         return PageBody[AttestationBody](items=items)
 
     @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
-    def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:
+    async def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:
         """Store the caller's own evaluation of another entity's knowledge."""
-        assert caller.entity is not None
-        store.attest(id, entity=caller.entity, evaluation=body.value())
+        entity = caller.entity
+        assert entity is not None
+        await work.write(caller, lambda: store.attest(id, entity=entity, evaluation=body.value()))
 
     @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
-    def verify(id: Id, body: VerificationBody, caller: Annotated[Caller, guard.require(Scope.VERIFIER)]) -> None:
+    async def verify(
+        id: Id, body: VerificationBody, caller: Annotated[Caller, guard.require(Scope.VERIFIER)]
+    ) -> None:
         """Store the hub's verification of a record."""
-        store.verify(id, body.value())
+        await work.write(caller, lambda: store.verify(id, body.value()))
 
     @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
-    def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
+    async def quarantine(
+        id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]
+    ) -> None:
         """Quarantine a record: it is no longer discovered, whatever the verifier finds. The last reason holds."""
-        store.quarantine(id, body.reason)
+        await work.write(caller, lambda: store.quarantine(id, body.reason))
 
     @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
-    def release(id: Id, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
+    async def release(id: Id, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
         """End the quarantine of a record, also the verifier's. Idempotent."""
-        store.release(id)
+        await work.write(caller, lambda: store.release(id))
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
-    def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:
+    async def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:
         """Withdraw a record: it is no longer discovered, and its blobs are unpinned."""
         if caller.scope is not Scope.ADMIN:
-            check_acts_for(caller, store.knowledge(id).entity)
-        store.withdraw(id, actor=caller.entity or OPERATOR)
+            check_acts_for(caller, (await run_read(store.knowledge, id)).entity)
+        await work.write(caller, lambda: store.hide(id, actor=caller.entity or OPERATOR))
+        try:
+            await work.publications.run(lambda: store.unpin(id), by=caller.entity)
+        except ServiceUnavailableError as error:
+            log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
 
     @app.post("/v1/deliveries", operation_id="record_delivery", status_code=204)
-    def record(body: DeliveryBody, key: Key, caller: Annotated[Caller, entities]) -> None:
+    async def record(body: DeliveryBody, key: Key, caller: Annotated[Caller, entities]) -> None:
         """Store the outcome of a delivery. Idempotent for the same key."""
         check_acts_for(caller, body.student)
-        store.record(body.value(), key=key)
+        await work.write(caller, lambda: store.record(body.value(), key=key))
 
     @app.get("/v1/deliveries", operation_id="list_deliveries")
     async def deliveries(

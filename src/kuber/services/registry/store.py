@@ -240,6 +240,11 @@ class RegistryStore:
 
         The row stays, since other records may name it as a parent.
         """
+        self.hide(id, actor=actor)
+        self.unpin(id)
+
+    def hide(self, id: str, *, actor: str | None = None) -> None:
+        """Withdraw a record, but leave its blobs pinned. Idempotent."""
         owner, now = self.knowledge(id).entity, self._clock()
 
         def work(connection: Connection) -> None:
@@ -251,6 +256,9 @@ class RegistryStore:
                 add_entry(connection, now, actor or owner, "withdraw", id)
 
         self.database.write(work)
+
+    def unpin(self, id: str) -> None:
+        """Have the vault unpin the blobs of a withdrawn record."""
         self._publications.unpin(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:

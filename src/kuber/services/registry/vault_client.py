@@ -19,7 +19,8 @@ from kuber.wire.problem import ProblemBody, error_from
 from kuber.wire.vault import PinnedBody, PinsBody
 
 CONNECT_SECONDS = 3
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 30  # before it pins blobs, the vault may have to read them
+UNPIN_SECONDS = 5
 MAX_ANSWER = 1 << 20  # bytes; a manifest is shorter than the header that lists it, of at most HEADER_LIMIT
 
 
@@ -48,7 +49,7 @@ class RegistryVault:
 
     def unpin(self, holder: str) -> None:
         """Have the vault remove every pin of `holder`."""
-        self._request("DELETE", "/v1/pins", params={"holder": holder})
+        self._request("DELETE", "/v1/pins", params={"holder": holder}, timeout=UNPIN_SECONDS)
 
     def head(self, digest: Digest, length: int) -> bytes:
         """Return the first `length` bytes of a blob, or all of a shorter one."""

@@ -112,6 +112,7 @@ def open_vault(
                 uploads,
                 access.caller,
                 metrics,
+                secret=secret,
                 presigned=presigned,
                 max_blob_bytes=max_blob_bytes,
                 grace=schedule.grace,
@@ -143,6 +144,7 @@ def vault_app(
     authenticate: Authenticate,
     metrics: VaultMetrics,
     *,
+    secret: str | None = None,
     presigned: "PresignedUrls | None" = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     grace: timedelta = GRACE,
@@ -153,7 +155,11 @@ def vault_app(
     auth = Authenticator(authenticate)
     readers = auth.require(*Scope)
     app = application(
-        "vault", description="Blobs by digest.", metrics=metrics, requests_per_minute=requests_per_minute
+        "vault",
+        description="Blobs by digest.",
+        metrics=metrics,
+        secret=secret,
+        requests_per_minute=requests_per_minute,
     )
 
     @app.put(
@@ -178,6 +184,7 @@ def vault_app(
             await run_read(store.check_quota, artifact, owner=caller.entity)
         with store.create() as writer:
             await write_pieces(bounded(pieces_of(request), max_blob_bytes), writer.write)
+            await auth.confirm(request)
             artifact, new = await run_in_threadpool(store.commit, writer, declared, owner=caller.entity)
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)

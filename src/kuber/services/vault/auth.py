@@ -1,17 +1,27 @@
 """Authentication of the vault's callers by the registry, which knows the tokens; its answers are cached."""
 
+import asyncio
+import contextlib
+import re
 import time
 from collections.abc import Callable
+from functools import partial
+from math import ceil
 from pathlib import Path
 
 import httpx
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
+from kuber.domain.address import network_of
 from kuber.domain.auth import Caller, Scope
-from kuber.errors import KUberError, ServiceUnavailableError
+from kuber.errors import KUberError, NotAuthorizedError, ServiceUnavailableError
 from kuber.services.db.cache import BoundedCache
-from kuber.services.http.auth import FOREVER, same_secret, secret_hash
+from kuber.services.http.auth import FOREVER, Origin, same_secret, secret_hash
+from kuber.services.http.bulkhead import Bulkhead
 from kuber.services.http.peer import peer_client
 from kuber.transport.connection_errors import connection_error
 from kuber.transport.intermediaries import intermediary_error
@@ -19,13 +29,23 @@ from kuber.wire import PROTOCOL_HEADER
 from kuber.wire.problem import ProblemBody, error_from
 from kuber.wire.registry import CallerBody, TokenBody
 
-CACHE_SECONDS = 30
-CACHE_SIZE = 10_000  # tokens
+READ_SECONDS = 30  # for which a checked token may read without another check
+WRITE_SECONDS = 5  # for which it may write
+REFUSED_SECONDS = 60  # for which a refusal is remembered: a refused token never becomes valid
+CACHE_SIZE = 10_000  # tokens that are valid, and as many that were refused
+REFUSALS_PER_MINUTE = 60  # of different tokens from one address; then it may use only tokens that are known here
 TIMEOUT_SECONDS = 10
+
+_FORM = re.compile(r"[A-Za-z0-9_-]{43}")  # of the tokens that a registry issues
+_BUSY = "The vault waits for its registry to check other tokens"
 
 
 class VaultAccess:
-    """Client of the registry at `url` that checks tokens; `secret` is the one that the services of a hub share."""
+    """Client of the registry at `url` that checks tokens; `secret` is the one that the services of a hub share.
+
+    Used from one event loop. The tokens of some do not keep those of others from being checked: known tokens have
+    threads of their own, an address has its share of the others, and is limited when it sends many wrong ones.
+    """
 
     def __init__(
         self, url: str, secret: str, *, ca: Path | None = None, monotonic: Callable[[], float] = time.monotonic
@@ -33,26 +53,73 @@ class VaultAccess:
         self.url = url.rstrip("/")
         self._secret = secret
         self._monotonic = monotonic
-        self._cache: BoundedCache[tuple[float, Caller]] = BoundedCache(CACHE_SIZE)  # hash of token -> expiry, owner
+        self._known: BoundedCache[tuple[float, Caller]] = BoundedCache(CACHE_SIZE)  # by hash: when asked, owner
+        self._refused: BoundedCache[tuple[float, str]] = BoundedCache(CACHE_SIZE)  # by hash: when asked, sentence
+        self._asking: dict[str, asyncio.Task[Caller]] = {}  # by hash
+        self._rate = RateLimitItemPerMinute(REFUSALS_PER_MINUTE)
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._known_checks = Bulkhead(_BUSY, threads=8, queue=256, seconds=5.0)
+        self._unknown_checks = Bulkhead(_BUSY, threads=8, queue=64, seconds=3.0)
         self._client = peer_client(url, "registry", secret, ca=ca, timeout=httpx.Timeout(TIMEOUT_SECONDS))
 
-    async def caller(self, token: str) -> Caller:
+    async def caller(self, token: str, origin: Origin) -> Caller:
         """Return the owner of a token.
 
-        Raises NotAuthorizedError for an unknown token, ServiceUnavailableError when the registry does not respond.
+        Raises NotAuthorizedError for an unknown token, ServiceUnavailableError when the registry does not respond,
+        HTTPException 429 for an address that has sent too many unknown tokens.
         """
         if same_secret(token, self._secret):
             return Caller(scope=Scope.SERVICE, expires_at=FOREVER)
-        key = secret_hash(token)
-        cached = self._cache.get(key)
-        if cached is not None and self._monotonic() < cached[0]:
-            return cached[1]
-        caller = await run_in_threadpool(self._fetch_caller, token)
-        self._cache.put(key, (self._monotonic() + CACHE_SECONDS, caller), version=self._cache.version)
-        return caller
+        if not _FORM.fullmatch(token):
+            raise NotAuthorizedError("This is no token of a registry; enrol to get one.")
+        key, now = secret_hash(token), self._monotonic()
+        known, refused = self._known.get(key), self._refused.get(key)
+        if known is not None and now - known[0] < (WRITE_SECONDS if origin.writes else READ_SECONDS):
+            return known[1]
+        if refused is not None and now - refused[0] < REFUSED_SECONDS:
+            raise NotAuthorizedError(refused[1])
+        asking = self._asking.get(key)
+        if asking is None:
+            network = network_of(origin.address)
+            if known is None:
+                self._check_rate(network)
+            asking = asyncio.create_task(self._check(token, key, None if known else network))
+            self._asking[key] = asking
+            asking.add_done_callback(partial(self._forget, key))
+        return await asyncio.shield(asking)
 
     def close(self) -> None:
         self._client.close()
+
+    async def _check(self, token: str, key: str, network: str | None) -> Caller:
+        """Ask the registry, and remember its answer. `network` is where an unknown token came from."""
+        asked = self._monotonic()
+        checks = self._known_checks if network is None else self._unknown_checks
+        try:
+            caller = await checks.run(partial(self._fetch_caller, token), by=network)
+        except NotAuthorizedError as error:
+            if network is not None:
+                self._limiter.hit(self._rate, network)
+            self._known.invalidate(key)
+            self._refused.put(key, (asked, error.message), version=self._refused.version)
+            raise
+        self._known.put(key, (asked, caller), version=self._known.version)
+        return caller
+
+    def _forget(self, key: str, asked: asyncio.Task[Caller]) -> None:
+        del self._asking[key]
+        with contextlib.suppress(asyncio.CancelledError):
+            asked.exception()  # those who wait for it get it; if nobody does any more, it is of no interest
+
+    def _check_rate(self, network: str) -> None:
+        if self._limiter.test(self._rate, network):
+            return
+        left = ceil(self._limiter.get_window_stats(self._rate, network).reset_time - time.time())
+        message = (
+            f"More than {self._rate.amount} wrong tokens came from your address within a minute; "
+            "until the minute is over the vault checks no further tokens from there."
+        )
+        raise HTTPException(429, message, {"Retry-After": str(max(1, left))})
 
     def _fetch_caller(self, token: str) -> Caller:
         body = TokenBody(token=token).model_dump_json()

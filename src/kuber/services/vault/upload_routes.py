@@ -67,6 +67,7 @@ def add_upload_routes(app: FastAPI, uploads: Uploads, auth: Authenticator, max_b
         """Append the body: 200 while bytes are missing, 201 when the blob is stored, 409 at a wrong offset."""
         lease = await run_in_threadpool(uploads.begin_append, id, offset)
         await write_pieces(pieces_of(request), lease.write)
+        await auth.confirm(request)
         stored = await run_in_threadpool(uploads.complete, lease)
         if stored is None:
             return UploadBody.of(uploads.status(id))
