@@ -219,7 +219,7 @@ def test_mistakes_are_errors_of_one_sentence(run, tmp_path, capsys):
         ((folder,), "--tensorboard DIR or --mlflow URI"),
         ((folder, "--tensorboard", to, "--mlflow", "x"), "either --tensorboard"),
         ((tmp_path, "--tensorboard", to), "not the folder of a run"),
-        ((tmp_path / "bad", "--tensorboard", to), "not an event log"),
+        ((tmp_path / "bad", "--tensorboard", to), "has a line that is no event"),
         ((folder, "--tensorboard", to), "has not the fields in docs/events.md"),
         ((folder, "--tensorboard", tmp_path / "file"), "cannot be made"),
         ((folder, "--mlflow", "nonsense://x"), "MLflow at nonsense://x failed"),

@@ -9,7 +9,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; a KUberError becomes one sentence and the error's exit code."""
+    """Run the command line; an error on the way becomes one sentence and its exit code."""
     from kuber.cli.app import app
 
     try:
@@ -17,6 +17,10 @@ def main() -> None:
     except KUberError as error:
         print(f"error: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: A file cannot be read or written: {error.strerror or error}{where}.", file=sys.stderr)
+        sys.exit(KUberError.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kuber.domain.auth import OPERATOR_TOKEN_FILE
+from kuber.domain.auth import OPERATOR_TOKEN_FILE, is_token
 from kuber.errors import SettingsError
 from kuber.settings import expand_home
 
@@ -85,8 +85,11 @@ def open_hub(
 def token_in(path: Path) -> str:
     """Return the token in a file that the registry wrote. Raises SettingsError when it cannot be read."""
     try:
-        return expand_home(path).read_text(encoding="ascii").strip()
+        token = expand_home(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
+        token = ""
+    if not is_token(token):
         raise SettingsError(
             f"The token cannot be read from {path}; name the file that the registry wrote into its data folder."
-        ) from None
+        )
+    return token

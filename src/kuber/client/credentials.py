@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from kuber.domain.auth import is_token
 from kuber.errors import ServiceError
 from kuber.signing import Identity, write_secret
 
@@ -61,6 +62,11 @@ class Credentials:
         if self._path is None or not self._path.exists():
             return None
         try:
-            return self._path.read_text(encoding="ascii").strip() or None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServiceError(f"The token in {self._path} cannot be read: {error}.") from None
+            token = self._path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise ServiceError(f"The token in {self._path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            token = "no token"  # noqa: S105
+        if token and not is_token(token):
+            raise ServiceError(f"{self._path} holds no token; remove the file, and the entity gets a new one.")
+        return token or None

@@ -1,5 +1,6 @@
 """Scopes, callers, invitations and audit entries."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,14 @@ PUBLISH, REPORT, RELEASED = "publish", "report", "released"  # acts that readers
 PRIVATE_ACTS = frozenset({"invite", "revoke", "block", "void"})  # shown to the operator only
 VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - a file name, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name, in the registry's folder
+
+
+_TOKEN = re.compile(r"[!-~]{1,200}")
+
+
+def is_token(text: str) -> bool:
+    """Return whether a text can be a token: it is sent in a header."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 class Scope(StrEnum):

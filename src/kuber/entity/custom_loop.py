@@ -45,7 +45,7 @@ from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.entity.state.storage import Storage
 from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
-from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError, first_line
+from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError
 from kuber.learning.model_call import Collate
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.teachers import Teachers
@@ -390,8 +390,6 @@ class Entity:
             event_log = EventLog(home / FILE_NAME, clock=utc_now)
         except CorruptKnowledgeError as error:
             raise SettingsError(f"folder {home} cannot be resumed; pass another one. {error.message}") from None
-        except ValueError as error:
-            raise SettingsError(f"folder {home} has an event log that cannot be read: {first_line(error)}.") from None
         except OSError as error:
             raise SettingsError(f"folder {home} cannot be used: {error.strerror}; pass another folder.") from None
         self._open.callback(event_log.close)

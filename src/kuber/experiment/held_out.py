@@ -7,13 +7,15 @@ import torch
 
 from kuber.data.partition import stratified
 from kuber.data.samples import Samples
+from kuber.domain.knowledge import Architecture
 from kuber.entity.state.checkpoint import round_path
 from kuber.entity.work.learner import Learner
+from kuber.errors import CorruptKnowledgeError, KnowledgeError
 from kuber.experiment.entity_factory import entity_folder, make_learner
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import evaluate
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
-from kuber.learning.weights import load
+from kuber.learning.weights import Weights, load
 
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
 
@@ -52,6 +54,17 @@ def held_out_accuracies(
 
 
 def _accuracy(learner: Learner, weights: Path, samples: Samples) -> float:
-    model = learner.model(load(weights.read_bytes(), learner.architecture))
+    model = learner.model(stored_weights(weights, learner.architecture))
     batches, digest = learner.ordered_batches(samples), samples.digest()
     return evaluate(model, batches, classes=learner.classes, test_set=digest, runtime=learner.runtime).accuracy
+
+
+def stored_weights(path: Path, architecture: Architecture) -> Weights:
+    """Return the weights at the end of a round. Raises CorruptKnowledgeError when the file is damaged."""
+    try:
+        return load(path.read_bytes(), architecture)
+    except OSError as error:
+        reason = error.strerror or "It cannot be read"
+    except KnowledgeError as error:
+        reason = error.message.rstrip(".")
+    raise CorruptKnowledgeError(f"{path} cannot be used: {reason}. Start a new run.")

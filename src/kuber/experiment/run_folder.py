@@ -82,6 +82,23 @@ def write_runtime(folder: Path, runtime: "Runtime") -> None:
     (folder / RUNTIME_FILE).write_text(json.dumps(asdict(runtime)) + "\n", encoding="utf-8")
 
 
+def recorded_runtime(folder: Path) -> "Runtime | None":
+    """Return device, precision and threads of a run; None for a new one. Raises SettingsError for a damaged file."""
+    from kuber.learning.runtime import Runtime
+    from kuber.views.result import parsed
+
+    path = folder / RUNTIME_FILE
+    try:
+        return parsed(Runtime, path.read_bytes(), what="a runtime")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+    except ValueError:
+        reason = "it does not say device, precision and threads"
+    raise SettingsError(f"{path} cannot be used: {reason}. Remove it, and they are chosen again.")
+
+
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """Lock a run folder while this process works in it. Listings of runs see the lock, which ends with the process.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kuber.domain.event import Event
 from kuber.entity.state.event_log import FILE_NAME, EventTail
-from kuber.errors import SettingsError
+from kuber.errors import CorruptKnowledgeError, SettingsError
 
 ACCURACY = "accuracy"  # on the common test set, at the end of a round
 GAIN = "gain"  # accuracy after an absorption, before it is kept or undone, minus that before it
@@ -72,10 +72,8 @@ def _read_batches(path: Path, follow: bool, pause: float) -> Iterator[list[Event
     while True:
         try:
             events = tail.read()
-        except OSError as error:
-            raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
-        except ValueError:
-            raise SettingsError(f"{path} is not an event log: a line of it is not an event.") from None
+        except CorruptKnowledgeError as error:
+            raise SettingsError(error.message) from None
         for event in events:
             if event.kind in ("run-started", "run-ended"):
                 ended = event.kind == "run-ended"  # a run that was resumed has several of both

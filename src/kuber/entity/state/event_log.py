@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kuber.domain.event import Event, Kind
+from kuber.errors import CorruptKnowledgeError, SettingsError, first_line
 from kuber.files import write_atomically
 from kuber.wire.event import decode_event, encode_event
 
@@ -30,7 +31,10 @@ class EventLog:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise SettingsError(f"The event log {path} cannot be written: {error.strerror}.") from None
         self._clock = clock
 
     def append(self, *, entity: str | None, seq: int, round: int, kind: Kind, detail: Mapping[str, Any]) -> Event:
@@ -68,15 +72,32 @@ class EventTail:
         self._position = 0
 
     def read(self) -> list[Event]:
-        """Return the events in complete new lines, in their order in the file; none while there is no file."""
+        """Return the events in complete new lines, in their order in the file; none while there is no file.
+
+        Raises CorruptKnowledgeError when the file cannot be read, or a line is no event.
+        """
         if not self._path.exists():
             return []
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            text = file.read()
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                text = file.read()
+        except OSError as error:
+            raise CorruptKnowledgeError(f"The event log {self._path} cannot be read: {error.strerror}.") from None
         whole = text[: text.rfind(b"\n") + 1]
+        if text and not self._position and not whole and not text.startswith(b"{"):
+            whole = text  # no log begins like this
+        events = []
+        for line in whole.splitlines():
+            try:
+                events.append(decode_event(line.decode()))
+            except ValueError as error:
+                raise CorruptKnowledgeError(
+                    f"The event log {self._path} has a line that is no event ({first_line(error)}); remove that "
+                    "line, or start a new run."
+                ) from None
         self._position += len(whole)
-        return [decode_event(line.decode()) for line in whole.splitlines()]
+        return events
 
 
 def read_events(path: Path) -> list[Event]:
@@ -88,7 +109,8 @@ def rewind(path: Path, *, reached: Mapping[str, int]) -> None:
     """Drop events newer than the checkpoints: those of an entity from number `reached[entity]` on.
 
     A killed entity repeats what it had not saved, and would log it a second time. A line that was cut off is dropped
-    too. The file is replaced atomically.
+    too. The file is replaced atomically. Raises CorruptKnowledgeError when it cannot be read, OSError when it cannot
+    be written.
     """
     kept = [event for event in read_events(path) if event.entity is None or event.seq < reached.get(event.entity, 0)]
     write_atomically(path, "".join(f"{encode_event(event)}\n" for event in kept).encode())

@@ -104,6 +104,19 @@ def open_comparison(plan: Plan | None, resume: Path | None, *, echo: Echo = lamb
         raise SettingsError(f"{resume} is not the folder of a comparison: it has no readable {PLAN_FILE}.") from None
 
 
+def stored_row(path: Path) -> ResultRow | None:
+    """Return the row of a method that has been run; None if it has not. Raises SettingsError for a damaged file."""
+    try:
+        return parsed(ResultRow, path.read_bytes(), what="the row of a method")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+    except ValueError:
+        reason = "it holds no row"
+    raise SettingsError(f"{path} cannot be used: {reason}. Remove it, and the method is run again.")
+
+
 def compare(
     plan: Plan, folder: Path, *, engine_config: EngineConfig, progress: ComparisonProgress, echo: Echo
 ) -> ComparisonResult:
@@ -180,9 +193,8 @@ class _Executor:
 
     def _row(self, task: ComparisonTask) -> ResultRow:
         path = self.folder / TASKS_FOLDER / f"{task.label}-seed{task.seed}.json"
-        if path.exists():
-            row = parsed(ResultRow, path.read_bytes(), what="the row of a method")
-        else:
+        row = stored_row(path)
+        if row is None:
             row = self._perform(task)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, f"{json.dumps(asdict(row))}\n".encode(), durable=False)

@@ -1,6 +1,5 @@
 """`kuber run`: a hub, an entity process for each entity, and the result."""
 
-import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from kuber.experiment.progress import RunProgress
 from kuber.experiment.run.entity_process import EntityJob
 from kuber.experiment.run.hub_processes import running_dashboard, running_hub
 from kuber.experiment.run.supervisor import EntitySupervisor
-from kuber.experiment.run_folder import RUNTIME_FILE, write_runtime
+from kuber.experiment.run_folder import recorded_runtime, write_runtime
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.world.config import check_real
 from kuber.learning.runtime import Runtime, available_cores, choose_runtime
@@ -91,9 +90,9 @@ def _run_entities(
 
 def runtime_for(folder: Path, scenario: Scenario) -> Runtime:
     """Return device, precision and threads of a run; chosen once, for all entities."""
-    path = folder / RUNTIME_FILE
-    if path.exists():
-        return Runtime(**json.loads(path.read_bytes()))
+    recorded = recorded_runtime(folder)
+    if recorded is not None:
+        return recorded
     settings = scenario.settings
     runtime = choose_runtime(
         device=settings.device,

@@ -128,8 +128,11 @@ def hub_secret(path: Path) -> str:
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"The secret file {path} cannot be used: {error}.") from None
-    if len(secret) < 32:
-        raise ServiceError(f"The secret in {path} is too short; remove the file, and restart registry and vault.")
+    if len(secret) < 32 or not _TOKEN.fullmatch(secret):
+        raise ServiceError(
+            f"{path} holds no secret: 32 to 200 characters without blanks. Restore the file, or remove it and "
+            "restart registry and vault."
+        )
     return secret
 
 

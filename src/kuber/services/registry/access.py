@@ -193,7 +193,7 @@ class RegistryAccess:
         """
         try:
             if path.exists():
-                token = path.read_text(encoding="ascii").strip()
+                token = path.read_text(encoding="ascii", errors="replace").strip()
                 try:
                     self.caller(token)
                 except NotAuthorizedError:

@@ -48,7 +48,18 @@ class FilesystemStorage:
     def storage_id(self) -> str | None:
         """Return the id of this folder, None when it has none yet."""
         file = self.folder / ID_NAME
-        return file.read_text(encoding="utf-8").strip() if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            found = file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        if not found.isalnum():
+            raise ServiceError(
+                f"{file} does not hold the id of this storage; restore the file, or write the id to it that the "
+                "index has in its table shelves."
+            )
+        return found
 
     def set_storage_id(self, id: str) -> None:
         """Write the id into the folder."""
