@@ -12,6 +12,7 @@ from kuber.data.datasets import BUILT_IN, load_dataset
 from kuber.data.decoded import DecodedArrays, digest_of
 from kuber.domain.digest import Digest
 from kuber.errors import DatasetError
+from tests.fixtures.waiting import LIMIT
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_processes_that_fill_the_same_cache_do_not_disturb_each_other(tmp_path, 
             process.stdin.write("go\n")
         digests |= {process.stdout.readline().strip() for process in processes}
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT)
         assert process.returncode == 0
     assert digests == {str(load_dataset(str(tmp_path / "own.npz"), cache_dir=tmp_path / "first").train.digest())}
     assert [cached(folder).name for folder in folders] == [name] * len(folders)

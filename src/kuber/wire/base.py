@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     GetPydanticSchema,
     PlainSerializer,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
@@ -98,6 +100,7 @@ class Body(Message, Generic[V]):
 
     _domain: ClassVar[type]
     _names: ClassVar[tuple[str, ...]]  # of the fields that both have
+    _value: V | None = PrivateAttr(None)  # made when the message is validated
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -118,8 +121,15 @@ class Body(Message, Generic[V]):
 
     def value(self) -> V:
         """Return the domain value."""
-        made: V = self._domain(**{name: _domain_value(getattr(self, name)) for name in self._names})
-        return made
+        if self._value is None:
+            self._value = self._domain(**{name: _domain_value(getattr(self, name)) for name in self._names})
+        return self._value
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the message, without the domain value of this one."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._value = None
+        return copy
 
     @model_validator(mode="after")
     def _valid(self) -> Self:

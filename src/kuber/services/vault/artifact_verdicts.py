@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from kuber.domain.artifact_checks import check_artifact
 from kuber.domain.digest import Digest
@@ -26,28 +26,60 @@ class Verdict(NamedTuple):
     fault: str | None  # None when it is valid
 
 
-def require_valid(store: "VaultStore", kind: str, artifact: Artifact) -> Manifest | None:
-    """Return the manifest of weights, None for other kinds.
+class ValidArtifact(NamedTuple):
+    """An artifact that was found valid."""
 
-    Raises RequestRejectedError unless the blob is stored and is a valid artifact of this kind.
+    manifest: Manifest | None  # of weights; None for other kinds
+    new: bool  # whether its verdict is not in the index yet: keep_verdict
+
+
+# Built once: SQLAlchemy takes longer to build a statement than to run it.
+_VERDICT = (
+    select(blob_rows.c.size, verdict_rows.c.kind, verdict_rows.c.fault)
+    .outerjoin(
+        verdict_rows, (verdict_rows.c.digest == blob_rows.c.digest) & (verdict_rows.c.kind == bindparam("kind"))
+    )
+    .where(blob_rows.c.digest == bindparam("digest"))
+)
+_KEPT = select(verdict_rows.c.digest).where(
+    verdict_rows.c.digest == bindparam("digest"), verdict_rows.c.kind == bindparam("kind")
+)
+_STORED = select(blob_rows.c.digest).where(blob_rows.c.digest == bindparam("digest"))
+_KEEP = insert(verdict_rows)
+
+
+def require_valid(store: "VaultStore", kind: str, artifact: Artifact) -> ValidArtifact:
+    """Check a blob as an artifact of this kind, or read the verdict of an earlier check.
+
+    Raises RequestRejectedError unless the blob is stored and valid; the index then keeps the verdict.
     """
     check_kind(kind)
     digest = artifact.digest
-    verdict = _read_verdict(store.database, kind, digest)
-    check_size(artifact, store.size(digest))
+    verdict, size = _read_verdict(store.database, kind, digest)
+    check_size(artifact, size)
+    new = verdict is None
     manifest: Manifest | None = None
     if verdict is None:
-        with store.open(digest) as blob:
+        with store.storage.open(artifact) as blob:
             verdict, manifest = _examine(blob, kind, artifact)
-        _write_verdict(store.database, kind, digest, verdict)
     elif verdict.fault is None and kind == WEIGHTS:
         try:
             manifest = read_file_manifest(partial(store.head, digest), size=artifact.size)
         except ValueError as error:
             verdict = Verdict(str(error))
     if verdict.fault is not None:
+        if new:
+            fault = verdict.fault
+            store.database.write(lambda connection: keep_verdict(connection, kind, digest, fault))
         raise invalid_artifact(digest, kind, verdict.fault)
-    return manifest
+    return ValidArtifact(manifest, new)
+
+
+def keep_verdict(connection: Connection, kind: str, digest: Digest, fault: str | None) -> None:
+    """Keep a verdict for as long as the blob is stored."""
+    wanted = {"digest": digest.hex, "kind": kind}
+    if connection.scalar(_KEPT, wanted) is None and connection.scalar(_STORED, wanted) is not None:
+        connection.execute(_KEEP, {**wanted, "fault": fault})
 
 
 def check_size(artifact: Artifact, size: int | None) -> None:
@@ -82,24 +114,10 @@ def _examine(blob: BlobReader, kind: str, artifact: Artifact) -> tuple[Verdict, 
     return Verdict(fault), manifest
 
 
-def _read_verdict(database: Database, kind: str, digest: Digest) -> Verdict | None:
-    """Return the verdict, None when the blob was not checked yet."""
-    row = verdict_rows.c
-    query = select(row.fault).where(row.digest == digest.hex, row.kind == kind)
+def _read_verdict(database: Database, kind: str, digest: Digest) -> tuple[Verdict | None, int | None]:
+    """Return the verdict, None for a blob that was not checked, and the size of the blob, None when it is missing."""
     with database.read_snapshot() as connection:
-        found = connection.execute(query).one_or_none()
-    return None if found is None else Verdict(found.fault)
-
-
-def _write_verdict(database: Database, kind: str, digest: Digest, verdict: Verdict) -> None:
-    """Keep a verdict for as long as the blob is stored."""
-
-    def work(connection: Connection) -> None:
-        row = verdict_rows.c
-        known = select(row.digest).where(row.digest == digest.hex, row.kind == kind)
-        stored = select(blob_rows.c.digest).where(blob_rows.c.digest == digest.hex)
-        if connection.scalar(known) is None and connection.scalar(stored) is not None:
-            values = {"digest": digest.hex, "kind": kind, "fault": verdict.fault}
-            connection.execute(insert(verdict_rows), values)
-
-    database.write(work)
+        row = connection.execute(_VERDICT, {"digest": digest.hex, "kind": kind}).one_or_none()
+    if row is None:
+        return None, None
+    return (None if row.kind is None else Verdict(row.fault)), row.size

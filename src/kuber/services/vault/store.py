@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
 from kuber.domain.blob import Pin
 from kuber.domain.digest import Digest
@@ -17,7 +17,7 @@ from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestR
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
-from kuber.services.vault.artifact_verdicts import check_size, require_valid
+from kuber.services.vault.artifact_verdicts import check_size, keep_verdict, require_valid
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import INDEX, FilesystemStorage
 from kuber.services.vault.quota import check_quota
@@ -26,6 +26,16 @@ from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
 from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
 
 LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
+
+# Built once: SQLAlchemy takes longer to build a statement than to run it.
+_SIZE = select(blob_rows.c.size).where(blob_rows.c.digest == bindparam("digest"))
+_HELD = select(pin_rows.c.digest).where(pin_rows.c.holder == bindparam("holder"))
+_INSERT, _PIN = insert(blob_rows), insert(pin_rows)
+_EXTEND = (
+    update(blob_rows)
+    .where(blob_rows.c.digest == bindparam("of"), blob_rows.c.leased_until < bindparam("until"))
+    .values(leased_until=bindparam("until"))
+)
 
 
 class VaultStore:
@@ -140,7 +150,7 @@ class VaultStore:
     def size(self, digest: Digest) -> int | None:
         """Return the size of a blob in bytes, None when it is not stored."""
         with self.database.read_snapshot() as connection:
-            size: int | None = connection.scalar(select(blob_rows.c.size).where(blob_rows.c.digest == digest.hex))
+            size: int | None = connection.scalar(_SIZE, {"digest": digest.hex})
         return size
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
@@ -161,26 +171,26 @@ class VaultStore:
         """Keep these (kind, artifact) pairs for `holder`; all or none. Return the manifests of weights."""
         check_text(holder, "The name of a holder")
         wanted = dict.fromkeys(artifacts)
-        manifests: dict[Digest, Manifest] = {}
-        for kind, artifact in wanted:
-            manifest = require_valid(self, kind, artifact)
-            if manifest is not None:
-                manifests[artifact.digest] = manifest
+        valid = {pair: require_valid(self, *pair) for pair in wanted}
         now = self.clock()
 
         def work(connection: Connection) -> None:
             digests = {artifact.digest.hex for _, artifact in wanted}
-            stored = select(blob_rows.c.digest, blob_rows.c.size).where(blob_rows.c.digest.in_(digests))
-            sizes = {row.digest: row.size for row in connection.execute(stored)}
+            sizes = {digest: connection.scalar(_SIZE, {"digest": digest}) for digest in digests}
             for _, artifact in wanted:
-                check_size(artifact, sizes.get(artifact.digest.hex))
-            held = set(connection.scalars(select(pin_rows.c.digest).where(pin_rows.c.holder == holder)))
+                check_size(artifact, sizes[artifact.digest.hex])
+            held = set(connection.scalars(_HELD, {"holder": holder}))
             new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
             if new:
-                connection.execute(insert(pin_rows), new)
+                connection.execute(_PIN, new)
+            for (kind, artifact), found in valid.items():
+                if found.new:
+                    keep_verdict(connection, kind, artifact.digest, None)
 
         self.database.write(work)
-        return manifests
+        return {
+            artifact.digest: found.manifest for (_, artifact), found in valid.items() if found.manifest is not None
+        }
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""
@@ -251,14 +261,13 @@ class VaultStore:
             if self._extend_lease(connection, artifact.digest):
                 return False
             check_quota(connection, artifact, owner=owner, quota=self.quota)
-            connection.execute(insert(blob_rows), {**row, "leased_until": now + self._lease})
+            connection.execute(_INSERT, {**row, "leased_until": now + self._lease})
             return True
 
         return self.database.write(work)
 
     def _extend_lease(self, connection: Connection, digest: Digest) -> bool:
-        stored = connection.scalar(select(blob_rows.c.digest).where(blob_rows.c.digest == digest.hex)) is not None
-        until = self.clock() + self._lease
-        later = (blob_rows.c.digest == digest.hex) & (blob_rows.c.leased_until < until)
-        connection.execute(update(blob_rows).where(later).values(leased_until=until))
-        return stored
+        if connection.scalar(_SIZE, {"digest": digest.hex}) is None:
+            return False
+        connection.execute(_EXTEND, {"of": digest.hex, "until": self.clock() + self._lease})
+        return True

@@ -43,19 +43,22 @@ async def bounded(pieces: AsyncIterator[memoryview], limit: int) -> AsyncIterato
 async def pieces_of(request: Request) -> AsyncIterator[memoryview]:
     """Yield the body in pieces of CHUNK bytes. When the client disconnects, yield what was received, then raise.
 
-    Two buffers take turns: a piece must be written before the next but one is requested.
+    Two buffers take turns: a piece must be written before the next but one is requested. They are no larger than the
+    body, where its length is known.
     """
-    buffers = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+    length = request.headers.get("content-length", "")
+    size = min(CHUNK, max(1, int(length))) if length.isdecimal() and len(length) < 19 else CHUNK
+    buffers = memoryview(bytearray(size)), memoryview(bytearray(size))
     filled = 0  # buffers
     buffer, used = buffers[0], 0
     try:
         async for chunk in request.stream():
             left = memoryview(chunk)
             while left:
-                taken = min(len(left), CHUNK - used)
+                taken = min(len(left), size - used)
                 buffer[used : used + taken] = left[:taken]
                 left, used = left[taken:], used + taken
-                if used == CHUNK:
+                if used == size:
                     yield buffer
                     filled += 1
                     buffer, used = buffers[filled % 2], 0
