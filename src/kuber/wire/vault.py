@@ -11,7 +11,10 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import RequestRejectedError
 from kuber.wire.base import Body, Count, DigestField, Message, Positive, Text, Time, sentence
+from kuber.wire.problem import ProblemBody
 from kuber.wire.registry import ArtifactBody, ManifestField, TensorBody
+
+MAX_BATCH = 16  # holders in a batch of pins
 
 
 class KindBody(ArtifactBody):
@@ -62,6 +65,25 @@ class PinnedBody(Message):
             digest: {name: tensor.value() for name, tensor in manifest.items()}
             for digest, manifest in self.manifests.items()
         }
+
+
+class PinBatchBody(Message):
+    """Blobs to keep for several holders."""
+
+    holders: Annotated[tuple[PinsBody, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class PinResultBody(Message):
+    """Result of pinning for one holder: the manifests of its weights, or why nothing was pinned."""
+
+    pinned: PinnedBody | None = None
+    problem: ProblemBody | None = None
+
+
+class PinResultsBody(Message):
+    """Results of a batch of pins, in the order of the holders."""
+
+    results: Annotated[tuple[PinResultBody, ...], Field(max_length=MAX_BATCH)]
 
 
 class PinBody(Body[Pin]):

@@ -116,11 +116,16 @@ def application(
 def problem(error: KUberError, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
     """Return the error as problem details; the status defaults to that of its class."""
     if status is None:
-        status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
+        status = status_of(error)
     body = problem_from(error, status).model_dump_json()
     if isinstance(error, ServiceUnavailableError) and 0 < error.retry_after < inf:
         headers = {"Retry-After": str(ceil(error.retry_after)), **(headers or {})}
     return Response(body, status_code=status, media_type=PROBLEM_TYPE, headers=headers)
+
+
+def status_of(error: KUberError) -> int:
+    """Return the HTTP status of an error's class."""
+    return next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

@@ -1,27 +1,34 @@
 """The registry's HTTP client of its vault: pins and the first bytes of blobs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
-from kuber.errors import ServiceError
+from kuber.errors import KUberError, RequestRejectedError, ServiceError
 from kuber.services.http.peer import peer_client
+from kuber.services.registry.pin_batches import PinBatches, Pinned
 from kuber.transport.connection_errors import connection_error
 from kuber.transport.intermediaries import intermediary_error
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
-from kuber.wire.base import sentence
+from kuber.wire.base import Message, sentence
 from kuber.wire.problem import ProblemBody, error_from
-from kuber.wire.vault import PinnedBody, PinsBody
+from kuber.wire.vault import MAX_BATCH, PinBatchBody, PinnedBody, PinResultsBody, PinsBody
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 30  # before it pins blobs, the vault may have to read them
 UNPIN_SECONDS = 5
 MAX_ANSWER = 1 << 20  # bytes; a manifest is shorter than the header that lists it, of at most HEADER_LIMIT
+MAX_BATCHED = 1 << 20  # bytes of the blobs of one publication in a batch: larger ones would make the others wait
+MAX_BATCH_ANSWER = MAX_BATCH * MAX_ANSWER
+
+M = TypeVar("M", bound=Message)
+
+_JSON = {"Content-Type": "application/json"}
 
 
 class RegistryVault:
@@ -31,6 +38,8 @@ class RegistryVault:
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._client = peer_client(url, "vault", secret, ca=ca, timeout=timeout)
+        self._batches = PinBatches(self._pin_all)
+        self._takes_batches = True  # until the vault is found to be of an earlier version
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Have the vault keep these (kind, artifact) pairs for `holder`; all or none.
@@ -38,10 +47,39 @@ class RegistryVault:
         Return the manifests of weights; none from a vault of a version that does not send them.
         """
         body = PinsBody.of(holder, artifacts)
-        headers = {"Content-Type": "application/json"}
-        data = self._request("POST", "/v1/pins", content=body.model_dump_json(), headers=headers)
+        if self._takes_batches and sum(artifact.size for artifact in body.artifacts) <= MAX_BATCHED:
+            return self._batches.pin(body)
+        return self._pin(body)
+
+    def _pin(self, body: PinsBody) -> Mapping[Digest, Manifest]:
+        data = self._request("POST", "/v1/pins", content=body.model_dump_json(), headers=_JSON)
+        return self._read(PinnedBody, data).value() if data else {}
+
+    def _pin_all(self, bodies: Sequence[PinsBody]) -> Sequence[Pinned]:
+        """Pin for several holders; return the result of each."""
+        if len(bodies) > 1 and self._takes_batches:
+            batch = PinBatchBody(holders=tuple(bodies)).model_dump_json()
+            try:
+                data = self._request("POST", "/v1/pins/batch", content=batch, headers=_JSON, limit=MAX_BATCH_ANSWER)
+            except RequestRejectedError:
+                self._takes_batches = False
+            else:
+                found = self._read(PinResultsBody, data).results
+                return [
+                    error_from(each.problem) if each.problem else (each.pinned.value() if each.pinned else {})
+                    for each in found
+                ]
+        results: list[Pinned] = []
+        for body in bodies:
+            try:
+                results.append(self._pin(body))
+            except KUberError as error:
+                results.append(error)
+        return results
+
+    def _read(self, body: type[M], data: bytes) -> M:
         try:
-            return PinnedBody.read(data).value() if data else {}
+            return body.read(data)
         except ValidationError as error:
             raise ServiceError(
                 f"The answer of the vault at {self.url} cannot be read; upgrade it. {sentence(error)}"
@@ -57,6 +95,7 @@ class RegistryVault:
         return data[:length]
 
     def close(self) -> None:
+        self._batches.close()
         self._client.close()
 
     def _request(self, method: str, path: str, *, limit: int = MAX_ANSWER, **options: Any) -> bytes:

@@ -1,7 +1,7 @@
 """The vault over HTTP."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +13,10 @@ from starlette.responses import StreamingResponse
 
 from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact
+from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import MAX_LIMIT
-from kuber.errors import SettingsError
-from kuber.services.http.application import REQUESTS_PER_MINUTE, application
+from kuber.errors import KUberError, SettingsError
+from kuber.services.http.application import REQUESTS_PER_MINUTE, application, status_of
 from kuber.services.http.auth import Authenticate, Authenticator
 from kuber.services.vault.auth import VaultAccess
 from kuber.services.vault.garbage_collection import GRACE, PERIOD, collect, periodic_collection
@@ -36,8 +36,18 @@ from kuber.services.vault.upload_routes import add_upload_routes
 from kuber.services.vault.uploads import EXPIRY, Uploads
 from kuber.wire import DIRECT_HEADER
 from kuber.wire.base import DigestText
+from kuber.wire.problem import problem_from
 from kuber.wire.registry import ArtifactBody, PageBody
-from kuber.wire.vault import CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody
+from kuber.wire.vault import (
+    CollectionBody,
+    PinBatchBody,
+    PinBody,
+    PinnedBody,
+    PinResultBody,
+    PinResultsBody,
+    PinsBody,
+    ScrubBody,
+)
 
 if TYPE_CHECKING:
     from kuber.services.vault.presigned import PresignedUrls
@@ -251,6 +261,12 @@ def _add_retention_routes(
         """Keep these blobs, valid artifacts of their kinds, for the holder; all or none."""
         return PinnedBody.of(store.pin(body.holder, body.pairs()))
 
+    @app.post("/v1/pins/batch", operation_id="pin_blobs_of_several")
+    def pin_batch(body: PinBatchBody, caller: Annotated[Caller, operators]) -> PinResultsBody:
+        """Keep blobs for several holders, each as POST /v1/pins does: one that is refused does not affect others."""
+        results = store.pin_all((each.holder, each.pairs()) for each in body.holders)
+        return PinResultsBody(results=tuple(map(_pin_result, results)))
+
     @app.delete("/v1/pins", operation_id="unpin_blobs", status_code=204)
     def unpin(holder: Holder, caller: Annotated[Caller, operators]) -> None:
         """Delete all pins of a holder."""
@@ -276,3 +292,9 @@ def _add_retention_routes(
         done = scrub(store, limit=limit, cursor=cursor)
         metrics.count_scrub(done)
         return ScrubBody.of(done)
+
+
+def _pin_result(result: Mapping[Digest, Manifest] | KUberError) -> PinResultBody:
+    if isinstance(result, KUberError):
+        return PinResultBody(problem=problem_from(result, status_of(result)))
+    return PinResultBody(pinned=PinnedBody.of(result))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
@@ -13,11 +14,11 @@ from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.publication_checks import check_text
 from kuber.domain.query import Page, check_limit
-from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
-from kuber.services.vault.artifact_verdicts import check_size, keep_verdict, require_valid
+from kuber.services.vault.artifact_verdicts import ValidArtifact, check_size, keep_verdict, require_valid
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import INDEX, FilesystemStorage
 from kuber.services.vault.quota import check_quota
@@ -26,6 +27,9 @@ from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
 from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
 
 LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _SIZE = select(blob_rows.c.size).where(blob_rows.c.digest == bindparam("digest"))
@@ -169,28 +173,33 @@ class VaultStore:
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Keep these (kind, artifact) pairs for `holder`; all or none. Return the manifests of weights."""
-        check_text(holder, "The name of a holder")
-        wanted = dict.fromkeys(artifacts)
-        valid = {pair: require_valid(self, *pair) for pair in wanted}
+        (result,) = self.pin_all([(holder, artifacts)])
+        if isinstance(result, KUberError):
+            raise result
+        return result
+
+    def pin_all(
+        self, wanted: Iterable[tuple[str, Iterable[tuple[str, Artifact]]]]
+    ) -> list[Mapping[Digest, Manifest] | KUberError]:
+        """Pin for several holders in one transaction; return the result or the refusal of each, in their order."""
+        checked = [_attempt(self._valid_artifacts, holder, artifacts) for holder, artifacts in wanted]
         now = self.clock()
 
-        def work(connection: Connection) -> None:
-            digests = {artifact.digest.hex for _, artifact in wanted}
-            sizes = {digest: connection.scalar(_SIZE, {"digest": digest}) for digest in digests}
-            for _, artifact in wanted:
-                check_size(artifact, sizes[artifact.digest.hex])
-            held = set(connection.scalars(_HELD, {"holder": holder}))
-            new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
-            if new:
-                connection.execute(_PIN, new)
-            for (kind, artifact), found in valid.items():
-                if found.new:
-                    keep_verdict(connection, kind, artifact.digest, None)
+        def work(connection: Connection) -> list[Mapping[Digest, Manifest] | KUberError]:
+            return [
+                found if isinstance(found, KUberError) else _attempt(_insert_pins, connection, *found, now)
+                for found in checked
+            ]
 
-        self.database.write(work)
-        return {
-            artifact.digest: found.manifest for (_, artifact), found in valid.items() if found.manifest is not None
-        }
+        if all(isinstance(found, KUberError) for found in checked):
+            return [found for found in checked if isinstance(found, KUberError)]
+        return self.database.write(work)
+
+    def _valid_artifacts(
+        self, holder: str, artifacts: Iterable[tuple[str, Artifact]]
+    ) -> tuple[str, dict[tuple[str, Artifact], ValidArtifact]]:
+        check_text(holder, "The name of a holder")
+        return holder, {pair: require_valid(self, *pair) for pair in dict.fromkeys(artifacts)}
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""
@@ -271,3 +280,31 @@ class VaultStore:
             return False
         connection.execute(_EXTEND, {"of": digest.hex, "until": self.clock() + self._lease})
         return True
+
+
+def _insert_pins(
+    connection: Connection, holder: str, artifacts: Mapping[tuple[str, Artifact], ValidArtifact], now: datetime
+) -> Mapping[Digest, Manifest]:
+    """Insert the pins and the verdicts; return the manifests. RequestRejectedError, before a change, without a blob."""
+    digests = {artifact.digest.hex for _, artifact in artifacts}
+    sizes = {digest: connection.scalar(_SIZE, {"digest": digest}) for digest in digests}
+    for _, artifact in artifacts:
+        check_size(artifact, sizes[artifact.digest.hex])
+    held = set(connection.scalars(_HELD, {"holder": holder}))
+    new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
+    if new:
+        connection.execute(_PIN, new)
+    for (kind, artifact), found in artifacts.items():
+        if found.new:
+            keep_verdict(connection, kind, artifact.digest, None)
+    return {
+        artifact.digest: found.manifest for (_, artifact), found in artifacts.items() if found.manifest is not None
+    }
+
+
+def _attempt(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | KUberError:
+    """Return the result of a call, or the error that it raises."""
+    try:
+        return do(*args, **kwargs)
+    except KUberError as error:
+        return error

@@ -1,0 +1,81 @@
+"""Pins of publications that wait at the same time, sent to the vault in one request."""
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+
+from kuber.domain.digest import Digest
+from kuber.domain.knowledge import Manifest
+from kuber.errors import KUberError, ServiceUnavailableError
+from kuber.wire.vault import MAX_BATCH, PinsBody
+
+SENDERS = 2  # requests in flight: while one waits for the vault's disk, the next one is read
+
+Pinned = Mapping[Digest, Manifest] | KUberError
+"""Manifests of the pinned weights, or why nothing was pinned."""
+
+
+class PinBatches:
+    """Threads that send what waits. Safe to use from several threads.
+
+    `send` pins for each of up to MAX_BATCH holders, and returns one result for each, in their order.
+    """
+
+    def __init__(self, send: Callable[[Sequence[PinsBody]], Sequence[Pinned]]) -> None:
+        self._send = send
+        self._gate = threading.Lock()  # nothing is queued after the end marks
+        self._closed = False
+        self._queue: queue.SimpleQueue[tuple[PinsBody, Future[Mapping[Digest, Manifest]]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._senders = [
+            threading.Thread(target=self._run, name=f"pins-{number}", daemon=True) for number in range(SENDERS)
+        ]
+        for sender in self._senders:
+            sender.start()
+
+    def pin(self, body: PinsBody) -> Mapping[Digest, Manifest]:
+        """Pin for one holder; return the manifests of weights. Raises what the vault refuses it with."""
+        future: Future[Mapping[Digest, Manifest]] = Future()
+        with self._gate:
+            if self._closed:
+                raise ServiceUnavailableError("The registry is stopping; try again when it is up.")
+            self._queue.put((body, future))
+        return future.result()
+
+    def close(self) -> None:
+        """Send what waits, then end the threads. Idempotent."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            for _ in self._senders:
+                self._queue.put(None)
+        for sender in self._senders:
+            sender.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, closing = [first], False
+            while len(batch) < MAX_BATCH and not closing:
+                try:
+                    waiting = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if waiting is None:
+                    closing = True
+                else:
+                    batch.append(waiting)
+            results: Sequence[Pinned | BaseException]
+            try:
+                results = self._send([body for body, _ in batch])
+            except BaseException as error:  # noqa: BLE001  the waiting threads must learn of it, whatever it is
+                results = [error] * len(batch)
+            for (_, future), result in zip(batch, results, strict=True):
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+            if closing:
+                return
