@@ -16,6 +16,7 @@ from kuber.domain.query import Query, all_pages
 from kuber.errors import ConflictError, KnowledgeNotFoundError, RequestRejectedError, ServiceUnavailableError
 from kuber.services.registry.discovery import discover_statement
 from kuber.services.registry.store import RegistryStore
+from kuber.wire.registry import DraftBody
 
 from ..stores import on_sqlite
 
@@ -50,7 +51,7 @@ def test_blobs_are_pinned_under_the_record(registry_store, vault_store, draft):
 
 def test_the_same_key_gives_the_same_record(registry_store, draft):
     first = registry_store.publish(draft(), key="k")
-    assert registry_store.accept(draft(), key="k") == (first, False)
+    assert registry_store.accept(DraftBody.of(draft()), key="k") == (first, False)
     with pytest.raises(ConflictError, match="another publication"):
         registry_store.publish(draft((5, 5)), key="k")
 

@@ -124,7 +124,7 @@ def registry_app(
         check_acts_for(caller, body.entity)
 
         def store_record() -> tuple[bytes, bool]:
-            record, new = store.accept(body.value(), key=key)
+            record, new = store.accept(body, key=key)
             return KnowledgeBody.of(record).model_dump_json().encode(), new
 
         data, new = await work.publications.run(store_record, by=caller.entity)

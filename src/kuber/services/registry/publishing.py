@@ -72,10 +72,10 @@ class Publications:
         self._keep_best = keep_best
         self._interned = InternedRows()
 
-    def publish(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
+    def publish(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
         """Store a record; return it, and whether it is new."""
         check_text(key, "The key of a publication")
-        body = DraftBody.of(draft)
+        draft = body.value()
         digest = Digest.of(canonical(body))
         version = self._publishers.version
         with self._database.read_snapshot() as connection:

@@ -49,7 +49,7 @@ from kuber.services.registry.members import (
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
 from kuber.services.registry.schema import deliveries, entities, knowledge
 from kuber.signing import check_new_key
-from kuber.wire.registry import DeliveryBody
+from kuber.wire.registry import DeliveryBody, DraftBody
 from kuber.wire.signing_payloads import succession_bytes
 
 CACHED = 2000  # records, and as many publishers
@@ -145,11 +145,11 @@ class RegistryStore:
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
-        return self.accept(draft, key=key)[0]
+        return self.accept(DraftBody.of(draft), key=key)[0]
 
-    def accept(self, draft: Draft, *, key: str) -> tuple[Knowledge, bool]:
+    def accept(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
         """Publish a draft; return the record, and whether it is new."""
-        return self._publications.publish(draft, key=key)
+        return self._publications.publish(body, key=key)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""

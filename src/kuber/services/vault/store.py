@@ -285,7 +285,7 @@ class VaultStore:
 def _insert_pins(
     connection: Connection, holder: str, artifacts: Mapping[tuple[str, Artifact], ValidArtifact], now: datetime
 ) -> Mapping[Digest, Manifest]:
-    """Insert the pins and the verdicts; return the manifests. RequestRejectedError, before a change, without a blob."""
+    """Insert pins and verdicts; return the manifests. Raises RequestRejectedError first when a blob is missing."""
     digests = {artifact.digest.hex for _, artifact in artifacts}
     sizes = {digest: connection.scalar(_SIZE, {"digest": digest}) for digest in digests}
     for _, artifact in artifacts:
