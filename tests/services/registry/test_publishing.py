@@ -13,6 +13,7 @@ from kuber.errors import RequestRejectedError, ServiceError
 from kuber.services.registry.store import RegistryStore
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.services.vault.app import open_vault
+from kuber.wire.vault import PinsBody
 
 from ..records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
 
@@ -109,3 +110,32 @@ def test_an_answer_that_cannot_be_read_names_the_vault(vault, publish):
     vault.pinned = {"status_code": 200, "json": {"manifests": {"no digest": {}}}}
     with pytest.raises(ServiceError, match="The answer of the vault at http://vault cannot be read"):
         publish("new")
+
+
+def artifact_in(vault, fill):
+    blob = safetensors_file(ARCHITECTURE.manifest, fill=fill)
+    vault.client.put(f"/v1/blobs/{Digest.of(blob)}", content=blob).raise_for_status()
+    return Artifact.of(blob)
+
+
+def test_a_batch_of_pins_is_one_request_with_a_result_for_each(vault):
+    there, missing = artifact_in(vault, 1), Artifact(digest=Digest.of(b"missing"), size=7)
+    bodies = [PinsBody.of("a", [(WEIGHTS, there)]), PinsBody.of("b", [(WEIGHTS, missing)]), PinsBody.of("c", [])]
+    with closing(RegistryVault("http://vault", SECRET)) as link:
+        first, second, third = link.pin_all(bodies)
+    assert vault.requests == ["POST /v1/pins/batch"]
+    assert first == {there.digest: dict(ARCHITECTURE.manifest)}
+    assert isinstance(second, RequestRejectedError)
+    assert "not in the vault" in second.message
+    assert third == {}
+    assert [pin["holder"] for pin in vault.pins()] == ["a"]
+
+
+def test_a_vault_of_an_earlier_version_gets_single_requests(vault):
+    there = artifact_in(vault, 1)
+    vault.client.app.router.routes[:] = [route for route in vault.client.app.routes if route.path != "/v1/pins/batch"]
+    bodies = [PinsBody.of(holder, [(WEIGHTS, there)]) for holder in "ab"]
+    with closing(RegistryVault("http://vault", SECRET)) as link:
+        for _ in range(2):
+            assert link.pin_all(bodies) == [{there.digest: dict(ARCHITECTURE.manifest)}] * 2
+    assert vault.requests == ["POST /v1/pins/batch", *["POST /v1/pins"] * 4]

@@ -1,5 +1,6 @@
 """Pins of publications that wait at the same time, sent to the vault in one request."""
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +27,7 @@ class PinBatches:
         self._send = send
         self._gate = threading.Lock()  # nothing is queued after the end marks
         self._closed = False
-        self._queue: queue.SimpleQueue[tuple[PinsBody, Future[Mapping[Digest, Manifest]]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._senders = [
             threading.Thread(target=self._run, name=f"pins-{number}", daemon=True) for number in range(SENDERS)
         ]
@@ -37,12 +36,12 @@ class PinBatches:
 
     def pin(self, body: PinsBody) -> Mapping[Digest, Manifest]:
         """Pin for one holder; return the manifests of weights. Raises what the vault refuses it with."""
-        future: Future[Mapping[Digest, Manifest]] = Future()
+        waiting = _Waiting(body)
         with self._gate:
             if self._closed:
                 raise ServiceUnavailableError("The registry is stopping; try again when it is up.")
-            self._queue.put((body, future))
-        return future.result()
+            self._queue.put(waiting)
+        return waiting.future.result()
 
     def close(self) -> None:
         """Send what waits, then end the threads. Idempotent."""
@@ -57,25 +56,38 @@ class PinBatches:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            batch, closing = [first], False
-            while len(batch) < MAX_BATCH and not closing:
-                try:
-                    waiting = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if waiting is None:
-                    closing = True
-                else:
-                    batch.append(waiting)
+            batch, closing = self._next_batch(first)
             results: Sequence[Pinned | BaseException]
             try:
-                results = self._send([body for body, _ in batch])
+                results = first.context.run(self._send, [waiting.body for waiting in batch])
             except BaseException as error:  # noqa: BLE001  the waiting threads must learn of it, whatever it is
                 results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
+            for waiting, result in zip(batch, results, strict=True):
                 if isinstance(result, BaseException):
-                    future.set_exception(result)
+                    waiting.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    waiting.future.set_result(result)
             if closing:
                 return
+
+    def _next_batch(self, first: "_Waiting") -> tuple[list["_Waiting"], bool]:
+        """Return what waits, at most MAX_BATCH, and whether an end mark followed."""
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                waiting = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if waiting is None:
+                return batch, True
+            batch.append(waiting)
+        return batch, False
+
+
+class _Waiting:
+    """The pins of one holder, and their result."""
+
+    def __init__(self, body: PinsBody) -> None:
+        self.body = body
+        self.future: Future[Mapping[Digest, Manifest]] = Future()
+        self.context = contextvars.copy_context()  # the request belongs to the trace of the first publication

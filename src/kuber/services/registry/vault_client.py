@@ -38,7 +38,7 @@ class RegistryVault:
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._client = peer_client(url, "vault", secret, ca=ca, timeout=timeout)
-        self._batches = PinBatches(self._pin_all)
+        self._batches = PinBatches(self.pin_all)
         self._takes_batches = True  # until the vault is found to be of an earlier version
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
@@ -55,7 +55,7 @@ class RegistryVault:
         data = self._request("POST", "/v1/pins", content=body.model_dump_json(), headers=_JSON)
         return self._read(PinnedBody, data).value() if data else {}
 
-    def _pin_all(self, bodies: Sequence[PinsBody]) -> Sequence[Pinned]:
+    def pin_all(self, bodies: Sequence[PinsBody]) -> Sequence[Pinned]:
         """Pin for several holders; return the result of each."""
         if len(bodies) > 1 and self._takes_batches:
             batch = PinBatchBody(holders=tuple(bodies)).model_dump_json()
