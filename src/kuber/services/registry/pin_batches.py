@@ -27,7 +27,7 @@ class PinBatches:
         self._send = send
         self._gate = threading.Lock()  # nothing is queued after the end marks
         self._closed = False
-        self._queue: "queue.SimpleQueue[_Waiting | None]" = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._senders = [
             threading.Thread(target=self._run, name=f"pins-{number}", daemon=True) for number in range(SENDERS)
         ]
