@@ -120,6 +120,24 @@ def test_quarantine_and_release(hub):
     assert acts[-2:] == [["admin", "quarantined", record.id], ["admin", "released", record.id]]
 
 
+def test_pins_and_unpin(hub):
+    record = hub.publish()
+    name = record.architecture.name
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    code, output = kuber("pins", *operate)
+    (line,) = [line for line in output.splitlines() if f" {name}(" in line]
+    pin, count = line.split()[:2]
+    assert (code, int(count) > 0) == (0, True)
+    result = kuber("unpin", pin, *operate)
+    assert result == (0, f"The pin of {name!r} is removed; its records stay, and the next one pins it again.\n")
+    assert f" {name}(" not in kuber("pins", *operate)[1]
+    assert hub.registry.knowledge(record.id) == record
+    hub.publish()
+    assert line.rsplit(" ", 1)[-1] in kuber("pins", *operate)[1]
+    code, output = kuber("unpin", "nothing", *operate)
+    assert (code, output) == (2, "error: There is no pin that begins with 'nothing'; `kuber hub pins` lists them.\n")
+
+
 @pytest.mark.parametrize("id", ["nothing", "no id", "../entities"])
 def test_a_missing_record_is_reported_in_one_sentence(hub, id):
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]

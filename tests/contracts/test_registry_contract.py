@@ -8,12 +8,14 @@ import pytest
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
+from kuber.domain.builtin_architectures import MANIFESTS, builtin_manifest
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import CELLS, EvaluationSet
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact, TensorSpec
 from kuber.domain.message_limits import MAX_SAMPLES, MAX_UNKNOWN_CLASSES
+from kuber.domain.tensors_digest import tensors_digest
 from kuber.domain.verification import Standing, Verification
 from kuber.errors import ConflictError, KnowledgeNotFoundError, NotAuthorizedError, RequestRejectedError
 
@@ -219,6 +221,50 @@ def test_an_architecture_keeps_the_tensors_of_its_first_record(publish, samples,
         publish(entity, architecture=replace(samples.architecture, manifest=manifest))
     publish(entity, architecture=replace(samples.architecture, manifest=manifest, arguments={"width": 5}))
     publish(entity, architecture=replace(samples.architecture, manifest=manifest, arguments={"width": 5.0}))
+
+
+WIDE = {"weight": TensorSpec(dtype="F32", shape=(2, 5))}
+
+
+@pytest.mark.parametrize("hidden", ["withdrawn", "quarantined"])
+def test_a_pin_goes_with_the_last_visible_record(registry, verifier, publish, samples, entity, hidden):
+    first, second = publish(entity), publish(entity)
+    wide = replace(samples.architecture, manifest=WIDE)
+
+    def hide(record):
+        if hidden == "withdrawn":
+            registry.withdraw(record.id)
+        else:
+            verifier.verify(record.id, Verification(standing=Standing.QUARANTINED, reason="It lies."))
+
+    hide(first)
+    with pytest.raises(ConflictError, match="pinned"):
+        publish(entity, architecture=wide)
+    hide(second)
+    assert publish(entity, architecture=wide).architecture == wide
+    assert publish(entity, architecture=wide).architecture == wide
+    assert registry.knowledge(first.id).architecture == samples.architecture
+    with pytest.raises(ConflictError, match="pinned"):
+        publish(entity)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_no_record_decides_the_tensors_of_a_built_in_architecture(publish, samples, entity, name):
+    arguments = {"input_shape": (3, 32, 32), "classes": 10}
+    bogus = replace(samples.architecture, name=name, arguments=arguments, manifest=WIDE)
+    with pytest.raises(RequestRejectedError, match=r"is built in.*under another name"):
+        publish(entity, architecture=bogus)
+    built_in = replace(bogus, manifest=dict(builtin_manifest(bogus)))
+    assert publish(entity, architecture=built_in).architecture == built_in
+    # With other arguments the name is its owner's own, and a graph alone has no tensors.
+    publish(entity, architecture=replace(bogus, arguments={"depth": 3}))
+
+
+def test_a_stated_digest_of_the_tensors_is_that_of_the_record(publish, samples, entity):
+    arguments = {"tensors": tensors_digest(WIDE), "modules": "00"}
+    with pytest.raises(RequestRejectedError, match="digest"):
+        publish(entity, architecture=replace(samples.architecture, arguments=arguments))
+    publish(entity, architecture=replace(samples.architecture, arguments=arguments, manifest=WIDE))
 
 
 def test_refuses_drafts_beyond_the_limits(registry, samples, entity, stored):

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kuber.domain.knowledge import TensorSpec
+from kuber.domain.builtin_architectures import MANIFESTS, MAX_SIZE, builtin_manifest
+from kuber.domain.knowledge import Architecture, TensorSpec
 from kuber.errors import IncompatibleKnowledgeError
-from kuber.learning.architectures import ARCHITECTURES, MAX_SIZE, describe, initial_weights, make_network
+from kuber.learning.architectures import ARCHITECTURES, describe, initial_weights, make_network
 from kuber.learning.weights import manifest_of
 
 CIFAR, FASHION, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
@@ -51,6 +52,42 @@ def test_the_manifest_is_that_of_the_real_weights(name, shape, count):
     assert architecture.manifest == manifest_of(weights)
     assert architecture.arguments == arguments(shape)
     assert all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in weights.values())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_hub_computes_the_manifest_that_torch_makes(name):
+    draw = random.Random(name)
+    for _ in range(40):
+        sizes = range(16, 80) if name == "lenet" else range(8, 80)
+        shape = (draw.randrange(1, 9), draw.choice(sizes), draw.choice(sizes))
+        if name == "mlp" and draw.random() < 0.5:
+            shape = tuple(draw.randrange(1, 9) for _ in range(draw.randrange(1, 8)))
+        made = describe(name, arguments(shape, draw.randrange(1, 2000)))
+        known = builtin_manifest(made)
+        assert known is not None
+        assert dict(known) == dict(made.manifest), (name, made.arguments)
+
+
+def test_the_hub_knows_every_built_in_network_and_no_other():
+    assert MANIFESTS.keys() == ARCHITECTURES.keys()
+    assert builtin_manifest(Architecture(name="forest", arguments=arguments(DIGITS), manifest={})) is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"input_shape": (5,)},
+        {"input_shape": (0,), "classes": 2},
+        {"input_shape": (5,), "classes": True},
+        {"input_shape": (5,), "classes": 2.0},
+        {"input_shape": (1,) * 17, "classes": 2},
+    ],
+)
+def test_arguments_that_make_no_built_in_network_have_no_known_manifest(given):
+    assert builtin_manifest(Architecture(name="mlp", arguments=given, manifest={})) is None
+    with pytest.raises(IncompatibleKnowledgeError):
+        make_network("mlp", given)
 
 
 def test_a_manifest_has_buffers_too():

@@ -24,6 +24,7 @@ from kuber.views.formatting import printable
 
 hub = typer.Typer(help="Operate a hub: a registry and its vault.", no_args_is_help=True, rich_markup_mode=None)
 
+SHORT_PIN = 12  # digits that are shown
 VERIFIER_TOKEN = Path("hub/registry") / VERIFIER_TOKEN_FILE
 SecretSet = Annotated[
     Path | None,
@@ -131,6 +132,41 @@ def release(
     with as_operator(registry, admin_token, ca) as operator:
         operator.release(knowledge)
     print(f"The record {knowledge} is no longer quarantined.")
+
+
+@hub.command()
+def pins(registry: RegistryUrl = DEFAULT_REGISTRY, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
+    """Print the pins of architectures. Each line has a pin, its visible records, a name and its arguments."""
+    from kuber.domain.query import MAX_LIMIT, all_pages
+    from kuber.views.formatting import printable
+
+    with as_operator(registry, admin_token, ca) as operator:
+        for pin in all_pages(lambda cursor: operator.pins(limit=MAX_LIMIT, cursor=cursor)):
+            arguments = ", ".join(f"{name}={value}" for name, value in pin.arguments.items())
+            print(printable(f"{pin.pin[:SHORT_PIN]} {pin.records} {pin.name}({arguments})"))
+
+
+@hub.command()
+def unpin(
+    pin: Annotated[str, typer.Argument(metavar="PIN", help="The pin, or its beginning, as `kuber hub pins` has it.")],
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    admin_token: AdminToken = OPERATOR_TOKEN,
+    ca: Ca = None,
+) -> None:
+    """Remove the pin of an architecture. The next record with its name and arguments pins it to its own tensors."""
+    from kuber.domain.query import MAX_LIMIT, all_pages
+
+    with as_operator(registry, admin_token, ca) as operator:
+        found = [
+            known
+            for known in all_pages(lambda cursor: operator.pins(limit=MAX_LIMIT, cursor=cursor))
+            if pin and known.pin.startswith(pin)
+        ]
+        if len(found) != 1:
+            count = "no pin" if not found else f"{len(found)} pins"
+            raise SettingsError(f"There is {count} that begins with {pin!r}; `kuber hub pins` lists them.")
+        operator.unpin(found[0].pin)
+    print(f"The pin of {found[0].name!r} is removed; its records stay, and the next one pins it again.")
 
 
 @hub.command()

@@ -1,10 +1,12 @@
 """Calls of a hub's operator to its registry."""
 
+import re
 from collections.abc import Iterator
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
 from kuber.client.registry import record_path
+from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, Page, all_pages
@@ -16,6 +18,7 @@ from kuber.wire.registry import (
     InvitationRequest,
     MemberBody,
     PageBody,
+    PinnedArchitectureBody,
     QuarantineRequest,
 )
 
@@ -94,6 +97,21 @@ class AdminClient(HttpService):
         Raises KnowledgeNotFoundError when there is no such record.
         """
         self.request("DELETE", f"{record_path(knowledge)}/quarantine", idempotent=True)
+
+    def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[ArchitecturePin]:
+        """Return the pins of architectures, earliest first."""
+        answer = self.request("GET", "/v1/architectures", params={"limit": limit, "cursor": cursor})
+        page: Page[ArchitecturePin] = self.parse(PageBody[PinnedArchitectureBody].read, answer.data).value()
+        return page
+
+    def unpin(self, pin: str) -> None:
+        """Remove the pin of an architecture: the next record with its name and arguments decides its tensors.
+
+        Raises KnowledgeNotFoundError when there is none.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", pin):
+            raise KnowledgeNotFoundError(f"The registry has no pin {pin[:100]!r}.")
+        self.request("DELETE", f"/v1/architectures/{pin}")
 
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
         """Return the changes of the hub, oldest first."""

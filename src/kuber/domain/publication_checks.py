@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 
 from kuber.domain.artifact_checks import KINDS
+from kuber.domain.builtin_architectures import builtin_manifest
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
 from kuber.domain.message_limits import check_samples
 from kuber.domain.safetensors_header import bfloat16_manifest
+from kuber.domain.tensors_digest import stated_tensors, tensors_digest
 from kuber.errors import ConflictError, RequestRejectedError
 
 MAX_TEXT = 200
@@ -33,12 +35,33 @@ def check_repeated(earlier: Digest, digest: Digest) -> None:
         raise ConflictError("This key was used for another publication; choose a new key for each.")
 
 
+def check_known_manifest(architecture: Architecture) -> None:
+    """Raise RequestRejectedError unless the tensors are those that name and arguments themselves determine.
+
+    So it is for a built-in architecture, and for one that is known by a digest of its tensors. Others are free.
+    """
+    if not architecture.manifest:
+        return
+    known = builtin_manifest(architecture)
+    if known is not None and dict(architecture.manifest) != dict(known):
+        raise RequestRejectedError(
+            f"The architecture {architecture.name!r} is built in, and with these arguments it has other tensors than "
+            "this record; publish yours under another name."
+        )
+    stated = stated_tensors(architecture)
+    if stated is not None and stated != tensors_digest(architecture.manifest):
+        raise RequestRejectedError(
+            f"The tensors of {architecture.name!r} are not those that its argument `tensors` is the digest of; "
+            "publish the digest of this record's tensors."
+        )
+
+
 def check_pinned(architecture: Architecture, manifest: Manifest) -> None:
-    """Raise ConflictError unless the architecture has the manifest that its first publisher pinned."""
+    """Raise ConflictError unless the architecture has the manifest that the records before it have."""
     if dict(architecture.manifest) != dict(manifest):
         raise ConflictError(
             f"The architecture {architecture.name!r} with these arguments is pinned to other tensors by its first "
-            "publisher; publish yours under another name."
+            "publisher; publish yours under another name, or ask the operator to remove the pin."
         )
 
 

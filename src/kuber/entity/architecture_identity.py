@@ -8,6 +8,7 @@ from torch.jit import ScriptModule
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.task import Task
+from kuber.domain.tensors_digest import tensors_digest
 from kuber.learning.hyperparameters import hyperparameters
 from kuber.learning.model_call import Inputs
 from kuber.learning.onnx_model import OnnxModel
@@ -40,7 +41,7 @@ def describe_model(
     if name is not None:
         return Architecture(name=name, arguments=arguments or {}, manifest=manifest)
     found: dict[str, Argument] = {
-        "tensors": _digest(f"{tensor} {spec.dtype} {spec.shape}" for tensor, spec in sorted(manifest.items())),
+        "tensors": tensors_digest(manifest),
         "modules": _digest(hyperparameters(network)),
     }
     answers = probe(network, input_shape=task.input_shape, samples=samples)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kuber import plugins
+from kuber.domain.builtin_architectures import after_lenet, check_arguments, image_shape
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.weights import Weights, manifest_of, weights_of
@@ -16,7 +17,6 @@ from kuber.learning.weights import Weights, manifest_of, weights_of
 Factory = Callable[..., nn.Module]
 
 _SEEDING = Lock()  # two threads that seed the same global state would draw each other's weights
-MAX_SIZE = 1 << 24  # values of a sample, and classes
 
 
 class Cnn(nn.Module):
@@ -24,7 +24,7 @@ class Cnn(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        channels, *_ = _image(input_shape, smallest=8, name="cnn")
+        channels, *_ = image_shape(input_shape, smallest=8, name="cnn")
         blocks: list[nn.Module] = []
         for width in (32, 64, 128):
             blocks += [
@@ -48,10 +48,10 @@ class LeNet(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        channels, height, width = _image(input_shape, smallest=16, name="lenet")
+        channels, height, width = image_shape(input_shape, smallest=16, name="lenet")
         self.conv1 = nn.Conv2d(channels, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        flat = 16 * _after_lenet(height) * _after_lenet(width)
+        flat = 16 * after_lenet(height) * after_lenet(width)
         self.fc1 = nn.Linear(flat, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, classes)
@@ -62,10 +62,6 @@ class LeNet(nn.Module):
         x = F.relu(self.fc1(x.flatten(1)))
         out: Tensor = self.fc3(F.relu(self.fc2(x)))
         return out
-
-
-def _after_lenet(length: int) -> int:
-    return ((length - 4) // 2 - 4) // 2
 
 
 class ResidualBlock(nn.Module):
@@ -93,7 +89,7 @@ class ResNet20(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        channels, *_ = _image(input_shape, smallest=4, name="resnet20")
+        channels, *_ = image_shape(input_shape, smallest=4, name="resnet20")
         self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)
         blocks: list[nn.Module] = []
@@ -134,17 +130,6 @@ class Mlp(nn.Module):
 ARCHITECTURES: dict[str, Factory] = {"cnn": Cnn, "lenet": LeNet, "resnet20": ResNet20, "mlp": Mlp}
 
 
-def _image(shape: tuple[int, ...], *, smallest: int, name: str) -> tuple[int, int, int]:
-    """Return channels, height and width. Raises IncompatibleKnowledgeError when the samples are not such images."""
-    if len(shape) != 3 or min(shape[1:]) < smallest:
-        raise IncompatibleKnowledgeError(
-            f"{name} needs images of at least {smallest}x{smallest} pixels, channels first, not samples of shape "
-            f"{'x'.join(map(str, shape))}; choose another architecture, such as mlp."
-        )
-    channels, height, width = shape
-    return channels, height, width
-
-
 def make_network(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     """Return a new network on torch's current default device, with torch's own initialisation.
 
@@ -154,21 +139,7 @@ def make_network(name: str, arguments: Mapping[str, Argument]) -> nn.Module:
     """
     if name not in ARCHITECTURES:
         return _make_from_plugin(name, arguments)
-    if set(arguments) != {"input_shape", "classes"}:
-        raise IncompatibleKnowledgeError(f"{name} takes the arguments input_shape and classes, nothing else.")
-    shape, classes = arguments["input_shape"], arguments["classes"]
-    if not isinstance(shape, tuple) or not shape or type(classes) is not int:
-        raise IncompatibleKnowledgeError(
-            f"{name} takes a list of lengths as input_shape and a whole number as classes."
-        )
-    # Arguments come with records of other entities: no length may be zero or overflow.
-    if (
-        any(type(length) is not int or length < 1 for length in (*shape, classes))
-        or max(prod(shape), classes) > MAX_SIZE
-    ):
-        raise IncompatibleKnowledgeError(
-            f"{name} takes positive whole numbers in input_shape and classes, for at most {MAX_SIZE} values a sample."
-        )
+    shape, classes = check_arguments(name, arguments)
     return ARCHITECTURES[name](input_shape=shape, classes=classes)
 
 
@@ -214,3 +185,11 @@ def initial_weights(architecture: Architecture, seed: int) -> Weights:
         # torch.manual_seed would also seed every GPU, whose state fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
         return weights_of(make_network(architecture.name, architecture.arguments))
+
+
+def is_reproducible(architecture: Architecture) -> bool:
+    """Return whether initial weights depend on the seed only: a plugin may draw its own random numbers."""
+    if architecture.name in ARCHITECTURES:
+        return True
+    first, second = initial_weights(architecture, 0), initial_weights(architecture, 0)
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())

@@ -13,6 +13,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import AuditEntry, Caller, Invitation, Scope
 from kuber.domain.delivery import MAX_REASON, Delivery
 from kuber.domain.evaluation import Evaluation
@@ -146,6 +147,15 @@ class ArchitectureBody(Body[Architecture]):
     name: Text
     arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
     manifest: ManifestField
+
+
+class PinnedArchitectureBody(Body[ArchitecturePin]):
+    """Pin of an architecture: a name and its arguments."""
+
+    pin: HexText
+    name: Text
+    arguments: Annotated[dict[Text, _Argument], Field(max_length=1000)]
+    records: Count
 
 
 class ArtifactBody(Body[Artifact]):

@@ -17,6 +17,7 @@ from kuber.domain.message_limits import check_report
 from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import (
     check_attestation,
+    check_known_manifest,
     check_missing,
     check_owner,
     check_pinned,
@@ -129,9 +130,7 @@ class MemoryRegistry:
             check_record(self.member(sent.entity), sent, record_bytes(sent))
             if sent.signature is not None:
                 check_sequence(sent, self._sequences.get(sent.entity, 0))
-            pin = _pin(sent.architecture)
-            pinned = self._architectures.get(pin, draft.architecture)
-            check_pinned(sent.architecture, pinned.manifest)
+            pin, pinned = self._pinned(sent.architecture, draft.architecture)
             id = self._ids()
             manifests = self._vault.pin(id, sent.artifacts.items())
             try:
@@ -261,16 +260,30 @@ class MemoryRegistry:
     def _update_latest(self, record: Knowledge) -> None:
         """Find the latest record again for the subject of this record."""
         subject = _subject(record)
-        visible = [
-            place
-            for place in self._of_subject[subject]
-            if place not in self._withdrawn and _has_standing(self._records[place], Query())
-        ]
+        visible = [place for place in self._of_subject[subject] if self._is_visible(place)]
         trained = [place for place in visible if self._records[place].round > 0]
         for latest, places in ((self._latest, visible), (self._latest_trained, trained)):
             latest.clear(subject)
             if places:
                 latest.set(subject, places[-1], self._records[places[-1]])
+
+    def _pinned(self, sent: Architecture, architecture: Architecture) -> tuple[bytes, Architecture]:
+        """Return the pin of a sent architecture, and the object that its records share: by default this one.
+
+        A pin goes with its last visible record. ConflictError when it is pinned to another manifest.
+        """
+        check_known_manifest(sent)
+        pin = _pin(sent)
+        pinned = self._architectures.get(pin, architecture)
+        if dict(pinned.manifest) != dict(sent.manifest):
+            records = enumerate(self._records)
+            if any(record.architecture is pinned and self._is_visible(place) for place, record in records):
+                check_pinned(sent, pinned.manifest)
+            return pin, architecture
+        return pin, pinned
+
+    def _is_visible(self, place: int) -> bool:
+        return place not in self._withdrawn and _has_standing(self._records[place], Query())
 
     def _member(self, name: str) -> Member:
         member = self._members[name]

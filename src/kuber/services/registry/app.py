@@ -31,6 +31,7 @@ from kuber.wire.registry import (
     EvaluationBody,
     KnowledgeBody,
     PageBody,
+    PinnedArchitectureBody,
     QuarantineRequest,
     VerificationBody,
 )
@@ -91,7 +92,7 @@ def registry_app(
         return found
 
     guard = Authenticator(authenticate)
-    readers, entities = guard.require(*Scope), guard.require(Scope.ENTITY)
+    readers, entities, operator = guard.require(*Scope), guard.require(Scope.ENTITY), guard.require(Scope.ADMIN)
     description = "Members, published knowledge, and deliveries."
     metrics, presence = _metrics(store)
     app = application(
@@ -165,16 +166,26 @@ def registry_app(
         await work.write(caller, lambda: store.verify(id, body.value()))
 
     @app.post("/v1/knowledge/{id}/quarantine", operation_id="quarantine", status_code=204)
-    async def quarantine(
-        id: Id, body: QuarantineRequest, caller: Annotated[Caller, guard.require(Scope.ADMIN)]
-    ) -> None:
+    async def quarantine(id: Id, body: QuarantineRequest, caller: Annotated[Caller, operator]) -> None:
         """Quarantine a record: it is no longer discovered, whatever the verifier finds. The last reason holds."""
         await work.write(caller, lambda: store.quarantine(id, body.reason))
 
     @app.delete("/v1/knowledge/{id}/quarantine", operation_id="release", status_code=204)
-    async def release(id: Id, caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
+    async def release(id: Id, caller: Annotated[Caller, operator]) -> None:
         """End the quarantine of a record, also the verifier's. Idempotent."""
         await work.write(caller, lambda: store.release(id))
+
+    @app.get("/v1/architectures", operation_id="list_pins")
+    async def pins(
+        caller: Annotated[Caller, operator], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[PinnedArchitectureBody]:
+        """List the names of architectures, each pinned to the tensors of its visible records; earliest first."""
+        return PageBody[PinnedArchitectureBody].of(await run_read(store.pins, limit=limit, cursor=cursor))
+
+    @app.delete("/v1/architectures/{pin}", operation_id="unpin", status_code=204)
+    async def unpin(pin: Id, caller: Annotated[Caller, operator]) -> None:
+        """Remove the pin of an architecture: the next record of that name and these arguments pins it again."""
+        await work.write(caller, lambda: store.unpin(pin))
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
     async def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:

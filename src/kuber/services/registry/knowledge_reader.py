@@ -12,7 +12,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification
-from kuber.services.registry.knowledge_writer import read_architecture
+from kuber.services.registry.architecture_pins import read_architecture
 from kuber.services.registry.schema import (
     architectures,
     class_evaluations,

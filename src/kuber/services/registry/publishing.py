@@ -12,7 +12,14 @@ from kuber.domain.auth import PUBLISH
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
-from kuber.domain.publication_checks import check_missing, check_repeated, check_text, check_weights, invalid_artifact
+from kuber.domain.publication_checks import (
+    check_known_manifest,
+    check_missing,
+    check_repeated,
+    check_text,
+    check_weights,
+    invalid_artifact,
+)
 from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import ConflictError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
@@ -70,7 +77,7 @@ class Publications:
         self._clock = clock
         self._ids = ids
         self._keep_best = keep_best
-        self._interned = InternedRows()
+        self._interned = InternedRows(shared=database.shared)
 
     def publish(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
         """Store a record; return it, and whether it is new."""
@@ -85,6 +92,7 @@ class Publications:
             publisher = self._publisher(connection, draft.entity, version)
             check_references(connection, draft.parents)
             check_record(publisher, draft, body_bytes(body))
+            check_known_manifest(draft.architecture)
             self._interned.learn(connection, draft)
         id = self._ids()
         manifests = self._vault.pin(id, draft.artifacts.items())
@@ -111,6 +119,10 @@ class Publications:
             self._vault.unpin(id)
         except ServiceError as error:
             log.warning("the pins of %s stay until `kuber hub check --repair`: %s", id, error)
+
+    def forget(self, pin: str) -> None:
+        """Forget an architecture whose pin the operator has removed."""
+        self._interned.architectures.forget(pin)
 
     def _publisher(self, connection: Connection, id: str, version: int) -> Member:
         """Return the member with this id; only its sequence may be outdated. RequestRejectedError without one."""

@@ -57,7 +57,8 @@ architectures = Table(
     Column("seq", SEQ, primary_key=True),
     Column("name", text(200), nullable=False),
     Column("arguments", Text, nullable=False),  # canonical JSON
-    Column("pin", text(64), nullable=False, unique=True),  # digest of name and arguments: one manifest for each
+    # Digest of name and arguments: one manifest for each. A row that gave its pin up has another digest.
+    Column("pin", text(64), nullable=False, unique=True),
     Column("body", Text, nullable=False),  # canonical JSON, with the manifest
 )
 
@@ -113,6 +114,7 @@ _kept = knowledge.c.entity, knowledge.c.task_name, knowledge.c.test_set, knowled
 _of_task_and_set = knowledge.c.task_name, knowledge.c.test_set, knowledge.c.seq
 for _name, _columns, _condition in (
     ("knowledge_kept", _kept, knowledge.c.withdrawn_at.is_(None)),
+    ("knowledge_of_architecture", (knowledge.c.architecture,), knowledge.c.withdrawn_at.is_(None)),
     ("knowledge_pending", _of_task_and_set, knowledge.c.standing.is_(None)),
     ("knowledge_initial", _of_task_and_set, INITIAL),
     ("knowledge_initial_of_task", (knowledge.c.task_name, knowledge.c.seq), INITIAL),

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import REPORT, VERIFIER
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
@@ -25,6 +26,7 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
+from kuber.services.registry.architecture_pins import PINS, read_pins, unpin
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry.discovery import discover_statement
@@ -47,7 +49,7 @@ from kuber.services.registry.members import (
     registered_member,
 )
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
-from kuber.services.registry.schema import deliveries, entities, knowledge
+from kuber.services.registry.schema import architectures, deliveries, entities, knowledge
 from kuber.signing import check_new_key
 from kuber.wire.registry import DeliveryBody, DraftBody
 from kuber.wire.signing_payloads import succession_bytes
@@ -150,6 +152,21 @@ class RegistryStore:
     def accept(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
         """Publish a draft; return the record, and whether it is new."""
         return self._publications.publish(body, key=key)
+
+    def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[ArchitecturePin]:
+        """Return the pins of architectures, earliest first."""
+        with self.database.read_snapshot() as connection:
+            found, after = cursors.fetch_page(connection, PINS, architectures.c.seq, limit, cursor)
+            return Page(items=read_pins(connection, found), cursor=after)
+
+    def unpin(self, pin: str) -> None:
+        """Remove the pin of an architecture: the next record with its name and arguments decides its tensors.
+
+        Raises KnowledgeNotFoundError when there is none.
+        """
+        now = self._clock()
+        self.database.write(lambda connection: unpin(connection, pin, now))
+        self._publications.forget(pin)
 
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
