@@ -89,9 +89,13 @@ class World:
         vault=None,
         storage: dict | None = None,
         background: bool = False,
+        starts=(),
         **sharing,
     ) -> ManagedEntity:
-        """An entity whose storage is in its folder, except for the parts given in `storage`."""
+        """An entity whose storage is in its folder, except for the parts given in `storage`.
+
+        It may begin from the `starts`, and has other initial weights than entities with names of other lengths.
+        """
         parts = {
             "checkpoints": Checkpoints(self.folder / name),
             "event_log": self.log,
@@ -117,6 +121,7 @@ class World:
                 weights=initial_weights(ARCHITECTURE, len(name)),
                 generator=torch.Generator().get_state(),
             ),
+            starts=lambda: starts,
             sharing=Sharing(**sharing),
         )
 

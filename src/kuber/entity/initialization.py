@@ -1,20 +1,55 @@
-"""Agree on an initial checkpoint: entities of one task and architecture start from the oldest one."""
+"""The common start of relatives: initial weights that entities of one task and architecture begin from.
+
+What KUber makes itself is derived from task and architecture, so that nobody decides it for the others. Owners'
+networks have no factory here: their entities adopt the oldest initial checkpoint that is a sound start.
+"""
+
+from collections.abc import Sequence
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
+from kuber.domain.task import Task
+from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
 from kuber.errors import KUberError
-from kuber.learning.weights import dump
+from kuber.learning.start_check import start_fault
+from kuber.learning.weights import Weights, dump
+from kuber.wire.base import canonical
+from kuber.wire.registry import ArchitectureBody, TaskBody
+
+MAX_TRIED = 10  # checkpoints that are pulled, one of each publisher
+
+
+def common_seed(task: Task, architecture: Architecture) -> int:
+    """Return the seed of the initial weights that all entities of a task and architecture begin from."""
+    parts = canonical(TaskBody.of(task)), canonical(ArchitectureBody.of(architecture))
+    return int(Digest.of(b"kuber common start\n", b"\n".join(parts)).hex[:15], 16)
+
+
+def begin_in_common(journal: Journal, session: HubSession, starts: Sequence[Weights]) -> None:
+    """Begin from weights that others compute too: the first of `starts` that is published, else the first of all.
+
+    It is published unless it is already. Raises ServiceUnavailableError when the hub is unreachable; no record and no
+    other answer of the hub keeps the entity from beginning.
+    """
+    known = {Digest.of(dump(weights)): weights for weights in starts}
+    record = _published(session, list(known))
+    start = next(iter(known)) if record is None else record.artifacts[WEIGHTS].digest
+    journal.change(weights=known[start])
+    # If a kill followed our publication, the record exists already: publishing it again only logs it.
+    if record is None or session.published_count() > 0:
+        session.publisher.publish_initial()
+    record = _published(session, [start])  # again: when several entities publish at once, the oldest is the parent
+    journal.change(origin=start, parents=() if record is None else (record.id,))
 
 
 def agree_on_initial_checkpoint(journal: Journal, session: HubSession) -> None:
-    """Adopt the oldest initial checkpoint of the entity's task and architecture, or publish its own as the first.
+    """Adopt the oldest initial checkpoint that is a sound start for this entity's model, or publish its own.
 
     Raises ServiceUnavailableError when the hub is unreachable.
     """
     exists = next(session.discovery.initial_checkpoints(), None) is not None
-    # If a kill followed our publication, the record exists already: publishing it again only logs it.
     if not exists or session.published_count() > 0:
         session.publisher.publish_initial()
     # Discover again: when several entities publish at once, all of them adopt the oldest.
@@ -38,16 +73,43 @@ def agree_if_reachable(journal: Journal, session: HubSession) -> bool:
     return False
 
 
+def _published(session: HubSession, digests: Sequence[Digest]) -> Knowledge | None:
+    """Return the oldest initial checkpoint that has the first of these digests that is published."""
+    found: dict[Digest, Knowledge] = {}
+    for record in session.discovery.initial_checkpoints():
+        digest = record.artifacts[WEIGHTS].digest
+        found.setdefault(digest, record)
+        if digest == digests[0]:
+            break
+    return next((found[digest] for digest in digests if digest in found), None)
+
+
 def _adopt_oldest(journal: Journal, session: HubSession) -> bool:
-    """Adopt the oldest sound initial checkpoint; return whether there is one."""
-    discovery = session.discovery
-    for knowledge in discovery.initial_checkpoints():
-        digest = knowledge.artifacts[WEIGHTS].digest
-        if digest != Digest.of(dump(journal.state.weights)):
-            candidate = discovery.evaluate(knowledge, weights_only=True)
+    """Adopt the oldest initial checkpoint that is a sound start; return whether there is one."""
+    own = journal.state.weights
+    digest = Digest.of(dump(own))
+
+    def flaw(candidate: PulledCandidate) -> str | None:
+        fault = start_fault(candidate.model.weights, own)
+        return None if fault is None else f"It is no start for a model: {fault}."
+
+    for record in _candidates(session, digest):
+        if record.artifacts[WEIGHTS].digest != digest:
+            candidate = session.discovery.evaluate(record, weights_only=True, flaw=flaw)
             if candidate is None:
                 continue
             journal.change(weights=candidate.model.weights)
-        journal.change(origin=digest, parents=(knowledge.id,))
+        journal.change(origin=record.artifacts[WEIGHTS].digest, parents=(record.id,))
         return True
     return False
+
+
+def _candidates(session: HubSession, own: Digest) -> list[Knowledge]:
+    """Return the initial checkpoints to try, oldest first: one of each publisher, up to one that has our weights."""
+    tried: dict[str, Knowledge] = {}
+    for record in session.discovery.initial_checkpoints():
+        if record.artifacts[WEIGHTS].digest == own:
+            return [*tried.values(), record]
+        if len(tried) < MAX_TRIED:
+            tried.setdefault(record.entity, record)
+    return list(tried.values())

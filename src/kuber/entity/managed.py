@@ -16,7 +16,7 @@ from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
-from kuber.entity.initialization import agree_on_initial_checkpoint
+from kuber.entity.initialization import agree_on_initial_checkpoint, begin_in_common
 from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.journal import Journal
@@ -101,13 +101,18 @@ class ManagedEntity:
         hub: HubAccess,
         storage: Storage,
         initial: Callable[[], State],
+        starts: Callable[[], Sequence[Weights]] = tuple,
         sharing: Sharing | None = None,
     ) -> None:
-        """Resume from the checkpoint in `storage`; `initial` makes the state of an entity that has none."""
+        """Resume from the checkpoint in `storage`; `initial` makes the state of an entity that has none.
+
+        `starts` makes the weights that others begin from too, best first; none if they cannot be computed here.
+        """
         self.name = name
         self.model = model
         self.strategy = strategy
         self.rounds = rounds
+        self._starts = starts
         self._journal = Journal(name, storage.checkpoints.latest() or initial(), storage)
         self._evaluator = Evaluator(model, self._journal)
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
@@ -137,7 +142,11 @@ class ManagedEntity:
         journal = self._journal
         self._session.join_and_flush()
         if self.strategy.common_start and journal.state.round == 0 and journal.state.origin is None:
-            agree_on_initial_checkpoint(journal, self._session)
+            starts = self._starts()
+            if starts:
+                begin_in_common(journal, self._session, starts)
+            else:
+                agree_on_initial_checkpoint(journal, self._session)
             journal.save()
         while True:
             state = journal.state

@@ -17,7 +17,7 @@ from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import Execute
 from kuber.errors import SettingsError
 from kuber.experiment.scenario import Scenario
-from kuber.learning.architectures import initial_weights
+from kuber.learning.architectures import initial_weights, is_reproducible
 from kuber.learning.losses import Distillation
 from kuber.learning.runtime import Runtime
 from kuber.learning.training import Training
@@ -70,14 +70,17 @@ def make_entity(
     artifacts: Artifacts = weights_only,
     session_id: str | None = None,
     start: Callable[[Architecture, int], Weights] = initial_weights,
+    common_seed: int | None = None,
 ) -> ManagedEntity:
     """Make entity `index` of a scenario, in the state of its checkpoint or a new one.
 
     `approve` asks a person before each publication; SettingsError is raised when the settings require one and there
     is none. `artifacts` are made of the weights to publish. `start` returns the weights before the first round for an
-    architecture and a seed, and `session_id` is the prefix of idempotency keys, by default a random one.
+    architecture and a seed, and `session_id` is the prefix of idempotency keys, by default a random one. A common
+    start is made of `common_seed`; by default of the settings' seed, which all entities of one experiment share.
     """
     settings = scenario.settings
+    architecture = scenario.architectures[index]
     model = ManagedModel(
         task=scenario.task,
         learner=make_learner(scenario, index, runtime),
@@ -89,9 +92,16 @@ def make_entity(
     def initial() -> State:
         return initial_state(
             session_id=session_id or uuid.uuid4().hex,
-            weights=start(scenario.architectures[index], settings.seed),
+            weights=start(architecture, settings.seed),
             generator=generator_state(settings.seed, index),
         )
+
+    def starts() -> list[Weights]:
+        if not is_reproducible(architecture):
+            return []
+        # Entities of earlier versions began from those of the settings' seed.
+        seeds = dict.fromkeys([settings.seed if common_seed is None else common_seed, settings.seed])
+        return [start(architecture, seed) for seed in seeds]
 
     return ManagedEntity(
         str(index),
@@ -101,6 +111,7 @@ def make_entity(
         hub=hub,
         storage=storage,
         initial=initial,
+        starts=starts,
         sharing=Sharing(
             verified_only=settings.verified_only,
             report=settings.reports,

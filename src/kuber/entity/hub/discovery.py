@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from kuber.domain.digest import Digest
@@ -25,6 +26,7 @@ from kuber.entity.work.learner import TeacherModel
 from kuber.errors import KnowledgeError, KUberError, ServiceError
 from kuber.learning.compatibility import runnable_kinds
 
+MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
 MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
 TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
 
@@ -121,7 +123,7 @@ class Discovery:
             with self._outbox.availability.using("registry"):
                 return self._hub.registry.discover(replace(query, cursor=cursor))
 
-        for record in all_pages(page):
+        for record in islice(all_pages(page), MAX_CHECKPOINTS):
             if record.architecture == model.architecture and WEIGHTS in record.artifacts:
                 yield from exclude([record], self._journal.state.refused)
 

@@ -83,9 +83,20 @@ class Outbox:
             self._alerts.add("queued", detail, f"A publication is queued. {self._reason}", cause=_QUEUED)
         return False
 
-    def publish_now(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> None:
-        """Publish a signed record and those of its blobs that the vault lacks. Raises what the hub raises."""
-        self._publish(Publication(draft=draft, key=key), blobs, resend=False)
+    def publish_now(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> bool:
+        """Publish a signed record and those of its blobs that the vault lacks; return whether it is published.
+
+        Else it is dropped because the hub rejected it. Raises ServiceUnavailableError when the hub is unreachable.
+        """
+        publication = Publication(draft=draft, key=key)
+        try:
+            self._publish(publication, blobs, resend=False)
+        except ServiceUnavailableError:
+            raise
+        except KUberError as error:
+            self._drop(publication, error)
+            return False
+        return True
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Record the outcome of a delivery."""

@@ -26,15 +26,18 @@ class Publisher:
         self._trust = trust
 
     def publish_initial(self) -> None:
-        """Publish the weights before the first round, at once: other entities may start from them."""
+        """Publish the weights before the first round, at once: other entities may start from them.
+
+        The entity continues without that record when the hub rejects it. Raises ServiceUnavailableError.
+        """
         journal = self._journal
         evaluation = self._evaluator.own(journal.state.weights, stage="initial")
         if not self._approve(evaluation, 0):
             return
         data = dump(journal.state.weights)
         draft = self._draft(evaluation, {WEIGHTS: Artifact.of(data)})
-        self._outbox.publish_now(draft, [data], key=journal.key("initial"))
-        self._count(evaluation)
+        if self._outbox.publish_now(draft, [data], key=journal.key("initial")):
+            self._count(evaluation)
 
     def publish(self, evaluation: Evaluation) -> bool:
         """Publish the weights of this round, of which this is the evaluation; return whether they are published now.

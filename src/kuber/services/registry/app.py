@@ -185,7 +185,7 @@ def registry_app(
     @app.delete("/v1/architectures/{pin}", operation_id="unpin", status_code=204)
     async def unpin(pin: Id, caller: Annotated[Caller, operator]) -> None:
         """Remove the pin of an architecture: the next record of that name and these arguments pins it again."""
-        await work.write(caller, lambda: store.unpin(pin))
+        await work.write(caller, lambda: store.remove_pin(pin))
 
     @app.delete("/v1/knowledge/{id}", operation_id="withdraw", status_code=204)
     async def withdraw(id: Id, caller: Annotated[Caller, guard.require(Scope.ENTITY, Scope.ADMIN)]) -> None:

@@ -109,7 +109,7 @@ def read_pins(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Archite
     )
 
 
-def unpin(connection: Connection, pin: str, now: datetime) -> None:
+def remove_pin(connection: Connection, pin: str, now: datetime) -> None:
     """Remove a pin for the operator. KnowledgeNotFoundError when there is none; records keep their architecture."""
     row = connection.execute(select(_row.seq, _row.name).where(_row.pin == pin)).one_or_none()
     if row is None:

@@ -26,7 +26,7 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
-from kuber.services.registry.architecture_pins import PINS, read_pins, unpin
+from kuber.services.registry.architecture_pins import PINS, read_pins, remove_pin
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry.discovery import discover_statement
@@ -159,13 +159,13 @@ class RegistryStore:
             found, after = cursors.fetch_page(connection, PINS, architectures.c.seq, limit, cursor)
             return Page(items=read_pins(connection, found), cursor=after)
 
-    def unpin(self, pin: str) -> None:
+    def remove_pin(self, pin: str) -> None:
         """Remove the pin of an architecture: the next record with its name and arguments decides its tensors.
 
         Raises KnowledgeNotFoundError when there is none.
         """
         now = self._clock()
-        self.database.write(lambda connection: unpin(connection, pin, now))
+        self.database.write(lambda connection: remove_pin(connection, pin, now))
         self._publications.forget(pin)
 
     def discover(self, query: Query) -> Page[Knowledge]:
