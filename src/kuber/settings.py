@@ -45,8 +45,8 @@ class Settings(BaseModel):
     num_rounds: int = Field(20, ge=1, description="Rounds that each entity trains.")
     strategy: str = Field(
         "kuber",
-        description="Strategy of the entities: kuber, exchange, merge, vanilla, local, local-balanced, an installed "
-        "one, or module:name.",
+        description="Strategy of the entities: kuber, exchange, merge, vanilla (which trusts claims), local, "
+        "local-balanced, an installed one, or module:name.",
     )
     dataset: str = Field(
         "cifar10",

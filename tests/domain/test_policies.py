@@ -100,3 +100,30 @@ def test_a_model_no_better_than_chance_has_no_share_in_a_merge():
 def test_an_unknown_sample_count_is_taken_as_ours():
     candidate = Candidate(knowledge=knowledge("a", 90, 90), evaluation=evaluation(90, 90))
     assert merge_shares([candidate], situation(evaluation(50, 50), samples=10), MergePolicy()) == [1.0]
+
+
+def test_no_number_of_samples_takes_over_an_average():
+    at = situation(evaluation(50, 50), samples=100)
+
+    def shares(*counts):
+        found = [
+            Candidate(knowledge=knowledge(f"{count}", 60, 60, sample_count=count), evaluation=evaluation(60, 60))
+            for count in counts
+        ]
+        return merge_shares(found, at, MergePolicy())
+
+    assert shares(10**12, 100, 100) == [2.0, 1.0, 1.0]
+    assert shares(10**12, 10**12, 100) == [2.0, 2.0, 1.0]
+    assert shares(10**12, 10**12, 10**12) == [5.0, 5.0, 5.0]
+    assert shares(300, 400, 500) == [3.0, 4.0, 5.0], "many do have more than we"
+
+
+def test_a_share_of_nearly_nothing_is_none():
+    at = situation(evaluation(90, 90), samples=100)
+    poor = Candidate(knowledge=knowledge("poor", 60, 60, sample_count=100), evaluation=evaluation(60, 60))
+    assert merge_shares([poor], at, MergePolicy()) == [0.0]
+
+
+def test_impossible_numbers_of_samples_do_not_come_first():
+    many = [knowledge(id, 1, sample_count=count) for id, count in (("b", 10**12), ("a", 500), ("c", 400))]
+    assert [record.id for record in most_recent(many, {}, 3, most=500)] == ["a", "b", "c"]

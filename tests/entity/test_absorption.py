@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kuber.domain.knowledge import WEIGHTS
+from kuber.domain.publisher_record import PublisherRecord
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import verdict
@@ -133,6 +134,22 @@ def test_a_claim_that_does_not_hold_is_refused(world):
     (rejected,) = world.events("student", "rejected")
     assert rejected["reason"] == "It claims an accuracy of 0.900 and has 0.600."
     assert world.events("student", "absorbed") == []
+
+
+def test_the_next_candidate_is_examined_in_place_of_one_that_is_refused(world):
+    for name, claim in (("x", 90), ("xx", 80), ("sound", 60)):
+        world.live(name, [claim], rounds=1, strategy="vanilla")
+    world.live("student", [10, 20, 60, 30, 50, 60], rounds=2, strategy="exchange")
+    assert [detail["reason"][-6:] for detail in world.events("student", "rejected")] == ["0.100.", "0.200."]
+    first, second = world.events("student", "absorbed")
+    assert first["publishers"] == second["publishers"] == [world.id_of("sound")]
+    assert [event["candidates"] for event in world.events("student", "sought")] == [3, 1]
+    records = Checkpoints(world.folder / "student").latest().publishers
+    assert records == {
+        world.id_of("x"): PublisherRecord(refused=1, until=4),
+        world.id_of("xx"): PublisherRecord(refused=1, until=4),
+        world.id_of("sound"): PublisherRecord(sound=1),
+    }
 
 
 def test_a_model_no_better_than_chance_is_not_merged(world):

@@ -1,8 +1,8 @@
 """Policies that strategies are composed of, each with its settings: pure functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
@@ -32,6 +32,9 @@ class MergePolicy:
 
     staleness: float = 0.5  # a model first seen `age` rounds ago counts (1 + age) ** -staleness
     quality: float = 4.0  # a model q times as far above chance as the own one counts min(1, q) ** quality
+    spread: float = 2.0  # numbers of samples above as many times their median count as that many
+    most: float = 5.0  # and none as more than as many times the own one: nobody can check them
+    least: float = 0.01  # a share below it is none, and another model takes the place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,9 +123,14 @@ def is_mergeable(knowledge: Knowledge, situation: Situation) -> bool:
     )
 
 
-def most_recent(candidates: Sequence[Knowledge], ages: Mapping[str, int], limit: int) -> list[Knowledge]:
-    """Return the candidates first seen most recently; those trained on more samples first among equals."""
-    return sorted(candidates, key=lambda k: (ages.get(k.id, 0), -(k.sample_count or 0), k.id))[:limit]
+def most_recent(
+    candidates: Sequence[Knowledge], ages: Mapping[str, int], limit: int, *, most: float = inf
+) -> list[Knowledge]:
+    """Return the candidates first seen most recently; those trained on more samples first among equals.
+
+    Numbers of samples above `most` count as that many.
+    """
+    return sorted(candidates, key=lambda k: (ages.get(k.id, 0), -min(k.sample_count or 0, most), k.id))[:limit]
 
 
 def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: MergePolicy) -> list[float]:
@@ -130,22 +138,36 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: 
 
     A model that is right no more often than chance, by our own evaluation, weighs nothing, and a model worse than
     ours little: its entity is slow, or has just begun. A candidate without a sample count is taken to have as many
-    samples as we have. Samples: McMahan et al., arXiv 1602.05629; staleness: Xie et al., arXiv 1903.03934,
-    section 5.2, the polynomial discount.
+    samples as we have, and high counts are bounded. Samples: McMahan et al., arXiv 1602.05629; staleness: Xie et
+    al., arXiv 1903.03934, section 5.2, the polynomial discount.
     """
-    return [
+    most = _most_samples([candidate.knowledge for candidate in candidates], situation.samples, policy)
+    shares = [
         0.0
         if candidate.evaluation.accuracy <= 1 / len(candidate.evaluation.total)
-        else _sample_ratio(candidate.knowledge.sample_count, situation.samples)
+        else _sample_ratio(candidate.knowledge.sample_count, situation.samples, most)
         * (1 + situation.ages.get(candidate.knowledge.id, 0)) ** -policy.staleness
         * _quality(candidate.evaluation, situation.own) ** policy.quality
         for candidate in candidates
     ]
+    return [share if share >= policy.least else 0.0 for share in shares]
 
 
-def _sample_ratio(theirs: int | None, ours: int) -> float:
-    """Return their samples as a multiple of ours; 1 when either count is not stated."""
-    return theirs / ours if theirs is not None and ours else 1.0
+def _most_samples(candidates: Iterable[Knowledge], ours: int, policy: MergePolicy) -> float:
+    """Return the number of samples above which a stated one counts as this: no bound without a number of ours.
+
+    Nobody can check such a number, and one of 10^12 would replace our model by another. The median is the lower of
+    two, with ours among the numbers.
+    """
+    if not ours:
+        return inf
+    stated = sorted([ours, *(record.sample_count for record in candidates if record.sample_count is not None)])
+    return min(policy.spread * stated[(len(stated) - 1) // 2], policy.most * ours)
+
+
+def _sample_ratio(theirs: int | None, ours: int, most: float) -> float:
+    """Return their samples, at most `most`, as a multiple of ours; 1 when either count is not stated."""
+    return min(theirs, most) / ours if theirs is not None and ours else 1.0
 
 
 def _quality(theirs: Evaluation, ours: Evaluation | None) -> float:

@@ -14,6 +14,7 @@ from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
+from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint, begin_in_common
@@ -117,6 +118,7 @@ class ManagedEntity:
         self._evaluator = Evaluator(model, self._journal)
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
         self._round = Round(strategy, model, self._journal, self._session)
+        self._search = CandidateSearch(strategy, self._session.discovery, model.task)
         self._absorber = Absorber(strategy, self._evaluator, self._journal, storage.weights)
         self._training = False  # whether a local phase is under way
 
@@ -184,8 +186,7 @@ class ManagedEntity:
         teachers: Sequence[PulledCandidate] = ()
         request = self.strategy.before(self._round.situation(previous, previous))
         if request is not None:
-            choice = self._choose(*request, previous)
-            teachers = self._tested(choice)
+            choice, teachers = self._examine(*request, previous)
         if teachers and previous is None:
             previous = self._evaluator.own(start, stage="initial")
         records = [teacher.knowledge for teacher in teachers]
@@ -255,10 +256,9 @@ class ManagedEntity:
 
     def _absorb(self, method: Method, query: Query, own: Evaluation) -> Outcome | None:
         """Absorb knowledge that the query finds; None when there is nothing to absorb."""
-        choice = self._choose(method, query, own)
         if method is Method.DISTIL:
-            return self._distil(choice)
-        candidates = self._tested(choice)
+            return self._distil(self._choose(method, query, own))
+        choice, candidates = self._examine(method, query, own)
         outcome = self._absorber.absorb_merged(choice, candidates)
         if candidates and outcome is None:  # all of weight 0
             self._session.discovery.ended_without_teachers(method, choice)
@@ -284,13 +284,17 @@ class ManagedEntity:
         session.discovery.ended_without_teachers(choice.method, None if choice.chosen else choice)
         return None
 
-    def _tested(self, choice: Choice) -> Sequence[PulledCandidate]:
-        """Pull and evaluate the chosen records; return those that are sound."""
+    def _examine(
+        self, method: Method, query: Query, own: Evaluation | None
+    ) -> tuple[Choice, Sequence[PulledCandidate]]:
+        """Choose among what the query finds, and pull and evaluate it; return the choice and the sound models."""
         discovery = self._session.discovery
-        tested = discovery.test(choice.chosen, choice.method)
+        candidates = discovery.candidates(query)
+        situation = self._round.situation(own, self._journal.state.previous)
+        choice, tested = self._search.choose(candidates, method, situation)
         if not tested:
-            discovery.ended_without_teachers(choice.method, None if choice.chosen else choice)
-        return tested
+            discovery.ended_without_teachers(method, None if choice.chosen else choice)
+        return choice, tested
 
     def _choose(self, method: Method, query: Query, own: Evaluation | None) -> Choice:
         candidates = self._session.discovery.candidates(query)

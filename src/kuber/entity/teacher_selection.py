@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from kuber.domain.examination import as_found, distinct_publishers, places_for, without_copies
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
+from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.discovery import Discovery, PulledCandidate
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.round import Round
@@ -31,6 +33,7 @@ class TeacherSelector:
         self._discovery = discovery
         self._round = round
         self._max_candidates = max_candidates
+        self._search = CandidateSearch(strategy, discovery, model.task)
         self._check = BatchCheck()  # one for all phases: only the first batch of the training is refused
         self.teachers = Teachers(classes=model.task.classes, check=self._check)
         self.choice: Choice | None = None  # of these teachers
@@ -69,25 +72,25 @@ class TeacherSelector:
         task = self._model.task
         records = self._discovery.candidates(query)
         if task.test_set is not None:
-            choice = self._round.choose(method, records, situation)
-            tested = self._discovery.test(choice.chosen, method)
+            choice, tested = self._search.choose(records, method, situation)
             if not tested:
                 self._discovery.ended_without_teachers(method, None if choice.chosen else choice)
             return choice, tested
-        candidates = self._discovery.test(records[: self._max_candidates], method)
+        publishers = self._discovery.publishers
+        first = places_for(without_copies(distinct_publishers(records)), publishers.all, self._max_candidates)
+        new = {record.id for record in first if not self._discovery.is_tested(record, method)}
+        candidates = self._discovery.test(first, method)
         # The strategy chooses among them as if each had been claimed on our task and our data.
-        evaluated = [
-            replace(
-                candidate.knowledge,
-                task=task,
-                evaluation=candidate.evaluation,
-                class_counts=None,
-                evaluation_set=None,
-                verification=None,
-            )
+        evaluated = {
+            candidate.knowledge.id: as_found(candidate.knowledge, candidate.evaluation, task)
             for candidate in candidates
+        }
+        useful = [
+            evaluated[candidate.knowledge.id]
+            for candidate in candidates
+            if self._search.is_useful(candidate, method, situation, new=candidate.knowledge.id in new)
         ]
-        choice = self._round.choose(method, evaluated, situation)
+        choice = replace(self._round.choose(method, useful, situation), candidates=list(evaluated.values()))
         if not choice.chosen:
             self._discovery.ended_without_teachers(method, choice if candidates else None)
         by_id = {candidate.knowledge.id: candidate for candidate in candidates}

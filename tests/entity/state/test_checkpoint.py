@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.publisher_record import PublisherRecord
 from kuber.entity.state.checkpoint import FILE_NAME, Absorption, Checkpoints, State, round_path
 from kuber.errors import CorruptKnowledgeError
 
@@ -30,6 +31,7 @@ def state(**changes) -> State:
         "previous": None,
         "parents": ("k1", "k2"),
         "refused": ("k3",),
+        "publishers": {"p": PublisherRecord(sound=1, useless=2, refused=3, until=4)},
         "absorption": Absorption(
             delivery=Delivery(
                 student="s",
@@ -147,6 +149,18 @@ def test_an_absorption_saved_before_there_were_reasons_has_none(tmp_path):
     assert found.absorption is not None
     assert found.absorption.delivery == replace(saved.absorption.delivery, reason=None)
     assert found.absorption.detail["reason"] is None
+
+
+def test_a_checkpoint_without_track_records_of_publishers_is_loaded(tmp_path):
+    Checkpoints(tmp_path).save(state())
+    path = tmp_path / FILE_NAME
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["state"])
+    assert fields.pop("publishers") == {"p": [1, 2, 3, 4]}
+    path.write_bytes(save(load_file(path), metadata={"state": json.dumps(fields)}))
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.publishers == {}
 
 
 def test_the_weights_of_a_round_have_their_own_file(tmp_path):

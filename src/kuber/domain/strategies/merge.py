@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
@@ -46,7 +47,8 @@ class Merge(Local):
 
     def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
-        return most_recent(mergeable, situation.ages, self.selection.limit)
+        most = self.merging.most * situation.samples if situation.samples else inf
+        return most_recent(mergeable, situation.ages, self.selection.limit, most=most)
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)

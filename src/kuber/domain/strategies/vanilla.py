@@ -12,7 +12,10 @@ from kuber.domain.strategy import Method, Situation
 
 @dataclass(frozen=True, slots=True)
 class Vanilla(Local):
-    """Publish after an improvement; after a degradation distil the single best other. The result is always kept."""
+    """Publish after an improvement; after a degradation distil the single best other. The result is always kept.
+
+    It trusts claims: one false one is enough to be chosen. Use it among entities that would not lie, or to compare.
+    """
 
     name: str = "vanilla"
 

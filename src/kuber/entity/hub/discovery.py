@@ -9,6 +9,7 @@ from typing import TypeVar
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import restricted
+from kuber.domain.examination import overclaim
 from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import exclude
@@ -19,16 +20,17 @@ from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.teacher_search import TeacherSearch
+from kuber.entity.hub.track_records import RefusalCause, TrackRecords
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import TeacherModel
-from kuber.errors import KnowledgeError, KUberError, ServiceError
+from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, KnowledgeNotFoundError, KUberError, ServiceError
 from kuber.learning.compatibility import runnable_kinds
 
 MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
 MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
-TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
+MAX_REFUSED = 1000  # records that are not pulled again
 
 T = TypeVar("T")
 
@@ -75,13 +77,17 @@ class Discovery:
         self._verified_only = verified_only
         self._independent = independent
         self._asks_why = asks_why
-        self._publishers: dict[str, str] = {}  # entity id -> name
+        self.publishers = TrackRecords(journal)
+        self._names: dict[str, str] = {}  # entity id -> name
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
         self._graphs_only: set[str] = set()  # records whose weights are not what they claim, but whose graph is
         self._skipped: set[str] = set()  # records that failed here, in this process
 
     def candidates(self, query: Query) -> list[Knowledge]:
-        """Return knowledge of other entities on our task that matches the query and was not refused before."""
+        """Return knowledge of other entities on our task that matches the query and was not refused before.
+
+        Publishers whose models were refused are left out for some rounds.
+        """
         state, task = self._journal.state, self._evaluator.model.task
         self._search.begin()
         if state.entity_id is None:
@@ -93,7 +99,7 @@ class Discovery:
             exclude_entity=state.entity_id,
             initial=False,
             standing=Standing.VERIFIED if self._verified_only else query.standing,
-            limit=min(MAX_LIMIT, query.limit + len(state.refused)),
+            limit=min(MAX_LIMIT, query.limit + len(state.refused) + self.publishers.count_absent()),
         )
         if task.test_set is None:  # claims on different sets cannot be compared
             query = replace(query, min_accuracy=None, classes=(), order="newest")
@@ -101,7 +107,8 @@ class Discovery:
         records = self._outbox.availability.call(lambda: self._discover(query), none, action="discover")
         # A task of that name and test set may still have other labels.
         understood = [record for record in records if task.understands(record.task)]
-        found = exclude(understood, {*state.refused, *self._skipped})
+        eligible = exclude(understood, {*state.refused, *self._skipped})
+        found = self.publishers.present(eligible)
         self._search.found(len(found), rejected=len(understood) - len(found))
         current = {record.id: state.first_seen.get(record.id, state.round) for record in found}
         earlier = {id: first for id, first in state.first_seen.items() if id not in current}
@@ -142,13 +149,14 @@ class Discovery:
         when the hub does not answer.
         """
         reasons: list[str] = []
+        fault = RefusalCause.OTHER  # the gravest
         failure: Exception | None = None  # that may be ours
         uncounted = 0  # bytes received
         try:
             kinds = runnable_kinds(knowledge, self._evaluator.model.task, self._evaluator.model.can_load)
-            self._publishers[knowledge.entity] = self._trust.check(knowledge).name
-        except KnowledgeError as error:
-            self.refuse(knowledge, error.message)
+            self._names[knowledge.entity] = self._trust.check(knowledge).name
+        except KnowledgeError as error:  # a signature that is not the publisher's says nothing about the publisher
+            self.refuse(knowledge, error.message, fault=RefusalCause.OTHER)
             return None
         if knowledge.id in self._graphs_only and not weights_only:
             kinds = kinds[-1:]
@@ -162,6 +170,8 @@ class Discovery:
                 result = function(model)
             except KnowledgeError as error:
                 reasons.append(error.message)
+                if not isinstance(error, KnowledgeNotFoundError | IncompatibleKnowledgeError):
+                    fault = max(fault, RefusalCause.MODEL)
                 continue
             except ServiceError:
                 raise
@@ -174,11 +184,12 @@ class Discovery:
             if reason is None:
                 return result
             reasons.append(reason)
+            fault = RefusalCause.CLAIM
         if failure is not None:  # such as no memory left
             self._skipped.add(knowledge.id)
             self._alerts.failed(f"run {self._named(knowledge)}", failure)
         else:
-            self.refuse(knowledge, " Its ONNX graph: ".join(reasons), received=uncounted)
+            self.refuse(knowledge, " Its ONNX graph: ".join(reasons), received=uncounted, fault=fault)
         return None
 
     def pull(self, knowledge: Knowledge) -> TeacherModel | None:
@@ -199,10 +210,19 @@ class Discovery:
                 knowledge=knowledge,
                 evaluation=self._evaluator.candidate(knowledge, model),
                 model=model,
-                publisher=self._publishers.get(knowledge.entity),
+                publisher=self._names.get(knowledge.entity),
             )
 
         return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether registry and vault answer, as far as known."""
+        return self._outbox.availability.reason is None
+
+    def is_tested(self, knowledge: Knowledge, method: Method) -> bool:
+        """Return whether the last call of `test` for this method returned this record."""
+        return knowledge.id in self._tested.get(method, {})
 
     def test(self, chosen: Sequence[Knowledge], method: Method) -> list[PulledCandidate]:
         """Pull and evaluate the chosen records, and refuse those that claim more than we find.
@@ -227,16 +247,14 @@ class Discovery:
         """Evaluate a record's model, attest the evaluation, and return the model if it is as good as its claim."""
         evaluations: list[Evaluation] = []
 
-        def overclaim(candidate: PulledCandidate) -> str | None:
+        def flaw(candidate: PulledCandidate) -> str | None:
             found, claim = candidate.evaluation, knowledge.evaluation
             evaluations.append(found)
             if knowledge.evaluation_set is not None and knowledge.evaluation_set.cells == "partial":
                 found = restricted(found, claim)  # to the classes that the claim is about
-            if found.test_set != claim.test_set or claim.accuracy <= found.accuracy + TOLERANCE:
-                return None
-            return f"It claims an accuracy of {claim.accuracy:.3f} and has {found.accuracy:.3f}."
+            return overclaim(claim, found, common=knowledge.task.test_set is not None)
 
-        candidate = self.evaluate(knowledge, flaw=overclaim)
+        candidate = self.evaluate(knowledge, flaw=flaw)
         if evaluations:
             best = max(evaluations, key=lambda evaluation: evaluation.accuracy)
             if best.test_set == knowledge.task.test_set:
@@ -257,9 +275,21 @@ class Discovery:
                 self.refuse(record, error.message)
             return None
 
-    def refuse(self, knowledge: Knowledge, reason: str, *, received: int = 0, warn: bool = True) -> None:
-        """Log why a record is unsound, and how many bytes of it were received; never pull it again."""
-        self._journal.change(refused=(*self._journal.state.refused, knowledge.id))
+    def refuse(
+        self,
+        knowledge: Knowledge,
+        reason: str,
+        *,
+        received: int = 0,
+        warn: bool = True,
+        fault: RefusalCause = RefusalCause.MODEL,
+    ) -> None:
+        """Log why a record is refused, and how many bytes of it were received; never pull it again.
+
+        If the fault is its publisher's, that has no place among the candidates for some rounds, more each time.
+        """
+        self._journal.change(refused=(*self._journal.state.refused, knowledge.id)[-MAX_REFUSED:])
+        self.publishers.add_refusal(knowledge.entity, fault)
         self._search.rejections.append(reason)
         detail = {"knowledge": knowledge.id, "reason": reason, "bytes": received}
         self._journal.append("rejected", detail)
@@ -311,7 +341,7 @@ class Discovery:
         return f"all others on the task {task.name!r} have other labels, or samples of another shape"
 
     def _named(self, knowledge: Knowledge) -> str:
-        publisher = self._publishers.get(knowledge.entity)
+        publisher = self._names.get(knowledge.entity)
         return f"knowledge {knowledge.id}" + ("" if publisher is None else f" of entity {publisher!r}")
 
     def _blob(self, digest: Digest) -> tuple[bytes, int]:

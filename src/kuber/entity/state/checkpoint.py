@@ -14,6 +14,7 @@ from safetensors.torch import save
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.publisher_record import PublisherRecord, PublisherRecords
 from kuber.entity.state import messages
 from kuber.entity.state.messages import OutboxMessage
 from kuber.entity.state.pinned_keys import CHECKPOINT
@@ -83,6 +84,7 @@ class State:
     origin: Digest | None = None  # initial checkpoint that `weights` descend from
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
     refused: tuple[str, ...] = ()  # knowledge found unsound
+    publishers: PublisherRecords = field(default_factory=dict)  # of those whose models were examined, latest last
     first_seen: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> round
     pinned_keys: Mapping[str, str] = field(default_factory=dict)  # entity id -> its last known public key
     sequence: int = 0  # number of records signed
@@ -183,6 +185,10 @@ def _encode(state: State) -> dict[str, Any]:
         "origin": None if state.origin is None else str(state.origin),
         "parents": state.parents,
         "refused": state.refused,
+        "publishers": {
+            id: [record.sound, record.useless, record.refused, record.until]
+            for id, record in state.publishers.items()
+        },
         "seen": dict(state.first_seen),
         "keys": dict(state.pinned_keys),
         "published": state.sequence,
@@ -219,6 +225,10 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
         parents=tuple(fields["parents"]),
         refused=tuple(fields["refused"]),
+        publishers={
+            id: PublisherRecord(sound=sound, useless=useless, refused=refused, until=until)
+            for id, (sound, useless, refused, until) in fields.get("publishers", {}).items()  # older ones lack it
+        },
         first_seen=fields["seen"],
         pinned_keys=fields["keys"],
         sequence=fields["published"],

@@ -1,0 +1,66 @@
+"""Search among candidates: those chosen are examined before they take a place, and others tried in their stead."""
+
+from collections.abc import Sequence
+
+from kuber.domain.examination import MAX_EXAMINED, as_found, distinct_publishers, to_examine, without_copies
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.strategy import Choice, Method, Situation, Strategy
+from kuber.domain.task import Task
+from kuber.entity.hub.discovery import Discovery, PulledCandidate
+
+
+class CandidateSearch:
+    """Chooses and examines candidates until the strategy's choice consists of examined ones."""
+
+    def __init__(self, strategy: Strategy, discovery: Discovery, task: Task) -> None:
+        """Search for a strategy, with evaluations over the labels of `task`, the entity's own."""
+        self._task = task
+        self._strategy = strategy
+        self._discovery = discovery
+
+    def choose(
+        self, candidates: Sequence[Knowledge], method: Method, situation: Situation
+    ) -> tuple[Choice, list[PulledCandidate]]:
+        """Return the choice, with those that were refused or of no use, and the examined models to absorb.
+
+        At most `kuber.domain.examination.MAX_EXAMINED` models are pulled.
+        """
+        left = distinct_publishers(candidates)
+        passed: dict[str, PulledCandidate] = {}
+        failed: dict[str, Knowledge] = {}
+        tries = 0
+        while True:
+            if tries and not self._discovery.is_reachable:
+                tries = MAX_EXAMINED
+            pool = to_examine(
+                without_copies(left), passed, self._discovery.publishers.all, tries=tries, failed=len(failed)
+            )
+            chosen = list(self._strategy.choose(pool, method, situation))
+            unknown = [record for record in chosen if record.id not in passed]
+            if not unknown:
+                break
+            new = {record.id for record in unknown if not self._discovery.is_tested(record, method)}
+            tries += len(new)
+            for candidate in self._discovery.test(chosen, method):
+                id = candidate.knowledge.id
+                if id not in passed and self.is_useful(candidate, method, situation, new=id in new):
+                    passed[id] = candidate
+            failed |= {record.id: record for record in unknown if record.id not in passed}
+            left = [record for record in left if record.id not in failed]
+        models = [passed[record.id] for record in chosen]
+        choice = Choice(method=method, situation=situation, candidates=candidates, chosen=[*chosen, *failed.values()])
+        return choice, models
+
+    def is_useful(self, candidate: PulledCandidate, method: Method, situation: Situation, *, new: bool) -> bool:
+        """Return whether a sound model is worth a place by our own evaluation of it.
+
+        It is added to its publisher's track record, unless it is in use already.
+        """
+        if method is Method.MERGE:
+            useful = self._strategy.shares([candidate], situation)[0] > 0
+        else:
+            found = as_found(candidate.knowledge, candidate.evaluation, self._task)
+            useful = bool(self._strategy.choose([found], method, situation))
+        if new or not useful:
+            self._discovery.publishers.add_sound(candidate.knowledge.entity, useful=useful)
+        return useful
