@@ -10,6 +10,8 @@ from kuber.cli.service_options import (
     Certificate,
     DatabaseUrl,
     Host,
+    MaxConnections,
+    PerAddress,
     PlainHttp,
     Port,
     PrivateKey,
@@ -42,6 +44,8 @@ def registry(
         ),
     ] = 0,
     requests_per_minute: Rate = 30_000,
+    max_connections: MaxConnections = 0,
+    max_connections_per_address: PerAddress = 256,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
     ca: Ca = None,
@@ -51,6 +55,7 @@ def registry(
     """Serve the registry: entities, knowledge and deliveries."""
     extras.require("The registry", "hub")
     from kuber.services.http.auth import hub_secret
+    from kuber.services.http.connection_limits import ConnectionLimits
     from kuber.services.http.server import serve
     from kuber.services.registry.app import open_registry
 
@@ -76,4 +81,5 @@ def registry(
         private_key=private_key,
         plain_http=plain_http,
         stop_with_stdin=stop_with_stdin,
+        limits=ConnectionLimits(in_all=max_connections, per_address=max_connections_per_address),
     )

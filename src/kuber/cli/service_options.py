@@ -13,6 +13,18 @@ Secret = Annotated[
 Rate = Annotated[
     int, typer.Option(min=0, metavar="N", help="Requests accepted per minute from one address; 0: no limit.")
 ]
+MaxConnections = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Connections accepted; 0: as many as open files are allowed.")
+]
+PerAddress = Annotated[
+    int,
+    typer.Option(
+        "--max-connections-per-address",
+        min=0,
+        metavar="N",
+        help="Connections accepted from one address other than this machine's; 0: no limit.",
+    ),
+]
 Certificate = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM); serves HTTPS.")]
 PrivateKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of the certificate (PEM).")]
 PlainHttp = Annotated[

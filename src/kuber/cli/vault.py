@@ -11,6 +11,8 @@ from kuber.cli.service_options import (
     Certificate,
     DatabaseUrl,
     Host,
+    MaxConnections,
+    PerAddress,
     PlainHttp,
     Port,
     PrivateKey,
@@ -57,6 +59,8 @@ def vault(
         int, typer.Option(min=0, metavar="BYTES", help="Bytes that each entity may store; 0: no limit.")
     ] = 0,
     requests_per_minute: Rate = 30_000,
+    max_connections: MaxConnections = 0,
+    max_connections_per_address: PerAddress = 256,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
     ca: Ca = None,
@@ -72,6 +76,7 @@ def vault(
     """Serve the vault: blobs, named by their digests."""
     extras.require("The vault", "hub")
     from kuber.services.http.auth import hub_secret
+    from kuber.services.http.connection_limits import ConnectionLimits
     from kuber.services.http.server import serve
     from kuber.services.vault.app import CollectionSchedule, open_vault
 
@@ -103,4 +108,6 @@ def vault(
         private_key=private_key,
         plain_http=plain_http,
         stop_with_stdin=stop_with_stdin,
+        limits=ConnectionLimits(in_all=max_connections, per_address=max_connections_per_address),
+        descriptors_each=2,  # a blob beside each connection
     )

@@ -31,7 +31,10 @@ from kuber.errors import (
     ServiceUnavailableError,
     TooLargeError,
 )
+from kuber.services.http.admission import Admission
 from kuber.services.http.auth import bearer_token, same_secret
+from kuber.services.http.exhaustion import exhausted_resource
+from kuber.services.http.json_route import JsonRoute
 from kuber.services.http.metrics import Metrics
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 from kuber.wire.problem import ProblemBody, problem_from
@@ -54,11 +57,12 @@ MAX_JSON_BYTES = 16 << 20
 REQUESTS_PER_MINUTE = 30_000  # from one address
 DRAIN_BYTES = 64 << 20  # read of a refused body at most
 _DRAINED = {409, 413, 507}  # responses that may precede the end of the body
-_EXPLAINED = {401, 408, 413, 416, 429}  # raised by our own code, with a whole sentence
+_EXPLAINED = {401, 408, 413, 416, 429, 503}  # raised by our own code, with a whole sentence
 _KINDS: dict[int, type[KUberError]] = {
     401: NotAuthorizedError,
     408: ServiceUnavailableError,
     429: ServiceUnavailableError,
+    503: ServiceUnavailableError,
 }
 PROBLEM_TYPE = "application/problem+json"
 
@@ -93,9 +97,16 @@ def application(
         responses={"4XX": _problem, "5XX": _problem},
         exception_handlers={KUberError: _on_error, RequestValidationError: _on_invalid, HTTPException: _on_http},
     )
+    app.state.admission = Admission(service)
+    app.router.route_class = JsonRoute
     app.state.on_stop = []  # callbacks that end long polls and streams when the service stops
     app.add_middleware(
-        ServiceMiddleware, service=service, metrics=metrics, secret=secret, requests_per_minute=requests_per_minute
+        ServiceMiddleware,
+        service=service,
+        metrics=metrics,
+        secret=secret,
+        admission=app.state.admission,
+        requests_per_minute=requests_per_minute,
     )
 
     @app.get("/healthz", operation_id="health")
@@ -186,9 +197,11 @@ class ServiceMiddleware:
         service: ServiceName,
         metrics: Metrics,
         secret: str | None,
+        admission: Admission,
         requests_per_minute: int,
     ) -> None:
         self.app = app
+        self._admission = admission
         self.service = service
         self._metrics = metrics
         self._secret = secret
@@ -225,13 +238,22 @@ class ServiceMiddleware:
                 await self.app(scope, body, send_response)
         except ClientDisconnect:
             log.warning("the client disconnected", extra={"fields": {"service": self.service, "path": scope["path"]}})
-        except Exception:  # the last resort: the reason goes to the log, not to the caller
-            log.exception("unexpected error in %s %s", scope["method"], scope["path"])
+        except Exception as error:  # the last resort: the reason goes to the log, not to the caller
+            exhausted = exhausted_resource(error)
+            if exhausted is not None:
+                log.error("out of %s", exhausted)
+            else:
+                log.exception("unexpected error in %s %s", scope["method"], scope["path"])
             if status:
                 raise  # the response has begun; the caller sees the connection break
             hidden = ServiceError(f"The {self.service} failed unexpectedly; see its log for the reason.")
-            await problem(hidden, 500)(scope, body, send_response)
+            if exhausted is not None:
+                hidden = ServiceUnavailableError(
+                    f"The {self.service} is out of {exhausted}; try again soon.", retry_after=1
+                )
+            await problem(hidden)(scope, body, send_response)
         finally:
+            self._admission.leave(scope)
             seconds = time.perf_counter() - began
             self._metrics.count_end(scope, status, seconds=seconds, received=body.received, sent=sent)
             milliseconds = round(seconds * 1000, 2)

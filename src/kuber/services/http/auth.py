@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import NotAuthorizedError, ServiceError
+from kuber.services.http.admission import Admission
 
 FOREVER = datetime.max.replace(tzinfo=UTC)  # when the secret of the hub expires
 
@@ -44,9 +45,12 @@ class Authenticator:
     def __init__(self, authenticate: Authenticate) -> None:
         self._authenticate = authenticate
 
-    def require(self, *scopes: Scope) -> Any:
-        """Return the annotation of a parameter that receives the caller; refuse callers of other scopes."""
-        return Security(_BearerToken(self._authenticate, scopes))
+    def require(self, *scopes: Scope, stream: bool = False) -> Any:
+        """Return the annotation of a parameter that receives the caller; refuse callers of other scopes.
+
+        `stream` says that the route responds for as long as the caller listens.
+        """
+        return Security(_BearerToken(self._authenticate, scopes, stream=stream))
 
     async def confirm(self, request: Request) -> None:
         """Raise HTTPException 401 unless the token of a request is still valid, after a body that took long."""
@@ -56,15 +60,24 @@ class Authenticator:
 class _BearerToken(HTTPBearer):
     """FastAPI's security scheme, for OpenAPI, that also authenticates: one dependency instead of two."""
 
-    def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...]) -> None:
+    def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...], *, stream: bool) -> None:
         super().__init__(
             scheme_name="HTTPBearer", description="The token of an entity, the operator or the other service."
         )
         self._authenticate = authenticate
         self._scopes = scopes
+        self._stream = stream
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        caller = await _authenticated(self._authenticate, request)
+        caller: Caller | None = getattr(request.state, "caller", None)
+        if caller is None:  # otherwise the route has called this before it read the body
+            caller = await _authenticated(self._authenticate, request)
+            if (link := request.scope.get("kuber.connection")) is not None:
+                connections, connection = link
+                connections.authenticated(connection, caller)
+            admission: Admission = request.app.state.admission
+            admission.enter(request.scope, caller, stream=self._stream)
+            request.state.caller = caller
         if caller.scope not in self._scopes:
             raise NotAuthorizedError(f"A token of scope {caller.scope} does not permit this request.")
         return caller

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import signal
@@ -10,11 +9,11 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,28 +22,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from kuber import tracing
 from kuber.domain.address import is_loopback, url_of
 from kuber.errors import ServiceError, SettingsError
+from kuber.services.http.admission import Admission
+from kuber.services.http.connection_limits import (
+    MOST_DESCRIPTORS,
+    Connection,
+    ConnectionLimits,
+    Connections,
+    allow_descriptors,
+    connections_for,
+)
+from kuber.services.http.json_log import RepeatedLines, log_to_stderr
+from kuber.services.http.limited_protocol import LimitedProtocol
+from kuber.services.http.listener import Listener
 
 STOP_SECONDS = 5  # for requests in progress when the service stops
+CHECK_SECONDS = 1.0  # between two looks at slow connections
 # After which a thread hands the interpreter lock to a waiting thread. The event loop waits for that lock after each
 # poll of its sockets: with Python's 5 ms every request is late while a record is being published.
 SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
-
-
-class JsonLines(logging.Formatter):
-    """Format each log record as a JSON object on one line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 def serve(
@@ -58,11 +55,14 @@ def serve(
     plain_http: bool = False,
     stop_with_stdin: bool = False,
     lifespan: Literal["on", "off"] = "off",
+    limits: ConnectionLimits | None = None,
+    descriptors_each: int = 1,
 ) -> None:
     """Run a service until SIGTERM, SIGINT or, with `stop_with_stdin`, the end of standard input.
 
     It serves HTTPS with a certificate. Without one, an address that other machines can reach is refused unless
     `plain_http` allows it. `lifespan` says whether the application has startup and shutdown handlers.
+    A connection needs up to `descriptors_each` file descriptors.
 
     Prints the address on standard output once it accepts requests. Raises SettingsError for an unusable certificate
     and ServiceError when the address is not available, both before `build` opens any data.
@@ -73,7 +73,12 @@ def serve(
             "--plain-http to serve unencrypted."
         )
     tls = _tls(certificate, private_key)
-    _log_to_stderr()
+    repeated = log_to_stderr()
+    limits = limits or ConnectionLimits()
+    connections = Connections(
+        min(limits.in_all or MOST_DESCRIPTORS, connections_for(allow_descriptors(), each=descriptors_each)),
+        limits.per_address,
+    )
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = threading.Event()
     with _bound(service, host, port) as listener, _stop_on_signals(stop):
@@ -83,11 +88,15 @@ def serve(
             # Objects that exist now live until the exit: garbage collection can skip them.
             gc.collect()
             gc.freeze()
-            _Server(app, service, stop, tls, lifespan).run(sockets=[listener])
+            LimitedServer(app, service, stop, tls, lifespan, connections, limits, repeated).run(sockets=[listener])
     log.info("stopped", extra={"fields": {"service": service}})
 
 
-class _Server(uvicorn.Server):
+class LimitedServer(uvicorn.Server):
+    """uvicorn's server with limited connections, which stops when an event is set."""
+
+    """uvicorn's server with limited connections, which stops when an event is set."""
+
     def __init__(
         self,
         app: FastAPI,
@@ -95,6 +104,9 @@ class _Server(uvicorn.Server):
         stop: threading.Event,
         tls: tuple[Path, Path] | None,
         lifespan: Literal["on", "off"],
+        connections: Connections,
+        limits: ConnectionLimits,
+        repeated: RepeatedLines,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -103,7 +115,8 @@ class _Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=75,
+            timeout_keep_alive=limits.idle_seconds,
+            ws="none" if lifespan == "off" else "auto",  # only pages use WebSockets
             timeout_graceful_shutdown=STOP_SECONDS,
             ssl_certfile=tls and tls[0],
             ssl_keyfile=tls and tls[1],
@@ -113,10 +126,18 @@ class _Server(uvicorn.Server):
         self._service = service
         self._stop = stop
         self._scheme = "https" if tls else "http"
+        self._connections = connections
+        self._limits = limits
+        self._repeated = repeated
+        self._checked = time.monotonic()
+        admission: Admission | None = getattr(app.state, "admission", None)
+        if admission is not None:
+            admission.resize(connections.in_all)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
         assert sockets is not None
+        self.servers = [self._listener(listening) for listening in sockets]  # type: ignore[misc]
         host, port = sockets[0].getsockname()[:2]
         address = url_of(host, port, scheme=self._scheme)
         log.info("up", extra={"fields": {"service": self._service, "address": address}})
@@ -134,7 +155,27 @@ class _Server(uvicorn.Server):
                     connection.transport.abort()
         await super().shutdown(sockets)
 
+    def _listener(self, listening: socket.socket) -> Listener:
+        def protocol(connection: Connection) -> LimitedProtocol:
+            return LimitedProtocol(
+                connections=self._connections,
+                connection=connection,
+                limits=self._limits,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+
+        return Listener(listening, self._connections, self._limits, self.config, protocol)
+
     async def on_tick(self, counter: int) -> bool:
+        now = time.monotonic()  # the clock of the event loop
+        if now - self._checked >= CHECK_SECONDS:
+            for protocol in list(self.server_state.connections):
+                if isinstance(protocol, LimitedProtocol):
+                    protocol.check(now, now - self._checked)
+            self._checked = now
+            self._repeated.report()
         return await super().on_tick(counter) or self._stop.is_set()
 
     @contextlib.contextmanager
@@ -192,10 +233,3 @@ def _await_end_of_input(stop: threading.Event) -> None:
         while os.read(0, 4096):
             pass
     stop.set()
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("kuber").setLevel(logging.INFO)

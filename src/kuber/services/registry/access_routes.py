@@ -53,7 +53,7 @@ def add_access_routes(
         lambda after, limit: run_read(access.events, after=after, limit=limit), lambda: run_read(access.last_event)
     )
     app.state.on_stop.append(feed.stop)
-    readers = guard.require(*Scope)
+    readers, followers = guard.require(*Scope), guard.require(*Scope, stream=True)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     async def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:
@@ -89,7 +89,7 @@ def add_access_routes(
 
     @app.get("/v1/events", operation_id="stream_events", response_class=EventSourceResponse)
     async def events(
-        caller: Annotated[Caller, readers],
+        caller: Annotated[Caller, followers],
         last_event_id: Annotated[str | None, Header(description="Id of the last event received.")] = None,
         follow: Annotated[bool, Query(description="Continue with new events as they come.")] = True,
     ) -> AsyncIterator[ServerSentEvent]:
@@ -109,7 +109,7 @@ def add_access_routes(
 
     @app.get("/v1/news", operation_id="watch")
     async def watch(
-        caller: Annotated[Caller, readers],
+        caller: Annotated[Caller, followers],
         after: Annotated[
             int | None,
             Query(ge=0, lt=2**63, description="Cursor of the previous answer; without it: new publications."),

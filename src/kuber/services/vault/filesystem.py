@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
-from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError
+from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
+from kuber.services.http.exhaustion import exhausted_resource
 from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStat, HashedBlob, Piece
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, or the limit on one file
@@ -280,7 +281,7 @@ def write_error(error: OSError) -> ServiceError:
         return InsufficientStorageError(
             f"The vault has no space for the blob ({error.strerror}); free some space there and send it again."
         )
-    return ServiceError(f"The vault cannot store the blob: {error.strerror}.")
+    return _error_of(error, f"The vault cannot store the blob: {error.strerror}.")
 
 
 def _blob_stat(file: os.stat_result) -> BlobStat:
@@ -288,4 +289,10 @@ def _blob_stat(file: os.stat_result) -> BlobStat:
 
 
 def _read_error(digest: Digest, error: OSError) -> ServiceError:
-    return ServiceError(f"The vault cannot read blob {digest}: {error.strerror}.")
+    return _error_of(error, f"The vault cannot read blob {digest}: {error.strerror}.")
+
+
+def _error_of(error: OSError, message: str) -> ServiceError:
+    if exhausted_resource(error) is not None:
+        return ServiceUnavailableError(message, retry_after=1)
+    return ServiceError(message)
