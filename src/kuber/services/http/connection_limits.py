@@ -157,7 +157,7 @@ class Connections:
                 self._by_address.pop(group.address, None)
         connection.groups = ()
 
-    def close_one(self) -> None:
+    def close_earliest(self) -> None:
         """Close a connection that may be closed, if there is one: the system has too few descriptors."""
         self._make_room(self._counted)
 

@@ -79,7 +79,7 @@ class Listener:
             except OSError as error:
                 log.warning("no connection can be accepted: %s", errno.errorcode.get(error.errno or 0, "unknown"))
                 if exhausted_resource(error) is not None:
-                    self._connections.close_one()
+                    self._connections.close_earliest()
                     self._loop.remove_reader(self._socket.fileno())
                     self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
