@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
+from kuber.domain.address import network_of
 from kuber.domain.auth import Caller, Scope
 from kuber.services.http.admission import Admission, too_many, unavailable
 
@@ -104,5 +105,5 @@ class _JsonRequest(Request):
 def _key_of(request: Request, caller: Caller | None) -> str | None:
     """Return under which name the body counts: the caller, or its address; None for the other service of the hub."""
     if caller is None:
-        return f"address {request.client.host if request.client else 'unknown'}"
+        return f"address {network_of(request.client.host) if request.client else 'unknown'}"
     return None if caller.scope is Scope.SERVICE else caller.entity or caller.scope.value

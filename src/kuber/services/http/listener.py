@@ -12,7 +12,7 @@ from typing import Protocol
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from kuber.domain.address import is_loopback
+from kuber.domain.address import is_loopback, network_of
 from kuber.errors import ServiceUnavailableError
 from kuber.services.http.connection_limits import Connection, ConnectionLimits, Connections
 from kuber.services.http.exhaustion import exhausted_resource
@@ -116,7 +116,7 @@ class Listener:
 
     def _counted(self, address: str) -> str | None:
         """Return the address under which connections count; None for a proxy or this machine."""
-        return None if address in self._proxies or is_loopback(address) else address
+        return None if address in self._proxies or is_loopback(address) else network_of(address)
 
 
 class _Opening:
