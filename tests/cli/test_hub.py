@@ -1,5 +1,6 @@
 """`kuber hub` on running services."""
 
+import json
 import re
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,48 @@ def test_pins_and_unpin(hub):
     assert (code, output) == (2, "error: There is no pin that begins with 'nothing'; `kuber hub pins` lists them.\n")
 
 
+def test_short_ids_work_for_records_in_any_state_and_for_entities(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    first, second = hub.publish().id, hub.publish().id
+    assert kuber("quarantine", first[-8:], "--reason", "Because.", *operate)[0] == 0
+    assert kuber("release", first[-8:], *operate) == (0, f"The record {first} is no longer quarantined.\n")
+    common = first[: next(place for place in range(32) if first[place] != second[place])]
+    code, output = kuber("withdraw", common, *operate)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "is ambiguous: the ids of several records begin or end with it" in output
+    for part in (second[: len(common) + 1], second[-8:]):
+        assert kuber("release", part, *operate)[1] == f"The record {second} is no longer quarantined.\n"
+    name = hub.registry.member(hub.entity).name
+    assert kuber("audit", "--entity", hub.entity[-8:], "--action", "enrol", *operate)[1].split()[1:] == [
+        name,
+        "enrol",
+        name,
+    ]
+
+
+def test_the_audit_log_shows_names_and_is_filtered(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    record, name = hub.publish(), hub.registry.member(hub.entity).name
+    code, output = kuber("audit", "--entity", name, "--action", "publish", "--since", "1h", *operate)
+    assert (code, output.splitlines()[-1].split()[1:]) == (0, [name, "publish", record.id])
+    lines = [json.loads(line) for line in kuber("audit", "--json", "--action", "publish", *operate)[1].splitlines()]
+    assert lines[-1]["actor"] == hub.entity
+    assert (lines[-1]["actor_name"], lines[-1]["subject"], lines[-1]["detail"]["round"]) == (name, record.id, 1)
+    assert kuber("audit", "--since", "2199-01-01", *operate) == (0, "")
+    assert kuber("audit", "--since", "soon", *operate)[0] == 2
+    assert kuber("audit", "--entity", "nobody-of-this-name", *operate)[0] == 1
+
+
+def test_the_invitation_of_a_taken_name_warns(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    name = hub.registry.member(hub.entity).name
+    code, output = kuber("invite", name, *operate)
+    assert (code, output.count("\n")) == (0, 2)
+    assert f"warning: {name} has joined already" in output
+    assert f"kuber hub rekey {name}" in output
+    kuber("invitations", "--void", *operate)
+
+
 @pytest.mark.parametrize("id", ["nothing", "no id", "../entities"])
 def test_a_missing_record_is_reported_in_one_sentence(hub, id):
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]
@@ -253,7 +296,7 @@ def test_restore_ends_tokens_and_invitations_if_it_is_asked_to(hub, tmp_path):
         with pytest.raises(NotAuthorizedError):
             vault.size(hub.vault.put(b"abc").digest)
         states = kuber("invitations", "--registry", again.urls[1], *again.urls[4:])[1]
-        assert states.split()[1:] == ["expired", "latecomer"]
+        assert states.splitlines()[0].split()[1:] == ["expired", "latecomer"]
     kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
 
 

@@ -1,10 +1,13 @@
 """`kuber hub`: commands for the operator of a registry and a vault."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kuber.cli.audit_lines import audit_line, json_line, time_of
 from kuber.cli.hub_options import (
     DEFAULT_REGISTRY,
     DEFAULT_VAULT,
@@ -46,6 +49,14 @@ def invite(
 ) -> None:
     """Invite an entity: print the code that it joins with. The code cannot be shown again."""
     with as_operator(registry, admin_token, ca) as operator:
+        taken = next((member for member in operator.entities() if member.name == name), None)
+        if taken is not None:
+            print(
+                f"warning: {printable(name)} has joined already, on {taken.registered_at:%Y-%m-%d}: the name belongs "
+                "to the key in that entity's folder, which needs no invitation, and no other key can use one. If the "
+                f"folder is lost: {shlex.join(['kuber', 'hub', 'rekey', name])}",
+                file=sys.stderr,
+            )
         print(operator.invite(name, days=days))
 
 
@@ -96,40 +107,49 @@ def revoke(
 
 @hub.command()
 def withdraw(
-    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record.")],
+    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record, or its beginning or end.")],
     registry: RegistryUrl = DEFAULT_REGISTRY,
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
     """Withdraw any entity's record: discovery no longer returns it."""
+    from kuber.client.short_ids import record_id
+
     with as_operator(registry, admin_token, ca) as operator:
+        knowledge = record_id(operator, knowledge)
         operator.withdraw(knowledge)
     print(f"The record {knowledge} is withdrawn.")
 
 
 @hub.command()
 def quarantine(
-    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record.")],
+    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record, or its beginning or end.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, in one sentence; it is public.")],
     registry: RegistryUrl = DEFAULT_REGISTRY,
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
     """Exclude a record from discovery until it is released. The verifier cannot release it."""
+    from kuber.client.short_ids import record_id
+
     with as_operator(registry, admin_token, ca) as operator:
+        knowledge = record_id(operator, knowledge)
         operator.quarantine(knowledge, reason)
     print(f"The record {knowledge} is quarantined until `kuber hub release {knowledge}`.")
 
 
 @hub.command()
 def release(
-    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record.")],
+    knowledge: Annotated[str, typer.Argument(metavar="ID", help="Id of the record, or its beginning or end.")],
     registry: RegistryUrl = DEFAULT_REGISTRY,
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
     """End a record's quarantine. If the verifier imposed it, the record is evaluated again."""
+    from kuber.client.short_ids import record_id
+
     with as_operator(registry, admin_token, ca) as operator:
+        knowledge = record_id(operator, knowledge)
         operator.release(knowledge)
     print(f"The record {knowledge} is no longer quarantined.")
 
@@ -170,13 +190,33 @@ def unpin(
 
 
 @hub.command()
-def audit(registry: RegistryUrl = DEFAULT_REGISTRY, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
+def audit(
+    entity: Annotated[
+        str | None, typer.Option("--entity", metavar="NAME", help="Only changes by or of this entity (or its id).")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="WORD", help="Only changes of this kind, such as publish.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only changes since this time (UTC), or so long ago: 12h, 3d."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each entry as a line of JSON, with details.")
+    ] = False,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    admin_token: AdminToken = OPERATOR_TOKEN,
+    ca: Ca = None,
+) -> None:
     """Print the audit log of the hub. Each line has a time, an actor, an action and its subject."""
-    from kuber.domain.query import MAX_LIMIT, all_pages
+    from kuber.client.short_ids import names_of_entities
 
+    start = None if since is None else time_of(since, now=utc_now())
     with as_operator(registry, admin_token, ca) as operator:
-        for entry in all_pages(lambda cursor: operator.audit(limit=MAX_LIMIT, cursor=cursor)):
-            print(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.actor} {entry.act} {entry.subject}")
+        names = names_of_entities(operator)
+        id = None if entity is None else operator.entity(entity).id
+        for entry in operator.audit_entries(entity=id, act=action, since=start):
+            print(json_line(entry, names) if as_json else audit_line(entry, names))
 
 
 @hub.command()

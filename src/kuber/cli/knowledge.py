@@ -281,27 +281,20 @@ def _class_table(title: str, labels: tuple[str, ...], evaluation: "Evaluation") 
 
 
 def _record(records: "HttpRegistry", id: str) -> "Knowledge":
-    """Return the record with this id, or the only one of the newest 1,000 whose id begins or ends with it."""
-    from kuber.domain.query import MAX_LIMIT, Query
+    """Return the record with this id, or the only one whose id begins or ends with it."""
+    from kuber.client.short_ids import record_id
     from kuber.errors import KnowledgeNotFoundError
 
     try:
-        return records.knowledge(id)
+        return records.knowledge(record_id(records, id))
     except KnowledgeNotFoundError:
-        page = records.discover(Query(order="newest", limit=MAX_LIMIT)).items
-        found = [record for record in page if record.id.startswith(id) or record.id.endswith(id)]
-        if not found:
-            raise SettingsError(f"There is no record whose id begins or ends with {id!r}.") from None
-        if len(found) > 1:
-            raise SettingsError(f"{len(found)} ids begin or end with {id!r}; give more characters.") from None
-        return found[0]
+        raise SettingsError(f"There is no record whose id begins or ends with {id[:100]!r}.") from None
 
 
 def _names(records: "HttpRegistry") -> dict[str, str]:
-    from kuber.domain.query import MAX_LIMIT, all_pages
+    from kuber.client.short_ids import names_of_entities
 
-    members = all_pages(lambda cursor: records.members(limit=MAX_LIMIT, cursor=cursor))
-    return {member.id: member.name for member in members}
+    return names_of_entities(records)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kuber.client.credentials import Credentials
 from kuber.client.http import HttpService, Trusted
 from kuber.client.registry import record_path
+from kuber.client.short_ids import entity_of
 from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
@@ -57,11 +59,8 @@ class AdminClient(HttpService):
         self.request("DELETE", "/v1/invitations", idempotent=True)
 
     def entity(self, name: str) -> Member:
-        """Return the entity of this name. KnowledgeNotFoundError when there is none."""
-        for member in self.entities():
-            if member.name == name:
-                return member
-        raise KnowledgeNotFoundError(f"The registry has no entity named {name[:100]!r}.")
+        """Return the entity of this name or short id. KnowledgeNotFoundError when there is none."""
+        return entity_of(self, name)
 
     def entities(self) -> Iterator[Member]:
         """Yield all entities, earliest first."""
@@ -113,8 +112,32 @@ class AdminClient(HttpService):
             raise KnowledgeNotFoundError(f"The registry has no pin {pin[:100]!r}.")
         self.request("DELETE", f"/v1/architectures/{pin}")
 
-    def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
-        """Return the changes of the hub, oldest first."""
-        answer = self.request("GET", "/v1/audit", params={"limit": limit, "cursor": cursor})
+    def audit_entries(
+        self, *, entity: str | None = None, act: str | None = None, since: datetime | None = None
+    ) -> Iterator[AuditEntry]:
+        """Yield the changes of the hub, oldest first: all, or those by or of an entity, of a kind, since a time."""
+        pages = all_pages(
+            lambda cursor: self.audit(limit=MAX_LIMIT, cursor=cursor, entity=entity, act=act, since=since)
+        )
+        for entry in pages:  # a registry of an older version sends all
+            if (
+                (entity is None or entity in (entry.actor, entry.subject))
+                and (act is None or entry.act == act)
+                and (since is None or entry.time >= since)
+            ):
+                yield entry
+
+    def audit(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        entity: str | None = None,
+        act: str | None = None,
+        since: datetime | None = None,
+    ) -> Page[AuditEntry]:
+        """Return the changes of the hub, oldest first: all, or those by or of an entity, of a kind, since a time."""
+        wanted = {"entity": entity, "act": act, "since": None if since is None else since.isoformat()}
+        answer = self.request("GET", "/v1/audit", params={"limit": limit, "cursor": cursor, **wanted})
         page: Page[AuditEntry] = self.parse(PageBody[AuditBody].read, answer.data).value()
         return page

@@ -284,6 +284,12 @@ class AuditBody(Body[AuditEntry]):
     detail: Annotated[dict[Text, Any], Field(max_length=100, default_factory=dict)]
 
 
+class IdsBody(Message):
+    """Ids of records that match a part of one, the earliest first."""
+
+    knowledge: tuple[Text, ...]
+
+
 class DeliveryBody(Body[Delivery]):
     """Outcome of absorbing knowledge."""
 

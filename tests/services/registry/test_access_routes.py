@@ -29,6 +29,7 @@ ROUTES = {
     ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
     ("registry", "GET", "/v1/architectures"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/architectures/{pin}"): (401, 403, 403, 404, 403, 403),
+    ("registry", "GET", "/v1/ids"): (401, 422, 422, 422, 422, 422),  # without a part
     ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403, 403),
     ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200, 200),
     ("registry", "GET", "/v1/knowledge/{id}"): (401, 200, 200, 200, 200, 200),

@@ -22,7 +22,7 @@ from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
-from kuber.services.registry.audit import BATCH_BYTES, add_entry, read_audit
+from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
 from kuber.services.registry.members import find_member, insert_member, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
@@ -211,11 +211,13 @@ class RegistryAccess:
             raise ServiceError(f"The token file {path} cannot be used: {error.strerror}.") from None
         return token
 
-    def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[AuditEntry]:
-        """Return the audit log, oldest first."""
+    def audit(
+        self, *, limit: int = 100, cursor: str | None = None, wanted: AuditFilter = EVERYTHING
+    ) -> Page[AuditEntry]:
+        """Return the audit log, oldest first, or those of its entries that are wanted."""
         after = 0 if cursor is None else int(cursors.decode(cursor, "audit", int)[0])
         with self._database.read_snapshot() as connection:
-            found, more = read_audit(connection, after=after, limit=limit + 1, public=False)
+            found, more = read_audit(connection, after=after, limit=limit + 1, public=False, wanted=wanted)
         items = tuple(entry for _, entry in found[:limit])
         return Page(items=items, cursor=cursors.encode("audit", found[:limit][-1][0]) if more else None)
 

@@ -13,15 +13,18 @@ from kuber.domain.query import MAX_LIMIT
 from kuber.errors import NotAuthorizedError
 from kuber.services.http.auth import Authenticator, check_acts_for
 from kuber.services.registry.access import RegistryAccess
+from kuber.services.registry.audit import AuditFilter
 from kuber.services.registry.event_feed import EventFeed, Notice
 from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.store import RegistryStore
+from kuber.wire.base import Time
 from kuber.wire.registry import (
     AuditBody,
     CallerBody,
     CodeBody,
     EnrolledBody,
     EnrolmentBody,
+    IdsBody,
     InvitationBody,
     InvitationRequest,
     KeyBody,
@@ -61,6 +64,14 @@ def add_access_routes(
         member, token, new = await work.write(None, lambda: access.enrol(body))
         response.status_code = 201 if new else 200
         return EnrolledBody(member=MemberBody.of(member), token=token)
+
+    @app.get("/v1/ids", operation_id="find_ids")
+    async def ids(
+        caller: Annotated[Caller, readers],
+        part: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Beginning or end of an id.")],
+    ) -> IdsBody:
+        """List some records whose ids begin with a part or, among the newest 20,000, end with it."""
+        return IdsBody(knowledge=await run_read(store.ids_matching, part))
 
     @app.get("/v1/entities", operation_id="list_entities")
     async def members(
@@ -170,7 +181,13 @@ def add_access_routes(
 
     @app.get("/v1/audit", operation_id="list_audit")
     async def audit(
-        caller: Annotated[Caller, guard.require(Scope.ADMIN)], limit: Limit = 100, cursor: Cursor = None
+        caller: Annotated[Caller, guard.require(Scope.ADMIN)],
+        limit: Limit = 100,
+        cursor: Cursor = None,
+        entity: Annotated[str | None, Query(max_length=200, description="Id of an actor or a subject.")] = None,
+        act: Annotated[str | None, Query(max_length=40, description="Kind of change.")] = None,
+        since: Annotated[Time | None, Query(description="Time of the earliest.")] = None,
     ) -> PageBody[AuditBody]:
-        """List all changes of the hub, oldest first."""
-        return PageBody[AuditBody].of(await run_read(access.audit, limit=limit, cursor=cursor))
+        """List the changes of the hub, oldest first: all of them, or those that match."""
+        wanted = AuditFilter(entity=entity, act=act, since=since)
+        return PageBody[AuditBody].of(await run_read(access.audit, limit=limit, cursor=cursor, wanted=wanted))

@@ -1,10 +1,11 @@
 """Audit log: each change of the registry, written in the change's transaction and numbered in commit order."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, case, cast, func, insert, null, select
+from sqlalchemy import Connection, Select, Text, bindparam, case, cast, func, insert, null, or_, select
 
 from kuber.domain.auth import PRIVATE_ACTS, AuditEntry
 from kuber.domain.message_limits import MAX_EVENT_BYTES, MAX_PAGE_BYTES
@@ -41,8 +42,36 @@ def add_entry(
     connection.execute(_INSERT, row)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditFilter:
+    """Conditions of wanted entries; None allows any."""
+
+    entity: str | None = None  # id of the actor or subject
+    act: str | None = None
+    since: datetime | None = None
+
+    def apply(self, query: Select[Any]) -> Select[Any]:
+        """Return the query with these conditions."""
+        if self.entity is not None:
+            query = query.where(or_(audit.c.actor == self.entity, audit.c.subject == self.entity))
+        if self.act is not None:
+            query = query.where(audit.c.act == self.act)
+        if self.since is not None:
+            query = query.where(audit.c.time >= self.since)
+        return query
+
+
+EVERYTHING = AuditFilter()
+
+
 def read_audit(
-    connection: Connection, *, after: int, limit: int, public: bool, max_bytes: int = MAX_PAGE_BYTES
+    connection: Connection,
+    *,
+    after: int,
+    limit: int,
+    public: bool,
+    max_bytes: int = MAX_PAGE_BYTES,
+    wanted: AuditFilter = EVERYTHING,
 ) -> tuple[list[tuple[int, AuditEntry]], bool]:
     """Return the entries after this number, each with its own number, and whether more may follow them.
 
@@ -51,11 +80,12 @@ def read_audit(
     """
     found: list[tuple[int, AuditEntry]] = []
     size = 0
+    query = wanted.apply(_PUBLIC if public else _ALL)
     while len(found) < limit:
         asked = min(BATCH, limit - len(found))
         values = {"after": found[-1][0] if found else after, "limit": asked}
         before = len(found)
-        with connection.execute(_PUBLIC if public else _ALL, values) as rows:
+        with connection.execute(query, values) as rows:
             for row in rows:
                 omitted = {"omitted": row.size} if row.size > MAX_EVENT_BYTES else {}
                 detail = row.detail or omitted

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import REPORT, VERIFIER
@@ -54,6 +54,8 @@ from kuber.signing import check_new_key
 from kuber.wire.registry import DeliveryBody, DraftBody
 from kuber.wire.signing_payloads import succession_bytes
 
+MATCHES = 6  # ids that are returned for a part of one
+SEARCHED = 20_000  # newest records whose ids are searched for their end
 CACHED = 2000  # records, and as many publishers
 
 
@@ -197,6 +199,21 @@ class RegistryStore:
         record = found[0][1]
         self._records.put(id, record, version=version)
         return record
+
+    def ids_matching(self, part: str) -> tuple[str, ...]:
+        """Return some ids of records that begin with this part or, among the newest, end with it; earliest first.
+
+        Withdrawn and quarantined records are among them.
+        """
+        if not part:
+            return ()
+        column, last = knowledge.c.id, func.max(knowledge.c.seq)
+        begins = select(column).where(column >= part, column < part + "\x7f").limit(MATCHES)
+        newest = knowledge.c.seq > select(func.coalesce(last, 0) - SEARCHED).scalar_subquery()
+        ends = select(column).where(newest, column.endswith(part, autoescape=True)).limit(MATCHES)
+        with self.database.read_latest() as connection:
+            found = {*connection.scalars(begins), *connection.scalars(ends)}
+        return tuple(sorted(found))
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Store this entity's own evaluation of another's knowledge, in place of its previous one."""
