@@ -58,6 +58,12 @@ def vault(
     entity_quota: Annotated[
         int, typer.Option(min=0, metavar="BYTES", help="Bytes that each entity may store; 0: no limit.")
     ] = 0,
+    keep_free: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="BYTES", help="Bytes of the disk to leave free; 5 % of it, at most 1 GiB, if not set."
+        ),
+    ] = None,
     requests_per_minute: Rate = 30_000,
     max_connections: MaxConnections = 0,
     max_connections_per_address: PerAddress = 256,
@@ -95,6 +101,7 @@ def vault(
             database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
+            keep_free=keep_free,
             schedule=schedule,
             bucket=store,
             direct=direct,

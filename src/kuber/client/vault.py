@@ -16,6 +16,7 @@ from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import Page
 from kuber.errors import (
     ConflictError,
+    CorruptKnowledgeError,
     KnowledgeError,
     KnowledgeNotFoundError,
     RequestRejectedError,
@@ -178,6 +179,7 @@ class HttpVault(HttpService):
     def _upload(self, data: bytes, artifact: Artifact) -> None:
         """Send a blob in as many requests as it takes."""
         upload = self._begin(artifact, direct=self._presigned.available)
+        repeats = 1 if upload.offset else 0  # the vault has bytes of an earlier attempt, which may be others
         if upload.direct is not None:
             upload = self._upload_direct(upload, data)
         wait, deadline = WAIT_FIRST, time.monotonic() + self._patience
@@ -192,6 +194,10 @@ class HttpVault(HttpService):
                 if not self._reduce_body(refused, min(upload.size - before, self._largest_body)):
                     self._largest_body = MAX_BLOB_BYTES
                     raise first_refusal from None
+            except CorruptKnowledgeError:
+                if not repeats:
+                    raise
+                repeats, upload = repeats - 1, self._begin(artifact)
             except (ServiceUnavailableError, ConflictError, KnowledgeNotFoundError):
                 # The connection was lost, the vault has another offset, or it is another vault without the upload.
                 if not self._patience:

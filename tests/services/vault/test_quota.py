@@ -1,22 +1,39 @@
 """Quota of an entity in a vault."""
 
+import asyncio
+import contextlib
+import shutil
 import threading
 from contextlib import closing
 from datetime import timedelta
 
+import httpx
 import pytest
+from sqlalchemy import update
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
-from kuber.errors import InsufficientStorageError
+from kuber.errors import CorruptKnowledgeError, InsufficientStorageError, ServiceUnavailableError
+from kuber.services.http.auth import FOREVER
+from kuber.services.vault.app import vault_app
+from kuber.services.vault.free_disk import FreeDisk
 from kuber.services.vault.garbage_collection import collect
+from kuber.services.vault.metrics import VaultMetrics
+from kuber.services.vault.quota import MAX_RECEIVING, MAX_UPLOADS
+from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
 
 QUOTA = 1000
+_Usage = type(shutil.disk_usage("/"))
+
+
+def artifact(data):
+    return Artifact(digest=Digest.of(data), size=len(data))
 
 
 @pytest.fixture
@@ -88,6 +105,142 @@ def test_concurrent_uploads_do_not_exceed_the_quota_together(store):
     assert list((store.folder / "incoming").iterdir()) == []
 
 
+def test_a_blob_that_is_announced_again_continues_its_upload(store):
+    uploads = Uploads(store)
+    large = artifact(b"a" * 900)
+    first = uploads.begin(large, owner="ann")
+    uploads.begin_append(first.id, 0).write(b"a" * 500)
+    again = uploads.begin(large, owner="ann")
+    assert (again.id, again.offset) == (first.id, 500)
+    assert uploads.begin(large).id not in (first.id, None)  # of the hub itself, not of an entity
+    assert uploads.begin(large, owner="bob").id != first.id
+    lease = uploads.begin_append(again.id, 500)
+    lease.write(b"a" * 400)
+    assert uploads.complete(lease) == (large, True)
+
+
+def test_announcements_of_one_digest_with_other_sizes_count(store):
+    uploads = Uploads(store)
+    uploads.begin(Artifact(digest=Digest.of(b"a"), size=600), owner="ann")
+    with pytest.raises(InsufficientStorageError, match="has 600 of yours"):
+        uploads.begin(Artifact(digest=Digest.of(b"a"), size=401), owner="ann")
+
+
+def test_unfinished_uploads_of_an_entity_are_bounded(store):
+    uploads = Uploads(store)
+    begun = [uploads.begin(artifact(bytes([number])), owner="ann").id for number in range(MAX_UPLOADS)]
+    with pytest.raises(InsufficientStorageError, match="complete them, or wait until they expire"):
+        uploads.begin(artifact(b"more"), owner="ann")
+    uploads.begin(artifact(b"more"), owner="bob")
+    lease = uploads.begin_append(begun[0], 0)
+    lease.write(bytes([0]))
+    uploads.complete(lease)
+    uploads.begin(artifact(b"more"), owner="ann")
+
+
+def test_repeated_uploads_of_an_earlier_version_end_at_the_start(tmp_path):
+    large = artifact(b"a" * 900)
+    with closing(VaultStore(tmp_path)) as store:
+        uploads = Uploads(store)
+        ids = [uploads.begin(large, owner=owner).id for owner in ("ann", "bob", "cem")]
+        uploads.begin_append(ids[1], 0).write(b"a" * 500)
+        store.database.write(lambda connection: connection.execute(update(upload_rows).values(owner="ann")))
+    with closing(VaultStore(tmp_path)) as store:
+        assert Uploads(store).begin(large, owner="ann").id == ids[1]
+        assert [path.name for path in (tmp_path / "uploads").iterdir()] == [ids[1]]
+
+
+def test_bytes_count_while_they_are_received(store):
+    with closing(store.receiving.begin(Digest.of(b"a"), owner="ann")) as chunked:
+        chunked.receive(600)
+        with pytest.raises(InsufficientStorageError, match="has 600 of yours, so 401 more"):
+            store.receiving.begin(Digest.of(b"b"), 401, owner="ann")
+        with pytest.raises(InsufficientStorageError):
+            Uploads(store).begin(Artifact(digest=Digest.of(b"b"), size=401), owner="ann")
+        with closing(store.receiving.begin(Digest.of(b"b"), 400, owner="ann")) as announced:
+            announced.receive(400)  # reserved already
+            with pytest.raises(InsufficientStorageError):
+                chunked.receive(1)
+        store.receiving.begin(Digest.of(b"c"), 1000, owner="bob").close()
+        store.receiving.begin(Digest.of(b"d"), 5000, owner=None).close()
+    assert store.receiving.bytes_of("ann") == 0
+    store.receiving.begin(Digest.of(b"b"), 1000, owner="ann").close()
+
+
+def test_a_stored_blob_is_sent_again_without_regard_to_the_quota_but_is_no_longer(store):
+    put(store, b"a" * 900, "ann")
+    digest = Digest.of(b"a" * 900)
+    with closing(store.receiving.begin(digest, owner="ann")) as again:
+        again.receive(900)
+        with pytest.raises(CorruptKnowledgeError, match="has 900 bytes"):
+            again.receive(1)
+    with pytest.raises(CorruptKnowledgeError):
+        store.receiving.begin(digest, 899, owner="bob")
+
+
+def test_an_entity_sends_a_bounded_number_of_blobs_at_a_time(store):
+    digest = put(store, b"a", "ann")[0].digest
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_RECEIVING):
+            stack.enter_context(closing(store.receiving.begin(digest, owner="ann")))
+        with pytest.raises(ServiceUnavailableError) as caught:
+            store.receiving.begin(digest, owner="ann")
+        assert caught.value.retry_after == 1
+        store.receiving.begin(digest, owner="bob").close()
+    store.receiving.begin(digest, owner="ann").close()
+
+
+def test_a_body_without_a_length_that_exceeds_the_quota_ends_with_507(tmp_path):
+    async def ann(_token, _origin):
+        return Caller(scope=Scope.ENTITY, entity="ann", expires_at=FOREVER)
+
+    async def pieces():
+        while True:
+            yield bytes(1 << 18)
+
+    async def scenario(store):
+        app = vault_app(store, Uploads(store), ann, VaultMetrics(store, Uploads(store)))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://vault") as client:
+            headers = {"Authorization": "Bearer token"}
+            return await client.put(f"/v1/blobs/{Digest.of(b'a')}", content=pieces(), headers=headers)
+
+    with closing(VaultStore(tmp_path, quota=3 << 20)) as store:
+        answer = asyncio.run(scenario(store))
+        assert (answer.status_code, answer.json()["code"]) == (507, "insufficient-storage")
+        assert list((tmp_path / "incoming").iterdir()) == []
+        assert store.receiving.bytes_of("ann") == 0
+
+
+def test_some_of_the_disk_stays_free(store):
+    room = 100
+    store.disk = FreeDisk(store.folder, keep=50, free=lambda: room)
+    store.storage.disk = store.disk
+    uploads = Uploads(store)
+    put(store, b"a" * 50, None)
+    with pytest.raises(InsufficientStorageError, match="leaves 50 bytes of its disk free"):
+        put(store, b"b" * 51, None)
+    id = uploads.begin(artifact(b"b" * 80)).id
+    lease = uploads.begin_append(id, 0)
+    with pytest.raises(InsufficientStorageError):
+        lease.write(b"b" * 80)
+    room = 49
+    with pytest.raises(InsufficientStorageError):
+        uploads.begin(artifact(b"c"))
+    room = 1000
+    lease = uploads.begin_append(id, 0)
+    lease.write(b"b" * 80)
+    assert uploads.complete(lease)[1]
+    assert list((store.folder / "incoming").iterdir()) == []
+
+
+def test_a_vault_keeps_a_twentieth_of_its_disk_free_but_at_most_a_gibibyte(tmp_path, monkeypatch):
+    for total, kept in ((1 << 40, 1 << 30), (20 << 20, 1 << 20)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _folder, total=total: _Usage(total, 0, total))
+        assert FreeDisk(tmp_path).keep == kept
+    assert FreeDisk(tmp_path, 0).keep == 0
+
+
 def test_exceeding_the_quota_over_http_is_507_and_stores_nothing(own_hub):
     hub = own_hub("--open-enrolment", keeping=("--entity-quota", str(20 << 20)))
     credentials = Credentials()
@@ -100,5 +253,8 @@ def test_exceeding_the_quota_over_http_is_507_and_stores_nothing(own_hub):
                 with pytest.raises(InsufficientStorageError, match="withdraw knowledge that is no longer needed"):
                     vault.put(b"c" * size)
             vault.put(b"a" * (4 << 20))
-            vault.put(b"d" * (4 << 20))
+            begun = vault._begin(artifact(b"d" * (4 << 20)))
+            remains = b"e" * (1 << 20)  # other bytes, of an earlier attempt
+            vault.request("PATCH", f"/v1/uploads/{begun.id}", content=remains, headers={"Upload-Offset": "0"})
+            vault._upload(b"d" * (4 << 20), artifact(b"d" * (4 << 20)))
             assert sum(blob.size for blob in vault.blobs().items) == 20 << 20

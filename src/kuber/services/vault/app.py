@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Artifact, Manifest
+from kuber.domain.knowledge import Manifest
 from kuber.domain.query import MAX_LIMIT
 from kuber.errors import KUberError, SettingsError
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application, status_of
@@ -86,6 +86,7 @@ def open_vault(
     database: str | None = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
+    keep_free: int | None = None,
     schedule: CollectionSchedule | None = None,
     bucket: str | None = None,
     direct: bool = False,
@@ -97,7 +98,8 @@ def open_vault(
 
     With `database`, the URL of a PostgreSQL database, the index is there instead of in the folder; with `bucket`, a
     URL, the bytes are there. With `direct`, callers may transfer bytes directly to and from the bucket, at the
-    endpoint `direct_url` if they reach it by another one than the vault.
+    endpoint `direct_url` if they reach it by another one than the vault. `keep_free` is how many bytes of the disk
+    stay free, by default a twentieth of it, at most 1 GiB.
     """
     schedule = schedule or CollectionSchedule()
     if (direct and bucket is None) or (direct_url is not None and not direct):
@@ -109,7 +111,14 @@ def open_vault(
     with (
         contextlib.closing(VaultAccess(registry, secret, ca=ca)) as access,
         contextlib.closing(
-            VaultStore(folder, storage=storage, database=database, lease=schedule.lease, quota=entity_quota)
+            VaultStore(
+                folder,
+                storage=storage,
+                database=database,
+                lease=schedule.lease,
+                quota=entity_quota,
+                keep_free=keep_free,
+            )
         ) as store,
     ):
         uploads = Uploads(store, expiry=schedule.upload_expiry, presigned=presigned)
@@ -188,14 +197,19 @@ def vault_app(
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > max_blob_bytes:
             raise too_large(max_blob_bytes)
-        declared = Digest.parse(digest)
-        if length.isdigit() and int(length):
-            artifact = Artifact(digest=declared, size=int(length))
-            await run_read(store.check_quota, artifact, owner=caller.entity)
-        with store.create() as writer:
-            await write_pieces(bounded(pieces_of(request), max_blob_bytes), writer.write)
+        declared, size = Digest.parse(digest), int(length) if length.isdigit() else 0
+        reservation = await run_read(store.receiving.begin, declared, size, owner=caller.entity)
+        with contextlib.closing(reservation), store.create() as writer:
+
+            def write(piece: memoryview) -> None:
+                reservation.receive(len(piece))
+                writer.write(piece)
+
+            await write_pieces(bounded(pieces_of(request), max_blob_bytes), write)
             await auth.confirm(request)
-            artifact, new = await run_in_threadpool(store.commit, writer, declared, owner=caller.entity)
+            artifact, new = await run_in_threadpool(
+                store.commit, writer, declared, owner=caller.entity, reservation=reservation
+            )
         response.status_code = 201 if new else 200
         return ArtifactBody.of(artifact)
 

@@ -13,6 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
 from kuber.services.http.exhaustion import exhausted_resource
+from kuber.services.vault.free_disk import FreeDisk
 from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStat, HashedBlob, Piece
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, or the limit on one file
@@ -32,8 +33,10 @@ class FilesystemStorage:
     Raises OSError when the folder cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, disk: FreeDisk | None = None) -> None:
+        """Without `disk`, the disk may be filled."""
         self.folder = folder
+        self.disk = disk
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
         self._open_writers: set[str] = set()  # names of files in incoming/
@@ -184,6 +187,8 @@ class FileBlobWriter(StagedFile):
 
     def write(self, piece: Piece) -> None:
         """Append bytes; large pieces are fastest."""
+        if self._storage.disk is not None:
+            self._storage.disk.check(len(piece))
         try:
             write_all(self._file, piece)
         except OSError as error:

@@ -21,7 +21,8 @@ from kuber.services.http import pagination as cursors
 from kuber.services.vault.artifact_verdicts import ValidArtifact, check_size, keep_verdict, require_valid
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import INDEX, FilesystemStorage
-from kuber.services.vault.quota import check_quota
+from kuber.services.vault.free_disk import FreeDisk
+from kuber.services.vault.quota import Receiving, Reservation, check_quota
 from kuber.services.vault.reconciliation import check_storage_id, reconcile
 from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
 from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
@@ -56,21 +57,25 @@ class VaultStore:
         database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
+        keep_free: int | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Use `storage` instead of files in the folder, and the PostgreSQL database at this URL instead of a SQLite
-        file there. `quota` limits the bytes of each owner; 0 sets no limit.
+        file there. `quota` limits the bytes of each owner; 0 sets no limit. `keep_free` is how many bytes of the disk
+        stay free, as FreeDisk says.
         """
         self.folder = folder
         self.quota = quota
         self.clock = clock
+        self.receiving = Receiving(self)
         self._lease = lease
         index = folder / INDEX
         location = database_location(database, index)
         self._folder_lock = None if location is index else lock_file(index)  # SQLite locks its own file
         self.database = Database(location, history="vault")
         try:
-            self.storage: BlobStorage = storage or FilesystemStorage(folder)
+            self.disk = FreeDisk(folder, keep_free)
+            self.storage: BlobStorage = storage or FilesystemStorage(folder, disk=self.disk)
             if storage is not None or self.database.shared:
                 check_storage_id(self)
             reconcile(self)
@@ -102,16 +107,29 @@ class VaultStore:
         finally:
             blob.cancel()
 
-    def commit(self, writer: HashingWriter, digest: Digest, *, owner: str | None = None) -> tuple[Artifact, bool]:
-        """Store what was written, for `owner`: the artifact, and whether it is new.
+    def commit(
+        self,
+        writer: HashingWriter,
+        digest: Digest,
+        *,
+        owner: str | None = None,
+        reservation: Reservation | None = None,
+    ) -> tuple[Artifact, bool]:
+        """Store what was written, for `owner`: the artifact, and whether it is new. `reservation` ends with it.
 
         Raises CorruptKnowledgeError when it has another digest, RequestRejectedError when it is empty.
         """
         artifact = writer.finish(digest)
-        return artifact, self.commit_staged(writer.blob, artifact, owner=owner)
+        return artifact, self.commit_staged(writer.blob, artifact, owner=owner, reservation=reservation)
 
     def commit_staged(
-        self, blob: StagedBlob, artifact: Artifact, *, owner: str | None = None, upload: str | None = None
+        self,
+        blob: StagedBlob,
+        artifact: Artifact,
+        *,
+        owner: str | None = None,
+        upload: str | None = None,
+        reservation: Reservation | None = None,
     ) -> bool:
         """Store a staged blob under its digest, then index it and begin its lease. Return whether it is new.
 
@@ -123,7 +141,7 @@ class VaultStore:
             with self.lock(artifact.digest):
                 blob.commit(artifact.digest)
                 try:
-                    return self.index(artifact, owner=owner, upload=upload)
+                    return self.index(artifact, owner=owner, upload=upload, reservation=reservation)
                 except ServiceError:
                     if self.size(artifact.digest) is None:
                         blob.rollback()
@@ -253,13 +271,14 @@ class VaultStore:
         check_size(artifact, size)
         return self.database.write(lambda connection: self._extend_lease(connection, artifact.digest))
 
-    def check_quota(self, artifact: Artifact, *, owner: str | None) -> None:
-        """Raise InsufficientStorageError when a new blob would exceed the owner's quota."""
-        if owner is not None and self.quota and self.size(artifact.digest) is None:
-            with self.database.read_snapshot() as connection:
-                check_quota(connection, artifact, owner=owner, quota=self.quota)
-
-    def index(self, artifact: Artifact, *, owner: str | None = None, upload: str | None = None) -> bool:
+    def index(
+        self,
+        artifact: Artifact,
+        *,
+        owner: str | None = None,
+        upload: str | None = None,
+        reservation: Reservation | None = None,
+    ) -> bool:
         """Add a row for stored bytes, or extend its lease. Return whether it is new."""
         now = self.clock()
         row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now, "owner": owner}
@@ -271,6 +290,8 @@ class VaultStore:
                 return False
             check_quota(connection, artifact, owner=owner, quota=self.quota)
             connection.execute(_INSERT, {**row, "leased_until": now + self._lease})
+            if reservation is not None:
+                reservation.close()  # from now on the row counts
             return True
 
         return self.database.write(work)

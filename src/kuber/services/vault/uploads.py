@@ -28,7 +28,8 @@ from kuber.errors import (
 )
 from kuber.services.vault.blob_writer import check_digest, write_hashed
 from kuber.services.vault.filesystem import begin_sync, is_own_file, write_all, write_error
-from kuber.services.vault.quota import check_quota
+from kuber.services.vault.free_disk import FreeDisk
+from kuber.services.vault.quota import check_announcement
 from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.storage import Piece
 from kuber.services.vault.store import VaultStore
@@ -68,34 +69,58 @@ class Uploads:
     def begin(self, artifact: Artifact, *, owner: str | None = None, direct: bool = False) -> Upload:
         """Announce a blob. If the vault has it already, renew its lease; then nothing is left to send.
 
-        With `direct`, the result names a URL of the bucket, if this vault has one. Raises InsufficientStorageError
-        when the blob would exceed the owner's quota.
+        An owner who has announced it before continues that upload. With `direct`, the result names a URL of the
+        bucket, if this vault has one. Raises InsufficientStorageError when the blob would exceed the owner's quota,
+        or the owner has too many unfinished uploads.
         """
-        if self._store.renew_lease(artifact):
-            return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
+        while not self._store.renew_lease(artifact):
+            session = self._session_of_owner(artifact, owner) or self._begin(artifact, owner)
+            try:
+                upload = session.status()
+            except KnowledgeNotFoundError:  # another request has just completed it
+                continue
+            if direct and self._presigned is not None:
+                return replace(upload, direct=self._presigned.upload_url(session.id))
+            return upload
+        return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
+
+    def _session_of_owner(self, artifact: Artifact, owner: str | None) -> "UploadSession | None":
+        """Return the unfinished upload of this blob by its owner, if there is one at this vault."""
+        if owner is None:
+            return None
+        with self._lock:
+            return next((found for found in self._sessions.values() if found.is_of(artifact, owner)), None)
+
+    def _begin(self, artifact: Artifact, owner: str | None) -> "UploadSession":
+        """Begin an upload, unless a concurrent request has begun it."""
+        self._store.disk.check(0)
         id = secrets.token_hex(16)
         row = {"id": id, "digest": artifact.digest.hex, "size": artifact.size, "begun_at": self._store.clock()}
-        session = UploadSession(id, self._folder / id, artifact, owner)
-        try:
-            session.path.touch(exist_ok=False)
-        except OSError as error:
-            raise write_error(error) from None
-        with self._lock:
-            self._sessions[id] = session
+        session = UploadSession(id, self._folder / id, artifact, owner, self._store.disk)
 
-        def work(connection: Connection) -> None:
-            check_quota(connection, artifact, owner=owner, quota=self._store.quota)
+        def work(connection: Connection) -> UploadSession:
+            earlier = self._session_of_owner(artifact, owner)
+            if earlier is not None:
+                return earlier
+            if owner is not None:  # an earlier upload of the same blob, to another vault on this index, has ended
+                same = upload_rows.c.digest == artifact.digest.hex, upload_rows.c.size == artifact.size
+                connection.execute(delete(upload_rows).where(upload_rows.c.owner == owner, *same))
+            check_announcement(connection, artifact, owner=owner, store=self._store)
             connection.execute(insert(upload_rows), {**row, "owner": owner})
+            try:
+                session.path.touch(exist_ok=False)
+            except OSError as error:
+                raise write_error(error) from None
+            with self._lock:
+                self._sessions[id] = session
+            return session
 
         try:
-            self._store.database.write(work)
+            begun = self._store.database.write(work)
         except KUberError:
             self._forget(session)
             raise
-        upload = session.status()
-        if direct and self._presigned is not None:
-            return replace(upload, direct=self._presigned.upload_url(id))
-        return upload
+        return begun
 
     @property
     def in_progress(self) -> int:
@@ -189,11 +214,20 @@ class Uploads:
             session = self._session_of(row)
             if row.id in files:
                 self._sessions[row.id] = session
+                self._drop_repeated(session)
             elif not self._store.database.shared:
                 self._drop(session)
-        for name in sorted(files - self._sessions.keys()):
+        for name in sorted(file.name for file in self._folder.iterdir() if file.name not in self._sessions):
             log.warning("deleted %s, left by a crash", name)
             (self._folder / name).unlink(missing_ok=True)
+
+    def _drop_repeated(self, session: "UploadSession") -> None:
+        """Of the uploads of one blob by one owner, keep that with the most bytes; earlier versions began several."""
+        if session.owner is None:
+            return
+        same = [found for found in self._sessions.values() if found.is_of(session.artifact, session.owner)]
+        for repeated in sorted(same, key=lambda found: found.path.stat().st_size)[:-1]:
+            self._drop(repeated)
 
     def _load_from_index(self, id: str) -> "UploadSession":
         """Return an upload that another vault began. KnowledgeNotFoundError when it is unknown."""
@@ -205,7 +239,7 @@ class Uploads:
 
     def _session_of(self, row: Row[tuple[object, ...]]) -> "UploadSession":
         artifact = Artifact(digest=Digest(row.digest), size=row.size)
-        return UploadSession(row.id, self._folder / row.id, artifact, row.owner)
+        return UploadSession(row.id, self._folder / row.id, artifact, row.owner, self._store.disk)
 
     def _drop_old_rows(self, threshold: datetime) -> int:
         """Drop rows of vaults that did not come back, and refresh those of this one. Return how many were dropped."""
@@ -235,8 +269,9 @@ class Uploads:
 class UploadSession:
     """Received bytes of one upload. Its lock is held for one step at a time, never for a whole request."""
 
-    def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None) -> None:
+    def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None, disk: FreeDisk) -> None:
         self.id = id
+        self._disk = disk
         self.owner = owner
         self.path = path
         self.artifact = artifact
@@ -245,6 +280,10 @@ class UploadSession:
         self.sha = hashlib.sha256()
         self.size = 0  # bytes in `sha`
         self._lease: AppendLease | None = None
+
+    def is_of(self, artifact: Artifact, owner: str) -> bool:
+        """Return whether it is an unfinished upload of this blob by this owner."""
+        return not self.closed and self.artifact == artifact and self.owner == owner
 
     def status(self) -> Upload:
         """Return how much was received."""
@@ -289,6 +328,7 @@ class UploadSession:
         """Append bytes. A failing write leaves no trace."""
         if self.size + len(piece) > self.artifact.size:
             raise RequestRejectedError(f"The upload was announced with {self.artifact.size} bytes; send no more.")
+        self._disk.check(len(piece))
         try:
             with self.path.open("ab", buffering=0) as file:
                 sha = self.sha.copy()
