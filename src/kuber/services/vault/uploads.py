@@ -222,7 +222,7 @@ class Uploads:
             (self._folder / name).unlink(missing_ok=True)
 
     def _drop_repeated(self, session: "UploadSession") -> None:
-        """Of the uploads of one blob by one owner, keep that with the most bytes; earlier versions began several."""
+        """Keep only the longest upload of one blob by one owner; earlier versions began several."""
         if session.owner is None:
             return
         same = [found for found in self._sessions.values() if found.is_of(session.artifact, session.owner)]
