@@ -4,9 +4,12 @@
 loaded on first use, so that the services never load torch.
 """
 
+import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from kuber.printable_log import PrintableFilter
 
 if TYPE_CHECKING:
     from kuber import errors as errors
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from kuber.learning.teachers import Teachers as Teachers
 
 __version__ = version("kuber")
+logging.getLogger("kuber").addFilter(PrintableFilter())
 
 # Public name -> its module. The imports above say the same to type checkers; a test compares the two.
 _NAMES = {

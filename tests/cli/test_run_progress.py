@@ -213,7 +213,7 @@ class TestPlainLines:
             (
                 "rejected",
                 {"knowledge": K1, "reason": "It is \x1b[31mdamaged.", "bytes": 5},
-                ["rejected 4b5c6d7e: It is  [31mdamaged."],
+                ["rejected 4b5c6d7e: It is \\x1b[31mdamaged."],
             ),
             (
                 "absorbed",

@@ -3,6 +3,7 @@
 import gc
 import sys
 
+from kuber.cli.terminal import say_error
 from kuber.errors import KUberError
 
 INTERRUPTED = 130
@@ -15,11 +16,11 @@ def main() -> None:
     try:
         app()
     except KUberError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        say_error(f"error: {error.message}")
         sys.exit(error.exit_code)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: A file cannot be read or written: {error.strerror or error}{where}.", file=sys.stderr)
+        say_error(f"error: A file cannot be read or written: {error.strerror or error}{where}.")
         sys.exit(KUberError.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

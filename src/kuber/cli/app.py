@@ -16,6 +16,7 @@ from kuber.cli.knowledge import knowledge
 from kuber.cli.registry import registry
 from kuber.cli.run import run
 from kuber.cli.simulate import simulate
+from kuber.cli.terminal import say
 from kuber.cli.vault import vault
 from kuber.cli.watch import watch
 
@@ -37,7 +38,7 @@ app.add_typer(knowledge, name="knowledge")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"kuber {__version__}")
+        say(f"kuber {__version__}")
         raise typer.Exit
 
 

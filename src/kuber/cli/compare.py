@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kuber import extras
+from kuber.cli.console import Console
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
-from kuber.cli.run import Json, echo_error, interrupt
+from kuber.cli.run import Json, interrupt
 from kuber.cli.setting_options import with_settings
+from kuber.cli.terminal import say, say_error
 from kuber.errors import SettingsError
 from kuber.settings import Settings
 
@@ -56,7 +57,7 @@ def compare(
     if settings is not None:
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         plan = compare.make_plan(settings, names, parse_seeds(seeds))
-    folder, plan = compare.open_comparison(plan, resume, echo=echo_error)
+    folder, plan = compare.open_comparison(plan, resume, echo=say_error)
     errors = Console(stderr=True)
     try:
         with run_folder.at_work(folder), progress(errors) as shown:
@@ -75,8 +76,8 @@ def compare(
             output.print()
     else:
         for line in comparison_lines(done):
-            print(line)
-    print(f"Rows: {folder / compare.ROWS_FILE}   Report: {folder / compare.REPORT_FILE}")
+            say(line)
+    say(f"Rows: {folder / compare.ROWS_FILE}   Report: {folder / compare.REPORT_FILE}")
 
 
 def parse_seeds(text: str) -> list[int]:

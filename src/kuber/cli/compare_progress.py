@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kuber.cli.console import Console
 from kuber.cli.result_table import aligned
 from kuber.experiment.comparison.compare import ComparisonTask
 from kuber.views.comparison import ComparisonResult, ResultRow, Section

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kuber import tracing
+from kuber.cli.console import Console
 from kuber.cli.hub_options import DEFAULT_REGISTRY, DEFAULT_VAULT, RegistryUrl, VaultUrl
-from kuber.cli.run import echo_error
 from kuber.cli.run_progress import PlainLines
 from kuber.cli.setting_options import Ca, with_settings
+from kuber.cli.terminal import say, say_error
 from kuber.domain.evaluation import Evaluation
 from kuber.settings import Settings
 
@@ -64,7 +64,7 @@ def entity(
         from kuber.client import key_rotation
 
         member = key_rotation.change_key(home, str(index), registry, patience=patience, ca=ca)
-        print(f"Entity {index} signs with {member.keys[-1].public_key} from its record {member.keys[-1].since} on.")
+        say(f"Entity {index} signs with {member.keys[-1].public_key} from its record {member.keys[-1].since} on.")
         return
 
     from kuber.client.credentials import TOKEN_FILE
@@ -73,7 +73,7 @@ def entity(
         from kuber.experiment import run_folder
         from kuber.experiment.run import standalone
 
-        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", echo=echo_error)
+        folder, settings = run_folder.open_run(settings, resume, kind=f"entity{index}", echo=say_error)
         try:
             with run_folder.at_work(folder), PlainLines(Console(stderr=True), rounds=settings.num_rounds) as view:
                 accuracy = standalone.run(
@@ -101,9 +101,9 @@ def entity(
                 "--ca": None if ca is None else ca.resolve(),
             }
             words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-            echo_error(f"Interrupted. Resume with: {shlex.join(['kuber', 'entity', str(index), *words])}")
+            say_error(f"Interrupted. Resume with: {shlex.join(['kuber', 'entity', str(index), *words])}")
             raise
-    print(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
+    say(f"Entity {index} ended with {accuracy:.1%} on the common test set. Its checkpoints are in {folder}")
 
 
 def _ask(evaluation: Evaluation, round: int) -> bool:

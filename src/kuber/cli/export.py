@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kuber.cli.terminal import say
 from kuber.errors import SettingsError
 
 
@@ -34,4 +35,4 @@ def export(
 
         assert mlflow is not None
         count, where = metrics.write(run_dir, uri=mlflow, experiment=experiment, follow=follow), mlflow
-    print(f"Exported {count} values of {run_dir} to {where}.")
+    say(f"Exported {count} values of {run_dir} to {where}.")

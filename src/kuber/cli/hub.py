@@ -1,7 +1,6 @@
 """`kuber hub`: commands for the operator of a registry and a vault."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from kuber.cli.hub_options import (
     token_in,
 )
 from kuber.cli.setting_options import Ca, with_settings
+from kuber.cli.terminal import say, say_error
 from kuber.domain.auth import VERIFIER_TOKEN_FILE
 from kuber.domain.event import utc_now
 from kuber.errors import SettingsError
@@ -51,13 +51,12 @@ def invite(
     with as_operator(registry, admin_token, ca) as operator:
         taken = next((member for member in operator.entities() if member.name == name), None)
         if taken is not None:
-            print(
+            say_error(
                 f"warning: {printable(name)} has joined already, on {taken.registered_at:%Y-%m-%d}: the name belongs "
                 "to the key in that entity's folder, which needs no invitation, and no other key can use one. If the "
-                f"folder is lost: {shlex.join(['kuber', 'hub', 'rekey', name])}",
-                file=sys.stderr,
+                f"folder is lost: {shlex.join(['kuber', 'hub', 'rekey', name])}"
             )
-        print(operator.invite(name, days=days))
+        say(operator.invite(name, days=days))
 
 
 @hub.command()
@@ -76,7 +75,7 @@ def invitations(
     for invitation in found:
         is_open = invitation.used_at is None and invitation.expires_at > now
         state = "used" if invitation.used_at else "open" if is_open and not void else "void" if is_open else "expired"
-        print(f"{invitation.made_at:%Y-%m-%dT%H:%M:%SZ} {state} {printable(invitation.name)}")
+        say(f"{invitation.made_at:%Y-%m-%dT%H:%M:%SZ} {state} {printable(invitation.name)}")
 
 
 @hub.command()
@@ -98,11 +97,11 @@ def revoke(
             members = list(operator.entities())
             for member in members:
                 operator.revoke(member.id)
-            print(f"The tokens of all {len(members)} entities are revoked. The vault notices within 30 s.")
+            say(f"The tokens of all {len(members)} entities are revoked. The vault notices within 30 s.")
             return
         operator.revoke(operator.entity(name).id, block=block)
     blocked = ", and it is blocked" if block else ""
-    print(f"The tokens of {name} are revoked{blocked}. The vault refuses uploads in 5 s and downloads in 30 s.")
+    say(f"The tokens of {name} are revoked{blocked}. The vault refuses uploads in 5 s and downloads in 30 s.")
 
 
 @hub.command()
@@ -118,7 +117,7 @@ def withdraw(
     with as_operator(registry, admin_token, ca) as operator:
         knowledge = record_id(operator, knowledge)
         operator.withdraw(knowledge)
-    print(f"The record {knowledge} is withdrawn.")
+    say(f"The record {knowledge} is withdrawn.")
 
 
 @hub.command()
@@ -135,7 +134,7 @@ def quarantine(
     with as_operator(registry, admin_token, ca) as operator:
         knowledge = record_id(operator, knowledge)
         operator.quarantine(knowledge, reason)
-    print(f"The record {knowledge} is quarantined until `kuber hub release {knowledge}`.")
+    say(f"The record {knowledge} is quarantined until `kuber hub release {knowledge}`.")
 
 
 @hub.command()
@@ -151,7 +150,7 @@ def release(
     with as_operator(registry, admin_token, ca) as operator:
         knowledge = record_id(operator, knowledge)
         operator.release(knowledge)
-    print(f"The record {knowledge} is no longer quarantined.")
+    say(f"The record {knowledge} is no longer quarantined.")
 
 
 @hub.command()
@@ -163,7 +162,7 @@ def pins(registry: RegistryUrl = DEFAULT_REGISTRY, admin_token: AdminToken = OPE
     with as_operator(registry, admin_token, ca) as operator:
         for pin in all_pages(lambda cursor: operator.pins(limit=MAX_LIMIT, cursor=cursor)):
             arguments = ", ".join(f"{name}={value}" for name, value in pin.arguments.items())
-            print(printable(f"{pin.pin[:SHORT_PIN]} {pin.records} {pin.name}({arguments})"))
+            say(printable(f"{pin.pin[:SHORT_PIN]} {pin.records} {pin.name}({arguments})"))
 
 
 @hub.command()
@@ -186,7 +185,7 @@ def unpin(
             count = "no pin" if not found else f"{len(found)} pins"
             raise SettingsError(f"There is {count} that begins with {pin!r}; `kuber hub pins` lists them.")
         operator.unpin(found[0].pin)
-    print(f"The pin of {found[0].name!r} is removed; its records stay, and the next one pins it again.")
+    say(f"The pin of {found[0].name!r} is removed; its records stay, and the next one pins it again.")
 
 
 @hub.command()
@@ -216,7 +215,7 @@ def audit(
         names = names_of_entities(operator)
         id = None if entity is None else operator.entity(entity).id
         for entry in operator.audit_entries(entity=id, act=action, since=start):
-            print(json_line(entry, names) if as_json else audit_line(entry, names))
+            say(json_line(entry, names) if as_json else audit_line(entry, names))
 
 
 @hub.command()
@@ -254,5 +253,5 @@ def verifier(
         limits=Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, seconds=2.0 * cpu_seconds),
         pause=None if once else every,
         ca=ca,
-        echo=print,
+        echo=say,
     )

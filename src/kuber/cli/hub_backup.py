@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kuber import extras
+from kuber.cli.terminal import say
 
 if TYPE_CHECKING:
     from kuber.services.backup_manifest import Manifest, Members
@@ -31,7 +32,7 @@ def backup(
 
     done = backup(folder, registry=registry_data, vault=vault_data, copy=copy)
     _print_lacking(done.lacking)
-    print(f"Backed up {done.records} records and {done.blobs} blobs ({done.size} bytes).")
+    say(f"Backed up {done.records} records and {done.blobs} blobs ({done.size} bytes).")
     if done.lacking:
         raise typer.Exit(1)
 
@@ -58,10 +59,10 @@ def restore(
     done, manifest = restore(folder, registry=registry_data, vault=vault_data)
     _print_lacking(done.lacking)
     age = _age(datetime.now(UTC) - manifest.made_at)
-    print(f"Restored {done.records} records and {done.blobs} blobs ({done.size} bytes).")
-    print(f"The backup was made {age} ago, at {manifest.made_at:%Y-%m-%d %H:%M} UTC; what came later is not in it.")
+    say(f"Restored {done.records} records and {done.blobs} blobs ({done.size} bytes).")
+    say(f"The backup was made {age} ago, at {manifest.made_at:%Y-%m-%d %H:%M} UTC; what came later is not in it.")
     members = manifest.members
-    print(f"{_number(members.entities, 'entity', 'entities')} came back{_names(members)}.")
+    say(f"{_number(members.entities, 'entity', 'entities')} came back{_names(members)}.")
     end_tokens, end_invitations = revoke_tokens, void_invitations
     if sys.stdin.isatty() and sys.stdout.isatty():
         end_tokens = end_tokens or _asks(members.tokens, "token", "tokens", "revoked", "Revoke")
@@ -71,9 +72,9 @@ def restore(
 
         ended = end_access(registry_data / REGISTRY, tokens=end_tokens, invitations=end_invitations)
         if end_tokens:
-            print(f"The tokens of {_number(ended.tokens, 'entity', 'entities')} are revoked, and the operator's.")
+            say(f"The tokens of {_number(ended.tokens, 'entity', 'entities')} are revoked, and the operator's.")
         if end_invitations:
-            print(f"{_number(ended.invitations, 'invitation', 'invitations')} can no longer be used.")
+            say(f"{_number(ended.invitations, 'invitation', 'invitations')} can no longer be used.")
     _print_what_is_valid(manifest, end_tokens, end_invitations)
     if done.lacking:
         raise typer.Exit(1)
@@ -83,17 +84,17 @@ def _print_what_is_valid(manifest: "Manifest", ended_tokens: bool, ended_invitat
     """Print what is valid again, and the commands that end it."""
     members = manifest.members
     if members.tokens and not ended_tokens:
-        print(
+        say(
             f"{_number(members.tokens, 'token', 'tokens')} are valid as before, also those revoked since. "
             "To revoke them, once the registry runs: kuber hub revoke --all"
         )
     if members.invitations and not ended_invitations:
-        print(
+        say(
             f"{_number(members.invitations, 'invitation', 'invitations')} can be used, also those used since. "
             "To make them useless, once the registry runs: kuber hub invitations --void"
         )
     if members.entities:
-        print("An entity that was blocked since is not. To block it again: kuber hub revoke NAME --block")
+        say("An entity that was blocked since is not. To block it again: kuber hub revoke NAME --block")
 
 
 def _asks(count: int, singular: str, plural: str, since: str, verb: str) -> bool:
@@ -127,4 +128,4 @@ def _age(age: timedelta) -> str:
 
 def _print_lacking(lacking: Sequence[str]) -> None:
     for digest in lacking:
-        print(f"{digest} is missing or damaged, but a record names it: upload it again.")
+        say(f"{digest} is missing or damaged, but a record names it: upload it again.")

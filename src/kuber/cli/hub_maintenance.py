@@ -19,13 +19,14 @@ from kuber.cli.hub_options import (
     open_vault,
 )
 from kuber.cli.setting_options import Ca
+from kuber.cli.terminal import say
 
 
 def collect(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
     """Remove unreferenced blobs now. The vault also does so on a schedule."""
     with open_vault(vault, credentials_of(None, admin_token), ca) as client:
         done = client.collect()
-    print(f"Removed {done.blobs} blobs ({done.size} bytes) and {done.leftovers} unfinished uploads.")
+    say(f"Removed {done.blobs} blobs ({done.size} bytes) and {done.leftovers} unfinished uploads.")
 
 
 def scrub(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TOKEN, ca: Ca = None) -> None:
@@ -37,11 +38,11 @@ def scrub(vault: VaultUrl = DEFAULT_VAULT, admin_token: AdminToken = OPERATOR_TO
             part = client.scrub(cursor=cursor)
             blobs, size, rotten = blobs + part.blobs, size + part.size, rotten + len(part.rotten)
             for rot in part.rotten:
-                print(f"{rot.digest} is {rot.fault}; {rot.holders} records name it: upload it again.")
+                say(f"{rot.digest} is {rot.fault}; {rot.holders} records name it: upload it again.")
             cursor = part.cursor
             if cursor is None:
                 break
-    print(f"Hashed {blobs} blobs ({size} bytes); {rotten} were damaged.")
+    say(f"Hashed {blobs} blobs ({size} bytes); {rotten} were damaged.")
     if rotten:
         raise typer.Exit(1)
 
@@ -77,8 +78,8 @@ def check(
     with open_hub(registry, vault, None, admin_token, ca) as (records, blobs):
         found = compare(records, blobs, now=datetime.now(UTC), settled=timedelta(seconds=settled), repair=repair)
     for fault in found.faults:
-        print(fault.sentence + (" Repaired." if fault.repaired else ""))
-    print(f"{found.records} records, {found.blobs} blobs, {found.pins} pins; {len(found.faults)} disagreements.")
+        say(fault.sentence + (" Repaired." if fault.repaired else ""))
+    say(f"{found.records} records, {found.blobs} blobs, {found.pins} pins; {len(found.faults)} disagreements.")
     if not intact or not all(fault.repaired for fault in found.faults):
         raise typer.Exit(1)
 
@@ -91,13 +92,13 @@ def _check_databases(registry_data: Path, vault_data: Path, backup: Path | None)
 
     found = check_databases(registry_data, vault_data, backup=backup)
     for sentence in found.faults:
-        print(sentence)
+        say(sentence)
     if not found.checked:
-        print(
+        say(
             f"The databases are not checked: {registry_data} holds none; on their machine, name their folders with "
             "--registry-data and --vault-data."
         )
     elif not found.faults:
         compared = "no backup is known" if found.compared_with is None else f"as whole as {found.compared_with}"
-        print(f"{' and '.join(path.name for path in found.checked)} are sound; {compared}.")
+        say(f"{' and '.join(path.name for path in found.checked)} are sound; {compared}.")
     return not found.faults

@@ -17,6 +17,7 @@ from kuber.cli.hub_options import (
     open_registry,
 )
 from kuber.cli.setting_options import Ca
+from kuber.cli.terminal import say
 from kuber.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def list_records(
     ca: Ca = None,
 ) -> None:
     """List published knowledge, newest first."""
-    from rich.console import Console
     from rich.table import Table
 
+    from kuber.cli.console import Console
     from kuber.domain.query import Query
     from kuber.views.evaluation_set import COMMON, comparison_note, ranked_by, set_name
     from kuber.views.formatting import size
@@ -95,9 +96,9 @@ def show(
     ca: Ca = None,
 ) -> None:
     """Show a record: accuracies, files and parents."""
-    from rich.console import Console
     from rich.table import Table
 
+    from kuber.cli.console import Console
     from kuber.views.evaluation_set import claimed, describe_set, shown_evaluation
     from kuber.views.formatting import percent, size
 
@@ -150,7 +151,7 @@ def pull(
         check_kinds(record)
         check_origin(record, records, {} if identity is None else read_pinned_keys(identity))
         for path in write_files(record, blobs, folder):
-            print(path)
+            say(path)
 
 
 @knowledge.command()
@@ -175,8 +176,7 @@ def evaluate(
     ca: Ca = None,
 ) -> None:
     """Evaluate a published model on your own data, without training."""
-    from rich.console import Console
-
+    from kuber.cli.console import Console
     from kuber.data.batches import Normalisation
     from kuber.verifier.local_evaluation import default_normalisation, evaluate_locally
     from kuber.views.evaluation_set import claimed
@@ -213,7 +213,7 @@ def withdraw(
     with open_registry(registry, identity, OPERATOR_TOKEN, ca) as records:
         record = _record(records, id)
         records.withdraw(record.id)
-    print(f"The record {record.id} is withdrawn.")
+    say(f"The record {record.id} is withdrawn.")
 
 
 @knowledge.command()
@@ -229,10 +229,10 @@ def tree(
     ca: Ca = None,
 ) -> None:
     """Draw the lineage of knowledge. Below each record are those that it learned from."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.tree import Tree
 
+    from kuber.cli.console import Console
     from kuber.domain.query import Query
     from kuber.views.evaluation_set import ranked_by
 

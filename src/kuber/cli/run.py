@@ -1,18 +1,18 @@
 """`kuber run`: the whole system on one machine."""
 
 import signal
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kuber import extras
+from kuber.cli.console import Console
 from kuber.cli.result_table import groups_table, result_table, summary_lines
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
+from kuber.cli.terminal import say, say_error
 from kuber.settings import Settings
 from kuber.views.result import RunResult
 
@@ -20,7 +20,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Folder of an earlier run to resume.")
 ]
-echo_error = partial(typer.echo, err=True)
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve web pages that show the run live.")]
 
 
@@ -33,7 +32,7 @@ def run(settings: Settings | None, json: Json = False, resume: Resume = None, da
     from kuber.experiment import run_folder
     from kuber.experiment.engines import fork_server
 
-    folder, settings = run_folder.open_run(settings, resume, echo=echo_error)
+    folder, settings = run_folder.open_run(settings, resume, echo=say_error)
     signal.signal(signal.SIGTERM, interrupt)
     errors = Console(stderr=True)
     try:
@@ -62,8 +61,8 @@ def show_result(result: RunResult, folder: Path, *, json: bool) -> None:
             output.print(groups)
     else:
         for line in summary_lines(result):
-            print(line)
-    print(f"Report: {folder / 'report.html'}")
+            say(line)
+    say(f"Report: {folder / 'report.html'}")
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:

@@ -8,13 +8,14 @@ from statistics import fmean
 from threading import Lock
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from kuber.cli.alert_lines import SHORT_ID, AlertLines
+from kuber.cli.console import Console
 from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
 from kuber.views.delivery import DeliveryView, absorption, why_kept

@@ -2,14 +2,14 @@
 
 import signal
 
-from rich.console import Console
-
 from kuber import extras
 from kuber.cli.compare import SERVICES
+from kuber.cli.console import Console
 from kuber.cli.executor_options import Engine, GpusPerWorker, RayAddress, Workers, engine_from_flags
-from kuber.cli.run import Json, echo_error, interrupt, show_result
+from kuber.cli.run import Json, interrupt, show_result
 from kuber.cli.run_progress import live_view
 from kuber.cli.setting_options import with_settings
+from kuber.cli.terminal import say_error
 from kuber.settings import Settings
 
 
@@ -29,7 +29,7 @@ def simulate(
     from kuber.experiment.simulation import run
 
     signal.signal(signal.SIGTERM, interrupt)
-    folder, settings = run_folder.open_run(settings, None, kind="simulated", echo=echo_error)
+    folder, settings = run_folder.open_run(settings, None, kind="simulated", echo=say_error)
     with run_folder.at_work(folder), live_view(settings, Console(stderr=True)) as view:
         result = run.run(settings, folder, engine_config=choice, progress=view, echo=view.echo)
     show_result(result, folder, json=json)

@@ -21,10 +21,11 @@ from kuber.domain.event import utc_now
 from kuber.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
+    from kuber.cli.console import Console
     from kuber.client.registry import HttpRegistry
     from kuber.domain.auth import AuditEntry
     from kuber.views.delivery import HubDelivery
@@ -46,8 +47,7 @@ def watch(
     ca: Ca = None,
 ) -> None:
     """Watch a hub live in the terminal. Shows entities, accuracies and deliveries; Ctrl-C ends it."""
-    from rich.console import Console
-
+    from kuber.cli.console import Console
     from kuber.client.event_stream import EventReader
     from kuber.views.hub import HubView
 

@@ -12,6 +12,7 @@ from io import BytesIO
 import httpx
 
 from kuber.domain.digest import Digest
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, ServiceError
 
 MAX_BLOB_BYTES = 2 << 30  # larger blobs are not held in memory
@@ -114,7 +115,7 @@ def _use_large_pages(view: memoryview) -> None:
 
 def content_length(headers: Mapping[str, str], url: str) -> int:
     """Return the Content-Length of a response from the vault at `url`. ServiceError when it is missing."""
-    length = headers.get("Content-Length", "")
-    if not length.isascii() or not length.isdecimal():
+    length = read_digits(headers.get("Content-Length", ""))
+    if length is None:
         raise ServiceError(f"The vault at {url} does not say how many bytes it sends; do not trust it.")
-    return int(length)
+    return length

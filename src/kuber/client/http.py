@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from kuber.client.credentials import Credentials
 from kuber.domain.address import is_host
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import (
     KnowledgeNotFoundError,
     KUberError,
@@ -216,7 +217,7 @@ class HttpService:
             return
         if version is None:
             raise intermediary_error(response, self.service, self.url)
-        newer = version.isdecimal() and int(version) > PROTOCOL
+        newer = (read_digits(version) or 0) > PROTOCOL
         side = "this client" if newer else f"the {self.service}"
         raise ServiceError(
             f"The {self.service} at {self.url} has protocol {version[:20]!r} and this client protocol {PROTOCOL}: "

@@ -14,6 +14,7 @@ from kuber.domain.blob import Collection, Pin, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.domain.query import Page
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
@@ -251,10 +252,10 @@ class HttpVault(HttpService):
             answer = self.request("HEAD", f"/v1/uploads/{upload.id}", read_body=_no_body)
         except KnowledgeNotFoundError:
             return self._begin(Artifact(digest=upload.digest, size=upload.size))
-        offset = answer.headers.get("Upload-Offset", "")
-        if not offset.isascii() or not offset.isdecimal() or int(offset) > upload.size:
+        offset = read_digits(answer.headers.get("Upload-Offset", ""))
+        if offset is None or offset > upload.size:
             raise ServiceError(f"The vault at {self.url} does not say how much it has received; do not trust it.")
-        return replace(upload, offset=int(offset))
+        return replace(upload, offset=offset)
 
     def _parse_upload(self, answer: Response) -> Upload:
         upload = self.parse(UploadBody.read, answer.data).value()

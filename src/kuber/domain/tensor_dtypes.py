@@ -25,4 +25,6 @@ def name_fault(name: str) -> str | None:
         return "its name is that of the notes in a safetensors file"
     if any("\ud800" <= character <= "\udfff" for character in name):
         return "its name is not valid Unicode"
+    if "\0" in name:
+        return "its name has the character NUL"
     return None

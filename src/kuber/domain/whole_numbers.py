@@ -4,6 +4,7 @@ import operator
 from typing import Any
 
 LIMIT = 2**63  # of counts in messages
+HUGE = 10**18  # stands for all longer numbers: Python refuses to read one of more than 4,300 digits
 
 
 def whole_number(value: Any) -> int | None:
@@ -23,6 +24,13 @@ def whole_number(value: Any) -> int | None:
     except Exception:  # noqa: BLE001 - so may any other object
         return None
     return int(number) if number.is_integer() else None
+
+
+def read_digits(text: str | bytes) -> int | None:
+    """Return the number in decimal digits, HUGE for a longer one; None for any other text, such as "-1" or "²"."""
+    if not text.isascii() or not text.isdigit():
+        return None
+    return min(int(text), HUGE) if len(text) < 100 else HUGE
 
 
 def counts_of(values: Any) -> tuple[int, ...] | None:

@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import KUberError, RequestRejectedError, ServiceError, ServiceUnavailableError
 
 # The service behind a gateway restarts, is overloaded or unreachable: 520 to 530 are those of a CDN.
@@ -59,8 +60,8 @@ def intermediary_error(response: httpx.Response, service: str, url: str) -> KUbe
 
 def too_large(response: httpx.Response, service: str) -> RequestRejectedError:
     """Return the error for a request with a body that an intermediary does not take."""
-    length = response.request.headers.get("Content-Length", "")
-    size = _size(int(length)) if length.isdecimal() else "this size"
+    length = read_digits(response.request.headers.get("Content-Length", ""))
+    size = "this size" if length is None else _size(length)
     return RequestRejectedError(
         f"Something between us and the {service} takes no body of {size} (status 413); raise its limit, such as "
         "client_max_body_size of nginx.",

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from kuber.domain.printable_text import printable as printable
+from kuber.domain.whole_numbers import read_digits
+
 _DIGITS = re.compile(r"(\d+)")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -13,7 +16,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a key for natural sorting: 2 before 10, ward 2 before ward 10, numbers before words."""
     parts = _DIGITS.split(name)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+    numbers = ((read_digits(part), part) for part in parts if part)
+    return tuple((1, 0, part) if number is None else (0, number, part) for number, part in numbers)
 
 
 def percent(share: float) -> str:
@@ -61,8 +65,3 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     return "".join(
         _BARS[round(steps * (value - low) / (high - low)) if high > low else steps // 2] for value in shown
     )
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters replaced by blanks; other entities may have written it."""
-    return "".join(character if character.isprintable() else " " for character in text)

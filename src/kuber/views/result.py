@@ -59,7 +59,7 @@ class RunResult:
 
     def to_json(self) -> str:
         """Return the result as one JSON object."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

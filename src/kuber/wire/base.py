@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from kuber.domain.digest import Digest
+from kuber.domain.printable_text import printable
 from kuber.errors import RequestRejectedError
 
 V = TypeVar("V")
@@ -32,10 +33,21 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _printable(text: str) -> str:
+def only_printable(text: str) -> str:
+    """Return a text that has only printable characters. ValueError for others."""
     if not text.isprintable():
         raise ValueError("only printable characters are allowed")
     return text
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("neither NUL nor half of a surrogate pair is allowed")
+    return text
+
+
+def _escaped(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _time(value: Any) -> Any:
@@ -70,8 +82,12 @@ _ParsedDigest = Annotated[
     WithJsonSchema(TypeAdapter(DigestText).json_schema()),
 ]
 DigestField = Annotated[Digest, GetPydanticSchema(lambda _source, handler: handler.generate_schema(_ParsedDigest))]
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Sentence = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(only_printable)]
+Sentence = Annotated[str, Field(min_length=1), AfterValidator(only_printable)]
+# Of any characters that every database stores and every encoding has.
+AnyText = Annotated[str, AfterValidator(_storable)]
+# Written from what others sent, such as an error: shown as it is, so what is not printable becomes an escape.
+Escaped = Annotated[str, BeforeValidator(_escaped)]
 HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64,128}$", description="Lower-case hex digits.")]
 Day = Annotated[date, BeforeValidator(_day)]
 Time = Annotated[AwareDatetime, BeforeValidator(_time), AfterValidator(_utc)]

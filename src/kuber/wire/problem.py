@@ -6,17 +6,17 @@ from typing import Annotated
 from pydantic import Field
 
 from kuber.errors import KUberError, RequestRejectedError, ServiceError, ServiceUnavailableError, error_class
-from kuber.wire.base import Message
+from kuber.wire.base import Escaped, Message
 
 
 class ProblemBody(Message):
     """Problem details (RFC 9457) with the code of a KUber error."""
 
     type: str = "about:blank"
-    title: str
+    title: Escaped
     status: Annotated[int, Field(strict=True, ge=100, le=599)]
-    detail: str
-    code: str
+    detail: Escaped
+    code: Escaped
 
 
 def problem_from(error: KUberError, status: int) -> ProblemBody:

@@ -20,15 +20,18 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import Cells, EvaluationSet
 from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
+from kuber.domain.printable_text import printable
 from kuber.domain.query import MAX_LIMIT, Page
 from kuber.domain.task import Task
 from kuber.domain.tensor_dtypes import MAX_DIMENSIONS, MAX_TENSOR_NAME, MAX_TENSORS
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.base import (
+    AnyText,
     Body,
     Count,
     Day,
     DigestField,
+    Escaped,
     HexText,
     Message,
     Positive,
@@ -40,6 +43,7 @@ from kuber.wire.base import (
 )
 
 MAX_CLASSES = 100_000
+MAX_VERDICT = 1000  # characters of the reason of a verification
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -59,6 +63,12 @@ def _argument_error(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         ) from None
 
 
+def _escaped_reason(value: Any) -> Any:
+    """Return the reason of a verdict fit to be shown; it may quote what a model's maker wrote."""
+    fits = isinstance(value, str) and len(value) <= MAX_VERDICT
+    return printable(value)[:MAX_VERDICT] if fits else value
+
+
 def _not_blank(text: str) -> str:
     if text.isspace():
         raise ValueError("it must not be blank")
@@ -70,7 +80,7 @@ Shape = Annotated[tuple[Count, ...], Field(max_length=MAX_DIMENSIONS)]
 _Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_not_integer)]
 _Argument = Annotated[
-    StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
+    StrictBool | _Integer | _Number | Annotated[AnyText, Field(max_length=1000)] | tuple[_Integer, ...],
     WrapValidator(_argument_error),
 ]
 Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
@@ -98,7 +108,7 @@ class VerificationBody(Body[Verification]):
     """The hub's verification of a record."""
 
     standing: Standing
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    reason: Annotated[str, BeforeValidator(_escaped_reason), Field(min_length=1, max_length=MAX_VERDICT)]
     evaluation: EvaluationBody | None = None
 
 
@@ -137,7 +147,7 @@ class TensorBody(Body[TensorSpec]):
 
 
 ManifestField = Annotated[
-    dict[Annotated[str, Field(max_length=MAX_TENSOR_NAME)], TensorBody], Field(max_length=MAX_TENSORS)
+    dict[Annotated[AnyText, Field(max_length=MAX_TENSOR_NAME)], TensorBody], Field(max_length=MAX_TENSORS)
 ]
 
 
@@ -324,6 +334,6 @@ class HealthBody(Message):
     """Answer of /healthz."""
 
     status: Literal["ok"]
-    service: Annotated[str, Field(max_length=200)]
+    service: Annotated[Escaped, Field(max_length=200)]
     protocol: Annotated[int, Field(strict=True)]
-    version: Annotated[str, Field(max_length=200)]
+    version: Annotated[Escaped, Field(max_length=200)]

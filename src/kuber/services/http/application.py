@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import kuber
 from kuber import tracing
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import (
     ConflictError,
     CorruptKnowledgeError,
@@ -272,8 +273,8 @@ class ServiceMiddleware:
                 f"The {self.service} accepts {self._rate.amount} requests per minute from one address; slow down."
             )
             return problem(ServiceUnavailableError(message), 429, {"Retry-After": str(max(1, retry_after))})
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > MAX_JSON_BYTES and not _streamed(scope):
+        length = read_digits(headers.get(b"content-length", b""))
+        if length is not None and length > MAX_JSON_BYTES and not _streamed(scope):
             return problem(RequestRejectedError(self._too_large()), 413, {"connection": "close"})
         return None
 
@@ -318,6 +319,6 @@ def _streamed(scope: Scope) -> bool:
 
 
 def _incompatible(service: ServiceName, version: str) -> str:
-    newer = version.isdigit() and int(version) > PROTOCOL
+    newer = (read_digits(version) or 0) > PROTOCOL
     side = f"the {service}" if newer else "the client"
     return f"The client uses protocol {version[:20]!r} and this {service} protocol {PROTOCOL}: upgrade {side}."

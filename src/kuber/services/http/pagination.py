@@ -26,7 +26,10 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
         not isinstance(values, list)
         or values[:1] != [order]
         or [type(value) for value in values[1:]] != list(kinds)
-        or not all(isinstance(value, str) or (math.isfinite(value) and abs(value) < 2**63) for value in values[1:])
+        or not all(
+            value.isprintable() if isinstance(value, str) else math.isfinite(value) and abs(value) < 2**63
+            for value in values[1:]
+        )
     ):
         raise invalid_cursor()
     return values[1:]

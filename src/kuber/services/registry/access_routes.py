@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, Query, Response
 from fastapi import Path as InPath
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AfterValidator
 
 from kuber.domain.auth import OPERATOR, Caller, Scope
 from kuber.domain.query import MAX_LIMIT
@@ -17,7 +18,7 @@ from kuber.services.registry.audit import AuditFilter
 from kuber.services.registry.event_feed import EventFeed, Notice
 from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.store import RegistryStore
-from kuber.wire.base import Time
+from kuber.wire.base import Time, only_printable
 from kuber.wire.registry import (
     AuditBody,
     CallerBody,
@@ -37,9 +38,10 @@ from kuber.wire.registry import (
 EVENTS = 100  # read at once for a follower
 MAX_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
 
+TaskName = Annotated[str, AfterValidator(only_printable)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of one page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="Cursor of the previous page.")]
-Id = Annotated[str, InPath(max_length=200)]
+Id = Annotated[str, InPath(max_length=200), AfterValidator(only_printable)]
 
 
 def created(body: Any) -> dict[int | str, dict[str, Any]]:
@@ -126,7 +128,7 @@ def add_access_routes(
             Query(ge=0, lt=2**63, description="Cursor of the previous answer; without it: new publications."),
         ] = None,
         task: Annotated[
-            str | None, Query(max_length=200, description="Name of the task; without it: any task.")
+            TaskName | None, Query(max_length=200, description="Name of the task; without it: any task.")
         ] = None,
         seconds: Annotated[
             float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the first publication.")

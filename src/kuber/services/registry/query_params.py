@@ -9,17 +9,17 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from kuber.domain.digest import Digest
 from kuber.domain.query import MAX_LIMIT, Query
 from kuber.errors import RequestRejectedError
-from kuber.wire.base import DigestField
+from kuber.wire.base import DigestField, only_printable
 from kuber.wire.registry import MAX_CLASSES
 
 _TYPES: dict[Any, Any] = {
     Digest: DigestField,
-    str: Annotated[str, Field(max_length=200)],
+    str: Annotated[str, Field(max_length=200), AfterValidator(only_printable)],
     float: Annotated[float, Field(ge=0, le=1)],
     int: Annotated[int, Field(ge=1, le=MAX_LIMIT)],
     tuple[int, ...]: Annotated[tuple[Annotated[int, Field(ge=0, lt=MAX_CLASSES)], ...], Field(max_length=MAX_LIMIT)],

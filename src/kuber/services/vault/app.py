@@ -15,6 +15,7 @@ from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Manifest
 from kuber.domain.query import MAX_LIMIT
+from kuber.domain.whole_numbers import read_digits
 from kuber.errors import KUberError, SettingsError
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application, status_of
 from kuber.services.http.auth import Authenticate, Authenticator
@@ -194,11 +195,11 @@ def vault_app(
         caller: Annotated[Caller, auth.require(Scope.ENTITY, Scope.SERVICE)],
     ) -> ArtifactBody:
         """Store the bytes of the body: 201 when they are new, 200 when the vault had them already."""
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > max_blob_bytes:
+        length = read_digits(request.headers.get("content-length", "")) or 0
+        if length > max_blob_bytes:
             raise too_large(max_blob_bytes)
-        declared, size = Digest.parse(digest), int(length) if length.isdigit() else 0
-        reservation = await run_read(store.receiving.begin, declared, size, owner=caller.entity)
+        declared = Digest.parse(digest)
+        reservation = await run_read(store.receiving.begin, declared, length, owner=caller.entity)
         with contextlib.closing(reservation), store.create() as writer:
 
             def write(piece: memoryview) -> None:

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from kuber.domain.whole_numbers import read_digits
 from kuber.services.vault.storage import CHUNK, BlobReader
 
 BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}  # OpenAPI
@@ -46,8 +47,8 @@ async def pieces_of(request: Request) -> AsyncIterator[memoryview]:
     Two buffers take turns: a piece must be written before the next but one is requested. They are no larger than the
     body, where its length is known.
     """
-    length = request.headers.get("content-length", "")
-    size = min(CHUNK, max(1, int(length))) if length.isdecimal() and len(length) < 19 else CHUNK
+    length = read_digits(request.headers.get("content-length", ""))
+    size = CHUNK if length is None else min(CHUNK, max(1, length))
     buffers = memoryview(bytearray(size)), memoryview(bytearray(size))
     filled = 0  # buffers
     buffer, used = buffers[0], 0
