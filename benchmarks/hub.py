@@ -21,9 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
-from hub_records import counting, discovery, publishes, publishes_over_http, reads
-from hub_site import MIB, hub, pairs, report, weights
+from hub_records import counting, discovery, publications, publishes, publishes_over_http, reads
+from hub_site import MIB, hub, listener, pairs, report, weights
 
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
@@ -94,12 +93,7 @@ def transfers(folder: Path, times: int, wanted: Callable[[str], bool]) -> None:
             ours, theirs = map(statistics.median, seconds)
             report("upload 256 MiB / cp + sync + sha256", ">= 0.7", ratio=theirs / ours, ours=ours, theirs=theirs)
         if wanted("memory"):
-            port = int(vault_url.rpartition(":")[2])
-            process = next(
-                psutil.Process(connection.pid)
-                for connection in psutil.net_connections("tcp")
-                if connection.status == "LISTEN" and connection.laddr.port == port
-            )
+            process = listener(vault_url)
             before, peak, ended = process.memory_info().rss, 0, threading.Event()
 
             def watch() -> None:
@@ -143,7 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=7)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--only", default="download,pull,upload,memory,reads,metrics,publishes,http,discovery")
+    parser.add_argument(
+        "--only", default="download,pull,upload,memory,reads,metrics,publishes,http,publications,discovery"
+    )
     args = parser.parse_args()
     chosen = set(args.only.split(","))
     with tempfile.TemporaryDirectory() as name:
@@ -155,6 +151,7 @@ def main() -> None:
             ("metrics", counting),
             ("publishes", publishes),
             ("http", publishes_over_http),
+            ("publications", publications),
         ):
             if line in chosen:
                 (folder / line).mkdir()

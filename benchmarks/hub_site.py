@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
@@ -34,13 +36,17 @@ def weights(size: int, numbers: Callable[[int], bytes] = os.urandom) -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(body)
 
 
+_PATCHED = (
+    "from unittest.mock import patch; from kuber.cli import main; {}; main()"  # a name that is gone is an error
+)
+
 # The services with a commit for each write.
-ONE_BY_ONE = "from kuber.services.db import database; database.GROUP = 1; from kuber.cli import main; main()"
+ONE_BY_ONE = _PATCHED.format("patch('kuber.services.db.database.MAX_GROUP', 1).start()")
 
 # The services without the request metrics.
-UNCOUNTED = (
-    "from kuber.services.http import metrics; metrics.Metrics.begun = metrics.Presence.note = lambda *_: None; "
-    "metrics.Metrics.ended = lambda *_, **__: None; from kuber.cli import main; main()"
+UNCOUNTED = _PATCHED.format(
+    "[patch('kuber.services.http.metrics.' + name, lambda *_, **__: None).start() for name in "
+    "('Metrics.count_start', 'Metrics.count_end', 'Presence.note')]"
 )
 
 
@@ -76,6 +82,16 @@ def service(
             yield process.stdout.readline().split()[-1], process.pid
         finally:
             process.stdin.close()
+
+
+def listener(url: str) -> psutil.Process:
+    """Return the process that listens at this address."""
+    port = int(url.rpartition(":")[2])
+    return next(
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections("tcp")
+        if connection.status == "LISTEN" and connection.laddr.port == port
+    )
 
 
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
