@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -169,6 +170,28 @@ def test_the_audit_log_shows_names_and_is_filtered(hub):
     assert kuber("audit", "--since", "2199-01-01", *operate) == (0, "")
     assert kuber("audit", "--since", "soon", *operate)[0] == 2
     assert kuber("audit", "--entity", "nobody-of-this-name", *operate)[0] == 1
+
+
+def test_who_is_refused_by_whom_is_shown(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    record, publisher = hub.publish(), hub.registry.member(hub.entity).name
+    total = record.evaluation.total
+    nothing = replace(record.evaluation, correct=(0,) * len(total))
+    for name, found in (("honest", nothing), ("another", nothing), ("friend", record.evaluation)):
+        hub.registry.attest(record.id, entity=hub.registry.register(name).id, evaluation=found)
+    thief = hub.registry.register("thief").id
+    copy = hub.registry.publish(replace(record.draft, entity=thief, signature=None), key="copy")
+    assert copy.copy_of == record.id
+    code, output = kuber("suspicious", *operate)
+    assert code == 0
+    assert max(map(len, output.splitlines())) < 80
+    text = " ".join(output.split())
+    claimed = f"{record.evaluation.accuracy:.1%}"
+    assert f"{publisher}: 1 refused by another, honest ({claimed} claimed, 0.0% found)" in text
+    assert f"thief: 1 copied from {publisher} {copy.id}" in text
+    found = [json.loads(line) for line in kuber("suspicious", "--json", *operate)[1].splitlines()]
+    mine = next(each for each in found if each["knowledge"] == record.id)
+    assert (mine["refused_by"], mine["agreed"], mine["found"]) == (["another", "honest"], 1, 0.0)
 
 
 def test_the_invitation_of_a_taken_name_warns(hub):

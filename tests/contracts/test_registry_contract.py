@@ -330,6 +330,18 @@ def verifier(registry, request):
         yield client
 
 
+def test_a_copy_names_the_first_record_of_another_publisher(publish, registry, samples, entity):
+    first = publish(entity)
+    thief = registry.register(samples.name("thief")).id
+    copy = publish(thief, artifacts=first.artifacts)
+    assert (first.copy_of, copy.copy_of) == (None, first.id)
+    assert registry.knowledge(copy.id).copy_of == first.id
+    assert publish(entity, artifacts=first.artifacts).copy_of is None, "it was the first"
+    start = publish(entity, round=0)
+    assert publish(thief, artifacts=start.artifacts, round=0).copy_of is None
+    assert publish(thief, artifacts=start.artifacts).copy_of is None, "everybody knows the common start"
+
+
 def test_entities_attest_knowledge_of_others(publish, registry, samples, entity):
     record, other = publish(entity, 60, 60), registry.register(samples.name("other")).id
     for correct in ((10, 10), (50, 40)):

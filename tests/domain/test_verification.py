@@ -1,7 +1,11 @@
 """Claims checked against an evaluation of the hub."""
 
+from dataclasses import replace
+
 import pytest
 
+from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.verification import Standing, upper_bound, verdict
 
 from .samples import evaluation, knowledge
@@ -29,3 +33,11 @@ def test_a_verification_on_the_same_test_set_is_trusted_over_the_claim():
     assert knowledge("a", 70, verification=found).trusted == evaluation(65)
     secret = verdict(evaluation(70), evaluation(65, test_set="the hub's own"))
     assert knowledge("a", 70, verification=secret).trusted == evaluation(70)
+
+
+def test_a_claim_of_other_numbers_of_samples_is_quarantined():
+    found = evaluation(50, 50)
+    claim = Evaluation(test_set=found.test_set, correct=(1, 10**9), total=(1, 2 * 10**9))
+    assert verdict(claim, found).standing is Standing.QUARANTINED
+    elsewhere = replace(claim, test_set=Digest.of(b"another"))
+    assert verdict(elsewhere, found).standing is Standing.VERIFIED

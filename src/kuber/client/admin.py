@@ -12,6 +12,7 @@ from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry, Invitation
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, Page, all_pages
+from kuber.domain.suspicion import Suspicion
 from kuber.errors import KnowledgeNotFoundError, NotAuthorizedError
 from kuber.wire.registry import (
     AuditBody,
@@ -22,6 +23,7 @@ from kuber.wire.registry import (
     PageBody,
     PinnedArchitectureBody,
     QuarantineRequest,
+    SuspicionBody,
 )
 
 
@@ -96,6 +98,12 @@ class AdminClient(HttpService):
         Raises KnowledgeNotFoundError when there is no such record.
         """
         self.request("DELETE", f"{record_path(knowledge)}/quarantine", idempotent=True)
+
+    def suspicions(self) -> tuple[Suspicion, ...]:
+        """Return the records that attestations contradict, and the copies of others; newest first."""
+        answer = self.request("GET", "/v1/suspicions")
+        page: Page[Suspicion] = self.parse(PageBody[SuspicionBody].read, answer.data).value()
+        return page.items
 
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[ArchitecturePin]:
         """Return the pins of architectures, earliest first."""

@@ -15,6 +15,7 @@ from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.domain.query import Page, Query
+from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
 from kuber.wire.base import sentence
@@ -31,6 +32,7 @@ from kuber.wire.registry import (
     MemberBody,
     PageBody,
     ReportBody,
+    SuspicionBody,
     VerificationBody,
 )
 from kuber.wire.signing_payloads import enrolment_bytes
@@ -148,6 +150,11 @@ class HttpRegistry(HttpService):
         """Return the entities' attestations of this knowledge, in order of entity id."""
         answer = self.request("GET", f"{record_path(id)}/attestations")
         return self.parse(PageBody[AttestationBody].read, answer.data).value().items
+
+    def suspicions(self) -> tuple[Suspicion, ...]:
+        """Return the records that attestations contradict, and the copies of others; newest first."""
+        answer = self.request("GET", "/v1/suspicions")
+        return self.parse(PageBody[SuspicionBody].read, answer.data).value().items
 
     def verify(self, id: str, verification: Verification) -> None:
         """Store the hub's verification of a record, in place of its previous one."""

@@ -18,8 +18,11 @@ def present(candidates: Iterable[Knowledge], publishers: PublisherRecords, round
     return [record for record in candidates if not publishers.get(record.entity, NEW).is_absent(round)]
 
 
-def without_copies(candidates: Sequence[Knowledge]) -> list[Knowledge]:
-    """Return the candidates without copies: a file is its first publisher's, and not that of another name."""
+def without_copies(candidates: Sequence[Knowledge], refused: Collection[str] = ()) -> list[Knowledge]:
+    """Return the candidates without copies: a file is its first publisher's, and not that of another name.
+
+    A copy of a record that was `refused`, by id, has a claim of its own, and is none.
+    """
     first: dict[object, tuple[object, str]] = {}  # digest -> time and publisher of its first record
     for record in candidates:
         for artifact in record.artifacts.values():
@@ -28,7 +31,8 @@ def without_copies(candidates: Sequence[Knowledge]) -> list[Knowledge]:
     return [
         record
         for record in candidates
-        if all(first[artifact.digest][1] == record.entity for artifact in record.artifacts.values())
+        if (record.copy_of is None or record.copy_of in refused)
+        and all(first[artifact.digest][1] == record.entity for artifact in record.artifacts.values())
     ]
 
 

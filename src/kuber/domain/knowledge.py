@@ -119,6 +119,7 @@ class Knowledge(Draft):
     id: str
     published_at: datetime
     verification: Verification | None = None  # None until the hub has verified the record
+    copy_of: str | None = None  # id of the first record of another publisher with the same file, both trained
 
     def __repr__(self) -> str:
         kinds = " and ".join(self.artifacts)

@@ -54,6 +54,9 @@ def upper_bound(evaluation: Evaluation) -> float:
 
 def verdict(claimed: Evaluation, found: Evaluation) -> Verification:
     """Return the verification of a claim by an evaluation of the hub's."""
+    if claimed.test_set == found.test_set and claimed.total != found.total:
+        reason = "It claims other numbers of samples than the classes of the common test set have."
+        return Verification(standing=Standing.QUARANTINED, reason=reason, evaluation=found)
     bound = upper_bound(found)
     if claimed.accuracy > bound:
         reason = (

@@ -77,7 +77,11 @@ class TeacherSelector:
                 self._discovery.ended_without_teachers(method, None if choice.chosen else choice)
             return choice, tested
         publishers = self._discovery.publishers
-        first = places_for(without_copies(distinct_publishers(records)), publishers.all, self._max_candidates)
+        first = places_for(
+            without_copies(distinct_publishers(records), self._discovery.refused),
+            publishers.all,
+            self._max_candidates,
+        )
         new = {record.id for record in first if not self._discovery.is_tested(record, method)}
         candidates = self._discovery.test(first, method)
         # The strategy chooses among them as if each had been claimed on our task and our data.

@@ -22,6 +22,7 @@ from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, Ten
 from kuber.domain.member import Key, Member
 from kuber.domain.printable_text import printable
 from kuber.domain.query import MAX_LIMIT, Page
+from kuber.domain.suspicion import Suspicion
 from kuber.domain.task import Task
 from kuber.domain.tensor_dtypes import MAX_DIMENSIONS, MAX_TENSOR_NAME, MAX_TENSORS
 from kuber.domain.verification import Attestation, Standing, Verification
@@ -126,6 +127,20 @@ class AttestationBody(Body[Attestation]):
     at: Time
 
 
+class SuspicionBody(Body[Suspicion]):
+    """A record that the evaluations of others contradict, or a copy."""
+
+    knowledge: Text
+    entity: Text
+    publisher: Text
+    claimed: Share
+    found: Share | None = None
+    agreed: Count = 0
+    refused_by: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    copy_of: Text | None = None
+    first_publisher: Text | None = None
+
+
 class TaskBody(Body[Task]):
     """A task."""
 
@@ -204,6 +219,7 @@ class KnowledgeBody(_DraftFields, Body[Knowledge]):
     id: Id
     published_at: Time
     verification: VerificationBody | None = None
+    copy_of: Text | None = None
 
 
 class KeyBody(Body[Key]):

@@ -67,6 +67,7 @@ class MemoryRegistry:
         self._of_subject: dict[Subject, list[int]] = {}  # indices, oldest first
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
+        self._first_of: dict[Digest, int] = {}  # index of the first trained record, by file
         self._attested: dict[str, dict[str, Attestation]] = {}  # record id -> entity id -> attestation
         # Records share their tasks and architectures: less memory, and quick to compare.
         self._tasks: dict[Task, Task] = {}
@@ -142,6 +143,7 @@ class MemoryRegistry:
             self._architectures[pin] = pinned
             shared = replace(sent, task=self._tasks.setdefault(sent.task, draft.task), architecture=pinned)
             record, place = Knowledge.from_draft(shared, id=id, published_at=self._clock()), len(self._records)
+            record = replace(record, copy_of=self._copied_record(record))
             if sent.signature is not None:
                 self._sequences[sent.entity] = sent.sequence
             self._published[sent.entity, key] = digest, place
@@ -154,6 +156,8 @@ class MemoryRegistry:
                 self._latest_trained.set(subject, place, record)
             self._places[id] = place
             self._records.append(record)
+            for artifact in record.artifacts.values() if record.round else ():
+                self._first_of.setdefault(artifact.digest, place)
             return record
 
     def discover(self, query: Query) -> Page[Knowledge]:
@@ -284,6 +288,18 @@ class MemoryRegistry:
 
     def _is_visible(self, place: int) -> bool:
         return place not in self._withdrawn and _has_standing(self._records[place], Query())
+
+    def _copied_record(self, record: Knowledge) -> str | None:
+        """Return the id of the first record with a file of this one, if another entity published it."""
+        if record.round == 0:
+            return None
+        first = [
+            self._first_of[artifact.digest]
+            for artifact in record.artifacts.values()
+            if artifact.digest in self._first_of
+        ]
+        others = [place for place in first if self._records[place].entity != record.entity]
+        return self._records[min(others)].id if others else None
 
     def _member(self, name: str) -> Member:
         member = self._members[name]

@@ -33,7 +33,11 @@ class CandidateSearch:
             if tries and not self._discovery.is_reachable:
                 tries = MAX_EXAMINED
             pool = to_examine(
-                without_copies(left), passed, self._discovery.publishers.all, tries=tries, failed=len(failed)
+                without_copies(left, self._discovery.refused),
+                passed,
+                self._discovery.publishers.all,
+                tries=tries,
+                failed=len(failed),
             )
             chosen = list(self._strategy.choose(pool, method, situation))
             unknown = [record for record in chosen if record.id not in passed]

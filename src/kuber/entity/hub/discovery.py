@@ -216,6 +216,11 @@ class Discovery:
         return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only)
 
     @property
+    def refused(self) -> Sequence[str]:
+        """Ids of the records that were refused."""
+        return self._journal.state.refused
+
+    @property
     def is_reachable(self) -> bool:
         """Whether registry and vault answer, as far as known."""
         return self._outbox.availability.reason is None

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, Response
 from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE, Caller, Scope
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import MAX_LIMIT
 from kuber.errors import ServiceUnavailableError
 from kuber.services.db.database import database_location
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
@@ -33,6 +34,7 @@ from kuber.wire.registry import (
     PageBody,
     PinnedArchitectureBody,
     QuarantineRequest,
+    SuspicionBody,
     VerificationBody,
 )
 
@@ -157,6 +159,12 @@ def registry_app(
         entity = caller.entity
         assert entity is not None
         await work.write(caller, lambda: store.attest(id, entity=entity, evaluation=body.value()))
+
+    @app.get("/v1/suspicions", operation_id="list_suspicions")
+    async def suspicions(caller: Annotated[Caller, readers]) -> PageBody[SuspicionBody]:
+        """List records that attestations contradict, and copies of the records of others; the newest 1,000."""
+        found = (await run_read(store.suspicions))[:MAX_LIMIT]
+        return PageBody[SuspicionBody](items=tuple(SuspicionBody.of(each) for each in found))
 
     @app.put("/v1/knowledge/{id}/verification", operation_id="verify", status_code=204)
     async def verify(

@@ -132,6 +132,7 @@ def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[i
             evaluation_set=row.evaluation_set and EvaluationSetBody.model_validate(row.evaluation_set).value(),
             published_at=row.published_at,
             verification=_verification(judgements[row.seq]),
+            copy_of=row.copy_of,
         )
         for row in rows
     }

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
-from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
+from kuber.services.registry.knowledge_writer import InternedRows, copied_record, insert_knowledge
 from kuber.services.registry.members import advance_sequence, registered_member
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
@@ -152,9 +153,10 @@ class Publications:
             if earlier is not None:
                 return earlier, None, []
             advance_sequence(connection, record)
-            seq = insert_knowledge(connection, self._interned, record, key=key, draft=digest.hex)
+            new = replace(record, copy_of=copied_record(connection, record))
+            seq = insert_knowledge(connection, self._interned, new, key=key, draft=digest.hex)
             add_entry(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
-            return record, seq, retire(connection, record, best=self._keep_best)
+            return new, seq, retire(connection, record, best=self._keep_best)
 
         stored, seq, retired = self._database.write(transaction)
         if seq is not None:

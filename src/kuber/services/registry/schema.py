@@ -86,6 +86,7 @@ knowledge = Table(
     Column("standing", text(16)),  # that of its verification, or quarantined by the operator
     Column("draft", text(64), nullable=False),  # digest of the canonical draft
     Column("evaluation_set", JSON(none_as_null=True)),
+    Column("copy_of", text(64)),  # id of the first record of another publisher with the same file
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
@@ -117,6 +118,7 @@ for _name, _columns, _condition in (
     ("knowledge_of_architecture", (knowledge.c.architecture,), knowledge.c.withdrawn_at.is_(None)),
     ("knowledge_pending", _of_task_and_set, knowledge.c.standing.is_(None)),
     ("knowledge_initial", _of_task_and_set, INITIAL),
+    ("knowledge_copies", (knowledge.c.seq,), knowledge.c.copy_of.is_not(None)),
     ("knowledge_initial_of_task", (knowledge.c.task_name, knowledge.c.seq), INITIAL),
 ):
     Index(_name, *_columns, sqlite_where=_condition, postgresql_where=_condition)

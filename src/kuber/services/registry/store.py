@@ -21,6 +21,7 @@ from kuber.domain.message_limits import check_report, reported_counts
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text
 from kuber.domain.query import Page, Query
 from kuber.domain.ranking import recall_rank
+from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
@@ -50,6 +51,7 @@ from kuber.services.registry.members import (
 )
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
 from kuber.services.registry.schema import architectures, deliveries, entities, knowledge
+from kuber.services.registry.suspicions import read_suspicions
 from kuber.signing import check_new_key
 from kuber.wire.registry import DeliveryBody, DraftBody
 from kuber.wire.signing_payloads import succession_bytes
@@ -225,6 +227,11 @@ class RegistryStore:
         """Return the entities' attestations of this knowledge, in order of entity id."""
         with self.database.read_snapshot() as connection:
             return read_attestations(connection, id)
+
+    def suspicions(self) -> list[Suspicion]:
+        """Return the records that attestations contradict, and the copies of others; newest first."""
+        with self.database.read_snapshot() as connection:
+            return read_suspicions(connection, self._reader)
 
     def verify(self, id: str, verification: Verification) -> None:
         """Store the hub's verification of a record, in place of its previous one."""
