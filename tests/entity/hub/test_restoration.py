@@ -110,6 +110,23 @@ def test_an_entity_that_the_hub_has_lost_joins_again_and_its_queue_goes_with_it(
     assert [record.sequence for record in records(world, "a")] == [2, 3]
 
 
+def test_a_living_entity_that_the_hub_has_lost_joins_again(world, restorable):
+    world.live("teacher", [50], rounds=1)
+    old, phases = restorable.backup(), []
+
+    def watch(work):
+        if work.function is train_locally:
+            phases.append(work)
+            if len(phases) == 4:
+                restorable.registry = old
+
+    # The second round is worse than the first: the entity learns from the teacher, which it then knows.
+    world.live("a", [40, 30, 45, 46, 47, 48], rounds=5, watch=watch, background=True)
+    assert [record.round for record in records(world, "a")] == [4, 5]
+    assert world.kinds("a").count("joined") == 2
+    assert world.events("a", "restored") == [{"lost": 2, "left_out": 0}]
+
+
 def test_a_foreign_hub_is_still_refused(world):
     world.live("a", [40], rounds=1)
     world.restart("a")

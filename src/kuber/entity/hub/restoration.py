@@ -10,7 +10,7 @@ from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.messages import DeliveryReport, OutboxMessage, Publication
-from kuber.errors import KnowledgeNotFoundError
+from kuber.errors import KnowledgeNotFoundError, KUberError, NotAuthorizedError
 
 MAX_COMPARED = 20  # objects of the hub that are looked for at a registry, to find out whether it is the same hub
 
@@ -58,16 +58,27 @@ class Restoration:
                 return replace(message, delivery=replace(delivery, teachers=teachers))
         return None
 
-    def check(self) -> None:
-        """Find out whether the hub has lost records of this entity, and have its newest model published again."""
-        state = self._journal.state
-        if not state.acknowledged or state.outbox or state.entity_id is None:
-            return
-        with self._availability.using("registry"):
-            sequence = self._hub.registry.member(state.entity_id).sequence
-        if sequence < state.acknowledged:
-            self._take_note(state.acknowledged - sequence)
-            self._journal.change(acknowledged=sequence)
+    def is_member(self) -> bool:
+        """Return whether the hub still has this entity, as far as it can be asked; compare with what it has."""
+        entity_id = self._journal.state.entity_id
+        if entity_id is None or not self._availability.up:
+            return True
+        try:
+            with self._availability.using("registry"):
+                member = self._hub.registry.member(entity_id)
+        except (KnowledgeNotFoundError, NotAuthorizedError):
+            return False
+        except KUberError:
+            return True  # a call that needs the registry says what is wrong
+        self.compare(member)
+        return True
+
+    def compare(self, member: Member) -> None:
+        """Have the newest model published again if the hub has lost records of this entity."""
+        acknowledged = self._journal.state.acknowledged
+        if member.sequence < acknowledged:
+            self._take_note(acknowledged - member.sequence)
+            self._journal.change(acknowledged=member.sequence)
 
     def is_same_hub(self) -> bool:
         """Return whether the registry has anything that this entity saw at its hub: ids are random."""

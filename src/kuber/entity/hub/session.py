@@ -111,6 +111,8 @@ class HubSession:
         raises; for an independent entity as SettingsError, which names the argument to correct.
         """
         self.availability.reset(retry=retry)
+        if self._joined and self._hub.background:  # in real time, where a hub may be restored
+            self._joined = self.restoration.is_member()
         if not self._joined:
             try:
                 with self.availability.using("registry"):
@@ -129,8 +131,6 @@ class HubSession:
             self._begun = True
         if self._joined:
             self.outbox.flush()
-            if self._hub.background:  # in real time, where a hub may be restored
-                self.availability.call(self.restoration.check, None, action="compare with the hub")
 
     def _join(self) -> None:
         journal = self._journal
@@ -148,6 +148,8 @@ class HubSession:
                 f"This is another registry than the one that entity {journal.name!r} joined. Use that one, "
                 "or start a new run."
             )
+        else:
+            self.restoration.compare(member)
         if self._independent:
             self._check_vault()
             # After a kill between a publication and saving it, the next record would get the same number.
