@@ -63,6 +63,10 @@ class IncompatibleKnowledgeError(KnowledgeError):
     code = "knowledge-incompatible"
 
 
+class TimeLimitError(IncompatibleKnowledgeError):
+    """The model takes longer than it may."""
+
+
 class CorruptKnowledgeError(KnowledgeError):
     """The bytes or the record are invalid, or not what they claim to be."""
 

@@ -8,7 +8,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, read_events
-from kuber.entity.work.steps import distil_locally, evaluate_on_common_set, train_locally
+from kuber.entity.work.steps import DroppedTeacher, distil_locally, evaluate_on_common_set, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 
 from .scripted_entities import SCALAR, TASK, Killed, Script
@@ -142,6 +142,26 @@ def test_a_teacher_with_invalid_logits_is_refused_and_the_entity_continues(world
     assert (rejected["knowledge"], rejected["reason"]) == (broken.id, "Its logits are infinite.")
     assert world.kinds("student").count("round-ended") == 3
     assert world.registry.deliveries().items == ()
+
+
+def test_a_teacher_that_takes_too_long_in_a_phase_is_refused_and_the_round_goes_on(world):
+    world.live("slow", [60], rounds=1)
+    (record,) = world.published()
+
+    class Dropping(Script):
+        def __call__(self, work):
+            result = super().__call__(work)
+            if work.function is not train_locally or "teachers" not in work.arguments:
+                return result
+            failures = (DroppedTeacher(place, "It exceeded its time limit.", True) for place in range(2))
+            return replace(result, dropped=tuple(failures))  # the second may be the own model
+
+    script = Dropping([60, 30, 40, 41])  # the teacher, and the own model before and after
+    world.entity("student", rounds=2, execute=script, strategy="exchange").run()
+    (rejected,) = world.events("student", "rejected")
+    assert (rejected["knowledge"], rejected["reason"]) == (record.id, "It exceeded its time limit.")
+    assert world.events("student", "absorbed") == []
+    assert world.kinds("student").count("round-ended") == 2
 
 
 @pytest.mark.parametrize("until", range(1, 13))

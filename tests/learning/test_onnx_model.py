@@ -7,8 +7,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
-from kuber.learning import onnx_model
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, TimeLimitError
+from kuber.learning import onnx_model, time_budget
 from kuber.learning.architectures import make_network
 from kuber.learning.onnx_export import check_equivalent, export
 from kuber.learning.onnx_model import GraphLimits, OnnxModel
@@ -230,3 +230,74 @@ def test_a_kernel_that_cannot_confine_the_process_is_warned_of_once(monkeypatch,
         "This system has neither Landlock nor seccomp"
     ]
     onnx_model._warn_of_kernel.cache_clear()
+
+
+@pytest.mark.process
+def test_a_graph_is_run_in_batches_of_one_size_whatever_the_caller_has():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], end=1),
+        helper.make_node("Cast", ["shape"], ["batch"], to=FLOAT),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Mul", ["m", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "batch"], ["logits"]),
+    ]
+    data = graph(nodes, constants=[WEIGHT, constant("zero", 0.0)])
+    model = OnnxModel(data, input_shape=SHAPE, classes=CLASSES)
+    for samples in (1, 31, 32, 100, 1100):
+        assert torch.equal(model(torch.ones(samples, 4)), torch.full((samples, 3), float(onnx_model.BATCH)))
+    model.close()
+
+
+def slow_for_ones(seconds_of_work):
+    """A graph that multiplies large matrices for samples of ones, and none for samples of zeros."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["greatest"], keepdims=0),
+        helper.make_node("Mul", ["greatest", "rows"], ["wanted"]),
+        helper.make_node("Cast", ["wanted"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["count", "first"], ["counts"]),
+        helper.make_node("Concat", ["counts", "width"], ["size"], axis=0),
+        helper.make_node("ConstantOfShape", ["size"], ["r0"]),
+        *(helper.make_node("MatMul", [f"r{i}", "k"], [f"r{i + 1}"]) for i in range(seconds_of_work)),
+        helper.make_node("ReduceSum", [f"r{seconds_of_work}"], ["sum"], keepdims=0),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Add", ["m", "sum"], ["logits"]),
+    ]
+    constants = [WEIGHT, constant("k", np.eye(512)), constant("rows", 4096.0)]
+    constants += [constant("first", [0], np.int64), constant("width", [512], np.int64)]
+    return graph(nodes, constants=constants)
+
+
+@pytest.mark.process
+def test_a_graph_that_is_slow_for_other_samples_than_those_evaluated_is_stopped(monkeypatch):
+    monkeypatch.setattr(time_budget, "GRACE_SECONDS", 0.05)
+    model = OnnxModel(slow_for_ones(400), input_shape=SHAPE, classes=CLASSES)
+    model.begin_evaluation()
+    model(torch.zeros(300, 4))
+    model.begin_phase()
+    model(torch.zeros(300, 4))
+    with pytest.raises(TimeLimitError, match=r"exceeded its time limit, [\d.]+ s for 352 samples"):
+        model(torch.ones(32, 4))
+    assert model._process.poll() is not None
+
+
+@pytest.mark.process
+def test_a_graph_that_is_slow_in_its_evaluation_is_stopped():
+    model = OnnxModel(
+        slow_for_ones(400), input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(evaluation_seconds=2.0)
+    )
+    model._limits = GraphLimits(evaluation_seconds=0.05)
+    model.begin_evaluation()
+    with pytest.raises(TimeLimitError):
+        model(torch.ones(32, 4))
+
+
+@pytest.mark.process
+def test_where_the_system_does_not_say_the_processor_time_the_time_waited_counts(monkeypatch):
+    monkeypatch.setattr(OnnxModel, "_cpu_seconds", lambda self: None)
+    monkeypatch.setattr(time_budget, "GRACE_SECONDS", 0.05)
+    model = OnnxModel(slow_for_ones(400), input_shape=SHAPE, classes=CLASSES)
+    model.begin_evaluation()
+    model(torch.zeros(32, 4))
+    model.begin_phase()
+    with pytest.raises(TimeLimitError):
+        model(torch.ones(32, 4))

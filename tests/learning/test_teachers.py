@@ -11,7 +11,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Knowledge, TensorSpec
 from kuber.domain.task import Task
-from kuber.errors import IncompatibleKnowledgeError
+from kuber.errors import IncompatibleKnowledgeError, TimeLimitError
 from kuber.learning.ensembling import guide_loss, masked_kl
 from kuber.learning.losses import distillation_loss
 from kuber.learning.teachers import LabelMapped, Teacher, Teachers
@@ -119,3 +119,28 @@ def test_teachers_print_as_who_they_are_and_how_accurate():
     assert repr(Teachers([bob], classes=3)) == "<Teachers: 1 teacher: bob r1 (93 %)>"
     assert str(Teachers(classes=3)) == "no teachers"
     assert repr(bob) == "<Teacher bob r1 (93 %)>"
+
+
+class TooSlow(nn.Module):
+    """A network that exceeds its time for samples of ones."""
+
+    def forward(self, x):
+        if x.sum() > 0:
+            raise TimeLimitError("The ONNX graph exceeded its time limit; do not use it.")
+        return torch.zeros(len(x), 3)
+
+
+def test_a_teacher_that_takes_too_long_is_dropped_with_one_warning_and_the_others_go_on(caplog):
+    refused = []
+    teachers = Teachers(
+        [teacher("slow", TooSlow()), teacher("quick", Constant(1.0, 2.0, 4.0))],
+        classes=3,
+        refuse=lambda knowledge, reason, slow=False: refused.append((knowledge.id, slow)),
+    )
+    teachers.log_probs(torch.zeros(2, 2))
+    for _ in range(3):
+        assert torch.isfinite(teachers.log_probs(torch.ones(2, 2))).all()
+    assert [kept.knowledge.id for kept in teachers] == ["quick"]
+    assert refused == [("slow", True)]
+    (warning,) = caplog.records
+    assert "exceeded its time limit" in warning.message

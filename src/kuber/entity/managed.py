@@ -194,6 +194,10 @@ class ManagedEntity:
         if result is None:
             teachers = ()
             result = self._train((), previous)
+        dropped = {teacher.place: teacher for teacher in result.dropped if teacher.place < len(records)}
+        for place, failure in dropped.items():
+            discovery.refuse(records[place], failure.reason, slow=failure.slow)
+        teachers = [teacher for place, teacher in enumerate(teachers) if place not in dropped]
         detail = {
             "samples": result.samples,
             "forward": result.forward,

@@ -36,12 +36,14 @@ from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.random_state import kept_random_state
 from kuber.learning.runtime import Runtime
 from kuber.learning.swapped_network import SwappedNetwork
-from kuber.learning.teachers import LabelMapped
+from kuber.learning.teachers import LabelMapped, graph_of
 from kuber.learning.weight_checks import check_initialised
 from kuber.learning.weights import Weights, load_weights, state_tensors, swapped_weights, weights_of
 from kuber.learning.wrappers import unwrap
 
 MAX_ONNX_WORKERS = 8  # graphs whose processes are kept running
+
+MAX_SLOWNESS = 100  # times that a graph, on one core, may be slower than the owner's model
 
 EvaluateFn = Callable[[nn.Module], Evaluation]
 
@@ -84,6 +86,7 @@ class ModelAdapter:
         self.architecture = describe_model(self._judged, architecture, arguments, task=task, samples=samples)
         samples = None if self._data is None else self._inputs_for(self._judged)(self._data.spread(16))
         self._formats = ExportFormats(self._judged, task, samples, formats, returns_logits=self._answers.plain)
+        self._own_seconds = 0.0  # of the last evaluation of the owner's model
         self._graphs: dict[tuple[bytes, tuple[int, ...], int], OnnxModel] = {}  # least recently used first
 
     @property
@@ -161,6 +164,7 @@ class ModelAdapter:
         if teacher is None:
             with swapped_weights(self._judged, weights) if weights else nullcontext():
                 evaluation = self._evaluate_own()
+            self._own_seconds = time.perf_counter() - start
         else:
             evaluation = self._evaluate_teacher(teacher)
         return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
@@ -180,12 +184,19 @@ class ModelAdapter:
     def _evaluate_teacher(self, teacher: TeacherModel) -> Evaluation:
         """Evaluate a teacher. Raises KnowledgeError for what is the teacher's fault, and only for that."""
         if self._evaluate is None:
-            network = self.teacher_network(teacher)
+            network = self._timed(self.teacher_network(teacher))
             return self._count(network, self._inputs_for(network), strict=True)
         if self._is_own(teacher) and (teacher.task is None or teacher.task.labels == self.task.labels):
             with swapped_weights(self._judged, teacher.weights):
                 return self._call_evaluate(self._given)
-        return self._call_evaluate(self.teacher_network(teacher))
+        return self._call_evaluate(self._timed(self.teacher_network(teacher)))
+
+    def _timed(self, network: nn.Module) -> nn.Module:
+        """Return a network that, if it is a graph, may take the time of one evaluation."""
+        graph = graph_of(network)
+        if graph is not None:
+            graph.begin_evaluation(at_least=MAX_SLOWNESS * self._own_seconds)
+        return network
 
     def _call_evaluate(self, network: nn.Module) -> Evaluation:
         """Call the owner's function. Raises SettingsError unless it returns an evaluation over the task's labels."""

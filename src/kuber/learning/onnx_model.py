@@ -6,6 +6,7 @@ A graph runs in a process of its own, on one thread, with limits on memory and t
 
 import json
 import logging
+import math
 import os
 import select
 import subprocess
@@ -17,17 +18,22 @@ from functools import cache
 from importlib.util import find_spec
 from tempfile import gettempdir
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError
+from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, TimeLimitError
+from kuber.learning.time_budget import PHASE_SHARE, TimeBudget
 
 log = logging.getLogger("kuber")
 
-MAX_BATCH = 1024  # samples in one request to the process
+MAX_REQUEST = 1024  # samples in one request to the process
+# Samples that a graph is run with at once, whatever the batch of the caller, so that it cannot behave differently for
+# other sizes. A sample of resnet20 takes as long as in batches of 128, one of cnn 8 % less.
+BATCH = 32
+_SHORTEST_WAIT = 0.02  # seconds
 _MAX_MESSAGE = 1 << 16  # bytes of a JSON line or an error message
 
 
@@ -38,7 +44,10 @@ class GraphLimits:
     bytes: int = 512 << 20  # of the file
     memory_bytes: int = 2 << 30  # in addition to what the process needs before it loads the graph
     load_seconds: float = 60.0  # to start the process and load the graph
-    seconds: float = 30.0  # for one batch
+    seconds: float = 30.0  # for one request, of at most 1,024 samples
+    evaluation_seconds: float = 30.0  # of processor time, to load it, and for one evaluation of a teacher
+    evaluation_wall_seconds: float = math.inf  # on the clock
+    phase_seconds: float = 60.0  # of processor time, for a teacher in one phase; more where it is 95 % of the phase
 
 
 class OnnxModel(nn.Module):
@@ -63,16 +72,26 @@ class OnnxModel(nn.Module):
         self._classes = classes
         self._limits = limits
         self._lock = Lock()
+        self._budget: TimeBudget | None = None
+        self._pace: float | None = None  # processor seconds of a batch in the last evaluation
+        self._evaluating = False
+        self._batches = 0  # since the budget began
+        self._waited = 0.0  # seconds for replies, since then
+        self._waiting_since: float | None = None
+        self._cpu_before = 0.0  # processor seconds before then
         self._process = _start()
         self._finalizer = weakref.finalize(self, _end, self._process)
         shapes = {"input_shape": self._shape, "classes": classes}
-        header = {"size": len(graph), "memory_bytes": limits.memory_bytes} | shapes
-        deadline = time.monotonic() + limits.load_seconds
+        header = {"size": len(graph), "memory_bytes": limits.memory_bytes, "batch": BATCH} | shapes
+        started = time.monotonic()
+        deadline = started + limits.load_seconds
+        self._begin(TimeBudget(started=started, seconds=limits.evaluation_seconds))
         self._send(json.dumps(header).encode() + b"\n" + graph)
         reply = self._read_line(deadline)
         if "error" in reply:
             self.close()
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reply['error']}.")
+        self._budget = None
         self._dtype = np.dtype(reply["dtype"])
         if not reply.get("denied_by"):
             _warn_of_kernel()
@@ -88,21 +107,46 @@ class OnnxModel(nn.Module):
             )
         batch = np.ascontiguousarray(x.detach().cpu().numpy().astype(self._dtype, copy=False))
         with self._lock:
-            logits = [self._run(batch[start : start + MAX_BATCH]) for start in range(0, len(batch), MAX_BATCH)]
+            logits = [self._run(batch[start : start + MAX_REQUEST]) for start in range(0, len(batch), MAX_REQUEST)]
         return torch.from_numpy(np.concatenate(logits)).to(x.device)
+
+    def begin_evaluation(self, *, at_least: float = 0.0) -> None:
+        """Allow the time of one evaluation from now on, that of the limits or `at_least` these seconds.
+
+        Beyond it, `forward` raises TimeLimitError.
+        """
+        limits, started = self._limits, time.monotonic()
+        seconds = max(limits.evaluation_seconds, at_least)
+        self._begin(TimeBudget(started=started, seconds=seconds, wall_seconds=limits.evaluation_wall_seconds))
+        self._evaluating = True
+
+    def begin_phase(self) -> None:
+        """Allow the time of one phase from now on: a multiple of that of the last evaluation, if there was one."""
+        if self._evaluating and self._batches:
+            self._pace = self._time_used() / self._batches
+        seconds = self._limits.phase_seconds
+        self._begin(TimeBudget(started=time.monotonic(), seconds=seconds, pace=self._pace, share=PHASE_SHARE))
+        self._evaluating = False
 
     def close(self) -> None:
         """End the process."""
         self._finalizer()
 
     def _run(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        deadline = time.monotonic() + self._limits.seconds
+        started = time.monotonic()
+        deadline = started + self._limits.seconds
+        self._waiting_since = started
+        self._batches += -(-len(batch) // BATCH)
         self._send(len(batch).to_bytes(8, "little") + batch.tobytes())
         error_bytes = int.from_bytes(self._receive(8, deadline), "little")
         if error_bytes:
             reason = self._receive(min(error_bytes, _MAX_MESSAGE), deadline).decode(errors="replace")
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
         data = self._receive(len(batch) * self._classes * 4, deadline)
+        self._waited += time.monotonic() - started
+        self._waiting_since = None
+        if self._time_left() < 0:
+            self._exceeded()
         return np.frombuffer(data, "<f4").reshape(len(batch), self._classes).copy()
 
     def _send(self, data: bytes) -> None:
@@ -125,15 +169,50 @@ class OnnxModel(nn.Module):
         assert self._process.stdout is not None
         data, source = bytearray(), self._process.stdout.fileno()
         while len(data) < count:
-            ready, _, _ = select.select([source], [], [], max(0.0, deadline - time.monotonic()))
+            left = self._time_left()
+            rest = deadline - time.monotonic()
+            ready, _, _ = select.select([source], [], [], max(0.0, min(rest, max(left, _SHORTEST_WAIT))))
             if not ready:
-                self.close()
-                raise IncompatibleKnowledgeError("The ONNX graph exceeded its time limit; do not use it.")
+                if rest <= 0 or self._time_left() < 0:
+                    self._exceeded()
+                continue
             piece = os.read(source, count - len(data))
             if not piece:
                 self._fail()
             data += piece
         return data
+
+    def _begin(self, budget: TimeBudget) -> None:
+        self._budget, self._batches, self._waited = budget, 0, 0.0
+        self._cpu_before = self._cpu_seconds() or 0.0
+
+    def _time_left(self) -> float:
+        """Return the seconds left of the budget, infinite without one."""
+        if self._budget is None:
+            return math.inf
+        return self._budget.left(self._time_used(), self._batches, time.monotonic())
+
+    def _time_used(self) -> float:
+        """Return the processor time of the process since the budget began; where it is not known, the time waited."""
+        cpu = self._cpu_seconds()
+        if cpu is not None:
+            return cpu - self._cpu_before
+        return self._waited + (0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since)
+
+    def _cpu_seconds(self) -> float | None:
+        """Return the processor time of the process; None if the system does not say, or the process has ended."""
+        if not sys.platform.startswith("linux"):
+            return None
+        try:
+            return time.clock_gettime((~self._process.pid << 3) | 2)  # clock_getcpuclockid(3) makes this number
+        except OSError:
+            return None
+
+    def _exceeded(self) -> NoReturn:
+        used, samples = self._time_used(), self._batches * BATCH
+        self.close()
+        spent = f", {used:.1f} s for {samples} samples" if self._budget is not None and samples else ""
+        raise TimeLimitError(f"The ONNX graph exceeded its time limit{spent}; do not use it.")
 
     def _fail(self) -> None:
         self.close()

@@ -34,7 +34,7 @@ def main() -> None:
     shape, classes = tuple(header["input_shape"]), header["classes"]
     try:
         network = Network(data, shape, classes, memory_bytes=header["memory_bytes"])
-        for samples in (2, 3):
+        for samples in (2, header["batch"]):
             network.run(np.zeros((samples, *shape), network.dtype))
     except Refused as refused:
         _send_line(outlet, {"error": _plain(refused)})
@@ -47,7 +47,7 @@ def main() -> None:
     while count := int.from_bytes(inlet.read(8), "little"):
         batch = np.frombuffer(inlet.read(count * width), network.dtype).reshape(count, *shape)
         try:
-            logits, error = network.run(batch).astype("<f4").tobytes(), b""
+            logits, error = network.run_in_batches(batch, header["batch"]).astype("<f4").tobytes(), b""
         except Refused as refused:
             logits, error = b"", _plain(refused).encode()
         except MemoryError:
@@ -74,6 +74,19 @@ class Network:
             self._session = onnxruntime.InferenceSession(checked, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own
             raise Refused(f"it cannot be loaded: {first_line(error)}") from None
+
+    def run_in_batches(self, samples: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+        """Return the logits of any number of samples, run in batches of one size: a graph cannot tell them apart.
+
+        The last batch is filled with its last sample.
+        """
+        logits = []
+        for start in range(0, len(samples), size):
+            batch = samples[start : start + size]
+            missing = size - len(batch)
+            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+            logits.append(self.run(filled)[: len(batch)])
+        return np.concatenate(logits)
 
     def run(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the logits of a batch, shape (batch, classes)."""

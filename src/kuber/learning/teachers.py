@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeError, SettingsError, first_line
+from kuber.errors import (
+    CorruptKnowledgeError,
+    IncompatibleKnowledgeError,
+    KnowledgeError,
+    SettingsError,
+    TimeLimitError,
+    first_line,
+)
 from kuber.learning.batch_check import BatchCheck, model_inputs
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
 from kuber.learning.evaluation import evaluation_mode, has_valid_logits
@@ -50,6 +57,12 @@ class LabelMapped(nn.Module):
         return mapped
 
 
+def graph_of(network: nn.Module) -> OnnxModel | None:
+    """Return the graph that a teacher's network is, if it is one; not one that is a part of an owner's network."""
+    inner = network.network if isinstance(network, LabelMapped) else network
+    return inner if isinstance(inner, OnnxModel) else None
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Teacher:
     """One teacher: its record, our own evaluation of it, and its network, which returns logits over our labels."""
@@ -77,13 +90,14 @@ class Teachers(Sequence[Teacher]):
         classes: int,
         temperature: float = 2.0,
         sharpness: float = 2.0,
-        refuse: Callable[[Knowledge, str], None] = lambda knowledge, reason: None,
+        refuse: Callable[..., None] = lambda knowledge, reason, **_: None,
         check: BatchCheck | None = None,
     ) -> None:
         """Combine teachers; `temperature` and `sharpness` as in `kuber.learning.ensembling.ensemble_log_probs`.
 
         A teacher that fails is left out with a warning. If its logits are invalid, `refuse` is called with its record
-        and the reason. `check` is that of the training, whose first batch may be one of an earlier phase.
+        and the reason, and with `slow=True` if it took too long. `check` is that of the training, whose first batch
+        may be one of an earlier phase.
         """
         self._members = list(teachers)
         self._classes = classes
@@ -91,6 +105,9 @@ class Teachers(Sequence[Teacher]):
         self._sharpness = sharpness
         self._refuse = refuse
         self._check = check or BatchCheck()
+        for graph in (graph_of(teacher.network) for teacher in self._members):
+            if graph is not None:
+                graph.begin_phase()
         self.used: list[Knowledge] = []  # records of the teachers that have returned logits, in order of first use
 
     def __len__(self) -> int:
@@ -148,7 +165,7 @@ class Teachers(Sequence[Teacher]):
                 logits, recalls = self._answer(teacher, x)
             except KnowledgeError as error:
                 self._leave_out(teacher, error.message)
-                self._refuse_record(teacher.knowledge, error.message)
+                self._refuse_record(teacher.knowledge, error)
                 continue
             except Exception as error:  # noqa: BLE001 - a network of others may raise anything, also for want of memory
                 self._leave_out(teacher, f"It raises {type(error).__name__}: {first_line(error)}")
@@ -184,9 +201,11 @@ class Teachers(Sequence[Teacher]):
         self._members.remove(teacher)
         log.warning("The teacher %s (%s) is left out: %s", teacher, teacher.knowledge.id, reason)
 
-    def _refuse_record(self, knowledge: Knowledge, reason: str) -> None:
+    def _refuse_record(self, knowledge: Knowledge, failure: KnowledgeError) -> None:
         try:
-            self._refuse(knowledge, reason)
+            self._refuse(
+                knowledge, failure.message, **({"slow": True} if isinstance(failure, TimeLimitError) else {})
+            )
         except Exception as error:  # noqa: BLE001 - such as a full disk, which must not end the owner's training
             log.warning("That %s was refused is not kept: %s", knowledge.id, first_line(error))
 

@@ -1,6 +1,8 @@
 """Candidates are tried as weights and as graphs before they are refused, and an owner learns why there are none."""
 
+import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ import kuber
 from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact
 from kuber.domain.strategy import Method
 from kuber.entity.hub.discovery import Discovery
+from kuber.entity.hub.slow_graphs import MAX_OF_A_PUBLISHER
+from kuber.entity.state.checkpoint import _decode, _encode
 from kuber.entity.state.event_log import FILE_NAME, read_events
-from kuber.errors import CorruptKnowledgeError
+from kuber.errors import CorruptKnowledgeError, TimeLimitError
 from kuber.learning import compatibility
 
 from ..scripted_entities import Script, evaluation_result
@@ -114,6 +118,34 @@ def test_a_record_is_refused_when_both_fail(world, both):
     )
     (attestation,) = world.registry.attestations(both.id)
     assert attestation.evaluation.accuracy == 0.3
+
+
+def test_a_slow_graph_is_not_run_again_under_another_record_or_after_a_restart(world, both):
+    slow = TimeLimitError("The ONNX graph exceeded its time limit; do not use it.")
+    discovery, tried = student(world, [20, slow, 20])
+    assert discovery.test([both], Method.GUIDE) == []
+    assert tried == [False, True]
+    again = replace(both, id="another record")
+    discovery._trust.check = lambda knowledge: world.registry.member(both.entity)
+    assert discovery.test([again], Method.GUIDE) == []
+    assert tried == [False, True, False]  # the weights alone
+    assert "exceeded its time limit in another record" in world.events("student", "rejected")[-1]["reason"]
+    state = discovery._journal.state
+    assert _decode(json.loads(json.dumps(_encode(state))), weights={}, start=None, generator=None).slow_graphs == {
+        str(both.artifacts[ONNX].digest): both.entity
+    }
+
+
+def test_no_graph_of_a_publisher_of_several_slow_ones_is_run(world, both):
+    discovery, tried = student(world, [20])
+    for number in range(MAX_OF_A_PUBLISHER):
+        assert discovery._slow_graphs.reason(both) is None
+        graph = Artifact.of(f"graph {number}".encode())
+        discovery.refuse(replace(both, id=f"id{number}", artifacts={ONNX: graph}), "It is slow.", slow=True)
+    assert discovery.test([both], Method.GUIDE) == []
+    assert tried == [False]
+    assert "of its publisher exceeded" in world.events("student", "rejected")[-1]["reason"]
+    assert discovery._slow_graphs.reason(replace(both, entity="another")) is None
 
 
 def test_sound_weights_are_not_tried_as_a_graph(world, both):

@@ -9,7 +9,7 @@ import torch
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
+from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
 from kuber.errors import DivergedError
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache, work_key
@@ -21,6 +21,7 @@ TRAINED = TrainingResult(
     forward=10,
     loss=0.25,
     seconds=1.5,
+    dropped=(DroppedTeacher(1, "It exceeded its time limit.", True),),
 )
 EVALUATED = EvaluationResult(
     evaluation=Evaluation(test_set=Digest.of(b"some"), correct=(3, 4), total=(5, 5)), seconds=0.5

@@ -23,7 +23,15 @@ from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
-from kuber.entity.work.steps import common_evaluation, distil_locally, distillation, train_locally, training
+from kuber.entity.work.steps import (
+    DroppedTeacher,
+    common_evaluation,
+    distil_locally,
+    distillation,
+    train_locally,
+    training,
+)
+from kuber.errors import TimeLimitError
 from kuber.experiment.engines.factory import open_engine
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import generator_state, make_entity, make_learner, make_learners
@@ -275,3 +283,36 @@ def test_a_graph_teaches_as_its_network_does(scenario):
         results = [work.do(lambda share: None) for work in works]
         pairs = [(results[0].weights[name], results[1].weights[name]) for name in weights]
         assert all(torch.allclose(left, right, atol=1e-4) for left, right in pairs)
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_teacher_that_takes_too_long_is_left_out_and_the_others_teach(scenario, monkeypatch, augmented):
+    learner = make_learner(scenario, 0, simulated_runtime(scenario))
+    weights, generator = initial_weights(scenario.architectures[0], 0), generator_state(0, 0)
+    slow, quick = (
+        TeacherModel(architecture=scenario.architectures[0], weights=initial_weights(scenario.architectures[0], seed))
+        for seed in (1, 2)
+    )
+    network_of = Learner.teacher_network
+
+    def network(self, teacher):
+        if teacher is not slow:
+            return network_of(self, teacher)
+        failing = torch.nn.Identity()
+        failing.register_forward_hook(exceed)
+        return failing
+
+    def exceed(*_):
+        raise TimeLimitError("The ONNX graph exceeded its time limit.")
+
+    monkeypatch.setattr(Learner, "teacher_network", network)
+    phase = LocalPhase(guidance=Guidance(augmented=augmented))
+
+    def trained(*teachers):
+        teachers = tuple(PhaseTeacher(model=model, recalls=(0.5,) * 10) for model in teachers)
+        return train_locally(learner, phase, weights, generator, teachers, progress=lambda share: None)
+
+    both, alone, none = trained(slow, quick), trained(quick), trained(slow)
+    assert both.dropped == (DroppedTeacher(0, "The ONNX graph exceeded its time limit.", True),) == none.dropped
+    assert dump(both.weights) == dump(alone.weights)
+    assert all(torch.isfinite(tensor).all() for tensor in none.weights.values())

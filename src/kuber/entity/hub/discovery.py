@@ -10,7 +10,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import restricted
 from kuber.domain.examination import overclaim
-from kuber.domain.knowledge import WEIGHTS, Knowledge
+from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import exclude
 from kuber.domain.strategy import Candidate, Choice, Method
@@ -19,13 +19,21 @@ from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.outbox import Outbox
+from kuber.entity.hub.slow_graphs import SlowGraphs
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.hub.track_records import RefusalCause, TrackRecords
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import TeacherModel
-from kuber.errors import IncompatibleKnowledgeError, KnowledgeError, KnowledgeNotFoundError, KUberError, ServiceError
+from kuber.errors import (
+    IncompatibleKnowledgeError,
+    KnowledgeError,
+    KnowledgeNotFoundError,
+    KUberError,
+    ServiceError,
+    TimeLimitError,
+)
 from kuber.learning.compatibility import runnable_kinds
 
 MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
@@ -81,6 +89,7 @@ class Discovery:
         self._names: dict[str, str] = {}  # entity id -> name
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
         self._graphs_only: set[str] = set()  # records whose weights are not what they claim, but whose graph is
+        self._slow_graphs = SlowGraphs(journal)
         self._skipped: set[str] = set()  # records that failed here, in this process
 
     def candidates(self, query: Query) -> list[Knowledge]:
@@ -160,7 +169,11 @@ class Discovery:
             return None
         if knowledge.id in self._graphs_only and not weights_only:
             kinds = kinds[-1:]
+        slow = self._slow_graphs.reason(knowledge)
         for kind in kinds[:1] if weights_only else kinds:
+            if kind == ONNX and slow is not None:
+                reasons.append(slow)
+                continue
             try:
                 data, received = self._blob(knowledge.artifacts[kind].digest)
                 uncounted += received
@@ -169,8 +182,11 @@ class Discovery:
                 uncounted = 0
                 result = function(model)
             except KnowledgeError as error:
+                if isinstance(error, TimeLimitError):
+                    self._slow_graphs.add(knowledge)
                 reasons.append(error.message)
-                if not isinstance(error, KnowledgeNotFoundError | IncompatibleKnowledgeError):
+                ours = isinstance(error, KnowledgeNotFoundError | IncompatibleKnowledgeError)
+                if isinstance(error, TimeLimitError) or not ours:
                     fault = max(fault, RefusalCause.MODEL)
                 continue
             except ServiceError:
@@ -288,11 +304,15 @@ class Discovery:
         received: int = 0,
         warn: bool = True,
         fault: RefusalCause = RefusalCause.MODEL,
+        slow: bool = False,
     ) -> None:
         """Log why a record is refused, and how many bytes of it were received; never pull it again.
 
-        If the fault is its publisher's, that has no place among the candidates for some rounds, more each time.
+        If the fault is its publisher's, that has no place among the candidates for some rounds, more each time. If
+        its graph is `slow`, it is not run again in other records either.
         """
+        if slow:
+            self._slow_graphs.add(knowledge)
         self._journal.change(refused=(*self._journal.state.refused, knowledge.id)[-MAX_REFUSED:])
         self.publishers.add_refusal(knowledge.entity, fault)
         self._search.rejections.append(reason)

@@ -85,6 +85,7 @@ class State:
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
     refused: tuple[str, ...] = ()  # knowledge found unsound
     publishers: PublisherRecords = field(default_factory=dict)  # of those whose models were examined, latest last
+    slow_graphs: Mapping[str, str] = field(default_factory=dict)  # digest -> id of its publisher
     first_seen: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> round
     pinned_keys: Mapping[str, str] = field(default_factory=dict)  # entity id -> its last known public key
     sequence: int = 0  # number of records signed
@@ -189,6 +190,7 @@ def _encode(state: State) -> dict[str, Any]:
             id: [record.sound, record.useless, record.refused, record.until]
             for id, record in state.publishers.items()
         },
+        "slow": dict(state.slow_graphs),
         "seen": dict(state.first_seen),
         "keys": dict(state.pinned_keys),
         "published": state.sequence,
@@ -229,6 +231,7 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
             id: PublisherRecord(sound=sound, useless=useless, refused=refused, until=until)
             for id, (sound, useless, refused, until) in fields.get("publishers", {}).items()  # older ones lack it
         },
+        slow_graphs=fields.get("slow", {}),  # older checkpoints lack it
         first_seen=fields["seen"],
         pinned_keys=fields["keys"],
         sequence=fields["published"],

@@ -1,21 +1,23 @@
 """Work steps: pure, picklable functions of a learner, weights and a generator's state."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
+from kuber.errors import KnowledgeError, TimeLimitError
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
-from kuber.learning.evaluation import compute_logits, evaluate
+from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
+from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
@@ -35,6 +37,15 @@ class TrainingResult:
     forward: int  # samples that teachers ran forward
     loss: float  # mean over the last epoch
     seconds: float
+    dropped: tuple["DroppedTeacher", ...] = ()
+
+
+class DroppedTeacher(NamedTuple):
+    """A teacher that failed in a local phase, and was left out from then on."""
+
+    place: int  # among the teachers of the phase
+    reason: str  # a sentence
+    slow: bool  # whether it took too long
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,9 +123,10 @@ def train_locally(
     draws = _generator_in(generator)
     loss = _loss(learner, phase)
     epoch: Callable[[], Iterator[tuple[Tensor, ...]]] = partial(learner.training_batches, draws)
+    dropped: list[DroppedTeacher] = []
     if teachers and phase.guidance:
         loss = _guided_loss(loss, phase.guidance)
-        epoch = _guided_epoch(learner, phase.guidance, teachers, draws)
+        epoch = _guided_epoch(learner, phase.guidance, teachers, draws, dropped)
     trained = train(
         model,
         epoch,
@@ -131,6 +143,7 @@ def train_locally(
         forward=_teacher_samples(learner, phase, teachers),
         loss=trained.loss,
         seconds=time.perf_counter() - start,
+        dropped=tuple(dropped),
     )
 
 
@@ -141,7 +154,7 @@ def distil_locally(
     start = time.perf_counter()
     model = learner.model(weights)
     draws = _generator_in(generator)
-    network = learner.teacher_network(teacher)
+    network = _phase_network(learner, teacher)
     teacher_logits = compute_logits(network, learner.ordered_batches(learner.private), runtime=learner.runtime)
     distilled = train(
         model,
@@ -170,8 +183,11 @@ def evaluate_on_common_set(
     """
     start = time.perf_counter()
     model = TeacherModel(architecture=learner.architecture, weights=weights, graph=graph)
+    network = learner.teacher_network(model)
+    if isinstance(network, OnnxModel):
+        network.begin_evaluation()
     evaluation = evaluate(
-        learner.teacher_network(model),
+        network,
         learner.ordered_batches(learner.common),
         classes=learner.classes,
         test_set=learner.test_set,
@@ -200,29 +216,65 @@ def _guided_loss(loss: Loss, guidance: Guidance) -> Loss:
 
 
 def _guided_epoch(
-    learner: Learner, guidance: Guidance, teachers: tuple[PhaseTeacher, ...], draws: torch.Generator
+    learner: Learner,
+    guidance: Guidance,
+    teachers: tuple[PhaseTeacher, ...],
+    draws: torch.Generator,
+    dropped: list[DroppedTeacher],
 ) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
     """Return a function that yields an epoch of private data with the log-probabilities of the teachers.
 
-    Raises CorruptKnowledgeError when a teacher's logits are not finite.
+    A teacher that fails, as one whose logits are not finite or which takes too long, is left out from then on, and
+    added to `dropped`.
     """
     runtime = learner.runtime
-    networks = [learner.teacher_network(teacher.model) for teacher in teachers]
-    recalls = [torch.tensor(teacher.recalls) for teacher in teachers]
-    combine = partial(
-        ensemble_log_probs, recalls=recalls, temperature=guidance.temperature, sharpness=guidance.sharpness
-    )
+    networks: dict[int, nn.Module] = {}
+
+    def drop(place: int, error: KnowledgeError) -> None:
+        networks.pop(place, None)
+        dropped.append(DroppedTeacher(place, error.message, isinstance(error, TimeLimitError)))
+
+    for place, teacher in enumerate(teachers):
+        try:
+            networks[place] = _phase_network(learner, teacher.model)
+        except KnowledgeError as error:
+            drop(place, error)
+    combine = partial(ensemble_log_probs, temperature=guidance.temperature, sharpness=guidance.sharpness)
+
+    def guided(batches: Callable[[], Iterable[tuple[Tensor, ...]]], samples: int) -> Tensor:
+        logits, recalls = [], []
+        for place, network in list(networks.items()):
+            try:
+                logits.append(compute_logits(network, batches(), runtime=runtime))
+                recalls.append(torch.tensor(teachers[place].recalls))
+            except KnowledgeError as error:
+                drop(place, error)
+        return combine(logits, recalls=recalls) if logits else torch.full((samples, learner.classes), -torch.inf)
+
     if not guidance.augmented:
-        batches = learner.ordered_batches
-        logits = [compute_logits(network, batches(learner.private), runtime=runtime) for network in networks]
-        return partial(learner.training_batches, draws, combine(logits))
+        log_probs = guided(lambda: learner.ordered_batches(learner.private), len(learner.private))
+        return partial(learner.training_batches, draws, log_probs)
 
     def epoch() -> Iterator[tuple[Tensor, ...]]:
         for x, y in learner.training_batches(draws):
-            logits = [compute_logits(network, [(x,)], runtime=runtime) for network in networks]
-            yield x, y, runtime.place(combine(logits))
+            yield x, y, runtime.place(guided(partial(_only, x), len(x)))
 
     return epoch
+
+
+def _only(x: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Return batches that are one batch."""
+    return [(x,)]
+
+
+def _phase_network(learner: Learner, teacher: TeacherModel) -> nn.Module:
+    """Return a teacher's network for a phase; a graph gets a multiple of the time that samples of zeros take."""
+    network = learner.teacher_network(teacher)
+    if isinstance(network, OnnxModel):
+        network.begin_evaluation()
+        network(torch.zeros(EVALUATION_BATCH, *learner.private.shape))
+        network.begin_phase()
+    return network
 
 
 def _teacher_samples(learner: Learner, phase: LocalPhase, teachers: tuple[PhaseTeacher, ...]) -> int:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
-from kuber.entity.work.steps import EvaluationResult, TrainingResult, Work
+from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines.base import Engine
 from kuber.files import atomic_replacement
 from kuber.wire.registry import EvaluationBody
@@ -105,6 +105,8 @@ def _write(path: Path, result: Any) -> None:
             tensors[_GENERATOR] = result.generator
             names = ("samples", "forward", "loss", "seconds")
             metadata: dict[str, Any] = {name: getattr(result, name) for name in names}
+            if result.dropped:
+                metadata["dropped"] = result.dropped
         case EvaluationResult():
             evaluation = EvaluationBody.of(result.evaluation).model_dump(mode="json")
             metadata = {"evaluation": evaluation, "seconds": result.seconds}
@@ -134,4 +136,5 @@ def _read(path: Path) -> Any:
         return tensors["logits"]
     generator = tensors.pop(_GENERATOR)
     weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
+    metadata["dropped"] = tuple(DroppedTeacher(*fields) for fields in metadata.get("dropped", ()))
     return TrainingResult(weights=weights, generator=generator, **metadata)
