@@ -52,12 +52,12 @@ def list_records(
     from rich.table import Table
 
     from kuber.cli.console import Console
-    from kuber.domain.query import Query
+    from kuber.domain.query import Query, collect
     from kuber.views.evaluation_set import COMMON, comparison_note, ranked_by, set_name
     from kuber.views.formatting import size
 
     with open_registry(registry, identity, admin_token, ca) as records:
-        page = records.discover(Query(task=task, order="accuracy" if best else "newest", limit=limit))
+        page = collect(records.discover, Query(task=task, order="accuracy" if best else "newest", limit=limit))
         names = _names(records)
     console = Console(markup=False)  # names are their owners'
     table = Table()
@@ -85,6 +85,8 @@ def list_records(
         console.print(note)
     if page.cursor is not None:
         console.print(f"There are more than {limit} records; raise --limit to see them.")
+    if page.omitted:
+        print(f"{len(page.omitted)} records are too large to be listed: {', '.join(page.omitted[:10])}.")
 
 
 @knowledge.command()
@@ -233,7 +235,7 @@ def tree(
     from rich.tree import Tree
 
     from kuber.cli.console import Console
-    from kuber.domain.query import Query
+    from kuber.domain.query import Query, collect
     from kuber.views.evaluation_set import ranked_by
 
     with open_registry(registry, identity, admin_token, ca) as records:
@@ -241,7 +243,8 @@ def tree(
         if id is not None:
             roots: tuple[Knowledge, ...] = (_record(records, id),)
         else:
-            roots = records.discover(Query(task=task, initial=False, latest=True, order="newest", limit=100)).items
+            query = Query(task=task, initial=False, latest=True, order="newest", limit=100)
+            roots = collect(records.discover, query).items
         known = {record.id: record for record in roots}
         drawn: set[str] = set()
 

@@ -2,15 +2,15 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from kuber.client.vault import HttpVault
-from kuber.domain.knowledge import Knowledge
+from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.ports import RegistryAdmin
-from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages, pages
 from kuber.domain.verification import Standing
 from kuber.errors import KnowledgeNotFoundError, KUberError
 
@@ -48,19 +48,22 @@ def compare(
     before, _ = _pins(vault)
     # Quarantined records are found only by their standing, and their blobs are kept. They are queried twice, so that
     # none is missed that is quarantined or released meanwhile.
-    found = {
-        record.id: record
-        for standing in (Standing.QUARANTINED, None, Standing.QUARANTINED)
-        for record in all_pages(partial(_found, registry, standing))
-    }
-    records = list(found.values())
+    found: dict[str, Mapping[str, Artifact]] = {}  # not the whole records: they may not fit in memory
+    omitted: set[str] = set()
+    for standing in (Standing.QUARANTINED, None, Standing.QUARANTINED):
+        for page in pages(partial(_found, registry, standing)):
+            found |= {record.id: record.artifacts for record in page.items}
+            omitted.update(page.omitted)
     pins, youngest = _pins(vault)
     blobs = all_pages(lambda cursor: vault.blobs(limit=MAX_LIMIT, cursor=cursor))
     sizes = {blob.digest.hex: blob.size for blob in blobs}
     faults: list[Fault] = []
-    for record in records:
-        faults += _faults(record, sizes, pins.get(record.id, set()), vault, repair)
-    missing = sorted((before.keys() & pins.keys()) - found.keys())
+    for id, artifacts in found.items():
+        faults += _faults(id, artifacts, sizes, pins.get(id, set()), vault, repair)
+    for id in sorted(omitted):
+        sentence = f"The record {id} is too large for any page, so that no entity finds it; withdraw it."
+        faults.append(Fault(sentence=sentence))
+    missing = sorted((before.keys() & pins.keys()) - found.keys() - omitted)
     for holder in missing:
         if youngest[holder] <= now - settled:
             if repair:
@@ -75,7 +78,7 @@ def compare(
                 "backup."
             )
         )
-    if sizes and not found and not registry.members(limit=1).items:
+    if sizes and not found and not omitted and not registry.members(limit=1).items:
         faults.append(
             Fault(
                 sentence=f"The registry is empty, but the vault has {len(sizes)} blobs: the registry's database was "
@@ -83,7 +86,7 @@ def compare(
             )
         )
     count = sum(len(digests) for digests in pins.values())
-    return ConsistencyReport(records=len(records), blobs=len(sizes), pins=count, faults=tuple(faults))
+    return ConsistencyReport(records=len(found) + len(omitted), blobs=len(sizes), pins=count, faults=tuple(faults))
 
 
 def _found(registry: RegistryAdmin, standing: Standing | None, cursor: str | None) -> Page[Knowledge]:
@@ -120,26 +123,29 @@ def _pins(vault: HttpVault) -> tuple[dict[str, set[str]], dict[str, datetime]]:
 
 
 def _faults(
-    record: Knowledge, sizes: dict[str, int], pinned: set[str], vault: HttpVault, repair: bool
+    id: str,
+    artifacts: Mapping[str, Artifact],
+    sizes: dict[str, int],
+    pinned: set[str],
+    vault: HttpVault,
+    repair: bool,
 ) -> Iterator[Fault]:
     """Yield the inconsistencies of one record's blobs."""
     unpinned = False
-    for kind, artifact in record.artifacts.items():
+    for kind, artifact in artifacts.items():
         size = sizes.get(artifact.digest.hex)
         if size is None:
-            yield Fault(
-                sentence=f"The {kind} of {record.id} are missing; put {artifact.digest} into the vault again."
-            )
+            yield Fault(sentence=f"The {kind} of {id} are missing; put {artifact.digest} into the vault again.")
         elif size != artifact.size:
-            yield Fault(sentence=f"The {kind} of {record.id} have {size} bytes, and its record says {artifact.size}.")
+            yield Fault(sentence=f"The {kind} of {id} have {size} bytes, and its record says {artifact.size}.")
         unpinned |= artifact.digest.hex not in pinned
     if not unpinned:
         return
     repaired, reason = False, ""
     if repair:
         try:
-            vault.pin(record.id, record.artifacts.items())
+            vault.pin(id, artifacts.items())
             repaired = True
         except KUberError as error:
             reason = f" ({error})"
-    yield Fault(sentence=f"The blobs of {record.id} are not all pinned{reason}.", repaired=repaired)
+    yield Fault(sentence=f"The blobs of {id} are not all pinned{reason}.", repaired=repaired)

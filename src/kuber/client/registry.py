@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.query import Page, Query
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
@@ -31,6 +32,7 @@ from kuber.wire.registry import (
     KnowledgeBody,
     MemberBody,
     PageBody,
+    RecordPageBody,
     ReportBody,
     SuspicionBody,
     VerificationBody,
@@ -139,7 +141,7 @@ class HttpRegistry(HttpService):
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
         answer = self.request("GET", "/v1/knowledge", params=query_parameters(query))
-        return self.parse(PageBody[KnowledgeBody].read, answer.data, CorruptKnowledgeError).value()
+        return self.parse(RecordPageBody.read, answer.data, CorruptKnowledgeError).value()
 
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         """Store this entity's own evaluation of another's knowledge, in place of its previous one."""
@@ -147,9 +149,14 @@ class HttpRegistry(HttpService):
         self.request("POST", f"{record_path(id)}/attestations", content=content, idempotent=True, entity=entity)
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """Return the entities' attestations of this knowledge, in order of entity id."""
-        answer = self.request("GET", f"{record_path(id)}/attestations")
-        return self.parse(PageBody[AttestationBody].read, answer.data).value().items
+        """Return the entities' attestations of this knowledge, in order of entity id; the first thousand."""
+
+        def page(cursor: str | None) -> Page[Attestation]:
+            answer = self.request("GET", f"{record_path(id)}/attestations", params={"cursor": cursor})
+            found: Page[Attestation] = self.parse(PageBody[AttestationBody].read, answer.data).value()
+            return found
+
+        return tuple(islice(all_pages(page), MAX_LIMIT))
 
     def suspicions(self) -> tuple[Suspicion, ...]:
         """Return the records that attestations contradict, and the copies of others; newest first."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.member import Member
 from kuber.errors import RequestRejectedError, TooLargeError
 
 MAX_RECORD_BYTES = 4 << 20  # of a record as canonical JSON
@@ -39,6 +40,14 @@ def check_report(evaluation: Evaluation, classes: Collection[int]) -> None:
         raise TooLargeError(
             f"This report has {reported} classes; before its first record, an entity reports on at most "
             f"{MAX_UNKNOWN_CLASSES}."
+        )
+
+
+def check_key_count(member: Member) -> None:
+    """Raise RequestRejectedError when an entity has as many keys as it may have."""
+    if len(member.keys) >= MAX_KEYS:
+        raise RequestRejectedError(
+            f"The entity {member.name!r} has {len(member.keys)} keys, and may have {MAX_KEYS}; join under a new name."
         )
 
 

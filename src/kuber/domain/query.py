@@ -1,7 +1,7 @@
 """Query for knowledge, and pages of what matches."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Generic, Literal, TypeVar
 
 from kuber.domain.digest import Digest
@@ -53,25 +53,49 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page(Generic[T]):
-    """One page of a listing; `cursor` continues with the next page and is None on the last."""
+    """One page of a listing; `cursor` continues with the next page and is None on the last.
+
+    A page may have fewer items than its query's limit although others follow: its size in bytes is limited too.
+    """
 
     items: tuple[T, ...]
     cursor: str | None
+    omitted: tuple[str, ...] = ()  # ids of items that are too large for any page
 
     def __repr__(self) -> str:
         items = ", ".join(map(repr, self.items))
         return f"<Page: {items or 'empty'}; {'last page' if self.cursor is None else 'more follow'}>"
 
 
-def all_pages(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
-    """Yield the items of all pages; `page(cursor)` returns the page at a cursor, the first one for None."""
+def pages(page: Callable[[str | None], Page[T]]) -> Iterator[Page[T]]:
+    """Yield all pages; `page(cursor)` returns the page at a cursor, the first one for None."""
     cursor = None
     while True:
         found = page(cursor)
-        yield from found.items
-        cursor = found.cursor
-        if cursor is None:
+        yield found
+        if found.cursor is None or found.cursor == cursor:
             return
+        cursor = found.cursor
+
+
+def all_pages(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """Yield the items of all pages, as above."""
+    for found in pages(page):
+        yield from found.items
+
+
+def collect(discover: Callable[[Query], Page[T]], query: Query) -> Page[T]:
+    """Return as many items as the query's limit as one page, from several pages if they end early."""
+    items: list[T] = []
+    omitted: list[str] = []
+    cursor = query.cursor
+    while True:
+        page = discover(replace(query, cursor=cursor, limit=query.limit - len(items)))
+        items += page.items
+        omitted += page.omitted
+        if page.cursor is None or page.cursor == cursor or len(items) >= query.limit:
+            return Page(items=tuple(items), cursor=page.cursor, omitted=tuple(omitted))
+        cursor = page.cursor
 
 
 def check_limit(limit: int) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, Knowledge
 from kuber.domain.ports import RegistryAdmin, Vault
-from kuber.domain.query import Query
+from kuber.domain.query import Query, collect
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.errors import ConflictError, CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.compatibility import runnable_kind
@@ -37,7 +37,7 @@ class Verifier:
         task = self._set.task
         query = Query(task=task.name, test_set=task.test_set, pending=True, order="newest", limit=PAGE)
         done = 0
-        while pending := self._registry.discover(query).items:
+        while pending := collect(self._registry.discover, query).items:
             for knowledge in reversed(pending):
                 verification = self.verify(knowledge)
                 try:

@@ -1,5 +1,6 @@
 """Messages of the registry. Fields have the names of the dataclass fields."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -344,6 +345,16 @@ class PageBody(Message, Generic[B]):
         """Return the page of domain values."""
         items = tuple(item.value() if isinstance(item, Body) else item for item in self.items)
         return Page(items=items, cursor=self.cursor)
+
+
+class RecordPageBody(PageBody[KnowledgeBody]):
+    """One page of records; `omitted` are the ids of those that are too large for any page."""
+
+    omitted: Annotated[tuple[Text, ...], Field(max_length=MAX_LIMIT)] = ()
+
+    def value(self) -> Page[Knowledge]:
+        """Return the page of domain values."""
+        return replace(super().value(), omitted=self.omitted)
 
 
 class HealthBody(Message):

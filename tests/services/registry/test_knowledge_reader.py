@@ -4,7 +4,7 @@ from sqlalchemy import event
 
 from kuber.domain.query import Query
 from kuber.domain.verification import Standing, Verification
-from kuber.services.registry import knowledge_reader
+from kuber.services.registry import record_cache
 
 
 def statements(store):
@@ -56,9 +56,9 @@ def test_a_verification_by_another_process_is_returned_at_once(stores, draft_of)
 
 
 def test_the_cache_is_bounded(registry_store, draft, monkeypatch):
-    monkeypatch.setattr(knowledge_reader, "CACHED", 8)
+    monkeypatch.setattr(record_cache, "CACHED", 8)
     for number in range(20):
         registry_store.publish(draft((number % 8, 0), fill=number), key=f"{number}")
         assert len(registry_store.discover(Query(order="newest", limit=2)).items) == min(2, number + 1)
-        assert len(registry_store._reader._recent | registry_store._reader._older) <= 8
+        assert len(registry_store._reader.cache) <= 8
     assert len(registry_store.discover(Query()).items) == 20

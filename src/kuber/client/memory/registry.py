@@ -13,7 +13,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.message_limits import check_report
+from kuber.domain.message_limits import check_key_count, check_report
 from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import (
     check_attestation,
@@ -33,6 +33,7 @@ from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 from kuber.signing import check_new_key, check_record, check_sequence
 from kuber.wire.base import canonical
+from kuber.wire.record_size import check_size
 from kuber.wire.registry import ArchitectureBody, DeliveryBody, DraftBody, EvaluationBody, VerificationBody
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
@@ -108,6 +109,7 @@ class MemoryRegistry:
             member = self.member(id)
             if key in member.keys:
                 return member
+            check_key_count(member)
             check_new_key(member, key, succession_bytes(id, key), self._sequences.get(id, 0))
             self._members[member.name] = replace(member, keys=(*member.keys, key))
             return self._members[member.name]
@@ -121,7 +123,9 @@ class MemoryRegistry:
         """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
-        sent, digest = body.value(), Digest.of(canonical(body))
+        content = canonical(body)
+        check_size(body, len(content))
+        sent, digest = body.value(), Digest.of(content)
         with self._lock:
             earlier = self._published.get((sent.entity, key))
             if earlier is not None:

@@ -11,7 +11,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import restricted
 from kuber.domain.examination import overclaim
 from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
-from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages, collect
 from kuber.domain.ranking import exclude
 from kuber.domain.strategy import Candidate, Choice, Method
 from kuber.domain.verification import Standing
@@ -127,8 +127,16 @@ class Discovery:
         return found
 
     def _discover(self, query: Query) -> Sequence[Knowledge]:
+        """Return the matching records, of several pages where large records end them early."""
         with self._outbox.availability.using("registry"):
-            return self._hub.registry.discover(query).items
+            page = collect(self._hub.registry.discover, query)
+        if page.omitted:
+            self._alerts.warn(
+                f"Records that are too large for any page are left out of what the registry lists, such as "
+                f"{page.omitted[0]}.",
+                cause="omitted records",
+            )
+        return page.items
 
     def initial_checkpoints(self) -> Iterator[Knowledge]:
         """Yield the initial checkpoints of our task and architecture that were not refused, oldest first."""

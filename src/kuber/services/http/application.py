@@ -54,7 +54,7 @@ STATUSES: dict[type[KUberError], int] = {
     ServiceUnavailableError: 503,
     InsufficientStorageError: 507,
 }
-MAX_JSON_BYTES = 16 << 20
+MAX_JSON_BYTES = 8 << 20
 REQUESTS_PER_MINUTE = 30_000  # from one address
 DRAIN_BYTES = 64 << 20  # read of a refused body at most
 _DRAINED = {409, 413, 507}  # responses that may precede the end of the body

@@ -4,10 +4,13 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Callable, Iterable
+from itertools import accumulate, takewhile
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select
 
+from kuber.domain.message_limits import MAX_PAGE_BYTES
 from kuber.domain.query import check_limit, invalid_cursor
 
 
@@ -36,16 +39,29 @@ def decode(cursor: str, order: str, *kinds: type) -> list[Any]:
 
 
 def fetch_page(
-    connection: Connection, query: Select[Any], seq: Any, limit: int, cursor: str | None
+    connection: Connection,
+    query: Select[Any],
+    seq: Any,
+    limit: int,
+    cursor: str | None,
+    *,
+    size_of: Callable[[Connection, list[Row[Any]]], list[int]] | None = None,
 ) -> tuple[list[Row[Any]], str | None]:
     """Return the rows of one page, ordered by the column `seq`, and the cursor of the next page.
 
-    Raises RequestRejectedError when the limit is not from 1 to MAX_LIMIT, or the cursor is of another listing.
+    With `size_of`, which returns the bytes of rows as JSON, the page ends before it exceeds MAX_PAGE_BYTES. Raises
+    RequestRejectedError when the limit is not from 1 to MAX_LIMIT, or the cursor is of another listing.
     """
     check_limit(limit)
     if cursor is not None:
         query = query.where(seq > decode(cursor, seq.table.name, int)[0])
     found = list(connection.execute(query.limit(limit + 1)).all())
-    if len(found) <= limit:
-        return found, None
-    return found[:limit], encode(seq.table.name, found[limit - 1].seq)
+    page = found[:limit]
+    if size_of is not None:
+        page = page[: fitting(size_of(connection, page))]
+    return page, encode(seq.table.name, page[-1].seq) if len(page) < len(found) else None
+
+
+def fitting(sizes: Iterable[int]) -> int:
+    """Return how many of the first items, of these sizes in bytes, fit on a page; at least one."""
+    return max(1, sum(1 for _ in takewhile(lambda total: total <= MAX_PAGE_BYTES, accumulate(sizes))))

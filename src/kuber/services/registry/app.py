@@ -34,6 +34,7 @@ from kuber.wire.registry import (
     PageBody,
     PinnedArchitectureBody,
     QuarantineRequest,
+    RecordPageBody,
     SuspicionBody,
     VerificationBody,
 )
@@ -136,22 +137,24 @@ def registry_app(
     @app.get(
         "/v1/knowledge",
         operation_id="discover",
-        response_model=PageBody[KnowledgeBody],
+        response_model=RecordPageBody,
         openapi_extra=openapi_parameters(),
     )
     async def discover(caller: Annotated[Caller, readers], query: DiscoverQuery) -> Response:
-        """List the matching knowledge, in the order of the query."""
+        """List the matching knowledge, in the order of the query; a page ends early when its records are large."""
         page = await run_read(store.discover, query)
         items = b",".join(map(to_json, page.items))
-        body = b'{"items":[%s],"cursor":%s}' % (items, json.dumps(page.cursor).encode())
+        omitted = b',"omitted":%s' % json.dumps(page.omitted).encode() if page.omitted else b""
+        body = b'{"items":[%s],"cursor":%s%s}' % (items, json.dumps(page.cursor).encode(), omitted)
         return Response(body, media_type="application/json")
 
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
-    async def attestations(id: Id, caller: Annotated[Caller, readers]) -> PageBody[AttestationBody]:
+    async def attestations(
+        id: Id, caller: Annotated[Caller, readers], limit: Limit = MAX_LIMIT, cursor: Cursor = None
+    ) -> PageBody[AttestationBody]:
         """List the entities' own evaluations of this knowledge."""
         await run_read(store.knowledge, id)
-        items = tuple(AttestationBody.of(found) for found in await run_read(store.attestations, id))
-        return PageBody[AttestationBody](items=items)
+        return PageBody[AttestationBody].of(await run_read(store.attested, id, limit=limit, cursor=cursor))
 
     @app.post("/v1/knowledge/{id}/attestations", operation_id="attest", status_code=204)
     async def attest(id: Id, body: EvaluationBody, caller: Annotated[Caller, entities]) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, or_, select, update
@@ -16,12 +15,17 @@ from kuber.domain.knowledge import Architecture, Manifest
 from kuber.domain.publication_checks import check_pinned
 from kuber.domain.verification import Standing
 from kuber.errors import KnowledgeNotFoundError
+from kuber.services.db.cache import SizedCache
 from kuber.services.registry.audit import add_entry
+from kuber.services.registry.record_memory import architecture_memory, manifest_memory
 from kuber.services.registry.schema import architectures, knowledge
 from kuber.wire.base import canonical
 from kuber.wire.registry import ArchitectureBody
 
-CACHED = 1000  # architectures
+CACHED = 32 << 20  # bytes of architectures
+_PIN_BYTES = 500  # of a pin without its arguments, as JSON, about
+
+_read_architectures: SizedCache[str, Architecture] = SizedCache(CACHED)
 
 _row, _record = architectures.c, knowledge.c
 _VISIBLE: ColumnElement[bool] = and_(
@@ -44,7 +48,7 @@ class ArchitecturePins:
     def __init__(self, *, shared: bool) -> None:
         """In a database that other processes share, nothing is cached: they may move a pin."""
         self._shared = shared
-        self._cache: dict[str, tuple[int, Manifest]] = {}  # pin -> row number and manifest
+        self._cache: SizedCache[str, tuple[int, Manifest]] = SizedCache(CACHED)  # pin -> row number and manifest
 
     def learn(self, connection: Connection, architecture: Architecture) -> None:
         """Cache the row of an architecture. ConflictError when it is pinned to another manifest."""
@@ -53,11 +57,9 @@ class ArchitecturePins:
         if pinned is None or not _is_same(pinned, architecture):
             pinned = _pinned(connection, pin)
         if pinned is None or _gives_up(connection, pinned, architecture):
-            self._cache.pop(pin, None)
+            self._cache.drop(pin)
         elif not self._shared:
-            if len(self._cache) >= CACHED:
-                self._cache.clear()
-            self._cache[pin] = pinned
+            self._cache.put(pin, pinned, manifest_memory(pinned[1]))
 
     def row(self, connection: Connection, architecture: Architecture) -> int:
         """Return the row number of an architecture; insert a row if it has none. ConflictError as `learn`."""
@@ -69,7 +71,7 @@ class ArchitecturePins:
             if not _gives_up(connection, pinned, architecture):
                 return pinned[0]
             _free(connection, pinned[0], pin)
-            self._cache.pop(pin, None)
+            self._cache.drop(pin)
         row = {
             "name": architecture.name,
             "arguments": _arguments(architecture),
@@ -83,7 +85,7 @@ class ArchitecturePins:
 
     def forget(self, pin: str) -> None:
         """Forget a row whose pin the operator has removed."""
-        self._cache.pop(pin, None)
+        self._cache.drop(pin)
 
 
 def pin_of(architecture: Architecture) -> str:
@@ -91,10 +93,18 @@ def pin_of(architecture: Architecture) -> str:
     return _pin(architecture.name, _arguments(architecture), bool(architecture.manifest))
 
 
-@lru_cache(maxsize=256)
 def read_architecture(body: str) -> Architecture:
-    """Return the architecture in a row's body."""
-    return ArchitectureBody.model_validate_json(body).value()
+    """Return the architecture in a row's body; the same object for the same body, while it is cached."""
+    found = _read_architectures.get(body)
+    if found is None:
+        found = ArchitectureBody.model_validate_json(body).value()
+        _read_architectures.put(body, found, architecture_memory(found) + 2 * len(body))
+    return found
+
+
+def pin_sizes(_connection: Connection, rows: Sequence[Row[Any]]) -> list[int]:
+    """Return about how many bytes of JSON these rows of `PINS` are."""
+    return [_PIN_BYTES + len(row.arguments) for row in rows]
 
 
 def read_pins(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[ArchitecturePin, ...]:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from kuber.domain.delivery import Delivery
 from kuber.services.registry.schema import deliveries, delivery_teachers
+
+_DELIVERY_BYTES, _TEACHER_BYTES = 2000, 40  # as JSON, about
 
 _FIELDS = ("student", "method", "round", "accuracy_before", "accuracy_after", "kept", "reason")
 
@@ -28,6 +30,14 @@ def insert_delivery(connection: Connection, delivery: Delivery, *, key: str, now
         for position, teacher in enumerate(delivery.teachers)
     ]
     connection.execute(insert(delivery_teachers), teachers)
+
+
+def delivery_sizes(connection: Connection, rows: Sequence[Row[Any]]) -> list[int]:
+    """Return about how many bytes of JSON these deliveries are."""
+    last = select(delivery_teachers.c.delivery, func.max(delivery_teachers.c.position))
+    of_rows = delivery_teachers.c.delivery.in_([row.seq for row in rows])
+    teachers = {row[0]: row[1] for row in connection.execute(last.where(of_rows).group_by("delivery"))}
+    return [_DELIVERY_BYTES + _TEACHER_BYTES * teachers.get(row.seq, 0) for row in rows]
 
 
 def read_deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Delivery, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Connection,
     Integer,
     ScalarSelect,
     Select,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    literal,
     or_,
     select,
     true,
@@ -45,6 +47,9 @@ _POSITIONS: dict[Order, tuple[type[int] | type[float], ...]] = {
 }
 
 
+_ACCURACY = select(knowledge.c.accuracy).where(knowledge.c.seq == bindparam("seq"))
+
+
 def discover_statement(query: Query) -> tuple[Select[Any], dict[str, Any]]:
     """Return the statement of a query, for `KnowledgeReader.read`, and its values: one page and one record more."""
     filters: dict[str, Any] = {
@@ -62,6 +67,13 @@ def discover_statement(query: Query) -> tuple[Select[Any], dict[str, Any]]:
         values |= zip(("last_seq", "last_rank"), reversed(position), strict=False)
         shape = replace(shape, cursor="")
     return _statement(shape), values
+
+
+def read_rank(connection: Connection, query: Query, seq: int) -> float | int:
+    """Return the rank of the record with this row number, in the order `accuracy` or `classes` of the query."""
+    if query.order == "accuracy":
+        return float(connection.scalar(_ACCURACY, {"seq": seq}) or 0.0)
+    return int(connection.scalar(select(_recall_rank(literal(seq))), {"classes": query.classes}) or 0)
 
 
 @lru_cache(maxsize=1024)  # building one takes longer than running it

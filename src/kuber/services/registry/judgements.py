@@ -3,19 +3,23 @@
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from kuber.domain.auth import OPERATOR, RELEASED
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import Page, check_limit
 from kuber.domain.ranking import recalls
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import ConflictError
+from kuber.services.http.pagination import decode, encode, fitting
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.latest import update_newest
 from kuber.services.registry.schema import attestations, class_evaluations, knowledge, quarantines, verifications
 from kuber.wire.base import canonical
 from kuber.wire.registry import EvaluationBody, VerificationBody
+
+_ATTESTATION_BYTES = 200  # as JSON without the counts, about
 
 
 def insert_verification(connection: Connection, record: Knowledge, found: Verification, now: datetime) -> None:
@@ -93,10 +97,18 @@ def insert_attestation(connection: Connection, id: str, entity: str, evaluation:
     connection.execute(insert(attestations), {"knowledge": seq, "entity": entity, "body": body, "at": now})
 
 
-def read_attestations(connection: Connection, id: str) -> tuple[Attestation, ...]:
-    """Return the entities' attestations of a record, in order of entity id."""
-    query = select(attestations).join(knowledge, knowledge.c.seq == attestations.c.knowledge)
-    return tuple(
+def read_attestations(connection: Connection, id: str, *, limit: int, cursor: str | None) -> Page[Attestation]:
+    """Return a page of the entities' attestations of a record, in order of entity id."""
+    check_limit(limit)
+    row = attestations.c
+    of_record = select(knowledge.c.seq).where(knowledge.c.id == id).scalar_subquery()
+    chosen = row.knowledge == of_record, row.entity > ("" if cursor is None else decode(cursor, "attested", str)[0])
+    sizes = select(row.entity, func.length(row.body)).where(*chosen).order_by(row.entity).limit(limit + 1)
+    found = [(entity, length + _ATTESTATION_BYTES) for entity, length in connection.execute(sizes)]
+    count = fitting(size for _, size in found[:limit]) if found else 0
+    page = connection.execute(select(attestations).where(*chosen).order_by(row.entity).limit(count))
+    items = tuple(
         Attestation(entity=row.entity, evaluation=EvaluationBody.model_validate_json(row.body).value(), at=row.at)
-        for row in connection.execute(query.where(knowledge.c.id == id).order_by(attestations.c.entity))
+        for row in page
     )
+    return Page(items=items, cursor=encode("attested", found[count - 1][0]) if count < len(found) else None)

@@ -1,6 +1,5 @@
 """Write knowledge to rows."""
 
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, insert, select
@@ -9,13 +8,18 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.ranking import recalls
 from kuber.domain.task import Task
+from kuber.services.db.cache import SizedCache
 from kuber.services.registry.architecture_pins import ArchitecturePins
 from kuber.services.registry.latest import add_newest
+from kuber.services.registry.record_memory import task_memory
 from kuber.services.registry.schema import class_evaluations, knowledge, knowledge_artifacts, knowledge_parents, tasks
 from kuber.wire.base import canonical
 from kuber.wire.registry import EvaluationSetBody, TaskBody
 
-CACHED = 1000  # tasks
+CACHED = 32 << 20  # bytes of tasks
+_TASK_ROW = 300  # bytes of a cached row number
+
+_task_bodies: SizedCache[Task, tuple[str, str]] = SizedCache(CACHED)
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _TASK = select(tasks.c.seq).where(tasks.c.digest == bindparam("digest"))
@@ -105,17 +109,15 @@ class InternedRows:
 
     def __init__(self, *, shared: bool) -> None:
         """Take note whether other processes share the database."""
-        self._tasks: dict[str, int] = {}  # digest -> row number
+        self._tasks: SizedCache[str, int] = SizedCache(1 << 20)  # digest -> row number
         self.architectures = ArchitecturePins(shared=shared)
 
     def learn(self, connection: Connection, draft: Draft) -> None:
         """Cache the rows of a draft. ConflictError when its architecture is pinned to another manifest."""
         self.architectures.learn(connection, draft.architecture)
         digest = _task_body(draft.task)[0]
-        if digest not in self._tasks and (seq := connection.scalar(_TASK, {"digest": digest})) is not None:
-            if len(self._tasks) >= CACHED:
-                self._tasks.clear()
-            self._tasks[digest] = seq
+        if self._tasks.get(digest) is None and (seq := connection.scalar(_TASK, {"digest": digest})) is not None:
+            self._tasks.put(digest, seq, _TASK_ROW)
 
     def task(self, connection: Connection, task: Task) -> int:
         """Return the row number of a task; insert a row if it has none."""
@@ -127,11 +129,14 @@ class InternedRows:
         return _insert(connection, tasks, row)
 
 
-@lru_cache(maxsize=256)
 def _task_body(task: Task) -> tuple[str, str]:
     """Return the digest of a task's canonical body, as hex digits, and the body."""
-    body = canonical(TaskBody.of(task))
-    return Digest.of(body).hex, body.decode()
+    found = _task_bodies.get(task)
+    if found is None:
+        body = canonical(TaskBody.of(task))
+        found = Digest.of(body).hex, body.decode()
+        _task_bodies.put(task, found, task_memory(task) + 2 * len(body))
+    return found
 
 
 def _insert(connection: Connection, table: Table, row: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
@@ -12,6 +12,9 @@ from kuber.domain.publication_checks import not_registered
 from kuber.errors import KnowledgeNotFoundError
 from kuber.services.registry.schema import entities, entity_keys
 from kuber.signing import check_sequence
+
+MAX_LISTED = 1000  # keys of a member in a message
+_MEMBER_BYTES, _KEY_BYTES = 1500, 300  # as JSON, about
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _BY_ID = select(entities).where(entities.c.id == bindparam("id"))
@@ -28,6 +31,14 @@ _ADVANCE = (
 )
 
 
+def member_sizes(connection: Connection, rows: Sequence[Row[Any]]) -> list[int]:
+    """Return about how many bytes of JSON these members are with their keys."""
+    last = select(entity_keys.c.entity, func.max(entity_keys.c.position))
+    of_rows = entity_keys.c.entity.in_([row.id for row in rows])
+    keys = {row[0]: row[1] for row in connection.execute(last.where(of_rows).group_by("entity"))}
+    return [_MEMBER_BYTES + _KEY_BYTES * keys.get(row.id, 0) for row in rows]
+
+
 def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Member, ...]:
     """Return the members of these rows, with their keys."""
     keys: dict[str, list[Key]] = defaultdict(list)
@@ -35,7 +46,11 @@ def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Memb
         keys[row.entity].append(Key(public_key=row.public_key, since=row.since, signature=row.signature))
     return tuple(
         Member(
-            id=row.id, name=row.name, registered_at=row.registered_at, sequence=row.sequence, keys=tuple(keys[row.id])
+            id=row.id,
+            name=row.name,
+            registered_at=row.registered_at,
+            sequence=row.sequence,
+            keys=tuple(keys[row.id][-MAX_LISTED:]),  # older versions accepted any number
         )
         for row in rows
     )

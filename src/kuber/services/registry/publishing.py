@@ -29,10 +29,12 @@ from kuber.services.registry.audit import add_entry
 from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
 from kuber.services.registry.knowledge_writer import InternedRows, copied_record, insert_knowledge
 from kuber.services.registry.members import advance_sequence, registered_member
+from kuber.services.registry.record_memory import member_memory
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
 from kuber.signing import check_record
 from kuber.wire.base import canonical
+from kuber.wire.record_size import check_size
 from kuber.wire.registry import DraftBody
 from kuber.wire.signing_payloads import body_bytes
 
@@ -84,7 +86,9 @@ class Publications:
         """Store a record; return it, and whether it is new."""
         check_text(key, "The key of a publication")
         draft = body.value()
-        digest = Digest.of(canonical(body))
+        content = canonical(body)
+        check_size(body, len(content))
+        digest = Digest.of(content)
         version = self._publishers.version
         with self._database.read_snapshot() as connection:
             earlier = _find_earlier(connection, draft, key, digest)
@@ -100,7 +104,7 @@ class Publications:
         try:
             self._check_weights(draft, manifests)
             record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
-            stored, retired = self._insert(record, key=key, digest=digest)
+            stored, retired = self._insert(record, key=key, digest=digest, size=len(content))
         except (RequestRejectedError, ConflictError):
             self.unpin(id)
             raise
@@ -130,7 +134,7 @@ class Publications:
         member = self._publishers.get(id)
         if member is None:
             member = registered_member(connection, id)
-            self._publishers.put(id, member, version=version)
+            self._publishers.put(id, member, version=version, weight=member_memory(member))
         return member
 
     def _check_weights(self, draft: Draft, manifests: Mapping[Digest, Manifest]) -> None:
@@ -145,7 +149,7 @@ class Publications:
                 raise invalid_artifact(weights.digest, WEIGHTS, str(error)) from None
         check_weights(draft, manifest)
 
-    def _insert(self, record: Knowledge, *, key: str, digest: Digest) -> tuple[Knowledge, list[str]]:
+    def _insert(self, record: Knowledge, *, key: str, digest: Digest, size: int) -> tuple[Knowledge, list[str]]:
         """Commit the record, its event and what it retires; return the stored record and the ids of the retired."""
 
         def transaction(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
@@ -160,7 +164,7 @@ class Publications:
 
         stored, seq, retired = self._database.write(transaction)
         if seq is not None:
-            self._reader.keep(seq, stored)
+            self._reader.keep(seq, stored, size)
         return stored, retired
 
 

@@ -17,9 +17,9 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
-from kuber.domain.message_limits import check_report, reported_counts
+from kuber.domain.message_limits import check_key_count, check_report, reported_counts
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text
-from kuber.domain.query import Page, Query
+from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import recall_rank
 from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
@@ -27,10 +27,10 @@ from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
-from kuber.services.registry.architecture_pins import PINS, read_pins, remove_pin
+from kuber.services.registry.architecture_pins import PINS, pin_sizes, read_pins, remove_pin
 from kuber.services.registry.audit import add_entry
-from kuber.services.registry.deliveries import insert_delivery, is_recorded, read_deliveries
-from kuber.services.registry.discovery import discover_statement
+from kuber.services.registry.deliveries import delivery_sizes, insert_delivery, is_recorded, read_deliveries
+from kuber.services.registry.discovery import discover_statement, read_rank
 from kuber.services.registry.judgements import (
     insert_attestation,
     insert_verification,
@@ -38,18 +38,20 @@ from kuber.services.registry.judgements import (
     read_attestations,
     release,
 )
-from kuber.services.registry.knowledge_reader import BY_ID, KnowledgeReader
+from kuber.services.registry.knowledge_reader import BY_ID, FoundRecords, KnowledgeReader
 from kuber.services.registry.latest import published_classes, update_newest
 from kuber.services.registry.members import (
     find_member,
     insert_key,
     insert_member,
     last_sequence,
+    member_sizes,
     read_member,
     read_members,
     registered_member,
 )
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
+from kuber.services.registry.record_memory import record_memory
 from kuber.services.registry.schema import architectures, deliveries, entities, knowledge
 from kuber.services.registry.suspicions import read_suspicions
 from kuber.signing import check_new_key
@@ -58,12 +60,24 @@ from kuber.wire.signing_payloads import succession_bytes
 
 MATCHES = 6  # ids that are returned for a part of one
 SEARCHED = 20_000  # newest records whose ids are searched for their end
-CACHED = 2000  # records, and as many publishers
+CACHED = 32 << 20  # bytes of records, and as many of publishers
 
 
 def sortable_id() -> str:
     """Return a new id of 32 hex digits; ids sort by the millisecond in which they were made."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def _position(connection: Connection, query: Query, page: FoundRecords) -> tuple[float | int, ...]:
+    """Return the position of a page's last record in the order of the query, for a cursor."""
+    assert page.last is not None
+    if query.order in ("newest", "oldest"):
+        return (page.last,)
+    seq, record = page.records[-1] if page.records else (None, None)
+    if record is None or seq != page.last:  # it is omitted
+        return read_rank(connection, query, page.last), page.last
+    rank = record.trusted.accuracy if query.order == "accuracy" else recall_rank(record.trusted, query.classes)
+    return rank, page.last
 
 
 class RegistryStore:
@@ -125,7 +139,7 @@ class RegistryStore:
         """Return the registered entities, earliest first."""
         query = select(entities).order_by(entities.c.seq)
         with self.database.read_snapshot() as connection:
-            found, after = cursors.fetch_page(connection, query, entities.c.seq, limit, cursor)
+            found, after = cursors.fetch_page(connection, query, entities.c.seq, limit, cursor, size_of=member_sizes)
             return Page(items=read_members(connection, found), cursor=after)
 
     def member(self, id: str) -> Member:
@@ -140,6 +154,7 @@ class RegistryStore:
             member = read_member(connection, id)
             if key in member.keys:
                 return member
+            check_key_count(member)
             check_new_key(member, key, succession_bytes(id, key), last_sequence(connection, id))
             insert_key(connection, id, key, position=len(member.keys))
             add_entry(connection, self._clock(), id, "change-key", id)
@@ -160,7 +175,7 @@ class RegistryStore:
     def pins(self, *, limit: int = 100, cursor: str | None = None) -> Page[ArchitecturePin]:
         """Return the pins of architectures, earliest first."""
         with self.database.read_snapshot() as connection:
-            found, after = cursors.fetch_page(connection, PINS, architectures.c.seq, limit, cursor)
+            found, after = cursors.fetch_page(connection, PINS, architectures.c.seq, limit, cursor, size_of=pin_sizes)
             return Page(items=read_pins(connection, found), cursor=after)
 
     def remove_pin(self, pin: str) -> None:
@@ -175,18 +190,13 @@ class RegistryStore:
     def discover(self, query: Query) -> Page[Knowledge]:
         """Return the matching knowledge, in the order of the query."""
         with self.database.read_latest() as connection:
-            found = self._reader.read(connection, *discover_statement(query))
-        items = tuple(record for _, record in found[: query.limit])
-        if len(found) <= query.limit:
-            return Page(items=items, cursor=None)
-        seq, last = found[query.limit - 1][0], items[-1].trusted
-        positions = {
-            "accuracy": (last.accuracy, seq),
-            "newest": (seq,),
-            "oldest": (seq,),
-            "classes": (recall_rank(last, query.classes), seq),
-        }
-        return Page(items=items, cursor=cursors.encode(query.order, *positions[query.order]))
+            found = self._reader.read_page(connection, *discover_statement(query), limit=query.limit)
+            position = None if found.last is None else _position(connection, query, found)
+        return Page(
+            items=tuple(record for _, record in found.records),
+            cursor=None if position is None else cursors.encode(query.order, *position),
+            omitted=tuple(found.omitted),
+        )
 
     def knowledge(self, id: str) -> Knowledge:
         """Return one record. KnowledgeNotFoundError when there is none."""
@@ -198,8 +208,8 @@ class RegistryStore:
             found = self._reader.read(connection, BY_ID, {"id": id})
         if not found:
             raise KnowledgeNotFoundError(f"The registry has no knowledge {id[:100]!r}.")
-        record = found[0][1]
-        self._records.put(id, record, version=version)
+        record = found[0]
+        self._records.put(id, record, version=version, weight=record_memory(record))
         return record
 
     def ids_matching(self, part: str) -> tuple[str, ...]:
@@ -225,8 +235,12 @@ class RegistryStore:
 
     def attestations(self, id: str) -> tuple[Attestation, ...]:
         """Return the entities' attestations of this knowledge, in order of entity id."""
+        return tuple(all_pages(lambda cursor: self.attested(id, cursor=cursor)))
+
+    def attested(self, id: str, *, limit: int = MAX_LIMIT, cursor: str | None = None) -> Page[Attestation]:
+        """Return a page of them."""
         with self.database.read_snapshot() as connection:
-            return read_attestations(connection, id)
+            return read_attestations(connection, id, limit=limit, cursor=cursor)
 
     def suspicions(self) -> list[Suspicion]:
         """Return the records that attestations contradict, and the copies of others; newest first."""
@@ -322,5 +336,7 @@ class RegistryStore:
         """Return the recorded deliveries, earliest first."""
         query = select(deliveries).order_by(deliveries.c.seq)
         with self.database.read_snapshot() as connection:
-            found, after = cursors.fetch_page(connection, query, deliveries.c.seq, limit, cursor)
+            found, after = cursors.fetch_page(
+                connection, query, deliveries.c.seq, limit, cursor, size_of=delivery_sizes
+            )
             return Page(items=read_deliveries(connection, found), cursor=after)
