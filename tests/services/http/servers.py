@@ -42,7 +42,7 @@ def sample_app():
     guard = Authenticator(authenticate)
     app = application("registry", description="sample", metrics=Metrics("registry"))
     app.state.parsed = 0
-    known, follower = guard.require(*Scope), guard.require(*Scope, stream=True)
+    known, follower = guard.require(*Scope), guard.require(*Scope, kind="stream")
 
     @app.post("/v1/samples")
     async def sample(body: Sample, caller: Annotated[Caller, known]) -> int:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import ServiceError, ServiceUnavailableError
 from kuber.services.http import json_route
-from kuber.services.http.admission import Admission
+from kuber.services.http.admission import Admission, Share
 from kuber.services.http.exhaustion import exhausted_resource
 
 from .servers import sample_app
@@ -70,7 +70,7 @@ def test_json_of_too_many_values_is_refused_before_it_is_parsed(app, monkeypatch
 
 def test_bodies_in_progress_are_bounded_for_each_caller_and_in_all(app):
     bodies = app.state.admission.bodies
-    bodies.each, bodies.total = 100_000, 150_000
+    bodies.each, bodies.total, bodies.least = 100_000, 150_000, 0
     bodies.take("e-1", 90_000)
     requests = [
         ("POST", "/v1/samples", {"json": {"a": "b" * 20_000}, "headers": {"Authorization": f"Bearer {token}"}})
@@ -89,6 +89,16 @@ def test_bodies_in_progress_are_bounded_for_each_caller_and_in_all(app):
     bodies.give("e-1", 90_000)
     assert [answer.status_code for answer in ask(app, *requests)] == [200] * 3
     assert bodies.used == 50_000
+
+
+def test_what_a_caller_has_does_not_keep_small_bodies_of_others_out():
+    share = Share(each=50, total=100, least=10)
+    assert [share.take("a", 50), share.take("b", 50), share.take("c", 11), share.take("c", 10)] == [
+        None,
+        None,
+        "total",
+        None,
+    ]
 
 
 def test_streams_are_bounded_for_each_caller_and_in_all(app):
@@ -125,11 +135,11 @@ def test_requests_are_bounded_for_each_caller():
     caller = Caller(scope=Scope.ENTITY, entity="e", expires_at=datetime.max.replace(tzinfo=UTC))
     scopes = [{} for _ in range(10)]
     for scope in scopes:
-        admission.enter(scope, caller, stream=False)
+        admission.enter(scope, caller)
     with pytest.raises(HTTPException):
-        admission.enter({}, caller, stream=False)
+        admission.enter({}, caller)
     admission.leave(scopes[0])
-    admission.enter({}, caller, stream=False)
+    admission.enter({}, caller)
 
 
 @pytest.mark.parametrize(

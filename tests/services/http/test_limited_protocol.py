@@ -6,7 +6,7 @@ import json
 import pytest
 
 from kuber.services.http.connection_limits import ConnectionLimits, Connections
-from kuber.services.http.limited_protocol import LimitedProtocol
+from kuber.services.http.limited_protocol import UNSENT_BYTES, LimitedProtocol, bound_unsent
 
 from .servers import Raw, sample_app, serving_app
 
@@ -213,5 +213,17 @@ def test_a_slow_reader_is_disconnected(opened, rate, closed):
             protocol.transport.unsent = 1_000_000 - second * rate
             protocol.check(now + second, 1.0)
         assert protocol.transport.aborted is closed
+
+    opened(scenario)
+
+
+def test_those_who_do_not_read_are_disconnected_when_much_is_unsent(opened):
+    async def scenario(protocol, now):
+        protocol.transport.unsent = UNSENT_BYTES
+        bound_unsent([protocol])
+        assert not protocol.transport.aborted
+        protocol.transport.unsent = UNSENT_BYTES + 1
+        bound_unsent([protocol])
+        assert protocol.transport.aborted
 
     opened(scenario)

@@ -1,6 +1,7 @@
 """Bounds on what each caller, and all together, may have in progress: requests, streams, memory of bodies."""
 
 from collections import defaultdict
+from typing import Literal
 
 from starlette.exceptions import HTTPException
 from starlette.types import Scope as RequestScope
@@ -10,26 +11,33 @@ from kuber.domain.auth import Caller, Scope
 REQUESTS_EACH = 128  # in progress at once, of one caller
 STREAMS_EACH = 32  # event streams and long polls of one caller
 STREAMS = 4096  # of all
+TRANSFERS_EACH = 32  # of blobs, of one caller: each has two buffers of 1 MiB
+TRANSFERS = 512  # of all
 BODIES_EACH = 48 << 20  # bytes of JSON, and of what is parsed from it, of one caller
 BODIES = 192 << 20  # of all
+SMALL_BODIES = 1 << 20  # of one caller, whatever the others have
+
+Kind = Literal["stream", "transfer"]  # of requests that may take long
 
 _HELD = "kuber.admission"
 
 
 class Share:
-    """An amount that is bounded for each caller and in all."""
+    """An amount that is bounded for each caller and in all. A caller may have `least` whatever the others have."""
 
-    def __init__(self, *, each: int, total: int) -> None:
+    def __init__(self, *, each: int, total: int, least: int = 0) -> None:
         self.each = each
         self.total = total
+        self.least = least
         self.used = 0
         self._by_key: defaultdict[str, int] = defaultdict(int)
 
     def take(self, key: str, amount: int = 1) -> str | None:
         """Add the amount. Return what is exhausted instead, "each" or "total"."""
-        if self._by_key.get(key, 0) + amount > self.each:
+        own = self._by_key.get(key, 0) + amount
+        if own > self.each:
             return "each"
-        if self.used + amount > self.total:
+        if self.used + amount > (self.total if own > self.least else 2 * self.total):
             return "total"
         self._by_key[key] += amount
         self.used += amount
@@ -50,15 +58,18 @@ class Admission:
         self._service = service
         self.requests = Share(each=REQUESTS_EACH, total=1 << 30)  # connections bound them in all
         self.streams = Share(each=STREAMS_EACH, total=STREAMS)
-        self.bodies = Share(each=BODIES_EACH, total=BODIES)
+        self.transfers = Share(each=TRANSFERS_EACH, total=TRANSFERS)
+        self.bodies = Share(each=BODIES_EACH, total=BODIES, least=SMALL_BODIES)
 
     def resize(self, connections: int) -> None:
         """Fit the bounds to the number of connections that the service may have."""
         self.requests.each = min(REQUESTS_EACH, max(4, connections // 4))
         self.streams.total = min(STREAMS, max(2, connections // 2))
+        self.transfers.total = min(TRANSFERS, max(2, connections // 2))
+        self.transfers.each = min(TRANSFERS_EACH, max(2, self.transfers.total // 4))
         self.streams.each = min(STREAMS_EACH, max(2, self.streams.total // 4))
 
-    def enter(self, scope: RequestScope, caller: Caller, *, stream: bool) -> None:
+    def enter(self, scope: RequestScope, caller: Caller, kind: Kind | None = None) -> None:
         """Count a request of this caller until `leave`.
 
         Raises HTTPException 429 when this caller has too many, 503 when all have. The other service of the hub has
@@ -68,7 +79,10 @@ class Admission:
         if caller.scope is Scope.SERVICE or held:
             return
         key = caller.entity or caller.scope.value
-        for share, what in ((self.requests, "requests"), (self.streams, "streams and long polls"))[: 1 + stream]:
+        shares = [(self.requests, "requests")]
+        if kind is not None:
+            shares.append((self.streams if kind == "stream" else self.transfers, f"{kind}s"))
+        for share, what in shares:
             exhausted = share.take(key)
             if exhausted == "each":
                 raise too_many(f"The {self._service} accepts {share.each} {what} of a caller at a time; end some.")

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import kuber
 from kuber import tracing
+from kuber.domain.address import network_of
 from kuber.domain.whole_numbers import read_digits
 from kuber.errors import (
     ConflictError,
@@ -56,6 +57,8 @@ STATUSES: dict[type[KUberError], int] = {
 }
 MAX_JSON_BYTES = 8 << 20
 REQUESTS_PER_MINUTE = 30_000  # from one address
+COSTLY_RATE = RateLimitItemPerMinute(600)  # from one address, of paths that need no token and cost much
+COSTLY_PATHS = frozenset({"/metrics", "/openapi.json"})
 DRAIN_BYTES = 64 << 20  # read of a refused body at most
 _DRAINED = {409, 413, 507}  # responses that may precede the end of the body
 _EXPLAINED = {401, 408, 413, 416, 429, 503}  # raised by our own code, with a whole sentence
@@ -266,11 +269,12 @@ class ServiceMiddleware:
         version = headers.get(PROTOCOL_HEADER.lower().encode())
         if version is not None and version != str(PROTOCOL).encode():
             return problem(RequestRejectedError(_incompatible(self.service, version.decode("latin-1"))), 400)
-        address = (scope.get("client") or ("unknown",))[0]
-        if self._rate is not None and not self._is_inner(headers) and not self._limiter.hit(self._rate, address):
-            retry_after = ceil(self._limiter.get_window_stats(self._rate, address).reset_time - time.time())
+        address = network_of((scope.get("client") or ("unknown",))[0])
+        rate = COSTLY_RATE if self._rate is not None and scope["path"] in COSTLY_PATHS else self._rate
+        if rate is not None and not self._is_inner(headers) and not self._limiter.hit(rate, address):
+            retry_after = ceil(self._limiter.get_window_stats(rate, address).reset_time - time.time())
             message = (
-                f"The {self.service} accepts {self._rate.amount} requests per minute from one address; slow down."
+                f"The {self.service} accepts {rate.amount} such requests per minute from one address; slow down."
             )
             return problem(ServiceUnavailableError(message), 429, {"Retry-After": str(max(1, retry_after))})
         length = read_digits(headers.get(b"content-length", b""))

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import NotAuthorizedError, ServiceError
-from kuber.services.http.admission import Admission
+from kuber.services.http.admission import Admission, Kind
 
 FOREVER = datetime.max.replace(tzinfo=UTC)  # when the secret of the hub expires
 
@@ -45,12 +45,12 @@ class Authenticator:
     def __init__(self, authenticate: Authenticate) -> None:
         self._authenticate = authenticate
 
-    def require(self, *scopes: Scope, stream: bool = False) -> Any:
+    def require(self, *scopes: Scope, kind: Kind | None = None) -> Any:
         """Return the annotation of a parameter that receives the caller; refuse callers of other scopes.
 
-        `stream` says that the route responds for as long as the caller listens.
+        `kind` is that of requests that may take long.
         """
-        return Security(_BearerToken(self._authenticate, scopes, stream=stream))
+        return Security(_BearerToken(self._authenticate, scopes, kind))
 
     async def confirm(self, request: Request) -> None:
         """Raise HTTPException 401 unless the token of a request is still valid, after a body that took long."""
@@ -60,13 +60,13 @@ class Authenticator:
 class _BearerToken(HTTPBearer):
     """FastAPI's security scheme, for OpenAPI, that also authenticates: one dependency instead of two."""
 
-    def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...], *, stream: bool) -> None:
+    def __init__(self, authenticate: Authenticate, scopes: tuple[Scope, ...], kind: Kind | None) -> None:
         super().__init__(
             scheme_name="HTTPBearer", description="The token of an entity, the operator or the other service."
         )
         self._authenticate = authenticate
         self._scopes = scopes
-        self._stream = stream
+        self._kind = kind
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
         caller: Caller | None = getattr(request.state, "caller", None)
@@ -76,7 +76,7 @@ class _BearerToken(HTTPBearer):
                 connections, connection = link
                 connections.authenticated(connection, caller)
             admission: Admission = request.app.state.admission
-            admission.enter(request.scope, caller, stream=self._stream)
+            admission.enter(request.scope, caller, self._kind)
             request.state.caller = caller
         if caller.scope not in self._scopes:
             raise NotAuthorizedError(f"A token of scope {caller.scope} does not permit this request.")

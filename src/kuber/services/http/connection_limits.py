@@ -1,13 +1,16 @@
 """Limits on connections, and the choice of the connection that is closed for a new one.
 
 A connection is *known* while the request on it bears an accepted token. All others can be closed when there are too
-many: first those whose callers have never shown a token, the earliest first; then known ones that wait for a request.
+many: first those that wait for a request and whose last one bore none, the earliest first; then those that wait and
+whose last one did; then requests that have been in progress for PATIENCE seconds without an accepted token.
 """
 
 import resource
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from kuber.domain.auth import Caller, Scope
 from kuber.errors import ServiceUnavailableError
@@ -15,6 +18,10 @@ from kuber.errors import ServiceUnavailableError
 PER_ADDRESS = 256
 MOST_DESCRIPTORS = 65_536  # that a service asks the system for
 RESERVED = 192  # descriptors for the database and its threads, the log, and the link between registry and vault
+PATIENCE = 5.0  # seconds
+FRESH_SECONDS = 0.1  # after which a caller has sent the first bytes of its request
+UNREAD_SECONDS = 1.0  # that bytes which the service has not read yet protect a connection
+LOOKED_AT = 64  # connections of a queue, until it is given up
 OVERFLOW = 16  # connections beyond the limit, for the other service of the hub and for responses that refuse
 
 
@@ -55,12 +62,22 @@ def connections_for(descriptors: int, *, each: int) -> int:
 class Connection:
     """A connection as its limits see it."""
 
-    __slots__ = ("close", "groups", "known", "overflow")
+    __slots__ = ("began", "close", "groups", "known", "overflow", "unread")
 
-    def __init__(self, close: Callable[[], None], groups: "tuple[_Group, ...]", *, overflow: bool) -> None:
+    def __init__(
+        self,
+        close: Callable[[], None],
+        unread: Callable[[], bool],
+        groups: "tuple[_Group, ...]",
+        *,
+        began: float,
+        overflow: bool,
+    ) -> None:
         self.close = close
+        self.unread = unread  # whether bytes of it wait to be read
         self.groups = groups  # in which it counts
         self.known = False
+        self.began = began  # when its request did, or the wait for it
         self.overflow = overflow  # beyond the limit: only the other service of the hub is served
 
 
@@ -72,6 +89,7 @@ class _Group:
         self.size = 0
         self._unknown: OrderedDict[Connection, None] = OrderedDict()
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # known before, without a request now
+        self._begun: OrderedDict[Connection, None] = OrderedDict()  # with a request whose caller is not known yet
 
     def add(self, connection: Connection) -> None:
         self.size += 1
@@ -83,52 +101,71 @@ class _Group:
 
     def hold(self, connection: Connection) -> None:
         """Do not close this connection for another."""
-        self._unknown.pop(connection, None)
-        self._waiting.pop(connection, None)
+        for queue in (self._unknown, self._waiting, self._begun):
+            queue.pop(connection, None)
 
     def release(self, connection: Connection, *, known: bool) -> None:
         """Let this connection be closed for another."""
         self.hold(connection)
         (self._waiting if known else self._unknown)[connection] = None
 
-    def first(self) -> Connection | None:
+    def begin(self, connection: Connection) -> None:
+        """Let this connection be closed for another after a while."""
+        self.hold(connection)
+        self._begun[connection] = None
+
+    def first(self, now: float) -> Connection | None:
         for queue in (self._unknown, self._waiting):
-            if queue:
-                return next(iter(queue))
-        return None
+            for connection in islice(queue, LOOKED_AT):
+                waited = now - connection.began
+                if waited > UNREAD_SECONDS or (waited > FRESH_SECONDS and not connection.unread()):
+                    return connection
+        begun = next(iter(self._begun), None)
+        return begun if begun is not None and now - begun.began > PATIENCE else None
 
 
 class Connections:
     """All open connections of a service. Used from its event loop."""
 
-    def __init__(self, in_all: int, per_address: int) -> None:
+    def __init__(self, in_all: int, per_address: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.in_all = in_all
+        self._monotonic = monotonic
         self._per_address = per_address
         self._counted = _Group()
         self._overflow = _Group()
         self._by_address: dict[str, _Group] = {}
 
-    def admit(self, address: str | None, close: Callable[[], None]) -> Connection | None:
-        """Return a new connection, for which another may be closed; None when its address has too many.
+    def admit(
+        self, address: str | None, close: Callable[[], None], unread: Callable[[], bool] = lambda: False
+    ) -> Connection | None:
+        """Return a new connection, for which another may be closed; None when there are too many.
 
-        None as an address stands for any: of a proxy, behind which are many. `close` closes the connection.
+        None as an address stands for any: of a proxy, behind which are many. `close` closes the connection,
+        `unread` says whether bytes of it wait to be read.
         """
         counted = [self._counted]
         if address is not None and self._per_address:
             group = self._by_address.get(address) or _Group(address)
             if group.size >= self._per_address and not self._make_room(group):
                 return None
-            self._by_address[address] = group
             counted.append(group)
         overflow = self._counted.size >= self.in_all and not self._make_room(self._counted)
         if overflow:
-            if self._overflow.size >= OVERFLOW:
-                self._make_room(self._overflow)
-            counted[0] = self._overflow
-        connection = Connection(close, tuple(counted), overflow=overflow)
+            if self._overflow.size >= OVERFLOW and not self._make_room(self._overflow):
+                return None
+            counted = [self._overflow]
+        connection = Connection(close, unread, tuple(counted), began=self._monotonic(), overflow=overflow)
         for group in counted:
             group.add(connection)
+            if group.address is not None:
+                self._by_address[group.address] = group
         return connection
+
+    def begun(self, connection: Connection) -> None:
+        """Note that a request has begun, whose caller is not known yet."""
+        connection.began = self._monotonic()
+        for group in connection.groups:
+            group.begin(connection)
 
     def authenticated(self, connection: Connection, caller: Caller) -> None:
         """Keep the connection open: its request bears an accepted token. The other service of the hub has no limit.
@@ -145,6 +182,7 @@ class Connections:
 
     def responded(self, connection: Connection) -> None:
         """Note that the connection waits for its next request."""
+        connection.began = self._monotonic()
         for group in connection.groups:
             group.release(connection, known=connection.known)
         connection.known = False
@@ -163,7 +201,7 @@ class Connections:
 
     def _make_room(self, group: _Group) -> bool:
         """Close a connection of the group that may be closed; return whether there was one."""
-        connection = group.first()
+        connection = group.first(self._monotonic())
         if connection is None:
             return False
         self.remove(connection)

@@ -3,6 +3,7 @@
 import fcntl
 import struct
 import termios
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
@@ -18,6 +19,7 @@ from kuber.wire.problem import problem_from
 SENT_AHEAD = 8  # requests that may wait for the response to an earlier one
 UNREAD_BYTES = 64 << 20  # of a body that nobody reads
 OVERHEAD_BYTES = 64 << 10  # of chunk sizes, extensions and trailers, beyond the bytes of the body itself
+UNSENT_BYTES = 512 << 20  # of responses that callers have not read, of all
 LINGER_SECONDS, LINGER_BYTES = 2.0, 4 << 20  # a refused caller still sends, and would miss the response
 OVERFLOW_SECONDS = 5.0
 
@@ -122,6 +124,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         self._received = self._body_bytes = 0
         self._progress.restart()
+        if not self._connection.known:
+            self._connections.begun(self._connection)
         super().on_headers_complete()
         if self._connection.overflow and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -234,6 +238,18 @@ class LimitedProtocol(HttpToolsProtocol):
             return unsent + int(struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
         except OSError:
             return unsent
+
+
+def bound_unsent(protocols: Iterable[LimitedProtocol]) -> None:
+    """Disconnect those with the most unsent bytes while all have more than UNSENT_BYTES: they do not read."""
+    sizes = [(protocol.transport.get_write_buffer_size(), protocol) for protocol in protocols]
+    unsent = sum(size for size, _ in sizes)
+    if unsent > UNSENT_BYTES:
+        for size, protocol in sorted(sizes, key=lambda entry: entry[0], reverse=True):
+            protocol.transport.abort()
+            unsent -= size
+            if unsent <= UNSENT_BYTES:
+                return
 
 
 def refusal(error: KUberError, status: int) -> bytes:

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections import deque
 from functools import partial
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from kuber.domain.address import is_loopback, network_of
 from kuber.errors import ServiceUnavailableError
 from kuber.services.http.connection_limits import Connection, ConnectionLimits, Connections
 from kuber.services.http.exhaustion import exhausted_resource
-from kuber.services.http.limited_protocol import LimitedProtocol, refusal
+from kuber.services.http.limited_protocol import LINGER_SECONDS, LimitedProtocol, refusal
 
 AT_ONCE = 16  # connections accepted before others are served; fewer than the reserved descriptors
 PAUSE_SECONDS = 0.1  # when the system has no descriptor for another
@@ -50,8 +51,9 @@ class Listener:
         self._proxies = _TrustedHosts(config.forwarded_allow_ips)
         self._make_protocol = make_protocol
         self._openings = set[asyncio.Task[None]]()
+        self._refused = deque[socket.socket]()  # the last ones, which may still be open
         self._closed = False
-        self._refusal = b"" if self._tls else refusal(ServiceUnavailableError("Too many connections from here."), 503)
+        self._refusal = b"" if self._tls else refusal(ServiceUnavailableError("There are too many connections."), 503)
         listening.setblocking(False)
         self._resume()
 
@@ -62,6 +64,8 @@ class Listener:
             self._loop.remove_reader(self._socket.fileno())
             for task in self._openings:
                 task.cancel()
+            for refused in self._refused:
+                refused.close()
 
     async def wait_closed(self) -> None:
         """Return at once: what was accepted is closed by others."""
@@ -87,13 +91,11 @@ class Listener:
 
     def _open(self, accepted: socket.socket, address: str) -> None:
         accepted.setblocking(False)
-        opening = _Opening()
-        connection = self._connections.admit(self._counted(address), opening.close)
+        opening = _Opening(accepted)
+        connection = self._connections.admit(self._counted(address), opening.close, opening.unread)
         if connection is None:
-            log.warning("too many connections from an address", extra={"fields": {"address": address}})
-            with contextlib.suppress(OSError):
-                accepted.send(self._refusal)
-            accepted.close()
+            log.warning("a connection is refused, there are too many", extra={"fields": {"address": address}})
+            self._refuse(accepted)
             return
         if connection.overflow:
             log.warning("too many connections; new ones are refused")
@@ -101,6 +103,16 @@ class Listener:
         opening.task = self._loop.create_task(self._start(accepted, opening.protocol))
         self._openings.add(opening.task)
         opening.task.add_done_callback(partial(self._opened, accepted, connection))
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        """Respond that there are too many connections; close when the caller had time to read that."""
+        with contextlib.suppress(OSError):
+            accepted.send(self._refusal)
+            accepted.shutdown(socket.SHUT_WR)
+        if len(self._refused) == AT_ONCE:
+            self._refused.popleft().close()
+        self._refused.append(accepted)
+        self._loop.call_later(LINGER_SECONDS, accepted.close)
 
     async def _start(self, accepted: socket.socket, protocol: LimitedProtocol) -> None:
         timeout = self._limits.handshake_seconds if self._tls else None
@@ -122,7 +134,8 @@ class Listener:
 class _Opening:
     """A connection that is opened: what closes it changes on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, accepted: socket.socket) -> None:
+        self._socket = accepted
         self.protocol: LimitedProtocol | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -131,3 +144,10 @@ class _Opening:
             self.protocol.transport.abort()
         elif self.task is not None:
             self.task.cancel()
+
+    def unread(self) -> bool:
+        """Return whether the system holds bytes that were not read yet."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False

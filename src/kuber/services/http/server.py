@@ -32,7 +32,7 @@ from kuber.services.http.connection_limits import (
     connections_for,
 )
 from kuber.services.http.json_log import RepeatedLines, log_to_stderr
-from kuber.services.http.limited_protocol import LimitedProtocol
+from kuber.services.http.limited_protocol import LimitedProtocol, bound_unsent
 from kuber.services.http.listener import Listener
 
 STOP_SECONDS = 5  # for requests in progress when the service stops
@@ -171,9 +171,10 @@ class LimitedServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         now = time.monotonic()  # the clock of the event loop
         if now - self._checked >= CHECK_SECONDS:
-            for protocol in list(self.server_state.connections):
-                if isinstance(protocol, LimitedProtocol):
-                    protocol.check(now, now - self._checked)
+            protocols = [found for found in self.server_state.connections if isinstance(found, LimitedProtocol)]
+            for protocol in protocols:
+                protocol.check(now, now - self._checked)
+            bound_unsent(protocols)
             self._checked = now
             self._repeated.report()
         return await super().on_tick(counter) or self._stop.is_set()

@@ -58,7 +58,7 @@ def add_access_routes(
         lambda after, limit: run_read(access.events, after=after, limit=limit), lambda: run_read(access.last_event)
     )
     app.state.on_stop.append(feed.stop)
-    readers, followers = guard.require(*Scope), guard.require(*Scope, stream=True)
+    readers, followers = guard.require(*Scope), guard.require(*Scope, kind="stream")
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     async def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:

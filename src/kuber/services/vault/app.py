@@ -192,7 +192,7 @@ def vault_app(
         digest: DigestText,
         request: Request,
         response: Response,
-        caller: Annotated[Caller, auth.require(Scope.ENTITY, Scope.SERVICE)],
+        caller: Annotated[Caller, auth.require(Scope.ENTITY, Scope.SERVICE, kind="transfer")],
     ) -> ArtifactBody:
         """Store the bytes of the body: 201 when they are new, 200 when the vault had them already."""
         length = read_digits(request.headers.get("content-length", "")) or 0
@@ -219,7 +219,7 @@ def vault_app(
     async def get(
         digest: DigestText,
         request: Request,
-        caller: Annotated[Caller, readers],
+        caller: Annotated[Caller, auth.require(*Scope, kind="transfer")],
         range_: Annotated[str | None, Header(alias="Range", description="One range, as bytes=first-last.")] = None,
         if_range: Annotated[str | None, Header(description="Send the range only if the ETag is this one.")] = None,
         if_none_match: Annotated[str | None, Header()] = None,

@@ -61,7 +61,7 @@ def add_upload_routes(app: FastAPI, uploads: Uploads, auth: Authenticator, max_b
         id: UploadId,
         request: Request,
         response: Response,
-        caller: Annotated[Caller, senders],
+        caller: Annotated[Caller, auth.require(Scope.ENTITY, Scope.SERVICE, kind="transfer")],
         offset: Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**63, description="Bytes sent before.")],
     ) -> UploadBody:
         """Append the body: 200 while bytes are missing, 201 when the blob is stored, 409 at a wrong offset."""
