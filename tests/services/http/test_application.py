@@ -92,6 +92,7 @@ def test_openapi_describes_every_route(service, name):
             "/v1/uploads",
             "/v1/uploads/{id}",
             "/v1/pins",
+            "/v1/pins/batch",
             "/v1/collections",
             "/v1/scrubs",
         },
@@ -114,6 +115,10 @@ def test_openapi_describes_every_route(service, name):
             "/v1/knowledge/{id}/verification",
             "/v1/knowledge/{id}/quarantine",
             "/v1/deliveries",
+            "/v1/architectures",
+            "/v1/architectures/{pin}",
+            "/v1/ids",
+            "/v1/suspicions",
         },
     }
     assert set(document["paths"]) == routes[name]
