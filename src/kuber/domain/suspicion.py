@@ -25,11 +25,11 @@ class Suspicion:
 
 
 def suspicion(
-    record: Knowledge, attestations: Sequence[Attestation], names: Mapping[str, str], first: Knowledge | None
+    record: Knowledge, attestations: Sequence[Attestation], names: Mapping[str, str], first: str | None
 ) -> Suspicion | None:
     """Return the suspicion about a record; None when nobody contradicts it and it is no copy.
 
-    `names` are those of entities by id; `first` is the record that it copies.
+    `names` are those of entities by id; `first` is the name of the publisher of the record that it copies.
     """
     refused = [
         found.entity
@@ -47,5 +47,5 @@ def suspicion(
         agreed=len(attestations) - len(refused),
         refused_by=tuple(sorted(names[entity] for entity in refused)),
         copy_of=record.copy_of,
-        first_publisher=None if first is None else names[first.entity],
+        first_publisher=first,
     )
