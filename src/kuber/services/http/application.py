@@ -226,7 +226,7 @@ class ServiceMiddleware:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status in _DRAINED:
+                if status in _DRAINED and (body.received or not _expects_continue(scope)):
                     await body.drain()
                 version = (PROTOCOL_HEADER.lower().encode(), str(PROTOCOL).encode())
                 message = {**message, "headers": [*message.get("headers", []), version]}
@@ -315,6 +315,11 @@ class _LimitedBody:
         bound = self.received + DRAIN_BYTES
         while not self._ended and self.received < bound:
             await self()
+
+
+def _expects_continue(scope: Scope) -> bool:
+    """Whether the caller waits for a first response before it sends the body."""
+    return any(name.lower() == b"expect" for name, _ in scope["headers"])
 
 
 def _streamed(scope: Scope) -> bool:
