@@ -69,7 +69,7 @@ def test_refuses_more_samples_than_possible(registry, samples, entity, publish):
         registry.attest(record.id, entity=newcomer, evaluation=lie)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines", "nul\0"])
+@pytest.mark.parametrize("name", ["", " ", "x" * 201, "two\nlines", "nul\0", "zero\u200bwidth", "\u3164"], ids=ascii)
 def test_refuses_impossible_names(registry, name):
     with pytest.raises(RequestRejectedError):
         registry.register(name)
@@ -78,6 +78,15 @@ def test_refuses_impossible_names(registry, name):
 def test_accepts_names_of_any_script(registry, samples):
     name = samples.name("Größe 机器")
     assert registry.register(name).name == name
+
+
+def test_a_name_that_looks_like_another_is_refused(registry, samples):
+    member = registry.register(samples.name("alice"))
+    for alike in ("\u0430lice", "ALICE", "a1ice"):
+        with pytest.raises(ConflictError, match="can be mistaken for"):
+            registry.register(samples.name(alike))
+    for same in (samples.name("\uff41lice"), f" {samples.name('alice')} "):
+        assert registry.register(same) == member
 
 
 def test_lists_members_earliest_first(registry, samples, walk):

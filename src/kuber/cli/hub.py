@@ -20,6 +20,7 @@ from kuber.cli.hub_options import (
 from kuber.cli.setting_options import Ca, with_settings
 from kuber.cli.terminal import say, say_error
 from kuber.domain.auth import VERIFIER_TOKEN_FILE
+from kuber.domain.entity_names import form_of
 from kuber.domain.event import utc_now
 from kuber.errors import SettingsError
 from kuber.settings import Settings
@@ -49,7 +50,7 @@ def invite(
 ) -> None:
     """Invite an entity: print the code that it joins with. The code cannot be shown again."""
     with as_operator(registry, admin_token, ca) as operator:
-        taken = next((member for member in operator.entities() if member.name == name), None)
+        taken = next((member for member in operator.entities() if member.name == form_of(name)), None)
         if taken is not None:
             say_error(
                 f"warning: {printable(name)} has joined already, on {taken.registered_at:%Y-%m-%d}: the name belongs "

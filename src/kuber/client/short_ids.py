@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from kuber.client.http import HttpService
 from kuber.domain.auth import OPERATOR
+from kuber.domain.entity_names import form_of
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, Page, all_pages
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError, SettingsError
@@ -37,7 +38,7 @@ def entity_of(registry: HttpService, text: str) -> Member:
     """
     matching = []
     for member in all_pages(lambda cursor: _members(registry, cursor)):
-        if member.name == text:
+        if member.name in (text, form_of(text)):
             return member
         if text and (member.id.startswith(text) or member.id.endswith(text)):
             matching.append(member)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from torch import nn
 
 from kuber.domain.address import is_host
+from kuber.domain.entity_names import normalised
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import Strategy
@@ -48,8 +49,12 @@ def check_name(name: Any) -> str:
     """Return the name of an entity. Raises SettingsError naming `name` unless a registry can take it."""
     if not isinstance(name, str):
         raise SettingsError(f"name is a {_kind(name)}; give a text.")
-    if not (1 <= len(name) <= MAX_TEXT and name.isprintable()):
-        raise SettingsError(f"name is {name[:50]!r}; give 1 to {MAX_TEXT} printable characters.")
+    try:
+        normalised(name)
+    except RequestRejectedError:
+        raise SettingsError(
+            f"name is {name[:50]!r}; give 1 to {MAX_TEXT} printable characters that can be seen."
+        ) from None
     return str(name)
 
 

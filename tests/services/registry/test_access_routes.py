@@ -204,11 +204,38 @@ def test_an_invitation_is_for_one_name_and_one_use(start, tmp_path):
     assert registry.client.post("/v1/entities", json=first.enrolment("other", invitation=code)).status_code == 403
     assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 201
     assert registry.client.post("/v1/entities", json=first.enrolment("guest", invitation=code)).status_code == 200
-    assert registry.client.post("/v1/entities", json=second.enrolment("guest", invitation=code)).status_code == 409
+    assert registry.client.post("/v1/entities", json=second.enrolment("guest", invitation=code)).status_code == 403
     listed = registry.client.get("/v1/invitations", headers=operator).json()["items"]
     assert [(invitation["name"], invitation["used_at"] is None) for invitation in listed] == [("guest", False)]
     acts = [(entry["act"], entry["subject"]) for entry in audit(registry, operator)]
     assert acts == [("invite", "guest"), ("enrol", "guest")]
+
+
+def test_a_stranger_does_not_learn_which_names_are_taken(start, tmp_path):
+    registry = start("registry", "--data", str(tmp_path / "registry"), "--vault", "http://127.0.0.1:9")
+    operator = token_in(tmp_path / "registry" / "admin-token")
+
+    def invited(name):
+        return registry.client.post("/v1/invitations", json={"name": name}, headers=operator).json()["code"]
+
+    def answer(name, **more):
+        found = registry.client.post("/v1/entities", json=Applicant().enrolment(name, **more))
+        return found.status_code, found.json().get("detail", "").replace(name, "NAME")
+
+    used = invited("guest")
+    assert answer("guest", invitation=used)[0] == 201
+    for more in ({}, {"invitation": "wrong"}, {"invitation": used}, {"invitation": invited("third")}):
+        taken, free = answer("guest", **more), answer("nobody", **more)
+        assert taken[0] == free[0] == 403
+        if more.get("invitation") != used:  # of the only name that it was for
+            assert taken == free
+    assert answer("guest", invitation=invited("guest")) == (
+        409,
+        "The name 'NAME' belongs to another key; choose another name, or use the key of that entity.",
+    )
+    status, detail = answer("Guest", invitation=invited("Guest"))
+    assert (status, "can be mistaken for 'guest'" in detail) == (409, True)
+    assert answer("\uff47uest", invitation=invited("\uff47uest"))[0] == 409
 
 
 def test_an_invitation_expires(start, tmp_path):

@@ -10,6 +10,7 @@ from typing import TypeVar
 from kuber.client.memory.latest import LatestRecords, RecallIndex, SortedRecallIndex, Subject
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
+from kuber.domain.entity_names import check_distinct, normalised, skeletons
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
 from kuber.domain.member import Key, Member
@@ -58,6 +59,7 @@ class MemoryRegistry:
         self._lock = RLock()
         self._members: dict[str, Member] = {}  # by name, earliest first
         self._names: dict[str, str] = {}  # id -> name
+        self._alike: dict[str, str] = {}  # skeleton -> the name that has it
         self._classes: dict[str, set[int]] = {}  # entity id -> numbers of classes of its records' tasks
         self._sequences: dict[str, int] = {}  # entity id -> sequence of its last signed record
         self._records: list[Knowledge] = []
@@ -80,9 +82,13 @@ class MemoryRegistry:
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
         """Join under this name. Idempotent for the same key."""
-        check_text(name, "The name of an entity")
         with self._lock:
             if name not in self._members:
+                name = normalised(name)
+            if name not in self._members:
+                alike = skeletons(name)
+                check_distinct(name, next((self._alike[text] for text in alike if text in self._alike), None))
+                self._alike |= dict.fromkeys(alike, name)
                 keys = () if public_key is None else (Key(public_key=public_key),)
                 member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
                 self._members[name] = member

@@ -13,9 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from kuber.domain.auth import OPERATOR, AuditEntry, Caller, Invitation, Scope
+from kuber.domain.entity_names import form_of, normalised
 from kuber.domain.event import utc_now
 from kuber.domain.member import Key, Member
-from kuber.domain.publication_checks import check_owner, check_text
+from kuber.domain.publication_checks import check_owner
 from kuber.domain.query import Page
 from kuber.errors import NotAuthorizedError, ServiceError
 from kuber.services.db.cache import BoundedCache
@@ -23,7 +24,7 @@ from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
-from kuber.services.registry.members import find_member, insert_member, read_member
+from kuber.services.registry.members import add_member, find_named, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
 from kuber.wire.registry import EnrolmentBody
@@ -61,7 +62,7 @@ class RegistryAccess:
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
         """Invite an entity; return the code, which it can use once within so many days."""
-        check_text(name, "The name of an entity")
+        name = normalised(name)
         code, now = secrets.token_urlsafe(32), self._clock()
         row = {"hash": secret_hash(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
 
@@ -88,7 +89,6 @@ class RegistryAccess:
         not signed with the key in it, NotAuthorizedError when it is too old, uninvited or blocked, ConflictError when
         the name belongs to another key.
         """
-        check_text(request.name, "The name of an entity")
         check_signature(request.public_key, request.signature or "", enrolment_bytes(request), "The request to join")
         now = self._clock()
         if abs(now - request.at) > SKEW:
@@ -99,16 +99,19 @@ class RegistryAccess:
         token = secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            member = find_member(connection, name=request.name)
+            member = find_named(connection, request.name)
             new = member is None
-            if member is None:
+            if member is None or member.keys[-1:] == () or member.keys[-1].public_key != request.public_key:
+                # Whether a name is taken is not for strangers: they are invited, or refused in the same words.
+                name = normalised(request.name)
                 if not self._open:
                     self._use_invitation(connection, request, now)
+                if member is not None:
+                    check_owner(member, request.public_key)
                 keys = (Key(public_key=request.public_key),)
-                member = Member(id=self._ids(), name=request.name, registered_at=now, keys=keys)
-                insert_member(connection, member)
-                add_entry(connection, now, member.id, "enrol", request.name)
-            check_owner(member, request.public_key)
+                member = Member(id=self._ids(), name=name, registered_at=now, keys=keys)
+                add_member(connection, member)
+                add_entry(connection, now, member.id, "enrol", name)
             if connection.scalar(select(entities.c.blocked_at).where(entities.c.id == member.id)) is not None:
                 raise NotAuthorizedError(f"The operator of this hub has blocked the entity {request.name!r}.")
             # One token at a time: a new one ends the entity's others.
@@ -239,7 +242,7 @@ class RegistryAccess:
             )
         chosen = invitations.c.hash == secret_hash(request.invitation)
         row = connection.execute(select(invitations).where(chosen)).one_or_none()
-        if row is None or not hmac.compare_digest(row.name.encode(), request.name.encode()):
+        if row is None or not hmac.compare_digest(form_of(row.name).encode(), form_of(request.name).encode()):
             raise NotAuthorizedError(f"The invitation is not for {request.name!r}; ask the operator for one.")
         if row.used_at is not None or row.expires_at <= now:
             raise NotAuthorizedError("The invitation has been used or has expired; ask the operator for another.")

@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
+from kuber.domain.entity_names import check_distinct, form_of, skeletons
 from kuber.domain.knowledge import Draft
 from kuber.domain.member import Key, Member
 from kuber.domain.publication_checks import not_registered
 from kuber.errors import KnowledgeNotFoundError
-from kuber.services.registry.schema import entities, entity_keys
+from kuber.services.registry.schema import entities, entity_keys, entity_skeletons
 from kuber.signing import check_sequence
 
 MAX_LISTED = 1000  # keys of a member in a message
@@ -63,6 +64,24 @@ def find_member(connection: Connection, *, id: str | None = None, name: str | No
     return found[0] if found else None
 
 
+def find_named(connection: Connection, name: str) -> Member | None:
+    """Return the member that has this name, or the form of it that is kept; members of earlier versions have any."""
+    if not name.isprintable():  # which no name is, and not every database could look it up
+        return None
+    return find_member(connection, name=name) or find_member(connection, name=form_of(name))
+
+
+def add_member(connection: Connection, member: Member) -> None:
+    """Store a new member and its keys. ConflictError when its name can be mistaken for another's."""
+    alike = sorted(skeletons(member.name))
+    of = entity_skeletons.c.entity == entities.c.id
+    taken = select(entities.c.name).join(entity_skeletons, of).where(entity_skeletons.c.skeleton.in_(alike)).limit(1)
+    check_distinct(member.name, connection.scalar(taken))
+    _insert_member(connection, member)
+    rows = [{"skeleton": skeleton, "entity": member.id} for skeleton in alike]
+    connection.execute(insert(entity_skeletons), rows)
+
+
 def read_member(connection: Connection, id: str) -> Member:
     """Return the member with this id. KnowledgeNotFoundError when there is none."""
     member = find_member(connection, id=id)
@@ -79,8 +98,7 @@ def registered_member(connection: Connection, id: str) -> Member:
     return member
 
 
-def insert_member(connection: Connection, member: Member) -> None:
-    """Store a new member and its keys."""
+def _insert_member(connection: Connection, member: Member) -> None:
     row = {"id": member.id, "name": member.name, "registered_at": member.registered_at, "sequence": 0}
     connection.execute(insert(entities), row)
     for key in member.keys:

@@ -32,6 +32,13 @@ entities = Table(
     sqlite_autoincrement=True,  # numbers are never reused, so a cursor never points at another row
 )
 
+entity_skeletons = Table(
+    "entity_skeletons",  # names that have one in common look alike
+    tables,
+    Column("skeleton", text(64), primary_key=True),  # digest
+    Column("entity", ForeignKey("entities.id"), primary_key=True),
+)
+
 entity_keys = Table(
     "entity_keys",
     tables,

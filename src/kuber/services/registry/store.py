@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import REPORT, VERIFIER
 from kuber.domain.delivery import Delivery
+from kuber.domain.entity_names import normalised
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Draft, Knowledge
@@ -41,9 +42,9 @@ from kuber.services.registry.judgements import (
 from kuber.services.registry.knowledge_reader import BY_ID, FoundRecords, KnowledgeReader
 from kuber.services.registry.latest import published_classes, update_newest
 from kuber.services.registry.members import (
-    find_member,
+    add_member,
+    find_named,
     insert_key,
-    insert_member,
     last_sequence,
     member_sizes,
     read_member,
@@ -122,14 +123,13 @@ class RegistryStore:
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
         """Join under this name. Idempotent for the same key."""
-        check_text(name, "The name of an entity")
 
         def work(connection: Connection) -> Member:
-            member = find_member(connection, name=name)
+            member = find_named(connection, name)
             if member is None:
                 keys = () if public_key is None else (Key(public_key=public_key),)
-                member = Member(id=self._ids(), name=name, registered_at=self._clock(), keys=keys)
-                insert_member(connection, member)
+                member = Member(id=self._ids(), name=normalised(name), registered_at=self._clock(), keys=keys)
+                add_member(connection, member)
             check_owner(member, public_key)
             return member
 
