@@ -52,6 +52,7 @@ ROUTES = {
     ("vault", "POST", "/v1/uploads/{id}"): (401, 400, 400, 403, 400, 403),  # not without --direct
     ("vault", "PATCH", "/v1/uploads/{id}"): (401, 404, 404, 403, 404, 403),
     ("vault", "POST", "/v1/pins"): (401, 403, 403, 200, 200, 403),
+    ("vault", "POST", "/v1/pins/batch"): (401, 403, 403, 200, 200, 403),
     ("vault", "DELETE", "/v1/pins"): (401, 403, 403, 204, 204, 403),
     ("vault", "GET", "/v1/pins"): (401, 403, 403, 200, 200, 403),
     ("vault", "POST", "/v1/collections"): (401, 403, 403, 200, 200, 403),
@@ -107,6 +108,7 @@ def test_each_route_admits_its_callers(
         "/v1/knowledge": signed,
         "/v1/deliveries": delivery | {"accuracy_before": 0.5, "accuracy_after": 0.5, "kept": True},
         "/v1/pins": {"holder": "somebody", "artifacts": []},
+        "/v1/pins/batch": {"holders": [{"holder": "somebody", "artifacts": []}]},
         "/v1/uploads": {"digest": str(Digest.of(BLOB)), "size": len(BLOB)},
         f"/v1/knowledge/{id}/attestations": signed["evaluation"],
         f"/v1/knowledge/{id}/verification": {"standing": "unverifiable", "reason": "No such network here."},
