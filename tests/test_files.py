@@ -1,10 +1,13 @@
 """Files that are replaced as a whole."""
 
+import io
+import os
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
-from kuber.files import atomic_replacement, write_atomically
+from kuber.files import WRITE_BYTES, atomic_replacement, write_all, write_atomically
 
 
 def test_an_open_reader_keeps_the_old_file(tmp_path: Path) -> None:
@@ -58,3 +61,21 @@ def test_a_replacement_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> N
         new.write_bytes(b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_everything_is_written_in_short_pieces() -> None:
+    class Slow(io.RawIOBase):
+        """A file that takes 1,000 bytes less than it is given."""
+
+        def __init__(self) -> None:
+            self.pieces: list[bytes] = []
+
+        def write(self, data: bytes) -> int:
+            taken = bytes(data)[: max(1, len(bytes(data)) - 1000)]
+            self.pieces.append(taken)
+            return len(taken)
+
+    file, data = Slow(), os.urandom(3 * WRITE_BYTES + 17)
+    write_all(cast(BinaryIO, file), data)
+    assert b"".join(file.pieces) == data
+    assert max(map(len, file.pieces)) == WRITE_BYTES - 1000

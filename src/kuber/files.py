@@ -1,11 +1,16 @@
-"""Files that are replaced as a whole, so that a reader or a crash never sees half of one; and locks on files."""
+"""Files that are replaced as a whole, so that a reader or a crash never sees half of one; writing, and locks."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
+
+# Bytes written at once. For longer writes ext4 (Linux 6.18) looks for large folios: where memory is fragmented, they
+# took five to ten times as long.
+WRITE_BYTES = 64 << 10
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
@@ -18,15 +23,21 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            write_all(file, data)
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_all(file: BinaryIO, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte to an unbuffered file, WRITE_BYTES at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view[:WRITE_BYTES]) :]
 
 
 @contextmanager

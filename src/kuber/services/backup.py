@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kuber.domain.event import utc_now
 from kuber.errors import ServiceError
+from kuber.files import write_all
 from kuber.services.backup_manifest import (
     Manifest,
     members_in,
@@ -129,11 +130,10 @@ def _copy_blob(source: Path, target: Path, *, link: bool) -> int | None:
             pass  # another disk, or a file system without hard links: copy it
     sha = hashlib.sha256()
     try:
-        with source.open("rb") as read, target.open("xb") as written:
+        with source.open("rb") as read, target.open("xb", buffering=0) as written:
             while piece := read.read(CHUNK):
                 sha.update(piece)
-                written.write(piece)
-            written.flush()
+                write_all(written, piece)
             os.fsync(written.fileno())
     except FileNotFoundError:
         return None

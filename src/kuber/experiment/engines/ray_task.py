@@ -18,7 +18,7 @@ from kuber.errors import DatasetError, TrainingError
 from kuber.experiment.engines.base import THREADS, ignore_progress
 from kuber.experiment.engines.mapped_memory import Bytes
 from kuber.experiment.engines.serialization import Packer, pack, portable_error, unpack
-from kuber.files import atomic_replacement
+from kuber.files import atomic_replacement, write_all
 from kuber.learning.runtime import keep_freed_memory
 
 VERSIONS = f"KUber {__version__}, torch {torch.__version__}"  # others may compute other bits
@@ -93,8 +93,8 @@ def _store(file: Bytes) -> None:
     """Write a file from the object store to the folder where all tasks of this machine find it."""
     path = stored_path(hashlib.sha256(file.data).hexdigest())
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with atomic_replacement(path) as temporary:
-        temporary.write_bytes(file.data)
+    with atomic_replacement(path) as temporary, temporary.open("wb", buffering=0) as written:
+        write_all(written, file.data)
 
 
 def file_digest(path: Path) -> Digest:

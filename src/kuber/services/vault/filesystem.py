@@ -12,6 +12,7 @@ from typing import BinaryIO
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import InsufficientStorageError, KnowledgeNotFoundError, ServiceError, ServiceUnavailableError
+from kuber.files import write_all
 from kuber.services.http.exhaustion import exhausted_resource
 from kuber.services.vault.free_disk import FreeDisk
 from kuber.services.vault.storage import ID_NAME, BlobReader, BlobStat, HashedBlob, Piece
@@ -244,13 +245,6 @@ def _require_own(folder: Path) -> None:
 def is_own_file(file: Path) -> bool:
     """Return whether a file in `incoming/` or `uploads/` has a name that the vault chose: no other is deleted."""
     return _RANDOM.fullmatch(file.name) is not None and not file.is_dir()
-
-
-def write_all(file: BinaryIO, piece: Piece) -> None:
-    """Write every byte to an unbuffered file."""
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
 
 
 def begin_sync(file: BinaryIO, before: int, now: int) -> None:

@@ -26,8 +26,9 @@ from kuber.errors import (
     RequestRejectedError,
     ServiceError,
 )
+from kuber.files import write_all
 from kuber.services.vault.blob_writer import check_digest, write_hashed
-from kuber.services.vault.filesystem import begin_sync, is_own_file, write_all, write_error
+from kuber.services.vault.filesystem import begin_sync, is_own_file, write_error
 from kuber.services.vault.free_disk import FreeDisk
 from kuber.services.vault.quota import check_announcement
 from kuber.services.vault.schema import upload_rows
@@ -217,9 +218,10 @@ class Uploads:
                 self._drop_repeated(session)
             elif not self._store.database.shared:
                 self._drop(session)
-        for name in sorted(file.name for file in self._folder.iterdir() if file.name not in self._sessions):
-            log.warning("deleted %s, left by a crash", name)
-            (self._folder / name).unlink(missing_ok=True)
+        for file in sorted(filter(is_own_file, self._folder.iterdir())):
+            if file.name not in self._sessions:
+                log.warning("deleted %s, left by a crash", file.name)
+                file.unlink(missing_ok=True)
 
     def _drop_repeated(self, session: "UploadSession") -> None:
         """Keep only the longest upload of one blob by one owner; earlier versions began several."""
