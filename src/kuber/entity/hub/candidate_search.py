@@ -7,6 +7,7 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.hub.discovery import Discovery, PulledCandidate
+from kuber.learning.near_copies import is_near_copy
 
 
 class CandidateSearch:
@@ -49,11 +50,23 @@ class CandidateSearch:
                 id = candidate.knowledge.id
                 if id not in passed and self.is_useful(candidate, method, situation, new=id in new):
                     passed[id] = candidate
+            self._drop_near_copies(passed)
             failed |= {record.id: record for record in unknown if record.id not in passed}
             left = [record for record in left if record.id not in failed]
         models = [passed[record.id] for record in chosen]
         choice = Choice(method=method, situation=situation, candidates=candidates, chosen=[*chosen, *failed.values()])
         return choice, models
+
+    def _drop_near_copies(self, passed: dict[str, PulledCandidate]) -> None:
+        """Drop each model that is another one with a little noise, unless it was published before that."""
+        own = self._discovery.own_weights
+        kept: list[PulledCandidate] = []
+        for candidate in sorted(passed.values(), key=lambda each: (each.knowledge.published_at, each.knowledge.id)):
+            weights = candidate.model.weights
+            if any(is_near_copy(weights, other.model.weights, own) for other in kept):
+                del passed[candidate.knowledge.id]
+            else:
+                kept.append(candidate)
 
     def is_useful(self, candidate: PulledCandidate, method: Method, situation: Situation, *, new: bool) -> bool:
         """Return whether a sound model is worth a place by our own evaluation of it.

@@ -35,6 +35,7 @@ from kuber.errors import (
     TimeLimitError,
 )
 from kuber.learning.compatibility import runnable_kinds
+from kuber.learning.weights import Weights
 
 MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
 MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
@@ -243,6 +244,11 @@ class Discovery:
     def refused(self) -> Sequence[str]:
         """Ids of the records that were refused."""
         return self._journal.state.refused
+
+    @property
+    def own_weights(self) -> Weights:
+        """Weights of the own model; none while its owner holds it."""
+        return self._journal.state.weights
 
     @property
     def is_reachable(self) -> bool:
