@@ -93,6 +93,22 @@ def test_lines_say_once_that_the_hub_is_unreachable() -> None:
     assert console.file.getvalue().splitlines() == ["Gone. Retrying.", "The registry answers again."]  # type: ignore[attr-defined]
 
 
+def test_says_which_events_the_hub_has_removed() -> None:
+    sentence = "The hub has removed reports and deliveries up to 2026-01-02 03:04 UTC."
+    console = Console(width=80, height=24, file=io.StringIO(), force_terminal=True, record=True)
+    screen = HubScreen(console, HubView(), "http://hub:5001", clock=lambda: START)
+    for number, each in enumerate(story(50), start=1):
+        screen.apply(number, each)
+    screen.note_missed(START)
+    console.print(screen.render())
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert sentence in lines
+    assert len(lines) <= 24
+    printed = Console(width=80, file=io.StringIO())
+    HubLines(printed, HubView()).note_missed(START)
+    assert printed.file.getvalue().splitlines() == [sentence]  # type: ignore[attr-defined]
+
+
 def watch(*arguments: str) -> Command:
     return Command("watch", *arguments, environ=os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"})
 

@@ -10,6 +10,7 @@ from kuber.cli.service_options import (
     Certificate,
     DatabaseUrl,
     Host,
+    KeepEvents,
     MaxConnections,
     PerAddress,
     PlainHttp,
@@ -18,6 +19,7 @@ from kuber.cli.service_options import (
     Rate,
     Secret,
     StopWithStdin,
+    parse_age,
 )
 from kuber.cli.setting_options import Ca
 from kuber.domain.address import is_loopback
@@ -43,6 +45,7 @@ def registry(
             help="Records to keep per entity and task: the latest and the K most accurate; 0: all.",
         ),
     ] = 0,
+    keep_events: KeepEvents = None,
     requests_per_minute: Rate = 30_000,
     max_connections: MaxConnections = 0,
     max_connections_per_address: PerAddress = 256,
@@ -63,6 +66,7 @@ def registry(
         raise SettingsError(
             "--open-enrolment needs a loopback address; elsewhere, invite entities with `kuber hub invite`."
         )
+    age = parse_age("--keep-events", keep_events)
     serve(
         "registry",
         lambda: open_registry(
@@ -72,6 +76,7 @@ def registry(
             database=database,
             open_enrolment=open_enrolment,
             keep_best=keep_best,
+            keep_events=age,
             ca=ca,
             requests_per_minute=requests_per_minute,
         ),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,8 @@ def watch(
     # No retries here: an unreachable hub is shown at once, and `_follow` reconnects.
     with open_registry(registry, identity, admin_token, ca, patience=0) as records:
         if once:
-            EventReader(records, view.apply).read()
+            reader = EventReader(records, view.apply, on_missed=partial(setattr, view, "missed_until"))
+            reader.read()
             console.print(HubScreen(console, view, records.url).render(whole=True))
         elif console.is_terminal and not console.is_dumb_terminal:
             _live(console, view, records)
@@ -68,6 +70,7 @@ def watch(
                 on_open=lines.mark_online,
                 on_failure=lines.mark_offline,
                 on_restart=lines.begin_again,
+                on_missed=lines.note_missed,
             )
 
 
@@ -82,6 +85,7 @@ def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
             on_open=screen.mark_online,
             on_failure=screen.mark_offline,
             on_restart=screen.begin_again,
+            on_missed=screen.note_missed,
         )
 
 
@@ -92,11 +96,12 @@ def _follow(
     on_open: Callable[[], None],
     on_failure: Callable[[str], None],
     on_restart: Callable[[], None],
+    on_missed: Callable[[datetime], None],
 ) -> None:
     """Read events until Ctrl-C, reconnecting to an unreachable hub."""
     from kuber.client.event_stream import EventReader
 
-    reader = EventReader(records, apply, on_open=on_open, on_restart=on_restart)
+    reader = EventReader(records, apply, on_open=on_open, on_restart=on_restart, on_missed=on_missed)
     while True:
         try:
             reader.read(follow=True)
@@ -110,6 +115,11 @@ def _follow(
             time.sleep(PAUSE)
         except KeyboardInterrupt:
             return
+
+
+def missed(until: datetime) -> str:
+    """Return the notice about events that a hub has removed because of their age."""
+    return f"The hub has removed reports and deliveries up to {until:%Y-%m-%d %H:%M} UTC."
 
 
 class HubScreen:
@@ -135,6 +145,11 @@ class HubScreen:
         with self._lock:
             self._view = type(self._view)()
 
+    def note_missed(self, until: datetime) -> None:
+        """Show that the hub has removed older events."""
+        with self._lock:
+            self._view.missed_until = until
+
     def mark_online(self) -> None:
         """Show that the hub answers again."""
         with self._lock:
@@ -157,11 +172,14 @@ class HubScreen:
             parts: list[RenderableType] = [*self._header(now)]
             if self._offline is not None:
                 parts.append(Text(f"{printable(self._offline)} Retrying.", style="bold red"))
+            if self._view.missed_until is not None:
+                parts.append(Text(missed(self._view.missed_until), style="dim", no_wrap=True, overflow="ellipsis"))
             if not self._view.entities:
                 sentence = "No entity has joined yet. Start one with `kuber entity` or `kuber.Entity`."
                 return Group(*parts, "", Text(sentence, style="dim"))
             recent = list(self._view.deliveries)[-_FEED:][::-1]
-            room = max(1, self._console.height - _OTHER_ROWS - len(recent) - (self._offline is not None))
+            notices = (self._offline is not None) + (self._view.missed_until is not None)
+            room = max(1, self._console.height - _OTHER_ROWS - len(recent) - notices)
             ranked = self._view.ranked(now)
             shown = ranked if whole else ranked[:room]
             parts += ["", self._entities(shown, now)]
@@ -245,6 +263,11 @@ class HubLines:
         """Forget what a hub that was restored from an older backup has lost."""
         self._view = type(self._view)()
         self._print("The hub was restored from an older backup. All its events follow again.")
+
+    def note_missed(self, until: datetime) -> None:
+        """Print that the hub has removed older events."""
+        self._view.missed_until = until
+        self._print(missed(until))
 
     def mark_online(self) -> None:
         """Print that the hub answers again, if it was unreachable."""

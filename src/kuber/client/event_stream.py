@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import httpx
 
 from kuber.client.http import HttpService
 from kuber.domain.auth import AuditEntry
 from kuber.errors import ServiceError, ServiceUnavailableError
-from kuber.wire.registry import AuditBody
+from kuber.wire.registry import MISSED, AuditBody, MissedBody
 
 OnEvent = Callable[[int, AuditEntry], None]
 MAX_LINE = 1 << 20  # characters
@@ -30,11 +31,13 @@ class EventReader:
         *,
         on_open: Callable[[], None] = lambda: None,
         on_restart: Callable[[], None] = lambda: None,
+        on_missed: Callable[[datetime], None] = lambda until: None,
     ) -> None:
         """`on_event` is called with each event and its increasing number, `on_open` at each connection.
 
         `on_restart` is called when the hub has fewer events than were read, as it was restored from an older backup:
-        all of them are read again.
+        all of them are read again. `on_missed` is called when events are no longer there because of their age, with
+        the time of the last of them.
         """
         self.last = 0
         self.skipped = 0  # events
@@ -42,6 +45,7 @@ class EventReader:
         self._on_event = on_event
         self._on_open = on_open
         self._on_restart = on_restart
+        self._on_missed = on_missed
 
     def read(self, *, follow: bool = False) -> None:
         """Read past events; with `follow` also new ones, until the registry stops and ends the connection.
@@ -61,6 +65,7 @@ class EventReader:
         self._on_open()
         number: int | None = None
         data: str | None = ""
+        kind = ""
         for line in _lines(response):
             if line is None:
                 data = None
@@ -68,11 +73,15 @@ class EventReader:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if not line:
-                if data != "" and number is not None:
+                if kind == MISSED and data:
+                    self._miss(data)
+                elif data != "" and number is not None:
                     self._apply(number, data)
                 elif number is not None:
                     self._restart(number)
-                number, data = None, ""
+                number, data, kind = None, "", ""
+            elif name == "event":
+                kind = value
             elif name == "id" and value.isascii() and value.isdecimal() and len(value) < 19:
                 number = int(value)
             elif name == "data":
@@ -93,6 +102,14 @@ class EventReader:
             self._skip(number, f"it is malformed. {error.message}")
             return
         self._on_event(number, entry)
+
+    def _miss(self, data: str) -> None:
+        try:
+            missed = self._registry.parse(MissedBody.read, data.encode())
+        except ServiceError as error:
+            log.warning("The registry does not say in a known form which events were removed: %s", error.message)
+            return
+        self._on_missed(missed.until)
 
     def _skip(self, number: int, reason: str) -> None:
         self.skipped += 1

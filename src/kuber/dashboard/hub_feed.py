@@ -41,7 +41,13 @@ class HubFeed:
         self._registry = registry
         self._lock = threading.RLock()  # drawing a page may read again
         self._closing = threading.Event()
-        self._reader = EventReader(registry, self._apply, on_open=self._mark_online, on_restart=self._begin_again)
+        self._reader = EventReader(
+            registry,
+            self._apply,
+            on_open=self._mark_online,
+            on_restart=self._begin_again,
+            on_missed=self._note_missed,
+        )
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
 
     def open(self) -> None:
@@ -84,6 +90,11 @@ class HubFeed:
     def _begin_again(self) -> None:
         with self._lock:
             self.view = HubView()
+        self.version += 1
+
+    def _note_missed(self, until: datetime) -> None:
+        with self._lock:
+            self.view.missed_until = until
         self.version += 1
 
     def _apply(self, number: int, entry: AuditEntry) -> None:

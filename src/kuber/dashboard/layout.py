@@ -124,7 +124,8 @@ def _hub(context: PageContext) -> None:
         nonlocal shown
         feed = context.feed
         offline = feed.offline
-        state: object = offline or (None if feed.caught_up else feed.view.last)
+        missed = feed.view.missed_until
+        state: object = offline or ((missed,) if feed.caught_up else feed.view.last)
         if state == shown:
             return
         shown = state
@@ -138,6 +139,9 @@ def _hub(context: PageContext) -> None:
                 Timestamp(offline.since)
             elif not feed.caught_up:
                 text_element("span", f"Reading the hub's history: {feed.view.last:,} events.")
+            elif missed is not None:
+                text_element("span", "The hub has removed reports and deliveries up to")
+                Timestamp(missed)
 
     poll()
     ui.timer(POLL_SECONDS, poll, immediate=False)

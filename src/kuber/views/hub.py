@@ -67,6 +67,7 @@ class HubView:
     kept: int = 0
     bytes: int = 0  # of all published blobs
     last: int = 0  # number of the last event
+    missed_until: datetime | None = None  # time of the last event that the hub has removed because of its age
 
     def apply(self, number: int, entry: AuditEntry) -> None:
         """Apply the event with this number; ignore it if it was applied before."""

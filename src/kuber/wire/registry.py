@@ -311,6 +311,20 @@ class AuditBody(Body[AuditEntry]):
     detail: Annotated[dict[Text, Any], Field(max_length=100, default_factory=dict)]
 
 
+MISSED = "missed"  # type of the server-sent event that says which events were removed
+
+
+class MissedBody(Message):
+    """Statement to a follower that events after number `after` are no longer there: they had reached their age.
+
+    The last of them has the number `through` and the time `until`. Some with lower numbers are still there.
+    """
+
+    after: Annotated[int, Field(ge=0)]
+    through: Annotated[int, Field(ge=0)]
+    until: Time
+
+
 class IdsBody(Message):
     """Ids of records that match a part of one, the earliest first."""
 

@@ -24,6 +24,7 @@ from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
+from kuber.services.registry.expiry import Gap, read_gap
 from kuber.services.registry.members import add_member, find_named, read_member
 from kuber.services.registry.schema import audit, entities, invitations, tokens
 from kuber.signing import check_signature, write_secret
@@ -228,6 +229,11 @@ class RegistryAccess:
         """Return the number of the last event, 0 before the first."""
         with self._database.read_latest() as connection:
             return connection.scalar(select(func.max(audit.c.seq))) or 0
+
+    def gap(self) -> Gap | None:
+        """Return which events were removed because of their age, None when none were."""
+        with self._database.read_latest() as connection:
+            return read_gap(connection)
 
     def events(self, *, after: int, limit: int = 100) -> list[tuple[int, AuditEntry]]:
         """Return the public events after this number, each with its number; fewer than `limit` if they are long."""

@@ -20,6 +20,7 @@ from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.store import RegistryStore
 from kuber.wire.base import Time, only_printable
 from kuber.wire.registry import (
+    MISSED,
     AuditBody,
     CallerBody,
     CodeBody,
@@ -30,6 +31,7 @@ from kuber.wire.registry import (
     InvitationRequest,
     KeyBody,
     MemberBody,
+    MissedBody,
     PageBody,
     ReportBody,
     TokenBody,
@@ -112,6 +114,10 @@ def add_access_routes(
         if last < after:  # the hub was restored from an older backup: without data it only sets the reader's last id
             yield ServerSentEvent(id=str(last))
             after = last
+        gap = await run_read(access.gap)
+        if gap is not None and after < gap.through:  # without an id: the events that are left have lower ones too
+            missed = MissedBody(after=after, through=gap.through, until=gap.until)
+            yield ServerSentEvent(event=MISSED, raw_data=missed.model_dump_json())
         if follow:
             async for notice in feed.follow(after, limit=EVENTS):
                 yield notice.event

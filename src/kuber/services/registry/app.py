@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from kuber.services.http.auth import FOREVER, Authenticator, Origin, check_acts_
 from kuber.services.http.metrics import Metrics, Presence
 from kuber.services.registry.access import RegistryAccess
 from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_routes, created
+from kuber.services.registry.expiry import periodic_expiry
 from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.query_params import DiscoverQuery, openapi_parameters
 from kuber.services.registry.store import RegistryStore, sortable_id
@@ -57,13 +59,15 @@ def open_registry(
     database: str | None = None,
     open_enrolment: bool = False,
     keep_best: int = 0,
+    keep_events: timedelta | None = None,
     ca: Path | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> Iterator[FastAPI]:
     """Open the registry on the data in `folder`, with the vault at this URL, which knows the same secret.
 
     With `database`, the URL of a PostgreSQL database, the folder holds only tokens. `ca` is a file of certificates to
-    trust instead of the system's.
+    trust instead of the system's. `keep_events` is how long events, deliveries and withdrawn records are kept, for
+    good if it is None.
     """
     with contextlib.closing(RegistryVault(vault, secret, ca=ca)) as link:
         store = RegistryStore(
@@ -73,7 +77,8 @@ def open_registry(
             access = RegistryAccess(store.database, clock=utc_now, ids=sortable_id, open_enrolment=open_enrolment)
             access.load_or_create_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
             access.load_or_create_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
-            yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
+            with periodic_expiry(store.database, keep_events, on_record=store.forget):
+                yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
 
 
 def registry_app(

@@ -156,6 +156,7 @@ class Publications:
             earlier = _find_earlier(connection, record, key, digest)
             if earlier is not None:
                 return earlier, None, []
+            check_references(connection, record.parents)  # again: a withdrawn one may have been removed meanwhile
             advance_sequence(connection, record)
             new = replace(record, copy_of=copied_record(connection, record))
             seq = insert_knowledge(connection, self._interned, new, key=key, draft=digest.hex)

@@ -257,3 +257,15 @@ audit = Table(
     Column("detail", JSON(none_as_null=True)),
     sqlite_autoincrement=True,
 )
+
+# Summary of what was removed because of its age: one row, once something was.
+expiry = Table(
+    "expiry",
+    tables,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1
+    Column("through", BigInteger, nullable=False),  # number of the last removed event
+    Column("until", UtcDateTime, nullable=False),  # its time
+    Column("events", BigInteger, nullable=False),  # removed so far
+    Column("deliveries", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+)

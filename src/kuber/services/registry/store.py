@@ -117,6 +117,10 @@ class RegistryStore:
             keep_best=keep_best,
         )
 
+    def forget(self, id: str) -> None:
+        """Forget a record that was removed."""
+        self._records.invalidate(id)
+
     def close(self) -> None:
         """Finish pending writes and close the database."""
         self.database.close()
