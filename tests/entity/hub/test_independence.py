@@ -18,6 +18,7 @@ from kuber.errors import (
     ServiceError,
     ServiceUnavailableError,
     SettingsError,
+    TooLargeError,
 )
 
 from ...fixtures.waiting import wait_until
@@ -292,6 +293,46 @@ def test_a_message_too_large_for_a_proxy_waits_for_its_limit_to_be_raised(enter,
     fail(hub, None)
     entity.step()
     assert [record.sequence for record in published(hub)][:queued] == list(range(1, queued + 1))
+
+
+def test_a_message_too_large_for_a_proxy_holds_up_no_other(enter, hub, tmp_path, caplog):
+    registry, publish = hub[0].port, hub[0].port.publish
+    entity = enter()
+    entity.step()
+    refused = []
+
+    def too_large(draft, *, key):
+        if not refused or draft.sequence in refused:
+            refused.append(draft.sequence)
+            raise RequestRejectedError("Something takes no body of 2 MB (status 413).", too_large=True)
+        return publish(draft, key=key)
+
+    registry.publish = too_large
+    improve(entity, 0.0)
+    assert not entity.publish()
+    improve(entity, 1.0)
+    assert entity.publish()
+    assert [record.sequence for record in published(hub)] == [2]
+    entity.step()
+    assert set(refused) == {1}
+    assert len(entity._journal.state.outbox) == 1
+    registry.publish = publish
+    entity.step()
+    assert [record.sequence for record in published(hub)][:1] == [2]
+    assert entity._journal.state.outbox == ()
+    (dropped,) = events(tmp_path, "dropped")
+    assert dropped["message"] == "publication"
+
+
+def test_a_message_too_large_for_the_hub_is_dropped(enter, hub, tmp_path, caplog):
+    entity = enter()
+    entity.step()
+    fail(hub, TooLargeError("The record has 5 bytes of JSON; a registry accepts at most 4."), "publish")
+    improve(entity, 0.0)
+    assert not entity.publish()
+    assert entity._journal.state.outbox == ()
+    assert [event["message"] for event in events(tmp_path, "dropped")] == ["publication"]
+    assert len([line for line in warnings(caplog) if "at most 4" in line]) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 from kuber import tracing
 from kuber.domain.delivery import Delivery
@@ -35,7 +36,9 @@ _UNREACHABLE = "The hub is unreachable."
 class Outbox:
     """Sends messages in order. Queued ones are part of the entity's state, and their blobs are pending.
 
-    A message that the hub rejects for good is dropped, so that it holds up no other.
+    A message that the hub rejects for good is dropped, so that it holds up no other. One that is too large for
+    something between entity and hub waits without holding up others, and one for which the vault has no space holds
+    up publications only.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Outbox:
         self._restoration = restoration
         self._pending = pending
         self._reason = _UNREACHABLE  # why the last message was not sent
+        self._holds_up: Literal["all", "publications", "none"] = "all"  # what the last message that waits holds up
+        self._passed = 0  # the first messages of the queue, which wait but hold up no others
         self._tried: tuple[OutboxMessage | None, int] = (None, 0)  # how often the hub failed with the first message
 
     def publish(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> bool:
@@ -107,16 +112,29 @@ class Outbox:
         self._send_or_queue(AttestationReport(knowledge=knowledge, evaluation=evaluation))
 
     def flush(self) -> None:
-        """Send queued messages, in order, until one cannot be sent."""
+        """Send queued messages, in order, until one cannot be sent that holds up those after it."""
         journal = self._journal
-        while journal.state.outbox:
-            first, *rest = journal.state.outbox
+        self._passed, full = 0, False
+        while len(journal.state.outbox) > self._passed:
+            message = journal.state.outbox[self._passed]
             if not self.availability.is_up("registry"):
                 self._reason = _UNREACHABLE
                 return
-            if self._try_send(first, partial(self._pending_blobs, first)) is None:
+            if full and isinstance(message, Publication):
+                self._passed += 1
+            elif self._try_send(message, partial(self._pending_blobs, message)) is not None:
+                left = list(journal.state.outbox)
+                del left[self._passed]
+                journal.save(outbox=tuple(left))
+            elif self._holds_up == "all":
                 return
-            journal.save(outbox=tuple(rest))
+            else:
+                full = full or self._holds_up == "publications"
+                self._passed += 1
+        if full:
+            self._passed = 0  # later publications wait behind those
+        if self._passed or full:
+            return
         self._alerts.end(_QUEUED)
         self._alerts.end(_TOO_LARGE)
         if self._pending is not None:
@@ -141,6 +159,8 @@ class Outbox:
         return blobs
 
     def _queue(self, message: OutboxMessage) -> None:
+        if self._holds_up == "none" and len(self._journal.state.outbox) == self._passed:
+            self._passed += 1
         self._journal.change(outbox=(*self._journal.state.outbox, message))
 
     def _send_or_queue(self, message: OutboxMessage) -> None:
@@ -149,13 +169,14 @@ class Outbox:
 
     def _send_unless_queued(self, message: OutboxMessage, blobs: Sequence[bytes] = ()) -> bool | None:
         """Send a message unless others are queued before it; return as `_try_send`."""
-        if self._journal.state.outbox:
-            self._reason = "Others wait before it."
+        if len(self._journal.state.outbox) > self._passed:
+            self._reason, self._holds_up = "Others wait before it.", "all"
             return None
         return self._try_send(message, lambda: blobs)
 
     def _try_send(self, message: OutboxMessage, blobs: Callable[[], Sequence[bytes]]) -> bool | None:
         """Send a message; return True when the hub received it, False when it is dropped, None when it must wait."""
+        self._holds_up = "all"
         if not self.availability.is_up("registry"):
             self._reason = _UNREACHABLE
             return None
@@ -163,6 +184,8 @@ class Outbox:
             self._send(message, blobs())
         except (ServiceUnavailableError, InsufficientStorageError) as error:
             self._reason = error.message
+            if isinstance(error, InsufficientStorageError) and isinstance(message, Publication):
+                self._holds_up = "publications"
             return None
         except KUberError as error:
             if self._may_succeed_later(message, error):
@@ -184,11 +207,11 @@ class Outbox:
 
     def _may_succeed_later(self, message: OutboxMessage, error: KUberError) -> bool:
         """Return whether it is the hub that fails, not the message; the message gets some tries in case of doubt."""
-        if (
-            isinstance(error, RequestRejectedError) and error.too_large
-        ):  # until the operator of a proxy raises its limit
-            sentence = f"A message to the hub is queued, and so are those after it. {error.message}"
+        if isinstance(error, RequestRejectedError) and error.too_large:
+            # Until the operator of a proxy raises its limit, or a later record is published.
+            sentence = f"A message to the hub is queued, and others are sent before it. {error.message}"
             self._alerts.warn(sentence, cause=_TOO_LARGE)
+            self._holds_up = "none"
             return True
         if type(error) is not ServiceError:
             return False
