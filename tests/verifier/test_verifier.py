@@ -4,6 +4,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import count
 
+import numpy as np
 import pytest
 
 from kuber.client.memory.registry import MemoryRegistry
@@ -51,6 +52,7 @@ def publish(hub, verification_set):
     task = verification_set.task
     plain = describe("mlp", {"input_shape": task.input_shape, "classes": task.classes})
     keys = count()
+    total = tuple(np.bincount(verification_set.samples.labels, minlength=task.classes).tolist())
 
     def publish(accuracy, *, fill=None, architecture=plain):
         weights = initial_weights(plain, 0)
@@ -58,9 +60,8 @@ def publish(hub, verification_set):
             next(iter(weights.values())).fill_(fill)
         data = dump(weights)
         artifact = vault.put(data)
-        evaluation = Evaluation(
-            test_set=task.test_set, correct=(round(100 * accuracy),) * task.classes, total=(100,) * task.classes
-        )
+        correct = tuple(round(count * accuracy) for count in total)
+        evaluation = Evaluation(test_set=task.test_set, correct=correct, total=total)
         draft = Draft(
             entity=registry.register("publisher").id,
             task=task,
@@ -79,7 +80,7 @@ def test_claims_are_verified(hub, verification_set, publish):
     registry, vault = hub
     unknown = Architecture(name="homemade", arguments={}, manifest=publish(0.01).architecture.manifest)
     honest, false = registry.discover(Query()).items[0], publish(0.9)
-    foreign, broken = publish(0.1, architecture=unknown), publish(0.1, fill=3e38)
+    foreign, broken = publish(0.2, architecture=unknown), publish(0.1, fill=3e38)
     verifier = Verifier(verification_set, registry=registry, vault=vault, limits=Limits())
     reported = []
     assert verifier.verify_pending(lambda record, _: reported.append(record.id)) == 4

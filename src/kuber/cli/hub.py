@@ -229,6 +229,14 @@ def verifier(
         Path, typer.Option("--token", metavar="FILE", help="File with the verifier's token.")
     ] = VERIFIER_TOKEN,
     secret_set: SecretSet = None,
+    samples: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=FILE",
+            show_default=False,
+            help="Samples (.npz with x, y) for the records on another task; may be given several times.",
+        ),
+    ] = None,
     every: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds between two checks for new records.")
     ] = 5.0,
@@ -251,6 +259,7 @@ def verifier(
         vault=vault,
         token=token_in(token),
         secret_set=secret_set,
+        sample_files=samples or [],
         limits=Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, seconds=2.0 * cpu_seconds),
         pause=None if once else every,
         ca=ca,

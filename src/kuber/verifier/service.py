@@ -1,5 +1,6 @@
 """The loop of `kuber hub verifier`."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from kuber.data.common_test_set import load_task
 from kuber.data.datasets import load_dataset
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.verification import Verification
-from kuber.errors import ServiceUnavailableError, SettingsError
+from kuber.errors import NotAuthorizedError, ServiceError, SettingsError
 from kuber.settings import Settings
+from kuber.verifier.sample_file import read_sample_files
 from kuber.verifier.sandboxed_evaluation import Limits, VerificationSet
-from kuber.verifier.verifier import Verifier
+from kuber.verifier.verifier import VerificationSource, Verifier
+
+LISTING_SECONDS = 600.0  # between two looks for tasks without samples
 
 
 def run_verifier(
@@ -26,6 +30,7 @@ def run_verifier(
     vault: str,
     token: str,
     secret_set: Path | None,
+    sample_files: list[str],
     limits: Limits,
     pause: float | None,
     ca: Path | None,
@@ -35,11 +40,23 @@ def run_verifier(
 
     Pending records are also looked up every `pause` seconds, because the event feed does not have released records.
     """
-    verification_set = load_verification_set(settings, secret_set, echo)
+    sources: list[VerificationSource] = [*read_sample_files(sample_files, settings)]
+    if not sources or secret_set is not None or "dataset" in settings.model_fields_set:
+        sources.append(load_verification_set(settings, secret_set, echo))
+    names = [source.task_name for source in sources]
     credentials = Credentials(token=token)
 
     def report(knowledge: Knowledge, verification: Verification) -> None:
         echo(f"{knowledge.id} {verification.standing}: {verification.reason}")
+
+    reported: set[str] = set()  # tasks without samples
+
+    def report_tasks(verifier: Verifier) -> None:
+        for name, count in verifier.tasks_without_samples().items():
+            if name not in reported:
+                reported.add(name)
+                records = "1 record" if count == 1 else f"{count} records"
+                echo(f"No samples for the task {name!r}: {records} cannot be verified; give --samples TASK=FILE.")
 
     with (
         HttpRegistry(registry, credentials=credentials, ca=ca) as registry_port,
@@ -47,20 +64,27 @@ def run_verifier(
     ):
         registry_port.check()
         vault_port.check()
-        verifier = Verifier(verification_set, registry=registry_port, vault=vault_port, limits=limits)
+        verifier = Verifier(*sources, registry=registry_port, vault=vault_port, limits=limits)
         if pause is None:
             verifier.verify_pending(report)
+            report_tasks(verifier)
             return
-        task = verification_set.task.name
-        echo(f"Verifying what is published on {task}.")
+        echo(f"Verifying what is published on {', '.join(names)}.")
+        task = names[0] if len(names) == 1 else None
         cursor: str | None = None
+        listed = -math.inf
         while True:
             try:
                 if cursor is None:  # before the first look-up, so that no record falls between the two
                     cursor = registry_port.watch().cursor
                 verifier.verify_pending(report)
+                if time.monotonic() - listed > LISTING_SECONDS:
+                    listed = time.monotonic()
+                    report_tasks(verifier)
                 cursor = registry_port.watch(after=cursor, task=task, seconds=min(pause, 20.0)).cursor
-            except ServiceUnavailableError as error:
+            except NotAuthorizedError:
+                raise
+            except ServiceError as error:
                 echo(error.message)
                 time.sleep(pause)
 
