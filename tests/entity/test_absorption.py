@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.publisher_record import PublisherRecord
 from kuber.domain.query import Query
@@ -150,6 +151,19 @@ def test_the_next_candidate_is_examined_in_place_of_one_that_is_refused(world):
         world.id_of("xx"): PublisherRecord(refused=1, until=4),
         world.id_of("sound"): PublisherRecord(sound=1),
     }
+
+
+def test_a_claim_that_a_good_attester_contradicts_is_examined_last(world):
+    for name, claim in (("x", 95), ("xx", 90), ("xxx", 85), ("sound", 60)):
+        world.live(name, [claim], rounds=1, strategy="vanilla")
+    refused = [10, 20, 15]
+    world.live("first", [*refused, 60, 30, 50], rounds=1, strategy="exchange")
+    # "secondly" finds one of them false, as "first" did, and believes "first" about the others.
+    world.live("secondly", [10, 60, 30, 50], rounds=1, strategy="exchange")
+    assert len(world.events("secondly", "rejected")) == 1
+    assert [detail["publishers"] for detail in world.events("secondly", "absorbed")] == [[world.id_of("sound")]]
+    records = Checkpoints(world.folder / "secondly").latest().attesters
+    assert records == {world.id_of("first"): AttesterRecord(agreed=1)}
 
 
 def test_a_model_no_better_than_chance_is_not_merged(world):

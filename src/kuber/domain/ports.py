@@ -53,6 +53,9 @@ class Registry(Protocol):
         it itself or evaluated on another test set than the task's.
         """
 
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        """Return the entities' attestations of this knowledge, in order of entity id."""
+
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store the outcome of a delivery. Idempotent for the same `key`."""
 
@@ -68,9 +71,6 @@ class RegistryAdmin(Registry, Protocol):
 
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """Return the registered entities, earliest first."""
-
-    def attestations(self, id: str) -> tuple[Attestation, ...]:
-        """Return the entities' attestations of this knowledge, in order of entity id."""
 
     def verify(self, id: str, verification: Verification) -> None:
         """Store the hub's verification of a record, in place of its previous one. Only the hub's verifier may.

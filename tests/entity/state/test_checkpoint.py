@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
@@ -32,6 +33,7 @@ def state(**changes) -> State:
         "parents": ("k1", "k2"),
         "refused": ("k3",),
         "publishers": {"p": PublisherRecord(sound=1, useless=2, refused=3, until=4)},
+        "attesters": {"a": AttesterRecord(agreed=2, differed=1)},
         "absorption": Absorption(
             delivery=Delivery(
                 student="s",
@@ -157,10 +159,11 @@ def test_a_checkpoint_without_track_records_of_publishers_is_loaded(tmp_path):
     with safe_open(path, framework="pt") as file:
         fields = json.loads(file.metadata()["state"])
     assert fields.pop("publishers") == {"p": [1, 2, 3, 4]}
+    assert fields.pop("attesters") == {"a": [2, 1]}
     path.write_bytes(save(load_file(path), metadata={"state": json.dumps(fields)}))
     found = Checkpoints(tmp_path).latest()
     assert found is not None
-    assert found.publishers == {}
+    assert (found.publishers, found.attesters) == ({}, {})
 
 
 def test_the_weights_of_a_round_have_their_own_file(tmp_path):

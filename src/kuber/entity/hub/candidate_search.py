@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 from kuber.domain.examination import MAX_EXAMINED, as_found, distinct_publishers, to_examine, without_copies
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.publisher_record import NEW
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
 from kuber.domain.task import Task
 from kuber.entity.hub.discovery import Discovery, PulledCandidate
 from kuber.learning.near_copies import is_near_copy
+
+MAX_ASKED = 16  # records whose attestations are read in one search
 
 
 class CandidateSearch:
@@ -29,6 +32,8 @@ class CandidateSearch:
         left = distinct_publishers(candidates)
         passed: dict[str, PulledCandidate] = {}
         failed: dict[str, Knowledge] = {}
+        doubted: list[Knowledge] = []
+        asked: set[str] = set()
         tries = 0
         while True:
             if tries and not self._discovery.is_reachable:
@@ -42,8 +47,16 @@ class CandidateSearch:
             )
             chosen = list(self._strategy.choose(pool, method, situation))
             unknown = [record for record in chosen if record.id not in passed]
+            if not unknown and doubted and not passed and tries < MAX_EXAMINED:
+                left, doubted = [*left, *doubted], []  # those are examined last
+                continue
             if not unknown:
                 break
+            dubious = self._dubious(unknown, asked, method) if failed or self._discovery.attesters.have_reason else []
+            if dubious:
+                doubted += dubious
+                left = [record for record in left if record not in dubious]
+                continue
             new = {record.id for record in unknown if not self._discovery.is_tested(record, method)}
             tries += len(new)
             for candidate in self._discovery.test(chosen, method):
@@ -56,6 +69,18 @@ class CandidateSearch:
         models = [passed[record.id] for record in chosen]
         choice = Choice(method=method, situation=situation, candidates=candidates, chosen=[*chosen, *failed.values()])
         return choice, models
+
+    def _dubious(self, chosen: Sequence[Knowledge], asked: set[str], method: Method) -> list[Knowledge]:
+        """Return those of the chosen whose claims attesters contradict; add those asked about to `asked`."""
+        publishers, found = self._discovery.publishers.all, []
+        for record in chosen:
+            known = publishers.get(record.entity, NEW).proven or self._discovery.is_tested(record, method)
+            if known or record.id in asked or len(asked) >= MAX_ASKED:
+                continue
+            asked.add(record.id)
+            if self._discovery.attesters.doubt(record):
+                found.append(record)
+        return found
 
     def _drop_near_copies(self, passed: dict[str, PulledCandidate]) -> None:
         """Drop each model that is another one with a little noise, unless it was published before that."""

@@ -18,6 +18,7 @@ from kuber.domain.verification import Standing
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
+from kuber.entity.hub.attesters import Attesters
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.slow_graphs import SlowGraphs
 from kuber.entity.hub.teacher_search import TeacherSearch
@@ -87,6 +88,7 @@ class Discovery:
         self._independent = independent
         self._asks_why = asks_why
         self.publishers = TrackRecords(journal)
+        self.attesters = Attesters(journal, hub, outbox.availability)
         self._names: dict[str, str] = {}  # entity id -> name
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
         self._graphs_only: set[str] = set()  # records whose weights are not what they claim, but whose graph is
@@ -293,6 +295,8 @@ class Discovery:
         if evaluations:
             best = max(evaluations, key=lambda evaluation: evaluation.accuracy)
             if best.test_set == knowledge.task.test_set:
+                was_false = overclaim(knowledge.evaluation, best, common=True) is not None
+                self.attesters.compare(knowledge, best, was_false=was_false)
                 self._outbox.attest(knowledge.id, best)
         if candidate is not None and candidate.model.graph is not None and WEIGHTS in knowledge.artifacts:
             self._graphs_only.add(knowledge.id)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
@@ -86,6 +87,7 @@ class State:
     refused: tuple[str, ...] = ()  # knowledge found unsound
     publishers: PublisherRecords = field(default_factory=dict)  # of those whose models were examined, latest last
     slow_graphs: Mapping[str, str] = field(default_factory=dict)  # digest -> id of its publisher
+    attesters: Mapping[str, AttesterRecord] = field(default_factory=dict)  # by entity id, latest last
     first_seen: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> round
     pinned_keys: Mapping[str, str] = field(default_factory=dict)  # entity id -> its last known public key
     sequence: int = 0  # number of records signed
@@ -191,6 +193,7 @@ def _encode(state: State) -> dict[str, Any]:
             for id, record in state.publishers.items()
         },
         "slow": dict(state.slow_graphs),
+        "attesters": {id: [record.agreed, record.differed] for id, record in state.attesters.items()},
         "seen": dict(state.first_seen),
         "keys": dict(state.pinned_keys),
         "published": state.sequence,
@@ -232,6 +235,10 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
             for id, (sound, useless, refused, until) in fields.get("publishers", {}).items()  # older ones lack it
         },
         slow_graphs=fields.get("slow", {}),  # older checkpoints lack it
+        attesters={
+            id: AttesterRecord(agreed=agreed, differed=differed)
+            for id, (agreed, differed) in fields.get("attesters", {}).items()  # older ones lack it
+        },
         first_seen=fields["seen"],
         pinned_keys=fields["keys"],
         sequence=fields["published"],

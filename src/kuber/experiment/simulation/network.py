@@ -10,6 +10,7 @@ from kuber.domain.knowledge import Artifact, Draft, Knowledge
 from kuber.domain.member import Member
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Page, Query
+from kuber.domain.verification import Attestation
 from kuber.errors import ServiceUnavailableError
 from kuber.experiment.world.conditions import Conditions
 
@@ -109,6 +110,10 @@ class DelayedRegistry:
     def attest(self, id: str, *, entity: str, evaluation: Evaluation) -> None:
         self._link.transfer()
         self._registry.attest(id, entity=entity, evaluation=evaluation)
+
+    def attestations(self, id: str) -> tuple[Attestation, ...]:
+        self._link.transfer()
+        return self._registry.attestations(id)
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         self._link.transfer()
