@@ -68,6 +68,27 @@ def test_json_of_too_many_values_is_refused_before_it_is_parsed(app, monkeypatch
     assert app.state.admission.bodies.used == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "sentence"),
+    [
+        ('{"a": "' + "b" * 70_000 + '"}', 200, None),
+        ('{"a": "' + "b" * 70_000, 422, "The body of the request is not JSON; send a JSON object."),
+        ("[" * 70_000, 422, "The body of the request is not JSON; send a JSON object."),
+        ("[" + " " * 70_000 + "]", 422, "The field body is refused: input should be a valid dictionary"),
+        ('{"a": ' + "1" * 70_000 + "}", 422, "The body of the request is not JSON; send a JSON object."),
+    ],
+    ids=["valid", "cut off", "deep", "no object", "a long number"],
+)
+def test_large_json_is_validated_as_small_json_is(app, content, status, sentence):
+    (answer,) = ask(
+        app, ("POST", "/v1/samples", {"content": content, "headers": ENTITY | {"Content-Type": "application/json"}})
+    )
+    assert answer.status_code == status
+    if sentence:
+        assert answer.json()["detail"].startswith(sentence)
+    assert app.state.admission.bodies.used == 0
+
+
 def test_bodies_in_progress_are_bounded_for_each_caller_and_in_all(app):
     bodies = app.state.admission.bodies
     bodies.each, bodies.total, bodies.least = 100_000, 150_000, 0

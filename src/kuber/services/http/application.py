@@ -1,5 +1,7 @@
 """Application factory of both services: problem details, protocol header, limits and request log."""
 
+import functools
+import json
 import logging
 import time
 from math import ceil, inf
@@ -95,6 +97,7 @@ def application(
         title=f"KUber {service}",
         version=kuber.__version__,
         description=description,
+        openapi_url=None,  # below, because FastAPI writes the document anew for each request
         docs_url=None,  # those pages load scripts from a CDN; the document itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
@@ -123,9 +126,19 @@ def application(
         """Return the metrics of the service for Prometheus."""
         return metrics.exposition()
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> Response:
+        return Response(_document(app), media_type="application/json")
+
     tracing.instrument_app(app)
 
     return app
+
+
+@functools.lru_cache(maxsize=2)
+def _document(app: FastAPI) -> bytes:
+    """Return the OpenAPI document of a complete application, as JSON."""
+    return json.dumps(app.openapi()).encode()
 
 
 def problem(error: KUberError, status: int | None = None, headers: dict[str, str] | None = None) -> Response:

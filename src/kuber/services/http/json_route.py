@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi._compat import ModelField
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -32,13 +34,15 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         guards = [dependant.call for dependant in self.dependant.dependencies]
         guard = next((found for found in guards if isinstance(found, HTTPBearer)), None)
-        if self.body_field is None:
+        field = self.body_field
+        if field is None:
             return handle
 
         async def handle_authenticated(request: Request) -> Response:
             caller: Caller | None = None if guard is None else await guard(request)  # type: ignore[assignment]
             body = _JsonRequest(request, caller)
             try:
+                await body.prepare(field)
                 return await handle(body)
             finally:
                 body.release()
@@ -73,17 +77,23 @@ class _JsonRequest(Request):
             self._content = b"".join(pieces)
         return self._content
 
-    async def json(self) -> Any:
-        """Return the body, parsed: in a thread when it is large."""
+    async def prepare(self, field: ModelField) -> None:
+        """Read the body; parse and validate it in a thread when it is large.
+
+        Raises HTTPException 413, 429 or 503, and RequestValidationError.
+        """
         content = await self.body()
-        if len(content) <= SMALL:
-            return json.loads(content)
+        if len(content) <= SMALL or "json" not in self.headers.get("content-type", ""):
+            return
         values = content.count(b",") + content.count(b"[") + content.count(b"{")
         if values > MAX_VALUES:
-            message = f"The service accepts JSON of at most {MAX_VALUES} values; send less."
-            raise HTTPException(413, message)
+            raise HTTPException(413, f"The service accepts JSON of at most {MAX_VALUES} values; send less.")
         self._take(values * VALUE_BYTES)
-        return await asyncio.get_running_loop().run_in_executor(_parser, json.loads, content)
+        self._value = await asyncio.get_running_loop().run_in_executor(_parser, _validated, content, field)
+
+    async def json(self) -> Any:
+        """Return the body, parsed, and validated if it is large."""
+        return json.loads(await self.body()) if self._value is None else self._value
 
     def release(self) -> None:
         """Give the memory back."""
@@ -100,6 +110,19 @@ class _JsonRequest(Request):
         if exhausted is not None:
             raise unavailable("Too many bytes of JSON are in progress; try again soon.")
         self._taken += size
+
+
+def _validated(content: bytes, field: ModelField) -> Any:
+    """Return the value of a body. Raises RequestValidationError."""
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        wrong = {"type": "json_invalid", "loc": ("body", 0), "msg": "JSON decode error", "input": {}}
+        raise RequestValidationError([wrong]) from error
+    value, errors = field.validate(parsed, {}, loc=("body",))
+    if errors:
+        raise RequestValidationError(errors)
+    return value
 
 
 def _key_of(request: Request, caller: Caller | None) -> str | None:
