@@ -105,6 +105,26 @@ def test_collect_and_check_and_repair(hub):
     assert hub.vault.size(record.artifacts["weights"].digest)
 
 
+def test_status_prints_numbers_and_which_service_does_not_answer(hub):
+    code, output = kuber("status", *hub.urls)
+    words = [" ".join(line.split()) for line in output.splitlines()]
+    assert code == 0, output
+    assert "entities 1 +1 +1" in words
+    assert max(map(len, output.splitlines())) <= 80
+    code, output = kuber("status", "--json", *hub.urls)
+    found = json.loads(output)
+    assert (code, found["registry"]["entities"]["total"]) == (0, 1)
+    assert found["vault"]["blobs"]["total"] == len(hub.vault.blobs().items)
+    nobody = ["--vault", "http://127.0.0.1:9"]
+    code, output = kuber("status", *hub.urls, *nobody)
+    assert (code, "Vault http://127.0.0.1:9: NO ANSWER" in output) == (4, True)
+    assert "entities " in output
+    code, output = kuber("status", "--json", *hub.urls, *nobody)
+    found = json.loads(output)
+    assert (code, found["vault"]["runs"], found["registry"]["blocked"]) == (4, False, 0)
+    assert found["vault"]["error"].startswith("No answer from the vault at http://127.0.0.1:9")
+
+
 def test_quarantine_and_release(hub):
     record = hub.publish()
     operate = ["--registry", hub.urls[1], *hub.urls[4:]]

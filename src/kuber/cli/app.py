@@ -12,6 +12,7 @@ from kuber.cli.export import export
 from kuber.cli.hub import hub
 from kuber.cli.hub_backup import backup, restore
 from kuber.cli.hub_maintenance import check, collect, scrub
+from kuber.cli.hub_status import status
 from kuber.cli.hub_suspicious import suspicious
 from kuber.cli.knowledge import knowledge
 from kuber.cli.registry import registry
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 for command in (run, simulate, compare, entity, export, registry, vault, watch, dashboard):
     app.command()(command)
-for command in (suspicious, collect, scrub, check, backup, restore):
+for command in (status, suspicious, collect, scrub, check, backup, restore):
     hub.command()(command)
 app.add_typer(hub, name="hub")
 app.add_typer(knowledge, name="knowledge")

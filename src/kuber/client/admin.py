@@ -25,6 +25,7 @@ from kuber.wire.registry import (
     QuarantineRequest,
     SuspicionBody,
 )
+from kuber.wire.status import RegistryStatusBody
 
 
 class AdminClient(HttpService):
@@ -45,6 +46,10 @@ class AdminClient(HttpService):
             raise NotAuthorizedError(
                 f"This token is not the operator's; use the one in {OPERATOR_TOKEN_FILE} in the registry's folder."
             ) from None
+
+    def status(self, *, timeout: float | None = None) -> RegistryStatusBody:
+        """Return numbers of the registry: entities, records, events, sizes and the last backup."""
+        return self.parse(RegistryStatusBody.read, self.request("GET", "/v1/status", timeout=timeout).data)
 
     def invite(self, name: str, *, days: float = 7.0) -> str:
         """Invite an entity; return the code, which it can use once within so many days."""

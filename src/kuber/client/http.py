@@ -106,9 +106,9 @@ class HttpService:
         """Close the connections."""
         self._client.close()
 
-    def check(self) -> None:
+    def check(self, *, timeout: float | None = None) -> None:
         """Raise ServiceError unless the right service answers at the address."""
-        answer = self.request("GET", "/healthz")
+        answer = self.request("GET", "/healthz", timeout=timeout)
         health = self.parse(HealthBody.read, answer.data)
         if health.service != self.service:
             raise ServiceError(

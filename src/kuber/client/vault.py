@@ -26,6 +26,7 @@ from kuber.errors import (
 )
 from kuber.wire import DIRECT_HEADER
 from kuber.wire.registry import ArtifactBody, PageBody
+from kuber.wire.status import VaultStatusBody
 from kuber.wire.vault import AnnouncementBody, CollectionBody, PinBody, PinnedBody, PinsBody, ScrubBody, UploadBody
 
 SINGLE_REQUEST_BYTES = 8 << 20  # larger blobs are sent as resumable uploads
@@ -150,6 +151,10 @@ class HttpVault(HttpService):
         """Return a page of the pins, ordered by holder and digest."""
         answer = self.request("GET", "/v1/pins", params={"limit": limit, "cursor": cursor})
         return self.parse(PageBody[PinBody].read, answer.data).value()
+
+    def status(self, *, timeout: float | None = None) -> VaultStatusBody:
+        """Return numbers of the vault, for the operator: blobs, uploads and sizes."""
+        return self.parse(VaultStatusBody.read, self.request("GET", "/v1/status", timeout=timeout).data)
 
     def collect(self) -> Collection:
         """Let the vault delete blobs that have been free for its grace period, now."""

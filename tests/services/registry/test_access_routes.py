@@ -27,6 +27,8 @@ ROUTES = {
     ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/invitations"): (401, 403, 403, 204, 403, 403),
     ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
+    ("registry", "GET", "/v1/suspicions"): (401, 403, 403, 200, 403, 403),
+    ("registry", "GET", "/v1/status"): (401, 403, 403, 200, 403, 403),
     ("registry", "GET", "/v1/architectures"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/architectures/{pin}"): (401, 403, 403, 404, 403, 403),
     ("registry", "GET", "/v1/ids"): (401, 422, 422, 422, 422, 422),  # without a part
@@ -56,6 +58,7 @@ ROUTES = {
     ("vault", "DELETE", "/v1/pins"): (401, 403, 403, 204, 204, 403),
     ("vault", "GET", "/v1/pins"): (401, 403, 403, 200, 200, 403),
     ("vault", "POST", "/v1/collections"): (401, 403, 403, 200, 200, 403),
+    ("vault", "GET", "/v1/status"): (401, 403, 403, 200, 200, 403),
     ("vault", "POST", "/v1/scrubs"): (401, 403, 403, 200, 200, 403),
 }
 

@@ -71,6 +71,9 @@ class Backend(Protocol):
     def lock(self, names: Collection[str]) -> AbstractContextManager[None]:
         """Hold these locks against every user of the database."""
 
+    def size(self, connection: Connection) -> int:
+        """Return the bytes that the database takes."""
+
     def close(self) -> None:
         """Close all connections."""
 
@@ -161,6 +164,10 @@ class Database:
         Only the holder of the lock of a collection may take further ones.
         """
         return self._backend.lock(sorted({f"{kind} {name}" for name in names}))
+
+    def size(self, connection: Connection) -> int:
+        """Return the bytes that the database takes; on a server, those of both services if they share it."""
+        return self._backend.size(connection)
 
     @property
     def waiting(self) -> int:

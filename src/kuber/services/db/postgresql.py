@@ -141,6 +141,10 @@ class PostgreSQL:
             except (DBAPIError, TimeoutError) as error:
                 raise ServiceUnavailableError(f"The lock of {', '.join(names)} is lost: {_reason(error)}.") from None
 
+    def size(self, connection: Connection) -> int:
+        """Return the bytes of the database."""
+        return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
     def close(self) -> None:
         """Close all connections."""
         for engine in (*self._thread_readers, self.write_engine, self._lock_engine):

@@ -66,6 +66,11 @@ class SQLite:
         """Hold these locks against other threads: no other process has the file open."""
         return self._locks.hold(names)
 
+    def size(self, connection: Connection) -> int:
+        """Return the bytes of the file and of its write-ahead log."""
+        files = (Path(f"{self.name}{suffix}") for suffix in ("", "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def close(self) -> None:
         """Close the file and release its lock."""
         self.snapshot_engine.dispose()

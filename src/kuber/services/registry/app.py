@@ -24,6 +24,7 @@ from kuber.services.registry.access_routes import Cursor, Id, Limit, add_access_
 from kuber.services.registry.expiry import periodic_expiry
 from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.query_params import DiscoverQuery, openapi_parameters
+from kuber.services.registry.status import read_status
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.wire import KEY_HEADER
@@ -40,6 +41,7 @@ from kuber.wire.registry import (
     SuspicionBody,
     VerificationBody,
 )
+from kuber.wire.status import RegistryStatusBody
 
 MAX_CACHED = 64 << 20  # bytes of JSON
 
@@ -78,11 +80,16 @@ def open_registry(
             access.load_or_create_token(folder / OPERATOR_TOKEN_FILE, Scope.ADMIN)
             access.load_or_create_token(folder / VERIFIER_TOKEN_FILE, Scope.VERIFIER)
             with periodic_expiry(store.database, keep_events, on_record=store.forget):
-                yield registry_app(store, access, secret, requests_per_minute=requests_per_minute)
+                yield registry_app(store, access, secret, folder=folder, requests_per_minute=requests_per_minute)
 
 
 def registry_app(
-    store: RegistryStore, access: RegistryAccess, secret: str, *, requests_per_minute: int = REQUESTS_PER_MINUTE
+    store: RegistryStore,
+    access: RegistryAccess,
+    secret: str,
+    *,
+    folder: Path | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
 ) -> FastAPI:
     """Return the application on these stores; `secret` authenticates its vault.
 
@@ -190,6 +197,14 @@ def registry_app(
     async def release(id: Id, caller: Annotated[Caller, operator]) -> None:
         """End the quarantine of a record, also the verifier's. Idempotent."""
         await work.write(caller, lambda: store.release(id))
+
+    @app.get("/v1/status", operation_id="status")
+    async def status(caller: Annotated[Caller, operator]) -> RegistryStatusBody:
+        """Return one page of numbers: entities, records, events, sizes and the last backup."""
+        active = presence.count()
+        return await work.operation.run(
+            lambda: read_status(store.database, now=utc_now(), active=active, folder=folder)
+        )
 
     @app.get("/v1/architectures", operation_id="list_pins")
     async def pins(

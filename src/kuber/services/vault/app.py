@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
+from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Manifest
 from kuber.domain.query import MAX_LIMIT
 from kuber.domain.whole_numbers import read_digits
@@ -23,6 +24,7 @@ from kuber.services.vault.auth import VaultAccess
 from kuber.services.vault.garbage_collection import GRACE, PERIOD, collect, periodic_collection
 from kuber.services.vault.metrics import VaultMetrics
 from kuber.services.vault.scrub import scrub
+from kuber.services.vault.status import read_status
 from kuber.services.vault.store import LEASE, VaultStore
 from kuber.services.vault.streaming import (
     BINARY,
@@ -39,6 +41,7 @@ from kuber.wire import DIRECT_HEADER
 from kuber.wire.base import DigestText
 from kuber.wire.problem import problem_from
 from kuber.wire.registry import ArtifactBody, PageBody
+from kuber.wire.status import VaultStatusBody
 from kuber.wire.vault import (
     CollectionBody,
     PinBatchBody,
@@ -293,6 +296,11 @@ def _add_retention_routes(
     ) -> PageBody[PinBody]:
         """Return a page of the pins, ordered by holder and digest."""
         return PageBody[PinBody].of(await run_read(store.pins, limit=limit, cursor=cursor))
+
+    @app.get("/v1/status", operation_id="status")
+    def status(caller: Annotated[Caller, operators]) -> VaultStatusBody:
+        """Return one page of numbers: blobs, uploads and sizes."""
+        return read_status(store, uploads, utc_now())
 
     @app.post("/v1/collections", operation_id="collect")
     def collect_now(caller: Annotated[Caller, operators]) -> CollectionBody:

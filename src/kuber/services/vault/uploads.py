@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -127,6 +127,16 @@ class Uploads:
     def in_progress(self) -> int:
         """Number of uploads in progress."""
         return len(self._sessions)
+
+    def bytes_under_way(self) -> tuple[int, int]:
+        """Return how many bytes of the uploads in progress were received, and how many were announced."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        received = 0
+        for session in sessions:
+            with suppress(OSError):  # it has just ended
+                received += session.path.stat().st_size
+        return received, sum(session.artifact.size for session in sessions)
 
     def status(self, id: str) -> Upload:
         """Return the state of an upload. KnowledgeNotFoundError when it is unknown."""
