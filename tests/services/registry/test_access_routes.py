@@ -27,7 +27,7 @@ ROUTES = {
     ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/invitations"): (401, 403, 403, 204, 403, 403),
     ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
-    ("registry", "GET", "/v1/suspicions"): (401, 403, 403, 200, 403, 403),
+    ("registry", "GET", "/v1/suspicions"): (401, 200, 200, 200, 200, 200),
     ("registry", "GET", "/v1/status"): (401, 403, 403, 200, 403, 403),
     ("registry", "GET", "/v1/architectures"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/architectures/{pin}"): (401, 403, 403, 404, 403, 403),
