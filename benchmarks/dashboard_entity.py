@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hub_site import TEST_SET
 
+from kuber.client.record_signature import sign
 from kuber.client.registry import HttpRegistry
 from kuber.data.cifar10 import LABELS
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft
 from kuber.domain.task import Task
-from kuber.wire.signing_payloads import record_bytes
 
 TASK = Task(name="cifar10", labels=LABELS, input_shape=(3, 32, 32), test_set=TEST_SET)
 
@@ -85,7 +85,7 @@ class Entity:
             class_counts=self.class_counts,
             sequence=sequence,
         )
-        signed = replace(made, signature=self.registry.credentials.identity.sign(record_bytes(made)))
+        signed = sign(made, self.registry.credentials.identity, hub=self.registry.hub_id())
         record.id = self.registry.publish(signed, key=f"publish/{sequence}").id
         detail = {"knowledge": record.id, "round": record.round, "accuracy": record.claimed.accuracy}
         return SentEvent(act="publish", entity=self.name, detail=detail)

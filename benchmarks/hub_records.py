@@ -49,7 +49,7 @@ def reads(folder: Path, times: int) -> None:
         registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
         vault = stack.enter_context(HttpVault(vault_url, credentials=me))
         member = registry.register("bench")
-        record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity), key="one")
+        record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity, registry.hub_id()), key="one")
         path = f"/v1/knowledge/{record.id}"
         headers = {"Authorization": f"Bearer {me.token()}"}
         body = httpx.get(f"{registry_url}{path}", headers=headers).content
@@ -87,7 +87,9 @@ def counting(folder: Path, times: int) -> None:
             registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
             vault = stack.enter_context(HttpVault(vault_url, credentials=me))
             member = registry.register("bench")
-            record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity), key="one")
+            record = registry.publish(
+                draft(member.id, vault.put(SMALL), 1, me.identity, registry.hub_id()), key="one"
+            )
             rates[name] = []
 
             def load() -> None:
@@ -167,7 +169,7 @@ def publishes_over_http(folder: Path, times: int) -> None:
             def act() -> None:
                 first = EACH * next(turns)
                 signed = {
-                    f"{number}-{turn}": (registry, draft(id, artifact, first + turn + 1, identity))
+                    f"{number}-{turn}": (registry, draft(id, artifact, first + turn + 1, identity, registry.hub_id()))
                     for number, (registry, id, identity) in enumerate(writers)
                     for turn in range(EACH)
                 }

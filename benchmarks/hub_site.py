@@ -10,17 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
+from kuber.client.record_signature import sign
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Artifact, Draft, TensorSpec
 from kuber.domain.task import Task
 from kuber.signing import Identity
-from kuber.wire.signing_payloads import record_bytes
 
 MIB = 1 << 20
 TEST_SET = Digest.of(b"common test set")
@@ -110,8 +109,10 @@ def report(line: str, target: str, **figures: object) -> None:
     print(json.dumps({"line": line, "target": target} | figures), flush=True)
 
 
-def draft(entity: str, artifact: Artifact, sequence: int, identity: Identity | None = None) -> Draft:
-    """Return a record like those of entities, signed if there is an identity."""
+def draft(
+    entity: str, artifact: Artifact, sequence: int, identity: Identity | None = None, hub: str | None = None
+) -> Draft:
+    """Return a record like those of entities, signed for this hub if there is an identity."""
     correct = tuple(secrets.randbelow(200) for _ in TASK.labels)
     made = Draft(
         entity=entity,
@@ -122,7 +123,7 @@ def draft(entity: str, artifact: Artifact, sequence: int, identity: Identity | N
         round=1,
         sequence=sequence if identity else 0,
     )
-    return replace(made, signature=identity.sign(record_bytes(made))) if identity else made
+    return sign(made, identity, hub=hub) if identity else made
 
 
 SMALL = weights(4096)

@@ -93,7 +93,7 @@ def main() -> None:
         registry = stack.enter_context(HttpRegistry(registry_url, credentials=me))
         vault = stack.enter_context(HttpVault(vault_url, credentials=me))
         member = registry.register("bench")
-        record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity), key="one")
+        record = registry.publish(draft(member.id, vault.put(SMALL), 1, me.identity, registry.hub_id()), key="one")
         bearer = f"Authorization: Bearer {me.token()}"
         data = weights(256 * MIB)
         (folder / "blob").write_bytes(data)

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from kuber.domain.knowledge import Draft
-from kuber.domain.member import Key, Member
+from kuber.domain.member import MAX_SEQUENCE, SEQUENCE_STEP, Key, Member
 from kuber.errors import ConflictError, CorruptKnowledgeError, RequestRejectedError, ServiceError
 from kuber.files import write_atomically
 
@@ -74,11 +74,23 @@ def check_keys(member: Member, signed_bytes: Callable[[str, Key], bytes], *, sta
         check_signature(before.public_key, key.signature or "", message, f"The new key of {member.name!r}")
 
 
-def check_record(member: Member, draft: Draft, message: bytes) -> None:
+def check_hub(named: str | None, hub: str | None, subject: str) -> None:
+    """Raise CorruptKnowledgeError, with `subject` in its message, when it is signed for another hub than this one.
+
+    What older versions sign names no hub.
+    """
+    if named is not None and hub is not None and named != hub:
+        raise CorruptKnowledgeError(
+            f"{subject} is signed for hub {named[:12]}, and this is hub {hub[:12]}; do not use it."
+        )
+
+
+def check_record(member: Member, draft: Draft, message: bytes, *, hub: str | None = None) -> None:
     """Raise unless the publisher signed `message`, the canonical bytes of the draft. Without a key it signs nothing.
 
-    Raises RequestRejectedError without a signature, CorruptKnowledgeError with a wrong one.
+    Raises RequestRejectedError without a signature, CorruptKnowledgeError with a wrong one, or one for another hub.
     """
+    check_hub(draft.hub, hub, "The record")
     key = member.key_for(draft.sequence)
     if key is None:
         return
@@ -88,20 +100,34 @@ def check_record(member: Member, draft: Draft, message: bytes) -> None:
 
 
 def check_sequence(draft: Draft, last: int) -> None:
-    """Raise ConflictError unless the draft's sequence is above the publisher's `last` one."""
+    """Check the draft's sequence against the publisher's `last` one.
+
+    Raises ConflictError when it is not above it, RequestRejectedError when it is too far above it.
+    """
     if draft.sequence <= last:
         raise ConflictError(
             f"The record has sequence {draft.sequence}, but this entity has already published record {last}; "
             "send each signed record once."
         )
+    check_step(draft.sequence, last)
 
 
-def check_new_key(member: Member, key: Key, message: bytes, last: int) -> None:
+def check_step(sequence: int, last: int) -> None:
+    """Raise RequestRejectedError when a sequence is so far above the `last` one that few such steps end them all."""
+    if sequence > min(last + SEQUENCE_STEP, MAX_SEQUENCE):
+        raise RequestRejectedError(
+            f"The sequence {sequence} is more than {SEQUENCE_STEP} above {last}, the last one of this entity; "
+            "count on from there."
+        )
+
+
+def check_new_key(member: Member, key: Key, message: bytes, last: int, *, hub: str | None = None) -> None:
     """Raise unless the member's last key signed `message`, which names the new key, for records after `last`.
 
-    Raises RequestRejectedError without a key or signature, CorruptKnowledgeError with a wrong signature, and
-    ConflictError when the new key would begin at a record that is signed already.
+    Raises RequestRejectedError without a key or signature, CorruptKnowledgeError with a wrong signature or one for
+    another hub, and ConflictError when the new key would begin at a record that is signed already.
     """
+    check_hub(key.hub, hub, "The new key")
     if not member.keys:
         raise RequestRejectedError("This entity has no key to replace; enrol with a key.")
     if key.signature is None:
@@ -109,6 +135,7 @@ def check_new_key(member: Member, key: Key, message: bytes, last: int) -> None:
     check_signature(member.keys[-1].public_key, key.signature, message, "The new key")
     if key.since <= last:
         raise ConflictError(f"Record {last} of this entity is signed already; the new key must begin after it.")
+    check_step(key.since, last)
 
 
 def write_secret(path: Path, text: str) -> None:

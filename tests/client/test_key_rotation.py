@@ -7,6 +7,7 @@ import pytest
 from kuber.client import key_rotation
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.key_rotation import NEXT_FILE, change_key
+from kuber.client.record_signature import sign
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.errors import CorruptKnowledgeError, SettingsError
@@ -33,7 +34,7 @@ class Person:
         ):
             id = registry.register(self.name).id
             draft = self.samples.draft(id, vault.put(self.samples.weights()), sequence=sequence)
-            signed = replace(draft, signature=identity.sign(record_bytes(draft)))
+            signed = sign(draft, identity, hub=registry.hub_id())
             return registry.publish(signed, key=f"act {sequence}"), registry.member(id)
 
     def change(self):

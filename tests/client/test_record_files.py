@@ -109,6 +109,9 @@ def test_a_member_of_another_name_lends_no_key(registry, record):
     other = registry.register("forger", public_key=forger.public_key)
 
     class Lying:
+        def hub_id(self):
+            return None
+
         def member(self, id):
             return replace(other, keys=(Key(public_key=forger.public_key),))
 

@@ -8,7 +8,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.query import Query
 from kuber.errors import CorruptKnowledgeError, RequestRejectedError, ServiceError
-from kuber.wire.registry import KnowledgeBody
+from kuber.wire.registry import ChallengeBody, KnowledgeBody
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def test_an_impossible_evaluation_is_corrupt(registry, fields):
 
 def test_a_malformed_member_is_a_failure_of_the_service(registry):
     client, _ = registry({"member": {"id": "id-0"}, "token": "x"})
+    client._challenge = lambda: ChallengeBody(hub="a" * 64, nonce="b" * 64, signature="c" * 128)
     with pytest.raises(ServiceError, match="name"):
         client.register("entity")
 

@@ -1,11 +1,11 @@
 """32 entities that publish at the same time, over HTTP, to a running registry and vault."""
 
 import threading
-from dataclasses import replace
 
 import pytest
 
 from kuber.client.credentials import Credentials
+from kuber.client.record_signature import sign
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.digest import Digest
@@ -13,7 +13,6 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.query import Query, all_pages
 from kuber.errors import KUberError
-from kuber.wire.signing_payloads import record_bytes
 
 from .records import ARCHITECTURE, TASK, TEST_SET
 
@@ -57,7 +56,7 @@ class Writer:
             round=sequence,
             sequence=sequence,
         )
-        return replace(draft, signature=self.credentials.identity.sign(record_bytes(draft)))
+        return sign(draft, self.credentials.identity, hub=self.registry.hub_id())
 
     def _publish(self, draft):
         try:

@@ -82,6 +82,8 @@ class HttpService:
         self.service = service
         self._patience = patience
         self.credentials = credentials or Credentials()
+        if service == "registry":
+            self.credentials.use_at(self.url)
         self._proxy = proxy_for(address)
         self._client = http_client(
             address,
@@ -108,19 +110,22 @@ class HttpService:
 
     def check(self, *, timeout: float | None = None) -> None:
         """Raise ServiceError unless the right service answers at the address."""
-        answer = self.request("GET", "/healthz", timeout=timeout)
-        health = self.parse(HealthBody.read, answer.data)
+        health = self.health(timeout=timeout)
         if health.service != self.service:
             raise ServiceError(
                 f"The service at {self.url} is a KUber {health.service}, not a {self.service}; check the address."
             )
+
+    def health(self, *, timeout: float | None = None) -> HealthBody:
+        """Return what the service says about itself."""
+        return self.parse(HealthBody.read, self.request("GET", "/healthz", timeout=timeout, anonymous=True).data)
 
     def request(
         self,
         method: str,
         path: str,
         *,
-        content: bytes | Iterator[bytes] | None = None,
+        content: bytes | Iterator[bytes] | Callable[[], bytes] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         key: str | None = None,
@@ -128,19 +133,21 @@ class HttpService:
         entity: str | None = None,
         read_body: Callable[[httpx.Response], bytes] | None = None,
         timeout: float | None = None,
+        anonymous: bool = False,
     ) -> Response:
         """Send a request with the token of this entity and return the response; an error response is raised.
 
         A request is retried when it is GET, HEAD or PUT, has an idempotency `key`, or is said to be `idempotent`. A
-        function as `headers` is called for each attempt. `read_body` reads the body of a successful response, by
-        default all of it. `timeout` is how many seconds to wait for a byte.
+        function as `content` or `headers` is called for each attempt. `read_body` reads the body of a successful
+        response, by default all of it. `timeout` is how many seconds to wait for a byte. An `anonymous` request has
+        no token.
         """
         retried = idempotent or key is not None or method in ("GET", "HEAD", "PUT")
         sent_params = {name: value for name, value in (params or {}).items() if value is not None}
 
         def build() -> httpx.Request:
             sent = {} if key is None else {KEY_HEADER: key}
-            token = self.credentials.token(entity)
+            token = None if anonymous else self.credentials.token(entity)
             if token is not None and _TOKEN.fullmatch(token):  # other texts cannot be sent in a header
                 sent["Authorization"] = f"Bearer {token}"
             if content is not None:
@@ -148,7 +155,7 @@ class HttpService:
             return self._client.build_request(
                 method,
                 path,
-                content=content,
+                content=content() if callable(content) else content,
                 params=sent_params,
                 headers={**sent, **((headers() if callable(headers) else headers) or {})},
                 timeout=httpx.Timeout(timeout or ANSWER_SECONDS, connect=CONNECT_SECONDS),
@@ -157,7 +164,7 @@ class HttpService:
         try:
             return self._send(build, retried, read_body or self._read)
         except _Unauthorized as refused:
-            if not self.credentials.renew():
+            if anonymous or not self.credentials.renew():
                 raise NotAuthorizedError(refused.message) from None
         try:
             return self._send(build, retried, read_body or self._read)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.http import Trusted
+from kuber.client.known_hubs import HUBS_FILE, KnownHubs
 from kuber.client.registry import HttpRegistry
 from kuber.domain.member import Key, Member
 from kuber.errors import ConflictError, ServiceError, SettingsError
@@ -23,6 +24,12 @@ def change_key(folder: Path, name: str, registry: str, *, patience: float = 10.0
     """
     if not (folder / KEY_FILE).exists():
         raise SettingsError(f"There is no key in {folder} to replace; an entity gets one when it first joins.")
+    places = KnownHubs(folder / HUBS_FILE).addresses
+    if len(places) > 1:
+        raise SettingsError(
+            f"The key in {folder} is used at several hubs ({', '.join(places)}), and would change at one only; give "
+            f"each hub an identity of its own (--identity), or remove a hub that is gone from {folder / HUBS_FILE}."
+        )
     old, new = Identity.load_or_create(folder / KEY_FILE), Identity.load_or_create(folder / NEXT_FILE)
 
     def registry_as(identity: Identity) -> HttpRegistry:
@@ -32,7 +39,7 @@ def change_key(folder: Path, name: str, registry: str, *, patience: float = 10.0
     try:
         with registry_as(old) as port:
             member = port.register(name)
-            key = Key(public_key=new.public_key, since=member.sequence + 1)
+            key = Key(public_key=new.public_key, since=member.sequence + 1, hub=port.hub_id())
             member = port.change_key(member.id, replace(key, signature=old.sign(succession_bytes(member.id, key))))
     except ConflictError:  # the registry accepted it before an interruption
         with registry_as(new) as port:

@@ -28,8 +28,9 @@ def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping
     except KnowledgeNotFoundError:
         raise CorruptKnowledgeError(f"The registry does not know the publisher of {record.id}.") from None
     pinned = pinned_keys.get(publisher.id)
-    check_publisher(publisher, pinned)
-    check_signed(record, publisher)
+    hub = registry.hub_id()
+    check_publisher(publisher, pinned, hub=hub)
+    check_signed(record, publisher, hub=hub)
     if pinned is None:
         key = publisher.key_for(record.sequence)
         log.warning(

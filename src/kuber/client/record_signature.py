@@ -1,14 +1,22 @@
 """Check of a record's signature against the keys of its publisher."""
 
-from kuber.domain.knowledge import Knowledge
+from dataclasses import replace
+
+from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Member
 from kuber.errors import CorruptKnowledgeError
-from kuber.signing import check_keys, check_signature
+from kuber.signing import Identity, check_hub, check_keys, check_signature
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 
-def check_publisher(member: Member, pinned: str | None) -> str | None:
-    """Check the keys of a member against the `pinned` one, if any; return its last key.
+def sign(draft: Draft, identity: Identity, *, hub: str | None) -> Draft:
+    """Return the draft with a signature that is valid at this hub alone; at any, for an older one without an id."""
+    unsigned = replace(draft, hub=hub, signature=None)
+    return replace(unsigned, signature=identity.sign(record_bytes(unsigned)))
+
+
+def check_publisher(member: Member, pinned: str | None, *, hub: str | None) -> str | None:
+    """Check the keys of a member at this hub against the `pinned` one, if any; return its last key.
 
     Raises CorruptKnowledgeError unless each key after the pinned one is signed with the key before it.
     """
@@ -21,12 +29,15 @@ def check_publisher(member: Member, pinned: str | None) -> str | None:
         raise CorruptKnowledgeError(
             f"The registry names other keys of entity {member.name!r} than before; do not use what it publishes."
         )
+    for key in member.keys[start + 1 :]:
+        check_hub(key.hub, hub, f"The new key of {member.name!r}")
     check_keys(member, succession_bytes, start=start)
     return keys[-1] if keys else None
 
 
-def check_signed(knowledge: Knowledge, publisher: Member) -> None:
-    """Raise CorruptKnowledgeError unless the record is signed with the publisher's key for it."""
+def check_signed(knowledge: Knowledge, publisher: Member, *, hub: str | None) -> None:
+    """Raise CorruptKnowledgeError unless the record is signed with the publisher's key for it, and for this hub."""
+    check_hub(knowledge.hub, hub, f"The record {knowledge.id}")
     key = publisher.key_for(knowledge.sequence) if publisher.id == knowledge.entity else None
     if key is None or knowledge.signature is None:
         raise CorruptKnowledgeError(f"The record {knowledge.id} is not signed; do not use it.")

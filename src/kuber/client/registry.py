@@ -1,6 +1,7 @@
 """The Registry port over HTTP."""
 
 import re
+import secrets
 from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,11 +19,20 @@ from kuber.domain.member import Key, Member
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
-from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceError,
+)
+from kuber.signing import check_signature
 from kuber.wire.base import sentence
 from kuber.wire.registry import (
     AttestationBody,
     AuditBody,
+    ChallengeBody,
+    ChallengeRequest,
     DeliveryBody,
     DraftBody,
     EnrolledBody,
@@ -37,7 +47,7 @@ from kuber.wire.registry import (
     SuspicionBody,
     VerificationBody,
 )
-from kuber.wire.signing_payloads import enrolment_bytes
+from kuber.wire.signing_payloads import challenge_bytes, enrolment_bytes
 
 N = TypeVar("N", Knowledge, Member)  # what has an id
 
@@ -69,24 +79,63 @@ class HttpRegistry(HttpService):
     ) -> None:
         """Without credentials the client makes a key, which it does not store."""
         super().__init__(url, service="registry", patience=patience, credentials=credentials, ca=ca)
+        self._hub: str | None = None  # id that the registry has proved
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
-        """Join under this name with the key of the credentials. Idempotent, with a new token each time."""
+        """Join under this name with the key of the credentials. Idempotent, with a new token each time.
+
+        The request is signed for the hub, and for a nonce that the hub takes once. Raises ServiceError when the
+        registry does not prove which hub it is, ConflictError when it passes for one that is known elsewhere.
+        """
         identity = self.credentials.identity
         if public_key not in (None, identity.public_key):
             raise ConflictError("Over HTTP an entity joins with the key of its credentials; pass no other.")
         try:
-            unsigned = EnrolmentBody(
+            wish = EnrolmentBody(
                 name=name, public_key=identity.public_key, at=utc_now(), invitation=self.credentials.invitation
             )
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None
-        signed = unsigned.model_copy(update={"signature": identity.sign(enrolment_bytes(unsigned))})
-        answer = self.request("POST", "/v1/entities", content=signed.model_dump_json().encode(), idempotent=True)
+
+        def signed() -> bytes:
+            challenge = self._challenge()
+            unsigned = wish.model_copy(update={"hub": challenge.hub, "nonce": challenge.nonce})
+            signature = identity.sign(enrolment_bytes(unsigned))
+            return unsigned.model_copy(update={"signature": signature}).model_dump_json().encode()
+
+        answer = self.request("POST", "/v1/entities", content=signed, idempotent=True, anonymous=True)
         enrolled = self.parse(EnrolledBody.read, answer.data)
         member = enrolled.member.value()
-        self.credentials.take(member.id, enrolled.token, lambda: self.register(name))
+        self.credentials.take(member.id, enrolled.token, lambda: self.register(name), hub=self._hub)
         return member
+
+    def hub_id(self) -> str | None:
+        """Return the id that the hub has proved, or else is known here by, or else says; None for an older one."""
+        if self._hub is None:
+            self._hub = self.credentials.hub or self.health().hub
+        return self._hub
+
+    def _challenge(self) -> ChallengeBody:
+        """Return a nonce to sign, once the registry has proved its id with the signature of one of ours."""
+        ours = secrets.token_hex(32)
+        body = self.message(ChallengeRequest, nonce=ours)
+        try:
+            answer = self.request("POST", "/v1/challenges", content=body, idempotent=True, anonymous=True)
+        except RequestRejectedError as error:
+            raise ServiceError(
+                f"The registry at {self.url} does not prove which hub it is, as older versions do not; have it "
+                f"upgraded. ({error.message})"
+            ) from None
+        found = self.parse(ChallengeBody.read, answer.data)
+        try:
+            check_signature(found.hub, found.signature, challenge_bytes(found.hub, found.nonce, ours), "The answer")
+        except CorruptKnowledgeError:
+            raise ServiceError(
+                f"The registry at {self.url} does not prove that it is hub {found.hub[:12]}; do not trust it."
+            ) from None
+        self.credentials.check_hub(found.hub)
+        self._hub = found.hub
+        return found
 
     def member(self, id: str) -> Member:
         """Return the entity with this id and its keys. KnowledgeNotFoundError when there is none."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import EvaluationSet
-from kuber.domain.member import SIGNATURE_LENGTH, check_hex
+from kuber.domain.member import HUB_LENGTH, SIGNATURE_LENGTH, check_hex
 from kuber.domain.task import Task
 from kuber.domain.tensor_dtypes import DTYPE_BYTES
 from kuber.domain.verification import Verification
@@ -82,6 +82,7 @@ class Draft:
     sequence: int = 0  # counts the publisher's signed records, which prevents replays
     signature: str | None = None  # ed25519 of all other fields, as hex digits
     evaluation_set: EvaluationSet | None = None  # if it is the publisher's own; None in records of older versions
+    hub: str | None = None  # id of the hub that the record is signed for; None in records of older versions
 
     def __post_init__(self) -> None:
         if not self.artifacts:
@@ -100,6 +101,8 @@ class Draft:
             raise ValueError("a sequence is not negative")
         if self.signature is not None:
             check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
+        if self.hub is not None:
+            check_hex(self.hub, HUB_LENGTH, "the id of a hub")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:
             raise ValueError("class counts need one count for each label of the task")
         if self.evaluation_set is not None and self.task.test_set is not None:

@@ -5,6 +5,9 @@ from datetime import datetime
 
 PUBLIC_KEY_LENGTH = 64  # hex digits
 SIGNATURE_LENGTH = 128
+HUB_LENGTH = 64  # a hub's id is the public key that it proves itself with
+SEQUENCE_STEP = 100_000  # most records that a sequence may skip: an older backup of a hub has missed fewer
+MAX_SEQUENCE = 2**53 - 1  # whole numbers up to here are exact in every JSON reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,11 +17,14 @@ class Key:
     public_key: str  # ed25519, as hex digits
     since: int = 0  # sequence of the first record that it signs
     signature: str | None = None  # with the previous key
+    hub: str | None = None  # id of the hub that it is signed for; None in keys of older versions
 
     def __post_init__(self) -> None:
         check_hex(self.public_key, PUBLIC_KEY_LENGTH, "a public key")
         if self.signature is not None:
             check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
+        if self.hub is not None:
+            check_hex(self.hub, HUB_LENGTH, "the id of a hub")
         if self.since < 0:
             raise ValueError("a sequence is not negative")
 

@@ -25,6 +25,9 @@ class Registry(Protocol):
         for the member; without a key, records are unsigned.
         """
 
+    def hub_id(self) -> str | None:
+        """Return the id of the hub, which records are signed for; None for a registry of an older version."""
+
     def member(self, id: str) -> Member:
         """Return the entity with this id and its keys. Raises KnowledgeNotFoundError when there is none."""
 

@@ -89,6 +89,7 @@ Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7
 
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$", description="Made by the registry; no path has it.")]
+HubId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Id of a hub: its public key, as hex digits.")]
 
 
 class EvaluationBody(Body[Evaluation]):
@@ -208,6 +209,7 @@ class _DraftFields(Message):
     sequence: Count = 0
     signature: HexText | None = None
     evaluation_set: EvaluationSetBody | None = None
+    hub: HubId | None = None
 
 
 class DraftBody(_DraftFields, Body[Draft]):
@@ -229,6 +231,7 @@ class KeyBody(Body[Key]):
     public_key: HexText
     since: Count = 0
     signature: HexText | None = None
+    hub: HubId | None = None
 
 
 class MemberBody(Body[Member]):
@@ -241,13 +244,29 @@ class MemberBody(Body[Member]):
     keys: Annotated[tuple[KeyBody, ...], Field(max_length=1000)] = ()
 
 
+class ChallengeRequest(Message):
+    """Request for a challenge to sign; the hub signs this nonce, which proves that it has its key."""
+
+    nonce: HexText
+
+
+class ChallengeBody(Message):
+    """Nonce to be signed by who joins, within minutes and once, and the hub's proof of its id."""
+
+    hub: HubId
+    nonce: HexText
+    signature: HexText
+
+
 class EnrolmentBody(Message):
-    """Request to join under a name, signed with the entity's key."""
+    """Request to join under a name, signed with the entity's key for the hub and its nonce."""
 
     name: Text
     public_key: HexText
     at: Time  # when it was signed
     invitation: Secret | None = None
+    hub: HubId | None = None  # with a nonce of this hub; both are None in older versions
+    nonce: HexText | None = None
     signature: HexText | None = None
 
 
@@ -378,3 +397,4 @@ class HealthBody(Message):
     service: Annotated[Escaped, Field(max_length=200)]
     protocol: Annotated[int, Field(strict=True)]
     version: Annotated[Escaped, Field(max_length=200)]
+    hub: HubId | None = None  # of a registry

@@ -23,6 +23,11 @@ def succession_bytes(entity: str, key: Key) -> bytes:
     return b"kuber key 1\n" + entity.encode() + b"\n" + canonical(KeyBody.of(replace(key, signature=None)))
 
 
+def challenge_bytes(hub: str, nonce: str, answered: str) -> bytes:
+    """Return the bytes that a hub signs to prove its id: its own nonce, and the one that it answers."""
+    return f"kuber challenge 1\n{hub}\n{nonce}\n{answered}".encode()
+
+
 def enrolment_bytes(enrolment: EnrolmentBody) -> bytes:
     """Return the bytes that an entity signs to join, which prove that the key is its own."""
     return b"kuber enrolment 1\n" + canonical(enrolment.model_copy(update={"signature": None}))

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from kuber.domain.member import Key
+from kuber.client.memory.registry import MemoryRegistry
+from kuber.client.record_signature import check_publisher, check_signed, sign
+from kuber.domain.member import SEQUENCE_STEP, Key
 from kuber.domain.query import Query
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.trust import Trust
-from kuber.errors import CorruptKnowledgeError
+from kuber.errors import CorruptKnowledgeError, RequestRejectedError, ServiceError
+from kuber.wire.registry import KnowledgeBody, MemberBody
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 from ..scripted_entities import identity
@@ -91,3 +94,94 @@ def test_an_unsigned_record_is_refused(world):
     (rejected,) = world.events("student", "rejected")
     assert rejected["knowledge"] == record.id
     assert "not signed" in rejected["reason"]
+
+
+OLD_RECORD = (  # as a version signed it that knew no hubs
+    '{"entity":"01a22e12cbc329ca99336904718602f0","task":{"name":"parity","labels":["even","odd"],"input_shape":[1,2,2],'
+    '"test_set":"sha256:92a5dc04bd6f9fb8f29f8066fed8a5c1e81bc59ad48a11283b63736867e4f2a8"},"architecture":{"name":"line",'
+    '"arguments":{"width":4},"manifest":{"weight":{"dtype":"F32","shape":[2,4]}}},"artifacts":{"weights":{"digest":'
+    '"sha256:9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c","size":100}},"evaluation":{"test_set":'
+    '"sha256:92a5dc04bd6f9fb8f29f8066fed8a5c1e81bc59ad48a11283b63736867e4f2a8","correct":[60,40],"total":[100,100]},'
+    '"round":3,"parents":[],"sequence":7,"signature":"d1af0e4fc39a5fe5475e62ef297b17ea2d36747cea20d3d32e625ed65473ee13'
+    '4d4416a09dabc77421d5779b1ac85e71132aaf20018fd5b7515521f4b3367b02","id":"01a22e12cbc329ca99336904718602f1",'
+    '"published_at":"2026-11-30T00:00:00Z"}'
+)
+OLD_MEMBER = (
+    '{"id":"01a22e12cbc329ca99336904718602f0","name":"ward 7","registered_at":"2026-11-01T00:00:00Z","sequence":7,'
+    '"keys":[{"public_key":"3d1abea3e07fa3e6f52e9cfd47b860fa38ce133e2d7d927fc3dd55e8228074f4","since":0},{"public_key":'
+    '"615843e1112e31ec56256fc558bbc4e55e423d353ffc946053c5dddea3265b1d","since":5,"signature":"08f0472981d41ae1e317ebe'
+    '2e3cf3b2441740a4aa59e234f9973c9aee298215b9521eebfacf36aed08912964e21fec4777676c02d4d8ea7d553ae5c21ec46702"}]}'
+)
+
+
+@pytest.mark.parametrize("hub", [None, "a" * 64])
+def test_signatures_of_older_versions_are_valid_to_read(hub):
+    record, member = KnowledgeBody.read(OLD_RECORD).value(), MemberBody.read(OLD_MEMBER).value()
+    last = member.keys[-1].public_key
+    assert check_publisher(member, None, hub=hub) == last
+    check_signed(record, member, hub=hub)
+    with pytest.raises(CorruptKnowledgeError):
+        check_signed(replace(record, hub="a" * 64), member, hub=hub)
+
+
+def test_records_and_keys_for_another_hub_are_refused(world, trust, student, record):
+    student._journal.change(hub=world.registry.hub_id())
+    assert record.hub == world.registry.hub_id()
+    trust.check(record)
+    elsewhere = sign(record.draft, identity("teacher"), hub="b" * 64)
+    forged = replace(record, hub=elsewhere.hub, signature=elsewhere.signature)
+    with pytest.raises(CorruptKnowledgeError, match="is signed for hub bbbbbbbbbbbb"):
+        trust.check(forged)
+    with pytest.raises(CorruptKnowledgeError, match="is not signed with the key"):
+        trust.check(replace(forged, hub=None))
+    key = Key(public_key=identity("anew").public_key, since=9, hub="b" * 64)
+    key = replace(key, signature=identity("teacher").sign(succession_bytes(record.entity, key)))
+    member = world.registry.member(record.entity)
+    world.registry._members[member.name] = replace(member, keys=(*member.keys, key))
+    with pytest.raises(CorruptKnowledgeError, match="The new key of 'teacher' is signed for hub bbbbbbbbbbbb"):
+        trust.check(record)
+
+
+def test_an_entity_signs_for_the_hub_that_it_has_joined(world):
+    world.live("a", [50, 60], rounds=2)
+    assert {record.hub for record in world.registry.discover(Query()).items} == {world.registry.hub_id()}
+
+
+@pytest.mark.parametrize("told", [2**62, SEQUENCE_STEP + 1])
+def test_a_sequence_that_a_registry_makes_up_is_not_followed(world, told):
+    class Lying(MemoryRegistry):
+        def register(self, name, *, public_key=None):
+            return replace(super().register(name, public_key=public_key), sequence=told)
+
+    lying = Lying(vault=world.vault, clock=world.clock, ids=lambda: "id")
+    with pytest.raises(ServiceError, match=f"has published record {told}, and it knows of 0 itself"):
+        world.live("a", [], rounds=1, registry=lying)
+
+
+def test_one_identity_counts_at_each_hub_for_itself(world):
+    other = MemoryRegistry(vault=world.vault, clock=world.clock, ids=lambda: "id of another hub")
+    world.live("a", [50, 60], rounds=2)
+    key = identity("a")
+    member = other.register("a", public_key=key.public_key)
+    assert member.sequence == 0
+    (record, *_) = world.registry.discover(Query()).items
+    with pytest.raises(CorruptKnowledgeError, match="is signed for hub"):
+        other.publish(replace(record.draft, entity=member.id), key="replayed")
+
+
+def test_a_record_that_waits_since_an_older_version_is_sent(world):
+    """Its hub took records that name none, until the first that does."""
+    world.live("a", [50], rounds=1)
+    (record,) = world.registry.discover(Query()).items
+    waiting = sign(replace(record.draft, sequence=2), identity("a"), hub=None)
+
+    class Strict(MemoryRegistry):
+        def publish(self, draft, *, key):
+            if draft.hub is None:
+                raise RequestRejectedError("The signature is for no hub in particular.")
+            return world.registry.publish(draft, key=key)
+
+    strict = Strict(vault=world.vault, clock=world.clock, ids=lambda: "id")
+    outbox = world.entity("a", rounds=2, registry=strict)._session.outbox
+    outbox._journal.change(entity_id=record.entity, hub=world.registry.hub_id())
+    assert outbox._publish_record(waiting, key="waited").sequence == 2

@@ -13,6 +13,7 @@ BLOB = b"a blob"
 # Status for: no token, another entity, the owner, the operator, the other service, the verifier. None: not requested.
 ROUTES = {
     ("registry", "GET", "/healthz"): (200, 200, 200, 200, 200, 200),
+    ("registry", "POST", "/v1/challenges"): (422, 422, 422, 422, 422, 422),  # open to all
     ("registry", "POST", "/v1/entities"): (422, 422, 422, 422, 422, 422),  # open to all: the body itself is signed
     ("registry", "GET", "/v1/entities"): (401, 200, 200, 200, 200, 200),
     ("registry", "GET", "/v1/entities/{id}"): (401, 200, 200, 200, 200, 200),

@@ -3,7 +3,7 @@
 import random
 import signal
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from kuber.client.consistency import compare
 from kuber.client.credentials import Credentials
+from kuber.client.record_signature import sign
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.delivery import Delivery
@@ -20,7 +21,6 @@ from kuber.domain.knowledge import WEIGHTS, Draft
 from kuber.domain.query import Query, all_pages
 from kuber.errors import ServiceError
 from kuber.signing import Identity
-from kuber.wire.signing_payloads import record_bytes
 from tests.fixtures.commands import KUBER
 from tests.fixtures.hub import unused_port
 
@@ -93,7 +93,7 @@ class Writer:
             round=sequence,
             sequence=sequence,
         )
-        return replace(made, signature=self.identity.sign(record_bytes(made)))
+        return sign(made, self.identity, hub=self.registry.hub_id())
 
     def work(self, others=(), acts=40):
         try:

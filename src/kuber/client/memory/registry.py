@@ -1,5 +1,6 @@
 """The Registry port in memory, for simulations and tests; it behaves like the service."""
 
+import secrets
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.entity_names import check_distinct, normalised, skeletons
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture, Draft, Knowledge
-from kuber.domain.member import Key, Member
+from kuber.domain.member import HUB_LENGTH, Key, Member
 from kuber.domain.message_limits import check_key_count, check_report
 from kuber.domain.ports import VaultAdmin
 from kuber.domain.publication_checks import (
@@ -51,8 +52,10 @@ class MemoryRegistry:
         clock: Callable[[], datetime],
         ids: Callable[[], str],
         recalls: Callable[[], RecallIndex] = SortedRecallIndex,
+        hub: str | None = None,
     ) -> None:
-        """`recalls` makes the index that ranks by classes."""
+        """`recalls` makes the index that ranks by classes. `hub` is the id of the hub; if not given, a random one."""
+        self._hub = hub or secrets.token_hex(HUB_LENGTH // 2)
         self._vault = vault
         self._clock = clock
         self._ids = ids
@@ -96,6 +99,10 @@ class MemoryRegistry:
             check_owner(self._members[name], public_key)
             return self._member(name)
 
+    def hub_id(self) -> str:
+        """Return the id of the hub."""
+        return self._hub
+
     def member(self, id: str) -> Member:
         """Return the entity with this id and its keys. KnowledgeNotFoundError when there is none."""
         with self._lock:
@@ -116,7 +123,7 @@ class MemoryRegistry:
             if key in member.keys:
                 return member
             check_key_count(member)
-            check_new_key(member, key, succession_bytes(id, key), self._sequences.get(id, 0))
+            check_new_key(member, key, succession_bytes(id, key), self._sequences.get(id, 0), hub=self._hub)
             self._members[member.name] = replace(member, keys=(*member.keys, key))
             return self._members[member.name]
 
@@ -138,7 +145,7 @@ class MemoryRegistry:
                 check_repeated(earlier[0], digest)
                 return self._records[earlier[1]]
             self._check_names(sent.entity, sent.parents)
-            check_record(self.member(sent.entity), sent, record_bytes(sent))
+            check_record(self.member(sent.entity), sent, record_bytes(sent), hub=self._hub)
             if sent.signature is not None:
                 check_sequence(sent, self._sequences.get(sent.entity, 0))
             pin, pinned = self._pinned(sent.architecture, draft.architecture)

@@ -6,13 +6,15 @@ from functools import partial
 from typing import Literal
 
 from kuber import tracing
+from kuber.client.record_signature import sign
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Draft
+from kuber.domain.knowledge import Draft, Knowledge
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.hub.restoration import Restoration
+from kuber.entity.hub.trust import check_last_record
 from kuber.entity.state.blob_cache import PendingBlobs
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.messages import AttestationReport, DeliveryReport, OutboxMessage, Publication
@@ -261,7 +263,7 @@ class Outbox:
                     if resend or vault.size(digest) is None:
                         sent += vault.put(data).size
             with self.availability.using("registry"):
-                knowledge = self._hub.registry.publish(publication.draft, key=publication.key)
+                knowledge = self._publish_record(publication.draft, key=publication.key)
         self._journal.change(acknowledged=publication.draft.sequence)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})
 
@@ -271,4 +273,15 @@ class Outbox:
         assert state.entity_id is not None
         with suppress(KUberError), self.availability.using("registry"):
             last = self._hub.registry.member(state.entity_id).sequence
+            check_last_record(last, state.sequence)
             self._journal.change(sequence=max(last, state.sequence), acknowledged=last)
+
+    def _publish_record(self, draft: Draft, *, key: str) -> Knowledge:
+        """Publish a record; if it waits since an older version, which named no hub, and is refused, sign it anew."""
+        hub = self._journal.state.hub
+        try:
+            return self._hub.registry.publish(draft, key=key)
+        except RequestRejectedError as error:
+            if draft.hub is not None or hub is None or error.too_large:
+                raise
+        return self._hub.registry.publish(sign(draft, self._hub.identity, hub=hub), key=key)

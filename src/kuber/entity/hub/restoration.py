@@ -80,9 +80,14 @@ class Restoration:
             self._take_note(acknowledged - member.sequence)
             self._journal.change(acknowledged=member.sequence)
 
-    def is_same_hub(self) -> bool:
-        """Return whether the registry has anything that this entity saw at its hub: ids are random."""
+    def is_same_hub(self, hub: str | None) -> bool:
+        """Return whether the registry, which has proved that it is `hub`, is that of this entity's hub.
+
+        A hub of an older version has no id; it is the same if it has anything that this entity saw: ids are random.
+        """
         state, registry = self._journal.state, self._hub.registry
+        if state.hub is not None and hub is not None:
+            return state.hub == hub
         for id, key in list(state.pinned_keys.items())[:MAX_COMPARED]:
             try:
                 if any(known.public_key == key for known in registry.member(id).keys):

@@ -16,7 +16,7 @@ from kuber.entity.hub.probe import HubProbe, Service
 from kuber.entity.hub.publisher import Publisher
 from kuber.entity.hub.restoration import Restoration
 from kuber.entity.hub.teacher_search import TeacherSearch
-from kuber.entity.hub.trust import Trust
+from kuber.entity.hub.trust import Trust, check_last_record
 from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
@@ -135,11 +135,14 @@ class HubSession:
     def _join(self) -> None:
         journal = self._journal
         member = self._hub.registry.register(journal.name, public_key=self._hub.identity.public_key)
+        hub = self._hub_id()
+        check_last_record(member.sequence, journal.state.sequence)
         if journal.state.entity_id is None:
-            journal.change(entity_id=member.id, sequence=member.sequence)
+            journal.change(entity_id=member.id, sequence=member.sequence, hub=hub)
             self._log_joined()
         elif journal.state.entity_id != member.id:
-            if self.restoration.is_same_hub():
+            if self.restoration.is_same_hub(hub):
+                journal.change(hub=hub)
                 self.restoration.readdress(member)
                 self._log_joined()
                 self._joined = True
@@ -150,11 +153,17 @@ class HubSession:
             )
         else:
             self.restoration.compare(member)
+            journal.change(hub=hub)  # the same one, also after an upgrade
         if self._independent:
             self._check_vault()
             # After a kill between a publication and saving it, the next record would get the same number.
             journal.change(sequence=max(member.sequence, journal.state.sequence))
         self._joined = True
+
+    def _hub_id(self) -> str | None:
+        """Return the id of the hub; None if the owner's own registry has none."""
+        hub_id = getattr(self._hub.registry, "hub_id", None)
+        return None if hub_id is None else hub_id()
 
     def _wrong_registry(self) -> KUberError | None:
         """Return the error with which something else answers at the registry's address; None if it does not."""

@@ -1,15 +1,13 @@
 """Trust: sign what an entity publishes, and check the signatures of what it pulls."""
 
-from dataclasses import replace
-
-from kuber.client.record_signature import check_publisher, check_signed
+from kuber.client.record_signature import check_publisher, check_signed, sign
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Member
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.state.journal import Journal
-from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
-from kuber.wire.signing_payloads import record_bytes
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.signing import check_step
 
 
 class Trust:
@@ -22,7 +20,7 @@ class Trust:
 
     def sign(self, draft: Draft) -> Draft:
         """Return the draft with this entity's signature."""
-        return replace(draft, signature=self._hub.identity.sign(record_bytes(draft)))
+        return sign(draft, self._hub.identity, hub=self._journal.state.hub)
 
     def check(self, knowledge: Knowledge) -> Member:
         """Check a record's signature, and return its publisher.
@@ -36,8 +34,19 @@ class Trust:
             raise CorruptKnowledgeError(f"The registry does not know the publisher of {knowledge.id}.") from None
         pinned_keys = self._journal.state.pinned_keys
         pinned = pinned_keys.get(publisher.id)
-        last = check_publisher(publisher, pinned)
+        last = check_publisher(publisher, pinned, hub=self._journal.state.hub)
         if last is not None and last != pinned:
             self._journal.change(pinned_keys={**pinned_keys, publisher.id: last})
-        check_signed(knowledge, publisher)
+        check_signed(knowledge, publisher, hub=self._journal.state.hub)
         return publisher
+
+
+def check_last_record(claimed: int, own: int) -> None:
+    """Raise ServiceError when a registry claims so many more records than this entity knows of."""
+    try:
+        check_step(claimed, own)
+    except RequestRejectedError:
+        raise ServiceError(
+            f"The registry says that this entity has published record {claimed}, and it knows of {own} itself; do "
+            "not trust that registry, or have its operator correct it."
+        ) from None

@@ -96,6 +96,7 @@ class State:
     outbox: tuple[OutboxMessage, ...] = ()  # messages that the hub has not received, in order
     absorption: Absorption | None = None  # not recorded yet
     evaluated_since: tuple[Digest, date] | None = None  # set of the last evaluation, and the day of the first on it
+    hub: str | None = None  # id of the hub that the entity has joined; None at one of an older version
 
 
 def initial_state(*, session_id: str, weights: Weights, generator: torch.Tensor) -> State:
@@ -210,6 +211,7 @@ def _encode(state: State) -> dict[str, Any]:
             "seconds": absorption.seconds,
         }
         | ({} if absorption.sent is None else {"sent": absorption.sent}),
+        "hub": state.hub,
         "evaluated_since": state.evaluated_since and [str(part) for part in state.evaluated_since],
     }
 
@@ -255,6 +257,7 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
             seconds=absorption["seconds"],
             sent=None if absorption.get("sent") is None else tuple(absorption["sent"]),
         ),
+        hub=fields.get("hub"),
         evaluated_since=_decode_since(fields.get("evaluated_since")),
     )
 

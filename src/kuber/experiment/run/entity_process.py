@@ -73,7 +73,7 @@ def _run_entity(job: EntityJob, supervisor: Connection, folder: Path) -> None:
     scenario = load_scenario(job.settings)
     log = EventLog(job.folder / FILE_NAME, clock=utc_now)
     identity = Identity.load_or_create(folder / KEY_FILE)
-    credentials = Credentials(identity, invitation=job.invitation, path=folder / TOKEN_FILE)
+    credentials = Credentials(identity, invitation=job.invitation, path=folder / TOKEN_FILE, hub_may_move=True)
     with (
         HttpRegistry(job.registry, credentials=credentials) as registry,
         HttpVault(job.vault, credentials=credentials) as vault,

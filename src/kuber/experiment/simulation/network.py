@@ -87,6 +87,9 @@ class DelayedRegistry:
         self._link.transfer()
         return self._registry.register(name, public_key=public_key)
 
+    def hub_id(self) -> str | None:
+        return self._registry.hub_id()
+
     def member(self, id: str) -> Member:
         self._link.transfer()
         return self._registry.member(id)

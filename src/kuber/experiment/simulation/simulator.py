@@ -15,6 +15,7 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
+from kuber.domain.member import HUB_LENGTH
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.storage import Storage
@@ -39,6 +40,7 @@ from kuber.wire.event import encode_event
 # Most objects are records, which live to the end of the simulation: with the usual thresholds, scanning them again
 # and again took an eighth of the time of 4,000 entities.
 GC_THRESHOLDS = (50_000, 20, 100)
+SIMULATED_HUB = "0" * HUB_LENGTH  # the same id in every simulation, as is everything else
 
 
 class Simulation:
@@ -68,6 +70,7 @@ class Simulation:
             clock=lambda: self._queue.time,
             ids=lambda: f"{next(ids):032x}",
             recalls=ColumnRecallIndex,
+            hub=SIMULATED_HUB,
         )
         self._scenario = scenario
         self._runtime = runtime

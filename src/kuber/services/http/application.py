@@ -87,11 +87,12 @@ def application(
     metrics: Metrics,
     secret: str | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
+    hub: str | None = None,
 ) -> FastAPI:
     """Create an application with only /healthz and /metrics, which answers every error with problem details.
 
     `requests_per_minute` limits the requests from one address; 0 sets no limit. The other service of the hub, which
-    sends its `secret`, has no limit: its requests are those of many entities.
+    sends its `secret`, has no limit: its requests are those of many entities. `hub` is the id that /healthz shows.
     """
     app = FastAPI(
         title=f"KUber {service}",
@@ -116,10 +117,10 @@ def application(
         requests_per_minute=requests_per_minute,
     )
 
-    @app.get("/healthz", operation_id="health")
+    @app.get("/healthz", operation_id="health", response_model_exclude_none=True)
     async def health() -> HealthBody:
-        """Return the name, protocol and version of the service."""
-        return HealthBody(status="ok", service=service, protocol=PROTOCOL, version=kuber.__version__)
+        """Return the name, protocol and version of the service, and the id of a registry's hub."""
+        return HealthBody(status="ok", service=service, protocol=PROTOCOL, version=kuber.__version__, hub=hub)
 
     @app.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
     async def exposition() -> Response:

@@ -13,22 +13,24 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from kuber.domain.auth import OPERATOR, AuditEntry, Caller, Invitation, Scope
+from kuber.domain.digest import Digest
 from kuber.domain.entity_names import form_of, normalised
 from kuber.domain.event import utc_now
 from kuber.domain.member import Key, Member
 from kuber.domain.publication_checks import check_owner
 from kuber.domain.query import Page
-from kuber.errors import NotAuthorizedError, ServiceError
+from kuber.errors import NotAuthorizedError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
 from kuber.services.registry.expiry import Gap, read_gap
+from kuber.services.registry.hub_identity import LIFETIME, HubIdentity
 from kuber.services.registry.members import add_member, find_named, read_member
-from kuber.services.registry.schema import audit, entities, invitations, tokens
-from kuber.signing import check_signature, write_secret
-from kuber.wire.registry import EnrolmentBody
+from kuber.services.registry.schema import audit, entities, invitations, tokens, used_enrolments
+from kuber.signing import check_hub, check_signature, write_secret
+from kuber.wire.registry import ChallengeBody, ChallengeRequest, EnrolmentBody
 from kuber.wire.signing_payloads import enrolment_bytes
 
 TOKEN_DAYS = 30
@@ -59,6 +61,7 @@ class RegistryAccess:
         self._clock = clock
         self._ids = ids
         self._open = open_enrolment
+        self.hub = HubIdentity.load_or_create(database, clock())
         self._callers: BoundedCache[Caller] = BoundedCache(0 if database.shared else CACHED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
@@ -83,23 +86,25 @@ class RegistryAccess:
             for row in rows
         ]
 
+    def challenge(self, request: ChallengeRequest) -> ChallengeBody:
+        """Return a nonce for a request to join, and the hub's proof of its id."""
+        return self.hub.challenge(request, self._clock())
+
     def enrol(self, request: EnrolmentBody) -> tuple[Member, str, bool]:
         """Enrol an entity, or renew its token; return the member, its new token, and whether the member is new.
 
         A member proves itself with its key and needs no invitation. Raises CorruptKnowledgeError when the request is
-        not signed with the key in it, NotAuthorizedError when it is too old, uninvited or blocked, ConflictError when
-        the name belongs to another key.
+        not signed with the key in it or for another hub, NotAuthorizedError when it is too old, used, uninvited or
+        blocked, ConflictError when the name belongs to another key.
         """
         check_signature(request.public_key, request.signature or "", enrolment_bytes(request), "The request to join")
         now = self._clock()
-        if abs(now - request.at) > SKEW:
-            raise NotAuthorizedError(
-                f"The request to join was signed at {request.at:%Y-%m-%d %H:%M} UTC, but the registry's clock shows "
-                f"{now:%Y-%m-%d %H:%M} UTC; set the clock."
-            )
+        names_hub = self._check_fresh(request, now)
+        used = Digest.of(enrolment_bytes(request)).hex
         token = secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> tuple[Member, bool]:
+            _use_enrolment(connection, used, now)
             member = find_named(connection, request.name)
             new = member is None
             if member is None or member.keys[-1:] == () or member.keys[-1].public_key != request.public_key:
@@ -115,6 +120,13 @@ class RegistryAccess:
                 add_entry(connection, now, member.id, "enrol", name)
             if connection.scalar(select(entities.c.blocked_at).where(entities.c.id == member.id)) is not None:
                 raise NotAuthorizedError(f"The operator of this hub has blocked the entity {request.name!r}.")
+            if names_hub:
+                connection.execute(update(entities).where(entities.c.id == member.id).values(joins_hub=True))
+            elif connection.scalar(select(entities.c.joins_hub).where(entities.c.id == member.id)):
+                raise NotAuthorizedError(
+                    f"The request to join names no hub, but {request.name!r} has joined with a version of KUber that "
+                    "does; use such a version."
+                )
             # One token at a time: a new one ends the entity's others.
             connection.execute(delete(tokens).where(tokens.c.entity == member.id))
             _insert_token(connection, token, Scope.ENTITY, member.id, now)
@@ -240,6 +252,24 @@ class RegistryAccess:
         with self._database.read_latest() as connection:
             return read_audit(connection, after=after, limit=limit, public=True, max_bytes=BATCH_BYTES)[0]
 
+    def _check_fresh(self, request: EnrolmentBody, now: datetime) -> bool:
+        """Check when and for which hub a request was signed; return whether it names the hub.
+
+        A request of an older version says only when, by the clock of the entity.
+        """
+        if request.nonce is not None and request.hub is not None:
+            check_hub(request.hub, self.hub.id, "The request to join")
+            self.hub.check_nonce(request.nonce, now)
+            return True
+        if request.nonce is not None or request.hub is not None:
+            raise RequestRejectedError("A request to join names both a hub and its challenge.")
+        if abs(now - request.at) > SKEW:
+            raise NotAuthorizedError(
+                f"The request to join was signed at {request.at:%Y-%m-%d %H:%M} UTC, but the registry's clock shows "
+                f"{now:%Y-%m-%d %H:%M} UTC; set the clock."
+            )
+        return False
+
     def _use_invitation(self, connection: Connection, request: EnrolmentBody, now: datetime) -> None:
         if request.invitation is None:
             raise NotAuthorizedError(
@@ -271,6 +301,14 @@ def end_access(path: Path, *, tokens: bool, invitations: bool) -> EndedAccess:
             tokens=access.revoke_all(actor=OPERATOR) if tokens else 0,
             invitations=access.void_invitations(actor=OPERATOR) if invitations else 0,
         )
+
+
+def _use_enrolment(connection: Connection, hash: str, now: datetime) -> None:
+    """Note that a request to join is used, while it could be sent again. NotAuthorizedError when it is used."""
+    connection.execute(delete(used_enrolments).where(used_enrolments.c.expires_at <= now))
+    if connection.scalar(select(used_enrolments.c.hash).where(used_enrolments.c.hash == hash)) is not None:
+        raise NotAuthorizedError("The request to join has been used; sign another one.")
+    connection.execute(insert(used_enrolments), {"hash": hash, "expires_at": now + 2 * SKEW + LIFETIME})
 
 
 def _insert_token(connection: Connection, token: str, scope: Scope, entity: str | None, now: datetime) -> None:

@@ -23,6 +23,8 @@ from kuber.wire.registry import (
     MISSED,
     AuditBody,
     CallerBody,
+    ChallengeBody,
+    ChallengeRequest,
     CodeBody,
     EnrolledBody,
     EnrolmentBody,
@@ -61,6 +63,11 @@ def add_access_routes(
     )
     app.state.on_stop.append(feed.stop)
     readers, followers = guard.require(*Scope), guard.require(*Scope, kind="stream")
+
+    @app.post("/v1/challenges", operation_id="challenge", status_code=201)
+    async def challenge(body: ChallengeRequest) -> ChallengeBody:
+        """Get a nonce to sign in a request to join, within minutes and once, and the hub's proof of its id."""
+        return access.challenge(body)
 
     @app.post("/v1/entities", operation_id="enrol_entity", status_code=201, responses=created(EnrolledBody))
     async def enrol(body: EnrolmentBody, response: Response) -> EnrolledBody:

@@ -116,6 +116,7 @@ def registry_app(
         metrics=metrics,
         secret=secret,
         requests_per_minute=requests_per_minute,
+        hub=access.hub.id,
     )
     to_json = JsonCache()
     work = RegistryWork()

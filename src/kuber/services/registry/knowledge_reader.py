@@ -223,6 +223,7 @@ def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[i
             class_counts=None if row.class_counts is None else tuple(row.class_counts),
             sequence=row.sequence,
             signature=row.signature,
+            hub=row.hub,
             evaluation_set=row.evaluation_set and EvaluationSetBody.model_validate(row.evaluation_set).value(),
             published_at=row.published_at,
             verification=_verification(judgements[row.seq]),

@@ -58,6 +58,7 @@ def insert_knowledge(
         "draft": draft,
         "evaluation_set": stored_set(record),
         "copy_of": record.copy_of,
+        "hub": record.hub,
     }
     seq = _insert(connection, knowledge, row)
     add_newest(connection, seq, row)

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Boolean, Connection, Row, bindparam, func, insert, or_, select, update
 
 from kuber.domain.entity_names import check_distinct, form_of, skeletons
 from kuber.domain.knowledge import Draft
-from kuber.domain.member import Key, Member
+from kuber.domain.member import SEQUENCE_STEP, Key, Member
 from kuber.domain.publication_checks import not_registered
-from kuber.errors import KnowledgeNotFoundError
+from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
 from kuber.services.registry.schema import entities, entity_keys, entity_skeletons
 from kuber.signing import check_sequence
 
@@ -25,10 +25,16 @@ _KEYS = (
     .where(entity_keys.c.entity.in_(bindparam("entities", expanding=True)))
     .order_by(entity_keys.c.position)
 )
+_NAMED = bindparam("named", type_=Boolean)
 _ADVANCE = (
     update(entities)
-    .where(entities.c.id == bindparam("entity"), entities.c.sequence < bindparam("next"))
-    .values(sequence=bindparam("next"))
+    .where(
+        entities.c.id == bindparam("entity"),
+        entities.c.sequence < bindparam("next"),
+        entities.c.sequence >= bindparam("least"),
+        or_(entities.c.signs_hub.is_(False), _NAMED),
+    )
+    .values(sequence=bindparam("next"), signs_hub=or_(entities.c.signs_hub, _NAMED))
 )
 
 
@@ -44,7 +50,7 @@ def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Memb
     """Return the members of these rows, with their keys."""
     keys: dict[str, list[Key]] = defaultdict(list)
     for row in connection.execute(_KEYS, {"entities": [row.id for row in rows]}):
-        keys[row.entity].append(Key(public_key=row.public_key, since=row.since, signature=row.signature))
+        keys[row.entity].append(Key(public_key=row.public_key, since=row.since, signature=row.signature, hub=row.hub))
     return tuple(
         Member(
             id=row.id,
@@ -107,7 +113,7 @@ def _insert_member(connection: Connection, member: Member) -> None:
 
 def insert_key(connection: Connection, entity: str, key: Key, *, position: int) -> None:
     """Store a further key of an entity."""
-    row = {"public_key": key.public_key, "since": key.since, "signature": key.signature}
+    row = {"public_key": key.public_key, "since": key.since, "signature": key.signature, "hub": key.hub}
     connection.execute(insert(entity_keys), {"entity": entity, "position": position, **row})
 
 
@@ -117,8 +123,29 @@ def last_sequence(connection: Connection, entity: str) -> int:
 
 
 def advance_sequence(connection: Connection, draft: Draft) -> None:
-    """Store the sequence of a signed record. ConflictError when a record with it, or a later one, is stored."""
+    """Store the sequence of a signed record.
+
+    Raises ConflictError when a record with it, or a later one, is stored, RequestRejectedError when it is too far
+    above the last one, or when the record should name the hub.
+    """
     if draft.signature is None:
         return
-    if not connection.execute(_ADVANCE, {"entity": draft.entity, "next": draft.sequence}).rowcount:
+    values = {"next": draft.sequence, "least": draft.sequence - SEQUENCE_STEP, "named": draft.hub is not None}
+    if not connection.execute(_ADVANCE, {"entity": draft.entity, **values}).rowcount:
         check_sequence(draft, last_sequence(connection, draft.entity))
+        raise _names_no_hub()
+
+
+def note_hub(connection: Connection, entity: str, hub: str | None) -> None:
+    """Note which hub a key is signed for. RequestRejectedError for none, when something was signed for this one."""
+    if hub is not None:
+        connection.execute(update(entities).where(entities.c.id == entity).values(signs_hub=True))
+    elif connection.scalar(select(entities.c.signs_hub).where(entities.c.id == entity)):
+        raise _names_no_hub()
+
+
+def _names_no_hub() -> RequestRejectedError:
+    return RequestRejectedError(
+        "The signature is for no hub in particular, but this entity has signed for this one with a later version of "
+        "KUber; use such a version."
+    )

@@ -71,6 +71,7 @@ class Publications:
         clock: Callable[[], datetime],
         ids: Callable[[], str],
         keep_best: int,
+        hub: str,
     ) -> None:
         """Cache members by id in `publishers`, which is invalidated when a key changes."""
         self._database = database
@@ -80,6 +81,7 @@ class Publications:
         self._clock = clock
         self._ids = ids
         self._keep_best = keep_best
+        self._hub = hub
         self._interned = InternedRows(shared=database.shared)
 
     def publish(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
@@ -96,7 +98,7 @@ class Publications:
                 return earlier, False
             publisher = self._publisher(connection, draft.entity, version)
             check_references(connection, draft.parents)
-            check_record(publisher, draft, body_bytes(body))
+            check_record(publisher, draft, body_bytes(body), hub=self._hub)
             check_known_manifest(draft.architecture)
             self._interned.learn(connection, draft)
         id = self._ids()

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     literal_column,
 )
 
@@ -29,6 +30,9 @@ entities = Table(
     Column("registered_at", UtcDateTime, nullable=False),
     Column("sequence", BigInteger, nullable=False, server_default="0"),  # that of its last signed record
     Column("blocked_at", UtcDateTime),  # when the operator blocked it
+    # Whether a request to join, and a record or a key, has been signed for this hub: then all later ones must be.
+    Column("joins_hub", Boolean, nullable=False, server_default=false()),
+    Column("signs_hub", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,  # numbers are never reused, so a cursor never points at another row
 )
 
@@ -47,6 +51,7 @@ entity_keys = Table(
     Column("public_key", text(64), nullable=False),
     Column("since", BigInteger, nullable=False),  # sequence of the first record that it signs
     Column("signature", text(128)),  # with the previous key
+    Column("hub", text(64)),  # that the signature is for; null in those of older versions
 )
 
 tasks = Table(
@@ -94,6 +99,7 @@ knowledge = Table(
     Column("draft", text(64), nullable=False),  # digest of the canonical draft
     Column("evaluation_set", JSON(none_as_null=True)),
     Column("copy_of", text(64)),  # id of the first record of another publisher with the same file
+    Column("hub", text(64)),  # that the signature is for; null in those of older versions
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
@@ -244,6 +250,21 @@ tokens = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Index("tokens_by_entity", "entity"),
+)
+
+hubs = Table(
+    "hubs",  # one row: this hub
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("seed", text(64), nullable=False),  # private key, as hex digits
+    Column("made_at", UtcDateTime, nullable=False),
+)
+
+used_enrolments = Table(
+    "used_enrolments",  # requests to join that could be sent again
+    tables,
+    Column("hash", text(64), primary_key=True),  # SHA-256 of the signed bytes
+    Column("expires_at", UtcDateTime, nullable=False),
 )
 
 audit = Table(

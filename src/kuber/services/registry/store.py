@@ -32,6 +32,7 @@ from kuber.services.registry.architecture_pins import PINS, pin_sizes, read_pins
 from kuber.services.registry.audit import add_entry
 from kuber.services.registry.deliveries import delivery_sizes, insert_delivery, is_recorded, read_deliveries
 from kuber.services.registry.discovery import discover_statement, read_rank
+from kuber.services.registry.hub_identity import HubIdentity
 from kuber.services.registry.judgements import (
     insert_attestation,
     insert_verification,
@@ -47,6 +48,7 @@ from kuber.services.registry.members import (
     insert_key,
     last_sequence,
     member_sizes,
+    note_hub,
     read_member,
     read_members,
     registered_member,
@@ -102,6 +104,7 @@ class RegistryStore:
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
+        self.hub = HubIdentity.load_or_create(self.database, clock())
         self._reader = KnowledgeReader()
         # Changing objects are cached only where no other process changes them.
         cached = 0 if self.database.shared else CACHED
@@ -115,6 +118,7 @@ class RegistryStore:
             clock=clock,
             ids=ids,
             keep_best=keep_best,
+            hub=self.hub.id,
         )
 
     def forget(self, id: str) -> None:
@@ -139,6 +143,10 @@ class RegistryStore:
 
         return self.database.write(work)
 
+    def hub_id(self) -> str:
+        """Return the id of the hub."""
+        return self.hub.id
+
     def members(self, *, limit: int = 100, cursor: str | None = None) -> Page[Member]:
         """Return the registered entities, earliest first."""
         query = select(entities).order_by(entities.c.seq)
@@ -159,7 +167,8 @@ class RegistryStore:
             if key in member.keys:
                 return member
             check_key_count(member)
-            check_new_key(member, key, succession_bytes(id, key), last_sequence(connection, id))
+            check_new_key(member, key, succession_bytes(id, key), last_sequence(connection, id), hub=self.hub.id)
+            note_hub(connection, id, key.hub)
             insert_key(connection, id, key, position=len(member.keys))
             add_entry(connection, self._clock(), id, "change-key", id)
             return replace(member, keys=(*member.keys, key))
