@@ -209,9 +209,9 @@ def test_a_value_that_the_database_refuses_is_a_problem_document(stores):
         headers = {"Authorization": f"Bearer {secret}"}
         for path in ("/v1/knowledge/a%00b", "/v1/entities/%00", "/v1/knowledge?task=%00"):
             answer = client.get(path, headers=headers)
-            assert answer.status_code == 400
+            assert answer.status_code == 422
             assert answer.json()["code"] == "request-rejected"
-            assert "NUL" in answer.json()["detail"]
+            assert "only printable characters" in answer.json()["detail"]
         assert client.get("/v1/knowledge/ab", headers=headers).status_code == 404
         assert client.get("/v1/knowledge", headers={"Authorization": "Bearer nobody"}).status_code == 401
 
