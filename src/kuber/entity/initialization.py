@@ -1,30 +1,22 @@
 """The common start of relatives: initial weights that entities of one task and architecture begin from.
 
-What KUber makes itself is derived from task and architecture, so that nobody decides it for the others. Owners'
+What KUber makes itself is computed from the architecture, so that nobody decides it for the others. Owners'
 networks have no factory here: their entities adopt the oldest initial checkpoint that is a sound start.
 """
 
 from collections.abc import Sequence
 
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import WEIGHTS, Architecture, Knowledge
-from kuber.domain.task import Task
+from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
 from kuber.errors import KUberError
 from kuber.learning.start_check import start_fault
 from kuber.learning.weights import Weights, dump
-from kuber.wire.base import canonical
-from kuber.wire.registry import ArchitectureBody, TaskBody
 
+COMMON_SEED = 0  # of the weights that all entities compute; by default also those of earlier versions began from it
 MAX_TRIED = 10  # checkpoints that are pulled, one of each publisher
-
-
-def common_seed(task: Task, architecture: Architecture) -> int:
-    """Return the seed of the initial weights that all entities of a task and architecture begin from."""
-    parts = canonical(TaskBody.of(task)), canonical(ArchitectureBody.of(architecture))
-    return int(Digest.of(b"kuber common start\n", b"\n".join(parts)).hex[:15], 16)
 
 
 def begin_in_common(journal: Journal, session: HubSession, starts: Sequence[Weights]) -> None:

@@ -12,7 +12,7 @@ from kuber.client.vault import HttpVault
 from kuber.data.datasets import Echo
 from kuber.domain.event import utc_now
 from kuber.entity.hub.access import Approve, HubAccess
-from kuber.entity.initialization import common_seed
+from kuber.entity.initialization import COMMON_SEED
 from kuber.entity.state.event_log import FILE_NAME, EventLog, EventTail, rewind
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.steps import Work
@@ -92,7 +92,7 @@ def run(
             storage=Storage.in_folder(home, log, cache_bytes=settings.cache_mebibytes << 20),
             execute=execute,
             approve=approve,
-            common_seed=common_seed(scenario.task, scenario.architectures[index]),
+            common_seed=COMMON_SEED,
         )
         entity.run()
         for event in tail.read():
