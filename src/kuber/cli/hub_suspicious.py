@@ -9,6 +9,7 @@ import typer
 
 from kuber.cli.hub_options import DEFAULT_REGISTRY, OPERATOR_TOKEN, AdminToken, RegistryUrl, as_operator
 from kuber.cli.setting_options import Ca
+from kuber.cli.terminal import say
 
 WIDTH = 79  # columns
 
@@ -30,13 +31,13 @@ def suspicious(
         found = operator.suspicions()
     if as_json:
         for each in found:
-            print(json.dumps(asdict(each)))
+            say(json.dumps(asdict(each)))
         return
     if not found:
-        print("No claim is contradicted, and no record is a copy.")
+        say("No claim is contradicted, and no record is a copy.")
     for publisher in by_publisher(found):
         text = f"{printable(publisher.publisher)}: {publisher.facts}"
-        print(textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        say(textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
         ids = ", ".join(record.knowledge for record in publisher.records[:2])
         rest = len(publisher.records) - 2
-        print(f"  {ids}" + (f" and {rest} more" if rest > 0 else ""))
+        say(f"  {ids}" + (f" and {rest} more" if rest > 0 else ""))

@@ -86,7 +86,7 @@ def list_records(
     if page.cursor is not None:
         console.print(f"There are more than {limit} records; raise --limit to see them.")
     if page.omitted:
-        print(f"{len(page.omitted)} records are too large to be listed: {', '.join(page.omitted[:10])}.")
+        say(f"{len(page.omitted)} records are too large to be listed: {', '.join(page.omitted[:10])}.")
 
 
 @knowledge.command()

@@ -35,7 +35,6 @@ ROUTES = {
     ("registry", "GET", "/v1/ids"): (401, 422, 422, 422, 422, 422),  # without a part
     ("registry", "POST", "/v1/knowledge"): (401, 403, 200, 403, 403, 403),
     ("registry", "GET", "/v1/knowledge"): (401, 200, 200, 200, 200, 200),
-    ("registry", "GET", "/v1/suspicions"): (401, 200, 200, 200, 200, 200),
     ("registry", "GET", "/v1/knowledge/{id}"): (401, 200, 200, 200, 200, 200),
     ("registry", "DELETE", "/v1/knowledge/{id}"): (401, 403, 204, 204, 403, 403),
     ("registry", "GET", "/v1/knowledge/{id}/attestations"): (401, 200, 200, 200, 200, 200),
