@@ -37,7 +37,8 @@ def suspicious(
         say("No claim is contradicted, and no record is a copy.")
     for publisher in by_publisher(found):
         text = f"{printable(publisher.publisher)}: {publisher.facts}"
-        say(textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False):
+            say(line)
         ids = ", ".join(record.knowledge for record in publisher.records[:2])
         rest = len(publisher.records) - 2
         say(f"  {ids}" + (f" and {rest} more" if rest > 0 else ""))
