@@ -1,5 +1,8 @@
 """ONNX graphs: export of networks, and untrusted graphs run under limits."""
 
+import os
+import signal
+
 import numpy as np
 import onnx
 import pytest
@@ -301,3 +304,30 @@ def test_where_the_system_does_not_say_the_processor_time_the_time_waited_counts
     model.begin_phase()
     with pytest.raises(TimeLimitError):
         model(torch.ones(32, 4))
+
+
+@pytest.mark.process
+def test_a_process_that_does_not_read_holds_nobody():
+    model = OnnxModel(
+        graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES, limits=GraphLimits(seconds=0.2)
+    )
+    os.kill(model._process.pid, signal.SIGSTOP)
+    with pytest.raises(TimeLimitError, match="exceeded its time limit"):
+        model._run(np.zeros((100_000, 4), "<f4"))  # more than a pipe holds
+    assert model._process.poll() is not None
+
+
+@pytest.mark.parametrize("reply", [{}, {"dtype": "O"}, {"error": "it is not an ONNX file"}])
+@pytest.mark.process
+def test_a_process_that_replies_nonsense_is_refused(monkeypatch, reply):
+    monkeypatch.setattr(OnnxModel, "_read_line", lambda self, deadline: reply)
+    with pytest.raises(CorruptKnowledgeError, match=r"is refused: it"):
+        OnnxModel(graph([LINEAR], constants=[WEIGHT]), input_shape=SHAPE, classes=CLASSES)
+
+
+def test_lines_of_a_process_are_read_as_an_object_or_as_nothing(monkeypatch):
+    model = OnnxModel.__new__(OnnxModel)
+    for line, expected in ((b"[1]\n", {}), (b"\x80\xff\n", {}), (b'{"dtype": "<f4"}\n', {"dtype": "<f4"})):
+        source = iter(line)
+        monkeypatch.setattr(OnnxModel, "_receive", lambda self, count, deadline, source=source: bytes([next(source)]))
+        assert model._read_line(0.0) == expected

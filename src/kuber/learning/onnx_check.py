@@ -65,7 +65,10 @@ def checked_model(data: bytes, *, memory_bytes: int) -> onnx.ModelProto:
         check_graph(BytesIO(data).read, len(data))  # fields given twice, which a parser merges, and unknown ones
     except ValueError as error:
         raise Refused(str(error)) from None
-    check(model, memory_bytes=memory_bytes)
+    try:
+        check(model, memory_bytes=memory_bytes)
+    except (AttributeError, TypeError, ValueError) as error:  # a text that is not UTF-8 has another type
+        raise Refused(f"a part of it is malformed ({type(error).__name__})") from None
     model.DiscardUnknownFields()
     for message in (model, *model.opset_import, model.graph, *model.graph.node):
         _clean(message)
@@ -106,7 +109,7 @@ def check(model: onnx.ModelProto, *, memory_bytes: int) -> None:
     for node in model.graph.node:
         if node.domain not in STANDARD_DOMAINS:
             raise Refused(f"it uses operators of {node.domain[:100]!r}, which are not standard")
-        if not _NAME.fullmatch(node.op_type):
+        if not (isinstance(node.op_type, str) and _NAME.fullmatch(node.op_type)):
             raise Refused(f"it has an operator with the name {node.op_type[:100]!r}")
         if node.op_type in CONTROL_FLOW:
             raise Refused(f"it has control flow ({node.op_type})")
@@ -133,6 +136,9 @@ def _check_opsets(model: onnx.ModelProto) -> None:
 
 def _check_names(graph: onnx.GraphProto) -> None:
     """Raise Refused when two values have one name: what is checked might not be what is run."""
+    texts = [name for node in graph.node for name in (*node.input, *node.output, node.name, node.domain)]
+    if not all(isinstance(text, str) for text in texts):  # protobuf returns bytes for what is not UTF-8
+        raise Refused("it has a name that is not text")
     constants = [tensor.name for tensor in graph.initializer]
     constants += [sparse.values.name for sparse in graph.sparse_initializer]
     results = [name for node in graph.node for name in node.output if name]

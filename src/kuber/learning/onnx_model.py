@@ -33,6 +33,7 @@ MAX_REQUEST = 1024  # samples in one request to the process
 # Samples that a graph is run with at once, whatever the batch of the caller, so that it cannot behave differently for
 # other sizes. A sample of resnet20 takes as long as in batches of 128, one of cnn 8 % less.
 BATCH = 32
+_DTYPES = ("<f4", "<f8", "<i8")  # of inputs
 _SHORTEST_WAIT = 0.02  # seconds
 _MAX_MESSAGE = 1 << 16  # bytes of a JSON line or an error message
 
@@ -86,11 +87,12 @@ class OnnxModel(nn.Module):
         started = time.monotonic()
         deadline = started + limits.load_seconds
         self._begin(TimeBudget(started=started, seconds=limits.evaluation_seconds))
-        self._send(json.dumps(header).encode() + b"\n" + graph)
+        self._send(json.dumps(header).encode() + b"\n" + graph, deadline)
         reply = self._read_line(deadline)
-        if "error" in reply:
+        if reply.get("dtype") not in _DTYPES:
             self.close()
-            raise CorruptKnowledgeError(f"The ONNX graph is refused: {reply['error']}.")
+            reason = reply.get("error", "its process returned neither a type nor an error")
+            raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
         self._budget = None
         self._dtype = np.dtype(reply["dtype"])
         if not reply.get("denied_by"):
@@ -137,10 +139,12 @@ class OnnxModel(nn.Module):
         deadline = started + self._limits.seconds
         self._waiting_since = started
         self._batches += -(-len(batch) // BATCH)
-        self._send(len(batch).to_bytes(8, "little") + batch.tobytes())
+        self._send(len(batch).to_bytes(8, "little") + batch.tobytes(), deadline)
         error_bytes = int.from_bytes(self._receive(8, deadline), "little")
         if error_bytes:
             reason = self._receive(min(error_bytes, _MAX_MESSAGE), deadline).decode(errors="replace")
+            if error_bytes > _MAX_MESSAGE:
+                self.close()  # the rest would be read as logits
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
         data = self._receive(len(batch) * self._classes * 4, deadline)
         self._waited += time.monotonic() - started
@@ -149,12 +153,16 @@ class OnnxModel(nn.Module):
             self._exceeded()
         return np.frombuffer(data, "<f4").reshape(len(batch), self._classes).copy()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, deadline: float) -> None:
         assert self._process.stdin is not None
         rest = memoryview(data)
         try:
+            target = self._process.stdin.fileno()
             while rest:
-                rest = rest[self._process.stdin.write(rest) :]
+                _, ready, _ = select.select([], [target], [], max(0.0, deadline - time.monotonic()))
+                if not ready:  # the process has stopped to read
+                    self._exceeded()
+                rest = rest[os.write(target, rest) :]  # as much as the pipe takes
         except (BrokenPipeError, ValueError):
             self._fail()
 
@@ -162,8 +170,11 @@ class OnnxModel(nn.Module):
         data = bytearray()
         while not data.endswith(b"\n") and len(data) < _MAX_MESSAGE:
             data += self._receive(1, deadline)
-        reply: dict[str, str] = json.loads(data)
-        return reply
+        try:
+            reply = json.loads(data)
+        except ValueError:
+            reply = None
+        return reply if isinstance(reply, dict) else {}
 
     def _receive(self, count: int, deadline: float) -> bytearray:
         assert self._process.stdout is not None
@@ -243,7 +254,7 @@ def _start() -> "subprocess.Popen[bytes]":
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }  # Landlock is for one thread
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "kuber.learning.onnx_worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -252,6 +263,9 @@ def _start() -> "subprocess.Popen[bytes]":
         env=environment,
         bufsize=0,
     )
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)  # a process that does not read must not hold the caller
+    return process
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
