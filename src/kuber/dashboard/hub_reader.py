@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 from kuber.client.admin import AdminClient
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.record_memory import record_memory
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.signing import check_keys, check_signature
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
-CACHE_SIZE = 1000  # records
+CACHE_SIZE, CACHE_BYTES = 1000, 64 << 20  # records, and bytes of memory that they take
 MAX_ANCESTORS, MAX_GENERATIONS = 20, 3
 
 
@@ -42,17 +44,23 @@ class HubReader:
         self.registry = registry
         self.vault = vault
         self._ca = ca
-        self._records: OrderedDict[str, Knowledge] = OrderedDict()
+        self._records: OrderedDict[str, tuple[Knowledge, int]] = OrderedDict()  # with their bytes of memory
+        self._memory = 0
+        self._lock = Lock()
 
     def knowledge(self, id: str, *, fresh: bool = False) -> Knowledge:
         """Return the record with this id. Without `fresh`, its verification may be out of date."""
         known = self._records.get(id)
-        if known is None or fresh:
-            known = self.registry.knowledge(id)
-            self._records[id] = known
-            while len(self._records) > CACHE_SIZE:
-                self._records.popitem(last=False)
-        return known
+        if known is not None and not fresh:
+            return known[0]
+        record = self.registry.knowledge(id)
+        with self._lock:
+            self._memory -= self._records.pop(id, (record, 0))[1]
+            self._records[id] = record, record_memory(record)
+            self._memory += self._records[id][1]
+            while len(self._records) > CACHE_SIZE or self._memory > CACHE_BYTES:
+                self._memory -= self._records.popitem(last=False)[1][1]
+        return record
 
     def signature(self, knowledge: Knowledge) -> Signature:
         """Check the record's signature, and the chain of keys that the registry has for its publisher."""

@@ -14,6 +14,7 @@ from kuber.domain.auth import OPERATOR, OPERATOR_TOKEN_FILE, VERIFIER_TOKEN_FILE
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import MAX_LIMIT
+from kuber.domain.verification import Verification
 from kuber.errors import ServiceUnavailableError
 from kuber.services.db.database import database_location
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application
@@ -28,6 +29,7 @@ from kuber.services.registry.status import read_status
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.wire import KEY_HEADER
+from kuber.wire.record_json import record_json
 from kuber.wire.registry import (
     AttestationBody,
     DeliveryBody,
@@ -142,7 +144,7 @@ def registry_app(
 
         def store_record() -> tuple[bytes, bool]:
             record, new = store.accept(body, key=key)
-            return KnowledgeBody.of(record).model_dump_json().encode(), new
+            return record_json(record), new
 
         data, new = await work.publications.run(store_record, by=caller.entity)
         return Response(data, status_code=201 if new else 200, media_type="application/json")
@@ -247,24 +249,26 @@ def registry_app(
 
 
 class JsonCache:
-    """Cache of records as JSON, valid while the store returns the same object.
+    """Cache of records as JSON, valid while their verification is the same: nothing else of a record changes.
 
-    The framework would validate at each response what the store has validated.
+    The framework would validate at each response what the store has validated. The records themselves are not kept,
+    as they take more memory than their JSON.
     """
 
     def __init__(self) -> None:
-        self._cached: dict[str, tuple[Knowledge, bytes]] = {}  # by id
+        self._cached: dict[str, tuple[Verification | None, bytes]] = {}  # by id
         self._size = 0  # bytes
 
     def __call__(self, record: Knowledge) -> bytes:
         """Return the record as JSON."""
-        cached, data = self._cached.get(record.id, (None, b""))
-        if cached is not record:
-            data = KnowledgeBody.of(record).model_dump_json().encode()
-            self._size += len(data)
-            if self._size > MAX_CACHED:
-                self._cached, self._size = {}, len(data)
-            self._cached[record.id] = record, data
+        cached = self._cached.get(record.id)
+        if cached is not None and cached[0] == record.verification:
+            return cached[1]
+        data = record_json(record)
+        if self._size + len(data) > MAX_CACHED:
+            self._cached, self._size = {}, 0
+        self._size += len(data)
+        self._cached[record.id] = record.verification, data
         return data
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +12,13 @@ from kuber.domain.architecture_pin import ArchitecturePin
 from kuber.domain.auth import OPERATOR, UNPIN
 from kuber.domain.builtin_architectures import builtin_manifest
 from kuber.domain.digest import Digest
-from kuber.domain.knowledge import Architecture, Manifest
+from kuber.domain.knowledge import Architecture, Manifest, TensorSpec
 from kuber.domain.publication_checks import check_pinned
+from kuber.domain.record_memory import architecture_memory, manifest_memory
 from kuber.domain.verification import Standing
 from kuber.errors import KnowledgeNotFoundError
 from kuber.services.db.cache import SizedCache
 from kuber.services.registry.audit import add_entry
-from kuber.services.registry.record_memory import architecture_memory, manifest_memory
 from kuber.services.registry.schema import architectures, knowledge
 from kuber.wire.base import canonical
 from kuber.wire.registry import ArchitectureBody
@@ -97,7 +98,14 @@ def read_architecture(body: str) -> Architecture:
     """Return the architecture in a row's body; the same object for the same body, while it is cached."""
     found = _read_architectures.get(body)
     if found is None:
-        found = ArchitectureBody.model_validate_json(body).value()
+        values = json.loads(body)
+        # The registry has checked the manifest before it stored it; to check thousands of tensors again takes long.
+        manifest = {
+            name: TensorSpec(dtype=tensor["dtype"], shape=tuple(tensor["shape"]))
+            for name, tensor in values.pop("manifest").items()
+        }
+        bare = ArchitectureBody.model_validate_json(json.dumps({**values, "manifest": {}}))
+        found = replace(bare.value(), manifest=manifest)
         _read_architectures.put(body, found, architecture_memory(found) + 2 * len(body))
     return found
 

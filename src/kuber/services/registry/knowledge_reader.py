@@ -11,12 +11,12 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.message_limits import MAX_PAGE_BYTES
+from kuber.domain.record_memory import task_memory
 from kuber.domain.task import Task
 from kuber.domain.verification import Standing, Verification
 from kuber.services.db.cache import SizedCache
 from kuber.services.registry.architecture_pins import read_architecture
 from kuber.services.registry.record_cache import CachedRecord, Judgement, RecordCache
-from kuber.services.registry.record_memory import task_memory
 from kuber.services.registry.schema import (
     architectures,
     class_evaluations,

@@ -7,11 +7,11 @@ from sqlalchemy import Connection, Table, bindparam, insert, select
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.ranking import recalls
+from kuber.domain.record_memory import task_memory
 from kuber.domain.task import Task
 from kuber.services.db.cache import SizedCache
 from kuber.services.registry.architecture_pins import ArchitecturePins
 from kuber.services.registry.latest import add_newest
-from kuber.services.registry.record_memory import task_memory
 from kuber.services.registry.schema import class_evaluations, knowledge, knowledge_artifacts, knowledge_parents, tasks
 from kuber.wire.base import canonical
 from kuber.wire.registry import EvaluationSetBody, TaskBody

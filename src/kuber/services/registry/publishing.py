@@ -21,6 +21,7 @@ from kuber.domain.publication_checks import (
     check_weights,
     invalid_artifact,
 )
+from kuber.domain.record_memory import member_memory
 from kuber.domain.safetensors_header import read_file_manifest
 from kuber.errors import ConflictError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
@@ -29,7 +30,6 @@ from kuber.services.registry.audit import add_entry
 from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
 from kuber.services.registry.knowledge_writer import InternedRows, copied_record, insert_knowledge
 from kuber.services.registry.members import advance_sequence, registered_member
-from kuber.services.registry.record_memory import member_memory
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
 from kuber.signing import check_record

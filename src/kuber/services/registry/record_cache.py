@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kuber.domain.knowledge import Knowledge
-from kuber.services.registry.record_memory import architecture_memory, own_memory, task_memory
+from kuber.domain.record_memory import architecture_memory, own_memory, task_memory
 
 CACHED = 40_000  # records
 CACHED_BYTES = 160 << 20

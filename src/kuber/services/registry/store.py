@@ -22,6 +22,7 @@ from kuber.domain.message_limits import check_key_count, check_report, reported_
 from kuber.domain.publication_checks import check_attestation, check_owner, check_text
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages
 from kuber.domain.ranking import recall_rank
+from kuber.domain.record_memory import record_memory
 from kuber.domain.suspicion import Suspicion
 from kuber.domain.verification import Attestation, Verification
 from kuber.errors import KnowledgeNotFoundError
@@ -54,7 +55,6 @@ from kuber.services.registry.members import (
     registered_member,
 )
 from kuber.services.registry.publishing import BlobSource, Publications, check_references
-from kuber.services.registry.record_memory import record_memory
 from kuber.services.registry.schema import architectures, deliveries, entities, knowledge
 from kuber.services.registry.suspicions import read_suspicions
 from kuber.signing import check_new_key
