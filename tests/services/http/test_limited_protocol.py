@@ -193,6 +193,18 @@ def test_a_slow_head_is_refused(opened, data):
     opened(scenario)
 
 
+def test_a_caller_who_is_gone_when_he_is_refused_is_no_error(opened):
+    async def scenario(protocol, now):
+        def fail():
+            raise OSError(107, "Transport endpoint is not connected")
+
+        protocol.transport.can_write_eof, protocol.transport.write_eof = lambda: True, fail
+        protocol.data_received(lines("GET /healthz HTTP/1.1"))
+        assert (await seconds(protocol, now, 22)).aborted
+
+    opened(scenario)
+
+
 @pytest.mark.parametrize(("rate", "refused"), [(0, True), (500, True), (1100, False)])
 def test_a_slow_body_is_refused(opened, rate, refused):
     async def scenario(protocol, now):

@@ -222,11 +222,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._received = 0
         self._linger_until = self.loop.time() + LINGER_SECONDS
         self.transport.write(refusal(error, status))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.flow.resume_reading()
-        else:
-            self.transport.close()
+        try:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+                self.flow.resume_reading()
+            else:
+                self.transport.close()
+        except (OSError, RuntimeError):  # the caller is gone, or the transport closes already
+            self.transport.abort()
 
     def _unsent(self) -> int:
         """Return the bytes of responses that the caller has not received: here, and in the system's buffer."""

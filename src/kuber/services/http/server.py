@@ -173,7 +173,11 @@ class LimitedServer(uvicorn.Server):
         if now - self._checked >= CHECK_SECONDS:
             protocols = [found for found in self.server_state.connections if isinstance(found, LimitedProtocol)]
             for protocol in protocols:
-                protocol.check(now, now - self._checked)
+                try:
+                    protocol.check(now, now - self._checked)
+                except Exception:  # one connection must not end the service
+                    log.exception("a connection cannot be checked")
+                    protocol.transport.abort()
             bound_unsent(protocols)
             self._checked = now
             self._repeated.report()
