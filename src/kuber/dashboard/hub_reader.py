@@ -1,5 +1,6 @@
 """Records, attestations and signatures of a hub, and the operator's access to it."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.record_memory import record_memory
-from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, KUberError
 from kuber.signing import check_keys, check_signature
+from kuber.views.suspicion import PublisherSuspicion, by_publisher
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 CACHE_SIZE, CACHE_BYTES = 1000, 64 << 20  # records, and bytes of memory that they take
+SUSPICION_SECONDS = 10.0  # for which suspicions are kept
 MAX_ANCESTORS, MAX_GENERATIONS = 20, 3
 
 
@@ -47,6 +50,7 @@ class HubReader:
         self._records: OrderedDict[str, tuple[Knowledge, int]] = OrderedDict()  # with their bytes of memory
         self._memory = 0
         self._lock = Lock()
+        self._suspicions: tuple[float, list[PublisherSuspicion]] | None = None  # and when they were read
 
     def knowledge(self, id: str, *, fresh: bool = False) -> Knowledge:
         """Return the record with this id. Without `fresh`, its verification may be out of date."""
@@ -99,6 +103,17 @@ class HubReader:
                 generations.append(Generation(depth=len(generations) + 1, records=records))
             parents = tuple(parent for record in records for parent in record.parents)
         return generations
+
+    def suspicions(self) -> list[PublisherSuspicion]:
+        """Return suspicions by publisher, at most some seconds old; none of a registry that knows none."""
+        now = time.monotonic()
+        if self._suspicions is None or now - self._suspicions[0] > SUSPICION_SECONDS:
+            try:
+                found = by_publisher(self.registry.suspicions())
+            except KUberError:  # such as a registry of an earlier version, or none that answers
+                found = []
+            self._suspicions = now, found
+        return self._suspicions[1]
 
     @contextmanager
     def operator(self, token: str) -> Iterator[AdminClient]:

@@ -1,5 +1,6 @@
 """Overview page: totals, accuracies, entities and latest deliveries."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -15,11 +16,13 @@ from kuber.dashboard.elements.controls import Pager, SearchField, SelectField
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link, milliseconds, share, spark
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
 from kuber.dashboard.elements.text import section, text_element
+from kuber.dashboard.hub_reader import SUSPICION_SECONDS
 from kuber.dashboard.session import CHART_SECONDS, TabSession, parse_number, update_address
 from kuber.views.curve_selection import MAX_NAMED, CurveSelection, select_curves
 from kuber.views.formatting import natural, percent, points, size
 from kuber.views.hub import HubEntity, HubView
 from kuber.views.pagination import paginate
+from kuber.views.suspicion import PublisherSuspicion
 
 PAGE_SIZE = 50  # entities
 LATEST = 8  # deliveries
@@ -42,6 +45,15 @@ COLUMNS = (
     Column(name="taught", label="Taught", kind="number", sortable=True, wide=True),
     Column(name="gave", label="Contributed", kind="number", sortable=True, wide=True),
     Column(name="seen", label="Last seen", kind="time", sortable=True),
+)
+SUSPICION_COLUMNS = (
+    Column(name="publisher", label="Publisher"),
+    Column(name="facts", label="Records"),
+    Column(name="newest", label="Newest of them"),
+)
+SUSPICIOUS = (
+    "Entities evaluate each model before they use it, and attest the result. This is a hint and no proof: those who "
+    "contradict may lie. `kuber hub suspicious` lists each record."
 )
 _VALUES: dict[Sort, Callable[[HubEntity], Any]] = {
     "entity": lambda entity: natural(entity.name),
@@ -94,6 +106,11 @@ class OverviewPage:
             self._pager = Pager(partial(self._change, "number"))
         with section("Latest deliveries"):
             self._latest = delivery_table("Latest deliveries")
+        self._suspicious = Element("div")
+        with self._suspicious, section("Contradicted claims and copies"):
+            text_element("p", SUSPICIOUS).classes("k-soft")
+            self._suspicions = DataTable("Contradicted claims and copies", SUSPICION_COLUMNS)
+        self._suspicious.set_visibility(False)
 
     def draw(self, view: HubView, now: datetime) -> None:
         """Show the current state of the hub."""
@@ -119,6 +136,12 @@ class OverviewPage:
         self._latest.show([delivery_row(view, delivery) for delivery in latest])
         self._highlight.set_options(NO_HIGHLIGHT | view.names)
         self._highlight.set_visibility(len(accuracies) > MAX_NAMED)
+
+    async def show_suspicions(self) -> None:
+        """Read whose claims others contradict, and show them if there are any."""
+        found = await asyncio.to_thread(self.session.context.reader.suspicions)
+        self._suspicions.show([suspicion_row(publisher) for publisher in found[:PAGE_SIZE]])
+        self._suspicious.set_visibility(bool(found))
 
     def draw_chart(self) -> None:
         """Draw the chart."""
@@ -203,6 +226,7 @@ async def page(session: TabSession, arguments: PageArguments) -> None:
     overview.draw_chart()
     session.on_scheme.append(overview.draw_chart)
     ui.timer(CHART_SECONDS, overview.update_chart, immediate=False)
+    ui.timer(SUSPICION_SECONDS, overview.show_suspicions)
 
 
 def entity_row(entity: HubEntity, now: datetime) -> TableRow:
@@ -224,6 +248,19 @@ def entity_row(entity: HubEntity, now: datetime) -> TableRow:
             str(entity.taught),
             points(entity.gave) if entity.taught else None,
             milliseconds(entity.seen),
+        ),
+    )
+
+
+def suspicion_row(publisher: PublisherSuspicion) -> TableRow:
+    """Return the row of a publisher whose claims others contradict, or who publishes copies."""
+    newest = publisher.records[0].knowledge
+    return TableRow(
+        key=publisher.entity,
+        cells=(
+            link(publisher.publisher, f"/entity/{publisher.entity}"),
+            publisher.facts,
+            link(newest[-12:], f"/knowledge/{newest}"),
         ),
     )
 
