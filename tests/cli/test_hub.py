@@ -1,5 +1,6 @@
 """`kuber hub` on running services."""
 
+import io
 import json
 import re
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from itertools import count
 
 import pytest
 
+from kuber.cli.hub_backup import restore
 from kuber.client import consistency
 from kuber.client.admin import AdminClient
 from kuber.client.consistency import compare
@@ -340,6 +342,27 @@ def test_restore_ends_tokens_and_invitations_if_it_is_asked_to(hub, tmp_path):
             vault.size(hub.vault.put(b"abc").digest)
         states = kuber("invitations", "--registry", again.urls[1], *again.urls[4:])[1]
         assert states.splitlines()[0].split()[1:] == ["expired", "latecomer"]
+    kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
+
+
+@pytest.mark.parametrize("answers", ["y\ny\n", "n\nn\n"])
+def test_restore_asks_on_a_terminal(hub, tmp_path, monkeypatch, answers):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    hub.operator.invite("latecomer")
+    kuber("backup", tmp_path / "backup", *hub.data)
+    monkeypatch.setattr("sys.stdin", Terminal(answers))
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    restore(tmp_path / "backup", tmp_path / "registry", tmp_path / "vault")
+    monkeypatch.undo()
+    text = out.getvalue()
+    assert "1 token can be used again, also those revoked since. Revoke them?" in text
+    assert "can be used again, also those used since. Void them?" in text
+    ended = answers.startswith("y")
+    assert ("The tokens of 1 entity are revoked" in text, "kuber hub revoke --all" in text) == (ended, not ended)
     kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
 
 
