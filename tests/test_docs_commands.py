@@ -19,7 +19,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ["hub.md", "security.md", "deploying.md"]
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^```(?:console|bash)\n(?P<text>.*?)^```", re.M | re.S)
 SERVICE = re.compile(r"kuber (registry|vault|dashboard)\b.*&$", re.S)
-SECONDS = 100
+SECONDS = 300  # for a page, on a busy machine
 PORTS = (5001, 5002)  # of the services, unless they are given others
 
 # Starts `kuber` as a user does; a service that was started in the background is waited for, as a person would.
