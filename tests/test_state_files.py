@@ -11,6 +11,7 @@ import kuber
 from kuber.cli.hub_options import token_in
 from kuber.client.credentials import Credentials
 from kuber.client.key_rotation import change_key
+from kuber.client.known_hubs import KnownHubs
 from kuber.domain.auth import Scope
 from kuber.domain.event import utc_now
 from kuber.entity.state.checkpoint import Checkpoints
@@ -108,6 +109,7 @@ FILES = [
     StateFile("last-backup.json", lambda path: last_backup(path.parent)),
     StateFile("key", Identity.load_or_create),
     StateFile("token", lambda path: Credentials(path=path), mended=("empty", "a number")),
+    StateFile("hubs.json", lambda path: KnownHubs(path).addresses),
     StateFile("key.next", lambda path: change_key(path.parent, "a", "http://127.0.0.1:1", patience=0)),
     StateFile("checkpoint.safetensors", lambda path: Checkpoints(path.parent).latest()),
     StateFile("checkpoint.safetensors", lambda path: Checkpoints(path.parent, holds_weights=False).latest()),

@@ -64,14 +64,24 @@ def check_signature(public_key: str, signature: str, message: bytes, subject: st
         raise CorruptKnowledgeError(f"{subject} is not signed with the key of its entity; do not use it.") from None
 
 
-def check_keys(member: Member, signed_bytes: Callable[[str, Key], bytes], *, start: int = 0) -> None:
-    """Raise CorruptKnowledgeError unless each key after index `start` is signed with the key before it.
+def check_keys(
+    member: Member, signed_bytes: Callable[[str, Key], bytes], *, start: int = 0, hub: str | None = None
+) -> None:
+    """Raise CorruptKnowledgeError unless each key after index `start` is signed with the key before it, or by `hub`.
 
     `signed_bytes(id, key)` returns the bytes to sign for a new key of the entity with this id.
     """
     for before, key in zip(member.keys[start:], member.keys[start + 1 :], strict=False):
+        signer = before.public_key
+        if key.by_hub:
+            if hub is None or key.hub != hub:
+                raise CorruptKnowledgeError(
+                    f"The new key of {member.name!r} is signed by a hub that is not known here; do not use what it "
+                    "publishes."
+                )
+            signer = hub  # the id of a hub is its public key
         message = signed_bytes(member.id, key)
-        check_signature(before.public_key, key.signature or "", message, f"The new key of {member.name!r}")
+        check_signature(signer, key.signature or "", message, f"The new key of {member.name!r}")
 
 
 def check_hub(named: str | None, hub: str | None, subject: str) -> None:
@@ -130,7 +140,7 @@ def check_new_key(member: Member, key: Key, message: bytes, last: int, *, hub: s
     check_hub(key.hub, hub, "The new key")
     if not member.keys:
         raise RequestRejectedError("This entity has no key to replace; enrol with a key.")
-    if key.signature is None:
+    if key.signature is None or key.by_hub:
         raise RequestRejectedError("The new key is not signed; sign it with the entity's last key.")
     check_signature(member.keys[-1].public_key, key.signature, message, "The new key")
     if key.since <= last:

@@ -345,6 +345,14 @@ def test_restore_ends_tokens_and_invitations_if_it_is_asked_to(hub, tmp_path):
     kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
 
 
+def test_rekey_prints_a_code(hub):
+    operate = ["--registry", hub.urls[1], *hub.urls[4:]]
+    code, output = kuber("rekey", hub.registry.member(hub.entity).name, *operate)
+    assert (code, len(output.split())) == (0, 1)
+    assert kuber("rekey", "nobody-of-this-name", *operate)[0] == 1
+    kuber("invitations", "--void", *operate)
+
+
 @pytest.mark.parametrize("answers", ["y\ny\n", "n\nn\n"])
 def test_restore_asks_on_a_terminal(hub, tmp_path, monkeypatch, answers):
     class Terminal(io.StringIO):

@@ -32,6 +32,8 @@ class AlertLines:
                 return f"publishes its newest model again: the hub has lost {detail['lost']} of its records"
             case "restored":
                 return f"left out {detail['left_out']} records that the hub no longer has"
+            case "rekeyed":
+                return f"trusts a new key of {detail['name']}, which the hub signed because the former one was lost"
             case "no-teachers":
                 return f"no teachers in the last {detail['rounds']} rounds: {detail['reason']}"
             case "failed":

@@ -61,6 +61,21 @@ def invite(
 
 
 @hub.command()
+def rekey(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")],
+    days: Annotated[
+        float, typer.Option(min=0.001, max=366, metavar="X", help="Days for which the code is valid.")
+    ] = 7.0,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
+    admin_token: AdminToken = OPERATOR_TOKEN,
+    ca: Ca = None,
+) -> None:
+    """Allow a new key for an entity that has lost its folder: print the code that its owner joins with."""
+    with as_operator(registry, admin_token, ca) as operator:
+        print(operator.allow_new_key(operator.entity(name).id, days=days))
+
+
+@hub.command()
 def invitations(
     void: Annotated[bool, typer.Option("--void", help="Make all open invitations useless.")] = False,
     registry: RegistryUrl = DEFAULT_REGISTRY,

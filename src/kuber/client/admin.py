@@ -56,6 +56,14 @@ class AdminClient(HttpService):
         body = self.message(InvitationRequest, name=name, days=days)
         return self.parse(CodeBody.read, self.request("POST", "/v1/invitations", content=body).data).code
 
+    def allow_new_key(self, entity: str, *, days: float = 7.0) -> str:
+        """Allow a new key for the entity with this id, whose key is lost; return the code that its owner joins with.
+
+        Raises KnowledgeNotFoundError when there is no such entity.
+        """
+        answer = self.request("POST", f"/v1/entities/{entity}/rekey", params={"days": days})
+        return self.parse(CodeBody.read, answer.data).code
+
     def invitations(self) -> tuple[Invitation, ...]:
         """Return the last invitations, without their codes."""
         page = self.parse(PageBody[InvitationBody].read, self.request("GET", "/v1/invitations").data)

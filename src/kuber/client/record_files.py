@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kuber.client.record_signature import check_publisher, check_signed
+from kuber.client.record_signature import check_publisher, check_signed, replaced_by_hub
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
@@ -31,6 +31,13 @@ def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping
     hub = registry.hub_id()
     check_publisher(publisher, pinned, hub=hub)
     check_signed(record, publisher, hub=hub)
+    replaced = replaced_by_hub(publisher, pinned)
+    if replaced is not None:
+        log.warning(
+            "Entity %r signs with a new key from its record %d on; the hub signed it, as the former one was lost.",
+            publisher.name,
+            replaced.since,
+        )
     if pinned is None:
         key = publisher.key_for(record.sequence)
         log.warning(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kuber.domain.knowledge import Draft, Knowledge
-from kuber.domain.member import Member
+from kuber.domain.member import Key, Member
 from kuber.errors import CorruptKnowledgeError
 from kuber.signing import Identity, check_hub, check_keys, check_signature
 from kuber.wire.signing_payloads import record_bytes, succession_bytes
@@ -31,8 +31,15 @@ def check_publisher(member: Member, pinned: str | None, *, hub: str | None) -> s
         )
     for key in member.keys[start + 1 :]:
         check_hub(key.hub, hub, f"The new key of {member.name!r}")
-    check_keys(member, succession_bytes, start=start)
+    check_keys(member, succession_bytes, start=start, hub=hub)
     return keys[-1] if keys else None
+
+
+def replaced_by_hub(member: Member, pinned: str | None) -> Key | None:
+    """Return the last key that the hub signed in place of a lost one since the `pinned` key, if there is one."""
+    keys = [key.public_key for key in member.keys]
+    later = member.keys[keys.index(pinned) + 1 :] if pinned in keys else ()
+    return next((key for key in reversed(later) if key.by_hub), None)
 
 
 def check_signed(knowledge: Knowledge, publisher: Member, *, hub: str | None) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 OPERATOR, VERIFIER, RETENTION = "admin", "verifier", "retention"  # actors other than entities
 PUBLISH, REPORT, RELEASED = "publish", "report", "released"  # acts that readers of events look for
 UNPIN = "unpin"  # the act of removing an architecture's pin
-PRIVATE_ACTS = frozenset({"invite", "revoke", "block", "void", UNPIN})  # shown to the operator only
+REKEY = "rekey"  # the act of allowing a new key in place of a lost one
+PRIVATE_ACTS = frozenset({"invite", "revoke", "block", "void", UNPIN, REKEY})  # shown to the operator only
 VERIFIER_TOKEN_FILE = "verifier-token"  # noqa: S105 - a file name, in the registry's folder
 OPERATOR_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name, in the registry's folder
 

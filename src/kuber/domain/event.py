@@ -19,6 +19,7 @@ Kind = Literal[
     "reachable",
     "failed",
     "restored",
+    "rekeyed",
     "sought",
     "no-teachers",
     "pulled",

@@ -12,12 +12,13 @@ MAX_SEQUENCE = 2**53 - 1  # whole numbers up to here are exact in every JSON rea
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """Public key of an entity; each but the first is signed with the previous key."""
+    """Public key of an entity; each but the first is signed with the previous key, or with the hub's."""
 
     public_key: str  # ed25519, as hex digits
     since: int = 0  # sequence of the first record that it signs
     signature: str | None = None  # with the previous key
     hub: str | None = None  # id of the hub that it is signed for; None in keys of older versions
+    by_hub: bool | None = None  # whether the hub signed it, as its operator replaced a lost key
 
     def __post_init__(self) -> None:
         check_hex(self.public_key, PUBLIC_KEY_LENGTH, "a public key")

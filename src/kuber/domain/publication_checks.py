@@ -81,7 +81,8 @@ def check_owner(member: Member, public_key: str | None) -> None:
     """Raise ConflictError unless the member's name belongs to this key."""
     if (member.keys[-1].public_key if member.keys else None) != public_key:
         raise ConflictError(
-            f"The name {member.name!r} belongs to another key; choose another name, or use the key of that entity."
+            f"The name {member.name!r} belongs to another key; choose another name, or use the key of that entity. "
+            "If it is lost, the hub's operator can allow a new one (`kuber hub rekey NAME`)."
         )
 
 

@@ -232,6 +232,7 @@ class KeyBody(Body[Key]):
     since: Count = 0
     signature: HexText | None = None
     hub: HubId | None = None
+    by_hub: Literal[True] | None = None
 
 
 class MemberBody(Body[Member]):

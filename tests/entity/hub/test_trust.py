@@ -33,7 +33,8 @@ def student(world):
 @pytest.fixture
 def trust(world, student):
     hub = HubAccess(registry=world.registry, vault=world.vault, identity=identity("student"))
-    return Trust(hub, student._journal, availability=student._session.availability)
+    session = student._session
+    return Trust(hub, student._journal, availability=session.availability, alerts=session.alerts)
 
 
 def test_a_record_of_its_publisher_is_trusted_and_its_key_pinned(world, trust, student, record):
@@ -185,3 +186,23 @@ def test_a_record_that_waits_since_an_older_version_is_sent(world):
     outbox = world.entity("a", rounds=2, registry=strict)._session.outbox
     outbox._journal.change(entity_id=record.entity, hub=world.registry.hub_id())
     assert outbox._publish_record(waiting, key="waited").sequence == 2
+
+
+def test_a_key_signed_by_the_hub_in_place_of_a_lost_one_is_trusted_and_warned_of(world, trust, student, record):
+    hub, new = identity("hub"), identity("teacher anew")
+    student._journal.change(hub=hub.public_key)
+    record = sign(record, identity("teacher"), hub=hub.public_key)
+    trust.check(record)
+    key = Key(public_key=new.public_key, since=record.sequence + 1, hub=hub.public_key, by_hub=True)
+    key = replace(key, signature=hub.sign(succession_bytes(record.entity, key)))
+    member = world.registry.member(record.entity)
+    world.registry._members[member.name] = replace(member, keys=(*member.keys, key))
+    later = sign(replace(record, sequence=record.sequence + 1), new, hub=hub.public_key)
+    trust.check(later)
+    trust.check(later)
+    assert student._journal.state.pinned_keys[record.entity] == new.public_key
+    (detail,) = world.events("student", "rekeyed")
+    assert (detail["name"], detail["since"]) == ("teacher", record.sequence + 1)
+    student._journal.change(hub=identity("another hub").public_key, pinned_keys={})
+    with pytest.raises(CorruptKnowledgeError):
+        trust.check(later)

@@ -25,6 +25,7 @@ ROUTES = {
     ("registry", "GET", "/metrics"): (200, 200, 200, 200, 200, 200),
     ("registry", "POST", "/v1/tokens/check"): (401, 403, 403, 403, 403, 403),
     ("registry", "POST", "/v1/invitations"): (401, 403, 403, 422, 403, 403),
+    ("registry", "POST", "/v1/entities/{id}/rekey"): (401, 403, 403, 201, 403, 403),
     ("registry", "GET", "/v1/invitations"): (401, 403, 403, 200, 403, 403),
     ("registry", "DELETE", "/v1/invitations"): (401, 403, 403, 204, 403, 403),
     ("registry", "GET", "/v1/audit"): (401, 403, 403, 200, 403, 403),
@@ -237,7 +238,8 @@ def test_a_stranger_does_not_learn_which_names_are_taken(start, tmp_path):
             assert taken == free
     assert answer("guest", invitation=invited("guest")) == (
         409,
-        "The name 'NAME' belongs to another key; choose another name, or use the key of that entity.",
+        "The name 'NAME' belongs to another key; choose another name, or use the key of that entity. If it is lost, "
+        "the hub's operator can allow a new one (`kuber hub rekey NAME`).",
     )
     status, detail = answer("Guest", invitation=invited("Guest"))
     assert (status, "can be mistaken for 'guest'" in detail) == (409, True)

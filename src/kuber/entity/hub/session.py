@@ -55,7 +55,7 @@ class HubSession:
             weakref.finalize(self, probe.close)
         self._probe = probe
         self.availability = HubAvailability(self.alerts, probe)
-        trust = Trust(hub, journal, availability=self.availability)
+        trust = Trust(hub, journal, availability=self.availability, alerts=self.alerts)
         self.restoration = Restoration(
             hub, journal, availability=self.availability, alerts=self.alerts, sign=trust.sign
         )

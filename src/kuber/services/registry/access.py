@@ -5,21 +5,21 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from kuber.domain.auth import OPERATOR, AuditEntry, Caller, Invitation, Scope
+from kuber.domain.auth import OPERATOR, REKEY, AuditEntry, Caller, Invitation, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.entity_names import form_of, normalised
 from kuber.domain.event import utc_now
 from kuber.domain.member import Key, Member
 from kuber.domain.publication_checks import check_owner
 from kuber.domain.query import Page
-from kuber.errors import NotAuthorizedError, RequestRejectedError, ServiceError
+from kuber.errors import ConflictError, NotAuthorizedError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.http import pagination as cursors
@@ -27,11 +27,11 @@ from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
 from kuber.services.registry.expiry import Gap, read_gap
 from kuber.services.registry.hub_identity import LIFETIME, HubIdentity
-from kuber.services.registry.members import add_member, find_named, read_member
-from kuber.services.registry.schema import audit, entities, invitations, tokens, used_enrolments
+from kuber.services.registry.members import add_member, find_named, insert_key, last_sequence, read_member
+from kuber.services.registry.schema import audit, entities, entity_keys, invitations, tokens, used_enrolments
 from kuber.signing import check_hub, check_signature, write_secret
 from kuber.wire.registry import ChallengeBody, ChallengeRequest, EnrolmentBody
-from kuber.wire.signing_payloads import enrolment_bytes
+from kuber.wire.signing_payloads import enrolment_bytes, succession_bytes
 
 TOKEN_DAYS = 30
 INVITATION_DAYS = 7
@@ -61,18 +61,36 @@ class RegistryAccess:
         self._clock = clock
         self._ids = ids
         self._open = open_enrolment
+        self.on_new_key: Callable[[], None] = lambda: None  # called when a member may have another key
         self.hub = HubIdentity.load_or_create(database, clock())
         self._callers: BoundedCache[Caller] = BoundedCache(0 if database.shared else CACHED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:
         """Invite an entity; return the code, which it can use once within so many days."""
         name = normalised(name)
+        return self._invite(lambda connection: ({"name": name}, "invite", name), days)
+
+    def allow_new_key(self, entity: str, *, days: float = INVITATION_DAYS) -> str:
+        """Allow a new key for an entity whose key is lost; return the code with which its owner joins once.
+
+        The former key is valid until then. Raises KnowledgeNotFoundError when there is no such entity.
+        """
+
+        def found(connection: Connection) -> tuple[dict[str, Any], str, str]:
+            member = read_member(connection, entity)
+            return {"name": member.name, "entity": member.id}, REKEY, member.id
+
+        return self._invite(found, days)
+
+    def _invite(self, found: Callable[[Connection], tuple[dict[str, Any], str, str]], days: float) -> str:
+        """Store an invitation; `found` returns its own fields, and act and subject of the audit entry."""
         code, now = secrets.token_urlsafe(32), self._clock()
-        row = {"hash": secret_hash(code), "name": name, "made_at": now, "expires_at": now + timedelta(days=days)}
+        row = {"hash": secret_hash(code), "made_at": now, "expires_at": now + timedelta(days=days)}
 
         def work(connection: Connection) -> None:
-            connection.execute(insert(invitations), row)
-            add_entry(connection, now, OPERATOR, "invite", name)
+            fields, act, subject = found(connection)
+            connection.execute(insert(invitations), {**row, **fields})
+            add_entry(connection, now, OPERATOR, act, subject)
 
         self._database.write(work)
         return code
@@ -107,6 +125,8 @@ class RegistryAccess:
             _use_enrolment(connection, used, now)
             member = find_named(connection, request.name)
             new = member is None
+            if member is not None:
+                member = self._replace_key(connection, member, request, now)
             if member is None or member.keys[-1:] == () or member.keys[-1].public_key != request.public_key:
                 # Whether a name is taken is not for strangers: they are invited, or refused in the same words.
                 name = normalised(request.name)
@@ -134,6 +154,7 @@ class RegistryAccess:
 
         member, new = self._database.write(work)
         self._callers.invalidate()
+        self.on_new_key()
         return member, token, new
 
     def revoke(self, entity: str, *, actor: str, block: bool = False) -> None:
@@ -270,13 +291,40 @@ class RegistryAccess:
             )
         return False
 
+    def _replace_key(self, connection: Connection, member: Member, request: EnrolmentBody, now: datetime) -> Member:
+        """Replace a member's lost key, if the request has another and a code that allows it; return the member.
+
+        The hub signs the new key, for records after the last one: earlier ones stay signed with the former key.
+        """
+        if request.invitation is None or not member.keys or member.keys[-1].public_key == request.public_key:
+            return member
+        chosen = and_(invitations.c.hash == secret_hash(request.invitation), invitations.c.entity == member.id)
+        row = connection.execute(select(invitations).where(chosen)).one_or_none()
+        if row is None:
+            return member
+        if row.used_at is not None or row.expires_at <= now:
+            raise NotAuthorizedError("The code has been used or has expired; ask the operator for another.")
+        if request.public_key in {key.public_key for key in member.keys}:
+            raise ConflictError("This is a former key of the entity; join with a new one.")
+        connection.execute(update(invitations).where(chosen).values(used_at=now))
+        key = Key(
+            public_key=request.public_key,
+            since=last_sequence(connection, member.id) + 1,
+            hub=self.hub.id,
+            by_hub=True,
+        )
+        key = replace(key, signature=self.hub.sign(succession_bytes(member.id, key)))
+        insert_key(connection, member.id, key, position=_next_position(connection, member.id))
+        add_entry(connection, now, member.id, "change-key", member.id, {"by": OPERATOR})
+        return replace(member, keys=(*member.keys, key))
+
     def _use_invitation(self, connection: Connection, request: EnrolmentBody, now: datetime) -> None:
         if request.invitation is None:
             raise NotAuthorizedError(
                 f"This registry requires an invitation; ask its operator for one (`kuber hub invite {request.name}`) "
                 "and join with --invitation CODE."
             )
-        chosen = invitations.c.hash == secret_hash(request.invitation)
+        chosen = and_(invitations.c.hash == secret_hash(request.invitation), invitations.c.entity.is_(None))
         row = connection.execute(select(invitations).where(chosen)).one_or_none()
         if row is None or not hmac.compare_digest(form_of(row.name).encode(), form_of(request.name).encode()):
             raise NotAuthorizedError(f"The invitation is not for {request.name!r}; ask the operator for one.")
@@ -309,6 +357,11 @@ def _use_enrolment(connection: Connection, hash: str, now: datetime) -> None:
     if connection.scalar(select(used_enrolments.c.hash).where(used_enrolments.c.hash == hash)) is not None:
         raise NotAuthorizedError("The request to join has been used; sign another one.")
     connection.execute(insert(used_enrolments), {"hash": hash, "expires_at": now + 2 * SKEW + LIFETIME})
+
+
+def _next_position(connection: Connection, entity: str) -> int:
+    last = select(func.max(entity_keys.c.position)).where(entity_keys.c.entity == entity)
+    return int(connection.scalar(last) or 0) + 1
 
 
 def _insert_token(connection: Connection, token: str, scope: Scope, entity: str | None, now: datetime) -> None:

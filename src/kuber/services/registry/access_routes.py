@@ -189,6 +189,15 @@ def add_access_routes(
         items = tuple(InvitationBody.of(invitation) for invitation in await run_read(access.invitations))
         return PageBody[InvitationBody](items=items)
 
+    @app.post("/v1/entities/{id}/rekey", operation_id="allow_new_key", status_code=201)
+    async def allow_new_key(
+        id: Id,
+        caller: Annotated[Caller, guard.require(Scope.ADMIN)],
+        days: Annotated[float, Query(gt=0, le=366, description="Days for which the code is valid.")] = 7.0,
+    ) -> CodeBody:
+        """Allow a new key for an entity that has lost its own."""
+        return CodeBody(code=await work.write(caller, lambda: access.allow_new_key(id, days=days)))
+
     @app.delete("/v1/invitations", operation_id="void_invitations", status_code=204)
     def void_invitations(caller: Annotated[Caller, guard.require(Scope.ADMIN)]) -> None:
         """Make all open invitations useless."""

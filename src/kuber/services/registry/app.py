@@ -99,6 +99,7 @@ def registry_app(
     for the vault and those that wait for the disk have threads of their own.
     """
     run_read = store.database.run_read
+    access.on_new_key = store.forget_keys
 
     async def authenticate(token: str, _origin: Origin) -> Caller:
         if same_secret(token, secret):

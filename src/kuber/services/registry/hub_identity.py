@@ -47,6 +47,10 @@ class HubIdentity:
                 seed = database.write(work)
         return cls(bytes.fromhex(seed))
 
+    def sign(self, message: bytes) -> str:
+        """Return the hub's signature of these bytes."""
+        return self._identity.sign(message)
+
     def challenge(self, request: ChallengeRequest, now: datetime) -> ChallengeBody:
         """Return a nonce to sign, and the hub's signature of both nonces. Nothing is stored."""
         milliseconds = int(now.timestamp() * 1000)

@@ -50,7 +50,14 @@ def read_members(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[Memb
     """Return the members of these rows, with their keys."""
     keys: dict[str, list[Key]] = defaultdict(list)
     for row in connection.execute(_KEYS, {"entities": [row.id for row in rows]}):
-        keys[row.entity].append(Key(public_key=row.public_key, since=row.since, signature=row.signature, hub=row.hub))
+        key = Key(
+            public_key=row.public_key,
+            since=row.since,
+            signature=row.signature,
+            hub=row.hub,
+            by_hub=row.by_hub or None,
+        )
+        keys[row.entity].append(key)
     return tuple(
         Member(
             id=row.id,
@@ -113,7 +120,8 @@ def _insert_member(connection: Connection, member: Member) -> None:
 
 def insert_key(connection: Connection, entity: str, key: Key, *, position: int) -> None:
     """Store a further key of an entity."""
-    row = {"public_key": key.public_key, "since": key.since, "signature": key.signature, "hub": key.hub}
+    names = ("public_key", "since", "signature", "hub", "by_hub")
+    row = {name: getattr(key, name) for name in names}
     connection.execute(insert(entity_keys), {"entity": entity, "position": position, **row})
 
 

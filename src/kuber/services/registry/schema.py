@@ -50,7 +50,8 @@ entity_keys = Table(
     Column("position", Integer, primary_key=True),
     Column("public_key", text(64), nullable=False),
     Column("since", BigInteger, nullable=False),  # sequence of the first record that it signs
-    Column("signature", text(128)),  # with the previous key
+    Column("signature", text(128)),  # with the previous key, or with the hub's
+    Column("by_hub", Boolean),  # whether it is signed with the hub's key
     Column("hub", text(64)),  # that the signature is for; null in those of older versions
 )
 
@@ -238,6 +239,7 @@ invitations = Table(
     Column("made_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("used_at", UtcDateTime),
+    Column("entity", text(64)),  # id of the entity whose lost key it replaces; null for one that joins
 )
 
 tokens = Table(

@@ -177,6 +177,10 @@ class RegistryStore:
         self._publishers.invalidate()
         return changed
 
+    def forget_keys(self) -> None:
+        """Read the keys of members again: one of them may be new."""
+        self._publishers.invalidate()
+
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
         return self.accept(DraftBody.of(draft), key=key)[0]
