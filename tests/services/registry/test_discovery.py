@@ -53,7 +53,7 @@ def entity_queries():
     """Return the queries of entities of every strategy, in all situations that make a difference."""
     queries = []
     registry = SimpleNamespace(discover=lambda query: queries.append(query) or Page(items=(), cursor=None))
-    state = SimpleNamespace(entity_id="e4", refused=(), first_seen={}, round=3)
+    state = SimpleNamespace(entity_id="e4", refused=(), first_seen={}, round=3, publishers={})
     journal = SimpleNamespace(state=state, change=lambda **_: None, append=lambda *_: None)
     hub = SimpleNamespace(registry=registry)
     availability = SimpleNamespace(

@@ -140,3 +140,21 @@ def test_a_reader_that_is_ahead_of_a_restored_hub_gets_its_last_id(events, regis
     headers = enrolled("ahead").headers | {"Last-Event-ID": "9" * 12}
     answer = registry_service.client.get("/v1/events", headers=headers, params={"follow": False})
     assert answer.text.strip() == f"id: {last + 1}"
+
+
+def test_an_answer_with_news_does_not_search_all_of_a_long_history(registry_service, enrolled, monkeypatch):
+    monkeypatch.setattr("kuber.services.registry.access_routes.MAX_SCANNED", 0)
+    monkeypatch.setattr("kuber.services.registry.audit.BATCH", 2)
+    person = enrolled("reporter")
+    client = registry_service.client
+    for round in range(5):
+        client.post(f"/v1/entities/{person.id}/reports", json={"round": round}, headers=person.headers)
+    cursors = ["0"]
+    for _ in range(2):
+        params = {"after": cursors[-1], "task": "none", "seconds": 20}
+        page = client.get("/v1/news", params=params, headers=person.headers).json()
+        assert page["items"] == []
+        cursors.append(page["cursor"])
+        if int(page["cursor"]) >= 5:
+            break
+    assert int(cursors[1]) > 0

@@ -1,5 +1,6 @@
 """Routes of the registry for members, keys, tokens, invitations, events and the audit log."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -40,6 +41,7 @@ from kuber.wire.registry import (
 )
 
 EVENTS = 100  # read at once for a follower
+MAX_SCANNED = 20_000  # events that one answer leaves out; the next one goes on after them
 MAX_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
 
 TaskName = Annotated[str, AfterValidator(only_printable)]
@@ -150,12 +152,15 @@ def add_access_routes(
         """List publications since the previous answer, as soon as there is one; its cursor is the next `after`."""
         number = await feed.clamp(after)
         end = time.monotonic() + seconds
+        scanned = 0
         while True:
             found, number = await feed.after(number, limit=MAX_LIMIT)
+            scanned += len(found)
+            await asyncio.sleep(0)  # other requests are served between two reads
             publications = [notice.publication for notice in found if notice.publication is not None]
             entries = [entry for entry in publications if task is None or entry.detail.get("task") == task]
             left = end - time.monotonic()
-            if entries or ((left <= 0 or feed.stopped) and not found):
+            if entries or ((left <= 0 or feed.stopped) and not found) or scanned > MAX_SCANNED:
                 return PageBody[AuditBody](items=tuple(AuditBody.of(entry) for entry in entries), cursor=str(number))
             if not found:
                 await feed.wait(number, left)
