@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kuber.wire.base import Message
 
 ANSWER_SECONDS = 10.0
+HEALTH_SECONDS = 3.0
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ def _answer(service: "HttpService", ask: Callable[..., T]) -> "T | NoStatus":
         return ask(timeout=ANSWER_SECONDS)
     except ServiceError as error:
         try:
-            service.check(timeout=ANSWER_SECONDS)
+            service.check(timeout=HEALTH_SECONDS)
         except ServiceError:
             return NoStatus(reason=error.message)
         return NoStatus(reason=error.message, runs=True)

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import threading
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -17,7 +17,12 @@ from kuber.client.vault import HttpVault
 from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
-from kuber.errors import CorruptKnowledgeError, InsufficientStorageError, ServiceUnavailableError
+from kuber.errors import (
+    CorruptKnowledgeError,
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    ServiceUnavailableError,
+)
 from kuber.services.http.auth import FOREVER
 from kuber.services.vault.app import vault_app
 from kuber.services.vault.free_disk import FreeDisk
@@ -26,7 +31,7 @@ from kuber.services.vault.metrics import VaultMetrics
 from kuber.services.vault.quota import MAX_RECEIVING, MAX_UPLOADS
 from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.store import VaultStore
-from kuber.services.vault.uploads import Uploads
+from kuber.services.vault.uploads import IDLE, Uploads
 
 QUOTA = 1000
 _Usage = type(shutil.disk_usage("/"))
@@ -136,6 +141,33 @@ def test_unfinished_uploads_of_an_entity_are_bounded(store):
     lease.write(bytes([0]))
     uploads.complete(lease)
     uploads.begin(artifact(b"more"), owner="ann")
+
+
+def test_idle_uploads_make_room_for_a_new_one(store):
+    now = [datetime.now(UTC)]
+    store.clock = lambda: now[0]
+    uploads = Uploads(store)
+    old = uploads.begin(artifact(b"a" * 600), owner="ann")
+    uploads.begin(artifact(b"c" * 600), owner="bob")
+    with pytest.raises(InsufficientStorageError):
+        uploads.begin(artifact(b"b" * 600), owner="ann")
+    now[0] += IDLE + timedelta(minutes=1)
+    uploads.begin(artifact(b"b" * 600), owner="ann")
+    assert uploads.in_progress == 2
+    with pytest.raises(KnowledgeNotFoundError):
+        uploads.status(old.id)
+    with pytest.raises(InsufficientStorageError):
+        uploads.begin(artifact(b"d" * 1001), owner="ann")  # not even with all the room
+
+
+def test_small_blobs_are_bounded_by_their_number(store, monkeypatch):
+    monkeypatch.setattr("kuber.services.vault.quota.FEWEST_BLOBS", 3)
+    for number in range(3):
+        put(store, bytes([number]), "ann")
+    with pytest.raises(InsufficientStorageError, match="at most 3 blobs per entity"):
+        put(store, b"more", "ann")
+    assert put(store, bytes([0]), "ann")[1] is False
+    put(store, b"more", "bob")
 
 
 def test_repeated_uploads_of_an_earlier_version_end_at_the_start(tmp_path):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kuber.services.vault.store import VaultStore
 
 MAX_UPLOADS = 32  # unfinished, of one entity
+FEWEST_BLOBS = 256  # that an entity with a quota may have in any case
+BLOCK = 4096  # bytes of disk that a small file takes: more blobs than blocks in the quota are refused
 MAX_RECEIVING = 32  # blobs that one entity may send at a time, each in one request
 
 
@@ -28,6 +30,13 @@ def check_quota(connection: Connection, artifact: Artifact, *, owner: str | None
     used = bytes_of_owner(connection, owner, except_upload_of=artifact.digest.hex)
     if used + artifact.size > quota:
         raise exceeded(quota, used, artifact.size)
+    count = connection.scalar(select(func.count()).where(blob_rows.c.owner == owner)) or 0
+    most = max(FEWEST_BLOBS, quota // BLOCK)
+    if count >= most:
+        raise InsufficientStorageError(
+            f"The vault keeps at most {most} blobs per entity, as many as fit into its quota of {quota} bytes; "
+            "withdraw knowledge that is no longer needed."
+        )
 
 
 def check_announcement(connection: Connection, artifact: Artifact, *, owner: str | None, store: "VaultStore") -> None:

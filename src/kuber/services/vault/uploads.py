@@ -1,16 +1,12 @@
 """Resumable uploads, which survive a restart of the vault."""
 
-import hashlib
 import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -19,26 +15,25 @@ from kuber.domain.blob import Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact
 from kuber.errors import (
-    ConflictError,
     CorruptKnowledgeError,
+    InsufficientStorageError,
     KnowledgeNotFoundError,
     KUberError,
     RequestRejectedError,
     ServiceError,
 )
-from kuber.files import write_all
-from kuber.services.vault.blob_writer import check_digest, write_hashed
-from kuber.services.vault.filesystem import begin_sync, is_own_file, write_error
-from kuber.services.vault.free_disk import FreeDisk
+from kuber.services.vault.blob_writer import check_digest
+from kuber.services.vault.filesystem import is_own_file, write_error
 from kuber.services.vault.quota import check_announcement
 from kuber.services.vault.schema import upload_rows
-from kuber.services.vault.storage import Piece
 from kuber.services.vault.store import VaultStore
+from kuber.services.vault.upload_session import AppendLease, UploadSession, unknown_upload
 
 if TYPE_CHECKING:
     from kuber.services.vault.presigned import PresignedUrls
 
 EXPIRY = timedelta(days=1)  # since the last byte was received
+IDLE = timedelta(minutes=10)  # after which an upload makes room for a new one of its owner
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +66,8 @@ class Uploads:
         """Announce a blob. If the vault has it already, renew its lease; then nothing is left to send.
 
         An owner who has announced it before continues that upload. With `direct`, the result names a URL of the
-        bucket, if this vault has one. Raises InsufficientStorageError when the blob would exceed the owner's quota,
-        or the owner has too many unfinished uploads.
+        bucket, if this vault has one. Idle uploads of the owner make room. Raises InsufficientStorageError when the
+        blob would exceed the owner's quota all the same, or the owner has too many unfinished uploads.
         """
         while not self._store.renew_lease(artifact):
             session = self._session_of_owner(artifact, owner) or self._begin(artifact, owner)
@@ -85,14 +80,14 @@ class Uploads:
             return upload
         return Upload(id=None, digest=artifact.digest, size=artifact.size, offset=artifact.size)
 
-    def _session_of_owner(self, artifact: Artifact, owner: str | None) -> "UploadSession | None":
+    def _session_of_owner(self, artifact: Artifact, owner: str | None) -> UploadSession | None:
         """Return the unfinished upload of this blob by its owner, if there is one at this vault."""
         if owner is None:
             return None
         with self._lock:
             return next((found for found in self._sessions.values() if found.is_of(artifact, owner)), None)
 
-    def _begin(self, artifact: Artifact, owner: str | None) -> "UploadSession":
+    def _begin(self, artifact: Artifact, owner: str | None) -> UploadSession:
         """Begin an upload, unless a concurrent request has begun it."""
         self._store.disk.check(0)
         id = secrets.token_hex(16)
@@ -116,12 +111,30 @@ class Uploads:
                 self._sessions[id] = session
             return session
 
-        try:
-            begun = self._store.database.write(work)
-        except KUberError:
-            self._forget(session)
-            raise
-        return begun
+        while True:
+            try:
+                return self._store.database.write(work)
+            except InsufficientStorageError:
+                fits = not self._store.quota or artifact.size <= self._store.quota
+                if owner is None or not fits or not self._drop_idle(owner):
+                    self._forget(session)
+                    raise
+            except KUberError:
+                self._forget(session)
+                raise
+
+    def _drop_idle(self, owner: str) -> bool:
+        """Drop the upload of an owner that has received nothing for the longest time, if it is idle."""
+        threshold = self._store.clock() - IDLE
+        with self._lock:
+            idle = [found for found in self._sessions.values() if found.owner == owner]
+        times = {found.id: found.last_received() for found in idle if found.path.exists()}
+        for session in sorted((found for found in idle if found.id in times), key=lambda found: times[found.id]):
+            with session.lock:
+                if times[session.id] <= threshold and not session.closed:
+                    self._drop(session)
+                    return True
+        return False
 
     @property
     def in_progress(self) -> int:
@@ -142,7 +155,7 @@ class Uploads:
         """Return the state of an upload. KnowledgeNotFoundError when it is unknown."""
         return self._session(id).status()
 
-    def begin_append(self, id: str, offset: int) -> "AppendLease":
+    def begin_append(self, id: str, offset: int) -> AppendLease:
         """Return the right to append to an upload at `offset`; it ends the right of any earlier request.
 
         A client whose connection stalled comes back before the vault has noticed, so the later request counts.
@@ -150,7 +163,7 @@ class Uploads:
         """
         return self._session(id).begin_append(offset)
 
-    def complete(self, lease: "AppendLease") -> tuple[Artifact, bool] | None:
+    def complete(self, lease: AppendLease) -> tuple[Artifact, bool] | None:
         """Store the blob once all bytes were received: the artifact, and whether it is new; None before.
 
         Raises CorruptKnowledgeError when the bytes have another digest; the upload is then dropped.
@@ -211,10 +224,10 @@ class Uploads:
             dropped += self._drop_old_rows(threshold - self._expiry)  # another vault may have received bytes since
         return dropped
 
-    def _session(self, id: str) -> "UploadSession":
+    def _session(self, id: str) -> UploadSession:
         session = self._sessions.get(id)
         if session is None:
-            raise _unknown(id)
+            raise unknown_upload(id)
         return session
 
     def _load(self) -> None:
@@ -233,7 +246,7 @@ class Uploads:
                 log.warning("deleted %s, left by a crash", file.name)
                 file.unlink(missing_ok=True)
 
-    def _drop_repeated(self, session: "UploadSession") -> None:
+    def _drop_repeated(self, session: UploadSession) -> None:
         """Keep only the longest upload of one blob by one owner; earlier versions began several."""
         if session.owner is None:
             return
@@ -241,15 +254,15 @@ class Uploads:
         for repeated in sorted(same, key=lambda found: found.path.stat().st_size)[:-1]:
             self._drop(repeated)
 
-    def _load_from_index(self, id: str) -> "UploadSession":
+    def _load_from_index(self, id: str) -> UploadSession:
         """Return an upload that another vault began. KnowledgeNotFoundError when it is unknown."""
         with self._store.database.read_snapshot() as connection:
             row = connection.execute(select(upload_rows).where(upload_rows.c.id == id)).one_or_none()
         if row is None:
-            raise _unknown(id)
+            raise unknown_upload(id)
         return self._session_of(row)
 
-    def _session_of(self, row: Row[tuple[object, ...]]) -> "UploadSession":
+    def _session_of(self, row: Row[tuple[object, ...]]) -> UploadSession:
         artifact = Artifact(digest=Digest(row.digest), size=row.size)
         return UploadSession(row.id, self._folder / row.id, artifact, row.owner, self._store.disk)
 
@@ -265,108 +278,14 @@ class Uploads:
 
         return self._store.database.write(work)
 
-    def _drop(self, session: "UploadSession") -> None:
+    def _drop(self, session: UploadSession) -> None:
         """Delete the row, then the file: a crash between them leaves a file without a row."""
         statement = delete(upload_rows).where(upload_rows.c.id == session.id)
         self._store.database.write(lambda connection: connection.execute(statement))
         self._forget(session)
 
-    def _forget(self, session: "UploadSession") -> None:
+    def _forget(self, session: UploadSession) -> None:
         with self._lock:
             self._sessions.pop(session.id, None)
         session.closed = True
         session.path.unlink(missing_ok=True)
-
-
-class UploadSession:
-    """Received bytes of one upload. Its lock is held for one step at a time, never for a whole request."""
-
-    def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None, disk: FreeDisk) -> None:
-        self.id = id
-        self._disk = disk
-        self.owner = owner
-        self.path = path
-        self.artifact = artifact
-        self.lock = threading.RLock()
-        self.closed = False  # stored or dropped
-        self.sha = hashlib.sha256()
-        self.size = 0  # bytes in `sha`
-        self._lease: AppendLease | None = None
-
-    def is_of(self, artifact: Artifact, owner: str) -> bool:
-        """Return whether it is an unfinished upload of this blob by this owner."""
-        return not self.closed and self.artifact == artifact and self.owner == owner
-
-    def status(self) -> Upload:
-        """Return how much was received."""
-        with self.lock:
-            self.require_open()
-            received = self.path.stat().st_size
-            return Upload(id=self.id, digest=self.artifact.digest, size=self.artifact.size, offset=received)
-
-    def last_received(self) -> datetime:
-        """Return the time at which the last byte was received."""
-        return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
-
-    def begin_append(self, offset: int) -> "AppendLease":
-        """Return the right to append at `offset`; see Uploads.begin_append."""
-        with self.lock:
-            self.require_open()
-            received = self.path.stat().st_size
-            if offset != received:
-                raise ConflictError(f"The upload has {received} bytes: resume from there, not from {offset}.")
-            if self.size != received:  # a restart has lost the hash
-                with self.path.open("rb") as file:
-                    self.sha = hashlib.file_digest(file, "sha256")
-                    self.size = file.tell()
-            self._lease = AppendLease(self)
-            return self._lease
-
-    @contextmanager
-    def require(self, lease: "AppendLease") -> Iterator[None]:
-        """Hold the lock for one step. ConflictError when a later request has taken the lease."""
-        with self.lock:
-            self.require_open()
-            if self._lease is not lease:
-                raise ConflictError("A later request has resumed this upload; this one ends here.")
-            yield
-
-    def require_open(self) -> None:
-        """Raise KnowledgeNotFoundError when the upload is stored or dropped."""
-        if self.closed:
-            raise _unknown(self.id)
-
-    def append(self, piece: Piece) -> None:
-        """Append bytes. A failing write leaves no trace."""
-        if self.size + len(piece) > self.artifact.size:
-            raise RequestRejectedError(f"The upload was announced with {self.artifact.size} bytes; send no more.")
-        self._disk.check(len(piece))
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                sha = self.sha.copy()
-                try:
-                    write_hashed(partial(write_all, file), piece, sha)
-                except OSError:
-                    file.truncate(self.size)
-                    raise
-                begin_sync(file, self.size, self.size + len(piece))
-        except OSError as error:
-            raise write_error(error) from None
-        self.sha = sha
-        self.size += len(piece)
-
-
-class AppendLease:
-    """Right of one request to append to an upload, until a later request takes it."""
-
-    def __init__(self, session: UploadSession) -> None:
-        self.session = session
-
-    def write(self, piece: Piece) -> None:
-        """Append bytes. ConflictError when a later request has taken the lease."""
-        with self.session.require(self):
-            self.session.append(piece)
-
-
-def _unknown(id: str) -> KnowledgeNotFoundError:
-    return KnowledgeNotFoundError(f"The vault has no upload {id[:100]!r} in progress; begin it again.")
