@@ -84,16 +84,22 @@ def all_pages(page: Callable[[str | None], Page[T]]) -> Iterator[T]:
         yield from found.items
 
 
-def collect(discover: Callable[[Query], Page[T]], query: Query) -> Page[T]:
-    """Return as many items as the query's limit as one page, from several pages if they end early."""
+def collect(
+    discover: Callable[[Query], Page[T]], query: Query, *, keep: Callable[[T], bool] = lambda item: True
+) -> Page[T]:
+    """Return as many items as the query's limit as one page, from several pages if they end early.
+
+    Items that are not to be kept count too, but do not stay in memory.
+    """
     items: list[T] = []
     omitted: list[str] = []
-    cursor = query.cursor
+    cursor, left = query.cursor, query.limit
     while True:
-        page = discover(replace(query, cursor=cursor, limit=query.limit - len(items)))
-        items += page.items
+        page = discover(replace(query, cursor=cursor, limit=left))
+        items += filter(keep, page.items)
         omitted += page.omitted
-        if page.cursor is None or page.cursor == cursor or len(items) >= query.limit:
+        left -= len(page.items)
+        if page.cursor is None or page.cursor == cursor or left <= 0:
             return Page(items=tuple(items), cursor=page.cursor, omitted=tuple(omitted))
         cursor = page.cursor
 

@@ -60,6 +60,19 @@ def test_a_page_ends_early_when_its_records_are_large(registry_store, publish, m
     assert whole.cursor is not None
 
 
+def test_records_that_are_not_kept_count_and_do_not_stay_in_memory(registry_store, publish):
+    ids = [publish() for _ in range(6)]
+    asked = []
+
+    def discover(query):
+        asked.append(query.limit)
+        return registry_store.discover(dataclasses.replace(query, limit=min(query.limit, 2)))
+
+    found = collect(discover, Query(order="oldest", limit=5), keep=lambda record: record.id != ids[1])
+    assert [record.id for record in found.items] == [ids[0], *ids[2:5]]
+    assert asked == [5, 3, 1]
+
+
 @pytest.mark.parametrize("query", ORDERS[:4], ids=lambda query: query.order)
 def test_records_that_no_page_can_hold_blind_no_reader(registry_store, publish, monkeypatch, query):
     monkeypatch.setattr(knowledge_reader, "MAX_PAGE_BYTES", 30_000)

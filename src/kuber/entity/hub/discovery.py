@@ -116,12 +116,18 @@ class Discovery:
         if task.test_set is None:  # claims on different sets cannot be compared
             query = replace(query, min_accuracy=None, classes=(), order="newest")
         none: Sequence[Knowledge] = ()
-        records = self._outbox.availability.call(lambda: self._discover(query), none, action="discover")
-        # A task of that name and test set may still have other labels.
-        understood = [record for record in records if task.understands(record.task)]
-        eligible = exclude(understood, {*state.refused, *self._skipped})
+        refused, rejected = {*state.refused, *self._skipped}, 0
+
+        def is_eligible(record: Knowledge) -> bool:
+            nonlocal rejected
+            if not task.understands(record.task):  # of that name and test set, but with other labels
+                return False
+            rejected += record.id in refused
+            return record.id not in refused
+
+        eligible = self._outbox.availability.call(lambda: self._discover(query, is_eligible), none, action="discover")
         found = self.publishers.present(eligible)
-        self._search.found(len(found), rejected=len(understood) - len(found))
+        self._search.found(len(found), rejected=rejected + len(eligible) - len(found))
         current = {record.id: state.first_seen.get(record.id, state.round) for record in found}
         earlier = {id: first for id, first in state.first_seen.items() if id not in current}
         kept = [*earlier.items(), *current.items()][-MAX_FIRST_SEEN:]  # the most recently seen are last
@@ -129,10 +135,10 @@ class Discovery:
         self._journal.append("sought", {"candidates": len(found)})
         return found
 
-    def _discover(self, query: Query) -> Sequence[Knowledge]:
+    def _discover(self, query: Query, keep: Callable[[Knowledge], bool] = lambda record: True) -> Sequence[Knowledge]:
         """Return the matching records, of several pages where large records end them early."""
         with self._outbox.availability.using("registry"):
-            page = collect(self._hub.registry.discover, query)
+            page = collect(self._hub.registry.discover, query, keep=keep)
         if page.omitted:
             self._alerts.warn(
                 f"Records that are too large for any page are left out of what the registry lists, such as "

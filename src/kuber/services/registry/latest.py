@@ -10,6 +10,8 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select,
 from kuber.domain.verification import Standing
 from kuber.services.registry.schema import class_evaluations, knowledge, newest_knowledge
 
+MAX_TASKS = 100  # whose records are compared with a report
+
 _newest, _record = newest_knowledge.c, knowledge.c
 _SUBJECT = ("entity", "task_name", "test_set", "trained")
 _SAME = [_newest[name] == bindparam(f"of_{name}") for name in _SUBJECT]
@@ -31,16 +33,17 @@ _LAST_LABEL = (
     .scalar_subquery()
 )
 _CLASSES = (
-    select(_LAST_LABEL)
-    .where(_newest.entity == bindparam("entity"), _newest.trained.is_(False))
-    .order_by(_newest.knowledge.desc())
-    .limit(20)  # tasks
+    select(_LAST_LABEL).where(_newest.entity == bindparam("entity"), _newest.trained.is_(False)).limit(MAX_TASKS)
 )
 
 
 def published_classes(connection: Connection, entity: str) -> set[int]:
-    """Return the numbers of classes of the tasks on which this entity has published last; empty without any."""
-    return {last + 1 for last in connection.scalars(_CLASSES, {"entity": entity})}
+    """Return the numbers of classes of the tasks on which this entity has published.
+
+    Without records, and with records on too many tasks or sets to look at, empty.
+    """
+    found = [last + 1 for last in connection.scalars(_CLASSES, {"entity": entity})]
+    return set(found) if len(found) < MAX_TASKS else set()
 
 
 def add_newest(connection: Connection, seq: int, row: dict[str, Any]) -> None:
