@@ -10,7 +10,7 @@ import kuber
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.entity.initialization import COMMON_SEED, MAX_TRIED
-from kuber.errors import ConflictError, NotAuthorizedError, RequestRejectedError
+from kuber.errors import ConflictError, NotAuthorizedError, RequestRejectedError, ServiceError
 from kuber.learning import architectures
 from kuber.learning.architectures import describe, initial_weights, is_reproducible
 from kuber.learning.start_check import start_fault
@@ -100,6 +100,17 @@ def test_no_refusal_of_a_publication_ends_an_entity(world, error, starts):
     world.live("a", [*[33] * tries, 40], rounds=1, strategy="merge", starts=starts, registry=registry)
     assert world.kinds("a")[-1] == "round-ended"
     assert [detail["reason"] for detail in world.events("a", "dropped")] == [error.message] * (tries + 1)
+
+
+@pytest.mark.parametrize("method", ["discover", "member"])
+def test_no_answer_of_the_hub_keeps_an_entity_from_beginning(world, method):
+    publish(world, "b", START)
+    registry = FailingPort(world.registry, checked=False)
+    registry.error, registry.of = ServiceError("It failed with status 500."), (method,)
+    evaluations = [33, 40] if method == "discover" else [40]
+    world.live("a", evaluations, rounds=1, strategy="merge", starts=[START], registry=registry)
+    assert world.kinds("a")[-1] == "round-ended"
+    assert world.events("a", "failed")[0]["reason"] == "It failed with status 500."
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -72,7 +72,7 @@ def rekey(
 ) -> None:
     """Allow a new key for an entity that has lost its folder: print the code that its owner joins with."""
     with as_operator(registry, admin_token, ca) as operator:
-        print(operator.allow_new_key(operator.entity(name).id, days=days))
+        say(operator.allow_new_key(operator.entity(name).id, days=days))
 
 
 @hub.command()

@@ -11,7 +11,7 @@ from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
-from kuber.errors import KUberError
+from kuber.errors import KUberError, ServiceUnavailableError
 from kuber.learning.start_check import start_fault
 from kuber.learning.weights import Weights, dump
 
@@ -26,13 +26,13 @@ def begin_in_common(journal: Journal, session: HubSession, starts: Sequence[Weig
     other answer of the hub keeps the entity from beginning.
     """
     known = {Digest.of(dump(weights)): weights for weights in starts}
-    record = _published(session, list(known))
+    record = _find(session, list(known))
     start = next(iter(known)) if record is None else record.artifacts[WEIGHTS].digest
     journal.change(weights=known[start])
     # If a kill followed our publication, the record exists already: publishing it again only logs it.
-    if record is None or session.published_count() > 0:
+    if record is None or _has_published(session):
         session.publisher.publish_initial()
-    record = _published(session, [start])  # again: when several entities publish at once, the oldest is the parent
+    record = _find(session, [start])  # again: when several entities publish at once, the oldest is the parent
     journal.change(origin=start, parents=() if record is None else (record.id,))
 
 
@@ -63,6 +63,21 @@ def agree_if_reachable(journal: Journal, session: HubSession) -> bool:
     sentence = "There is no common initial checkpoint, so that this model is not merged with others in this process."
     session.alerts.warn(f"{sentence} {reason or ''}".rstrip(), cause="no initial checkpoint")
     return False
+
+
+def _has_published(session: HubSession) -> bool:
+    return session.availability.call(session.published_count, 0, action="read this entity's member") > 0
+
+
+def _find(session: HubSession, digests: Sequence[Digest]) -> Knowledge | None:
+    """Return what `_published` returns; None with an alert when the hub fails. Raises ServiceUnavailableError."""
+    try:
+        return _published(session, digests)
+    except ServiceUnavailableError:
+        raise
+    except KUberError as error:
+        session.alerts.failed("discover the initial checkpoint", error)
+        return None
 
 
 def _published(session: HubSession, digests: Sequence[Digest]) -> Knowledge | None:
