@@ -36,6 +36,7 @@ def test_a_graph_of_standard_operators_is_accepted():
         (file()[:-3], "ends within"),
         (file() + b"\x00", "not an ONNX file|ends within"),
         (file() + file(), "one graph"),
+        (b"\x08\x08\x12\x04ORTM" + file()[2:], "onnxruntime's own format"),
         (file(domain="com.microsoft"), "'com.microsoft', which are not standard"),
         (file(functions=[helper.make_function("", "F", [], [], [], [])]), "functions"),
         (b"\x08\x01" * 20_000, "over 10000 fields"),

@@ -77,6 +77,7 @@ def probes(folder, *, without):
     return json.loads(done.stdout)
 
 
+@pytest.mark.process
 def test_the_kernel_denies_files_network_and_processes(tmp_path):
     found = probes(tmp_path, without="")
     if not found["denied_by"]:
@@ -88,6 +89,7 @@ def test_the_kernel_denies_files_network_and_processes(tmp_path):
 
 
 @pytest.mark.parametrize(("kept", "without"), [("landlock", "seccomp"), ("seccomp", "landlock")])
+@pytest.mark.process
 def test_each_holds_without_the_other(tmp_path, kept, without):
     found = probes(tmp_path, without=without)
     if not found["denied_by"]:

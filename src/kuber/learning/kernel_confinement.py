@@ -110,7 +110,7 @@ def _apply_landlock() -> None:
 
 def _apply_seccomp() -> None:
     machine = platform.machine()
-    if machine not in _SECCOMP_CALL:
+    if machine not in _SECCOMP_CALL or sys.maxsize < 1 << 32:  # a 32-bit Python makes other calls
         raise OSError(errno.ENOSYS, "the system calls of this processor are not known")
     lines = seccomp_program(machine, os.getpid())
     code = b"".join(

@@ -21,6 +21,7 @@ from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.training import Loss, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
+GRAPH_SECONDS = 0.03  # of processor time that a graph may take for a sample, where that is more than its limits
 FORWARD_COST = 1 / 3  # of a forward pass, in samples trained: a backward pass costs two forward passes
 
 Progress = Callable[[float], None]  # called with the finished share of the work, 0 to 1
@@ -185,7 +186,7 @@ def evaluate_on_common_set(
     model = TeacherModel(architecture=learner.architecture, weights=weights, graph=graph)
     network = learner.teacher_network(model)
     if isinstance(network, OnnxModel):
-        network.begin_evaluation()
+        network.begin_evaluation(at_least=GRAPH_SECONDS * len(learner.common))
     evaluation = evaluate(
         network,
         learner.ordered_batches(learner.common),
