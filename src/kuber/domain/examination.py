@@ -10,7 +10,7 @@ from kuber.domain.task import Task
 
 TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
 MAX_EXAMINED = 8  # models pulled and evaluated in one search, at most
-MAX_FAILED = 3  # of these without success, after which the rest are for proven publishers, if there are any
+MAX_FAILED = 3  # of these without success, after which proven publishers come first, if there are any
 
 
 def present(candidates: Iterable[Knowledge], publishers: PublisherRecords, round: int) -> list[Knowledge]:
@@ -64,8 +64,8 @@ def to_examine(
     """Return the candidates among which to choose again, when some of those chosen were refused.
 
     `examined` are the ids of those that passed. After `MAX_EXAMINED` models nothing else is pulled; after
-    `MAX_FAILED` failures only models of proven publishers, if there are any: new names are free, and those of many
-    liars would use up all examinations.
+    `MAX_FAILED` failures proven publishers come first: new names are free, and those of many liars would use up all
+    examinations.
     """
     if tries >= MAX_EXAMINED:
         return [record for record in candidates if record.id in examined]

@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from kuber.domain.examination import MAX_EXAMINED, as_found, distinct_publishers, to_examine, without_copies
+from kuber.domain.examination import (
+    MAX_EXAMINED,
+    MAX_FAILED,
+    as_found,
+    distinct_publishers,
+    to_examine,
+    without_copies,
+)
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.publisher_record import NEW
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
@@ -34,6 +41,7 @@ class CandidateSearch:
         failed: dict[str, Knowledge] = {}
         doubted: list[Knowledge] = []
         asked: set[str] = set()
+        opened = False  # to others than proven publishers, after these
         tries = 0
         while True:
             if tries and not self._discovery.is_reachable:
@@ -43,10 +51,13 @@ class CandidateSearch:
                 passed,
                 self._discovery.publishers.all,
                 tries=tries,
-                failed=len(failed),
+                failed=0 if opened else len(failed),
             )
             chosen = list(self._strategy.choose(pool, method, situation))
             unknown = [record for record in chosen if record.id not in passed]
+            if not unknown and not opened and len(failed) >= MAX_FAILED and tries < MAX_EXAMINED:
+                opened = True
+                continue
             if not unknown and doubted and not passed and tries < MAX_EXAMINED:
                 left, doubted = [*left, *doubted], []  # those are examined last
                 continue
