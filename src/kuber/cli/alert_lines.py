@@ -27,7 +27,8 @@ class AlertLines:
             case "rejected":
                 return f"rejected {detail['knowledge'][-SHORT_ID:]}: {detail['reason']}"
             case "dropped":
-                return f"could not send a {detail['message']}: {detail['reason']}"
+                article = "an" if detail["message"] == "attestation" else "a"
+                return f"could not send {article} {detail['message']}: {detail['reason']}"
             case "restored" if detail["lost"]:
                 return f"publishes its newest model again: the hub has lost {detail['lost']} of its records"
             case "restored":
