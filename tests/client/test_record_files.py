@@ -1,5 +1,6 @@
 """Files of a record: named by the id that was asked for, in the folder that was asked for, and signed."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from kuber.client.memory.registry import MemoryRegistry
 from kuber.client.memory.vault import MemoryVault
 from kuber.client.record_files import check_kinds, check_origin, write_files
 from kuber.client.registry import HttpRegistry
+from kuber.client.short_ids import record_id
 from kuber.domain.member import Key
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, SettingsError
 from kuber.signing import Identity
@@ -118,3 +120,13 @@ def test_a_member_of_another_name_lends_no_key(registry, record):
     forged = replace(record, signature=forger.sign(record_bytes(replace(record, signature=None))))
     with pytest.raises(CorruptKnowledgeError, match="is not signed"):
         check_origin(forged, Lying(), {})
+
+
+@pytest.mark.parametrize("answer", ["0" * 32, "../../up", "ab cd"])
+def test_an_answer_to_a_short_id_that_does_not_match_is_refused(script, reply, answer):
+    service = script(reply(body=json.dumps({"knowledge": [answer]}).encode()))
+    with (
+        HttpRegistry(service.url, patience=0) as registry,
+        pytest.raises(CorruptKnowledgeError, match="do not trust"),
+    ):
+        record_id(registry, "abc")

@@ -138,6 +138,12 @@ def test_no_entity_name_leads_out_of_the_folder(entity, name):
     assert curves._folder(entity) == name
 
 
+def test_a_long_name_of_an_entity_becomes_a_short_one():
+    names = [curves._folder("ü" * 199 + end) for end in ("a", "b")]
+    assert len(set(names)) == 2
+    assert max(len(name.encode()) for name in names) < 150
+
+
 def test_curves_are_written_while_a_run_is_active(run, tmp_path):
     pytest.importorskip("tensorboard")
     folder, write = run

@@ -8,7 +8,7 @@ from kuber.domain.auth import OPERATOR
 from kuber.domain.entity_names import form_of
 from kuber.domain.member import Member
 from kuber.domain.query import MAX_LIMIT, Page, all_pages
-from kuber.errors import KnowledgeNotFoundError, RequestRejectedError, SettingsError
+from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, SettingsError
 from kuber.wire.registry import IdsBody, MemberBody, PageBody
 
 SHOWN = 5  # of the ids that match
@@ -20,7 +20,8 @@ _PLURAL = {"record": "records", "entity": "entities"}
 def record_id(registry: HttpService, text: str) -> str:
     """Return the id of the only record whose id is this text, or begins or ends with it; else the text itself.
 
-    Withdrawn and quarantined records are found too. Raises SettingsError when there are several.
+    Withdrawn and quarantined records are found too. Raises SettingsError when there are several, and
+    CorruptKnowledgeError when the registry answers with another one.
     """
     if _WHOLE.fullmatch(text):
         return text
@@ -28,6 +29,11 @@ def record_id(registry: HttpService, text: str) -> str:
         body = registry.parse(IdsBody.read, registry.request("GET", "/v1/ids", params={"part": text}).data)
     except (KnowledgeNotFoundError, RequestRejectedError):  # an older registry, or no part of an id
         return text
+    for id in body.knowledge:
+        if not (id.startswith(text) or id.endswith(text)):
+            raise CorruptKnowledgeError(
+                f"The registry at {registry.url} answers for {text[:100]!r} with {id[:100]!r}; do not trust it."
+            )
     return _only(body.knowledge, text, "record")
 
 

@@ -51,7 +51,9 @@ def within_dataset(settings: Settings, echo: Echo = lambda _: None) -> Settings:
 
 def new_folder(settings: Settings, *words: str) -> Path:
     """Create a folder named after the time, the data set and these words; write the settings without defaults."""
-    stem = "-".join([f"{datetime.now(UTC):{NAME_TIME_FORMAT}}", Path(settings.dataset).stem, *words])
+    stem = "-".join([f"{datetime.now(UTC):{NAME_TIME_FORMAT}}", Path(settings.dataset).stem, *words]).replace(
+        "/", "_"
+    )
     for number in range(1000):
         folder = settings.runs_dir / (f"{stem}-{number}" if number else stem)
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from kuber.entity.state.entity_folder import MAX_BYTES, quoted
 from kuber.errors import SettingsError, first_line
 from kuber.integrations.scalars import PAUSE, Traffic, event_batches, scalars
 
@@ -60,4 +61,6 @@ def _prepare(to: Path) -> None:
 def _folder(entity: str) -> str:
     """Return a valid folder name, different for each entity."""
     name = re.sub(r"[^\w. -]", lambda found: quote(found[0], safe=""), entity)
+    if len(name.encode(errors="surrogatepass")) > MAX_BYTES:
+        return f"%{quoted(entity)}"
     return name if name.strip(". ") else f"%{name}"

@@ -267,6 +267,7 @@ used_enrolments = Table(
     tables,
     Column("hash", text(64), primary_key=True),  # SHA-256 of the signed bytes
     Column("expires_at", UtcDateTime, nullable=False),
+    Index("used_enrolments_by_expiry", "expires_at"),
 )
 
 audit = Table(

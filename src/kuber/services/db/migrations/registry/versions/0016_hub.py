@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("hash", text(64), primary_key=True),
         sa.Column("expires_at", time, nullable=False),
     )
+    op.create_index("used_enrolments_by_expiry", "used_enrolments", ["expires_at"])
     for name in ("joins_hub", "signs_hub"):
         op.add_column("entities", sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("entity_keys", sa.Column("hub", text(64)))
