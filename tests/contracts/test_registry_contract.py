@@ -269,6 +269,12 @@ def test_no_record_decides_the_tensors_of_a_built_in_architecture(publish, sampl
     publish(entity, architecture=replace(bogus, arguments={"depth": 3}))
 
 
+def test_text_that_cannot_be_stored_is_refused(registry, samples, entity, stored):
+    architecture = replace(samples.architecture, arguments={"kind": "nul\0"})
+    with pytest.raises(RequestRejectedError, match="NUL or half of a surrogate"):
+        registry.publish(samples.draft(entity, stored, architecture=architecture), key="one")
+
+
 def test_a_stated_digest_of_the_tensors_is_that_of_the_record(publish, samples, entity):
     arguments = {"tensors": tensors_digest(WIDE), "modules": "00"}
     with pytest.raises(RequestRejectedError, match="digest"):

@@ -56,6 +56,20 @@ def check_known_manifest(architecture: Architecture) -> None:
         )
 
 
+def check_storable(architecture: Architecture) -> None:
+    """Raise RequestRejectedError for text that not every database stores and not every encoding has.
+
+    Records of earlier versions may have some, and are read.
+    """
+    texts = [text for text in architecture.arguments.values() if isinstance(text, str)]
+    for text in (*texts, *architecture.manifest):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestRejectedError(
+                "An argument of the architecture or the name of a tensor has the character NUL or half of a "
+                "surrogate pair; use other text."
+            )
+
+
 def check_pinned(architecture: Architecture, manifest: Manifest) -> None:
     """Raise ConflictError unless the architecture has the manifest that the records before it have."""
     if dict(architecture.manifest) != dict(manifest):

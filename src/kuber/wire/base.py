@@ -40,12 +40,6 @@ def only_printable(text: str) -> str:
     return text
 
 
-def _storable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("neither NUL nor half of a surrogate pair is allowed")
-    return text
-
-
 def _escaped(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
@@ -84,8 +78,6 @@ _ParsedDigest = Annotated[
 DigestField = Annotated[Digest, GetPydanticSchema(lambda _source, handler: handler.generate_schema(_ParsedDigest))]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(only_printable)]
 Sentence = Annotated[str, Field(min_length=1), AfterValidator(only_printable)]
-# Of any characters that every database stores and every encoding has.
-AnyText = Annotated[str, AfterValidator(_storable)]
 # Written from what others sent, such as an error: shown as it is, so what is not printable becomes an escape.
 Escaped = Annotated[str, BeforeValidator(_escaped)]
 HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64,128}$", description="Lower-case hex digits.")]

@@ -28,7 +28,6 @@ from kuber.domain.task import Task
 from kuber.domain.tensor_dtypes import MAX_DIMENSIONS, MAX_TENSOR_NAME, MAX_TENSORS
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.wire.base import (
-    AnyText,
     Body,
     Count,
     Day,
@@ -82,7 +81,7 @@ Shape = Annotated[tuple[Count, ...], Field(max_length=MAX_DIMENSIONS)]
 _Integer = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_not_integer)]
 _Argument = Annotated[
-    StrictBool | _Integer | _Number | Annotated[AnyText, Field(max_length=1000)] | tuple[_Integer, ...],
+    StrictBool | _Integer | _Number | Annotated[str, Field(max_length=1000)] | tuple[_Integer, ...],
     WrapValidator(_argument_error),
 ]
 Secret = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]*$")]
@@ -164,7 +163,7 @@ class TensorBody(Body[TensorSpec]):
 
 
 ManifestField = Annotated[
-    dict[Annotated[AnyText, Field(max_length=MAX_TENSOR_NAME)], TensorBody], Field(max_length=MAX_TENSORS)
+    dict[Annotated[str, Field(max_length=MAX_TENSOR_NAME)], TensorBody], Field(max_length=MAX_TENSORS)
 ]
 
 

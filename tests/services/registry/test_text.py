@@ -54,7 +54,7 @@ def test_a_record_with_text_that_cannot_be_stored_is_refused(registry_service, o
             body["entity"] = text
     body |= {"sequence": 1, "signature": "0" * 128}
     answer = post(registry_service, ("POST", "/v1/knowledge"), body, owner.headers | {"Idempotency-Key": "texts"})
-    assert answer.status_code == 422, answer.text
+    assert answer.status_code in (400, 422), answer.text
     assert answer.json()["detail"].isprintable()
 
 

@@ -24,6 +24,7 @@ from kuber.domain.publication_checks import (
     check_owner,
     check_pinned,
     check_repeated,
+    check_storable,
     check_text,
     check_weights,
     not_registered,
@@ -136,6 +137,7 @@ class MemoryRegistry:
         """Store a record once its blobs are pinned in the vault and its weights match the manifest."""
         check_text(key, "The key of a publication")
         body = DraftBody.of(draft)
+        check_storable(draft.architecture)
         content = canonical(body)
         check_size(body, len(content))
         sent, digest = body.value(), Digest.of(content)

@@ -17,6 +17,7 @@ from kuber.domain.publication_checks import (
     check_known_manifest,
     check_missing,
     check_repeated,
+    check_storable,
     check_text,
     check_weights,
     invalid_artifact,
@@ -88,6 +89,7 @@ class Publications:
         """Store a record; return it, and whether it is new."""
         check_text(key, "The key of a publication")
         draft = body.value()
+        check_storable(draft.architecture)
         content = canonical(body)
         check_size(body, len(content))
         digest = Digest.of(content)
