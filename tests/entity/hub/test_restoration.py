@@ -14,7 +14,7 @@ from kuber.domain.delivery import Delivery
 from kuber.domain.query import Query
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.steps import train_locally
-from kuber.errors import ConflictError
+from kuber.errors import ConflictError, CorruptKnowledgeError
 
 X = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -96,6 +96,22 @@ def test_lost_parents_are_left_out_of_a_publication_and_of_a_delivery(world, res
     assert restorable.deliveries().items[0].teachers == (kept,)
     assert [detail["left_out"] for detail in world.events("a", "restored")][:2] == [1, 1]
     assert not journal.state.outbox
+
+
+def test_a_refused_message_waits_for_no_record_that_cannot_be_read(world, restorable, monkeypatch):
+    world.live("teacher", [50], rounds=1)
+    evaluation = records(world, "teacher")[0].evaluation
+    entity = world.entity("a", rounds=2, background=True)
+    entity._session.join_and_flush()
+    entity._journal.change(entity_id=world.id_of("a"), parents=("nothing",), round=1)
+
+    def unreadable(id):
+        raise CorruptKnowledgeError("The registry sent a malformed answer.")
+
+    monkeypatch.setattr(restorable, "knowledge", unreadable, raising=False)
+    assert not entity._session.publisher.publish(evaluation)
+    assert not entity._journal.state.outbox
+    assert [detail["message"] for detail in world.events("a", "dropped")] == ["publication"]
 
 
 def test_an_entity_that_the_hub_has_lost_joins_again_and_its_queue_goes_with_it(world, restorable):

@@ -196,9 +196,11 @@ class Outbox:
             if isinstance(error, RequestRejectedError):
                 try:
                     known = self._restoration.without_lost(message)
-                except KUberError as failure:
+                except ServiceUnavailableError as failure:
                     self._reason = failure.message
                     return None
+                except KUberError:  # such as a record that cannot be read: the message is refused all the same
+                    known = None
                 if known is not None:
                     return self._try_send(known, blobs)
             if isinstance(error, ConflictError) and isinstance(message, Publication):
