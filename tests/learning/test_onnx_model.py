@@ -13,6 +13,7 @@ from torch import nn
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, TimeLimitError
 from kuber.learning import onnx_model, time_budget
 from kuber.learning.architectures import make_network
+from kuber.learning.evaluation import evaluation_mode
 from kuber.learning.onnx_export import check_equivalent, export
 from kuber.learning.onnx_model import GraphLimits, OnnxModel
 
@@ -275,7 +276,8 @@ def test_a_graph_that_is_slow_for_other_samples_than_those_evaluated_is_stopped(
     monkeypatch.setattr(time_budget, "GRACE_SECONDS", 0.05)
     model = OnnxModel(slow_for_ones(400), input_shape=SHAPE, classes=CLASSES)
     model.begin_evaluation()
-    model(torch.zeros(300, 4))
+    with evaluation_mode(model):
+        model(torch.zeros(300, 4))
     model.begin_phase()
     model(torch.zeros(300, 4))
     with pytest.raises(TimeLimitError, match=r"exceeded its time limit, [\d.]+ s for 352 samples"):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, TimeLimitError
-from kuber.learning.time_budget import PHASE_SHARE, TimeBudget
+from kuber.learning.time_budget import PHASE_SHARE, TimeAccount, TimeBudget
 
 log = logging.getLogger("kuber")
 
@@ -73,13 +73,7 @@ class OnnxModel(nn.Module):
         self._classes = classes
         self._limits = limits
         self._lock = Lock()
-        self._budget: TimeBudget | None = None
-        self._pace: float | None = None  # processor seconds of a batch in the last evaluation
-        self._evaluating = False
-        self._batches = 0  # since the budget began
-        self._waited = 0.0  # seconds for replies, since then
-        self._waiting_since: float | None = None
-        self._cpu_before = 0.0  # processor seconds before then
+        self._time = TimeAccount()  # an object: `evaluation_mode` puts the attributes of modules back
         self._process = _start()
         self._finalizer = weakref.finalize(self, _end, self._process)
         shapes = {"input_shape": self._shape, "classes": classes}
@@ -93,7 +87,7 @@ class OnnxModel(nn.Module):
             self.close()
             reason = reply.get("error", "its process returned neither a type nor an error")
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
-        self._budget = None
+        self._time.budget = None
         self._dtype = np.dtype(reply["dtype"])
         if not reply.get("denied_by"):
             _warn_of_kernel()
@@ -120,15 +114,15 @@ class OnnxModel(nn.Module):
         limits, started = self._limits, time.monotonic()
         seconds = max(limits.evaluation_seconds, at_least)
         self._begin(TimeBudget(started=started, seconds=seconds, wall_seconds=limits.evaluation_wall_seconds))
-        self._evaluating = True
+        self._time.evaluating = True
 
     def begin_phase(self) -> None:
         """Allow the time of one phase from now on: a multiple of that of the last evaluation, if there was one."""
-        if self._evaluating and self._batches:
-            self._pace = self._time_used() / self._batches
+        if self._time.evaluating and self._time.batches:
+            self._time.pace = self._time_used() / self._time.batches
         seconds = self._limits.phase_seconds
-        self._begin(TimeBudget(started=time.monotonic(), seconds=seconds, pace=self._pace, share=PHASE_SHARE))
-        self._evaluating = False
+        self._begin(TimeBudget(started=time.monotonic(), seconds=seconds, pace=self._time.pace, share=PHASE_SHARE))
+        self._time.evaluating = False
 
     def close(self) -> None:
         """End the process."""
@@ -137,8 +131,8 @@ class OnnxModel(nn.Module):
     def _run(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         started = time.monotonic()
         deadline = started + self._limits.seconds
-        self._waiting_since = started
-        self._batches += -(-len(batch) // BATCH)
+        self._time.waiting_since = started
+        self._time.batches += -(-len(batch) // BATCH)
         self._send(len(batch).to_bytes(8, "little") + batch.tobytes(), deadline)
         error_bytes = int.from_bytes(self._receive(8, deadline), "little")
         if error_bytes:
@@ -147,8 +141,8 @@ class OnnxModel(nn.Module):
                 self.close()  # the rest would be read as logits
             raise CorruptKnowledgeError(f"The ONNX graph is refused: {reason}.")
         data = self._receive(len(batch) * self._classes * 4, deadline)
-        self._waited += time.monotonic() - started
-        self._waiting_since = None
+        self._time.waited += time.monotonic() - started
+        self._time.waiting_since = None
         if self._time_left() < 0:
             self._exceeded()
         return np.frombuffer(data, "<f4").reshape(len(batch), self._classes).copy()
@@ -194,21 +188,23 @@ class OnnxModel(nn.Module):
         return data
 
     def _begin(self, budget: TimeBudget) -> None:
-        self._budget, self._batches, self._waited = budget, 0, 0.0
-        self._cpu_before = self._cpu_seconds() or 0.0
+        self._time.budget, self._time.batches, self._time.waited = budget, 0, 0.0
+        self._time.cpu_before = self._cpu_seconds() or 0.0
 
     def _time_left(self) -> float:
         """Return the seconds left of the budget, infinite without one."""
-        if self._budget is None:
+        if self._time.budget is None:
             return math.inf
-        return self._budget.left(self._time_used(), self._batches, time.monotonic())
+        return self._time.budget.left(self._time_used(), self._time.batches, time.monotonic())
 
     def _time_used(self) -> float:
         """Return the processor time of the process since the budget began; where it is not known, the time waited."""
         cpu = self._cpu_seconds()
         if cpu is not None:
-            return cpu - self._cpu_before
-        return self._waited + (0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since)
+            return cpu - self._time.cpu_before
+        return self._time.waited + (
+            0.0 if self._time.waiting_since is None else time.monotonic() - self._time.waiting_since
+        )
 
     def _cpu_seconds(self) -> float | None:
         """Return the processor time of the process; None if the system does not say, or the process has ended."""
@@ -220,9 +216,9 @@ class OnnxModel(nn.Module):
             return None
 
     def _exceeded(self) -> NoReturn:
-        used, samples = self._time_used(), self._batches * BATCH
+        used, samples = self._time_used(), self._time.batches * BATCH
         self.close()
-        spent = f", {used:.1f} s for {samples} samples" if self._budget is not None and samples else ""
+        spent = f", {used:.1f} s for {samples} samples" if self._time.budget is not None and samples else ""
         raise TimeLimitError(f"The ONNX graph exceeded its time limit{spent}; do not use it.")
 
     def _fail(self) -> None:

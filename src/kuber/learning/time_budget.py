@@ -33,3 +33,16 @@ class TimeBudget:
     def left(self, used: float, batches: int, now: float) -> float:
         """Return the seconds left, of processor time or on the clock, whichever ends first; negative beyond."""
         return min(self.allowed(batches, now) - used, self.started + self.wall_seconds - now)
+
+
+@dataclass(kw_only=True, slots=True)
+class TimeAccount:
+    """Time that a graph has taken since its budget began."""
+
+    budget: TimeBudget | None = None
+    batches: int = 0
+    waited: float = 0.0  # seconds for replies
+    waiting_since: float | None = None
+    cpu_before: float = 0.0  # processor seconds before the budget began
+    evaluating: bool = False
+    pace: float | None = None  # processor seconds of a batch in the last evaluation
