@@ -42,8 +42,8 @@ def main() -> None:
     except MemoryError:
         _send_line(outlet, {"error": out_of_memory})
         return
-    except Exception as error:  # noqa: BLE001 - whatever a hostile file makes a library raise is a reason
-        _send_line(outlet, {"error": f"a part of it is malformed ({type(error).__name__})"})
+    except Exception as unexpected:  # noqa: BLE001 - whatever a hostile file makes a library raise is a reason
+        _send_line(outlet, {"error": f"a part of it is malformed ({type(unexpected).__name__})"})
         return
     _send_line(outlet, {"dtype": network.dtype, "denied_by": " and ".join(denied)})
     width = prod(shape) * np.dtype(network.dtype).itemsize
