@@ -67,9 +67,10 @@ def test_each_is_described_once_under_the_module_it_is_imported_from():
 
 def test_type_checkers_see_the_same_names():
     tree = ast.parse(Path(kuber.__file__).read_text(encoding="utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))  # if TYPE_CHECKING
     imported = {
         (node.module, alias.name)
-        for node in ast.walk(tree)
+        for node in checked.body
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("kuber")
         for alias in node.names
     }

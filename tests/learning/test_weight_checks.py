@@ -68,9 +68,7 @@ def test_buffers_that_do_not_travel_are_named(buffer, reason):
     assert obstacle(Net(buffer, persistent=False)) is None
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "größe", "with\nnewline", "n" * 1000, '"quoted"', "\x00", "emoji \U0001f600"]
-)
+@pytest.mark.parametrize("name", ["a b", "größe", "with\nnewline", "n" * 1000, '"quoted"', "emoji \U0001f600"])
 def test_any_usual_name_travels(name):
     assert obstacle(Net(torch.ones(1), name=name)) is None
 

@@ -50,9 +50,11 @@ def test_a_stale_folder_is_one_sentence(tmp_path, environment):
         HttpRegistry("https://hub.example")
 
 
-def test_a_command_ends_with_the_sentence(environment):
+def test_a_command_ends_with_the_sentence(environment, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("t" * 43)
     environment(SSL_CERT_FILE="/nowhere/certificates.pem")
-    done = called("knowledge", "list", "--registry", "https://192.0.2.1:5001", "--admin-token", "/dev/null")
+    done = called("knowledge", "list", "--registry", "https://192.0.2.1:5001", "--admin-token", str(token))
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert "variable SSL_CERT_FILE names /nowhere/certificates.pem" in sentence

@@ -82,10 +82,12 @@ def test_a_socks_proxy_with_its_extra_is_used(environment, monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["socks", "socks5"])
-def test_a_command_ends_with_the_sentence(environment, hide, scheme):
+def test_a_command_ends_with_the_sentence(environment, tmp_path, hide, scheme):
+    token = tmp_path / "token"
+    token.write_text("t" * 43)
     hide("socksio")
     environment(ALL_PROXY=f"{scheme}://127.0.0.1:7891")
-    done = called("knowledge", "list", "--registry", "http://192.0.2.1:5001", "--admin-token", "/dev/null")
+    done = called("knowledge", "list", "--registry", "http://192.0.2.1:5001", "--admin-token", str(token))
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert "variable ALL_PROXY" in sentence

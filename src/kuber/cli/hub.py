@@ -70,7 +70,10 @@ def rekey(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Allow a new key for an entity that has lost its folder: print the code that its owner joins with."""
+    """Allow a new key for an entity that has lost its folder.
+
+    Prints the code that its owner joins with.
+    """
     with as_operator(registry, admin_token, ca) as operator:
         say(operator.allow_new_key(operator.entity(name).id, days=days))
 
@@ -127,7 +130,7 @@ def withdraw(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Withdraw any entity's record: discovery no longer returns it."""
+    """Withdraw a record: discovery no longer returns it."""
     from kuber.client.short_ids import record_id
 
     with as_operator(registry, admin_token, ca) as operator:

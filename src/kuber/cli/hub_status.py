@@ -37,7 +37,10 @@ def status(
     ca: Ca = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print one page of numbers: contents, growth, sizes, last backup. Exits with 4 if a service gives none."""
+    """Print one page of numbers on the hub.
+
+    Its contents, growth, sizes and last backup. Exits with 4 if a service gives none.
+    """
     from kuber.client.admin import AdminClient
     from kuber.client.credentials import Credentials
     from kuber.client.vault import HttpVault

@@ -20,8 +20,9 @@ def suspicious(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Print publishers whose claims others contradict, who contradicts them, and who publishes copies.
+    """Print contradicted claims, and copies.
 
+    Whose claims others contradict, who contradicts them, and who publishes copies of the models of others.
     No line is a proof: an entity that attests may lie too. Compare with `kuber knowledge show ID`.
     """
     from kuber.views.formatting import printable
