@@ -62,7 +62,7 @@ class RegistryAccess:
         self._ids = ids
         self._open = open_enrolment
         self.on_new_key: Callable[[], None] = lambda: None  # called when a member may have another key
-        self.hub = HubIdentity.load_or_create(database, clock())
+        self.hub = HubIdentity.load_or_create(database)
         self._callers: BoundedCache[Caller] = BoundedCache(0 if database.shared else CACHED)  # by hash of the token
 
     def invite(self, name: str, *, days: float = INVITATION_DAYS) -> str:

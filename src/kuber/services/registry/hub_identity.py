@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, insert, select
 
+from kuber.domain.event import utc_now
 from kuber.errors import NotAuthorizedError
 from kuber.services.db.database import Database
 from kuber.services.registry.schema import hubs
@@ -29,7 +30,7 @@ class HubIdentity:
         self.id = self._identity.public_key
 
     @classmethod
-    def load_or_create(cls, database: Database, now: datetime) -> "HubIdentity":
+    def load_or_create(cls, database: Database) -> "HubIdentity":
         """Return the identity in this database of a registry; make one if it has none."""
         query = select(hubs.c.seed).where(hubs.c.seq == _ONLY)
         with database.read_latest() as connection:
@@ -39,7 +40,7 @@ class HubIdentity:
             found: str | None = connection.scalar(query)
             if found is None:
                 found = os.urandom(32).hex()
-                connection.execute(insert(hubs), {"seq": _ONLY, "seed": found, "made_at": now})
+                connection.execute(insert(hubs), {"seq": _ONLY, "seed": found, "made_at": utc_now()})
             return found
 
         if seed is None:

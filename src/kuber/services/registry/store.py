@@ -104,7 +104,7 @@ class RegistryStore:
         self._clock = clock
         self._ids = ids
         self.database = Database(database, history="registry")
-        self.hub = HubIdentity.load_or_create(self.database, clock())
+        self.hub = HubIdentity.load_or_create(self.database)
         self._reader = KnowledgeReader()
         # Changing objects are cached only where no other process changes them.
         cached = 0 if self.database.shared else CACHED
