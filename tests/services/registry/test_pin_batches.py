@@ -76,6 +76,7 @@ def test_a_failed_request_is_an_error_of_each(vault, waiting):
     for future in waiting:
         with pytest.raises(ServiceUnavailableError, match="away"):
             future.result()
+    assert len(vault.batches) == 1  # those behind it did not wait as long again
 
 
 def test_after_closing_nothing_is_accepted(vault):

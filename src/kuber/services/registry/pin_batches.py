@@ -61,6 +61,9 @@ class PinBatches:
             try:
                 results = first.context.run(self._send, [waiting.body for waiting in batch])
             except BaseException as error:  # noqa: BLE001  the waiting threads must learn of it, whatever it is
+                if isinstance(error, ServiceUnavailableError) and not closing:  # nor has it an answer for the next
+                    waiting, closing = self._next_batch(None, limit=self._queue.qsize())
+                    batch += waiting
                 results = [error] * len(batch)
             for waiting, result in zip(batch, results, strict=True):
                 if isinstance(result, BaseException):
@@ -70,10 +73,10 @@ class PinBatches:
             if closing:
                 return
 
-    def _next_batch(self, first: "_Waiting") -> tuple[list["_Waiting"], bool]:
-        """Return what waits, at most MAX_BATCH, and whether an end mark followed."""
-        batch = [first]
-        while len(batch) < MAX_BATCH:
+    def _next_batch(self, first: "_Waiting | None", *, limit: int = MAX_BATCH) -> tuple[list["_Waiting"], bool]:
+        """Return what waits, at most `limit` with the first, and whether an end mark followed."""
+        batch = [] if first is None else [first]
+        while len(batch) < limit:
             try:
                 waiting = self._queue.get_nowait()
             except queue.Empty:
