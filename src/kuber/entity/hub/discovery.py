@@ -27,14 +27,7 @@ from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import TeacherModel
-from kuber.errors import (
-    IncompatibleKnowledgeError,
-    KnowledgeError,
-    KnowledgeNotFoundError,
-    KUberError,
-    ServiceError,
-    TimeLimitError,
-)
+from kuber.errors import KnowledgeError, KnowledgeNotFoundError, KUberError, ServiceError, TimeLimitError
 from kuber.learning.compatibility import runnable_kinds
 from kuber.learning.weights import Weights
 
@@ -181,8 +174,8 @@ class Discovery:
         try:
             kinds = runnable_kinds(knowledge, self._evaluator.model.task, self._evaluator.model.can_load)
             self._names[knowledge.entity] = self._trust.check(knowledge).name
-        except KnowledgeError as error:  # a signature that is not the publisher's says nothing about the publisher
-            self.refuse(knowledge, error.message, fault=RefusalCause.OTHER)
+        except KnowledgeError as error:  # counted too: many names with such records would use up all tries
+            self.refuse(knowledge, error.message)
             return None
         if knowledge.id in self._graphs_only and not weights_only:
             kinds = kinds[-1:]
@@ -202,8 +195,7 @@ class Discovery:
                 if isinstance(error, TimeLimitError):
                     self._slow_graphs.add(knowledge)
                 reasons.append(error.message)
-                ours = isinstance(error, KnowledgeNotFoundError | IncompatibleKnowledgeError)
-                if isinstance(error, TimeLimitError) or not ours:
+                if not isinstance(error, KnowledgeNotFoundError):
                     fault = max(fault, RefusalCause.MODEL)
                 continue
             except ServiceError:

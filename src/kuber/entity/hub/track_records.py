@@ -21,8 +21,8 @@ MAX_PUBLISHERS = 1000  # whose track record is kept: those of the latest examina
 class RefusalCause(IntEnum):
     """Cause for which a model is refused, the graver one greater."""
 
-    OTHER = 0  # not the publisher's, such as an architecture that cannot be run here
-    MODEL = 1  # a model that is damaged, or answers nonsense
+    OTHER = 0  # not the publisher's, such as a file that the vault lacks
+    MODEL = 1  # a model that is damaged, answers nonsense, or cannot be run here
     CLAIM = 2  # a claim that the model does not keep
 
 
