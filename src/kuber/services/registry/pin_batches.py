@@ -62,8 +62,8 @@ class PinBatches:
                 results = first.context.run(self._send, [waiting.body for waiting in batch])
             except BaseException as error:  # noqa: BLE001  the waiting threads must learn of it, whatever it is
                 if isinstance(error, ServiceUnavailableError) and not closing:  # nor has it an answer for the next
-                    waiting, closing = self._next_batch(None, limit=self._queue.qsize())
-                    batch += waiting
+                    behind, closing = self._next_batch(None, limit=self._queue.qsize())
+                    batch += behind
                 results = [error] * len(batch)
             for waiting, result in zip(batch, results, strict=True):
                 if isinstance(result, BaseException):
