@@ -288,11 +288,11 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
     hub.publish()
     records = hub.registry.discover(Query(limit=1000)).items
     folder, other = tmp_path / "backup", tmp_path / "other"
-    n = len(records)
-    size = sum(record.artifacts["weights"].size for record in records)
+    stored = {record.artifacts["weights"] for record in records}
+    n, blobs, size = len(records), len(stored), sum(artifact.size for artifact in stored)
     assert kuber("backup", folder, *hub.data, *copy) == (
         0,
-        f"Backed up {len(records)} records and {len(records)} blobs ({size} bytes).\n",
+        f"Backed up {n} records and {blobs} blobs ({size} bytes).\n",
     )
     assert (hub.file(records[0]).stat().st_nlink > 1) == (not copy)
     hub.publish()  # not in the backup
@@ -300,9 +300,9 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
     code, output = kuber("restore", folder, *to)
     assert code == 0
     first, age, members, *advice = output.splitlines()
-    assert first == f"Restored {n} records and {n} blobs ({size} bytes)."
+    assert first == f"Restored {n} records and {blobs} blobs ({size} bytes)."
     assert re.match(r"The backup was made \d+ seconds? ago, at 20", age)
-    assert re.match(r"1 entity came back: \w+", members)
+    assert re.match(r"\d+ (entity|entities) came back: \w+", members)
     assert [line.rpartition(": ")[2] for line in advice] == [
         "kuber hub revoke --all",
         "kuber hub revoke NAME --block",
@@ -314,7 +314,7 @@ def test_backup_and_restore_while_running(hub, tmp_path, samples, copy):
             digest = record.artifacts["weights"].digest
             assert again.vault.get(digest) == hub.vault.get(digest)
         code, output = kuber("check", *again.urls)
-        assert (code, output.splitlines()[-1]) == (0, f"{n} records, {n} blobs, {n} pins; 0 disagreements.")
+        assert (code, output.splitlines()[-1]) == (0, f"{n} records, {blobs} blobs, {n} pins; 0 disagreements.")
         again.publish()
         code, output = kuber("check", *again.urls, "--backup", folder)
         assert (code, f"as whole as {folder}" in output) == (0, True)
@@ -332,7 +332,8 @@ def test_restore_ends_tokens_and_invitations_if_it_is_asked_to(hub, tmp_path):
     to = ["--registry-data", other / "registry", "--vault-data", other / "vault"]
     code, output = kuber("restore", folder, *to, "--revoke-tokens", "--void-invitations")
     assert code == 0
-    assert "The tokens of 1 entity are revoked, and the operator's.\n1 invitation can no longer be used.\n" in output
+    assert re.search(r"The tokens of \d+ (entity|entities) are revoked, and the operator's\.\n", output)
+    assert "\n1 invitation can no longer be used.\n" in output
     assert "kuber hub revoke --all" not in output
     again = Hub(other, Samples())
     with again.stack, HttpVault(again.urls[3], credentials=hub.registry.credentials) as vault:
@@ -367,10 +368,13 @@ def test_restore_asks_on_a_terminal(hub, tmp_path, monkeypatch, answers):
     restore(tmp_path / "backup", tmp_path / "registry", tmp_path / "vault")
     monkeypatch.undo()
     text = out.getvalue()
-    assert "1 token can be used again, also those revoked since. Revoke them?" in text
+    assert re.search(r"\d+ tokens? can be used again, also those revoked since\. Revoke them\?", text)
     assert "can be used again, also those used since. Void them?" in text
     ended = answers.startswith("y")
-    assert ("The tokens of 1 entity are revoked" in text, "kuber hub revoke --all" in text) == (ended, not ended)
+    assert (bool(re.search(r"The tokens of \d+ \w+ are revoked", text)), "kuber hub revoke --all" in text) == (
+        ended,
+        not ended,
+    )
     kuber("invitations", "--void", "--registry", hub.urls[1], *hub.urls[4:])
 
 

@@ -104,7 +104,7 @@ def test_many_may_register_at_once(registry, samples):
 def test_publishes_the_draft_with_id_and_time(registry, samples, entity, stored):
     draft = samples.draft(entity, stored, sample_count=7, class_counts=(3, 4), round=5)
     record = registry.publish(draft, key="one")
-    assert record.draft == replace(draft, sequence=record.sequence, signature=record.signature)
+    assert record.draft == replace(draft, sequence=record.sequence, signature=record.signature, hub=record.hub)
     assert record.published_at.utcoffset() == timedelta(0)
     assert registry.knowledge(record.id) == record
     kinds = {name: type(value) for name, value in record.architecture.arguments.items()}

@@ -12,6 +12,7 @@ from sqlalchemy import MetaData, text
 from starlette.testclient import TestClient
 
 from kuber.domain.delivery import Delivery
+from kuber.domain.message_limits import MAX_SAMPLES
 from kuber.domain.query import Query
 from kuber.errors import RequestRejectedError, ServiceError, ServiceUnavailableError
 from kuber.services.db.database import Database
@@ -188,15 +189,15 @@ def test_text_with_a_nul_is_refused_in_one_sentence(stores, vault_database, tmp_
 
 def test_the_largest_numbers_of_a_message_fit_the_database(stores, draft_of):
     store = stores[0]
-    largest = 2**63 - 1
+    most = MAX_SAMPLES - 2
     entity = store.register("entity").id
     record = store.publish(
-        draft_of(entity, (largest, 1), total=(largest, 2), round=2**31 - 1, sample_count=largest), key="k"
+        draft_of(entity, (most, 1), total=(most, 2), round=2**31 - 1, sample_count=MAX_SAMPLES), key="k"
     )
     assert store.knowledge(record.id) == record
     page = store.discover(Query(order="classes", classes=(0, 1)))
     assert page.items == (record,)
-    assert access_on(store).events(after=largest) == []
+    assert access_on(store).events(after=2**63 - 1) == []
 
 
 def access_on(store):

@@ -1,6 +1,5 @@
 """Behaviour common to both services, tested on the running processes."""
 
-import asyncio
 import json
 import math
 
@@ -11,6 +10,7 @@ from kuber.errors import ServiceUnavailableError
 from kuber.services.http.application import application, problem
 from kuber.services.http.metrics import Metrics
 from kuber.wire.registry import HealthBody
+from tests.fixtures.coroutines import run_coroutine
 
 PROBLEM = "application/problem+json"
 HEX = "sha256:" + "0" * 64
@@ -28,7 +28,9 @@ def name(service):
 
 def test_healthz_names_service_protocol_and_version(service, name):
     answer = service.client.get("/healthz")
-    assert HealthBody.read(answer.content) == HealthBody(status="ok", service=name, protocol=1, version="0.1.0")
+    found = HealthBody.read(answer.content)
+    assert found == HealthBody(status="ok", service=name, protocol=1, version="0.1.0", hub=found.hub)
+    assert (found.hub is not None) == (name == "registry")
     assert answer.headers["KUber-Protocol"] == "1"
 
 
@@ -95,6 +97,7 @@ def test_openapi_describes_every_route(service, name):
             "/v1/pins/batch",
             "/v1/collections",
             "/v1/scrubs",
+            "/v1/status",
         },
         "registry": {
             "/healthz",
@@ -119,6 +122,9 @@ def test_openapi_describes_every_route(service, name):
             "/v1/architectures/{pin}",
             "/v1/ids",
             "/v1/suspicions",
+            "/v1/challenges",
+            "/v1/entities/{id}/rekey",
+            "/v1/status",
         },
     }
     assert set(document["paths"]) == routes[name]
@@ -161,7 +167,7 @@ def test_the_other_service_of_the_hub_has_no_limit_on_its_requests():
             statuses += [(await client.get("/healthz", headers=wrong)).status_code for _ in range(3)]
             return [*statuses, (await client.get("/healthz", headers=inner)).status_code]
 
-    assert asyncio.run(scenario()) == [*[200] * 7, 429, 200]
+    assert run_coroutine(scenario()) == [*[200] * 7, 429, 200]
 
 
 def test_an_error_that_says_when_to_try_again_says_so_in_its_header():

@@ -7,6 +7,7 @@ import pytest
 
 from kuber.errors import ServiceUnavailableError
 from kuber.services.http.bulkhead import RETRY_SECONDS, Bulkhead
+from tests.fixtures.coroutines import run_coroutine
 
 BUSY = "The test is busy"
 
@@ -44,7 +45,7 @@ def test_calls_beyond_threads_and_queue_are_refused_at_once():
         assert await asyncio.gather(*tasks) == ["done"] * 3
         assert (bulkhead.running, bulkhead.waiting, bulkhead.refused) == (0, 0, 1)
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def test_a_call_that_has_waited_long_is_refused_and_leaves_the_queue():
@@ -58,7 +59,7 @@ def test_a_call_that_has_waited_long_is_refused_and_leaves_the_queue():
         await asyncio.gather(*tasks)
         assert await bulkhead.run(call) == "done"
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def test_one_caller_has_half_of_the_threads_and_of_the_queue():
@@ -73,7 +74,7 @@ def test_one_caller_has_half_of_the_threads_and_of_the_queue():
         call.release()
         await asyncio.gather(*greedy)
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def test_whoever_gives_up_holds_neither_a_place_nor_a_thread():
@@ -86,7 +87,7 @@ def test_whoever_gives_up_holds_neither_a_place_nor_a_thread():
         assert (bulkhead.running, bulkhead.waiting) == (0, 0)
         assert gives_up.cancelled()
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def test_the_error_of_a_call_frees_its_thread():
@@ -96,4 +97,4 @@ def test_the_error_of_a_call_frees_its_thread():
             await bulkhead.run(lambda: 1 / 0)
         assert await bulkhead.run(lambda: 1) == 1
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())

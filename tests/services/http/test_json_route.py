@@ -15,6 +15,7 @@ from kuber.errors import ServiceError, ServiceUnavailableError
 from kuber.services.http import json_route
 from kuber.services.http.admission import Admission, Share
 from kuber.services.http.exhaustion import exhausted_resource
+from tests.fixtures.coroutines import run_coroutine
 
 from .servers import sample_app
 
@@ -34,7 +35,7 @@ def ask(app, *requests):
         async with httpx.AsyncClient(transport=transport, base_url="http://hub") as client:
             return await asyncio.gather(*(client.request(method, path, **more) for method, path, more in requests))
 
-    return asyncio.run(run())
+    return run_coroutine(run())
 
 
 async def body_that_is_not_read():
@@ -142,7 +143,7 @@ def test_streams_are_bounded_for_each_caller_and_in_all(app):
             ended = [answer.status_code for answer in await asyncio.gather(*followers)]
             return third, other, ended, await stream("e-1")
 
-    third, other, ended, after = asyncio.run(run())
+    third, other, ended, after = run_coroutine(run())
     assert (third.status_code, third.headers["Retry-After"]) == (429, "1")
     assert (other.status_code, other.headers["Retry-After"]) == (503, "1")
     assert ended == [200] * 3

@@ -7,6 +7,7 @@ import pytest
 
 from kuber.services.http.connection_limits import ConnectionLimits, Connections
 from kuber.services.http.limited_protocol import UNSENT_BYTES, LimitedProtocol, bound_unsent
+from tests.fixtures.coroutines import run_coroutine
 
 from .servers import Raw, sample_app, serving_app
 
@@ -155,7 +156,7 @@ def opened():
             protocol.connection_made(Transport())
             await scenario(protocol, asyncio.get_running_loop().time())
 
-        asyncio.run(running())
+        run_coroutine(running())
 
     return run
 

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +12,7 @@ from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import PUBLISH, AuditEntry
 from kuber.errors import RequestRejectedError, ServiceUnavailableError
 from kuber.services.registry.event_feed import EventFeed
+from tests.fixtures.coroutines import run_coroutine
 from tests.fixtures.waiting import LIMIT
 
 POLL = 0.05  # seconds, in place of the product's
@@ -49,12 +49,6 @@ class FakeDatabase:
         return EventFeed(self.read, self.last)
 
 
-def run(coroutine):
-    """Run in a thread of its own: after browser tests, the main thread has a running event loop."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, coroutine).result()
-
-
 async def take(feed, number, count):
     found = []
     async for notice in feed.follow(number, limit=7):
@@ -80,7 +74,7 @@ def test_private_events_do_not_make_followers_spin():
         assert await asyncio.wait_for(early, LIMIT) == [4]
         await waiting
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_followers_and_waiters_end_when_the_service_stops():
@@ -103,7 +97,7 @@ def test_followers_and_waiters_end_when_the_service_stops():
         await asyncio.wait_for(asyncio.gather(following, waiting, feed.wait(1)), LIMIT)
         assert received == [1]
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_many_waiters_cost_one_poll_at_a_time():
@@ -124,7 +118,7 @@ def test_many_waiters_cost_one_poll_at_a_time():
         # Some reads in half a second of waiting, not some for each of three hundred waiters.
         assert database.reads - before < 30
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_a_follower_behind_the_recent_events_misses_none(monkeypatch):
@@ -145,7 +139,7 @@ def test_a_follower_behind_the_recent_events_misses_none(monkeypatch):
             seen.append((await asyncio.wait_for(anext(slow), LIMIT)).number)
         assert seen == list(range(1, 101))
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_polling_resumes_after_an_unreachable_database_and_ends_without_waiters():
@@ -167,7 +161,7 @@ def test_polling_resumes_after_an_unreachable_database_and_ends_without_waiters(
         database.add()
         assert await asyncio.wait_for(take(feed, 1, 1), LIMIT) == [2]  # a later follower receives it too
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_a_number_beyond_the_last_event_does_not_block_others():
@@ -189,7 +183,7 @@ def test_a_number_beyond_the_last_event_does_not_block_others():
         assert await asyncio.wait_for(follower, LIMIT) == [6]
         ahead.cancel()
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_events_newer_than_the_last_poll_are_not_sent_twice():
@@ -206,7 +200,7 @@ def test_events_newer_than_the_last_poll_are_not_sent_twice():
         database.add()
         assert await asyncio.wait_for(follower, LIMIT) == [2]
 
-    run(act())
+    run_coroutine(act())
 
 
 def test_waiters_survive_a_poll_that_raises():
@@ -223,7 +217,7 @@ def test_waiters_survive_a_poll_that_raises():
             await asyncio.wait_for(follower, LIMIT)
         assert await asyncio.wait_for(take(feed, 0, 1), LIMIT) == [1]
 
-    run(act())
+    run_coroutine(act())
 
 
 @pytest.fixture

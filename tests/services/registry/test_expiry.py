@@ -1,6 +1,5 @@
 """Expiry of events, deliveries and withdrawn records, and what followers learn of it."""
 
-import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +17,7 @@ from kuber.services.registry.expiry import Gap, Removed, expire, periodic_expiry
 from kuber.services.registry.store import sortable_id
 from kuber.views.hub import HubView
 from kuber.wire.registry import EnrolmentBody
+from tests.fixtures.coroutines import run_coroutine
 from tests.fixtures.waiting import wait_until
 
 from ..processes import Applicant
@@ -150,7 +150,7 @@ def test_followers_learn_what_they_have_missed(registry_store, access, entity):
                 async with httpx.AsyncClient(transport=transport, base_url=self.url) as client:
                     return await client.request(method, path, params=params, headers=sent)
 
-            read_body(asyncio.run(ask()))
+            read_body(run_coroutine(ask()))
 
     reader = EventReader(Registry(), lambda number, _entry: numbers.append(number), on_missed=missed.append)
     reader.last = 2

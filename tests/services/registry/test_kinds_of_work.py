@@ -17,6 +17,7 @@ from kuber.services.registry.kinds_of_work import RegistryWork
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.wire import KEY_HEADER
 from kuber.wire.registry import DraftBody, EnrolmentBody
+from tests.fixtures.coroutines import run_coroutine
 from tests.fixtures.databases import new_sqlite
 
 from ..processes import Applicant
@@ -120,7 +121,7 @@ def test_publications_that_wait_for_a_stopped_vault_stop_nothing_else(site):
         # 409: a later record of the same entity was stored first.
         assert {201, 503} <= {answer.status_code for answer in answers} <= {201, 409, 503}
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def test_a_record_is_withdrawn_although_the_vault_does_not_unpin(site, caplog):
@@ -142,7 +143,7 @@ def test_a_record_is_withdrawn_although_the_vault_does_not_unpin(site, caplog):
             site.vault.going_on.set()
             await asyncio.gather(*busy)
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
     assert "stay until `kuber hub check --repair`" in caplog.text
 
 
@@ -159,7 +160,7 @@ def test_entities_cannot_take_the_threads_of_the_operator():
         going_on.set()
         await asyncio.gather(*tasks)
 
-    asyncio.run(scenario())
+    run_coroutine(scenario())
 
 
 def _caller(entity):

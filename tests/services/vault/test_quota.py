@@ -1,6 +1,5 @@
 """Quota of an entity in a vault."""
 
-import asyncio
 import contextlib
 import shutil
 import threading
@@ -32,6 +31,7 @@ from kuber.services.vault.quota import MAX_RECEIVING, MAX_UPLOADS
 from kuber.services.vault.schema import upload_rows
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import IDLE, Uploads
+from tests.fixtures.coroutines import run_coroutine
 
 QUOTA = 1000
 _Usage = type(shutil.disk_usage("/"))
@@ -238,7 +238,7 @@ def test_a_body_without_a_length_that_exceeds_the_quota_ends_with_507(tmp_path):
             return await client.put(f"/v1/blobs/{Digest.of(b'a')}", content=pieces(), headers=headers)
 
     with closing(VaultStore(tmp_path, quota=3 << 20)) as store:
-        answer = asyncio.run(scenario(store))
+        answer = run_coroutine(scenario(store))
         assert (answer.status_code, answer.json()["code"]) == (507, "insufficient-storage")
         assert list((tmp_path / "incoming").iterdir()) == []
         assert store.receiving.bytes_of("ann") == 0
