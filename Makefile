@@ -36,11 +36,12 @@ browser:
 	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
 	  chromium fonts-dejavu-core >/dev/null; }
 
-# What deploy/ ships is tested with Debian's nginx, and with systemd's own check of unit files.
+# What deploy/ ships is tested with Debian's nginx, and with systemd's own check of unit files; the pages' commands
+# make certificates with openssl.
 nginx:
-	@{ PATH="$$PATH:/usr/sbin" command -v nginx && command -v systemd-analyze; } >/dev/null || \
+	@{ PATH="$$PATH:/usr/sbin" command -v nginx && command -v systemd-analyze && command -v openssl; } >/dev/null || \
 	{ $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends \
-	  nginx-light systemd >/dev/null; }
+	  nginx-light systemd openssl >/dev/null; }
 
 # Two workers for two cores; `make test WORKERS=8` where there are more.
 WORKERS := 2

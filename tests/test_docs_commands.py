@@ -75,15 +75,15 @@ def test_each_block_is_run_or_says_why_not(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if any(reason is None for _, reason in blocks(page))])
 @pytest.mark.process
 def test_blocks_run_as_they_stand(page, tmp_path):
-    if shutil.which("bash") is None or shutil.which("openssl") is None:
-        pytest.skip("bash or openssl is missing")
+    assert shutil.which("bash"), "install bash"
+    assert shutil.which("openssl"), "install openssl; `make nginx` does"
     alone = ["unshare", "-rn"]  # with a loopback interface of its own: others may use the same ports
     up = "ip link set lo up"
     if not succeeds([*alone, "bash", "-c", up]):
         alone, up = [], "true"
         for port in PORTS:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                pytest.skip(f"port {port}, which the page uses, is taken")
+                pytest.fail(f"port {port}, which the page uses, is taken; stop what uses it")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "kuber"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kuber "$@"\n')

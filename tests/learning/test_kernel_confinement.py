@@ -9,6 +9,7 @@ import pytest
 
 from kuber.learning import kernel_confinement
 from kuber.learning.kernel_confinement import deny_files_and_network, seccomp_program
+from tests.fixtures.waiting import LIMIT
 
 PROBES = """
 import json, os, socket, sys, tempfile, threading
@@ -73,7 +74,7 @@ BY_SECCOMP = BY_LANDLOCK | {"send", "fork"}
 
 def probes(folder, *, without):
     command = [sys.executable, "-c", PROBES, without, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     return json.loads(done.stdout)
 
 

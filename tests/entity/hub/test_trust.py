@@ -148,14 +148,14 @@ def test_an_entity_signs_for_the_hub_that_it_has_joined(world):
     assert {record.hub for record in world.registry.discover(Query()).items} == {world.registry.hub_id()}
 
 
-@pytest.mark.parametrize("told", [2**62, SEQUENCE_STEP + 1])
-def test_a_sequence_that_a_registry_makes_up_is_not_followed(world, told):
+@pytest.mark.parametrize("sequence", [2**62, SEQUENCE_STEP + 1])
+def test_a_sequence_that_a_registry_makes_up_is_not_followed(world, sequence):
     class Lying(MemoryRegistry):
         def register(self, name, *, public_key=None):
-            return replace(super().register(name, public_key=public_key), sequence=told)
+            return replace(super().register(name, public_key=public_key), sequence=sequence)
 
     lying = Lying(vault=world.vault, clock=world.clock, ids=lambda: "id")
-    with pytest.raises(ServiceError, match=f"has published record {told}, and it knows of 0 itself"):
+    with pytest.raises(ServiceError, match=f"has published record {sequence}, and it knows of 0 itself"):
         world.live("a", [], rounds=1, registry=lying)
 
 

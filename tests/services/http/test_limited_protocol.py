@@ -1,4 +1,4 @@
-"""Hostile and slow connections: each is refused in time, and the service goes on."""
+"""Hostile and slow connections: each is refused in time, and others are served."""
 
 import asyncio
 import json

@@ -13,7 +13,7 @@ from kuber.services.registry import pin_batches
 from kuber.services.registry.pin_batches import PinBatches
 from kuber.wire.vault import MAX_BATCH, PinsBody
 
-from ...fixtures.waiting import wait_until
+from ...fixtures.waiting import LIMIT, wait_until
 
 
 def pins(holder):
@@ -30,7 +30,7 @@ class Vault:
 
     def send(self, bodies):
         self.batches.append([body.holder for body in bodies])
-        assert self.allowed.wait(60)
+        assert self.allowed.wait(LIMIT)
         return [self.result(body) for body in bodies]
 
 

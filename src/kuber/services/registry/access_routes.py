@@ -41,7 +41,7 @@ from kuber.wire.registry import (
 )
 
 EVENTS = 100  # read at once for a follower
-MAX_SCANNED = 20_000  # events that one answer leaves out; the next one goes on after them
+MAX_SCANNED = 20_000  # events that one answer leaves out; the next answer continues after them
 MAX_WAIT = 20.0  # seconds; less than clients and proxies wait for an answer
 
 TaskName = Annotated[str, AfterValidator(only_printable)]
