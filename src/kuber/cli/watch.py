@@ -63,15 +63,7 @@ def watch(
         elif console.is_terminal and not console.is_dumb_terminal:
             _live(console, view, records)
         else:
-            lines = HubLines(console, view)
-            _follow(
-                records,
-                lines.apply,
-                on_open=lines.mark_online,
-                on_failure=lines.mark_offline,
-                on_restart=lines.begin_again,
-                on_missed=lines.note_missed,
-            )
+            _follow(records, HubLines(console, view))
 
 
 def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
@@ -79,29 +71,20 @@ def _live(console: "Console", view: "HubView", records: "HttpRegistry") -> None:
 
     screen = HubScreen(console, view, records.url)
     with Live(console=console, refresh_per_second=REFRESHES, get_renderable=screen.render, screen=True):
-        _follow(
-            records,
-            screen.apply,
-            on_open=screen.mark_online,
-            on_failure=screen.mark_offline,
-            on_restart=screen.begin_again,
-            on_missed=screen.note_missed,
-        )
+        _follow(records, screen)
 
 
-def _follow(
-    records: "HttpRegistry",
-    apply: Callable[[int, "AuditEntry"], None],
-    *,
-    on_open: Callable[[], None],
-    on_failure: Callable[[str], None],
-    on_restart: Callable[[], None],
-    on_missed: Callable[[datetime], None],
-) -> None:
-    """Read events until Ctrl-C, reconnecting to an unreachable hub."""
+def _follow(records: "HttpRegistry", shown: "HubScreen | HubLines") -> None:
+    """Show events until Ctrl-C, reconnecting to an unreachable hub."""
     from kuber.client.event_stream import EventReader
 
-    reader = EventReader(records, apply, on_open=on_open, on_restart=on_restart, on_missed=on_missed)
+    reader = EventReader(
+        records,
+        shown.apply,
+        on_open=shown.mark_online,
+        on_restart=shown.begin_again,
+        on_missed=shown.note_missed,
+    )
     while True:
         try:
             reader.read(follow=True)
@@ -110,7 +93,7 @@ def _follow(
             reason = error.message
         except KeyboardInterrupt:
             return
-        on_failure(reason)
+        shown.mark_offline(reason)
         try:
             time.sleep(PAUSE)
         except KeyboardInterrupt:
