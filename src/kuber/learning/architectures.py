@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from math import prod
-from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +11,10 @@ from kuber import plugins
 from kuber.domain.builtin_architectures import after_lenet, check_arguments, image_shape
 from kuber.domain.knowledge import Architecture, Argument
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
+from kuber.learning.random_state import SeededDraws
 from kuber.learning.weights import Weights, manifest_of, weights_of
 
 Factory = Callable[..., nn.Module]
-
-_SEEDING = Lock()  # two threads that seed the same global state would draw each other's weights
 
 
 class Cnn(nn.Module):
@@ -179,11 +177,10 @@ def describe(name: str, arguments: Mapping[str, Argument]) -> Architecture:
 def initial_weights(architecture: Architecture, seed: int) -> Weights:
     """Return initial weights, which depend on seed and architecture only.
 
-    They are drawn on the CPU, whatever torch's default device. torch's global random state is left unchanged.
+    They are drawn on the CPU, whatever torch's default device. torch's global random state is neither read nor
+    changed, so other threads may draw from it or seed it meanwhile.
     """
-    with _SEEDING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would also seed every GPU, whose state fork_rng does not restore here.
-        torch.default_generator.manual_seed(seed)
+    with SeededDraws(seed), torch.device("cpu"):
         return weights_of(make_network(architecture.name, architecture.arguments))
 
 

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @contextmanager
@@ -53,3 +55,46 @@ def _state(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.getstate() if isinstance(generator, random.Random) else None
+
+
+class SeededDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Draws from a generator of its own, inside the `with` block, what torch draws from its global CPU generator.
+
+    The numbers are those that follow `torch.manual_seed(seed)`, in this thread only: other threads neither change
+    nor see them, and the global state stays as it is. Operations that name a generator use theirs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch asks this; otherwise it imports its compiler, which takes 1.7 s
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, with the own generator if it takes one and none was given."""
+        options = dict(kwargs or {})
+        drawing = _with_generator(func)
+        if drawing is None or options.get("generator") is not None or not _on_cpu(args, options):
+            return func(*args, **options)
+        return drawing(*args, **{**options, "generator": self._generator})
+
+
+@cache
+def _with_generator(func: Any) -> Any:
+    """Return the overload of an operation that takes a generator, None where there is none."""
+    names = {argument.name for argument in func._schema.arguments}
+    if "generator" in names:
+        return func
+    for overload in func.overloadpacket.overloads():  # torch.rand, randn, randint, randperm and their like
+        other = getattr(func.overloadpacket, overload)
+        if {argument.name for argument in other._schema.arguments} == names | {"generator"}:
+            return other
+    return None
+
+
+def _on_cpu(args: Any, options: Any) -> bool:
+    tensors = [value for value in args if isinstance(value, torch.Tensor)]
+    device = tensors[0].device if tensors else torch.device(options.get("device") or "cpu")
+    return bool(device.type == "cpu")
