@@ -26,6 +26,7 @@ from idle_work import idle
 from tree_memory import TreeMemory, look
 
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.prior import Frequencies
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Situation
@@ -80,7 +81,16 @@ class IdleEngine:
 class NoRecorder(MetricsRecorder):
     """A recorder that evaluates nothing."""
 
-    def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None: ...
+    def end_round(
+        self,
+        entity: int,
+        round: int,
+        models: list[Weights],
+        cost: Cost,
+        *,
+        time: float,
+        carried: Frequencies | None = None,
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

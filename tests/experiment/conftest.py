@@ -1,6 +1,6 @@
 """Sample event logs, made as entities make them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kuber.domain.event import Event, Kind
-from kuber.experiment.run_result import active_seconds, result_of
+from kuber.experiment.run_result import HeldOutAccuracy, active_seconds, result_of
 from kuber.settings import Settings
 from kuber.views.result import RunResult
 from kuber.views.run import RunView
@@ -98,8 +98,9 @@ def _round(
 def outcome(events: list[Event], *, rounds: int = 8, **settings: Any) -> tuple[RunResult, RunView]:
     """The result and the view of a story; held-out accuracy is a little below the common one."""
     view = RunView.of(events, rounds=rounds)
-    held_out: Mapping[str, list[float]] = {
-        name: [max(0.0, accuracy - 0.01) for _, accuracy in entity.history] for name, entity in view.entities.items()
+    held_out = {
+        name: [HeldOutAccuracy(max(0.0, accuracy - 0.01), min(1.0, accuracy + 0.1)) for _, accuracy in entity.history]
+        for name, entity in view.entities.items()
     }
     settings_ = Settings(num_entities=len(view.entities), num_rounds=rounds, **settings)
     result = result_of(view, held_out, run_dir="runs/sample", settings=settings_, wall=active_seconds(events))

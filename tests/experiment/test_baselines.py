@@ -49,9 +49,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weight
     found: dict[tuple[int, int], list[Weights]] = {}
     true = MetricsRecorder.end_round
 
-    def end_round(self, entity, round, models, cost, *, time):
+    def end_round(self, entity, round, models, cost, *, time, carried):
         found[round, entity] = models
-        true(self, entity, round, models, cost, time=time)
+        true(self, entity, round, models, cost, time=time, carried=carried)
 
     monkeypatch.setattr(MetricsRecorder, "end_round", end_round)
     return found

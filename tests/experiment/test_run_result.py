@@ -7,7 +7,7 @@ import pytest
 
 from kuber.domain.event import Event
 from kuber.errors import SettingsError
-from kuber.experiment.run_result import active_seconds, result_of
+from kuber.experiment.run_result import HeldOutAccuracy, active_seconds, result_of
 from kuber.settings import Settings
 from kuber.views.result import RunResult
 from kuber.views.run import RunView
@@ -16,14 +16,22 @@ Tell = Callable[..., list[Event]]
 End = Callable[..., tuple[RunResult, RunView]]
 
 
+def held_out_of(*general: float) -> list[HeldOutAccuracy]:
+    """Own accuracies are half above the general ones."""
+    return [HeldOutAccuracy(general=accuracy, own=accuracy + 0.5) for accuracy in general]
+
+
 def test_the_figures_are_those_of_the_log_and_the_held_out_set(tell: Tell) -> None:
     events = tell(entities=2, rounds=3)
     view = RunView.of(events, rounds=3)
-    held_out = {"0": [0.1, 0.2, 0.4], "1": [0.3, 0.3, 0.2]}
+    held_out = {"0": held_out_of(0.1, 0.2, 0.4), "1": held_out_of(0.3, 0.3, 0.2)}
     settings = Settings(num_entities=2, num_rounds=3, seed=7, strategy="vanilla")
     result = result_of(view, held_out, run_dir="runs/x", settings=settings, wall=active_seconds(events))
     assert [entity.gain for entity in result.entities] == pytest.approx([0.3, -0.1])
     assert result.mean_accuracy == pytest.approx(0.3)
+    assert result.own_accuracy == pytest.approx(0.8)
+    assert [entity.own_accuracy for entity in result.entities] == pytest.approx([0.9, 0.7])
+    assert result.entities[0].own_accuracies == pytest.approx((0.6, 0.7, 0.9))
     assert result.start_accuracy == pytest.approx(0.2)
     assert (result.worst_accuracy, result.worst.entity) == (0.2, "1")
     assert (result.seed, result.rounds, result.architecture, result.device) == (7, 3, "cnn", "cpu")
@@ -38,7 +46,7 @@ def test_the_figures_are_those_of_the_log_and_the_held_out_set(tell: Tell) -> No
 def test_a_result_needs_held_out_accuracies_of_every_entity(tell: Tell) -> None:
     view = RunView.of(tell(entities=2, rounds=1), rounds=1)
     with pytest.raises(ValueError, match="missing: 1"):
-        result_of(view, {"0": [0.5]}, run_dir="runs/x", settings=Settings(), wall=1.0)
+        result_of(view, {"0": held_out_of(0.5)}, run_dir="runs/x", settings=Settings(), wall=1.0)
 
 
 def test_a_run_without_a_completed_round_has_no_result(tell: Tell) -> None:

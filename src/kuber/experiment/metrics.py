@@ -1,21 +1,22 @@
 """Cost and held-out accuracy at the end of every round of every entity."""
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kuber.data.samples import Samples
-from kuber.domain.digest import Digest
-from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation import Evaluation, recalls_of
+from kuber.domain.prior import Frequencies, accuracy_on, uniform
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import FORWARD_COST, EvaluationResult, Progress, Work
+from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.experiment.engines.base import Engine
-from kuber.experiment.held_out import interim_part
+from kuber.experiment.held_out import HeldOut, interim_part, prior_shifts
 from kuber.experiment.scenario import Scenario
-from kuber.learning.evaluation import compute_logits, evaluate
+from kuber.learning.evaluation import compute_logits, correct_after, counts_adjusted
 from kuber.learning.weights import Weights
 
 
@@ -40,13 +41,17 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundMetrics:
-    """Cost and accuracy of one entity at the end of one round."""
+    """Cost and accuracy of one entity at the end of one round.
+
+    Accuracies are held out, on a subset of that set between the first and the last round.
+    """
 
     entity: int
     round: int
     time: float  # virtual second at which it ended
     cost: Cost
-    evaluation: Evaluation  # held out; on a subset of that set between the first and the last round
+    evaluation: Evaluation  # general: with logits of a uniform prior
+    own_accuracy: float  # on the entity's own mixture of classes, with logits of its own prior
 
 
 class MetricsRecorder:
@@ -67,52 +72,110 @@ class MetricsRecorder:
         self._engine = engine
         self._learners = tuple(learners)
         self._rounds = scenario.settings.num_rounds
-        self._whole, self._part = scenario.held_out, interim_part(scenario)
-        self._digests = {len(samples): samples.digest() for samples in (self._whole, self._part)}
-        self._pending: list[tuple[int, int, float, Cost, Future[EvaluationResult]]] = []
-        self._latest: tuple[int, list[Weights], Future[EvaluationResult]] | None = None
+        whole, part = scenario.held_out, interim_part(scenario)
+        self._whole, self._part = HeldOut.of(whole, scenario.task.classes), HeldOut.of(part, scenario.task.classes)
+        self._class_counts = [scenario.class_counts(index) for index in range(len(scenario.private))]
+        self._ends: list[tuple[_RoundEnd, int]] = []  # with the place among the entities that end with its model
+        self._latest: _EndedModel | None = None
 
-    def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, *, time: float) -> None:
-        """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several."""
-        if self._latest is None or self._latest[0] != round or [*map(id, self._latest[1])] != [*map(id, models)]:
-            samples = self._whole if round in (1, self._rounds) else self._part
-            self._latest = round, models, self._engine.submit(self._evaluation(entity, models, samples))
-        self._pending.append((entity, round, time, cost, self._latest[2]))
+    def end_round(
+        self,
+        entity: int,
+        round: int,
+        models: list[Weights],
+        cost: Cost,
+        *,
+        time: float,
+        carried: Frequencies | None = None,
+    ) -> None:
+        """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several.
+
+        `carried` is the prior that these logits carry, by default uniform. A model with which several entities end
+        a round, one after the other, is run forward once.
+        """
+        carried = carried or uniform(self._learners[entity].classes)
+        if self._latest is None or not self._latest.is_same(round, models, carried):
+            self.evaluate()
+            self._latest = _EndedModel(round=round, models=models, carried=carried)
+        self._ends.append((_RoundEnd(entity, round, time, cost, self._latest), len(self._latest.entities)))
+        self._latest.entities.append(entity)
         self._on_round()
+
+    def evaluate(self) -> None:
+        """Begin to evaluate the model of the last call; call it when no further entity ends its round with that."""
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            latest.counts = self._engine.submit(self._work(latest))
+            latest.models = []
 
     def metrics(self) -> list[RoundMetrics]:
         """Return every round of every entity, sorted by round; wait for the evaluations."""
-        found = [
-            RoundMetrics(entity=entity, round=round, time=time, cost=cost, evaluation=future.result().evaluation)
-            for entity, round, time, cost, future in self._pending
-        ]
+        self.evaluate()
+        found = [self._metrics(end, place) for end, place in self._ends]
         return sorted(found, key=lambda entry: (entry.round, entry.entity))
 
-    def _evaluation(self, entity: int, models: list[Weights], samples: Samples) -> Work:
+    def _metrics(self, end: "_RoundEnd", place: int) -> RoundMetrics:
+        assert end.model.counts is not None
+        correct = end.model.counts.result().tolist()  # general, then own of each entity
+        held_out = self._held_out(end.round)
+        own = recalls_of(correct[1 + place], held_out.total)
+        return RoundMetrics(
+            entity=end.entity,
+            round=end.round,
+            time=end.time,
+            cost=end.cost,
+            evaluation=Evaluation(test_set=held_out.digest, correct=tuple(correct[0]), total=held_out.total),
+            own_accuracy=accuracy_on(self._class_counts[end.entity], own),
+        )
+
+    def _held_out(self, round: int) -> HeldOut:
+        return self._whole if round in (1, self._rounds) else self._part
+
+    def _work(self, ended: "_EndedModel") -> Work:
+        samples = self._held_out(ended.round).samples
         # The learner sent to the worker needs no private samples.
-        learner = replace(self._learners[entity], private=samples, common=samples)
-        digest = self._digests[len(samples)]
-        arguments = {"learner": learner, "models": models, "samples": samples, "test_set": digest}
-        return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * len(samples) * len(models))
+        learner = replace(self._learners[ended.entities[0]], private=samples, common=samples)
+        shifts = prior_shifts(ended.carried, [self._class_counts[entity] for entity in ended.entities])
+        return Work(
+            function=evaluate_together,
+            arguments={"learner": learner, "models": ended.models, "samples": samples, "shifts": shifts},
+            cost=FORWARD_COST * len(samples) * len(ended.models),
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _EndedModel:
+    """A model with which entities ended a round, or several whose logits are averaged."""
+
+    round: int
+    models: list[Weights]
+    carried: Frequencies
+    entities: list[int] = field(default_factory=list)
+    counts: Future[Tensor] | None = None
+
+    def is_same(self, round: int, models: list[Weights], carried: Frequencies) -> bool:
+        same = [*map(id, self.models)] == [*map(id, models)]
+        return same and self.round == round and self.carried == carried
+
+
+class _RoundEnd(NamedTuple):
+    entity: int
+    round: int
+    time: float
+    cost: Cost
+    model: _EndedModel
 
 
 def evaluate_together(
-    learner: Learner, models: list[Weights], samples: Samples, test_set: Digest, *, progress: Progress
-) -> EvaluationResult:
-    """Evaluate one model, or the mean of the logits of several models."""
-    start = time.perf_counter()
+    learner: Learner, models: list[Weights], samples: Samples, shifts: Tensor, *, progress: Progress
+) -> Tensor:
+    """Return the correct answers per class of one model, or of the mean logits of several, after each shift."""
+    networks = [learner.model(model) for model in models]
     batches = learner.ordered_batches
-    if len(models) == 1:
-        model = learner.model(models[0])
-        evaluation = evaluate(
-            model, batches(samples), classes=learner.classes, test_set=test_set, runtime=learner.runtime
-        )
+    if len(networks) == 1:
+        counts = counts_adjusted(networks[0], batches(samples), shifts, runtime=learner.runtime)
     else:
-        networks = map(learner.model, models)
-        predictions = [compute_logits(network, batches(samples), runtime=learner.runtime) for network in networks]
-        labels = torch.from_numpy(samples.labels)
-        right = labels[torch.stack(predictions).mean(0).argmax(1) == labels]
-        correct, total = (torch.bincount(of, minlength=learner.classes).tolist() for of in (right, labels))
-        evaluation = Evaluation(test_set=test_set, correct=tuple(correct), total=tuple(total))
+        logits = [compute_logits(network, batches(samples), runtime=learner.runtime) for network in networks]
+        counts = correct_after(torch.stack(logits).mean(0), torch.from_numpy(samples.labels), shifts)
     progress(1.0)
-    return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
+    return counts

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from kuber.domain.event import Event
 from kuber.errors import SettingsError
@@ -10,9 +11,16 @@ from kuber.views.result import EntityResult, RunResult
 from kuber.views.run import RunView, Stopwatch
 
 
+class HeldOutAccuracy(NamedTuple):
+    """The two accuracies of a model at the end of a round."""
+
+    general: float  # on the held-out test set as it is, with logits of a uniform prior
+    own: float  # on the entity's own mixture of classes, with logits of its own prior
+
+
 def result_of(
     view: RunView,
-    held_out: Mapping[str, Sequence[float]],
+    held_out: Mapping[str, Sequence[HeldOutAccuracy]],
     *,
     run_dir: str,
     settings: Settings,
@@ -35,7 +43,7 @@ def result_of(
         raise ValueError(f"a result needs held-out accuracies of every entity; missing: {', '.join(missing)}")
     entities = []
     for name, entity in ended.items():
-        accuracies = tuple(held_out[name])
+        accuracies, own = (tuple(kind) for kind in zip(*held_out[name], strict=True))
         entities.append(
             EntityResult(
                 entity=name,
@@ -43,6 +51,8 @@ def result_of(
                 start_accuracy=accuracies[0],
                 gain=accuracies[-1] - accuracies[0],
                 accuracies=accuracies,
+                own_accuracy=own[-1],
+                own_accuracies=own,
                 samples=entity.samples,
                 published=entity.published,
                 absorbed=entity.absorbed,
@@ -64,6 +74,7 @@ def result_of(
         precision=_each(entity.precision for entity in view.entities.values()),
         entities=tuple(entities),
         mean_accuracy=fmean(entity.final_accuracy for entity in entities),
+        own_accuracy=fmean(held_out[entity.entity][-1].own for entity in entities),
         worst_accuracy=min(entity.final_accuracy for entity in entities),
         wall_seconds=wall,
         samples_trained=sum(entity.samples_trained for entity in view.entities.values()),

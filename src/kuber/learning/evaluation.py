@@ -71,6 +71,30 @@ def evaluate(
     return Evaluation(test_set=test_set, correct=tuple(correct.tolist()), total=tuple(total.tolist()))
 
 
+def counts_adjusted(
+    network: nn.Module, batches: Iterable[tuple[Any, ...]], shifts: Tensor, *, runtime: Runtime
+) -> Tensor:
+    """Return the correct answers per class after each shift of the logits, of one forward pass.
+
+    Shifts, and the counts returned, have shape (shifts, classes). A sample with a logit that is not finite is
+    answered wrong, as by `evaluate`.
+    """
+    logits, labels = [], []
+    with evaluation_mode(network):
+        for x, y, *_ in batches:
+            with runtime.autocast():
+                logits.append(network(x).float().cpu())
+            labels.append(y.cpu())
+    return correct_after(torch.cat(logits), torch.cat(labels), shifts)
+
+
+def correct_after(logits: Tensor, labels: Tensor, shifts: Tensor) -> Tensor:
+    """Return the correct answers per class after each shift of logits, shape (samples, classes)."""
+    finite = ((logits < torch.inf) & (logits.amax(1, keepdim=True) > -torch.inf)).all(1)
+    rows = [labels[((logits + shift).argmax(1) == labels) & finite] for shift in shifts]
+    return torch.stack([torch.bincount(right, minlength=shifts.shape[1]) for right in rows])
+
+
 def has_valid_logits(logits: Tensor) -> bool:
     """Return whether logits, shape (samples, classes), are finite, or minus infinity for some unknown classes."""
     return bool(((logits < torch.inf) & (logits.amax(1, keepdim=True) > -torch.inf)).all())

@@ -23,19 +23,22 @@ class Point:
     accuracy: float  # mean over entities, on the held-out test set or a part of it
     compute: float  # samples trained plus a third of the samples run forward only, of all entities
     bytes: int  # up and down, of all entities
+    own_accuracy: float | None = None  # mean over entities; older results lack it
 
 
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultRow:
-    """One method on one seed, after its last round. Accuracies on the held-out test set, 0 to 1."""
+    """One method on one seed, after its last round. Accuracies on the held-out test set, 0 to 1.
+
+    General accuracies are on the mixture of all entities, own ones on each entity's own mixture of classes.
+    """
 
     strategy: str
     seed: int
     rounds: int
-    mean_accuracy: float
-    worst_accuracy: float
-    personal_accuracy: float  # mean on the test set reweighted to each entity's label distribution
+    mean_accuracy: float  # general
+    worst_accuracy: float  # general
     absent_accuracy: float | None  # mean recall of the classes an entity lacks; None if no entity lacks a class
     samples_trained: int
     samples_forward: int
@@ -45,8 +48,10 @@ class ResultRow:
     wall_seconds: float  # of compute, on one core
     deliveries: int
     deliveries_hurt: int  # kept although accuracy on the common test set fell
-    accuracies: tuple[float | None, ...]  # of each entity; None if it completed no round
+    accuracies: tuple[float | None, ...]  # general, of each entity; None if it completed no round
     curve: tuple[Point, ...]
+    own_accuracy: float | None = None  # mean; older results lack it
+    own_accuracies: tuple[float | None, ...] = ()  # of each entity
 
 
 @finite
@@ -77,7 +82,6 @@ class Summary:
     seeds: int
     mean_accuracy: Spread
     worst_accuracy: Spread
-    personal_accuracy: Spread
     absent_accuracy: Spread | None
     compute: Spread
     bytes_up: Spread
@@ -89,6 +93,9 @@ class Summary:
     entities_hurt: int  # with a lower final accuracy than the same entity with `local`
     deliveries: int
     deliveries_hurt: int
+    own_accuracy: Spread | None = None  # older results lack it
+    own_difference: Difference | None = None
+    entities_hurt_own: int | None = None  # with a lower own accuracy than the same entity with `local`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +190,7 @@ def _quality(summary: Summary) -> tuple[str, ...]:
         summary.strategy,
         _spread(summary.mean_accuracy),
         _spread(summary.worst_accuracy),
-        _spread(summary.personal_accuracy),
+        _spread(summary.own_accuracy),
         _spread(summary.absent_accuracy),
         _difference(summary.mean_difference),
     )

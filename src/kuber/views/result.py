@@ -20,7 +20,7 @@ finite = with_config(ConfigDict(allow_inf_nan=False))  # no chart can draw NaN o
 @finite
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntityResult:
-    """The result of one entity. Every accuracy is on the held-out test set, 0 to 1."""
+    """The result of one entity. Every accuracy is on the held-out test set, 0 to 1; general where not called own."""
 
     entity: str
     final_accuracy: float
@@ -35,6 +35,8 @@ class EntityResult:
     bytes_down: int
     ends: tuple[float, ...] = ()  # active seconds of the run when each round ended; virtual ones in a simulation
     group: str | None = None  # in the simulated world; None where no world was named
+    own_accuracy: float | None = None  # final, on the entity's own mixture of classes; older results lack it
+    own_accuracies: tuple[float, ...] = ()  # at the end of each round
 
 
 @finite
@@ -56,6 +58,7 @@ class RunResult:
     wall_seconds: float
     samples_trained: int
     samples_forward: int
+    own_accuracy: float | None = None  # mean of the entities' own accuracies; older results lack it
 
     def to_json(self) -> str:
         """Return the result as one JSON object."""

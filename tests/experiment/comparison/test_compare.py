@@ -59,7 +59,7 @@ def test_every_method_has_a_row_for_every_seed(compared):
     _, result = compared
     places = [(row["strategy"], row["seed"]) for row in result["rows"] if "@" not in row["strategy"]]
     assert sorted(places) == sorted((name, seed) for name in METHODS for seed in (0, 1))
-    required = {"mean_accuracy", "worst_accuracy", "personal_accuracy", "absent_accuracy", "samples_trained"}
+    required = {"mean_accuracy", "worst_accuracy", "own_accuracy", "absent_accuracy", "samples_trained"}
     required |= {"samples_forward", "bytes_up", "bytes_down", "wall_seconds", "strategy", "seed"}
     assert all(required <= row.keys() for row in result["rows"])
     assert result["settings"]["seeds"] == [0, 1]

@@ -7,15 +7,7 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.experiment.comparison.statistics import (
-    absent_recalls,
-    difference,
-    flat,
-    personal,
-    result_row,
-    spread,
-    summaries,
-)
+from kuber.experiment.comparison.statistics import absent_recalls, difference, flat, result_row, spread, summaries
 from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views.comparison import ResultRow
 from kuber.views.delivery import DeliveryView
@@ -31,6 +23,7 @@ def entry(entity: int, round: int, *correct: int, trained: int = 0, forward: int
         time=0.0,
         cost=Cost(samples_trained=trained, samples_forward=forward, bytes_up=5, bytes_down=2, seconds=1.0),
         evaluation=Evaluation(test_set=HELD_OUT, correct=correct, total=(10,) * len(correct)),
+        own_accuracy=correct[0] / 10,
     )
 
 
@@ -44,11 +37,6 @@ def make_row(strategy: str, seed: int, *accuracies: int) -> ResultRow:
     """Return a row of entities with these numbers of correct answers out of ten."""
     metrics = [entry(index, 1, correct, 0) for index, correct in enumerate(accuracies)]
     return result_row(strategy, seed, metrics, [], [(9, 1)] * len(accuracies))
-
-
-def test_personal_accuracy_weighs_each_class_as_the_entity_has_it():
-    assert personal([1.0, 0.5], [30, 10]) == pytest.approx(0.875)
-    assert personal([1.0, None], [30, 10]) == 1.0  # a class without test samples is left out
 
 
 def test_a_class_under_one_per_cent_of_the_samples_is_absent():
@@ -68,7 +56,8 @@ def test_a_row_describes_the_last_round_of_all_entities():
     assert (found.strategy, found.seed, found.rounds) == ("vanilla", 7, 2)
     assert found.mean_accuracy == pytest.approx((0.7 + 0.4) / 2)
     assert found.worst_accuracy == pytest.approx(0.4)
-    assert found.personal_accuracy == pytest.approx((1.0 + 0.4) / 2)
+    assert found.own_accuracy == pytest.approx((1.0 + 0.6) / 2)
+    assert found.own_accuracies == (1.0, 0.6)
     assert found.absent_accuracy == pytest.approx(0.4)
     assert (found.samples_trained, found.samples_forward, found.compute) == (400, 30, pytest.approx(410))
     assert (found.bytes_up, found.bytes_down, found.wall_seconds) == (10, 4, 2.0)

@@ -23,4 +23,6 @@ def central(entities: SynchronousEntities) -> None:
         for entity, size in enumerate(entities.sizes):
             cost = Cost(samples_trained=size * learner.training.epochs, seconds=trained.seconds * share)
             entities.spend(entity, cost)
-        entities.end_round(round, [[weights]] * len(entities.learners))
+        entities.end_round(
+            round, [[weights]] * len(entities.learners), [entities.pooled_prior] * len(entities.learners)
+        )

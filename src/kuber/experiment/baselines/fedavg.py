@@ -16,4 +16,4 @@ def fedavg(entities: SynchronousEntities, phase: LocalPhase = PLAIN) -> None:
         size = len(dump(global_model))  # files of the same tensors are equally long
         for entity in range(len(models)):
             entities.spend(entity, Cost(bytes_up=size, bytes_down=size))
-        entities.end_round(round, [[global_model]] * len(models))
+        entities.end_round(round, [[global_model]] * len(models), [entities.pooled_prior] * len(models))

@@ -40,7 +40,7 @@ def fedmd(entities: SynchronousEntities) -> None:
         trainees = zip(entities.learners, models, entities.generators, strict=True)
         models = entities.train_all([consensus_training(*trainee, public, consensus) for trainee in trainees])
         models = entities.train(models)
-        entities.end_round(round, [[model] for model in models])
+        entities.end_round(round, [[model] for model in models], entities.own_priors)
 
 
 def public_logits(learner: Learner, weights: Weights, public: Samples) -> Work:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kuber.domain.prior import Frequencies, carried_prior
 from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import TrainingResult, Work, training
@@ -48,6 +49,9 @@ class SynchronousEntities:
         self.initial = initial_weights(scenario.architectures[0], settings.seed)
         self.public = scenario.public
         self.sizes = [len(learner.private) for learner in self.learners]
+        counts = [scenario.class_counts(index) for index in range(len(self.learners))]
+        self.own_priors = [carried_prior(PLAIN, of_entity) for of_entity in counts]  # of models of plain training
+        self.pooled_prior = carried_prior(PLAIN, [sum(of_class) for of_class in zip(*counts, strict=True)])
         self._engine = engine
         self._recorder = recorder
         self.generators = [generator_state(settings.seed, index) for index in range(len(scenario.private))]
@@ -88,14 +92,17 @@ class SynchronousEntities:
         self._time += max(work.cost / speed for work, speed in zip(works, speeds, strict=True))
         return [future.result() for future in futures]
 
-    def end_round(self, round: int, models: Sequence[list[Weights]]) -> None:
+    def end_round(self, round: int, models: Sequence[list[Weights]], carried: Sequence[Frequencies]) -> None:
         """End the round of every entity with these models: one, or several whose logits are averaged.
 
-        Virtual time advances until the last entity has sent and received the messages of this round.
+        `carried` are the priors that these logits carry. Virtual time advances until the last entity has sent and
+        received the messages of this round.
         """
         self._time += self._transfer()
-        for index, model in enumerate(models):
-            self._recorder.end_round(index, round, model, self._costs[index], time=self._time)
+        for index, (model, prior) in enumerate(zip(models, carried, strict=True)):
+            cost = self._costs[index]
+            self._recorder.end_round(index, round, model, cost, time=self._time, carried=prior)
+        self._recorder.evaluate()
 
     def _transfer(self) -> float:
         """Return the seconds that the messages of this round take, one each way."""

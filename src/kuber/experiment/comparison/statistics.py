@@ -1,7 +1,7 @@
 """The statistics of a comparison: a row for each method and seed, and a summary of each method over the seeds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -23,7 +23,6 @@ _NORMAL = 1.960
 _SPREADS = (
     "mean_accuracy",
     "worst_accuracy",
-    "personal_accuracy",
     "compute",
     "bytes_up",
     "bytes_down",
@@ -43,6 +42,7 @@ def result_row(
     final = list({entry.entity: entry for entry in metrics}.values())  # the last round of each
     final.sort(key=lambda entry: entry.entity)
     by_entity = {entry.entity: entry.evaluation.accuracy for entry in final}
+    own = {entry.entity: entry.own_accuracy for entry in final}
     counts = [class_counts[entry.entity] for entry in final]
     recalls = [entry.evaluation.recalls for entry in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
@@ -53,7 +53,7 @@ def result_row(
         rounds=last,
         mean_accuracy=fmean(by_entity.values()),
         worst_accuracy=min(by_entity.values()),
-        personal_accuracy=fmean(map(personal, recalls, counts)),
+        own_accuracy=fmean(own.values()),
         absent_accuracy=fmean(absent) if absent else None,
         samples_trained=total.samples_trained,
         samples_forward=total.samples_forward,
@@ -64,14 +64,9 @@ def result_row(
         deliveries=len(deliveries),
         deliveries_hurt=sum(delivery.kept and delivery.after < delivery.before for delivery in deliveries),
         accuracies=tuple(by_entity.get(entity) for entity in range(len(class_counts))),
+        own_accuracies=tuple(own.get(entity) for entity in range(len(class_counts))),
         curve=tuple(_point(number, metrics) for number in range(1, last + 1)),
     )
-
-
-def personal(recalls: Sequence[float | None], counts: Sequence[int]) -> float:
-    """Return the accuracy on a class distribution: the mean of the recalls, weighted by `counts`."""
-    known = [(recall, count) for recall, count in zip(recalls, counts, strict=True) if recall is not None]
-    return sum(recall * count for recall, count in known) / sum(count for _, count in known)
 
 
 def absent_recalls(recalls: Sequence[float | None], counts: Sequence[int]) -> list[float]:
@@ -92,23 +87,40 @@ def summaries(rows: Iterable[ResultRow]) -> list[Summary]:
 def _summary(name: str, rows: list[ResultRow], floor: dict[int, ResultRow]) -> Summary:
     pairs = [(row, floor[row.seed]) for row in rows]
     absent = [row.absent_accuracy for row in rows if row.absent_accuracy is not None]
-    return Summary(
+    spreads: dict[str, Any] = {name: spread([getattr(row, name) for row in rows]) for name in _SPREADS}
+    plain = Summary(
         strategy=name,
         seeds=len(rows),
         absent_accuracy=spread(absent) if absent else None,
-        **{name: spread([getattr(row, name) for row in rows]) for name in _SPREADS},
+        **spreads,
         mean_difference=None if name == FLOOR else _difference_of(pairs, "mean_accuracy"),
         worst_difference=None if name == FLOOR else _difference_of(pairs, "worst_accuracy"),
         entities=sum(accuracy is not None for row in rows for accuracy in row.accuracies),
-        entities_hurt=sum(
-            after < alone
-            for ours, base in pairs
-            for after, alone in zip(ours.accuracies, base.accuracies, strict=True)
-            if after is not None and alone is not None
-        ),
+        entities_hurt=sum(_hurt(ours.accuracies, base.accuracies) for ours, base in pairs),
         deliveries=sum(row.deliveries for row in rows),
         deliveries_hurt=sum(row.deliveries_hurt for row in rows),
     )
+    return _with_own(plain, pairs)
+
+
+def _with_own(summary: Summary, pairs: Sequence[tuple[ResultRow, ResultRow]]) -> Summary:
+    """Return the summary with own accuracies; without, for rows of earlier versions, which lack them."""
+    known = [(ours.own_accuracy, base.own_accuracy) for ours, base in pairs]
+    values = [(ours, base) for ours, base in known if ours is not None and base is not None]
+    if len(values) < len(known):
+        return summary
+    return replace(
+        summary,
+        own_accuracy=spread([ours for ours, _ in values]),
+        own_difference=None if summary.strategy == FLOOR else difference([ours - base for ours, base in values]),
+        entities_hurt_own=sum(_hurt(ours.own_accuracies, base.own_accuracies) for ours, base in pairs),
+    )
+
+
+def _hurt(accuracies: Sequence[float | None], alone: Sequence[float | None]) -> int:
+    """Return how many entities have a lower accuracy than alone."""
+    pairs = zip(accuracies, alone, strict=True)
+    return sum(after < before for after, before in pairs if after is not None and before is not None)
 
 
 def _difference_of(pairs: Sequence[tuple[ResultRow, ResultRow]], name: str) -> Difference:
@@ -131,7 +143,9 @@ def difference(values: Sequence[float]) -> Difference:
 
 def flat(row: ResultRow) -> dict[str, Any]:
     """Return the scalar fields of a row, for a CSV file."""
-    return {name: value for name, value in asdict(row).items() if name not in ("accuracies", "curve")}
+    return {
+        name: value for name, value in asdict(row).items() if name not in ("accuracies", "own_accuracies", "curve")
+    }
 
 
 def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:
@@ -142,4 +156,5 @@ def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:
         accuracy=fmean(entry.evaluation.accuracy for entry in entries),
         compute=total.compute,
         bytes=total.bytes_up + total.bytes_down,
+        own_accuracy=fmean(entry.own_accuracy for entry in entries),
     )

@@ -7,7 +7,7 @@ from kuber.experiment.reports.lineage_plot import lineage_plot
 from kuber.experiment.reports.plots import accuracy_plot, partition_plot
 from kuber.experiment.reports.run_report import write_report
 from kuber.experiment.reports.world_plot import world_plot
-from kuber.experiment.run_result import active_seconds, result_of
+from kuber.experiment.run_result import HeldOutAccuracy, active_seconds, result_of
 from kuber.experiment.scenario import Scenario
 from kuber.files import write_atomically
 from kuber.views.result import RunResult
@@ -18,7 +18,7 @@ REPORT_FILE = "report.html"
 
 
 def conclude(
-    scenario: Scenario, folder: Path, held_out: dict[str, list[float]], *, wall: float | None = None
+    scenario: Scenario, folder: Path, held_out: dict[str, list[HeldOutAccuracy]], *, wall: float | None = None
 ) -> RunResult:
     """Compute the result from the event log and the held-out accuracies; write it with its plots and report.
 

@@ -12,6 +12,7 @@ from kuber.experiment.entity_factory import entity_folder, make_learners
 from kuber.experiment.metrics import MetricsRecorder, RoundMetrics
 from kuber.experiment.progress import RunProgress
 from kuber.experiment.run_folder import write_runtime
+from kuber.experiment.run_result import HeldOutAccuracy
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.learning.weights import Weights
@@ -26,9 +27,10 @@ def run(
     start = time.perf_counter()
     with open_engine(engine_config) as engine:  # before the data are loaded: it may be refused
         scenario, metrics = _simulate(settings, folder, engine, progress, echo)
-    held_out: dict[str, list[float]] = {}
+    held_out: dict[str, list[HeldOutAccuracy]] = {}
     for entry in metrics:
-        held_out.setdefault(str(entry.entity), []).append(entry.evaluation.accuracy)
+        accuracy = HeldOutAccuracy(general=entry.evaluation.accuracy, own=entry.own_accuracy)
+        held_out.setdefault(str(entry.entity), []).append(accuracy)
     for index in range(len(scenario.private)):
         if str(index) not in held_out:
             echo(f"Entity {index} completed no round and is left out of the result.")

@@ -16,6 +16,7 @@ from kuber.client.memory.vault import MemoryVault
 from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
 from kuber.domain.member import HUB_LENGTH
+from kuber.domain.prior import Frequencies, carried_prior
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.storage import Storage
@@ -63,6 +64,7 @@ class Simulation:
         self.vault = MemoryVault(MappedBlobBytes(self.memory))
         self._weights = MappedWeightStore(self.memory)
         self._initial: dict[tuple[int, int], Weights] = {}  # by id of the architecture, and seed
+        self._carried: dict[int, Frequencies] = {}  # prior in each entity's logits
         self._queue = EventQueue()
         ids = count(1)
         self.registry = MemoryRegistry(
@@ -126,7 +128,12 @@ class Simulation:
             bytes_down=entity.bytes_down,
             seconds=seconds,
         )
-        self._recorder.end_round(index, round, [weights], cost, time=self._queue.now)
+        if index not in self._carried:
+            phase = self._scenario.strategy.local_phase()
+            self._carried[index] = carried_prior(phase, self._scenario.class_counts(index))
+        carried = self._carried[index]
+        self._recorder.end_round(index, round, [weights], cost, time=self._queue.now, carried=carried)
+        self._recorder.evaluate()
         return self._keep_round(index, round, weights)
 
     def _make_entity(self, simulated: SimulatedEntity) -> ManagedEntity:
