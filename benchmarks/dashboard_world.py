@@ -19,9 +19,9 @@ from kuber.client.admin import AdminClient
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.domain.acceptance import AcceptancePolicy, is_no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture, Artifact, TensorSpec
-from kuber.domain.policies import AcceptancePolicy, is_no_worse
 from kuber.domain.strategy import Method
 from kuber.domain.verification import Standing, Verification, verdict
 from kuber.signing import Identity

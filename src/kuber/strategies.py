@@ -1,15 +1,14 @@
 """Strategies, and the parts that a strategy of your own is made of. Loads neither torch nor numpy."""
 
+from kuber.domain.acceptance import AcceptancePolicy, is_no_worse
 from kuber.domain.explanation import reason_for
 from kuber.domain.knowledge import Architecture, Artifact, Draft
 from kuber.domain.policies import (
-    AcceptancePolicy,
     MergePolicy,
     PublishPolicy,
     SelectionPolicy,
     has_improved,
     is_mergeable,
-    is_no_worse,
     merge_shares,
     most_recent,
     query_for_teachers,

@@ -288,7 +288,7 @@ def test_a_strategy_without_explain_gives_no_reason():
 )
 def test_a_kept_loss_is_explained(strategy, reference, private, sentence):
     after = Evaluation(test_set=COMMON, correct=(981, 0), total=(1000, 0))
-    assert why_kept(strategy, evaluation(reference), after, private=private) == sentence
+    assert why_kept(strategy, evaluation(reference), after, labels=("cat",), private=private) == sentence
 
 
 def test_the_sentence_on_a_kept_loss_fits_into_a_delivery():

@@ -48,7 +48,12 @@ def test_a_merge_is_the_average_and_is_kept_halfway_or_reverted(world):
     ]
     assert [detail["reason"] for detail in absorbed] == [
         f"The only relative (same architecture and initial checkpoint); found 60.0 %, weighed {share} beside our 1."
-        for share in ("1.00", "0.71", "0.58")
+        f"{verdict}"
+        for share, verdict in (
+            ("1.00", ""),
+            ("0.71", " Kept half-way: loss 10.0, tolerated 5.0 points."),
+            ("0.58", " Undone: loss 7.0, tolerated 5.0 points."),
+        )
     ]
     rounds = [load_round(world, "student", number) for number in (1, 2, 3)]
     origin = initial_weights(ARCHITECTURE, len("one"))
@@ -191,7 +196,8 @@ def test_a_guided_local_phase_is_kept_or_reverted(world):
     ]
     assert [detail["reason"] for detail in absorbed] == [
         "The only candidate, which claims 60.0 % on a; ours is not evaluated yet.",
-        "The only candidate, which claims what we lack: 60.0 % on a (ours 50.0 %).",
+        "The only candidate, which claims what we lack: 60.0 % on a (ours 50.0 %). "
+        "Undone: loss 10.0, tolerated 0.0 points.",
     ]
     first, second = (load_round(world, "student", number) for number in (1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)

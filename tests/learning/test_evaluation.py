@@ -40,6 +40,7 @@ def test_correct_answers_are_counted_by_class(training, runtime):
     network = Identity().train(training)
     evaluation = evaluate(network, batches, classes=4, test_set=TEST_SET, runtime=runtime)
     assert evaluation == Evaluation(test_set=TEST_SET, correct=(2, 1, 0, 0), total=(3, 2, 0, 1))
+    assert evaluation.right == (0b101, 0b01, 0, 0), "which sample of its class, the first in the lowest bit"
     assert network.modes == [False, False]
     assert network.training is training
 

@@ -1,7 +1,7 @@
 """Evaluation of a model on one test set: counts per class, accuracy and recalls."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from statistics import fmean
 
@@ -15,11 +15,15 @@ class Evaluation:
 
     Counts rather than ratios: two evaluations on the same set compare exactly, and a claim can be bounded.
     Counts may be of numpy or torch. Raises ValueError for impossible counts.
+
+    `right` has one number for each class, whose bit i is set if the i-th sample of that class, in the order of the
+    test set, is answered rightly. It never leaves the entity: records, reports and attestations have the counts only.
     """
 
     test_set: Digest
     correct: tuple[int, ...]
     total: tuple[int, ...]
+    right: tuple[int, ...] | None = field(default=None, compare=False, repr=False)  # None if it is not known
 
     def __post_init__(self) -> None:
         for name in ("correct", "total"):
@@ -35,11 +39,19 @@ class Evaluation:
             raise ValueError("correct counts must be between 0 and the number of samples of the class")
         if sum(self.total) == 0:
             raise ValueError("an evaluation needs at least one sample")
+        if self.right is not None and not self._fits(self.right):
+            raise ValueError("the right answers must be as many as the correct counts, of the samples of each class")
 
     def __repr__(self) -> str:
         correct, total = sum(self.correct), sum(self.total)
         counts = f"{100 * self.accuracy:.1f} %, {correct:,} of {total:,} samples in {len(self.total)} classes"
         return f"<Evaluation: {counts}, test set {self.test_set}>"
+
+    def _fits(self, right: tuple[int, ...]) -> bool:
+        return len(right) == len(self.total) and all(
+            bits >= 0 and bits.bit_count() == correct and bits.bit_length() <= total
+            for bits, correct, total in zip(right, self.correct, self.total, strict=True)
+        )
 
     @property
     def accuracy(self) -> float:

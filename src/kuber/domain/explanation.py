@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kuber.domain.acceptance import AcceptancePolicy, ClassFall, objective_of, tolerated_loss
 from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.evaluation_set import disclosed
+from kuber.domain.evaluation_set import SMALLEST_CELL, disclosed
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import AcceptancePolicy, is_mergeable, tolerated_loss
+from kuber.domain.policies import is_mergeable
 from kuber.domain.ranking import more_accurate
 from kuber.domain.strategy import Choice, Method, Strategy
 
 SHOWN = 3  # teachers or classes named
 LABEL = 30  # characters shown of a label
 KEPT = "Kept: "  # begins the sentence on why a loss was kept, which is the last of a reason
+HALVED = "Kept half-way: "  # and that on why only the midpoint was kept
+UNDONE = "Undone: "
 
 
 def explanation(strategy: Strategy, choice: Choice, kept: str = "") -> str | None:
@@ -32,7 +35,15 @@ def explanation(strategy: Strategy, choice: Choice, kept: str = "") -> str | Non
     return f"{_cut(text, MAX_REASON - len(kept) - 1)} {kept}".lstrip()
 
 
-def why_kept(strategy: Strategy, reference: Evaluation, after: Evaluation, *, private: bool) -> str:
+def why_kept(
+    strategy: Strategy,
+    reference: Evaluation,
+    after: Evaluation,
+    *,
+    labels: Sequence[str],
+    private: bool,
+    class_counts: Sequence[int] | None = None,
+) -> str:
     """Return why a result that is less accurate than the model before it was kept.
 
     `reference` is the evaluation that the strategy compared it with: in a merge, that of the model at the start of
@@ -41,12 +52,66 @@ def why_kept(strategy: Strategy, reference: Evaluation, after: Evaluation, *, pr
     policy = getattr(strategy, "acceptance", None)
     if not isinstance(policy, AcceptancePolicy):
         return f"{KEPT}the strategy keeps it."
-    loss = reference.accuracy - after.accuracy
-    if loss <= 0:
+    if reference.accuracy <= after.accuracy:
         return f"{KEPT}no worse than {'' if private else f'the {_percent(reference.accuracy)} '}at the round's start."
     if private:
         return f"{KEPT}within the tolerance of the strategy."
-    return f"{KEPT}loss {100 * loss:.1f}, tolerated {100 * tolerated_loss(reference, policy):.1f} points."
+    deepest = _deepest_fall(reference, after)
+    beside = "" if deepest is None else f"; {_fall(deepest, labels)}, within its noise"
+    return f"{KEPT}{_loss(reference, after, policy, class_counts)}{beside}."
+
+
+def why_not_kept(
+    strategy: Strategy,
+    reference: Evaluation,
+    after: Evaluation,
+    *,
+    fallen: Sequence[ClassFall],
+    halved: bool,
+    labels: Sequence[str],
+    private: bool,
+    class_counts: Sequence[int] | None = None,
+) -> str:
+    """Return why a result was undone or, with `halved`, replaced by the midpoint: which class fell, by how much.
+
+    `private` leaves out the numbers, and the names of classes with few samples.
+    """
+    begin = HALVED if halved else UNDONE
+    policy = getattr(strategy, "acceptance", None)
+    if fallen:
+        fall = fallen[0]
+        more = f", and {len(fallen) - 1} more" if len(fallen) > 1 else ""
+        if private:
+            shown = reference.total[fall.label] >= SMALLEST_CELL
+            return f"{begin}{_cut(labels[fall.label], LABEL) if shown else 'a class'} fell{more}."
+        return f"{begin}{_fall(fall, labels)}{more}."
+    if private or not isinstance(policy, AcceptancePolicy):
+        return f"{begin}the strategy does not keep it."
+    return f"{begin}{_loss(reference, after, policy, class_counts)}."
+
+
+def _loss(
+    reference: Evaluation, after: Evaluation, policy: AcceptancePolicy, class_counts: Sequence[int] | None
+) -> str:
+    lost = objective_of(reference, policy, class_counts) - objective_of(after, policy, class_counts)
+    tolerated = tolerated_loss(reference, policy, after=after, class_counts=class_counts)
+    return f"loss {100 * lost:.1f}, tolerated {100 * tolerated:.1f} points"
+
+
+def _deepest_fall(reference: Evaluation, after: Evaluation) -> ClassFall | None:
+    """Return the class that fell most, if it fell by more than the accuracy did."""
+    falls = [
+        ClassFall(label=label, before=then, after=now)
+        for label, (then, now) in enumerate(zip(reference.recalls, after.recalls, strict=True))
+        if then is not None and now is not None and then - now > reference.accuracy - after.accuracy
+    ]
+    return max(falls, key=lambda fall: fall.before - fall.after, default=None)
+
+
+def _fall(fall: ClassFall, labels: Sequence[str]) -> str:
+    points = 100 * (fall.before - fall.after)
+    named = _cut(labels[fall.label], LABEL)
+    return f"{named} fell by {points:.1f} points, from {_percent(fall.before)} to {_percent(fall.after)}"
 
 
 def reason_for(choice: Choice) -> str:

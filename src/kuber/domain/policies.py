@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
@@ -35,25 +35,6 @@ class MergePolicy:
     spread: float = 2.0  # numbers of samples above as many times their median count as that many
     most: float = 5.0  # and none as more than as many times the own one: nobody can check them
     least: float = 0.01  # a share below it is none, and another model takes the place
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AcceptancePolicy:
-    """When to keep a result."""
-
-    tolerance: float = 0.0  # accuracy that may be lost
-    noise: float = 0.0  # standard errors of the evaluation that may be lost besides: few samples prove little
-
-
-def tolerated_loss(before: Evaluation, policy: AcceptancePolicy) -> float:
-    """Return the accuracy that may be lost. The standard error is that of a binomial proportion."""
-    error = sqrt(before.accuracy * (1 - before.accuracy) / sum(before.total))
-    return policy.tolerance + policy.noise * error
-
-
-def is_no_worse(before: Evaluation, after: Evaluation, policy: AcceptancePolicy) -> bool:
-    """Return whether accuracy fell by no more than the policy tolerates."""
-    return after.accuracy >= before.accuracy - tolerated_loss(before, policy)
 
 
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:

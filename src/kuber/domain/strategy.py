@@ -106,8 +106,12 @@ class Strategy(Protocol):
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         """Return the weight of each pulled candidate in a merge, beside the own model's 1."""
 
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        """Return whether to keep a model that absorbed knowledge."""
+    def keep(self, before: Evaluation, after: Evaluation, *, class_counts: Sequence[int] | None = None) -> bool:
+        """Return whether to keep a model that absorbed knowledge.
+
+        `class_counts` are the entity's own samples of each class, if it knows them. A strategy may omit this
+        argument.
+        """
 
     def explain(self, choice: Choice) -> str:
         """Return why the absorbed knowledge was chosen, in one sentence. A strategy may omit this method."""

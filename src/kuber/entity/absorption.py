@@ -3,16 +3,18 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from kuber.domain.acceptance import ClassFall
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import disclosed
-from kuber.domain.explanation import explanation, why_kept
+from kuber.domain.explanation import explanation, why_kept, why_not_kept
 from kuber.domain.strategy import Candidate, Choice, Strategy
 from kuber.entity.evaluator import Evaluator
+from kuber.entity.gate import Gate, next_guidance
 from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
@@ -32,6 +34,15 @@ class EvaluatedModel(NamedTuple):
     evaluation: Evaluation
 
 
+class Judged(NamedTuple):
+    """The model that is left of an absorption."""
+
+    model: EvaluatedModel
+    kept: bool  # all of the absorption, or half
+    halved: bool = False
+    fallen: tuple[ClassFall, ...] = ()  # classes for which the whole was not kept
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The model after an absorption, and the absorption to record."""
@@ -46,42 +57,50 @@ class Absorber:
 
     def __init__(self, strategy: Strategy, evaluator: Evaluator, journal: Journal, weights: WeightStore) -> None:
         self._strategy = strategy
+        self._gate = Gate(strategy, evaluator.model)
         self._evaluator = evaluator
         self._journal = journal
         self._weights = weights
 
-    def keep_or_revert(self, before: EvaluatedModel, after: EvaluatedModel) -> tuple[EvaluatedModel, bool]:
-        """Return the new model and True if the strategy keeps it; else the midpoint; else the old model and False."""
-        if self._strategy.keep(before.evaluation, after.evaluation):
-            return after, True
+    def keep_or_revert(self, before: EvaluatedModel, after: EvaluatedModel) -> Judged:
+        """Return the new model if the strategy keeps it; else the midpoint, if it keeps that; else the old model."""
+        kept, fallen = self._gate.judge(before.evaluation, after.evaluation)
+        if kept:
+            return Judged(after, kept=True)
         if not _have_mean(before.weights, after.weights):
-            return before, False
+            return Judged(before, kept=False, fallen=fallen)
         weights = self._weights.keep(average([before.weights, after.weights], [1.0, 1.0]))
         halfway = EvaluatedModel(weights, self._evaluator.own(weights, stage="halfway"))
-        if self._strategy.keep(before.evaluation, halfway.evaluation):
-            return halfway, True
-        return before, False
+        if self._gate.judge(before.evaluation, halfway.evaluation).kept:
+            return Judged(halfway, kept=True, halved=True, fallen=fallen)
+        return Judged(before, kept=False, fallen=fallen)
 
     def absorb_guided(
         self, choice: Choice, teachers: Sequence[Candidate], before: EvaluatedModel, after: EvaluatedModel
     ) -> Outcome:
-        """Return the outcome of a local phase with these teachers, from the model before to the model after."""
-        model, kept = self.keep_or_revert(before, after)
+        """Return the outcome of a local phase with these teachers, from the model before to the model after.
+
+        After a phase that is undone, or kept half-way only, the next one gets less guidance.
+        """
+        judged = self.keep_or_revert(before, after)
         absorption = self._absorption(
-            replace(choice, absorbed=teachers), before.evaluation, (model if kept else after).evaluation, kept=kept
+            replace(choice, absorbed=teachers), before.evaluation, after.evaluation, judged=judged
         )
-        return Outcome(model=model, absorption=absorption)
+        guidance = next_guidance(self._journal.state.guidance, harmless=judged.kept and not judged.halved)
+        self._journal.change(guidance=guidance)
+        return Outcome(model=judged.model, absorption=absorption)
 
     def absorb_distilled(self, choice: Choice, teacher: Candidate, result: TrainingResult) -> Outcome:
         """Return the outcome of distilling a teacher in epochs of its own."""
         before = self._current()
         after = EvaluatedModel(result.weights, self._evaluator.own(result.weights, stage="absorbed"))
-        kept = self._strategy.keep(before.evaluation, after.evaluation)
+        kept, fallen = self._gate.judge(before.evaluation, after.evaluation)
+        judged = Judged(after if kept else before, kept=kept, fallen=fallen)
         absorption = self._absorption(
-            replace(choice, absorbed=(teacher,)), before.evaluation, after.evaluation, kept=kept
+            replace(choice, absorbed=(teacher,)), before.evaluation, after.evaluation, judged=judged
         )
         return Outcome(
-            model=after if kept else before,
+            model=judged.model,
             absorption=replace(absorption, samples=result.samples, forward=result.forward, seconds=result.seconds),
             generator=result.generator,
         )
@@ -104,14 +123,15 @@ class Absorber:
         after = EvaluatedModel(merged, self._evaluator.own(merged, stage="absorbed"))
         # In the first round the model at its start has no evaluation.
         start = current if state.previous is None else EvaluatedModel(state.round_start, state.previous)
-        model, kept = self.keep_or_revert(start, after)
-        if not kept and current.evaluation.accuracy > model.evaluation.accuracy:
+        judged = self.keep_or_revert(start, after)
+        model = judged.model
+        if not judged.kept and current.evaluation.accuracy > model.evaluation.accuracy:
             model = current
         absorption = self._absorption(
             replace(choice, absorbed=absorbed, shares=shares),
             current.evaluation,
-            (model if kept else after).evaluation,
-            kept=kept,
+            after.evaluation,
+            judged=judged,
             reference=start.evaluation,
         )
         return Outcome(model=model, absorption=absorption)
@@ -125,17 +145,32 @@ class Absorber:
         self,
         choice: Choice,
         before: Evaluation,
-        after: Evaluation,
+        absorbed_all: Evaluation,
         *,
-        kept: bool,
+        judged: Judged,
         reference: Evaluation | None = None,
     ) -> Absorption:
-        """Return the absorption; `reference` is what the strategy compared the result with, if not `before`."""
+        """Return the absorption, of which `absorbed_all` is the evaluation before the verdict.
+
+        `reference` is what the strategy compared the result with, if not `before`.
+        """
         state, task = self._journal.state, self._evaluator.model.task
-        private = task.test_set is None
-        why = ""
-        if kept and after.accuracy < before.accuracy:
-            why = why_kept(self._strategy, reference or before, after, private=private)
+        private, reference = task.test_set is None, reference or before
+        after = judged.model.evaluation if judged.kept else absorbed_all
+        explain: Any = {
+            "labels": task.labels,
+            "private": private,
+            "class_counts": self._evaluator.model.class_counts,
+        }
+        sentences = []
+        if judged.halved or not judged.kept:
+            fallen, halved = judged.fallen, judged.halved
+            sentences.append(
+                why_not_kept(self._strategy, reference, absorbed_all, fallen=fallen, halved=halved, **explain)
+            )
+        if judged.kept and after.accuracy < before.accuracy:
+            sentences.append(why_kept(self._strategy, reference, after, **explain))
+        why = " ".join(sentences)
         assert state.entity_id is not None
         absorbed = [candidate.knowledge for candidate in choice.absorbed]
         delivery = Delivery(
@@ -145,11 +180,16 @@ class Absorber:
             round=state.round,
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
-            kept=kept,
+            kept=judged.kept,
             reason=_explanation(self._strategy, choice, why),
         )
         sent = (disclosed(before, task)[0].accuracy, disclosed(after, task)[0].accuracy) if private else None
-        return Absorption(delivery=delivery, publishers=tuple(knowledge.entity for knowledge in absorbed), sent=sent)
+        return Absorption(
+            delivery=delivery,
+            publishers=tuple(knowledge.entity for knowledge in absorbed),
+            sent=sent,
+            fallen=tuple((fall.label, fall.before, fall.after) for fall in judged.fallen),
+        )
 
 
 def _explanation(strategy: Strategy, choice: Choice, why: str) -> str | None:

@@ -17,10 +17,10 @@ from torch import nn
 from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
+from kuber.domain.acceptance import AcceptancePolicy
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Argument
-from kuber.domain.policies import AcceptancePolicy
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Strategy

@@ -1,7 +1,7 @@
 """Entities that KUber trains: discover, train, evaluate, publish and absorb, round after round."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -225,6 +225,9 @@ class ManagedEntity:
     def _train(self, teachers: Sequence[PulledCandidate], previous: Evaluation | None) -> TrainingResult:
         """Train with the discovered teachers, and with the model at the start if the local phase wants it."""
         state, phase = self._journal.state, self.strategy.local_phase()
+        if phase.guidance and state.guidance != 1.0:
+            weight = state.guidance * phase.guidance.weight
+            phase = replace(phase, guidance=replace(phase.guidance, weight=weight))
         phase_teachers = [
             PhaseTeacher(model=teacher.model, recalls=_recalls(teacher.evaluation)) for teacher in teachers
         ]

@@ -220,7 +220,8 @@ class Phases:
             outcome = self._absorber.absorb_guided(choice, used, before, after)
             model, absorption, keeps = outcome.model, outcome.absorption, outcome.absorption.delivery.kept
         else:
-            model, keeps = self._absorber.keep_or_revert(before, after)
+            judged = self._absorber.keep_or_revert(before, after)
+            model, keeps = judged.model, judged.kept
         if kept is not None:
             kept.append(keeps)
         if model is not after:

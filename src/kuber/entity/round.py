@@ -19,6 +19,11 @@ class Round:
         self._journal = journal
         self._session = session
 
+    @property
+    def guidance(self) -> float:
+        """Share of its weight that guidance has in the next phase."""
+        return self._journal.state.guidance
+
     def situation(self, own: Evaluation | None, previous: Evaluation | None) -> Situation:
         """Return the situation in which the strategy decides, given these evaluations of the model."""
         state = self._journal.state

@@ -62,6 +62,7 @@ class TeacherSelector:
             classes=self._model.task.classes,
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
+            weight=self._round.guidance,
             refuse=partial(self._discovery.refuse, warn=False),  # `Teachers` warns
             check=self._check,
         )

@@ -4,6 +4,7 @@ import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,25 +51,34 @@ def evaluate(
     runtime: Runtime,
     strict: bool = False,
 ) -> Evaluation:
-    """Count the correct answers per class on the test set with the digest `test_set`.
+    """Count the correct answers per class on the test set with the digest `test_set`, and keep which they are.
 
     With `strict`, for models of other entities, raises CorruptKnowledgeError when a logit is not finite; without,
     such an answer is wrong. The forward pass has the precision of training: docs/learning.md says how bfloat16
     changes the counts.
     """
     with evaluation_mode(network):
-        correct = torch.zeros(classes, dtype=torch.int64, device=runtime.device)
-        total = torch.zeros_like(correct)
+        labels, answers = [], []
         for x, y, *_ in batches:
             with runtime.autocast():
                 logits = network(x).to(y.device)  # a network on several devices may return them on another
             finite = (logits < torch.inf) & (logits.amax(1, keepdim=True) > -torch.inf)
             if strict and not finite.all():
                 raise CorruptKnowledgeError(_NOT_FINITE)
-            total += torch.bincount(y, minlength=classes)
-            right = (logits.argmax(1) == y) & finite.all(1)
-            correct += torch.bincount(y[right], minlength=classes)
-    return Evaluation(test_set=test_set, correct=tuple(correct.tolist()), total=tuple(total.tolist()))
+            labels.append(y)
+            answers.append((logits.argmax(1) == y) & finite.all(1))
+    right = _bits_by_class(torch.cat(labels).cpu().numpy(), torch.cat(answers).cpu().numpy(), classes)
+    total = np.bincount(torch.cat(labels).cpu().numpy(), minlength=classes)
+    correct = tuple(bits.bit_count() for bits in right)
+    return Evaluation(test_set=test_set, correct=correct, total=tuple(total.tolist()), right=right)
+
+
+def _bits_by_class(labels: Any, answers: Any, classes: int) -> tuple[int, ...]:
+    """Return the right answers to the samples of each class, in their order, as the bits of one number."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(classes + 1))
+    packed = (np.packbits(answers[order][start:end], bitorder="little") for start, end in pairwise(ends))
+    return tuple(int.from_bytes(bits.tobytes(), "little") for bits in packed)
 
 
 def counts_adjusted(

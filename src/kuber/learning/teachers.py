@@ -90,11 +90,13 @@ class Teachers(Sequence[Teacher]):
         classes: int,
         temperature: float = 2.0,
         sharpness: float = 2.0,
+        weight: float = 1.0,
         refuse: Callable[..., None] = lambda knowledge, reason, **_: None,
         check: BatchCheck | None = None,
     ) -> None:
         """Combine teachers; `temperature` and `sharpness` as in `kuber.learning.ensembling.ensemble_log_probs`.
 
+        `weight` is a factor of their loss: less than 1 after phases that did harm.
         A teacher that fails is left out with a warning. If its logits are invalid, `refuse` is called with its record
         and the reason, and with `slow=True` if it took too long. `check` is that of the training, whose first batch
         may be one of an earlier phase.
@@ -103,6 +105,7 @@ class Teachers(Sequence[Teacher]):
         self._classes = classes
         self.temperature = temperature
         self._sharpness = sharpness
+        self.weight = weight
         self._refuse = refuse
         self._check = check or BatchCheck()
         for graph in (graph_of(teacher.network) for teacher in self._members):
@@ -154,7 +157,8 @@ class Teachers(Sequence[Teacher]):
         log_probs = self.log_probs(to_device(inputs, logits.device))
         if not self._members:
             return self._nothing(student)
-        return guide_loss(logits, log_probs, labels, temperature=self.temperature, ignore_index=ignore_index)
+        loss = guide_loss(logits, log_probs, labels, temperature=self.temperature, ignore_index=ignore_index)
+        return loss if self.weight == 1.0 else self.weight * loss
 
     def log_probs(self, x: Inputs) -> Tensor:
         """Return the ensemble's log-probabilities for a batch, softened by `temperature`: shape (batch, classes)."""

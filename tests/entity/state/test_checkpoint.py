@@ -83,7 +83,7 @@ SHARED = torch.randn(4)
             "first_seen": {"k1": 2},
             "evaluated_since": (Digest.of(b"set"), date(2026, 1, 31)),
         },
-        {"weights": {"w": SHARED}, "round_start": {"w": SHARED}},  # a phase that was reverted
+        {"weights": {"w": SHARED}, "round_start": {"w": SHARED}, "guidance": 0.25},  # a phase that was reverted
     ],
 )
 def test_a_saved_state_is_loaded_unchanged(tmp_path, changes):
@@ -164,6 +164,31 @@ def test_a_checkpoint_without_track_records_of_publishers_is_loaded(tmp_path):
     found = Checkpoints(tmp_path).latest()
     assert found is not None
     assert (found.publishers, found.attesters) == ({}, {})
+
+
+def test_answers_and_falls_of_classes_are_loaded(tmp_path):
+    known = replace(EVALUATION, right=(0b100, 0b1001))
+    saved = state(previous=known, published_evaluation=replace(known, right=(0b1, 0b11)))
+    saved = replace(saved, absorption=replace(saved.absorption, fallen=((1, 0.75, 0.25),)))
+    Checkpoints(tmp_path).save(saved)
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert (found.evaluation.right, found.previous.right) == (None, (0b100, 0b1001))
+    assert found.published_evaluation.right == (0b1, 0b11)
+    assert found.absorption == saved.absorption
+    assert found.absorption.detail["fallen"] == ((1, 0.75, 0.25),)
+
+
+def test_a_checkpoint_from_before_answers_were_kept_is_loaded(tmp_path):
+    Checkpoints(tmp_path).save(state(guidance=0.5))
+    path = tmp_path / FILE_NAME
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["state"])
+    assert (fields.pop("guidance"), bool(fields.pop("right"))) == (0.5, True)
+    path.write_bytes(save(load_file(path), metadata={"state": json.dumps(fields)}))
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert (found.guidance, found.evaluation.right) == (1.0, None)
 
 
 def test_the_weights_of_a_round_have_their_own_file(tmp_path):

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kuber.domain.acceptance import AcceptancePolicy, is_no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.policies import (
-    AcceptancePolicy,
     PublishPolicy,
     SelectionPolicy,
     has_improved,
-    is_no_worse,
     query_for_teachers,
     select_complementary,
 )
@@ -41,5 +40,5 @@ class Exchange(Local):
     def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         return select_complementary(candidates, situation.own, situation.ages, self.selection)
 
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return is_no_worse(before, after, self.acceptance)
+    def keep(self, before: Evaluation, after: Evaluation, *, class_counts: Sequence[int] | None = None) -> bool:
+        return is_no_worse(before, after, self.acceptance, class_counts=class_counts)

@@ -35,7 +35,7 @@ class Local:
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return [0.0] * len(candidates)
 
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
+    def keep(self, before: Evaluation, after: Evaluation, *, class_counts: Sequence[int] | None = None) -> bool:
         return True
 
     def explain(self, choice: Choice) -> str:

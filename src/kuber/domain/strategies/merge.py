@@ -4,17 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from kuber.domain.acceptance import AcceptancePolicy, is_no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import (
-    AcceptancePolicy,
-    MergePolicy,
-    SelectionPolicy,
-    is_mergeable,
-    is_no_worse,
-    merge_shares,
-    most_recent,
-)
+from kuber.domain.policies import MergePolicy, SelectionPolicy, is_mergeable, merge_shares, most_recent
 from kuber.domain.query import Query
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Situation
@@ -29,7 +22,7 @@ class Merge(Local):
     selection: SelectionPolicy = field(default_factory=SelectionPolicy)
     merging: MergePolicy = field(default_factory=MergePolicy)
     acceptance: AcceptancePolicy = field(
-        default_factory=lambda: AcceptancePolicy(tolerance=0.05)
+        default_factory=lambda: AcceptancePolicy(tolerance=0.05, class_tolerance=0.3)
     )  # measured: averages dip before they gain
     guidance: Guidance | None = None  # measured: a teacher, be it the average itself, holds the local phase back
 
@@ -53,5 +46,5 @@ class Merge(Local):
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)
 
-    def keep(self, before: Evaluation, after: Evaluation) -> bool:
-        return is_no_worse(before, after, self.acceptance)
+    def keep(self, before: Evaluation, after: Evaluation, *, class_counts: Sequence[int] | None = None) -> bool:
+        return is_no_worse(before, after, self.acceptance, class_counts=class_counts)

@@ -27,6 +27,7 @@ from kuber.wire.registry import DeliveryBody, EvaluationBody
 FILE_NAME = CHECKPOINT
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
+_EVALUATIONS = ("evaluation", "previous", "published_evaluation")  # whose right answers are kept too
 _START = "start."  # prefix of the tensors at the start of the round
 
 Stage = Literal["trained", "shared", "absorbed", "ended"]
@@ -42,6 +43,7 @@ class Absorption:
     forward: int = 0  # samples that the teacher ran forward in these
     seconds: float = 0.0
     sent: tuple[float, float] | None = None  # accuracies sent to the hub; None: those of the delivery
+    fallen: tuple[tuple[int, float, float], ...] = ()  # label, recall before and after, of classes that fell too far
 
     @property
     def report(self) -> Delivery:
@@ -64,6 +66,7 @@ class Absorption:
             "samples": self.samples,
             "forward": self.forward,
             "seconds": self.seconds,
+            **({"fallen": self.fallen} if self.fallen else {}),
         }
 
 
@@ -96,6 +99,7 @@ class State:
     outbox: tuple[OutboxMessage, ...] = ()  # messages that the hub has not received, in order
     absorption: Absorption | None = None  # not recorded yet
     evaluated_since: tuple[Digest, date] | None = None  # set of the last evaluation, and the day of the first on it
+    guidance: float = 1.0  # share of its weight that guidance has in the next local phase
     hub: str | None = None  # id of the hub that the entity has joined; None at one of an older version
 
 
@@ -210,7 +214,10 @@ def _encode(state: State) -> dict[str, Any]:
             "forward": absorption.forward,
             "seconds": absorption.seconds,
         }
-        | ({} if absorption.sent is None else {"sent": absorption.sent}),
+        | ({} if absorption.sent is None else {"sent": absorption.sent})
+        | ({} if not absorption.fallen else {"fallen": absorption.fallen}),
+        "guidance": state.guidance,
+        "right": {name: _encode_right(getattr(state, name)) for name in _EVALUATIONS},
         "hub": state.hub,
         "evaluated_since": state.evaluated_since and [str(part) for part in state.evaluated_since],
     }
@@ -218,6 +225,7 @@ def _encode(state: State) -> dict[str, Any]:
 
 def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, generator: torch.Tensor) -> State:
     absorption = fields.pop("absorption")
+    right = fields.get("right", {})  # older checkpoints lack it
     return State(
         session_id=fields["life"],
         round=fields["round"],
@@ -225,10 +233,10 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         next_event=fields["seq"],
         weights=weights,
         generator=generator,
-        evaluation=_decode_evaluation(fields["own"]),
-        previous=_decode_evaluation(fields["previous"]),
+        evaluation=_decode_evaluation(fields["own"], right.get("evaluation")),
+        previous=_decode_evaluation(fields["previous"], right.get("previous")),
         round_start=start,
-        published_evaluation=_decode_evaluation(fields["shared"]),
+        published_evaluation=_decode_evaluation(fields["shared"], right.get("published_evaluation")),
         origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
         parents=tuple(fields["parents"]),
         refused=tuple(fields["refused"]),
@@ -256,7 +264,9 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
             forward=absorption["forward"],
             seconds=absorption["seconds"],
             sent=None if absorption.get("sent") is None else tuple(absorption["sent"]),
+            fallen=tuple((label, then, now) for label, then, now in absorption.get("fallen", ())),
         ),
+        guidance=fields.get("guidance", 1.0),  # older checkpoints lack it
         hub=fields.get("hub"),
         evaluated_since=_decode_since(fields.get("evaluated_since")),
     )
@@ -270,5 +280,13 @@ def _encode_evaluation(evaluation: Evaluation | None) -> Any:
     return evaluation and EvaluationBody.of(evaluation).model_dump(mode="json")
 
 
-def _decode_evaluation(fields: Any) -> Evaluation | None:
-    return fields and EvaluationBody.model_validate_json(json.dumps(fields)).value()
+def _encode_right(evaluation: Evaluation | None) -> list[str] | None:
+    """Return the right answers of each class as hex digits; None if they are not known."""
+    return None if evaluation is None or evaluation.right is None else [f"{bits:x}" for bits in evaluation.right]
+
+
+def _decode_evaluation(fields: Any, right: list[str] | None) -> Evaluation | None:
+    evaluation = fields and EvaluationBody.model_validate_json(json.dumps(fields)).value()
+    if not evaluation or right is None:
+        return evaluation
+    return replace(evaluation, right=tuple(int(bits, 16) for bits in right))

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -110,6 +110,8 @@ def _write(path: Path, result: Any) -> None:
         case EvaluationResult():
             evaluation = EvaluationBody.of(result.evaluation).model_dump(mode="json")
             metadata = {"evaluation": evaluation, "seconds": result.seconds}
+            if result.evaluation.right is not None:
+                metadata["right"] = [f"{bits:x}" for bits in result.evaluation.right]
         case torch.Tensor():
             tensors, metadata = {"logits": result.contiguous()}, {}
         case _:
@@ -131,6 +133,8 @@ def _read(path: Path) -> Any:
         return None
     if "evaluation" in metadata:
         evaluation = EvaluationBody.model_validate_json(json.dumps(metadata["evaluation"])).value()
+        if "right" in metadata:  # results of earlier versions lack it
+            evaluation = replace(evaluation, right=tuple(int(bits, 16) for bits in metadata["right"]))
         return EvaluationResult(evaluation=evaluation, seconds=metadata["seconds"])
     if "logits" in tensors:
         return tensors["logits"]

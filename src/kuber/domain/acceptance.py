@@ -1,0 +1,147 @@
+"""Acceptance of a model that absorbed knowledge: by what its owner cares for, and class by class."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
+from typing import Literal
+
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.significance import are_comparable, has_fallen, paired_counts
+
+# Accuracy on the evaluation data as they are, mean recall, recalls weighted by the own samples, or any other figure.
+Objective = Literal["accuracy", "balanced", "own"] | Callable[[Evaluation], float]
+OBJECTIVES = ("accuracy", "balanced", "own")
+
+LEARNED = 1.25  # times chance: below that mean recall a model has learned nothing that could be lost
+MADE_UP = 0.25  # of a class's fall: a mean recall over all classes that rises by as much makes up for it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AcceptancePolicy:
+    """When to keep a result."""
+
+    tolerance: float = 0.0  # of the objective that may be lost
+    noise: float = 0.0  # standard errors of the loss that may be lost besides: few samples prove little
+    objective: Objective = "accuracy"
+    class_tolerance: float = 0.05  # recall that a class may lose, whatever the noise
+    confidence: float | None = 0.95  # with which a class must have fallen; None: no class is judged by itself
+
+    def __post_init__(self) -> None:
+        if not callable(self.objective) and self.objective not in OBJECTIVES:
+            raise ValueError(f"an objective is one of {', '.join(OBJECTIVES)}, or a function of an evaluation")
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            raise ValueError("a confidence is from 0.5 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassFall:
+    """A class whose recall fell."""
+
+    label: int
+    before: float
+    after: float
+
+
+def is_no_worse(
+    before: Evaluation, after: Evaluation, policy: AcceptancePolicy, *, class_counts: Sequence[int] | None = None
+) -> bool:
+    """Return whether the objective fell by no more than the policy tolerates, and no class beyond its noise.
+
+    `class_counts` are the entity's own samples of each class, for the objective `own`.
+    """
+    lost = objective_of(before, policy, class_counts) - objective_of(after, policy, class_counts)
+    return lost <= tolerated_loss(before, policy, after=after, class_counts=class_counts) and not fallen_classes(
+        before, after, policy
+    )
+
+
+def fallen_classes(before: Evaluation, after: Evaluation, policy: AcceptancePolicy) -> tuple[ClassFall, ...]:
+    """Return the classes that fell by more than the policy tolerates and noise explains, the deepest fall first.
+
+    A model that has just begun answers everything with few classes, whose recall must fall while it learns. So no
+    class counts while the mean recall is near chance, or when it rises by a good part of what the class lost.
+    """
+    if policy.confidence is None or not are_comparable(before, after):
+        return ()
+    mean = _mean_recall(before)
+    if mean * len([total for total in before.total if total]) < LEARNED:
+        return ()
+    tolerated = max(policy.class_tolerance, (_mean_recall(after) - mean) / MADE_UP)
+    falls = []
+    for label, (then, now) in enumerate(zip(before.recalls, after.recalls, strict=True)):
+        if then is None or now is None or then - now <= tolerated:
+            continue
+        if has_fallen(before, after, label, confidence=policy.confidence):
+            falls.append(ClassFall(label=label, before=then, after=now))
+    return tuple(sorted(falls, key=lambda fall: fall.after - fall.before))
+
+
+def _mean_recall(evaluation: Evaluation) -> float:
+    return fmean(recall for recall in evaluation.recalls if recall is not None)
+
+
+def objective_of(
+    evaluation: Evaluation, policy: AcceptancePolicy, class_counts: Sequence[int] | None = None
+) -> float:
+    """Return the figure that the policy judges by, such as the accuracy."""
+    if callable(policy.objective):
+        return policy.objective(evaluation)
+    weights = _class_weights(evaluation, policy, class_counts)
+    if weights is None:
+        return evaluation.accuracy
+    return sum(weight * (recall or 0.0) for weight, recall in zip(weights, evaluation.recalls, strict=True))
+
+
+def tolerated_loss(
+    before: Evaluation,
+    policy: AcceptancePolicy,
+    *,
+    after: Evaluation | None = None,
+    class_counts: Sequence[int] | None = None,
+) -> float:
+    """Return how much of the objective may be lost.
+
+    The standard error is that of the loss on the same samples, where the answers to them are known, and else that of
+    one evaluation. For an objective of the owner's it is that of the accuracy.
+    """
+    if not policy.noise:
+        return policy.tolerance
+    weights = None if callable(policy.objective) else _class_weights(before, policy, class_counts)
+    if weights is None:
+        weights = [total / sum(before.total) for total in before.total]
+    pairs = None if after is None else paired_counts(before, after)
+    if pairs is None:
+        variances = [
+            (recall or 0.0) * (1 - (recall or 0.0)) / total if total else 0.0
+            for recall, total in zip(before.recalls, before.total, strict=True)
+        ]
+    else:
+        # One disagreement more than there are: a single sample that flips proves nothing.
+        variances = [
+            max(0.0, pair.lost + pair.gained + 1 - (pair.lost - pair.gained) ** 2 / pair.total) / pair.total**2
+            if pair.total
+            else 0.0
+            for pair in pairs
+        ]
+    error = sqrt(sum(weight**2 * variance for weight, variance in zip(weights, variances, strict=True)))
+    return policy.tolerance + policy.noise * error
+
+
+def _class_weights(
+    evaluation: Evaluation, policy: AcceptancePolicy, class_counts: Sequence[int] | None
+) -> list[float] | None:
+    """Return the weight of each class's recall in the objective; None for the accuracy as it is.
+
+    Classes without samples in the evaluation weigh nothing. An owner who states no samples of the classes is taken
+    to have them in the proportions of the evaluation data.
+    """
+    if policy.objective == "balanced":
+        given: Sequence[float] = [1.0] * len(evaluation.total)
+    elif policy.objective == "own" and class_counts is not None and len(class_counts) == len(evaluation.total):
+        given = class_counts
+    else:
+        return None
+    known = [count if total else 0.0 for count, total in zip(given, evaluation.total, strict=True)]
+    whole = sum(known)
+    return [count / whole for count in known] if whole else None
