@@ -1,5 +1,7 @@
 """Examination of candidates: who gets a place, and which claims are refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from kuber.domain.digest import Digest
@@ -33,6 +35,8 @@ def test_each_publisher_has_one_place_and_copies_have_none():
     second = knowledge("second", 50, minutes=3, entity="honest")
     assert ids(without_copies([copy, first, second])) == ["first", "second"]
     assert ids(without_copies([copy])) == ["copy"]
+    handed_over = [replace(first, copy_of="copy"), replace(copy, copy_of=None)]
+    assert ids(without_copies(handed_over)) == ["copy"], "its owner published it later"
     assert ids(distinct_publishers([second, copy, first])) == ["second", "copy"]
 
 

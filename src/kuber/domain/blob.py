@@ -17,6 +17,14 @@ class Pin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Owner of a blob: the entity that was the first to upload it, and when it was stored."""
+
+    entity: str | None  # id; None when a service stored it, or a vault of an early version
+    stored_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DirectUrl:
     """Presigned URL of a blob in the vault's bucket. Anyone who has it can use it until it expires."""
 

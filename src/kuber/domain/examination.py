@@ -23,16 +23,16 @@ def without_copies(candidates: Sequence[Knowledge], refused: Collection[str] = (
 
     A copy of a record that was `refused`, by id, has a claim of its own, and is none.
     """
+    originals = [record for record in candidates if record.copy_of is None or record.copy_of in refused]
     first: dict[object, tuple[object, str]] = {}  # digest -> time and publisher of its first record
-    for record in candidates:
+    for record in originals:
         for artifact in record.artifacts.values():
             place = record.published_at, record.entity
             first[artifact.digest] = min(first.get(artifact.digest, place), place)
     return [
         record
-        for record in candidates
-        if (record.copy_of is None or record.copy_of in refused)
-        and all(first[artifact.digest][1] == record.entity for artifact in record.artifacts.values())
+        for record in originals
+        if all(first[artifact.digest][1] == record.entity for artifact in record.artifacts.values())
     ]
 
 

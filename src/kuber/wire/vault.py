@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from kuber.domain.blob import Collection, DirectUrl, Pin, Rot, Scrub, Upload
+from kuber.domain.blob import Collection, DirectUrl, Owner, Pin, Rot, Scrub, Upload
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
 from kuber.errors import RequestRejectedError
@@ -92,6 +92,13 @@ class PinBody(Body[Pin]):
     holder: Text
     digest: DigestField
     pinned_at: Time
+
+
+class OwnerBody(Body[Owner]):
+    """Owner of a blob."""
+
+    entity: Text | None = None
+    stored_at: Time
 
 
 class AnnouncementBody(ArtifactBody):

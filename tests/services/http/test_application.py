@@ -90,6 +90,7 @@ def test_openapi_describes_every_route(service, name):
             "/healthz",
             "/metrics",
             "/v1/blobs/{digest}",
+            "/v1/blobs/{digest}/owner",
             "/v1/blobs",
             "/v1/uploads",
             "/v1/uploads/{id}",

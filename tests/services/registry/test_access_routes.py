@@ -50,7 +50,8 @@ ROUTES = {
     ("vault", "PUT", "/v1/blobs/{digest}"): (401, 200, 200, 403, 200, 403),
     ("vault", "GET", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200, 200),
     ("vault", "HEAD", "/v1/blobs/{digest}"): (401, 200, 200, 200, 200, 200),
-    ("vault", "GET", "/v1/blobs"): (401, 200, 200, 200, 200, 200),
+    ("vault", "GET", "/v1/blobs"): (401, 403, 403, 200, 200, 403),
+    ("vault", "GET", "/v1/blobs/{digest}/owner"): (401, 403, 403, 200, 200, 403),
     ("vault", "POST", "/v1/uploads"): (401, 200, 200, 403, 200, 403),
     ("vault", "HEAD", "/v1/uploads/{id}"): (401, 404, 404, 403, 404, 403),
     ("vault", "POST", "/v1/uploads/{id}"): (401, 400, 400, 403, 400, 403),  # not without --direct

@@ -106,6 +106,18 @@ def test_a_long_manifest_is_sent_whole(vault, publish):
     assert vault.requests == ["POST /v1/pins"]
 
 
+def test_the_owner_of_a_file_is_asked_for_when_another_has_published_it(vault, publish):
+    digest = publish("new").artifacts[WEIGHTS].digest
+    with closing(RegistryVault("http://vault", SECRET)) as link:
+        stored = vault.client.get(f"/v1/blobs/{digest}/owner").json()
+        assert stored["entity"] is None, "a service stored it"
+        assert link.owner(digest).stored_at.isoformat() == stored["stored_at"].replace("Z", "+00:00")
+        assert link.owner(Digest.of(b"missing")) is None
+        routes = [route for route in vault.client.app.routes if not route.path.endswith("/owner")]
+        vault.client.app.router.routes[:] = routes
+        assert link.owner(digest) is None, "from a vault of an earlier version"
+
+
 def test_an_answer_that_cannot_be_read_names_the_vault(vault, publish):
     vault.pinned = {"status_code": 200, "json": {"manifests": {"no digest": {}}}}
     with pytest.raises(ServiceError, match="The answer of the vault at http://vault cannot be read"):

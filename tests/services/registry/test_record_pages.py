@@ -105,8 +105,8 @@ def test_a_shared_architecture_is_counted_once():
     record = record_of(shared)
     for seq in range(50):
         one = dataclasses.replace(record, id=f"{seq}")
-        cache.put(seq, record_cache.CachedRecord((None, None), one, 100))
-        cache.put(seq, record_cache.CachedRecord((None, None), one, 100))
+        cache.put(seq, record_cache.CachedRecord((None, None, None), one, 100))
+        cache.put(seq, record_cache.CachedRecord((None, None, None), one, 100))
     assert cache.memory < 50 * 3000 + 2 * record_cache.architecture_memory(shared)
 
 
@@ -131,7 +131,7 @@ def test_the_estimate_of_memory_is_not_too_low(monkeypatch):
     for seq in range(8):
         manifest = {f"tensor {n} {seq} {'x' * 30}": TensorSpec(dtype="F32", shape=(n, 1)) for n in range(10_000)}
         wide = Architecture(name="wide", arguments={}, manifest=manifest)
-        cache.put(seq, record_cache.CachedRecord((None, None), record_of(wide), 1_000_000))
+        cache.put(seq, record_cache.CachedRecord((None, None, None), record_of(wide), 1_000_000))
     del manifest, wide
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

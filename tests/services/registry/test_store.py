@@ -219,6 +219,8 @@ FINDINGS = [
     "SEARCH verifications USING INTEGER PRIMARY KEY (rowid=?)",
     "CORRELATED SCALAR SUBQUERY 2",
     "SEARCH quarantines USING INTEGER PRIMARY KEY (rowid=?)",
+    "CORRELATED SCALAR SUBQUERY 3",
+    "SEARCH later_copies USING INTEGER PRIMARY KEY (rowid=?)",
 ]
 
 

@@ -25,6 +25,7 @@ from kuber.services.registry.schema import (
     knowledge,
     knowledge_artifacts,
     knowledge_parents,
+    later_copies,
     newest_knowledge,
     quarantines,
     verifications,
@@ -43,6 +44,7 @@ _PARTS: tuple[Table, ...] = (
     knowledge_parents,
     verifications,
     quarantines,
+    later_copies,
     attestations,
 )
 _IS_NAMED = or_(

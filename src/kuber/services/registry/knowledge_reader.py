@@ -23,6 +23,7 @@ from kuber.services.registry.schema import (
     knowledge,
     knowledge_artifacts,
     knowledge_parents,
+    later_copies,
     quarantines,
     tasks,
     verifications,
@@ -69,7 +70,7 @@ class KnowledgeReader:
 
     def keep(self, seq: int, record: Knowledge, size: int) -> None:
         """Cache a new record of this size as JSON, which is committed and not judged yet."""
-        self.cache.put(seq, CachedRecord((None, None), record, size))
+        self.cache.put(seq, CachedRecord((None, None, None), record, size))
 
     def read(self, connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> list[Knowledge]:
         """Return the records that `chosen`, made by `with_judgements`, selects, in its order.
@@ -166,7 +167,8 @@ def with_judgements(chosen: Select[Any]) -> Select[Any]:
     seq = chosen.selected_columns["seq"]
     verification = select(verifications.c.body).where(verifications.c.knowledge == seq).scalar_subquery()
     reason = select(quarantines.c.reason).where(quarantines.c.knowledge == seq).scalar_subquery()
-    return chosen.add_columns(verification.label("verification"), reason.label("reason"))
+    original = select(later_copies.c.original).where(later_copies.c.knowledge == seq).scalar_subquery()
+    return chosen.add_columns(verification.label("verification"), reason.label("reason"), original.label("original"))
 
 
 BY_ID = with_judgements(select(knowledge.c.seq).where(knowledge.c.id == bindparam("id")))
@@ -186,7 +188,7 @@ def read_record(connection: Connection, seq: int) -> Knowledge:
 
 def _judgements(connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> dict[int, Judgement]:
     """Return the judgements of the records by row number, in the order of `chosen`."""
-    return {seq: (verification, reason) for seq, verification, reason in connection.execute(chosen, values)}
+    return {seq: tuple(judgement) for seq, *judgement in connection.execute(chosen, values)}
 
 
 def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[int, Knowledge]:
@@ -227,7 +229,7 @@ def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[i
             evaluation_set=row.evaluation_set and EvaluationSetBody.model_validate(row.evaluation_set).value(),
             published_at=row.published_at,
             verification=_verification(judgements[row.seq]),
-            copy_of=row.copy_of,
+            copy_of=judgements[row.seq][2] or row.copy_of,
         )
         for row in rows
     }
@@ -248,7 +250,7 @@ def _parts(connection: Connection, table: Table, seqs: Iterable[int]) -> dict[in
 
 def _verification(judgement: Judgement) -> Verification | None:
     """Return the verifier's finding; under the operator's quarantine only the evaluation is the verifier's."""
-    body, reason = judgement
+    body, reason, _ = judgement
     found = None if body is None else VerificationBody.model_validate_json(body).value()
     if reason is None:
         return found

@@ -23,13 +23,6 @@ _task_bodies: SizedCache[Task, tuple[str, str]] = SizedCache(CACHED)
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _TASK = select(tasks.c.seq).where(tasks.c.digest == bindparam("digest"))
-_FIRST = (
-    select(knowledge.c.seq, knowledge.c.id, knowledge.c.entity)
-    .join(knowledge_artifacts, knowledge_artifacts.c.knowledge == knowledge.c.seq)
-    .where(knowledge_artifacts.c.digest == bindparam("digest"), knowledge.c.round > 0)
-    .order_by(knowledge.c.seq)
-    .limit(1)
-)
 _INSERT = {
     table: insert(table) for table in (tasks, knowledge, class_evaluations, knowledge_artifacts, knowledge_parents)
 }
@@ -82,18 +75,6 @@ def insert_knowledge(
         if values:
             connection.execute(_INSERT[table], values)
     return seq
-
-
-def copied_record(connection: Connection, record: Knowledge) -> str | None:
-    """Return the id of the first record with a file of this one, if another entity published it; both are trained."""
-    if record.round == 0:
-        return None
-    first = {
-        connection.execute(_FIRST, {"digest": artifact.digest.hex}).one_or_none()
-        for artifact in record.artifacts.values()
-    }
-    others = [row for row in first if row is not None and row.entity != record.entity]
-    return min(others).id if others else None
 
 
 def stored_set(record: Knowledge) -> dict[str, Any] | None:

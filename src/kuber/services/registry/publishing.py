@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, bindparam, select
 
 from kuber.domain.auth import PUBLISH
+from kuber.domain.blob import Owner
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Artifact, Draft, Knowledge, Manifest
 from kuber.domain.member import Member
@@ -28,8 +29,9 @@ from kuber.errors import ConflictError, RequestRejectedError, ServiceError
 from kuber.services.db.cache import BoundedCache
 from kuber.services.db.database import Database
 from kuber.services.registry.audit import add_entry
+from kuber.services.registry.copies import Owners, claim_files, copied_record, shared_files
 from kuber.services.registry.knowledge_reader import KnowledgeReader, read_record
-from kuber.services.registry.knowledge_writer import InternedRows, copied_record, insert_knowledge
+from kuber.services.registry.knowledge_writer import InternedRows, insert_knowledge
 from kuber.services.registry.members import advance_sequence, registered_member
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
@@ -58,6 +60,9 @@ class BlobSource(Protocol):
     def head(self, digest: Digest, length: int) -> bytes:
         """Return the first `length` bytes of a blob, or all of a shorter one."""
 
+    def owner(self, digest: Digest) -> Owner | None:
+        """Return the owner of a blob; None when it is not stored or the vault cannot say."""
+
 
 class Publications:
     """Stores records in a registry's database. Safe to use from several threads."""
@@ -73,8 +78,10 @@ class Publications:
         ids: Callable[[], str],
         keep_best: int,
         hub: str,
+        forget: Callable[[str], None],
     ) -> None:
-        """Cache members by id in `publishers`, which is invalidated when a key changes."""
+        """Cache members by id in `publishers`, which is invalidated when a key changes; `forget` drops a record."""
+        self._forget = forget
         self._database = database
         self._vault = vault
         self._reader = reader
@@ -103,12 +110,14 @@ class Publications:
             check_record(publisher, draft, body_bytes(body), hub=self._hub)
             check_known_manifest(draft.architecture)
             self._interned.learn(connection, draft)
+            shared = shared_files(connection, draft)
+        owners = {digest: owner for digest in shared if (owner := self._vault.owner(digest)) is not None}
         id = self._ids()
         manifests = self._vault.pin(id, draft.artifacts.items())
         try:
             self._check_weights(draft, manifests)
             record = Knowledge.from_draft(draft, id=id, published_at=self._clock())
-            stored, retired = self._insert(record, key=key, digest=digest, size=len(content))
+            stored, retired = self._insert(record, owners, key=key, digest=digest, size=len(content))
         except (RequestRejectedError, ConflictError):
             self.unpin(id)
             raise
@@ -153,21 +162,26 @@ class Publications:
                 raise invalid_artifact(weights.digest, WEIGHTS, str(error)) from None
         check_weights(draft, manifest)
 
-    def _insert(self, record: Knowledge, *, key: str, digest: Digest, size: int) -> tuple[Knowledge, list[str]]:
+    def _insert(
+        self, record: Knowledge, owners: Owners, *, key: str, digest: Digest, size: int
+    ) -> tuple[Knowledge, list[str]]:
         """Commit the record, its event and what it retires; return the stored record and the ids of the retired."""
 
-        def transaction(connection: Connection) -> tuple[Knowledge, int | None, list[str]]:
+        def transaction(connection: Connection) -> tuple[Knowledge, int | None, list[str], list[str]]:
             earlier = _find_earlier(connection, record, key, digest)
             if earlier is not None:
-                return earlier, None, []
+                return earlier, None, [], []
             check_references(connection, record.parents)  # again: a withdrawn one may have been removed meanwhile
             advance_sequence(connection, record)
-            new = replace(record, copy_of=copied_record(connection, record))
+            new = replace(record, copy_of=copied_record(connection, record, owners))
+            copies = claim_files(connection, new, owners) if owners else []
             seq = insert_knowledge(connection, self._interned, new, key=key, draft=digest.hex)
             add_entry(connection, record.published_at, record.entity, PUBLISH, record.id, _event_detail(record))
-            return new, seq, retire(connection, record, best=self._keep_best)
+            return new, seq, copies, retire(connection, record, best=self._keep_best)
 
-        stored, seq, retired = self._database.write(transaction)
+        stored, seq, copies, retired = self._database.write(transaction)
+        for id in copies:
+            self._forget(id)
         if seq is not None:
             self._reader.keep(seq, stored, size)
         return stored, retired

@@ -8,7 +8,8 @@ from kuber.domain.record_memory import architecture_memory, own_memory, task_mem
 CACHED = 40_000  # records
 CACHED_BYTES = 160 << 20
 
-Judgement = tuple[str | None, str | None]  # the verification as JSON, and the operator's reason for a quarantine
+# The verification as JSON, the operator's reason for a quarantine, the id of the record that it became a copy of.
+Judgement = tuple[str | None, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)

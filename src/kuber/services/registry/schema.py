@@ -195,6 +195,13 @@ quarantines = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
+later_copies = Table(
+    "later_copies",  # records whose copy_of was set after they were stored; what has no row here may be cached
+    tables,
+    Column("knowledge", ForeignKey("knowledge.seq"), primary_key=True),
+    Column("original", text(64), nullable=False),  # id of the record of the file's owner
+)
+
 attestations = Table(
     "attestations",
     tables,

@@ -119,10 +119,11 @@ class RegistryStore:
             ids=ids,
             keep_best=keep_best,
             hub=self.hub.id,
+            forget=self.forget,
         )
 
     def forget(self, id: str) -> None:
-        """Forget a record that was removed."""
+        """Forget a record that was removed, or has become a copy."""
         self._records.invalidate(id)
 
     def close(self) -> None:

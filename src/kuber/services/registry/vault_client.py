@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ValidationError
 
+from kuber.domain.blob import Owner
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, Manifest
-from kuber.errors import KUberError, RequestRejectedError, ServiceError
+from kuber.errors import KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
 from kuber.services.http.peer import peer_client
 from kuber.services.registry.pin_batches import PinBatches, Pinned
 from kuber.transport.connection_errors import connection_error
@@ -17,7 +18,7 @@ from kuber.transport.intermediaries import intermediary_error
 from kuber.wire import PROTOCOL, PROTOCOL_HEADER
 from kuber.wire.base import Message, sentence
 from kuber.wire.problem import ProblemBody, error_from
-from kuber.wire.vault import MAX_BATCH, PinBatchBody, PinnedBody, PinResultsBody, PinsBody
+from kuber.wire.vault import MAX_BATCH, OwnerBody, PinBatchBody, PinnedBody, PinResultsBody, PinsBody
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 30  # before it pins blobs, the vault may have to read them
@@ -93,6 +94,13 @@ class RegistryVault:
         """Return the first `length` bytes of a blob, or all of a shorter one."""
         data = self._request("GET", f"/v1/blobs/{digest}", headers={"Range": f"bytes=0-{length - 1}"}, limit=length)
         return data[:length]
+
+    def owner(self, digest: Digest) -> Owner | None:
+        """Return the owner of a blob; None when it is not stored, or the vault is of an earlier version."""
+        try:
+            return self._read(OwnerBody, self._request("GET", f"/v1/blobs/{digest}/owner")).value()
+        except (KnowledgeNotFoundError, RequestRejectedError):
+            return None
 
     def close(self) -> None:
         self._batches.close()

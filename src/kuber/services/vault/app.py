@@ -17,7 +17,7 @@ from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Manifest
 from kuber.domain.query import MAX_LIMIT
 from kuber.domain.whole_numbers import read_digits
-from kuber.errors import KUberError, SettingsError
+from kuber.errors import KnowledgeNotFoundError, KUberError, SettingsError
 from kuber.services.http.application import REQUESTS_PER_MINUTE, application, status_of
 from kuber.services.http.auth import Authenticate, Authenticator
 from kuber.services.vault.auth import VaultAccess
@@ -44,6 +44,7 @@ from kuber.wire.registry import ArtifactBody, PageBody
 from kuber.wire.status import VaultStatusBody
 from kuber.wire.vault import (
     CollectionBody,
+    OwnerBody,
     PinBatchBody,
     PinBody,
     PinnedBody,
@@ -176,7 +177,6 @@ def vault_app(
     """Create the application with the routes of the vault."""
     run_read = store.database.run_read
     auth = Authenticator(authenticate)
-    readers = auth.require(*Scope)
     app = application(
         "vault",
         description="Blobs by digest.",
@@ -256,13 +256,6 @@ def vault_app(
             stack.pop_all()  # the response closes the blob
             return StreamingResponse(pieces_from(blob, last - first + 1), status, headers, media)
 
-    @app.get("/v1/blobs", operation_id="list_blobs")
-    async def blobs(
-        caller: Annotated[Caller, readers], limit: Limit = 100, cursor: Cursor = None
-    ) -> PageBody[ArtifactBody]:
-        """Return a page of the stored blobs, ordered by digest."""
-        return PageBody[ArtifactBody].of(await run_read(store.blobs, limit=limit, cursor=cursor))
-
     add_upload_routes(app, uploads, auth, max_blob_bytes)
     _add_retention_routes(app, store, uploads, auth, grace, metrics)
     return app
@@ -273,6 +266,22 @@ def _add_retention_routes(
 ) -> None:
     run_read = store.database.run_read
     operators = auth.require(Scope.SERVICE, Scope.ADMIN)
+
+    # An entity that lists digests could publish the file of another one before its owner does.
+    @app.get("/v1/blobs", operation_id="list_blobs")
+    async def blobs(
+        caller: Annotated[Caller, operators], limit: Limit = 100, cursor: Cursor = None
+    ) -> PageBody[ArtifactBody]:
+        """Return a page of the stored blobs, ordered by digest."""
+        return PageBody[ArtifactBody].of(await run_read(store.blobs, limit=limit, cursor=cursor))
+
+    @app.get("/v1/blobs/{digest}/owner", operation_id="blob_owner")
+    async def owner(digest: DigestText, caller: Annotated[Caller, operators]) -> OwnerBody:
+        """Return the entity that was the first to upload a blob, and when it was stored."""
+        found = await run_read(store.owner, Digest.parse(digest))
+        if found is None:
+            raise KnowledgeNotFoundError(f"The vault has no blob {digest}.")
+        return OwnerBody.of(found)
 
     @app.post("/v1/pins", operation_id="pin_blobs")
     def pin(body: PinsBody, caller: Annotated[Caller, operators]) -> PinnedBody:

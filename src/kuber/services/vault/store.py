@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
-from kuber.domain.blob import Pin
+from kuber.domain.blob import Owner, Pin
 from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact, Manifest
@@ -174,6 +174,13 @@ class VaultStore:
         with self.database.read_snapshot() as connection:
             size: int | None = connection.scalar(_SIZE, {"digest": digest.hex})
         return size
+
+    def owner(self, digest: Digest) -> Owner | None:
+        """Return the owner of a blob; None when it is not stored."""
+        columns = blob_rows.c.owner, blob_rows.c.stored_at
+        with self.database.read_snapshot() as connection:
+            row = connection.execute(select(*columns).where(blob_rows.c.digest == digest.hex)).one_or_none()
+        return None if row is None else Owner(entity=row.owner, stored_at=row.stored_at)
 
     def blobs(self, *, limit: int = 100, cursor: str | None = None) -> Page[Artifact]:
         """Return a page of the stored blobs, ordered by digest; a cursor is the last digest of the previous page."""
