@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_a_model_is_evaluated_on_arrays_and_on_pictures(hub, tmp_path):
     assert (code, "100.0% on 30 samples" in output) == (0, True), output
     code, output = kuber("evaluate", first, tmp_path / "mine.npz", "--mean", "-1", "--std", "1", *registry, *vault)
     assert (code, "50.0% on 30 samples" in output) == (0, True), output
+
+
+def test_a_model_that_its_publisher_has_not_signed_is_not_evaluated(hub, tmp_path, monkeypatch):
+    _, first, registry, vault = hub
+    x, y = pictures(2)
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array(LABELS)[y])
+    answered = HttpRegistry.knowledge
+    monkeypatch.setattr(HttpRegistry, "knowledge", lambda self, id: replace(answered(self, id), round=99))
+    code, output = kuber("evaluate", first, tmp_path / "mine.npz", *registry, *vault)
+    assert (code, "is not signed with the key of its entity" in " ".join(output.split())) == (1, True), output
 
 
 def test_the_tree_shows_who_taught_whom(hub):

@@ -42,9 +42,11 @@ def dashboard(
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
     from kuber.dashboard.app import open_dashboard
+    from kuber.entity.state.pinned_keys import read_pinned_keys
     from kuber.services.http.server import serve
 
     credentials = credentials_of(identity, admin_token)
+    pinned_keys = {} if identity is None else read_pinned_keys(identity)
     with (
         # No retries here: pages show at once that the hub is unreachable, and the feed reconnects.
         HttpRegistry(registry, credentials=credentials, patience=0, ca=ca) as records,
@@ -52,7 +54,9 @@ def dashboard(
     ):
         serve(
             "dashboard",
-            lambda: open_dashboard(records, blobs, runs=expand_home(runs_dir), host=host, ca=ca),
+            lambda: open_dashboard(
+                records, blobs, runs=expand_home(runs_dir), host=host, ca=ca, pinned_keys=pinned_keys
+            ),
             host=host,
             port=port,
             certificate=certificate,

@@ -177,9 +177,11 @@ def evaluate(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Evaluate a published model on your own data, without training."""
+    """Evaluate a published model on your own data, without training; its signature is checked."""
     from kuber.cli.console import Console
+    from kuber.client.record_files import check_origin
     from kuber.data.batches import Normalisation
+    from kuber.entity.state.pinned_keys import read_pinned_keys
     from kuber.verifier.local_evaluation import default_normalisation, evaluate_locally
     from kuber.views.evaluation_set import claimed
     from kuber.views.formatting import percent
@@ -191,6 +193,7 @@ def evaluate(
         raise SettingsError(f"{data} does not exist; give an .npz file or a folder.")
     with open_hub(registry, vault, identity, admin_token, ca) as (records, blobs):
         record = _record(records, id)
+        check_origin(record, records, {} if identity is None else read_pinned_keys(identity))
         found = evaluate_locally(record, blobs, data, normalisation=given)
     used = given or default_normalisation(record)
     console = Console(markup=False)  # names are their owners'

@@ -8,6 +8,7 @@ from kuber.client.record_signature import check_publisher, check_signed, replace
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
+from kuber.domain.member import Member
 from kuber.errors import CorruptKnowledgeError, IncompatibleKnowledgeError, KnowledgeNotFoundError, SettingsError
 from kuber.files import write_atomically
 from kuber.wire.registry import KnowledgeBody
@@ -17,8 +18,8 @@ ENDINGS = {WEIGHTS: "safetensors", ONNX: "onnx"}  # of the files of each kind th
 log = logging.getLogger("kuber")
 
 
-def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping[str, str]) -> None:
-    """Check that a record is signed by its publisher; warn if only the registry says who that is.
+def signed_by(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping[str, str]) -> Member:
+    """Return the publisher of a record, who has signed it.
 
     `pinned_keys` are public keys by entity id, as an entity of this machine first saw them. Raises
     CorruptKnowledgeError when the record is signed by nobody or somebody else.
@@ -27,10 +28,16 @@ def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping
         publisher = registry.member(record.entity)
     except KnowledgeNotFoundError:
         raise CorruptKnowledgeError(f"The registry does not know the publisher of {record.id}.") from None
-    pinned = pinned_keys.get(publisher.id)
     hub = registry.hub_id()
-    check_publisher(publisher, pinned, hub=hub)
+    check_publisher(publisher, pinned_keys.get(publisher.id), hub=hub)
     check_signed(record, publisher, hub=hub)
+    return publisher
+
+
+def check_origin(record: Knowledge, registry: HttpRegistry, pinned_keys: Mapping[str, str]) -> None:
+    """Check who has signed a record, as `signed_by` does; warn if only the registry says who that is."""
+    publisher = signed_by(record, registry, pinned_keys)
+    pinned = pinned_keys.get(publisher.id)
     replaced = replaced_by_hub(publisher, pinned)
     if replaced is not None:
         log.warning(

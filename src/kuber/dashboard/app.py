@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -15,7 +16,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kuber.client.record_files import ENDINGS
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.dashboard.context import PageContext
@@ -43,10 +43,20 @@ REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; f
 
 @contextlib.contextmanager
 def open_dashboard(
-    registry: HttpRegistry, vault: HttpVault, *, runs: Path, host: str, ca: Path | None = None
+    registry: HttpRegistry,
+    vault: HttpVault,
+    *,
+    runs: Path,
+    host: str,
+    ca: Path | None = None,
+    pinned_keys: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[FastAPI]:
-    """Open the application that shows a hub and the runs of a folder."""
-    context = PageContext(feed=HubFeed(registry), reader=HubReader(registry, vault, ca=ca), runs=runs)
+    """Open the application that shows a hub and the runs of a folder.
+
+    `pinned_keys` are public keys by entity id, with which signatures are checked.
+    """
+    reader = HubReader(registry, vault, ca=ca, pinned_keys=pinned_keys)
+    context = PageContext(feed=HubFeed(registry), reader=reader, runs=runs)
     app = FastAPI(title="KUber dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Headers)
     if is_loopback(host):  # prevents DNS rebinding
@@ -84,16 +94,8 @@ def add_routes(app: FastAPI, context: PageContext) -> None:
 
     @app.get("/download/{id}/{kind}")
     async def download(id: str, kind: str) -> Response:
-        """Return a file of a record, verified before its first byte is sent."""
-
-        def fetch() -> tuple[bytes, str]:
-            record = context.reader.knowledge(id)
-            artifact = record.artifacts.get(kind)
-            if artifact is None or kind not in ENDINGS:
-                raise KnowledgeNotFoundError(f"The record {id[:100]!r} has no file of the kind {kind[:100]!r}.")
-            return context.reader.vault.get(artifact.digest), f"{record.id}.{ENDINGS[kind]}"
-
-        data, name = await asyncio.to_thread(fetch)
+        """Return a file of a record; bytes and signature are verified before its first byte is sent."""
+        data, name = await asyncio.to_thread(context.reader.file, id, kind)
         disposition = f"attachment; filename*=UTF-8''{quote(name)}"
         return Response(data, media_type="application/octet-stream", headers={"Content-Disposition": disposition})
 

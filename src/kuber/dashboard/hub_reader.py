@@ -2,22 +2,22 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Literal
 
 from kuber.client.admin import AdminClient
+from kuber.client.record_files import ENDINGS, signed_by
 from kuber.client.registry import HttpRegistry
 from kuber.client.vault import HttpVault
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.record_memory import record_memory
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, KUberError
-from kuber.signing import check_keys, check_signature
 from kuber.views.suspicion import PublisherSuspicion, by_publisher
-from kuber.wire.signing_payloads import record_bytes, succession_bytes
 
 CACHE_SIZE, CACHE_BYTES = 1000, 64 << 20  # records, and bytes of memory that they take
 SUSPICION_SECONDS = 10.0  # for which suspicions are kept
@@ -28,7 +28,7 @@ MAX_ANCESTORS, MAX_GENERATIONS = 20, 3
 class Signature:
     """Result of checking a record's signature, and a sentence about it."""
 
-    state: Literal["valid", "missing", "wrong"]
+    state: Literal["valid", "wrong"]
     sentence: str
 
 
@@ -43,10 +43,19 @@ class Generation:
 class HubReader:
     """Reads a hub with the dashboard's own credentials. Calls block, so run them in a thread."""
 
-    def __init__(self, registry: HttpRegistry, vault: HttpVault, *, ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        registry: HttpRegistry,
+        vault: HttpVault,
+        *,
+        ca: Path | None = None,
+        pinned_keys: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`pinned_keys` are public keys by entity id, as an entity of this machine first saw them."""
         self.registry = registry
         self.vault = vault
         self._ca = ca
+        self._pinned_keys = pinned_keys
         self._records: OrderedDict[str, tuple[Knowledge, int]] = OrderedDict()  # with their bytes of memory
         self._memory = 0
         self._lock = Lock()
@@ -67,26 +76,13 @@ class HubReader:
         return record
 
     def signature(self, knowledge: Knowledge) -> Signature:
-        """Check the record's signature, and the chain of keys that the registry has for its publisher."""
+        """Check the record's signature, and the keys of its publisher."""
         try:
-            member = self.registry.member(knowledge.entity)
-            check_keys(member, succession_bytes)
+            member = signed_by(knowledge, self.registry, self._pinned_keys)
             key = member.key_for(knowledge.sequence)
-            if not member.keys:
-                return Signature(
-                    state="missing", sentence="Its publisher has no key, so its origin cannot be checked."
-                )
-            if knowledge.signature is None:
-                raise CorruptKnowledgeError(
-                    "The record is not signed, although its publisher has a key; do not use it."
-                )
-            if key is None:
-                raise CorruptKnowledgeError(
-                    "None of the publisher's keys is valid for the sequence number of this record; do not use it."
-                )
-            check_signature(key.public_key, knowledge.signature, record_bytes(knowledge), "The record")
-        except (CorruptKnowledgeError, KnowledgeNotFoundError) as error:
+        except CorruptKnowledgeError as error:
             return Signature(state="wrong", sentence=error.message)
+        assert key is not None  # of a signed record
         short = f"{key.public_key[:8]}…{key.public_key[-8:]}"
         return Signature(state="valid", sentence=f"Signed by {member.name} with the Ed25519 key {short}.")
 
@@ -114,6 +110,15 @@ class HubReader:
                 found = []
             self._suspicions = now, found
         return self._suspicions[1]
+
+    def file(self, id: str, kind: str) -> tuple[bytes, str]:
+        """Return a file of a record, and its name. Raises CorruptKnowledgeError unless the record is signed."""
+        record = self.knowledge(id)
+        artifact = record.artifacts.get(kind)
+        if artifact is None or kind not in ENDINGS:
+            raise KnowledgeNotFoundError(f"The record {id[:100]!r} has no file of the kind {kind[:100]!r}.")
+        signed_by(record, self.registry, self._pinned_keys)
+        return self.vault.get(artifact.digest), f"{record.id}.{ENDINGS[kind]}"
 
     @contextmanager
     def operator(self, token: str) -> Iterator[AdminClient]:

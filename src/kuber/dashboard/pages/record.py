@@ -27,7 +27,7 @@ from kuber.views.formatting import percent, size
 from kuber.views.hub import HubView
 
 MAX_DELIVERIES = 25
-SIGNATURE_TONES = {"valid": "good", "missing": "soft", "wrong": "bad"}
+SIGNATURE_TONES = {"valid": "good", "wrong": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
