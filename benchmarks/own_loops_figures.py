@@ -1,0 +1,181 @@
+"""Figures of own_loops.py: own and balanced accuracy alone and with KUber, and what changed beyond noise."""
+
+import json
+from collections.abc import Sequence
+from math import comb, sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.05  # of the test of a class
+# Which model an owner uses, the last or the best on the validation data, and how it answers. An answer for an even
+# mixture has the own class frequencies taken out of its logits, which suits a model of plain cross-entropy.
+CHOICES = {
+    "own": [("last", "own"), ("best", "own")],
+    "even": [("last", "own"), ("best", "own"), ("last", "even"), ("best", "even")],
+}
+
+
+class Pair:
+    """An entity's correct answers to the test samples: alone, and with KUber."""
+
+    def __init__(self, result: dict[str, Any], number: int) -> None:
+        entry = result["entities"][number]
+        self.truth = np.array(result["truth"])
+        self.classes = len(result["labels"])
+        counts = np.array(entry["counts"], float)
+        self.weights = {"own": counts / counts.sum(), "even": np.full(self.classes, 1 / self.classes)}
+        self._entry = entry
+
+    def correct(self, variant: str, choice: tuple[str, str]) -> np.ndarray:
+        """Return which answers are correct."""
+        model, answer = choice
+        return np.array(self._entry[variant][model][answer]) == self.truth
+
+    def accuracy(self, variant: str, choice: tuple[str, str], mixture: str) -> float:
+        """Return the recalls, weighted by the mixture."""
+        correct = self.correct(variant, choice)
+        recalls = [correct[self.truth == label].mean() for label in range(self.classes)]
+        return float(self.weights[mixture] @ recalls)
+
+    def error(self, alone: np.ndarray, joined: np.ndarray, mixture: str) -> float:
+        """Return the standard error of the difference in accuracy, of paired answers to the test samples."""
+        change = joined.astype(float) - alone
+        parts = [change[self.truth == label] for label in range(self.classes)]
+        return sqrt(sum(w**2 * part.var() / len(part) for w, part in zip(self.weights[mixture], parts, strict=True)))
+
+
+def mcnemar(fallen: int, risen: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test (1947): as many answers fell as rose, but for chance."""
+    total = fallen + risen
+    tail = sum(comb(total, k) for k in range(min(fallen, risen) + 1)) / 2**total
+    return min(1.0, 2 * tail)
+
+
+def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one workload and number of sites over its seeds, each variant by its better choice."""
+    sites = results[0]["sites"]
+    pairs = [[Pair(result, number) for result in results] for number in range(sites)]
+    figures: dict[str, Any] = {"workload": results[0]["workload"], "sites": sites, "seeds": len(results)}
+    for mixture, choices in CHOICES.items():
+        means = {
+            variant: {c: fmean(p.accuracy(variant, c, mixture) for each in pairs for p in each) for c in choices}
+            for variant in ("alone", "kuber")
+        }
+        alone, joined = (max(found, key=lambda choice: found[choice]) for found in means.values())
+        figures[mixture] = {
+            "choices": {v: {" ".join(c): mean for c, mean in found.items()} for v, found in means.items()},
+            "alone": means["alone"][alone],
+            "kuber": means["kuber"][joined],
+            "entities": [difference(each, alone, joined, mixture) for each in pairs],
+            "classes": changed(pairs, results[0]["labels"], alone, joined),
+        }
+    figures["bytes"] = fmean(result["bytes"] for result in results)
+    figures["seconds"] = {v: fmean(result[f"seconds_{v}"] for result in results) for v in ("alone", "kuber")}
+    return figures
+
+
+def difference(
+    each: Sequence[Pair], alone: tuple[str, str], joined: tuple[str, str], mixture: str
+) -> dict[str, float]:
+    """Return an entity's mean difference, and the larger of its standard errors: of the samples, and of the seeds."""
+    found = [p.accuracy("kuber", joined, mixture) - p.accuracy("alone", alone, mixture) for p in each]
+    errors = [p.error(p.correct("alone", alone), p.correct("kuber", joined), mixture) for p in each]
+    sampling = sqrt(sum(error**2 for error in errors)) / len(each)
+    between = stdev(found) / sqrt(len(each)) if len(each) > 1 else 0.0
+    return {"difference": fmean(found), "error": max(sampling, between)}
+
+
+def changed(
+    pairs: Sequence[Sequence[Pair]], labels: Sequence[str], alone: tuple[str, str], joined: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """Return the classes of each entity whose recall changed beyond noise, by the paired answers of all seeds."""
+    found = []
+    for number, each in enumerate(pairs):
+        for label, name in enumerate(labels):
+            before = np.concatenate([p.correct("alone", alone)[p.truth == label] for p in each])
+            after = np.concatenate([p.correct("kuber", joined)[p.truth == label] for p in each])
+            p = mcnemar(int((before & ~after).sum()), int((after & ~before).sum()))
+            if p < LEVEL:
+                recalls = {"alone": float(before.mean()), "kuber": float(after.mean())}
+                share = fmean(pair.weights["own"][label] for pair in each)
+                found.append({"entity": number, "class": name, "share": share, "p": p} | recalls)
+    return found
+
+
+def print_table(results: Sequence[dict[str, Any]], *, classes: bool, as_json: bool) -> None:
+    """Print a row for each workload and number of sites."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for result in results:
+        if result["guest"] is None:
+            groups.setdefault((result["workload"], result["sites"]), []).append(result)
+    rows = [row(group) for group in groups.values()]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(
+        "| workload | sites | seeds | own, alone | with KUber | difference | worst entity | classes fallen, risen "
+        "| balanced, alone | with KUber | difference | MB each | seconds, alone | with KUber |"
+    )
+    print("| --- " * 14 + "|")
+    for figures in rows:
+        own, even = figures["own"], figures["even"]
+        worst = min(own["entities"], key=lambda entity: entity["difference"])
+        fallen = sum(entry["kuber"] < entry["alone"] for entry in own["classes"])
+        cells = [
+            figures["workload"], figures["sites"], figures["seeds"], points(own["alone"]), points(own["kuber"]),
+            signed(own), f"{100 * worst['difference']:+.1f} ± {100 * worst['error']:.1f}",
+            f"{fallen}, {len(own['classes']) - fallen}", points(even["alone"]), points(even["kuber"]), signed(even),
+            f"{figures['bytes'] / 1e6:.1f}", *(f"{value:.1f}" for value in figures["seconds"].values()),
+        ]  # fmt: skip
+        print("| " + " | ".join(map(str, cells)) + " |")
+    if classes:
+        print("\n| workload | sites | entity | class | share of its samples | recall alone | with KUber | p |")
+        print("| --- " * 8 + "|")
+        for figures in rows:
+            for entry in figures["own"]["classes"]:
+                shown = [figures["workload"], figures["sites"], entry["entity"], entry["class"]]
+                shown += [points(entry[key]) for key in ("share", "alone", "kuber")] + [f"{entry['p']:.3f}"]
+                print("| " + " | ".join(map(str, shown)) + " |")
+
+
+def print_guests(results: Sequence[dict[str, Any]]) -> None:
+    """Print the own accuracy of the others with KUber, without and with each guest."""
+    print("\n| workload | sites | guest | seeds | own, without | with the guest | difference | worst entity |")
+    print("| --- " * 8 + "|")
+    known = {(r["workload"], r["sites"], r["seed"], r["guest"]): r for r in results}
+    for name, sites, guest in dict.fromkeys((r["workload"], r["sites"], r["guest"]) for r in results if r["guest"]):
+        differences: list[list[float]] = [[] for _ in range(sites)]
+        errors: list[list[float]] = [[] for _ in range(sites)]
+        without = []
+        for (workload, count, seed, kind), result in known.items():
+            if (workload, count, kind) != (name, sites, guest) or (name, sites, seed, None) not in known:
+                continue
+            for number in range(sites):
+                first, second = Pair(known[name, sites, seed, None], number), Pair(result, number)
+                without.append(first.accuracy("kuber", ("last", "own"), "own"))
+                differences[number].append(second.accuracy("kuber", ("last", "own"), "own") - without[-1])
+                answers = first.correct("kuber", ("last", "own")), second.correct("kuber", ("last", "own"))
+                errors[number].append(first.error(*answers, "own"))
+        if not without:
+            continue
+        each = [(fmean(d), sqrt(sum(x**2 for x in e)) / len(e)) for d, e in zip(differences, errors, strict=True)]
+        mean, error = fmean(d for d, _ in each), sqrt(sum(e**2 for _, e in each)) / len(each)
+        worst = min(each)
+        cells = [name, sites, guest, len(differences[0]), points(fmean(without)), points(fmean(without) + mean)]
+        cells += [f"{100 * d:+.1f} ± {100 * e:.1f}" for d, e in ((mean, error), worst)]
+        print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def points(value: float) -> str:
+    """Return a share in percent."""
+    return f"{100 * value:.1f}"
+
+
+def signed(figures: dict[str, Any]) -> str:
+    """Return the mean difference over the entities in points, and its standard error."""
+    entities = figures["entities"]
+    mean = figures["kuber"] - figures["alone"]
+    error = sqrt(sum(entity["error"] ** 2 for entity in entities)) / len(entities)
+    return f"{100 * mean:+.1f} ± {100 * error:.1f}"
