@@ -93,6 +93,17 @@ def test_a_missing_file_and_an_unknown_preset_are_refused(tmp_path):
         load(preset="qiuck", environ={})
 
 
+@pytest.mark.parametrize("name", ["study", "study-long"])
+def test_the_presets_of_comparisons_have_a_schedule_and_keep_what_they_were(name):
+    """Without a preset the rate stays that of the proof of concept, constant."""
+    now, before = (load(preset=preset, environ={}).model_dump() for preset in (name, f"{name}-constant"))
+    assert {key for key in now if now[key] != before[key]} == {"learning_rate", "learning_rate_schedule"}
+    assert now["learning_rate_schedule"] == "cosine"
+    assert (before["learning_rate"], before["learning_rate_schedule"]) == (0.01, "constant")
+    assert before["learning_rate"] == Settings().learning_rate
+    assert Settings().learning_rate_schedule == "constant"
+
+
 def test_settings_stand_still():
     with pytest.raises(ValueError, match="frozen"):
         Settings().seed = 3  # type: ignore[misc]

@@ -70,6 +70,7 @@ EFFECTS: Mapping[str, Effect] = {
     "architecture": _ALWAYS,
     "local_epochs": _ALWAYS,
     "learning_rate": _ALWAYS,
+    "learning_rate_schedule": _ALWAYS,
     "weight_decay": _ALWAYS,
     "batch_size": _ALWAYS,
     "kd_temperature": _DISTILLATION,

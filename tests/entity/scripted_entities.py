@@ -177,8 +177,8 @@ def learner(folder: Path) -> Learner:
         normalisation=Normalisation((0.0,), (1.0,)),
         flip=False,
         batch_size=2,
-        training=Training(epochs=1, learning_rate=0.1),
-        distillation=Distillation(epochs=1, learning_rate=0.1),
+        training=Training(epochs=1, learning_rate=0.1, schedule="cosine"),
+        distillation=Distillation(epochs=1, learning_rate=0.1, schedule="cosine"),
         runtime=RUNTIME,
         classes=3,
     )

@@ -207,6 +207,25 @@ def test_a_kill_after_any_step_loses_nothing_and_repeats_nothing(world, until):
     assert done[0] is train_locally
 
 
+@pytest.mark.parametrize("until", [10**6, 5, 6])
+def test_each_training_of_a_round_goes_through_its_span_also_after_a_kill(world, until):
+    """The distillation goes through it again: in most rounds there is none."""
+    world.live("strong", [60], rounds=1)
+    spans = []
+
+    def watch(work):
+        if work.function in (train_locally, distil_locally):
+            spans.append((work.function, work.arguments["span"]))
+
+    world.live("student", [50, 40, 55], rounds=2, until=until, watch=watch)
+    world.restart("student")
+    if until < 10**6:
+        world.live("student", [55], rounds=2, watch=watch)
+    first, second = (0.0, 0.5), (0.5, 1.0)
+    assert list(dict.fromkeys(spans)) == [(train_locally, first), (train_locally, second), (distil_locally, second)]
+    assert len(spans) == (3 if until == 10**6 else 4)
+
+
 def test_a_kill_between_publishing_and_saving_publishes_once(world, monkeypatch):
     def killed(*arguments):
         raise Killed

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
 from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines.inline import InlineEngine
+from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, load_scenario
@@ -61,6 +63,10 @@ def play(method: str, scenario: Scenario) -> Performance:
     return perform(method, scenario, engine=InlineEngine())
 
 
+def with_settings(scenario: Scenario, **changes: Any) -> Scenario:
+    return replace(scenario, settings=scenario.settings.model_copy(update=changes))
+
+
 def alone(scenario: Scenario) -> Scenario:
     settings = scenario.settings.model_copy(update={"num_entities": 1})
     return replace(
@@ -81,6 +87,56 @@ def test_every_entity_ends_every_round(scenario, method):
     assert [(entry.round, entry.entity) for entry in metrics] == [(r, e) for r in (1, 2) for e in range(3)]
     last = [entry.evaluation.accuracy for entry in metrics if entry.round == 2]
     assert all(0.1 < accuracy <= 1 for accuracy in last) or method in ("local", "vanilla")
+
+
+class RecordingEngine(InlineEngine):
+    """Notes the span of every training."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+
+    def submit(self, work):
+        if "generator" in work.arguments:
+            self.spans.append(work.arguments.get("span"))
+        return super().submit(work)
+
+
+@pytest.mark.parametrize("method", ["kuber", "vanilla", "local", *BASELINES])
+def test_every_training_follows_the_schedule(scenario, method):
+    engine = RecordingEngine()
+    perform(method, with_settings(scenario, learning_rate_schedule="cosine"), engine=engine)
+    assert set(engine.spans) == {(0.0, 0.5), (0.5, 1.0)}
+
+
+def test_a_longer_local_follows_the_schedule_over_its_own_rounds(scenario):
+    engine = RecordingEngine()
+    perform("local", with_settings(scenario, learning_rate_schedule="cosine", num_rounds=4), engine=engine)
+    assert set(engine.spans) == {(0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)}
+
+
+def test_an_interrupted_method_with_a_schedule_ends_with_the_same_bits(scenario, models, tmp_path):
+    """Killed anywhere and resumed from the stored results, as `kuber compare --resume` does."""
+    cosine = with_settings(scenario, learning_rate_schedule="cosine")
+    perform("fedavg", cosine, engine=InlineEngine())
+    whole = {place: dump(found[0]) for place, found in models.items()}
+    models.clear()
+    with pytest.raises(InterruptedError):
+        perform("fedavg", cosine, engine=ResultCache(InterruptedEngine(after=4), tmp_path))
+    perform("fedavg", cosine, engine=ResultCache(InlineEngine(), tmp_path))
+    assert {place: dump(found[0]) for place, found in models.items()} == whole
+
+
+class InterruptedEngine(InlineEngine):
+    """Fails after some work steps."""
+
+    def __init__(self, *, after: int) -> None:
+        self.left = after
+
+    def submit(self, work):
+        self.left -= 1
+        if self.left < 0:
+            raise InterruptedError
+        return super().submit(work)
 
 
 @pytest.mark.parametrize("method", ["fedavg", "ensemble"])

@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.evaluation import compute_logits
 from kuber.learning.losses import Distillation
 from kuber.learning.runtime import build
-from kuber.learning.training import Training, train
+from kuber.learning.training import Training, span_of, train
 from kuber.learning.weights import dump, weights_of
 
 MLP = describe("mlp", {"input_shape": (3,), "classes": 2})
@@ -107,6 +108,48 @@ def test_a_phase_begins_without_the_momentum_of_the_one_before(runtime):
     for _ in range(2):
         train(line, steps(1), settings=settings, runtime=runtime, loss=mean_output)
     assert line.weight.item() == pytest.approx(-0.2)
+
+
+COSINE = Training(epochs=2, learning_rate=0.1, momentum=0, weight_decay=0, schedule="cosine")
+
+
+def test_the_rate_falls_with_each_step_as_half_a_cosine_over_all_rounds(runtime):
+    """Two rounds of two steps: the rates are those of torch's own schedule with four steps."""
+    line = Line(0.0)
+    weights = [0.0]
+    for round in (1, 2):
+        rate = COSINE.rates(span_of(round, 2), 2)
+        train(
+            line,
+            steps(1),
+            settings=COSINE,
+            runtime=runtime,
+            loss=mean_output,
+            rate=rate,
+            progress=lambda _: weights.append(line.weight.item()),
+        )
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=4)
+    for before, after in pairwise(weights):
+        assert before - after == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-5)
+        theirs.step()
+        schedule.step()
+    assert theirs.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_constant_rate_and_a_training_without_span_need_no_schedule():
+    assert COSINE.rates(None, 10) is None
+    assert replace(COSINE, schedule="constant").rates((0.0, 0.5), 10) is None
+
+
+def test_the_rate_depends_on_the_place_among_the_rounds_only():
+    """So a round that is repeated after a kill is the same, and rounds join without a jump."""
+    first, second = (COSINE.rates(span_of(round, 8), 100) for round in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert first(0) == 0.1
+    assert first(100) == second(0) == pytest.approx(0.0961940)  # 0.1 * (1 + cos(pi / 8)) / 2
+    assert COSINE.rates(span_of(8, 8), 100)(100) == pytest.approx(0, abs=1e-12)
 
 
 def test_weight_decay_pulls_towards_zero(runtime):

@@ -33,6 +33,7 @@ from kuber.entity.work.steps import (
 )
 from kuber.learning.compatibility import can_load_by_name
 from kuber.learning.runtime import Runtime
+from kuber.learning.training import Span, span_of
 from kuber.learning.weights import Weights, dump
 
 Artifacts = Callable[[Weights], dict[str, bytes]]  # weights to publish -> artifacts by kind
@@ -66,15 +67,22 @@ class ManagedModel:
         return len(self.learner.private)
 
     def train(
-        self, phase: LocalPhase, weights: Weights, generator: torch.Tensor, teachers: tuple[PhaseTeacher, ...]
+        self,
+        phase: LocalPhase,
+        weights: Weights,
+        generator: torch.Tensor,
+        teachers: tuple[PhaseTeacher, ...],
+        span: Span | None = None,
     ) -> TrainingResult:
         """Train for a local phase. Raises KnowledgeError when a teacher is unsound."""
-        result: TrainingResult = self.execute(training(self.learner, phase, weights, generator, teachers))
+        result: TrainingResult = self.execute(training(self.learner, phase, weights, generator, teachers, span))
         return result
 
-    def distil(self, teacher: TeacherModel, weights: Weights, generator: torch.Tensor) -> TrainingResult:
+    def distil(
+        self, teacher: TeacherModel, weights: Weights, generator: torch.Tensor, span: Span | None = None
+    ) -> TrainingResult:
         """Distil a teacher in epochs of its own. Raises KnowledgeError when it is unsound."""
-        result: TrainingResult = self.execute(distillation(self.learner, teacher, weights, generator))
+        result: TrainingResult = self.execute(distillation(self.learner, teacher, weights, generator, span))
         return result
 
     def evaluate(self, weights: Weights | None, teacher: TeacherModel | None = None) -> EvaluationResult:
@@ -234,7 +242,7 @@ class ManagedEntity:
         if phase.guidance and phase.guidance.own_start and previous is not None:
             own = TeacherModel(architecture=self.model.architecture, weights=state.weights)
             phase_teachers.append(PhaseTeacher(model=own, recalls=_recalls(previous)))
-        return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers))
+        return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
 
     def _decide(self) -> None:
         """Publish and absorb as the strategy decides, and end the round."""
@@ -278,7 +286,8 @@ class ManagedEntity:
 
         def distil(model: TeacherModel) -> TrainingResult:
             pulled.append(model)
-            return self.model.distil(model, state.weights, state.generator)
+            # Through the round's span again: the local phase leaves it no part, since most rounds distil nothing.
+            return self.model.distil(model, state.weights, state.generator, self._span)
 
         for knowledge in choice.chosen:
             use = partial(session.discovery.use, knowledge, distil)
@@ -315,6 +324,10 @@ class ManagedEntity:
         absorption = self._journal.state.absorption
         assert absorption is not None
         self._session.record(absorption, key=self._journal.key(absorption.delivery.method))
+
+    @property
+    def _span(self) -> Span:
+        return span_of(self._journal.state.round, self.rounds)
 
     @property
     def _evaluation(self) -> Evaluation:

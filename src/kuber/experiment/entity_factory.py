@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,11 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
     """Return the learner of entity `index`."""
     settings = scenario.settings
     assert scenario.task.test_set is not None, "a scenario has a common test set"
-    optimizer = {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay}
+    optimizer: dict[str, Any] = {
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "schedule": settings.learning_rate_schedule,
+    }
     return Learner(
         architecture=scenario.architectures[index],
         private=scenario.private[index],

@@ -1,7 +1,9 @@
 """The training loop."""
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +14,36 @@ from kuber.learning.runtime import Runtime
 
 Batch = tuple[Tensor, ...]  # samples, labels, and further arguments of the loss, row by row
 Loss = Callable[..., Tensor]  # (logits, *rest of the batch) -> scalar
+Span = tuple[float, float]  # begin and end of a training, in shares of all the entity's own rounds, 0 to 1
+Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """Settings of a training: SGD with momentum at a constant learning rate."""
+    """Settings of a training: SGD with momentum at a constant learning rate, or at one that falls to 0."""
 
     epochs: int
-    learning_rate: float
+    learning_rate: float  # with a schedule, its peak
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    schedule: Schedule = field(default="constant", metadata={"added_later": True})  # see the result cache
+
+    def rates(self, span: Span | None, samples: int) -> Callable[[int], float] | None:
+        """Return a function from the samples done in a training, of so many, to the learning rate of the next step.
+
+        None for a constant rate, as without a span. Else the rate falls from its peak to 0 over all rounds, as half a
+        cosine, of which this training is the part in the span: Loshchilov and Hutter, arXiv 1608.03983, equation 5,
+        without restarts.
+        """
+        if span is None or self.schedule == "constant":
+            return None
+        begin, end = span
+
+        def rate(done: int) -> float:
+            share = begin + (end - begin) * min(1.0, done / samples)
+            return self.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+        return rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +62,14 @@ def train(
     runtime: Runtime,
     loss: Loss = F.cross_entropy,
     penalty: Callable[[], Tensor] | None = None,
+    rate: Callable[[int], float] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TrainingStats:
     """Train a network in place with a new optimizer; `epoch` returns the batches of one epoch.
 
-    `penalty` returns a scalar that is added to the loss of each batch. `progress` is called after each step with the
-    number of samples done. Raises DivergedError when the loss of an epoch or, at the end, a weight is not finite.
+    `penalty` returns a scalar that is added to the loss of each batch. `rate` returns the learning rate of the next
+    step, given the number of samples done; without it the rate is constant. `progress` is called after each step with
+    that number. Raises DivergedError when the loss of an epoch or, at the end, a weight is not finite.
     """
     network.train()
     optimizer = torch.optim.SGD(
@@ -66,6 +90,8 @@ def train(
             if penalty is not None:
                 value = value + penalty()
             value.backward()  # type: ignore[no-untyped-call]
+            if rate is not None:
+                optimizer.param_groups[0]["lr"] = rate(done + seen)
             optimizer.step()
             total += value.detach() * len(x)
             seen += len(x)
@@ -83,6 +109,11 @@ def train(
             "Training diverged in the last epoch: a weight is not finite; try a smaller learning_rate."
         )
     return TrainingStats(samples=done, loss=mean)
+
+
+def span_of(round: int, rounds: int) -> Span:
+    """Return the span of a round, counted from 1, among all the entity's own."""
+    return (round - 1) / rounds, round / rounds
 
 
 def proximal(network: nn.Module, mu: float) -> Callable[[], Tensor]:

@@ -25,6 +25,7 @@ KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
 METHODS = (*STRATEGIES, *BASELINES)
 FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1", "--batch-size", "16"]
 FLAGS += ["--entities", "3", "--rounds", "3", "--local-epochs", "1", "--kd-epochs", "2"]
+FLAGS += ["--learning-rate-schedule", "cosine"]
 
 
 def environ() -> dict[str, str]:
@@ -74,7 +75,8 @@ def test_methods_with_more_compute_are_compared_with_a_longer_local(compared):
     for name, seed in costly:
         longer = rows[f"local@{name}", seed]
         assert longer["compute"] >= 0.999 * rows[name, seed]["compute"]
-        assert longer["curve"][0] == rows["local", seed]["curve"][0]
+        # Its rates fall over its own rounds, which are more.
+        assert longer["curve"][0] != rows["local", seed]["curve"][0]
 
 
 def test_tables_and_plot_are_in_the_folder(compared):
@@ -197,5 +199,6 @@ def test_the_report_holds_every_figure_and_is_self_contained(compared):
         assert f"{cells}<td>{row['mean_accuracy']:.1%}</td><td>{row['worst_accuracy']:.1%}</td>" in html
     for summary in result["summary"]:
         accuracy = summary["mean_accuracy"]
-        assert f"{100 * accuracy['mean']:.1f}±{100 * accuracy['sd']:.1f}" in html
+        spread = "" if accuracy["sd"] is None else f"±{100 * accuracy['sd']:.1f}"  # a longer `local` on one seed only
+        assert f"{100 * accuracy['mean']:.1f}{spread}" in html
     assert "with public data" in html  # fedmd has tables of its own

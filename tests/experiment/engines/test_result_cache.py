@@ -1,6 +1,6 @@
 """The cache of results of work steps."""
 
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,13 @@ import torch
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
+from kuber.domain.strategy import LocalPhase
+from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work, training
 from kuber.errors import DivergedError
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache, work_key
+from kuber.learning.training import Schedule, Span, Training
+from tests.entity.scripted_entities import learner
 
 TRAINED = TrainingResult(
     weights={"b": torch.tensor([1.5]), "a": torch.tensor(3)},
@@ -126,6 +129,26 @@ def test_any_other_argument_gives_another_key(change):
 def test_the_key_depends_on_the_function_but_not_on_the_order_of_arguments():
     assert work_key(work(train, **BASE)) != work_key(work(predict, **BASE))
     assert work_key(work(train, **BASE)) == work_key(work(train, **dict(reversed(BASE.items()))))
+
+
+def test_a_field_that_was_added_later_leaves_older_results_valid():
+    """A training at a constant rate has the key that it had before there were schedules."""
+    earlier = make_dataclass("Training", ["epochs", "learning_rate", "momentum", "weight_decay"])
+    now = Training(epochs=1, learning_rate=0.1)
+    assert work_key(work(train, a=now)) == work_key(work(train, a=earlier(1, 0.1, 0.9, 5e-4)))
+    assert work_key(work(train, a=replace(now, schedule="cosine"))) != work_key(work(train, a=now))
+
+
+def test_a_constant_rate_adds_nothing_to_the_key_and_a_schedule_does(tmp_path):
+    """So the results of versions without schedules, and the common rounds of two methods, stay valid."""
+
+    def key(schedule: Schedule, span: Span | None) -> str:
+        rates = Training(epochs=1, learning_rate=0.1, schedule=schedule)
+        mine = replace(learner(tmp_path), training=rates)
+        return work_key(training(mine, LocalPhase(), {}, torch.zeros(1), span=span))
+
+    assert key("constant", None) == key("constant", (0.0, 0.5))
+    assert len({key("constant", None), *(key("cosine", span) for span in (None, (0.0, 0.5), (0.5, 1.0)))}) == 4
 
 
 def test_an_argument_that_cannot_be_hashed_is_refused():

@@ -247,6 +247,7 @@ def test_a_killed_and_interrupted_run_is_resumed_with_nothing_lost_or_repeated(t
 
 # One precision for all: `auto` measures which is quicker, and a busy machine may answer otherwise the next time.
 LOCAL = [*QUICK, "--strategy", "local", "--num-entities", "2", "--num-rounds", "3"]
+LOCAL += ["--learning-rate-schedule", "cosine"]
 ALONE = ["run", *LOCAL, "--precision", "float32", "--threads", "1"]
 
 

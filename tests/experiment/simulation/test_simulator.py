@@ -109,7 +109,7 @@ def at_speeds(scenario: Scenario, *speeds: float) -> Scenario:
 @pytest.mark.parametrize(
     ("changes", "methods"),
     [
-        ({}, {"distil"}),
+        ({"learning_rate_schedule": "cosine"}, {"distil"}),
         ({"strategy": "kuber", "architecture": "mlp,mlp,resnet20", "num_rounds": 3}, {"merge", "guide"}),
     ],
     ids=["vanilla", "kuber"],

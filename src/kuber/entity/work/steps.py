@@ -18,7 +18,7 @@ from kuber.learning.ensembling import ensemble_log_probs, guide_loss
 from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.onnx_model import OnnxModel
-from kuber.learning.training import Loss, proximal, train
+from kuber.learning.training import Loss, Span, Training, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
 GRAPH_SECONDS = 0.03  # of processor time that a graph may take for a sample, where that is more than its limits
@@ -76,19 +76,27 @@ def training(
     weights: Weights,
     generator: torch.Tensor,
     teachers: tuple[PhaseTeacher, ...] = (),
+    span: Span | None = None,
 ) -> Work:
-    """Return the work of one local phase, with teachers if the phase has guidance."""
+    """Return the work of one local phase, with teachers if the phase has guidance.
+
+    The span is where a learning rate that changes stands; without one it is constant.
+    """
     arguments: dict[str, Any] = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
     if teachers:
         arguments["teachers"] = teachers
+    arguments |= span_arguments(learner.training, span)
     forward = _teacher_samples(learner, phase, teachers)
     cost = learner.training.epochs * len(learner.private) + forward * FORWARD_COST
     return Work(function=train_locally, arguments=arguments, cost=cost)
 
 
-def distillation(learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor) -> Work:
-    """Return the work of distilling one teacher."""
+def distillation(
+    learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor, span: Span | None = None
+) -> Work:
+    """Return the work of distilling one teacher; the span is as in `training`."""
     arguments = {"learner": learner, "teacher": teacher, "weights": weights, "generator": generator}
+    arguments |= span_arguments(learner.distillation, span)
     samples = len(learner.private)
     return Work(
         function=distil_locally,
@@ -115,6 +123,7 @@ def train_locally(
     weights: Weights,
     generator: torch.Tensor,
     teachers: tuple[PhaseTeacher, ...] = (),
+    span: Span | None = None,
     *,
     progress: Progress,
 ) -> TrainingResult:
@@ -128,6 +137,7 @@ def train_locally(
     if teachers and phase.guidance:
         loss = _guided_loss(loss, phase.guidance)
         epoch = _guided_epoch(learner, phase.guidance, teachers, draws, dropped)
+    samples = learner.training.epochs * len(learner.private)
     trained = train(
         model,
         epoch,
@@ -135,7 +145,8 @@ def train_locally(
         runtime=learner.runtime,
         loss=loss,
         penalty=proximal(model, phase.proximal) if phase.proximal else None,
-        progress=_share_of(learner.training.epochs * len(learner.private), progress),
+        rate=learner.training.rates(span, samples),
+        progress=_share_of(samples, progress),
     )
     return TrainingResult(
         weights=weights_of(model),
@@ -149,7 +160,13 @@ def train_locally(
 
 
 def distil_locally(
-    learner: Learner, teacher: TeacherModel, weights: Weights, generator: torch.Tensor, *, progress: Progress
+    learner: Learner,
+    teacher: TeacherModel,
+    weights: Weights,
+    generator: torch.Tensor,
+    span: Span | None = None,
+    *,
+    progress: Progress,
 ) -> TrainingResult:
     """Distil a teacher into the entity's model on unaugmented private data, over which the teacher runs once."""
     start = time.perf_counter()
@@ -157,13 +174,15 @@ def distil_locally(
     draws = _generator_in(generator)
     network = _phase_network(learner, teacher)
     teacher_logits = compute_logits(network, learner.ordered_batches(learner.private), runtime=learner.runtime)
+    samples = learner.distillation.epochs * len(learner.private)
     distilled = train(
         model,
         partial(learner.training_batches, draws, teacher_logits, augment=False),
         settings=learner.distillation,
         runtime=learner.runtime,
         loss=learner.distillation.loss,
-        progress=_share_of(learner.distillation.epochs * len(learner.private), progress),
+        rate=learner.distillation.rates(span, samples),
+        progress=_share_of(samples, progress),
     )
     return TrainingResult(
         weights=weights_of(model),
@@ -197,6 +216,11 @@ def evaluate_on_common_set(
     )
     progress(1.0)
     return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
+
+
+def span_arguments(settings: Training, span: Span | None) -> dict[str, Any]:
+    """Return the span as an argument where it changes anything: without it, results in caches stay valid."""
+    return {} if span is None or settings.schedule == "constant" else {"span": span}
 
 
 def _loss(learner: Learner, phase: LocalPhase) -> Loss:

@@ -18,7 +18,7 @@ def central(entities: SynchronousEntities) -> None:
     for entity, size in enumerate(entities.sizes):
         entities.spend(entity, Cost(bytes_up=size * sample))
     for round in range(1, entities.rounds + 1):
-        (trained,) = entities.execute([training(learner, PLAIN, weights, generator)])
+        (trained,) = entities.execute([training(learner, PLAIN, weights, generator, span=entities.span(round))])
         weights, generator = trained.weights, trained.generator
         for entity, size in enumerate(entities.sizes):
             cost = Cost(samples_trained=size * learner.training.epochs, seconds=trained.seconds * share)

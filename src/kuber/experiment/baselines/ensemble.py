@@ -14,7 +14,7 @@ def ensemble(entities: SynchronousEntities) -> None:
     models = [entities.initial] * len(entities.learners)
     carried = geometric_mean(entities.own_priors)
     for round in range(1, entities.rounds + 1):
-        models = entities.train(models)
+        models = entities.train(models, entities.span(round))
         if round == entities.rounds:
             sizes = [len(dump(model)) for model in models]
             for entity, size in enumerate(sizes):

@@ -11,7 +11,7 @@ def fedavg(entities: SynchronousEntities, phase: LocalPhase = PLAIN) -> None:
     """In each round train from the global model, send the result, and receive the average weighted by samples."""
     global_model = entities.initial
     for round in range(1, entities.rounds + 1):
-        models = entities.train([global_model] * len(entities.learners), phase)
+        models = entities.train([global_model] * len(entities.learners), entities.span(round), phase)
         global_model = average(models, entities.sizes)
         size = len(dump(global_model))  # files of the same tensors are equally long
         for entity in range(len(models)):

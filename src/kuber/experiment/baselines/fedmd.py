@@ -10,12 +10,12 @@ from torch import Tensor
 
 from kuber.data.samples import Samples
 from kuber.entity.work.learner import Learner
-from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work
+from kuber.entity.work.steps import FORWARD_COST, Progress, TrainingResult, Work, span_arguments
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.metrics import Cost
 from kuber.learning.evaluation import compute_logits
-from kuber.learning.training import train
+from kuber.learning.training import Span, train
 from kuber.learning.weights import Weights, weights_of
 
 
@@ -38,8 +38,9 @@ def fedmd(entities: SynchronousEntities) -> None:
         for entity in range(len(models)):
             entities.spend(entity, Cost(samples_forward=len(public), bytes_up=size, bytes_down=size))
         trainees = zip(entities.learners, models, entities.generators, strict=True)
-        models = entities.train_all([consensus_training(*trainee, public, consensus) for trainee in trainees])
-        models = entities.train(models)
+        span = entities.span(round)
+        models = entities.train_all([consensus_training(*trainee, public, consensus, span) for trainee in trainees])
+        models = entities.train(models, span)
         entities.end_round(round, [[model] for model in models], entities.own_priors)
 
 
@@ -50,11 +51,17 @@ def public_logits(learner: Learner, weights: Weights, public: Samples) -> Work:
 
 
 def consensus_training(
-    learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor
+    learner: Learner,
+    weights: Weights,
+    generator: Tensor,
+    public: Samples,
+    consensus: Tensor,
+    span: Span | None = None,
 ) -> Work:
-    """Return the work of one epoch towards the consensus on the public set."""
+    """Return the work of one epoch towards the consensus on the public set; the span is as in a local phase."""
     arguments = {"learner": learner, "weights": weights, "generator": generator}
     arguments |= {"public": public, "consensus": consensus}
+    arguments |= span_arguments(learner.training, span)
     return Work(function=train_towards_consensus, arguments=arguments, cost=float(len(public)))
 
 
@@ -64,7 +71,14 @@ def compute_public_logits(learner: Learner, weights: Weights, public: Samples, *
 
 
 def train_towards_consensus(
-    learner: Learner, weights: Weights, generator: Tensor, public: Samples, consensus: Tensor, *, progress: Progress
+    learner: Learner,
+    weights: Weights,
+    generator: Tensor,
+    public: Samples,
+    consensus: Tensor,
+    span: Span | None = None,
+    *,
+    progress: Progress,
 ) -> TrainingResult:
     """Train one epoch on the public set, minimising the mean absolute difference to the consensus logits."""
     start = time.perf_counter()
@@ -76,6 +90,7 @@ def train_towards_consensus(
         partial(replace(learner, private=public).training_batches, draws, consensus, augment=False),
         settings=replace(learner.training, epochs=1),
         runtime=learner.runtime,
+        rate=learner.training.rates(span, len(public)),
         loss=lambda student, labels, consensus: F.l1_loss(student, consensus),
     )
     return TrainingResult(

@@ -17,6 +17,7 @@ from kuber.experiment.metrics import Cost, MetricsRecorder
 from kuber.experiment.scenario import Scenario
 from kuber.learning.architectures import initial_weights
 from kuber.learning.runtime import Runtime
+from kuber.learning.training import Span, span_of
 from kuber.learning.weights import Weights
 
 PLAIN = LocalPhase()
@@ -60,10 +61,14 @@ class SynchronousEntities:
         self._world = scenario.world
         self._time = 0.0  # virtual seconds
 
-    def train(self, starts: Sequence[Weights], phase: LocalPhase = PLAIN) -> list[Weights]:
+    def span(self, round: int) -> Span:
+        """Return where a round begins and ends among all."""
+        return span_of(round, self.rounds)
+
+    def train(self, starts: Sequence[Weights], span: Span, phase: LocalPhase = PLAIN) -> list[Weights]:
         """Train every entity for a local phase from its own start; return the weights that each ends with."""
         works = [
-            training(learner, phase, start, generator)
+            training(learner, phase, start, generator, span=span)
             for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
         ]
         return self.train_all(works)

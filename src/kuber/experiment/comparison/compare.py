@@ -214,7 +214,8 @@ class _Executor:
 def _longer_local(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask]:
     """Return, for every method that costs more than `local`, `local` with as many rounds as cost the same.
 
-    Rounds are rounded up, in favour of `local`. The first ones are those of the plain `local`, and cached.
+    Rounds are rounded up, in favour of `local`. At a constant learning rate the first ones are those of the plain
+    `local`, and cached.
     """
     floor = {row.seed: row.compute for row in rows if row.strategy == FLOOR}
     return [

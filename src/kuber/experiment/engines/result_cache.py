@@ -92,9 +92,18 @@ def _feed(sha: Any, value: Any) -> None:
             text = repr(value)
             sha.update(f"{type(value).__name__} {len(text)} {text}\n".encode())
         case _ if is_dataclass(value):
-            _feed(sha, [type(value).__name__, *(getattr(value, field.name) for field in fields(value))])
+            _feed(sha, [type(value).__name__, *_field_values(value)])
         case _:
             raise TypeError(f"an argument of a work step is of type {type(value).__name__}, which cannot be hashed")
+
+
+def _field_values(value: Any) -> list[Any]:
+    """Return the values of a dataclass's fields, without those added later that have their defaults.
+
+    So the results that an earlier version has stored stay valid.
+    """
+    pairs = [(field, getattr(value, field.name)) for field in fields(value)]
+    return [own for field, own in pairs if not (field.metadata.get("added_later") and own == field.default)]
 
 
 def _write(path: Path, result: Any) -> None:
