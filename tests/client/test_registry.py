@@ -9,6 +9,7 @@ from kuber.domain.knowledge import Artifact, Knowledge
 from kuber.domain.query import Query
 from kuber.errors import CorruptKnowledgeError, RequestRejectedError, ServiceError
 from kuber.wire.registry import ChallengeBody, KnowledgeBody
+from kuber.wire.sent_blobs import MAX_SENT_BYTES
 
 
 @pytest.fixture
@@ -93,3 +94,19 @@ def test_sends_no_request_with_an_impossible_name(registry):
     with pytest.raises(RequestRejectedError, match="name"):
         client.register("")
     assert not service.requests
+
+
+def test_a_hub_that_takes_no_blobs_is_asked_once(script, reply, record, fields):
+    accepted = reply(body=json.dumps(fields).encode())
+    problem = {"code": "request-rejected", "status": 422, "title": "Refused", "detail": "Refused."}
+    refused = reply(status=422, body=json.dumps(problem).encode())
+    service = script(refused, refused, refused, accepted, refused)
+    with HttpRegistry(service.url, patience=0) as client:
+        assert client.publish_with(record.draft, [b"weights"], key="wrong") is None
+        with pytest.raises(RequestRejectedError):  # it is not for its blobs that the record is refused
+            client.publish(record.draft, key="wrong")
+        assert client.publish_with(record.draft, [b"weights"], key="right") is None
+        assert client.publish(record.draft, key="right") == record
+        assert client.publish_with(record.draft, [b"weights"], key="next") is None
+        assert client.publish_with(record.draft, [bytes(MAX_SENT_BYTES + 1)], key="large") is None
+    assert len(service.requests) == 4

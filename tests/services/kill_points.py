@@ -38,7 +38,8 @@ POINTS = {
     "fetched": (uploads.Uploads, "complete_direct"),
     "rows removed": (garbage_collection, "_delete_rows"),
     "file removed": (Path, "unlink"),
-    "pin": (vault_client.RegistryVault, "pin"),
+    "sent blobs stored": (filesystem.FilesystemStorage, "put_all"),
+    "pin": (vault_client.RegistryVault, "_pin_with_others"),
     "check": (publishing, "check_weights"),
     "unpin": (vault_client.RegistryVault, "unpin"),
     "commit": (database.Database, "_commit"),
@@ -51,8 +52,7 @@ POINTS = {
 # Points of an entity, by name, as a service does not load these modules.
 ENTITY_POINTS = {
     "joined": ("kuber.client.registry", "HttpRegistry", "register"),
-    "blob stored": ("kuber.client.vault", "HttpVault", "put"),
-    "published": ("kuber.client.registry", "HttpRegistry", "publish"),
+    "published": ("kuber.client.registry", "HttpRegistry", "_publish"),
     "discovered": ("kuber.client.registry", "HttpRegistry", "discover"),
     "pulled": ("kuber.client.vault", "HttpVault", "get"),
     "attested": ("kuber.client.registry", "HttpRegistry", "attest"),

@@ -1,7 +1,9 @@
 """The Registry port over HTTP."""
 
+import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeVar
@@ -47,6 +49,7 @@ from kuber.wire.registry import (
     SuspicionBody,
     VerificationBody,
 )
+from kuber.wire.sent_blobs import MAX_SENT_BYTES, encode_blobs
 from kuber.wire.signing_payloads import challenge_bytes, enrolment_bytes
 
 N = TypeVar("N", Knowledge, Member)  # what has an id
@@ -80,6 +83,8 @@ class HttpRegistry(HttpService):
         """Without credentials the client makes a key, which it does not store."""
         super().__init__(url, service="registry", patience=patience, credentials=credentials, ca=ca)
         self._hub: str | None = None  # id that the registry has proved
+        self._takes_blobs = True  # until a record is refused with its blobs, and accepted without
+        self._refused: str | None = None  # key of the last publication that was refused with its blobs
 
     def register(self, name: str, *, public_key: str | None = None) -> Member:
         """Join under this name with the key of the credentials. Idempotent, with a new token each time.
@@ -168,8 +173,28 @@ class HttpRegistry(HttpService):
 
     def publish(self, draft: Draft, *, key: str) -> Knowledge:
         """Store a record and return it. Idempotent for the same draft and key."""
-        body = DraftBody.of(draft).model_dump_json(exclude_none=True).encode()
-        answer = self.request("POST", "/v1/knowledge", content=body, key=key, entity=draft.entity)
+        published = self._publish(draft, DraftBody.of(draft).model_dump_json(exclude_none=True), key=key)
+        if self._refused == key:  # with its blobs
+            self._takes_blobs = False
+        return published
+
+    def publish_with(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> Knowledge | None:
+        """Store a record and all its blobs in one request, as `publish` does.
+
+        Return None if they are not small, or the hub, of an older version for example, refuses them together: then
+        put the blobs into the vault first.
+        """
+        if not self._takes_blobs or not 0 < sum(map(len, blobs)) <= MAX_SENT_BYTES:
+            return None
+        record = DraftBody.of(draft).model_dump_json(exclude_none=True)
+        try:
+            return self._publish(draft, f'{record[:-1]},"blobs":{json.dumps(encode_blobs(blobs))}}}', key=key)
+        except RequestRejectedError:
+            self._refused = key
+            return None
+
+    def _publish(self, draft: Draft, body: str, *, key: str) -> Knowledge:
+        answer = self.request("POST", "/v1/knowledge", content=body.encode(), key=key, entity=draft.entity)
         return self.parse(KnowledgeBody.read, answer.data, CorruptKnowledgeError).value()
 
     def watch(

@@ -3,8 +3,8 @@
 Over HTTP, on a database and in memory they behave the same: see tests/contracts.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
@@ -61,6 +61,14 @@ class Registry(Protocol):
 
     def record(self, delivery: Delivery, *, key: str) -> None:
         """Store the outcome of a delivery. Idempotent for the same `key`."""
+
+
+@runtime_checkable
+class BlobCarrier(Protocol):
+    """A registry that takes small blobs together with their record, and has its vault store them."""
+
+    def publish_with(self, draft: Draft, blobs: Sequence[bytes], *, key: str) -> Knowledge | None:
+        """Store a record and all its blobs, as `publish` does; None when they must be put into the vault first."""
 
 
 class RegistryAdmin(Registry, Protocol):

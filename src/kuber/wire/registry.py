@@ -42,6 +42,7 @@ from kuber.wire.base import (
     Text,
     Time,
 )
+from kuber.wire.sent_blobs import SentBlobs
 
 MAX_CLASSES = 100_000
 MAX_VERDICT = 1000  # characters of the reason of a verification
@@ -213,6 +214,12 @@ class _DraftFields(Message):
 
 class DraftBody(_DraftFields, Body[Draft]):
     """Knowledge as its publisher sends it."""
+
+
+class PublicationBody(DraftBody):
+    """A draft with small blobs, which are no part of the record: their bytes are stored in the vault with it."""
+
+    blobs: SentBlobs = Field(default_factory=dict, exclude=True)
 
 
 class KnowledgeBody(_DraftFields, Body[Knowledge]):

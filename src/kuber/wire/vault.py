@@ -13,6 +13,7 @@ from kuber.errors import RequestRejectedError
 from kuber.wire.base import Body, Count, DigestField, Message, Positive, Text, Time, sentence
 from kuber.wire.problem import ProblemBody
 from kuber.wire.registry import ArtifactBody, ManifestField, TensorBody
+from kuber.wire.sent_blobs import SentBlobs
 
 MAX_BATCH = 16  # holders in a batch of pins
 
@@ -24,19 +25,28 @@ class KindBody(ArtifactBody):
 
 
 class PinsBody(Message):
-    """Blobs to keep for a holder."""
+    """Blobs to keep for a holder, and the bytes of small ones that are stored for their owner first."""
 
     holder: Text
     artifacts: Annotated[tuple[KindBody, ...], Field(max_length=1000)]
+    owner: Text | None = None
+    blobs: SentBlobs = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Self:
+    def of(
+        cls,
+        holder: str,
+        artifacts: Iterable[tuple[str, Artifact]],
+        *,
+        owner: str | None = None,
+        blobs: Mapping[Digest, str] | None = None,
+    ) -> Self:
         """Return the request to keep these. RequestRejectedError when it exceeds the limits of messages."""
         try:
             bodies = tuple(
                 KindBody(kind=kind, digest=artifact.digest, size=artifact.size) for kind, artifact in artifacts
             )
-            return cls(holder=holder, artifacts=bodies)
+            return cls(holder=holder, artifacts=bodies, owner=owner, blobs=dict(blobs or {}))
         except ValidationError as error:
             raise RequestRejectedError(sentence(error)) from None
 

@@ -90,7 +90,7 @@ def test_without_a_key_none_can_be_changed(tmp_path, monkeypatch):
 
 KILLED = str(Path(__file__).parents[2] / "services" / "kill_points.py")
 FEW = [">published", ">state"]
-MORE = ["<blob stored", ">blob stored", "<published", ">discovered", ">pulled", ">attested", "<recorded", ">recorded"]
+MORE = ["<published", ">discovered", ">pulled", ">attested", "<recorded", ">recorded"]
 MORE += ["<event", ">event", "<state", ">round"]
 
 

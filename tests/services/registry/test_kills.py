@@ -17,7 +17,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.delivery import Delivery
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import WEIGHTS, Draft
+from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
 from kuber.domain.query import Query, all_pages
 from kuber.errors import ServiceError
 from kuber.signing import Identity
@@ -69,7 +69,7 @@ class Writer:
         credentials = Credentials(self.identity)
         self.registry = HttpRegistry(sites.registry, credentials=credentials, patience=0)
         self.vault = HttpVault(sites.vault, credentials=credentials)
-        self.tried = {}  # key -> the draft last sent under it
+        self.tried = {}  # key -> the draft last sent under it, and its blob, if that is sent with it
         self.published = {}  # key -> record
         self.withdrawn = set()
         self.deliveries = []
@@ -84,23 +84,24 @@ class Writer:
 
     def draft(self, sequence):
         blob = self.safetensors(ARCHITECTURE.manifest, fill=self.numbers.randrange(64))
+        together = sequence % 2
         made = Draft(
             entity=self.id,
             task=TASK,
             architecture=ARCHITECTURE,
-            artifacts={WEIGHTS: self.vault.put(blob)},
+            artifacts={WEIGHTS: Artifact.of(blob) if together else self.vault.put(blob)},
             evaluation=EVALUATION,
             round=sequence,
             sequence=sequence,
         )
-        return sign(made, self.identity, hub=self.registry.hub_id())
+        return sign(made, self.identity, hub=self.registry.hub_id()), blob if together else None
 
     def work(self, others=(), acts=40):
         try:
             for act in range(1, acts + 1):
                 key = f"{self.name}/{act}"
                 self.tried[key] = self.draft(act)
-                self.published[key] = self.registry.publish(self.tried[key], key=key)
+                self.published[key] = publish(self.registry, *self.tried[key], key=key)
                 if act % 3 == 0:
                     gone = self.published[f"{self.name}/{act - 1}"].id
                     self.registry.withdraw(gone)
@@ -121,6 +122,14 @@ class Writer:
                     self.attested.add(teacher)
         except ServiceError:
             pass
+
+
+def publish(registry, draft, blob, *, key):
+    if blob is None:
+        return registry.publish(draft, key=key)
+    record = registry.publish_with(draft, [blob], key=key)
+    assert record is not None
+    return record
 
 
 def check(sites, operator, writers):
@@ -156,8 +165,8 @@ def check(sites, operator, writers):
     for writer in writers:
         with HttpRegistry(sites.registry, credentials=Credentials(writer.identity)) as again:
             again.register(writer.name)
-            for key, draft in writer.tried.items():
-                stored = again.publish(draft, key=key)
+            for key, sent in writer.tried.items():
+                stored = publish(again, *sent, key=key)
                 assert stored == writer.published.get(key, stored), "the same act gives the same record"
 
 

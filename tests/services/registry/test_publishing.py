@@ -1,6 +1,7 @@
 """Publishing over HTTP: requests of the registry to its vault, also to a vault of an earlier version."""
 
 from contextlib import closing
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from kuber.errors import RequestRejectedError, ServiceError
 from kuber.services.registry.store import RegistryStore
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.services.vault.app import open_vault
+from kuber.wire.registry import DraftBody, PublicationBody
+from kuber.wire.sent_blobs import encode_blobs
 from kuber.wire.vault import PinsBody
 
 from ..records import ARCHITECTURE, TASK, TEST_SET, safetensors_file
@@ -27,9 +30,13 @@ class Transport(httpx.BaseTransport):
         self.client = TestClient(app, headers={"Authorization": f"Bearer {SECRET}"})
         self.requests = []
         self.pinned = None
+        self.refuses = None  # bytes in a body
 
     def handle_request(self, request):
         self.requests.append(f"{request.method} {request.url.path}")
+        if self.refuses is not None and self.refuses in request.read():
+            problem = {"code": "request-rejected", "status": 422, "title": "Refused", "detail": "Refused."}
+            return httpx.Response(422, json=problem, headers={"KUber-Protocol": "1"})
         url, headers = request.url.raw_path.decode(), dict(request.headers)
         response = self.client.request(request.method, url, content=request.read(), headers=headers)
         answer = {"status_code": response.status_code, "content": response.content}
@@ -58,9 +65,10 @@ def publish(vault, tmp_path):
     ):
         entity = store.register("entity").id
 
-        def act(key, manifest=ARCHITECTURE.manifest, *, declared=ARCHITECTURE):
+        def act(key, manifest=ARCHITECTURE.manifest, *, declared=ARCHITECTURE, sent=None):
             blob = safetensors_file(manifest)
-            vault.client.put(f"/v1/blobs/{Digest.of(blob)}", content=blob).raise_for_status()
+            if sent is None:
+                vault.client.put(f"/v1/blobs/{Digest.of(blob)}", content=blob).raise_for_status()
             draft = Draft(
                 entity=entity,
                 task=TASK,
@@ -69,7 +77,10 @@ def publish(vault, tmp_path):
                 evaluation=Evaluation(test_set=TEST_SET, correct=(3, 4), total=(10, 10)),
                 round=1,
             )
-            return store.publish(draft, key=key)
+            if sent is None:
+                return store.publish(draft, key=key)
+            body = DraftBody.of(draft).model_dump(mode="json") | {"blobs": sent(blob)}
+            return store.accept(PublicationBody.model_validate(body), key=key)[0]
 
         yield act
 
@@ -151,3 +162,58 @@ def test_a_vault_of_an_earlier_version_gets_single_requests(vault):
         for _ in range(2):
             assert link.pin_all(bodies) == [{there.digest: dict(ARCHITECTURE.manifest)}] * 2
     assert vault.requests == ["POST /v1/pins/batch", *["POST /v1/pins"] * 4]
+
+
+def sent_with_record(blob):
+    return encode_blobs([blob])
+
+
+def test_a_blob_that_is_sent_with_its_record_is_stored_and_pinned_in_one_request(vault, publish):
+    record = publish("together", sent=sent_with_record)
+    artifact = record.artifacts[WEIGHTS]
+    assert vault.requests == ["POST /v1/pins"]
+    assert vault.pins() == [{"holder": record.id, "digest": str(artifact.digest), "pinned_at": ANY}]
+    assert vault.client.get(f"/v1/blobs/{artifact.digest}").content == safetensors_file(ARCHITECTURE.manifest)
+    assert publish("together", sent=sent_with_record) == publish("together") == record
+    assert vault.requests == ["POST /v1/pins"]
+
+
+def other_bytes(blob):
+    return {str(Digest.of(blob)): encode_blobs([bytes(len(blob))]).popitem()[1]}
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (other_bytes, "are not its own"),
+        (lambda blob: {str(Digest.of(blob)): "=".rjust(4 * -(-len(blob) // 3), "A")}, "are not its own"),
+        (lambda blob: encode_blobs([blob + b"x"]), "none of its artifacts"),
+        (lambda blob: {str(Digest.of(blob)): "AAAA"}, "none of its artifacts"),
+    ],
+)
+def test_other_bytes_than_the_records_are_refused_and_not_stored(vault, publish, sent, message):
+    with pytest.raises(RequestRejectedError, match=message):
+        publish("other", sent=sent)
+    assert vault.pins() == vault.client.get("/v1/blobs").json()["items"] == []
+
+
+def test_sent_weights_of_other_tensors_are_refused_and_unpinned(vault, publish):
+    with pytest.raises(RequestRejectedError, match="other tensors"):
+        publish("other", {"w": TensorSpec(dtype="F32", shape=(4, 2))}, sent=sent_with_record)
+    assert vault.requests == ["POST /v1/pins", "DELETE /v1/pins"]
+    assert vault.pins() == []
+
+
+def test_an_earlier_vault_gets_no_blobs_once_it_has_refused_some(vault):
+    there, blob = artifact_in(vault, 1), safetensors_file(ARCHITECTURE.manifest, fill=2)
+    vault.refuses = b'"blobs"'
+    sent = {"owner": "entity", "blobs": {Digest.of(blob): encode_blobs([blob]).popitem()[1]}}
+    bodies = [PinsBody.of("a", [(WEIGHTS, Artifact.of(blob))], **sent), PinsBody.of("b", [(WEIGHTS, there)])]
+    with closing(RegistryVault("http://vault", SECRET)) as link:
+        refused, pinned = link.pin_all(bodies)
+        assert isinstance(refused, RequestRejectedError)
+        assert pinned == {there.digest: dict(ARCHITECTURE.manifest)}
+        with pytest.raises(RequestRejectedError, match="put them there before the record"):
+            link.store_and_pin("c", [(WEIGHTS, Artifact.of(blob))], **sent)
+        assert link.pin_all(bodies[1:] * 2) == [pinned] * 2
+    assert vault.requests == ["POST /v1/pins/batch", *["POST /v1/pins"] * 2, "POST /v1/pins/batch"]

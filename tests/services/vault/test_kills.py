@@ -10,6 +10,7 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import TensorSpec
+from kuber.wire.sent_blobs import MAX_SENT_BYTES, encode_blobs
 
 from ..blob_places import S3Bucket
 
@@ -35,15 +36,21 @@ class Writer:
         try:
             for act in range(acts):
                 data = self.weights(self.numbers.randbytes(8))
-                if act % 2:
+                artifact = {"kind": "weights", "digest": str(Digest.of(data)), "size": len(data)}
+                pins = {"holder": Digest.of(data).hex, "artifacts": [artifact]}
+                sent = act % 6 == 4 and len(data) <= MAX_SENT_BYTES
+                if sent:
+                    pins["blobs"] = encode_blobs([data])
+                elif act % 2:
                     self._upload(data)
                 else:
                     self.client.put(blob_path(data), content=data).raise_for_status()
-                self.put.append(data)
-                artifact = {"kind": "weights", "digest": str(Digest.of(data)), "size": len(data)}
-                holder = Digest.of(data).hex
+                if not sent:
+                    self.put.append(data)
                 if act % 3:
-                    self.client.post("/v1/pins", json={"holder": holder, "artifacts": [artifact]}).raise_for_status()
+                    self.client.post("/v1/pins", json=pins).raise_for_status()
+                    if sent:
+                        self.put.append(data)
                     self.pinned.append(data)
                 else:
                     self.client.post("/v1/collections").raise_for_status()
@@ -109,6 +116,7 @@ POINTS = [
     ">sync of the file",
     ">name",
     ">row",
+    ">sent blobs stored",
     ">append",
     "<completion",
     "<rows removed",
@@ -117,7 +125,7 @@ POINTS = [
 ]
 # These differ little from points above, and each costs two starts.
 MORE = ["<write", ">write", "<sync of the file", "<name", "<sync of the folder", ">sync of the folder", "<row"]
-MORE += ["<answer", ">answer", "<append", ">completion", "<file removed"]
+MORE += ["<sent blobs stored", "<answer", ">answer", "<append", ">completion", "<file removed"]
 
 
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.soak) for point in MORE)])

@@ -10,11 +10,20 @@ import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import Artifact, TensorSpec
-from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError, ServiceError
+from kuber.errors import (
+    CorruptKnowledgeError,
+    InsufficientStorageError,
+    KnowledgeNotFoundError,
+    RequestRejectedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from kuber.services.vault.garbage_collection import collect
+from kuber.services.vault.pinning import PinRequest
 from kuber.services.vault.storage import CHUNK
 from kuber.services.vault.store import VaultStore
 from kuber.services.vault.uploads import Uploads
+from kuber.wire.sent_blobs import encode_blobs
 
 from ..blob_places import Folder, key
 
@@ -255,3 +264,71 @@ def test_an_unusable_folder_is_an_error_in_one_sentence(tmp_path):
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(ServiceError, match="cannot be used"):
         VaultStore(tmp_path)
+
+
+def sent(holder, data, owner="ann"):
+    return PinRequest(
+        holder=holder,
+        artifacts=tuple(kinds(Artifact.of(data))),
+        owner=owner,
+        sent={Artifact.of(data).digest: encode_blobs([data]).popitem()[1]},
+    )
+
+
+def test_blobs_that_come_with_pins_are_stored_each_by_itself(vault, vault_place, weights):
+    first, second, third = weights(1), weights(2), weights(3)
+    invalid = weights(255)  # not finite
+    vault.put(third)
+    missing = PinRequest(holder="d", artifacts=tuple(kinds(Artifact.of(b"missing"))))
+    requests = [sent("a", first), sent("b", invalid), sent("c", first), missing, sent("e", second), sent("f", third)]
+    a, b, c, d, e, f = vault.pin_all(requests)
+    assert a == c == {Artifact.of(first).digest: {"w": TensorSpec(dtype="F32", shape=(2, 4))}}
+    assert isinstance(b, RequestRejectedError)
+    assert isinstance(d, RequestRejectedError)
+    assert (e.keys(), f.keys()) == ({Artifact.of(second).digest}, {Artifact.of(third).digest})
+    assert listed(vault) == {Artifact.of(data).digest for data in (first, second, third)}
+    assert vault_place.names() == sorted(key(Artifact.of(data).digest) for data in (first, second, third))
+    assert vault.pinned(Artifact.of(first).digest) == ["a", "c"]
+    assert vault.pin_all([sent("a", first)]) == [a]
+    assert vault.get(Artifact.of(first).digest) == first
+
+
+def test_sent_bytes_repair_a_damaged_blob(vault, vault_place, weights):
+    data = weights(1)
+    vault.pin_all([sent("a", data)])
+    vault_place.write(key(Artifact.of(data).digest), b"damaged")
+    vault.pin_all([sent("b", data)])
+    assert vault.get(Artifact.of(data).digest) == data
+
+
+def test_sent_blobs_count_towards_the_quota_of_their_owner(vault_place, weights):
+    one, two, three = weights(1), weights(2), weights(3)
+    with closing(vault_place.store(quota=2 * len(one))) as vault:
+        results = vault.pin_all([sent("a", one), sent("b", two), sent("c", three), sent("d", three, owner="bob")])
+        assert [type(result) for result in results] == [dict, dict, InsufficientStorageError, dict]
+        (again,) = vault.pin_all([sent("e", weights(4))])
+        assert isinstance(again, InsufficientStorageError)
+        assert vault_place.names() == sorted(key(Artifact.of(data).digest) for data in (one, two, three))
+        assert vault.pins().items[-1].holder == "d"
+
+
+def test_what_is_not_indexed_is_removed_again(vault, vault_place, weights, monkeypatch):
+    def fail(work):
+        raise ServiceUnavailableError("No database.")
+
+    monkeypatch.setattr(vault.database, "write", fail)
+    with pytest.raises(ServiceUnavailableError):
+        vault.pin_all([sent("a", weights(1))])
+    assert vault_place.names() == []
+    monkeypatch.undo()
+    put_all = type(vault.storage).put_all
+
+    def stored_in_part(storage, blobs):
+        put_all(storage, blobs)
+        raise InsufficientStorageError("No space.")
+
+    there = vault.put(weights(2))
+    monkeypatch.setattr(type(vault.storage), "put_all", stored_in_part)
+    results = vault.pin_all([sent("a", weights(1)), PinRequest(holder="b", artifacts=tuple(kinds(there)))])
+    assert [type(result) for result in results] == [InsufficientStorageError, dict]
+    assert vault_place.names() == [key(there.digest)]

@@ -10,6 +10,7 @@ from kuber.client.record_signature import sign
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Draft, Knowledge
+from kuber.domain.ports import BlobCarrier
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
@@ -260,14 +261,26 @@ class Outbox:
     def _publish(self, publication: Publication, blobs: Sequence[bytes], *, resend: bool) -> None:
         vault, digests, sent = self._hub.vault, publication.digests, 0
         with tracing.span("publish"):
-            for digest, data in zip(digests, blobs, strict=True):
-                with self.availability.using("vault"):
-                    if resend or vault.size(digest) is None:
-                        sent += vault.put(data).size
-            with self.availability.using("registry"):
-                knowledge = self._publish_record(publication.draft, key=publication.key)
+            knowledge = self._publish_together(publication, blobs) if resend else None
+            if knowledge is not None:
+                sent = sum(map(len, blobs))
+            else:
+                for digest, data in zip(digests, blobs, strict=True):
+                    with self.availability.using("vault"):
+                        if resend or vault.size(digest) is None:
+                            sent += vault.put(data).size
+                with self.availability.using("registry"):
+                    knowledge = self._publish_record(publication.draft, key=publication.key)
         self._journal.change(acknowledged=publication.draft.sequence)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})
+
+    def _publish_together(self, publication: Publication, blobs: Sequence[bytes]) -> Knowledge | None:
+        """Publish a record and small blobs in one request; None when the blobs must be sent first."""
+        registry = self._hub.registry
+        if not isinstance(registry, BlobCarrier):
+            return None
+        with self.availability.using("registry"):
+            return registry.publish_with(publication.draft, blobs, key=publication.key)
 
     def _catch_up(self) -> None:
         """Continue after the last record that the hub has of this entity, whose own state may be older."""

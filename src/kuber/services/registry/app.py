@@ -33,11 +33,11 @@ from kuber.wire.record_json import record_json
 from kuber.wire.registry import (
     AttestationBody,
     DeliveryBody,
-    DraftBody,
     EvaluationBody,
     KnowledgeBody,
     PageBody,
     PinnedArchitectureBody,
+    PublicationBody,
     QuarantineRequest,
     RecordPageBody,
     SuspicionBody,
@@ -139,8 +139,11 @@ def registry_app(
         response_model=KnowledgeBody,
         responses=created(KnowledgeBody),
     )
-    async def publish(body: DraftBody, key: Key, caller: Annotated[Caller, entities]) -> Response:
-        """Store a record: 201 when it is new, 200 when this key stored the same draft before."""
+    async def publish(body: PublicationBody, key: Key, caller: Annotated[Caller, entities]) -> Response:
+        """Store a record: 201 when it is new, 200 when this key stored the same draft before.
+
+        Small blobs may come with it, as base64; others must be in the vault.
+        """
         check_acts_for(caller, body.entity)
 
         def store_record() -> tuple[bytes, bool]:

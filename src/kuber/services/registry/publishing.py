@@ -38,7 +38,8 @@ from kuber.services.registry.schema import knowledge
 from kuber.signing import check_record
 from kuber.wire.base import canonical
 from kuber.wire.record_size import check_size
-from kuber.wire.registry import DraftBody
+from kuber.wire.registry import DraftBody, PublicationBody
+from kuber.wire.sent_blobs import check_sent
 from kuber.wire.signing_payloads import body_bytes
 
 _EARLIER = select(knowledge.c.seq, knowledge.c.draft).where(
@@ -49,10 +50,15 @@ log = logging.getLogger(__name__)
 
 
 class BlobSource(Protocol):
-    """The part of a vault that a registry uses: RegistryVault implements it over HTTP, VaultStore in this process."""
+    """The part of a vault that a registry uses; RegistryVault implements it over HTTP."""
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Pin as the port does; a vault of an earlier version returns no manifests."""
+
+    def store_and_pin(
+        self, holder: str, artifacts: Iterable[tuple[str, Artifact]], *, owner: str, blobs: Mapping[Digest, str]
+    ) -> Mapping[Digest, Manifest]:
+        """Store small blobs for their owner, and pin. RequestRejectedError from a vault of an earlier version."""
 
     def unpin(self, holder: str) -> None:
         """Unpin as the port does."""
@@ -93,9 +99,11 @@ class Publications:
         self._interned = InternedRows(shared=database.shared)
 
     def publish(self, body: DraftBody, *, key: str) -> tuple[Knowledge, bool]:
-        """Store a record; return it, and whether it is new."""
+        """Store a record, and the blobs that came with it; return it, and whether it is new."""
         check_text(key, "The key of a publication")
         draft = body.value()
+        blobs = body.blobs if isinstance(body, PublicationBody) else {}
+        check_sent(blobs, draft.artifacts.values())
         check_storable(draft.architecture)
         content = canonical(body)
         check_size(body, len(content))
@@ -113,7 +121,10 @@ class Publications:
             shared = shared_files(connection, draft)
         owners = {digest: owner for digest in shared if (owner := self._vault.owner(digest)) is not None}
         id = self._ids()
-        manifests = self._vault.pin(id, draft.artifacts.items())
+        if blobs:
+            manifests = self._vault.store_and_pin(id, draft.artifacts.items(), owner=draft.entity, blobs=blobs)
+        else:
+            manifests = self._vault.pin(id, draft.artifacts.items())
         try:
             self._check_weights(draft, manifests)
             record = Knowledge.from_draft(draft, id=id, published_at=self._clock())

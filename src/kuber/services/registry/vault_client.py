@@ -40,30 +40,46 @@ class RegistryVault:
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._client = peer_client(url, "vault", secret, ca=ca, timeout=timeout)
         self._batches = PinBatches(self.pin_all)
-        self._takes_batches = True  # until the vault is found to be of an earlier version
+        self._takes_batches = self._takes_blobs = True  # until the vault is found to be of an earlier version
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Have the vault keep these (kind, artifact) pairs for `holder`; all or none.
 
         Return the manifests of weights; none from a vault of a version that does not send them.
         """
-        body = PinsBody.of(holder, artifacts)
+        return self._pin_with_others(PinsBody.of(holder, artifacts))
+
+    def store_and_pin(
+        self, holder: str, artifacts: Iterable[tuple[str, Artifact]], *, owner: str, blobs: Mapping[Digest, str]
+    ) -> Mapping[Digest, Manifest]:
+        """Have the vault store small blobs, base64 by digest, for their owner, and pin. All or none.
+
+        Raises RequestRejectedError when the vault is of an earlier version.
+        """
+        if not self._takes_blobs:
+            raise RequestRejectedError("The vault takes no blobs from a registry; put them there before the record.")
+        return self._pin_with_others(PinsBody.of(holder, artifacts, owner=owner, blobs=blobs))
+
+    def _pin_with_others(self, body: PinsBody) -> Mapping[Digest, Manifest]:
         if self._takes_batches and sum(artifact.size for artifact in body.artifacts) <= MAX_BATCHED:
             return self._batches.pin(body)
         return self._pin(body)
 
     def _pin(self, body: PinsBody) -> Mapping[Digest, Manifest]:
-        data = self._request("POST", "/v1/pins", content=body.model_dump_json(), headers=_JSON)
+        data = self._request("POST", "/v1/pins", content=_json(body), headers=_JSON)
         return self._read(PinnedBody, data).value() if data else {}
 
     def pin_all(self, bodies: Sequence[PinsBody]) -> Sequence[Pinned]:
         """Pin for several holders; return the result of each."""
         if len(bodies) > 1 and self._takes_batches:
-            batch = PinBatchBody(holders=tuple(bodies)).model_dump_json()
+            batch = _json(PinBatchBody(holders=tuple(bodies)))
             try:
                 data = self._request("POST", "/v1/pins/batch", content=batch, headers=_JSON, limit=MAX_BATCH_ANSWER)
             except RequestRejectedError:
-                self._takes_batches = False
+                if any(body.blobs for body in bodies):
+                    self._takes_blobs = False
+                else:
+                    self._takes_batches = False
             else:
                 found = self._read(PinResultsBody, data).results
                 return [
@@ -127,3 +143,8 @@ class RegistryVault:
             except ValidationError:
                 raise ServiceError(f"The vault at {self.url} failed with status {response.status_code}.") from None
         return data
+
+
+def _json(body: Message) -> str:
+    """Return a message without the fields that an earlier version does not know, where they say nothing."""
+    return body.model_dump_json(exclude_defaults=True)

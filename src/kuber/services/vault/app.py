@@ -1,7 +1,7 @@
 """The vault over HTTP."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,6 @@ from starlette.responses import StreamingResponse
 from kuber.domain.auth import Caller, Scope
 from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
-from kuber.domain.knowledge import Manifest
 from kuber.domain.query import MAX_LIMIT
 from kuber.domain.whole_numbers import read_digits
 from kuber.errors import KnowledgeNotFoundError, KUberError, SettingsError
@@ -23,6 +22,7 @@ from kuber.services.http.auth import Authenticate, Authenticator
 from kuber.services.vault.auth import VaultAccess
 from kuber.services.vault.garbage_collection import GRACE, PERIOD, collect, periodic_collection
 from kuber.services.vault.metrics import VaultMetrics
+from kuber.services.vault.pinning import Pinned, PinRequest
 from kuber.services.vault.scrub import scrub
 from kuber.services.vault.status import read_status
 from kuber.services.vault.store import LEASE, VaultStore
@@ -257,12 +257,18 @@ def vault_app(
             return StreamingResponse(pieces_from(blob, last - first + 1), status, headers, media)
 
     add_upload_routes(app, uploads, auth, max_blob_bytes)
-    _add_retention_routes(app, store, uploads, auth, grace, metrics)
+    _add_retention_routes(app, store, uploads, auth, grace, metrics, max_blob_bytes)
     return app
 
 
 def _add_retention_routes(
-    app: FastAPI, store: VaultStore, uploads: Uploads, auth: Authenticator, grace: timedelta, metrics: VaultMetrics
+    app: FastAPI,
+    store: VaultStore,
+    uploads: Uploads,
+    auth: Authenticator,
+    grace: timedelta,
+    metrics: VaultMetrics,
+    max_blob_bytes: int,
 ) -> None:
     run_read = store.database.run_read
     operators = auth.require(Scope.SERVICE, Scope.ADMIN)
@@ -286,12 +292,15 @@ def _add_retention_routes(
     @app.post("/v1/pins", operation_id="pin_blobs")
     def pin(body: PinsBody, caller: Annotated[Caller, operators]) -> PinnedBody:
         """Keep these blobs, valid artifacts of their kinds, for the holder; all or none."""
-        return PinnedBody.of(store.pin(body.holder, body.pairs()))
+        (result,) = store.pin_all([_pin_request(body, max_blob_bytes)])
+        if isinstance(result, KUberError):
+            raise result
+        return PinnedBody.of(result)
 
     @app.post("/v1/pins/batch", operation_id="pin_blobs_of_several")
     def pin_batch(body: PinBatchBody, caller: Annotated[Caller, operators]) -> PinResultsBody:
         """Keep blobs for several holders, each as POST /v1/pins does: one that is refused does not affect others."""
-        results = store.pin_all((each.holder, each.pairs()) for each in body.holders)
+        results = store.pin_all(_pin_request(each, max_blob_bytes) for each in body.holders)
         return PinResultsBody(results=tuple(map(_pin_result, results)))
 
     @app.delete("/v1/pins", operation_id="unpin_blobs", status_code=204)
@@ -326,7 +335,15 @@ def _add_retention_routes(
         return ScrubBody.of(done)
 
 
-def _pin_result(result: Mapping[Digest, Manifest] | KUberError) -> PinResultBody:
+def _pin_request(body: PinsBody, max_blob_bytes: int) -> PinRequest:
+    """Return the request, without blobs that are too large: they count as not sent."""
+    pairs = body.pairs()
+    sizes = {artifact.digest: artifact.size for _, artifact in pairs}
+    sent = {digest: data for digest, data in body.blobs.items() if sizes.get(digest, 0) <= max_blob_bytes}
+    return PinRequest(holder=body.holder, artifacts=pairs, owner=body.owner, sent=sent)
+
+
+def _pin_result(result: Pinned) -> PinResultBody:
     if isinstance(result, KUberError):
         return PinResultBody(problem=problem_from(result, status_of(result)))
     return PinResultBody(pinned=PinnedBody.of(result))

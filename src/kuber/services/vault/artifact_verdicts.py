@@ -1,6 +1,7 @@
 """Verdicts on artifacts: a blob is checked once as an artifact of a kind, and the index keeps the result."""
 
 import hashlib
+import io
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +31,7 @@ class ValidArtifact(NamedTuple):
     """An artifact that was found valid."""
 
     manifest: Manifest | None  # of weights; None for other kinds
-    new: bool  # whether its verdict is not in the index yet: keep_verdict
+    new: bool  # whether its verdict is not in the index yet
 
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
@@ -41,17 +42,13 @@ _VERDICT = (
     )
     .where(blob_rows.c.digest == bindparam("digest"))
 )
-_KEPT = select(verdict_rows.c.digest).where(
-    verdict_rows.c.digest == bindparam("digest"), verdict_rows.c.kind == bindparam("kind")
-)
-_STORED = select(blob_rows.c.digest).where(blob_rows.c.digest == bindparam("digest"))
 _KEEP = insert(verdict_rows)
 
 
 def require_valid(store: "VaultStore", kind: str, artifact: Artifact) -> ValidArtifact:
     """Check a blob as an artifact of this kind, or read the verdict of an earlier check.
 
-    Raises RequestRejectedError unless the blob is stored and valid; the index then keeps the verdict.
+    Raises RequestRejectedError unless the blob is stored and valid; of one that is not, the index keeps the verdict.
     """
     check_kind(kind)
     digest = artifact.digest
@@ -69,17 +66,19 @@ def require_valid(store: "VaultStore", kind: str, artifact: Artifact) -> ValidAr
             verdict = Verdict(str(error))
     if verdict.fault is not None:
         if new:
-            fault = verdict.fault
-            store.database.write(lambda connection: keep_verdict(connection, kind, digest, fault))
+            row = {"digest": digest.hex, "kind": kind, "fault": verdict.fault}
+            store.database.write(lambda connection: _keep_verdict(connection, row))
         raise invalid_artifact(digest, kind, verdict.fault)
     return ValidArtifact(manifest, new)
 
 
-def keep_verdict(connection: Connection, kind: str, digest: Digest, fault: str | None) -> None:
-    """Keep a verdict for as long as the blob is stored."""
-    wanted = {"digest": digest.hex, "kind": kind}
-    if connection.scalar(_KEPT, wanted) is None and connection.scalar(_STORED, wanted) is not None:
-        connection.execute(_KEEP, {**wanted, "fault": fault})
+def examine_bytes(data: bytes, kind: str, artifact: Artifact) -> ValidArtifact:
+    """Check the bytes of an artifact that is not stored yet. RequestRejectedError unless they are valid."""
+    check_kind(kind)
+    try:
+        return ValidArtifact(check_artifact(kind, io.BytesIO(data).read, artifact.size), True)
+    except ValueError as error:
+        raise invalid_artifact(artifact.digest, kind, str(error)) from None
 
 
 def check_size(artifact: Artifact, size: int | None) -> None:
@@ -112,6 +111,13 @@ def _examine(blob: BlobReader, kind: str, artifact: Artifact) -> tuple[Verdict, 
     if sha.hexdigest() != artifact.digest.hex:
         raise CorruptKnowledgeError(f"Blob {artifact.digest} is damaged in the vault; put it there again.")
     return Verdict(fault), manifest
+
+
+def _keep_verdict(connection: Connection, row: dict[str, str]) -> None:
+    """Keep a verdict for as long as the blob is stored."""
+    found = connection.execute(_VERDICT, row).one_or_none()
+    if found is not None and found.kind is None:
+        connection.execute(_KEEP, row)
 
 
 def _read_verdict(database: Database, kind: str, digest: Digest) -> tuple[Verdict | None, int | None]:

@@ -1,11 +1,13 @@
 """Blob storage in a folder: one file per blob, durable before it gets its name."""
 
+import contextlib
 import errno
 import hashlib
 import logging
 import os
 import re
 import secrets
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,6 +76,30 @@ class FilesystemStorage:
     def create(self) -> "FileBlobWriter":
         """Open a writer for a new blob, in `incoming/`."""
         return FileBlobWriter(self, self._incoming / secrets.token_hex(16), self._open_writers)
+
+    def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
+        """Store small blobs under their digests, replacing what is there; durable when it returns.
+
+        Each step is done for all before the next one, so that the file system syncs many in one go.
+        """
+        with contextlib.ExitStack() as stack:
+            writers = {}
+            for digest, data in blobs.items():
+                writers[digest] = writer = self.create()
+                stack.callback(writer.cancel)
+                writer.write(data)
+            for writer in writers.values():
+                writer.begin_sync()
+            for writer in writers.values():
+                writer.finish()
+            try:
+                make_folders({self.path(digest).parent for digest in blobs})
+                for digest, writer in writers.items():
+                    writer.move(digest)
+                for folder in {self.path(digest).parent for digest in blobs}:
+                    sync_folder(folder)
+            except OSError as error:
+                raise write_error(error) from None
 
     def adopt(self, file: Path) -> "StagedFile":
         """Stage a complete, durable file of the vault's own folder. A commit moves it."""
@@ -154,13 +180,18 @@ class StagedFile:
 
     def commit(self, digest: Digest) -> None:
         """Move the file to the path of its digest, replacing the file there."""
-        target = self._storage.path(digest)
+        folder = self._storage.path(digest).parent
         try:
-            make_folder(target.parent)
-            self._path.replace(target)
-            sync_folder(target.parent)
+            make_folder(folder)
+            self.move(digest)
+            sync_folder(folder)
         except OSError as error:
             raise write_error(error) from None
+
+    def move(self, digest: Digest) -> None:
+        """Move the file to the path of its digest, whose folder exists and is to be synced afterwards."""
+        target = self._storage.path(digest)
+        self._path.replace(target)
         self._committed = target
 
     def rollback(self) -> None:
@@ -196,6 +227,10 @@ class FileBlobWriter(StagedFile):
             raise write_error(error) from None
         begin_sync(self._file, self._size, self._size + len(piece))
         self._size += len(piece)
+
+    def begin_sync(self) -> None:
+        """Let the system begin to write to disk what was written."""
+        advise_written(self._file, 0, self._size)
 
     def finish(self) -> None:
         """Make what was written durable: from now on it survives a power cut."""
@@ -248,21 +283,37 @@ def is_own_file(file: Path) -> bool:
 
 
 def begin_sync(file: BinaryIO, before: int, now: int) -> None:
-    """Let the system begin to write to disk, each time _SYNC_BYTES are full, so that the final fsync takes less time.
-
-    The advice says that those bytes are not needed in memory. They stay there: dirty pages are not dropped.
-    """
+    """Let the system begin to write to disk each time _SYNC_BYTES are full: the final fsync then takes less time."""
     start, end = before // _SYNC_BYTES * _SYNC_BYTES, now // _SYNC_BYTES * _SYNC_BYTES
-    if end > start and hasattr(os, "posix_fadvise"):
+    if end > start:
+        advise_written(file, start, end)
+
+
+def advise_written(file: BinaryIO, start: int, end: int) -> None:
+    """Let the system begin to write these bytes to disk.
+
+    The advice says that they are not needed in memory. They stay there: dirty pages are not dropped.
+    """
+    if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents so that they survive a power cut."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
+    make_folders({folder})
+
+
+def make_folders(folders: Collection[Path]) -> None:
+    """Create several folders in the same way."""
+    missing = {folder for folder in folders if not folder.is_dir()}
+    if not missing:
+        return
+    parents = {folder.parent for folder in missing}
+    make_folders(parents)
+    for folder in missing:
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+    for parent in parents:
+        sync_folder(parent)
 
 
 def sync_folder(folder: Path) -> None:

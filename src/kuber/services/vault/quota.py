@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, func, select
@@ -20,19 +21,20 @@ BLOCK = 4096  # bytes of disk that a small file takes: more blobs than blocks in
 MAX_RECEIVING = 32  # blobs that one entity may send at a time, each in one request
 
 
-def check_quota(connection: Connection, artifact: Artifact, *, owner: str | None, quota: int) -> None:
-    """Raise InsufficientStorageError when this blob, whose bytes are here, would exceed the owner's quota in bytes.
+def check_quota(connection: Connection, *artifacts: Artifact, owner: str | None, quota: int) -> None:
+    """Raise InsufficientStorageError when new blobs, whose bytes are here, would exceed the owner's quota in bytes.
 
     Blobs without an owner are unlimited, and so is a quota of 0.
     """
-    if owner is None or not quota:
+    if owner is None or not quota or not artifacts:
         return
-    used = bytes_of_owner(connection, owner, except_upload_of=artifact.digest.hex)
-    if used + artifact.size > quota:
-        raise exceeded(quota, used, artifact.size)
+    used = bytes_of_owner(connection, owner, except_uploads_of=[artifact.digest.hex for artifact in artifacts])
+    size = sum(artifact.size for artifact in artifacts)
+    if used + size > quota:
+        raise exceeded(quota, used, size)
     count = connection.scalar(select(func.count()).where(blob_rows.c.owner == owner)) or 0
     most = max(FEWEST_BLOBS, quota // BLOCK)
-    if count >= most:
+    if count + len(artifacts) > most:
         raise InsufficientStorageError(
             f"The vault keeps at most {most} blobs per entity, as many as fit into its quota of {quota} bytes; "
             "withdraw knowledge that is no longer needed."
@@ -55,11 +57,11 @@ def check_announcement(connection: Connection, artifact: Artifact, *, owner: str
             raise exceeded(store.quota, used, artifact.size)
 
 
-def bytes_of_owner(connection: Connection, owner: str, *, except_upload_of: str = "") -> int:
-    """Return the bytes of an entity's blobs and of its announcements, except those of one digest."""
+def bytes_of_owner(connection: Connection, owner: str, *, except_uploads_of: Collection[str] = ()) -> int:
+    """Return the bytes of an entity's blobs and of its announcements, except those of these digests."""
     stored = select(func.sum(blob_rows.c.size)).where(blob_rows.c.owner == owner)
     announced = select(func.sum(upload_rows.c.size)).where(
-        upload_rows.c.owner == owner, upload_rows.c.digest != except_upload_of
+        upload_rows.c.owner == owner, upload_rows.c.digest.not_in(except_uploads_of)
     )
     return int(connection.scalar(stored) or 0) + int(connection.scalar(announced) or 0)
 

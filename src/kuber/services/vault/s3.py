@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -69,6 +69,17 @@ class S3Storage:
                 raise ServiceError(f"The vault cannot read the upload: {error.strerror}.") from None
             raise
         return blob
+
+    def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
+        """Store small blobs under their digests."""
+        for digest, data in blobs.items():
+            blob = self.create()
+            try:
+                blob.write(data)
+                blob.finish()
+                blob.commit(digest)
+            finally:
+                blob.cancel()
 
     def adopt_object(self, key: str) -> "S3BlobWriter":
         """Stage a copy of the object `key`, which others may still change. FileNotFoundError when it is missing."""

@@ -1,6 +1,6 @@
 """Storage of a vault's bytes: the protocol that a folder and a bucket implement."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -27,6 +27,12 @@ class BlobStorage(Protocol):
 
     def create(self) -> "BlobWriter":
         """Open a writer for a new blob."""
+
+    def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
+        """Store small blobs under their digests, replacing what is there; durable when it returns.
+
+        When it fails, some may be stored.
+        """
 
     def adopt(self, file: Path) -> "StagedBlob":
         """Stage a complete, durable file of the vault's own folder. Only a commit may move the file."""

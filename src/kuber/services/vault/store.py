@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
@@ -12,16 +11,16 @@ from kuber.domain.blob import Owner, Pin
 from kuber.domain.digest import Digest
 from kuber.domain.event import utc_now
 from kuber.domain.knowledge import Artifact, Manifest
-from kuber.domain.publication_checks import check_text
 from kuber.domain.query import Page, check_limit
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError, KUberError, RequestRejectedError, ServiceError
 from kuber.services.db.database import Database, database_location
 from kuber.services.db.sqlite import lock_file
 from kuber.services.http import pagination as cursors
-from kuber.services.vault.artifact_verdicts import ValidArtifact, check_size, keep_verdict, require_valid
+from kuber.services.vault.artifact_verdicts import check_size
 from kuber.services.vault.blob_writer import HashingWriter
 from kuber.services.vault.filesystem import INDEX, FilesystemStorage
 from kuber.services.vault.free_disk import FreeDisk
+from kuber.services.vault.pinning import Pinned, PinRequest, pin_all
 from kuber.services.vault.quota import Receiving, Reservation, check_quota
 from kuber.services.vault.reconciliation import check_storage_id, reconcile
 from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
@@ -29,13 +28,9 @@ from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
 
 LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _SIZE = select(blob_rows.c.size).where(blob_rows.c.digest == bindparam("digest"))
-_HELD = select(pin_rows.c.digest).where(pin_rows.c.holder == bindparam("holder"))
-_INSERT, _PIN = insert(blob_rows), insert(pin_rows)
+_INSERT = insert(blob_rows)
 _EXTEND = (
     update(blob_rows)
     .where(blob_rows.c.digest == bindparam("of"), blob_rows.c.leased_until < bindparam("until"))
@@ -68,7 +63,7 @@ class VaultStore:
         self.quota = quota
         self.clock = clock
         self.receiving = Receiving(self)
-        self._lease = lease
+        self.lease = lease
         index = folder / INDEX
         location = database_location(database, index)
         self._folder_lock = None if location is index else lock_file(index)  # SQLite locks its own file
@@ -198,33 +193,17 @@ class VaultStore:
 
     def pin(self, holder: str, artifacts: Iterable[tuple[str, Artifact]]) -> Mapping[Digest, Manifest]:
         """Keep these (kind, artifact) pairs for `holder`; all or none. Return the manifests of weights."""
-        (result,) = self.pin_all([(holder, artifacts)])
+        (result,) = self.pin_all([PinRequest(holder=holder, artifacts=tuple(artifacts))])
         if isinstance(result, KUberError):
             raise result
         return result
 
-    def pin_all(
-        self, wanted: Iterable[tuple[str, Iterable[tuple[str, Artifact]]]]
-    ) -> list[Mapping[Digest, Manifest] | KUberError]:
-        """Pin for several holders in one transaction; return the result or the refusal of each, in their order."""
-        checked = [_attempt(self._valid_artifacts, holder, artifacts) for holder, artifacts in wanted]
-        now = self.clock()
+    def pin_all(self, requests: Iterable[PinRequest]) -> list[Pinned]:
+        """Pin for several holders in one transaction; return the result or the refusal of each, in their order.
 
-        def work(connection: Connection) -> list[Mapping[Digest, Manifest] | KUberError]:
-            return [
-                found if isinstance(found, KUberError) else _attempt(_insert_pins, connection, *found, now)
-                for found in checked
-            ]
-
-        if all(isinstance(found, KUberError) for found in checked):
-            return [found for found in checked if isinstance(found, KUberError)]
-        return self.database.write(work)
-
-    def _valid_artifacts(
-        self, holder: str, artifacts: Iterable[tuple[str, Artifact]]
-    ) -> tuple[str, dict[tuple[str, Artifact], ValidArtifact]]:
-        check_text(holder, "The name of a holder")
-        return holder, {pair: require_valid(self, *pair) for pair in dict.fromkeys(artifacts)}
+        Small blobs that come with a request are stored first.
+        """
+        return pin_all(self, requests)
 
     def unpin(self, holder: str) -> None:
         """Delete all pins of `holder`. Idempotent."""
@@ -296,7 +275,7 @@ class VaultStore:
             if self._extend_lease(connection, artifact.digest):
                 return False
             check_quota(connection, artifact, owner=owner, quota=self.quota)
-            connection.execute(_INSERT, {**row, "leased_until": now + self._lease})
+            connection.execute(_INSERT, {**row, "leased_until": now + self.lease})
             if reservation is not None:
                 reservation.close()  # from now on the row counts
             return True
@@ -306,33 +285,5 @@ class VaultStore:
     def _extend_lease(self, connection: Connection, digest: Digest) -> bool:
         if connection.scalar(_SIZE, {"digest": digest.hex}) is None:
             return False
-        connection.execute(_EXTEND, {"of": digest.hex, "until": self.clock() + self._lease})
+        connection.execute(_EXTEND, {"of": digest.hex, "until": self.clock() + self.lease})
         return True
-
-
-def _insert_pins(
-    connection: Connection, holder: str, artifacts: Mapping[tuple[str, Artifact], ValidArtifact], now: datetime
-) -> Mapping[Digest, Manifest]:
-    """Insert pins and verdicts; return the manifests. Raises RequestRejectedError first when a blob is missing."""
-    digests = {artifact.digest.hex for _, artifact in artifacts}
-    sizes = {digest: connection.scalar(_SIZE, {"digest": digest}) for digest in digests}
-    for _, artifact in artifacts:
-        check_size(artifact, sizes[artifact.digest.hex])
-    held = set(connection.scalars(_HELD, {"holder": holder}))
-    new = [{"holder": holder, "digest": digest, "pinned_at": now} for digest in sorted(digests - held)]
-    if new:
-        connection.execute(_PIN, new)
-    for (kind, artifact), found in artifacts.items():
-        if found.new:
-            keep_verdict(connection, kind, artifact.digest, None)
-    return {
-        artifact.digest: found.manifest for (_, artifact), found in artifacts.items() if found.manifest is not None
-    }
-
-
-def _attempt(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | KUberError:
-    """Return the result of a call, or the error that it raises."""
-    try:
-        return do(*args, **kwargs)
-    except KUberError as error:
-        return error
