@@ -27,7 +27,7 @@ def vault(**changes):
     fields = {
         "blobs": grown(1014, 90, 600), "blob_bytes": grown(3_400_000_000, 10**6, 10**9), "pinned": 1000, "uploads": 2,
         "received_bytes": 3_100_000, "announced_bytes": 18_000_000, "damaged": 1, "database_bytes": 1_200_000,
-        "free_bytes": 70_100_000_000, "kept_free_bytes": 1 << 30,
+        "free_bytes": 70_100_000_000, "kept_free_bytes": 1 << 30, "total_quota": 5_000_000_000,
     }  # fmt: skip
     return VaultStatusBody(version="0.1.0", at=NOW, **(fields | changes))
 
@@ -50,6 +50,7 @@ def test_the_page_has_all_numbers_in_80_columns():
         "in /srv/backups/monday",
         "Vault http://127.0.0.1:5002, version 0.1.0",
         "bytes 3.4 GB +1.0 MB +1.0 GB",
+        "of at most 5.0 GB",
         "unfinished uploads 2",
         "received 3.1 MB of 18.0 MB",
         "free disk 70.1 GB, 1.1 GB of it stay free",

@@ -58,6 +58,9 @@ def vault(
     entity_quota: Annotated[
         int, typer.Option(min=0, metavar="BYTES", help="Bytes that each entity may store; 0: no limit.")
     ] = 0,
+    total_quota: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Bytes that all entities together may store; 0: no limit.")
+    ] = 0,
     keep_free: Annotated[
         int | None,
         typer.Option(
@@ -101,6 +104,7 @@ def vault(
             database=database,
             max_blob_bytes=max_blob_bytes,
             entity_quota=entity_quota,
+            total_quota=total_quota,
             keep_free=keep_free,
             schedule=schedule,
             bucket=store,

@@ -69,6 +69,8 @@ def _vault_lines(status: VaultStatusBody) -> Iterator[str]:
     yield _grown("blobs", status.blobs)
     bytes_ = status.blob_bytes
     yield _row("  bytes", size(bytes_.total), f"+{size(bytes_.day)}", f"+{size(bytes_.week)}")
+    if status.total_quota:
+        yield _row("  of at most", size(status.total_quota))
     yield _row("  pinned", _number(status.pinned))
     yield _row("  damaged, set aside", _number(status.damaged))
     yield _row("unfinished uploads", _number(status.uploads))

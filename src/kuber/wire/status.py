@@ -51,3 +51,4 @@ class VaultStatusBody(Message):
     database_bytes: Count
     free_bytes: Count | None = None  # of the disk with the data folder
     kept_free_bytes: Count = 0
+    total_quota: Count = 0  # bytes that all entities together may store; 0: no limit

@@ -37,7 +37,7 @@ def test_an_empty_registry_has_only_zeros(registry_store):
 
 
 def test_a_vault_counts_what_it_holds(tmp_path):
-    with closing(VaultStore(tmp_path, keep_free=5)) as store:
+    with closing(VaultStore(tmp_path, keep_free=5, total_quota=1000)) as store:
         uploads = Uploads(store)
         blob = store.put(b"a blob")
         store.put(b"another")
@@ -50,7 +50,7 @@ def test_a_vault_counts_what_it_holds(tmp_path):
         assert found.blobs == GrowthBody(total=2, day=2, week=2)
         assert found.blob_bytes == GrowthBody(total=13, day=13, week=13)
         assert (found.uploads, found.received_bytes, found.announced_bytes, found.damaged) == (1, 5, 10, 1)
-        assert (found.kept_free_bytes, found.pinned) == (5, 0)
+        assert (found.kept_free_bytes, found.total_quota, found.pinned) == (5, 1000, 0)
         assert found.free_bytes > 0
         later = read_vault_status(store, uploads, now + timedelta(days=2))
         assert later.blobs == GrowthBody(total=2, day=0, week=2)

@@ -244,6 +244,65 @@ def test_a_body_without_a_length_that_exceeds_the_quota_ends_with_507(tmp_path):
         assert store.receiving.bytes_of("ann") == 0
 
 
+@pytest.fixture
+def small(tmp_path):
+    """Vault with room for 1000 bytes of all entities together."""
+    with closing(VaultStore(tmp_path / "small", total_quota=1000, lease=timedelta(0))) as store:
+        store.total._monotonic = lambda: 0.0  # it counts once, and afterwards what arrives
+        yield store
+
+
+def test_all_entities_together_have_a_quota_and_services_none(small):
+    put(small, b"a" * 600, "ann")
+    sentence = "at most 1000 bytes of all entities together and has 600, so 401 more .* --total-quota"
+    with pytest.raises(InsufficientStorageError, match=sentence):
+        put(small, b"b" * 401, "bob")
+    assert not small.storage.path(Digest.of(b"b" * 401)).exists()
+    put(small, b"b" * 400, "bob")
+    put(small, b"a" * 600, "bob")  # it is there
+    put(small, b"s" * 5000, None)
+    with pytest.raises(InsufficientStorageError):
+        put(small, b"c", "cem")
+
+
+def test_bytes_of_uploads_count_towards_the_whole_as_they_arrive(small):
+    uploads = Uploads(small)
+    ids = {owner: uploads.begin(artifact(owner.encode() * 300), owner=owner).id for owner in ("ann", "bob")}
+    with pytest.raises(InsufficientStorageError, match="has 0, so 1001"):
+        uploads.begin(Artifact(digest=Digest.of(b"c"), size=1001), owner="cem")
+    uploads.begin_append(ids["ann"], 0).write(b"ann" * 200)
+    lease = uploads.begin_append(ids["bob"], 0)
+    lease.write(b"b" * 400)
+    with pytest.raises(InsufficientStorageError):
+        lease.write(b"b")
+    with pytest.raises(InsufficientStorageError):
+        small.receiving.begin(Digest.of(b"c"), 1, owner="cem")
+    small.total._monotonic = lambda: 1000.0  # it counts again: the same
+    with pytest.raises(InsufficientStorageError, match="has 1000,"):
+        put(small, b"c", "cem")
+    uploads._drop(uploads._session(ids["bob"]))
+    small.total._monotonic = lambda: 1002.0
+    reserved = small.receiving.begin(Digest.of(b"c"), 400, owner="cem")
+    with closing(reserved), pytest.raises(InsufficientStorageError, match="has 1000,"):
+        uploads.begin_append(ids["ann"], 600).write(b"a")
+    lease = uploads.begin_append(ids["ann"], 600)
+    lease.write(b"ann" * 100)
+    assert uploads.complete(lease)[1]
+    small.total._monotonic = lambda: 1020.0
+    put(small, b"c" * 100, "cem")
+    with pytest.raises(InsufficientStorageError, match="has 1000,"):
+        put(small, b"d", "cem")
+
+
+def test_removed_blobs_make_room_for_all(small):
+    put(small, b"a" * 1000, "ann")
+    collect(small, Uploads(small), grace=timedelta(0))
+    with pytest.raises(InsufficientStorageError):
+        put(small, b"b" * 1000, "bob")
+    small.total._monotonic = lambda: 2.0
+    put(small, b"b" * 1000, "bob")
+
+
 def test_some_of_the_disk_stays_free(store):
     room = 100
     store.disk = FreeDisk(store.folder, keep=50, free=lambda: room)

@@ -91,6 +91,7 @@ def open_vault(
     database: str | None = None,
     max_blob_bytes: int = MAX_BLOB_BYTES,
     entity_quota: int = 0,
+    total_quota: int = 0,
     keep_free: int | None = None,
     schedule: CollectionSchedule | None = None,
     bucket: str | None = None,
@@ -122,6 +123,7 @@ def open_vault(
                 database=database,
                 lease=schedule.lease,
                 quota=entity_quota,
+                total_quota=total_quota,
                 keep_free=keep_free,
             )
         ) as store,

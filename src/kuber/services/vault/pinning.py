@@ -89,11 +89,11 @@ def _check(store: "VaultStore", request: PinRequest) -> _Checked:
         else require_valid(store, kind, artifact)
         for kind, artifact in dict.fromkeys(request.artifacts)
     }
-    if blobs and store.quota:  # again when they are inserted, but then their bytes are on the disk
+    if blobs and _is_limited(store):  # again when they are inserted, but then their bytes are on the disk
         with store.database.read_snapshot() as connection:
             known = _sizes(connection, (artifact.digest.hex for artifact in blobs))
             new = [artifact for artifact in blobs if artifact.digest.hex not in known]
-            check_quota(connection, *new, owner=request.owner, quota=store.quota)
+            _check_quotas(connection, store, new, request.owner)
     return _Checked(request, valid, blobs)
 
 
@@ -153,11 +153,11 @@ def _insert(connection: Connection, store: "VaultStore", checked: Sequence[_Chec
         request = each.request
         new = [artifact for artifact in each.blobs if artifact.digest.hex not in sizes]
         try:
-            if new and store.quota:
+            if new and _is_limited(store):
                 if blobs:  # they count
                     connection.execute(_BLOB, blobs)
                     blobs = []
-                check_quota(connection, *new, owner=request.owner, quota=store.quota)
+                _check_quotas(connection, store, new, request.owner)
             for _, artifact in each.valid:
                 if artifact not in new:
                     check_size(artifact, sizes.get(artifact.digest.hex))
@@ -166,6 +166,7 @@ def _insert(connection: Connection, store: "VaultStore", checked: Sequence[_Chec
             continue
         for artifact in new:
             sizes[artifact.digest.hex] = artifact.size
+            store.total.add(artifact.size)
             row = {"digest": artifact.digest.hex, "size": artifact.size, "stored_at": now, "owner": request.owner}
             blobs.append({**row, "leased_until": now + store.lease})
         for digest in sorted({artifact.digest.hex for _, artifact in each.valid}):
@@ -181,6 +182,17 @@ def _insert(connection: Connection, store: "VaultStore", checked: Sequence[_Chec
         if rows:
             connection.execute(statement, rows)
     return results
+
+
+def _is_limited(store: "VaultStore") -> bool:
+    return bool(store.quota or store.total.quota)
+
+
+def _check_quotas(connection: Connection, store: "VaultStore", new: Sequence[Artifact], owner: str | None) -> None:
+    """Raise InsufficientStorageError when new blobs would exceed the owner's quota, or that of all."""
+    check_quota(connection, *new, owner=owner, quota=store.quota)
+    if owner is not None and new:
+        store.total.check(sum(artifact.size for artifact in new), connection=connection)
 
 
 def _sizes(connection: Connection, digests: Iterable[str]) -> dict[str, int]:

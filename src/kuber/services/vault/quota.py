@@ -42,7 +42,10 @@ def check_quota(connection: Connection, *artifacts: Artifact, owner: str | None,
 
 
 def check_announcement(connection: Connection, artifact: Artifact, *, owner: str | None, store: "VaultStore") -> None:
-    """Raise InsufficientStorageError when the owner may not announce this blob: too many bytes, or uploads."""
+    """Raise InsufficientStorageError when the owner may not announce this blob: too many bytes, or uploads.
+
+    What it has announced counts for its own quota alone: towards that of all entities, bytes count as they arrive.
+    """
     if owner is None:
         return
     count = connection.scalar(select(func.count()).where(upload_rows.c.owner == owner)) or 0
@@ -55,6 +58,7 @@ def check_announcement(connection: Connection, artifact: Artifact, *, owner: str
         used = bytes_of_owner(connection, owner) + store.receiving.bytes_of(owner)
         if used + artifact.size > store.quota:
             raise exceeded(store.quota, used, artifact.size)
+    store.total.check(artifact.size, connection=connection)
 
 
 def bytes_of_owner(connection: Connection, owner: str, *, except_uploads_of: Collection[str] = ()) -> int:
@@ -83,6 +87,7 @@ class Receiving:
     def __init__(self, store: "VaultStore") -> None:
         self._store = store
         self._lock = threading.Lock()
+        self.bytes = 0  # of all owners
         self._bytes: Counter[str] = Counter()  # by owner
         self._blobs: Counter[str] = Counter()  # by owner
 
@@ -122,6 +127,7 @@ class Receiving:
     def leave(self, owner: str, size: int) -> None:
         """End the reservation of an owner, with so many bytes."""
         with self._lock:
+            self.bytes -= size
             self._bytes[owner] -= size
             self._blobs[owner] -= 1
             if not self._blobs[owner]:
@@ -136,7 +142,9 @@ class Receiving:
         with self._lock:
             if quota and used + self._bytes[owner] + size > quota:
                 raise exceeded(quota, used + self._bytes[owner], size)
+            self._store.total.check(size)
             self._bytes[owner] += size
+            self.bytes += size
 
 
 class Reservation:

@@ -39,6 +39,7 @@ def read_status(store: VaultStore, uploads: Uploads, now: datetime) -> VaultStat
         database_bytes=database_bytes,
         free_bytes=store.disk.free,
         kept_free_bytes=store.disk.keep,
+        total_quota=store.total.quota,
     )
 
 

@@ -25,6 +25,7 @@ from kuber.services.vault.quota import Receiving, Reservation, check_quota
 from kuber.services.vault.reconciliation import check_storage_id, reconcile
 from kuber.services.vault.schema import blob_rows, pin_rows, upload_rows
 from kuber.services.vault.storage import BlobReader, BlobStorage, StagedBlob
+from kuber.services.vault.total_quota import TotalQuota
 
 LEASE = timedelta(hours=1)  # for which an uploaded blob is kept without a pin
 
@@ -52,12 +53,13 @@ class VaultStore:
         database: str | None = None,
         lease: timedelta = LEASE,
         quota: int = 0,
+        total_quota: int = 0,
         keep_free: int | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Use `storage` instead of files in the folder, and the PostgreSQL database at this URL instead of a SQLite
-        file there. `quota` limits the bytes of each owner; 0 sets no limit. `keep_free` is how many bytes of the disk
-        stay free, as FreeDisk says.
+        file there. `quota` limits the bytes of each owner, `total_quota` those of all; 0 sets no limit. `keep_free`
+        is how many bytes of the disk stay free, as FreeDisk says.
         """
         self.folder = folder
         self.quota = quota
@@ -68,6 +70,7 @@ class VaultStore:
         location = database_location(database, index)
         self._folder_lock = None if location is index else lock_file(index)  # SQLite locks its own file
         self.database = Database(location, history="vault")
+        self.total = TotalQuota(self.database, folder / "uploads", total_quota, arriving=lambda: self.receiving.bytes)
         try:
             self.disk = FreeDisk(folder, keep_free)
             self.storage: BlobStorage = storage or FilesystemStorage(folder, disk=self.disk)
@@ -275,6 +278,10 @@ class VaultStore:
             if self._extend_lease(connection, artifact.digest):
                 return False
             check_quota(connection, artifact, owner=owner, quota=self.quota)
+            if upload is None:  # the bytes of an upload count as they arrive
+                if owner is not None and reservation is None:
+                    self.total.check(artifact.size, connection=connection)
+                self.total.add(artifact.size)
             connection.execute(_INSERT, {**row, "leased_until": now + self.lease})
             if reservation is not None:
                 reservation.close()  # from now on the row counts

@@ -16,14 +16,18 @@ from kuber.services.vault.blob_writer import write_hashed
 from kuber.services.vault.filesystem import begin_sync, write_error
 from kuber.services.vault.free_disk import FreeDisk
 from kuber.services.vault.storage import Piece
+from kuber.services.vault.total_quota import TotalQuota
 
 
 class UploadSession:
     """Received bytes of one upload. Its lock is held for one step at a time, never for a whole request."""
 
-    def __init__(self, id: str, path: Path, artifact: Artifact, owner: str | None, disk: FreeDisk) -> None:
+    def __init__(
+        self, id: str, path: Path, artifact: Artifact, owner: str | None, disk: FreeDisk, total: TotalQuota
+    ) -> None:
         self.id = id
         self._disk = disk
+        self._total = total
         self.owner = owner
         self.path = path
         self.artifact = artifact
@@ -81,6 +85,8 @@ class UploadSession:
         if self.size + len(piece) > self.artifact.size:
             raise RequestRejectedError(f"The upload was announced with {self.artifact.size} bytes; send no more.")
         self._disk.check(len(piece))
+        if self.owner is not None:
+            self._total.check(len(piece))
         try:
             with self.path.open("ab", buffering=0) as file:
                 sha = self.sha.copy()
@@ -94,6 +100,7 @@ class UploadSession:
             raise write_error(error) from None
         self.sha = sha
         self.size += len(piece)
+        self._total.add(len(piece))
 
 
 class AppendLease:

@@ -92,7 +92,7 @@ class Uploads:
         self._store.disk.check(0)
         id = secrets.token_hex(16)
         row = {"id": id, "digest": artifact.digest.hex, "size": artifact.size, "begun_at": self._store.clock()}
-        session = UploadSession(id, self._folder / id, artifact, owner, self._store.disk)
+        session = UploadSession(id, self._folder / id, artifact, owner, self._store.disk, self._store.total)
 
         def work(connection: Connection) -> UploadSession:
             earlier = self._session_of_owner(artifact, owner)
@@ -204,7 +204,11 @@ class Uploads:
                 self._drop(session)
                 self._presigned.discard(id)
                 raise
+            if session.owner is not None:
+                self._store.total.check(session.artifact.size)
             new = self._store.commit_staged(blob, session.artifact, owner=session.owner, upload=id)
+            if new:
+                self._store.total.add(session.artifact.size)
             self._forget(session)
             self._presigned.discard(id)
         return session.artifact, new
@@ -264,7 +268,7 @@ class Uploads:
 
     def _session_of(self, row: Row[tuple[object, ...]]) -> UploadSession:
         artifact = Artifact(digest=Digest(row.digest), size=row.size)
-        return UploadSession(row.id, self._folder / row.id, artifact, row.owner, self._store.disk)
+        return UploadSession(row.id, self._folder / row.id, artifact, row.owner, self._store.disk, self._store.total)
 
     def _drop_old_rows(self, threshold: datetime) -> int:
         """Drop rows of vaults that did not come back, and refresh those of this one. Return how many were dropped."""
