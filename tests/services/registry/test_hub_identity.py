@@ -5,11 +5,20 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import func, select
 
 from kuber.client.record_signature import sign
 from kuber.domain.member import MAX_SEQUENCE, SEQUENCE_STEP, Key
-from kuber.errors import ConflictError, CorruptKnowledgeError, NotAuthorizedError, RequestRejectedError
+from kuber.errors import (
+    ConflictError,
+    CorruptKnowledgeError,
+    NotAuthorizedError,
+    RequestRejectedError,
+    ServiceUnavailableError,
+)
+from kuber.services.registry import used_enrolments as used
 from kuber.services.registry.access import RegistryAccess
+from kuber.services.registry.schema import used_enrolments
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.signing import Identity, check_signature
 from kuber.wire.registry import ChallengeRequest, EnrolmentBody
@@ -188,3 +197,21 @@ def test_two_registries_on_one_database_are_one_hub(stores):
     assert here.hub_id() == there.hub_id()
     nonce = here.hub.challenge(ChallengeRequest(nonce=OURS), here._clock()).nonce
     there.hub.check_nonce(nonce, there._clock())
+
+
+def test_an_entity_joins_a_bounded_number_of_times_until_the_first_is_forgotten(hub, monkeypatch):
+    monkeypatch.setattr(used, "MAX_ENROLMENTS", 3)
+    ann, bob = Identity.generate(), Identity.generate()
+    for _ in range(3):
+        hub.access.enrol(wish(ann, hub, name="ann"))
+    _, token, _ = hub.access.enrol(wish(bob, hub, name="bob"))
+    with pytest.raises(ServiceUnavailableError, match="joined 3 times within 25 minutes") as caught:
+        hub.access.enrol(wish(ann, hub, name="ann"))
+    assert 0 < caught.value.retry_after <= 25 * 60
+    hub.late = timedelta(seconds=caught.value.retry_after)
+    hub.access.enrol(wish(ann, hub, name="ann"))
+    assert hub.access.caller(token).entity is not None
+    hub.late = timedelta(days=1)
+    hub.access.enrol(wish(ann, hub, name="ann"))
+    with hub.store.database.read_snapshot() as connection:
+        assert connection.scalar(select(func.count()).select_from(used_enrolments)) == 1

@@ -26,16 +26,16 @@ from kuber.services.http import pagination as cursors
 from kuber.services.http.auth import secret_hash
 from kuber.services.registry.audit import BATCH_BYTES, EVERYTHING, AuditFilter, add_entry, read_audit
 from kuber.services.registry.expiry import Gap, read_gap
-from kuber.services.registry.hub_identity import LIFETIME, HubIdentity
+from kuber.services.registry.hub_identity import HubIdentity
 from kuber.services.registry.members import add_member, find_named, insert_key, last_sequence, read_member
-from kuber.services.registry.schema import audit, entities, entity_keys, invitations, tokens, used_enrolments
+from kuber.services.registry.schema import audit, entities, entity_keys, invitations, tokens
+from kuber.services.registry.used_enrolments import SKEW, check_unused, note_used
 from kuber.signing import check_hub, check_signature, write_secret
 from kuber.wire.registry import ChallengeBody, ChallengeRequest, EnrolmentBody
 from kuber.wire.signing_payloads import enrolment_bytes, succession_bytes
 
 TOKEN_DAYS = 30
 INVITATION_DAYS = 7
-SKEW = timedelta(minutes=10)  # by which an entity's clock may differ
 CACHED = 10_000  # tokens
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class RegistryAccess:
         token = secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> tuple[Member, bool]:
-            _use_enrolment(connection, used, now)
+            check_unused(connection, used, now)
             member = find_named(connection, request.name)
             new = member is None
             if member is not None:
@@ -147,6 +147,7 @@ class RegistryAccess:
                     f"The request to join names no hub, but {request.name!r} has joined with a version of KUber that "
                     "does; use such a version."
                 )
+            note_used(connection, used, member.id, now)
             # One token at a time: a new one ends the entity's others.
             connection.execute(delete(tokens).where(tokens.c.entity == member.id))
             _insert_token(connection, token, Scope.ENTITY, member.id, now)
@@ -349,14 +350,6 @@ def end_access(path: Path, *, tokens: bool, invitations: bool) -> EndedAccess:
             tokens=access.revoke_all(actor=OPERATOR) if tokens else 0,
             invitations=access.void_invitations(actor=OPERATOR) if invitations else 0,
         )
-
-
-def _use_enrolment(connection: Connection, hash: str, now: datetime) -> None:
-    """Note that a request to join is used, while it could be sent again. NotAuthorizedError when it is used."""
-    connection.execute(delete(used_enrolments).where(used_enrolments.c.expires_at <= now))
-    if connection.scalar(select(used_enrolments.c.hash).where(used_enrolments.c.hash == hash)) is not None:
-        raise NotAuthorizedError("The request to join has been used; sign another one.")
-    connection.execute(insert(used_enrolments), {"hash": hash, "expires_at": now + 2 * SKEW + LIFETIME})
 
 
 def _next_position(connection: Connection, entity: str) -> int:

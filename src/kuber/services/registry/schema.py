@@ -274,7 +274,9 @@ used_enrolments = Table(
     tables,
     Column("hash", text(64), primary_key=True),  # SHA-256 of the signed bytes
     Column("expires_at", UtcDateTime, nullable=False),
+    Column("entity", text(64)),  # id; null in rows of earlier versions
     Index("used_enrolments_by_expiry", "expires_at"),
+    Index("used_enrolments_by_entity", "entity"),
 )
 
 audit = Table(
