@@ -312,6 +312,16 @@ def test_sent_blobs_count_towards_the_quota_of_their_owner(vault_place, weights)
         assert vault.pins().items[-1].holder == "d"
 
 
+def test_sent_blobs_count_towards_the_quota_of_all(vault_place, weights):
+    one, two, three = weights(1), weights(2), weights(3)
+    with closing(vault_place.store(total_quota=2 * len(one))) as vault:
+        results = vault.pin_all([sent("a", one), sent("b", two, owner="bob"), sent("c", three)])
+        assert [type(result) for result in results] == [dict, dict, InsufficientStorageError]
+        (again,) = vault.pin_all([sent("e", three, owner="bob")])
+        assert "of all entities together" in again.message
+        assert vault_place.names() == sorted(key(Artifact.of(data).digest) for data in (one, two))
+
+
 def test_what_is_not_indexed_is_removed_again(vault, vault_place, weights, monkeypatch):
     def fail(work):
         raise ServiceUnavailableError("No database.")

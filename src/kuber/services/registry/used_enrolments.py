@@ -27,8 +27,8 @@ def note_used(connection: Connection, hash: str, entity: str, now: datetime) -> 
     if count >= MAX_ENROLMENTS:
         left = max(1, round((first - now).total_seconds()))
         raise ServiceUnavailableError(
-            f"The entity has joined {count} times within {REMEMBERED // timedelta(minutes=1)} minutes, which is all that "
-            "the registry admits; go on with the token that it has, or join later.",
+            f"The entity has joined {count} times within {REMEMBERED // timedelta(minutes=1)} minutes, which is all "
+            "that the registry admits; go on with the token that it has, or join later.",
             retry_after=left,
         )
     row = {"hash": hash, "entity": entity, "expires_at": now + REMEMBERED}
