@@ -13,6 +13,7 @@ and seed in --folder; what is there already is not measured again, and the table
 import argparse
 import copy
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -225,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if not path.exists() and not args.table:
                         done = measure(name, sites, seed, args.rounds, args.samples, guest)
                         path.write_text(json.dumps(done))
+                        print(f"measured {path}", file=sys.stderr, flush=True)
                     if path.exists():
                         results.append(json.loads(path.read_text()))
     print_table(results, classes=args.classes, as_json=args.json)

@@ -13,6 +13,7 @@ from torch import nn
 
 HOME = 0.9  # share of a class that its home sites have
 VALIDATION = 0.25  # share of a site's samples
+AUTOCAST = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere bfloat16 takes many times as long as float32
 
 
 @dataclass
@@ -119,7 +120,7 @@ class ImageLoop:
         for _ in range(self.epochs):
             for rows in torch.randperm(len(x)).split(self.batch_size):
                 images = augmented(x[rows])
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast("cpu", torch.bfloat16, enabled=AUTOCAST):
                     logits = self.model(images)
                     loss = nn.functional.cross_entropy(logits, y[rows])
                     if teachers is not None:
