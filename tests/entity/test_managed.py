@@ -113,7 +113,7 @@ def test_knowledge_of_another_task_is_refused(world):
     world.live("other", [90], rounds=1)
     (record,) = world.published()
     discovery = world.discovery("student", task=replace(TASK, labels=("b", "a", "c")))
-    assert discovery.pull(record) is None
+    assert discovery.models.pull(record) is None
     (rejected,) = world.events("student", "rejected")
     assert "another task" in rejected["reason"]
 
@@ -125,7 +125,7 @@ def test_an_architecture_that_our_factory_does_not_make_is_refused(world, change
     world.live("other", [90], rounds=1)
     (record,) = world.published()
     record = replace(record, architecture=replace(record.architecture, **change))
-    assert world.discovery("student").pull(record) is None
+    assert world.discovery("student").models.pull(record) is None
     assert len(world.events("student", "rejected")) == 1
 
 

@@ -15,7 +15,7 @@ from kuber.domain.explanation import explanation, why_kept, why_not_kept
 from kuber.domain.strategy import Candidate, Choice, Strategy
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.gate import Gate, next_guidance
-from kuber.entity.hub.discovery import PulledCandidate
+from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.state.checkpoint import Absorption
 from kuber.entity.state.journal import Journal
 from kuber.entity.work.steps import TrainingResult

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS, Knowledge
-from kuber.entity.hub.discovery import PulledCandidate
+from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
 from kuber.errors import KUberError, ServiceUnavailableError
@@ -102,7 +102,7 @@ def _adopt_oldest(journal: Journal, session: HubSession) -> bool:
 
     for record in _candidates(session, digest):
         if record.artifacts[WEIGHTS].digest != digest:
-            candidate = session.discovery.evaluate(record, weights_only=True, flaw=flaw)
+            candidate = session.discovery.models.evaluate(record, weights_only=True, flaw=flaw)
             if candidate is None:
                 continue
             journal.change(weights=candidate.model.weights)

@@ -14,8 +14,8 @@ from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
+from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
-from kuber.entity.hub.discovery import PulledCandidate
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint, begin_in_common
 from kuber.entity.round import Round
@@ -198,13 +198,13 @@ class ManagedEntity:
         if teachers and previous is None:
             previous = self._evaluator.own(start, stage="initial")
         records = [teacher.knowledge for teacher in teachers]
-        result = discovery.refuse_if_unsound(partial(self._train, teachers, previous), *records)
+        result = discovery.models.refuse_if_unsound(partial(self._train, teachers, previous), *records)
         if result is None:
             teachers = ()
             result = self._train((), previous)
         dropped = {teacher.place: teacher for teacher in result.dropped if teacher.place < len(records)}
         for place, failure in dropped.items():
-            discovery.refuse(records[place], failure.reason, slow=failure.slow)
+            discovery.models.refuse(records[place], failure.reason, slow=failure.slow)
         teachers = [teacher for place, teacher in enumerate(teachers) if place not in dropped]
         detail = {
             "samples": result.samples,
@@ -290,7 +290,7 @@ class ManagedEntity:
             return self.model.distil(model, state.weights, state.generator, self._span)
 
         for knowledge in choice.chosen:
-            use = partial(session.discovery.use, knowledge, distil)
+            use = partial(session.discovery.models.use, knowledge, distil)
             result = session.availability.call(use, None, action="pull")
             if result is not None:
                 candidate = Candidate(knowledge=knowledge, evaluation=knowledge.evaluation)

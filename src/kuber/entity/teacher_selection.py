@@ -7,8 +7,9 @@ from functools import partial
 from kuber.domain.examination import as_found, distinct_publishers, places_for, without_copies
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
+from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
-from kuber.entity.hub.discovery import Discovery, PulledCandidate
+from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.round import Round
 from kuber.learning.batch_check import BatchCheck
@@ -63,7 +64,7 @@ class TeacherSelector:
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
             weight=self._round.guidance,
-            refuse=partial(self._discovery.refuse, warn=False),  # `Teachers` warns
+            refuse=partial(self._discovery.models.refuse, warn=False),  # `Teachers` warns
             check=self._check,
         )
         return self.teachers
@@ -79,7 +80,7 @@ class TeacherSelector:
             return choice, tested
         publishers = self._discovery.publishers
         first = places_for(
-            without_copies(distinct_publishers(records), self._discovery.refused),
+            without_copies(distinct_publishers(records), self._discovery.models.refused),
             publishers.all,
             self._max_candidates,
         )

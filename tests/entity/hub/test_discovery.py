@@ -126,7 +126,7 @@ def test_a_slow_graph_is_not_run_again_under_another_record_or_after_a_restart(w
     assert discovery.test([both], Method.GUIDE) == []
     assert tried == [False, True]
     again = replace(both, id="another record")
-    discovery._trust.check = lambda knowledge: world.registry.member(both.entity)
+    discovery.models._trust.check = lambda knowledge: world.registry.member(both.entity)
     assert discovery.test([again], Method.GUIDE) == []
     assert tried == [False, True, False]  # the weights alone
     assert "exceeded its time limit in another record" in world.events("student", "rejected")[-1]["reason"]
@@ -139,13 +139,13 @@ def test_a_slow_graph_is_not_run_again_under_another_record_or_after_a_restart(w
 def test_no_graph_of_a_publisher_of_several_slow_ones_is_run(world, both):
     discovery, tried = student(world, [20])
     for number in range(MAX_OF_A_PUBLISHER):
-        assert discovery._slow_graphs.reason(both) is None
+        assert discovery.models._slow_graphs.reason(both) is None
         graph = Artifact.of(f"graph {number}".encode())
-        discovery.refuse(replace(both, id=f"id{number}", artifacts={ONNX: graph}), "It is slow.", slow=True)
+        discovery.models.refuse(replace(both, id=f"id{number}", artifacts={ONNX: graph}), "It is slow.", slow=True)
     assert discovery.test([both], Method.GUIDE) == []
     assert tried == [False]
     assert "of its publisher exceeded" in world.events("student", "rejected")[-1]["reason"]
-    assert discovery._slow_graphs.reason(replace(both, entity="another")) is None
+    assert discovery.models._slow_graphs.reason(replace(both, entity="another")) is None
 
 
 def test_sound_weights_are_not_tried_as_a_graph(world, both):
@@ -160,7 +160,7 @@ def test_weights_that_cannot_be_loaded_are_counted_with_the_graph(world, both, m
     def load(*_):
         raise CorruptKnowledgeError("They are malformed.")
 
-    monkeypatch.setattr(discovery._storage.weights, "load", load)
+    monkeypatch.setattr(discovery.models._storage.weights, "load", load)
     assert len(discovery.test([both], Method.GUIDE)) == 1
     assert tried == [True]
     (pulled,) = world.events("student", "pulled")
@@ -197,7 +197,7 @@ def test_a_model_that_fails_in_an_unexpected_way_is_skipped(enter, tmp_path, mon
         raise RuntimeError("CUDA out of memory.")
 
     student = enter("student", network(WEAK))
-    monkeypatch.setattr(student._session.discovery._evaluator, "candidate", candidate)
+    monkeypatch.setattr(student._session.discovery.models._evaluator, "candidate", candidate)
     for _ in range(3):
         assert not student.step()
     (failed,) = details(tmp_path, "student", "failed")
@@ -275,7 +275,7 @@ def test_after_teachers_were_used_their_lack_is_said_again(enter, hub, tmp_path,
     enter("teacher", network(GOOD)).publish()
     assert len(student.step()) == 1
     (record,) = [one for one in hub[0].discover(kuber.Query()).items if one.evaluation.accuracy > 0.9]
-    student._session.discovery.refuse(record, "It is withdrawn.")
+    student._session.discovery.models.refuse(record, "It is withdrawn.")
     student._session.discovery._tested.clear()
     for _ in range(4):
         student.step()

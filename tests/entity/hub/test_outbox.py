@@ -201,7 +201,7 @@ def test_bfloat16_weights_are_half_the_bytes_and_claim_their_own_evaluation(worl
     assert rounded.evaluation.accuracy == 0.48
     assert rounded.architecture == exact.architecture
     assert rounded.artifacts[WEIGHTS].size < 0.6 * exact.artifacts[WEIGHTS].size
-    teacher = world.discovery("student").pull(rounded)
+    teacher = world.discovery("student").models.pull(rounded)
     assert {tensor.dtype for tensor in teacher.weights.values()} <= {torch.float32, torch.int64}
     assert [detail["stage"] for detail in world.events("bfloat16", "evaluated")] == ["trained", "narrowed"]
 
@@ -210,9 +210,9 @@ def test_a_cached_blob_is_not_pulled_again(world, hub):
     world.live("strong", [60], rounds=1)
     (record,) = world.published()
     discovery = world.discovery("student")
-    assert discovery.pull(record) is not None
+    assert discovery.models.pull(record) is not None
     world.vault.error = UNREACHABLE
-    assert discovery.pull(record) is not None
+    assert discovery.models.pull(record) is not None
     size = record.artifacts[WEIGHTS].size
     assert [detail["bytes"] for detail in world.events("student", "pulled")] == [size, 0]
 

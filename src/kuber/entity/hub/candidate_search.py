@@ -14,7 +14,8 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.publisher_record import NEW
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
 from kuber.domain.task import Task
-from kuber.entity.hub.discovery import Discovery, PulledCandidate
+from kuber.entity.hub.candidate_models import PulledCandidate
+from kuber.entity.hub.discovery import Discovery
 from kuber.learning.near_copies import is_near_copy
 
 MAX_ASKED = 16  # records whose attestations are read in one search
@@ -47,7 +48,7 @@ class CandidateSearch:
             if tries and not self._discovery.is_reachable:
                 tries = MAX_EXAMINED
             pool = to_examine(
-                without_copies(left, self._discovery.refused),
+                without_copies(left, self._discovery.models.refused),
                 passed,
                 self._discovery.publishers.all,
                 tries=tries,

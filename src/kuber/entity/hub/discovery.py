@@ -1,53 +1,37 @@
-"""Discover knowledge of other entities, pull it, and evaluate it before it is used."""
+"""Discover knowledge of other entities, and test what it claims before it is used."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
-from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import restricted
 from kuber.domain.examination import overclaim
-from kuber.domain.knowledge import ONNX, WEIGHTS, Knowledge
+from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Page, Query, all_pages, collect
 from kuber.domain.ranking import exclude
-from kuber.domain.strategy import Candidate, Choice, Method
+from kuber.domain.strategy import Choice, Method
 from kuber.domain.verification import Standing
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.attesters import Attesters
+from kuber.entity.hub.candidate_models import CandidateModels, PulledCandidate
 from kuber.entity.hub.outbox import Outbox
-from kuber.entity.hub.slow_graphs import SlowGraphs
 from kuber.entity.hub.teacher_search import TeacherSearch
-from kuber.entity.hub.track_records import RefusalCause, TrackRecords
+from kuber.entity.hub.track_records import TrackRecords
 from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
-from kuber.entity.work.learner import TeacherModel
-from kuber.errors import KnowledgeError, KnowledgeNotFoundError, KUberError, ServiceError, TimeLimitError
-from kuber.learning.compatibility import runnable_kinds
 from kuber.learning.weights import Weights
 
 MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
 MAX_FIRST_SEEN = 1000  # candidates whose first-seen round is remembered
-MAX_REFUSED = 1000  # records that are not pulled again
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PulledCandidate(Candidate):
-    """A candidate with its model."""
-
-    model: TeacherModel
-    publisher: str | None = None  # name of the entity that published it
 
 
 class Discovery:
-    """Discovers, pulls and evaluates knowledge of other entities, and logs it."""
+    """Discovers knowledge of other entities, tests its claims, and logs it."""
 
     def __init__(
         self,
@@ -72,21 +56,26 @@ class Discovery:
         self._journal = journal
         self._evaluator = evaluator
         self._hub = hub
-        self._storage = storage
         self._outbox = outbox
-        self._trust = trust
         self._alerts = alerts
         self._search = search
         self._verified_only = verified_only
-        self._independent = independent
         self._asks_why = asks_why
         self.publishers = TrackRecords(journal)
+        self.models = CandidateModels(
+            journal,
+            evaluator,
+            hub,
+            storage,
+            availability=outbox.availability,
+            trust=trust,
+            alerts=alerts,
+            publishers=self.publishers,
+            search=search,
+            independent=independent,
+        )
         self.attesters = Attesters(journal, hub, outbox.availability)
-        self._names: dict[str, str] = {}  # entity id -> name
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
-        self._graphs_only: set[str] = set()  # records whose weights are not what they claim, but whose graph is
-        self._slow_graphs = SlowGraphs(journal)
-        self._skipped: set[str] = set()  # records that failed here, in this process
 
     def candidates(self, query: Query) -> list[Knowledge]:
         """Return knowledge of other entities on our task that matches the query and was not refused before.
@@ -109,7 +98,7 @@ class Discovery:
         if task.test_set is None:  # claims on different sets cannot be compared
             query = replace(query, min_accuracy=None, classes=(), order="newest")
         none: Sequence[Knowledge] = ()
-        refused, rejected = {*state.refused, *self._skipped}, 0
+        refused, rejected = {*state.refused, *self.models.skipped}, 0
 
         def is_eligible(record: Knowledge) -> bool:
             nonlocal rejected
@@ -153,98 +142,6 @@ class Discovery:
             if record.architecture == model.architecture and WEIGHTS in record.artifacts:
                 yield from exclude([record], self._journal.state.refused)
 
-    def use(
-        self,
-        knowledge: Knowledge,
-        function: Callable[[TeacherModel], T],
-        *,
-        flaw: Callable[[T], str | None] = lambda result: None,
-        weights_only: bool = False,
-    ) -> T | None:
-        """Return the result of a function of a record's model: of its weights or, when these fail, of its ONNX graph.
-
-        A model fails when it cannot be pulled, when the function raises KnowledgeError, or when `flaw` finds
-        something wrong with the result. When all fail, the record is refused, and None returned. Raises ServiceError
-        when the hub does not answer.
-        """
-        reasons: list[str] = []
-        fault = RefusalCause.OTHER  # the gravest
-        failure: Exception | None = None  # that may be ours
-        uncounted = 0  # bytes received
-        try:
-            kinds = runnable_kinds(knowledge, self._evaluator.model.task, self._evaluator.model.can_load)
-            self._names[knowledge.entity] = self._trust.check(knowledge).name
-        except KnowledgeError as error:  # counted too: many names with such records would use up all tries
-            self.refuse(knowledge, error.message)
-            return None
-        if knowledge.id in self._graphs_only and not weights_only:
-            kinds = kinds[-1:]
-        slow = self._slow_graphs.reason(knowledge)
-        for kind in kinds[:1] if weights_only else kinds:
-            if kind == ONNX and slow is not None:
-                reasons.append(slow)
-                continue
-            try:
-                data, received = self._blob(knowledge.artifacts[kind].digest)
-                uncounted += received
-                model = self._model(knowledge, kind, data)
-                self._log_pulled(knowledge, kind, uncounted)
-                uncounted = 0
-                result = function(model)
-            except KnowledgeError as error:
-                if isinstance(error, TimeLimitError):
-                    self._slow_graphs.add(knowledge)
-                reasons.append(error.message)
-                if not isinstance(error, KnowledgeNotFoundError):
-                    fault = max(fault, RefusalCause.MODEL)
-                continue
-            except ServiceError:
-                raise
-            except Exception as error:
-                if not self._independent:
-                    raise
-                failure = error
-                continue
-            reason = flaw(result)
-            if reason is None:
-                return result
-            reasons.append(reason)
-            fault = RefusalCause.CLAIM
-        if failure is not None:  # such as no memory left
-            self._skipped.add(knowledge.id)
-            self._alerts.failed(f"run {self._named(knowledge)}", failure)
-        else:
-            self.refuse(knowledge, " Its ONNX graph: ".join(reasons), received=uncounted, fault=fault)
-        return None
-
-    def pull(self, knowledge: Knowledge) -> TeacherModel | None:
-        """Return the checked model of a record; refuse the record and return None when it is unsound."""
-        return self.use(knowledge, lambda model: model)
-
-    def evaluate(
-        self,
-        knowledge: Knowledge,
-        *,
-        flaw: Callable[[PulledCandidate], str | None] = lambda candidate: None,
-        weights_only: bool = False,
-    ) -> PulledCandidate | None:
-        """Pull a record's model and return it with our evaluation; refuse it and return None when it is unsound."""
-
-        def evaluated(model: TeacherModel) -> PulledCandidate:
-            return PulledCandidate(
-                knowledge=knowledge,
-                evaluation=self._evaluator.candidate(knowledge, model),
-                model=model,
-                publisher=self._names.get(knowledge.entity),
-            )
-
-        return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only)
-
-    @property
-    def refused(self) -> Sequence[str]:
-        """Ids of the records that were refused."""
-        return self._journal.state.refused
-
     @property
     def own_weights(self) -> Weights:
         """Weights of the own model; none while its owner holds it."""
@@ -271,7 +168,7 @@ class Discovery:
             candidate = earlier.get(knowledge.id)
             if candidate is not None:
                 tested[knowledge.id] = replace(candidate, knowledge=knowledge)
-            elif method is not Method.MERGE or knowledge.id not in self._graphs_only:
+            elif method is not Method.MERGE or knowledge.id not in self.models.graphs_only:
                 candidate = self._outbox.availability.call(partial(self._test, knowledge), None, action="pull")
                 if candidate is not None and (method is not Method.MERGE or candidate.model.graph is None):
                     tested[knowledge.id] = candidate
@@ -289,7 +186,7 @@ class Discovery:
                 found = restricted(found, claim)  # to the classes that the claim is about
             return overclaim(claim, found, common=knowledge.task.test_set is not None)
 
-        candidate = self.evaluate(knowledge, flaw=flaw)
+        candidate = self.models.evaluate(knowledge, flaw=flaw)
         if evaluations:
             best = max(evaluations, key=lambda evaluation: evaluation.accuracy)
             if best.test_set == knowledge.task.test_set:
@@ -297,45 +194,8 @@ class Discovery:
                 self.attesters.compare(knowledge, best, was_false=was_false)
                 self._outbox.attest(knowledge.id, best)
         if candidate is not None and candidate.model.graph is not None and WEIGHTS in knowledge.artifacts:
-            self._graphs_only.add(knowledge.id)
+            self.models.graphs_only.add(knowledge.id)
         return candidate
-
-    def refuse_if_unsound(self, function: Callable[[], T], *knowledge: Knowledge) -> T | None:
-        """Return the result of a function that runs these models; refuse them and return None on KnowledgeError.
-
-        Sound weights may still return invalid logits.
-        """
-        try:
-            return function()
-        except KnowledgeError as error:
-            for record in knowledge:
-                self.refuse(record, error.message)
-            return None
-
-    def refuse(
-        self,
-        knowledge: Knowledge,
-        reason: str,
-        *,
-        received: int = 0,
-        warn: bool = True,
-        fault: RefusalCause = RefusalCause.MODEL,
-        slow: bool = False,
-    ) -> None:
-        """Log why a record is refused, and how many bytes of it were received; never pull it again.
-
-        If the fault is its publisher's, that has no place among the candidates for some rounds, more each time. If
-        its graph is `slow`, it is not run again in other records either.
-        """
-        if slow:
-            self._slow_graphs.add(knowledge)
-        self._journal.change(refused=(*self._journal.state.refused, knowledge.id)[-MAX_REFUSED:])
-        self.publishers.add_refusal(knowledge.entity, fault)
-        self._search.rejections.append(reason)
-        detail = {"knowledge": knowledge.id, "reason": reason, "bytes": received}
-        self._journal.append("rejected", detail)
-        if warn:
-            self._alerts.warn(f"{self._named(knowledge).capitalize()} is rejected. {reason}")
 
     def found_teachers(self) -> None:
         """Take note that teachers are used."""
@@ -380,41 +240,3 @@ class Discovery:
         if all(record.task.input_shape != task.input_shape for record in records):
             return f"all others on the task {task.name!r} have samples of another shape"
         return f"all others on the task {task.name!r} have other labels, or samples of another shape"
-
-    def _named(self, knowledge: Knowledge) -> str:
-        publisher = self._names.get(knowledge.entity)
-        return f"knowledge {knowledge.id}" + ("" if publisher is None else f" of entity {publisher!r}")
-
-    def _blob(self, digest: Digest) -> tuple[bytes, int]:
-        """Return a blob, from the cache or the vault, and the number of bytes received."""
-        cache = self._storage.cache
-        data = None if cache is None else cache.get(digest)
-        if data is not None:
-            return data, 0
-        with self._outbox.availability.using("vault"):
-            data = self._hub.vault.get(digest)
-        if cache is not None:
-            try:
-                cache.keep(digest, data)
-            except KUberError as error:  # such as no space left: it is pulled again
-                self._alerts.failed("cache a pulled model", error)
-        return data, len(data)
-
-    def _model(self, knowledge: Knowledge, kind: str, data: bytes) -> TeacherModel:
-        digest, weights = knowledge.artifacts[kind].digest, self._storage.weights
-        return TeacherModel(
-            architecture=knowledge.architecture,
-            weights=weights.load(digest, data, knowledge.architecture) if kind == WEIGHTS else {},
-            graph=None if kind == WEIGHTS else data,
-            task=knowledge.task,
-        )
-
-    def _log_pulled(self, knowledge: Knowledge, kind: str, received: int) -> None:
-        detail = {
-            "knowledge": knowledge.id,
-            "publisher": knowledge.entity,
-            "accuracy": knowledge.evaluation.accuracy,
-            "bytes": received,
-            "artifact": kind,
-        }
-        self._journal.append("pulled", detail)
