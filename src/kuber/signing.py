@@ -95,8 +95,10 @@ def check_hub(named: str | None, hub: str | None, subject: str) -> None:
         )
 
 
-def check_record(member: Member, draft: Draft, message: bytes, *, hub: str | None = None) -> None:
+def check_record(member: Member, draft: Draft, message: bytes, *, prior: bytes = b"", hub: str | None = None) -> None:
     """Raise unless the publisher signed `message`, the canonical bytes of the draft. Without a key it signs nothing.
+
+    `prior` are the bytes of the draft's prior, which has a signature of its own.
 
     Raises RequestRejectedError without a signature, CorruptKnowledgeError with a wrong one, or one for another hub.
     """
@@ -107,6 +109,13 @@ def check_record(member: Member, draft: Draft, message: bytes, *, hub: str | Non
     if draft.signature is None:
         raise RequestRejectedError("The record is not signed; sign it with the key of its entity.")
     check_signature(key.public_key, draft.signature, message, "The record")
+    check_prior(key.public_key, draft, prior, "The prior of the record")
+
+
+def check_prior(public_key: str, draft: Draft, message: bytes, subject: str) -> None:
+    """Raise CorruptKnowledgeError unless the draft has no prior, or the owner of the key signed it as `message`."""
+    if draft.prior is not None:
+        check_signature(public_key, draft.prior_signature or "", message, subject)
 
 
 def check_sequence(draft: Draft, last: int) -> None:

@@ -120,6 +120,13 @@ def test_a_record_says_what_its_publishers_own_data_are(registry, samples, entit
     assert registry.knowledge(record.id) == record
 
 
+@pytest.mark.parametrize("prior", ["own", "uniform", None])
+def test_a_record_says_which_prior_its_logits_carry(registry, samples, entity, stored, prior):
+    record = registry.publish(samples.draft(entity, stored, prior=prior), key="one")
+    assert record.prior == prior
+    assert registry.knowledge(record.id) == record
+
+
 def test_the_same_key_gives_the_first_record(registry, samples, entity, stored, discovered):
     draft = samples.draft(entity, stored)
     record = registry.publish(draft, key="one")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from kuber.client.record_signature import check_signed, sign
 from kuber.client.registry import HttpRegistry
 from kuber.domain.member import Key
 from kuber.errors import ConflictError, CorruptKnowledgeError, KnowledgeNotFoundError, RequestRejectedError
@@ -62,6 +63,21 @@ def test_a_changed_record_is_refused(registry, signer, samples, stored, change):
         as_signed(registry, replace(signed, **change), key="one")
     with pytest.raises(RequestRejectedError, match="sign it"):
         as_signed(registry, draft, key="two")
+
+
+def test_the_prior_of_a_record_has_a_signature_of_its_own(registry, signer, samples, stored):
+    member, identity = signer
+    draft = replace(samples.draft(member.id, stored, prior="own"), sequence=1)
+    signed = sign(draft, identity, hub=None)
+    for change in ({"prior": "uniform"}, {"prior_signature": None}, {"prior_signature": signed.signature}):
+        with pytest.raises(CorruptKnowledgeError, match="The prior of the record is not signed"):
+            as_signed(registry, replace(signed, **change), key="one")
+    record = as_signed(registry, signed, key="one")
+    check_signed(record, member, hub=None)
+    with pytest.raises(CorruptKnowledgeError, match="The prior of the record"):
+        check_signed(replace(record, prior="uniform"), member, hub=None)
+    # A reader that does not know the field leaves it out, and finds the record signed.
+    check_signed(replace(record, prior=None, prior_signature=None), member, hub=None)
 
 
 def test_a_key_replaces_another(registry, signer):

@@ -1,5 +1,7 @@
 """Ensembles of teachers over the student's labels."""
 
+import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +16,7 @@ from kuber.domain.task import Task
 from kuber.errors import IncompatibleKnowledgeError, TimeLimitError
 from kuber.learning.ensembling import guide_loss, masked_kl
 from kuber.learning.losses import distillation_loss
+from kuber.learning.teacher_priors import answer_shift
 from kuber.learning.teachers import LabelMapped, Teacher, Teachers
 
 SET = Digest.of(b"set")
@@ -144,3 +147,32 @@ def test_a_teacher_that_takes_too_long_is_dropped_with_one_warning_and_the_other
     assert refused == [("slow", True)]
     (warning,) = caplog.records
     assert "exceeded its time limit" in warning.message
+
+
+def with_prior(id, network, prior, counts):
+    known = teacher(id, network)
+    return replace(known, knowledge=replace(known.knowledge, prior=prior, class_counts=counts))
+
+
+def test_the_prior_of_a_teacher_is_taken_out_before_it_answers():
+    """A teacher that saw the class a nine times as often says so in its logits, and not to the student."""
+    labels, counts = ("a", "b", "c"), (89, 9, 9)  # 90:10:10 with one sample more of each class
+    plain = with_prior("p", Constant(math.log(9.0), 0.0, 0.0), "own", counts)
+    plain = replace(plain, shift=answer_shift(plain.knowledge, labels, None))
+    answers = Teachers([plain], classes=3, temperature=1.0).log_probs(torch.zeros(1, 2)).exp()
+    assert torch.allclose(answers, torch.full((1, 3), 1 / 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prior", "counts"), [(None, (8, 1, 1)), ("own", None), ("own", (0, 0, 0)), ("uniform", None)]
+)
+def test_nothing_is_added_to_the_logits_of_a_teacher_whose_prior_is_unknown_or_uniform(prior, counts):
+    known = with_prior("k", Constant(1.0, 2.0, 3.0), prior, counts)
+    assert answer_shift(known.knowledge, ("a", "b", "c"), None) is None
+
+
+def test_a_teacher_with_other_labels_is_adjusted_by_the_names_of_its_classes():
+    known = with_prior("k", Constant(1.0, 2.0, 3.0), "own", (7, 1, 3))  # of a, b and c: 8, 2 and 4 of 14
+    shift = answer_shift(known.knowledge, ("c", "x", "a"), None)
+    assert torch.allclose(shift[0] - shift[2], torch.tensor(8 / 4).log())
+    assert torch.isfinite(shift).all()

@@ -82,6 +82,7 @@ def drafts(draw):
         sample_count=draw(st.none() | counts),
         class_counts=draw(st.none() | st.lists(counts, min_size=len(labels), max_size=len(labels)).map(tuple)),
         evaluation_set=None if common else draw(st.none() | evaluation_sets),
+        prior=draw(st.sampled_from([None, "own", "uniform"])),
     )
 
 

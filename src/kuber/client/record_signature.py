@@ -5,14 +5,15 @@ from dataclasses import replace
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key, Member
 from kuber.errors import CorruptKnowledgeError
-from kuber.signing import Identity, check_hub, check_keys, check_signature
-from kuber.wire.signing_payloads import record_bytes, succession_bytes
+from kuber.signing import Identity, check_hub, check_keys, check_prior, check_signature
+from kuber.wire.signing_payloads import prior_bytes, record_bytes, succession_bytes
 
 
 def sign(draft: Draft, identity: Identity, *, hub: str | None) -> Draft:
     """Return the draft with a signature that is valid at this hub alone; at any, for an older one without an id."""
-    unsigned = replace(draft, hub=hub, signature=None)
-    return replace(unsigned, signature=identity.sign(record_bytes(unsigned)))
+    unsigned = replace(draft, hub=hub, signature=None, prior_signature=None)
+    signed = replace(unsigned, signature=identity.sign(record_bytes(unsigned)))
+    return signed if draft.prior is None else replace(signed, prior_signature=identity.sign(prior_bytes(signed)))
 
 
 def check_publisher(member: Member, pinned: str | None, *, hub: str | None) -> str | None:
@@ -49,3 +50,4 @@ def check_signed(knowledge: Knowledge, publisher: Member, *, hub: str | None) ->
     if key is None or knowledge.signature is None:
         raise CorruptKnowledgeError(f"The record {knowledge.id} is not signed; do not use it.")
     check_signature(key.public_key, knowledge.signature, record_bytes(knowledge), f"The record {knowledge.id}")
+    check_prior(key.public_key, knowledge, prior_bytes(knowledge), f"The prior of the record {knowledge.id}")

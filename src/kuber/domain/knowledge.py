@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Literal
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
@@ -14,6 +15,8 @@ from kuber.domain.verification import Verification
 
 WEIGHTS = "weights"  # artifact kind: a safetensors file
 ONNX = "onnx"  # artifact kind: an ONNX graph, which runs without the network's code
+
+CarriedPrior = Literal["uniform", "own"]  # of the classes, in a model's logits: own are the training samples' shares
 
 Argument = int | float | str | bool | tuple[int, ...]
 
@@ -80,9 +83,11 @@ class Draft:
     sample_count: int | None = None  # number of training samples, if the publisher states it
     class_counts: tuple[int, ...] | None = None  # training samples of each class, if the publisher states them
     sequence: int = 0  # counts the publisher's signed records, which prevents replays
-    signature: str | None = None  # ed25519 of all other fields, as hex digits
+    signature: str | None = None  # ed25519 of all fields but the prior, as hex digits
     evaluation_set: EvaluationSet | None = None  # if it is the publisher's own; None in records of older versions
     hub: str | None = None  # id of the hub that the record is signed for; None in records of older versions
+    prior: CarriedPrior | None = None  # that the logits carry; None if unknown, as in records of older versions
+    prior_signature: str | None = None  # of the prior alone, so that older versions can check the other signature
 
     def __post_init__(self) -> None:
         if not self.artifacts:
@@ -103,6 +108,10 @@ class Draft:
             check_hex(self.signature, SIGNATURE_LENGTH, "a signature")
         if self.hub is not None:
             check_hex(self.hub, HUB_LENGTH, "the id of a hub")
+        if self.prior not in (None, "uniform", "own"):
+            raise ValueError("a prior is uniform or own")
+        if self.prior_signature is not None:
+            check_hex(self.prior_signature, SIGNATURE_LENGTH, "a signature")
         if self.class_counts is not None and len(self.class_counts) != self.task.classes:
             raise ValueError("class counts need one count for each label of the task")
         if self.evaluation_set is not None and self.task.test_set is not None:

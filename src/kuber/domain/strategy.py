@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Knowledge
+from kuber.domain.knowledge import Architecture, CarriedPrior, Knowledge
 from kuber.domain.query import Query
 
 
@@ -29,6 +29,11 @@ class LocalPhase:
     loss: Literal["cross-entropy", "balanced-softmax"] = "cross-entropy"
     proximal: float = 0.0  # weight of the squared distance to the weights it starts from (FedProx's mu)
     guidance: Guidance | None = None  # when there are teachers
+
+    @property
+    def prior(self) -> CarriedPrior:
+        """Prior that the logits of a model carry after it."""
+        return "uniform" if self.loss == "balanced-softmax" else "own"
 
 
 class Method(StrEnum):

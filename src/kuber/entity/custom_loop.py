@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ from kuber.entity.hub.session import HubSession
 from kuber.entity.local_training import LocalTraining
 from kuber.entity.loop_settings import Publishing
 from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
+from kuber.entity.own_prior import OwnPrior
 from kuber.entity.owned_model import OwnedModel
 from kuber.entity.phase import Phases
 from kuber.entity.round import Round
@@ -93,6 +94,7 @@ class Entity:
         publishing: Publishing = "auto",
         reports: bool = True,
         counts: Counts = "exact",
+        carried_prior: Literal["own", "uniform", "unknown"] | None = None,
     ) -> None:
         """Nothing is sent before the first call that needs the hub.
 
@@ -123,6 +125,11 @@ class Entity:
         "ask" (at the terminal), or a function of the evaluation to be claimed and the round that returns whether to
         publish. With `reports=False` neither round nor evaluation nor reasons are reported to the registry.
 
+        `carried_prior` says which class frequencies the logits of the model contain. A plain cross-entropy trains
+        them with those of the training samples ("own", the default where `class_counts` are given), a balanced loss
+        or balanced batches with equal ones ("uniform"). Records say so, and teachers are adjusted to it; `fit` knows
+        it by itself.
+
         Raises SettingsError, which names the argument, for one that is impossible or contradicts another.
         """
         self.name = checks.check_name(name)
@@ -142,6 +149,10 @@ class Entity:
             counts=checks.check_counts(counts),
             approve=checks.approval(publishing),
         )
+        counted = checks.whole_counts(class_counts, task)
+        self._prior = OwnPrior(
+            classes=task.classes, class_counts=counted, carried=checks.carried_prior(carried_prior, counted)
+        )
         self.collate = collate
         self._describe = partial(
             self._make_adapter,
@@ -151,7 +162,7 @@ class Entity:
             ),
             validation=validation,
             evaluate=evaluate,
-            class_counts=checks.whole_counts(class_counts, task),
+            class_counts=counted,
             formats=checks.check_formats(formats),
         )
         self._adapter: ModelAdapter | None = None
@@ -185,7 +196,12 @@ class Entity:
         self._safeguard = Safeguard(self._session.alerts)
         round = Round(self.strategy, self._adapter, self._journal, self._session)
         self._selector = TeacherSelector(
-            self.strategy, self._adapter, self._session.discovery, round, max_candidates=max_candidates
+            self.strategy,
+            self._adapter,
+            self._session.discovery,
+            round,
+            prior=self._prior,
+            max_candidates=max_candidates,
         )
         self._phases = Phases(
             self.strategy,
@@ -196,6 +212,7 @@ class Entity:
             evaluator=evaluator,
             absorber=Absorber(self.strategy, evaluator, self._journal, storage.weights),
             selector=self._selector,
+            prior=self._prior,
             safeguard=self._safeguard,
             publishes=publishing != "never",
             owner_evaluates=evaluate is not None,
@@ -341,6 +358,9 @@ class Entity:
             optimizer=optimizer,
             split=self._owned.adapter.split,
         )
+        self._prior.carried = training.prior
+        if self._prior.class_counts is None:
+            self._prior.class_counts = training.class_totals
         for _ in range(rounds):
             training.train(self.step(training.optimizer), epochs=epochs)
 

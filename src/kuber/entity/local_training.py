@@ -68,8 +68,12 @@ class LocalTraining:
         self._guidance = phase.guidance or Guidance()
         self._had_batches = False
         self._loss: Loss = nn.functional.cross_entropy
+        self.prior = phase.prior  # that the logits carry
+        self.class_totals: list[float] | None = None  # where the loss needs them
         if phase.loss == "balanced-softmax":
-            self._loss = balanced_softmax(self._class_totals().to(next(model.parameters()).device))
+            totals = self._class_totals()
+            self.class_totals = totals.tolist()
+            self._loss = balanced_softmax(totals.to(next(model.parameters()).device))
 
     def train(self, teachers: Teachers, *, epochs: int) -> None:
         """Train for some epochs. Raises SettingsError when an epoch has no batch."""

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from kuber.domain.address import is_host
 from kuber.domain.entity_names import normalised
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import Architecture, Argument
+from kuber.domain.knowledge import Architecture, Argument, CarriedPrior
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import MAX_TEXT, Task
 from kuber.domain.whole_numbers import counts_of, whole_number
@@ -163,6 +163,17 @@ def plain_arguments(arguments: Any, *, named: bool) -> dict[str, Argument] | Non
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise SettingsError(f"arguments is {arguments!r}; give a dictionary of names and values.")
     return {name: _plain(value) for name, value in arguments.items()}
+
+
+def carried_prior(value: Any, class_counts: Sequence[int] | None) -> CarriedPrior | None:
+    """Return the prior that the logits carry; None if unknown. Raises SettingsError naming `carried_prior`."""
+    if value is None:
+        return "own" if class_counts is not None else None
+    if value not in ("own", "uniform", "unknown"):
+        raise SettingsError(f"carried_prior is {value!r}; give own, uniform or unknown.")
+    if value == "own" and class_counts is None:
+        raise SettingsError("carried_prior is own, the frequencies of the classes; give class_counts too.")
+    return None if value == "unknown" else cast("CarriedPrior", value)
 
 
 def whole_counts(class_counts: Any, task: Task) -> tuple[int, ...] | None:

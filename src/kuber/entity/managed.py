@@ -8,6 +8,7 @@ import torch
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture
+from kuber.domain.prior import carried_prior
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
@@ -22,7 +23,7 @@ from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
-from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
+from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
 from kuber.entity.work.steps import (
     EvaluationResult,
     Execute,
@@ -33,6 +34,7 @@ from kuber.entity.work.steps import (
 )
 from kuber.learning.compatibility import can_load_by_name
 from kuber.learning.runtime import Runtime
+from kuber.learning.teacher_priors import answer_shift
 from kuber.learning.training import Span, span_of
 from kuber.learning.weights import Weights, dump
 
@@ -180,7 +182,7 @@ class ManagedEntity:
         journal, restoration = self._journal, self._session.restoration
         if restoration.lost and journal.state.previous is not None:
             restoration.done()
-            self._session.publisher.publish(journal.state.previous)
+            self._session.publisher.publish(journal.state.previous, prior=self.strategy.local_phase().prior)
             journal.save()
 
     def _local_phase(self) -> None:
@@ -236,13 +238,20 @@ class ManagedEntity:
         if phase.guidance and state.guidance != 1.0:
             weight = state.guidance * phase.guidance.weight
             phase = replace(phase, guidance=replace(phase.guidance, weight=weight))
-        phase_teachers = [
-            PhaseTeacher(model=teacher.model, recalls=_recalls(teacher.evaluation)) for teacher in teachers
-        ]
+        phase_teachers = [self._phase_teacher(teacher, phase) for teacher in teachers]
         if phase.guidance and phase.guidance.own_start and previous is not None:
             own = TeacherModel(architecture=self.model.architecture, weights=state.weights)
             phase_teachers.append(PhaseTeacher(model=own, recalls=_recalls(previous)))
         return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
+
+    def _phase_teacher(self, teacher: PulledCandidate, phase: LocalPhase) -> PhaseTeacher:
+        """Return a teacher; where its record states a prior, its logits get that of the student in its place."""
+        recalls = _recalls(teacher.evaluation)
+        student = carried_prior(phase, self.model.class_counts)
+        shift = answer_shift(teacher.knowledge, self.model.task.labels, student)
+        if shift is None:
+            return PhaseTeacher(model=teacher.model, recalls=recalls)
+        return AdjustedTeacher(model=teacher.model, recalls=recalls, shift=tuple(shift.tolist()))
 
     def _decide(self) -> None:
         """Publish and absorb as the strategy decides, and end the round."""
@@ -252,7 +261,7 @@ class ManagedEntity:
             journal.save(absorption=None)
         own, previous = self._evaluation, journal.state.previous
         if journal.state.stage == "trained" and self.strategy.publishes(self._round.situation(own, previous)):
-            self._session.publisher.publish(own)
+            self._session.publisher.publish(own, prior=self.strategy.local_phase().prior)
             if journal.state.outbox:
                 journal.save(stage="shared")  # else it would be queued again after a kill
         request = self.strategy.after(self._round.situation(own, previous))

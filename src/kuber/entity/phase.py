@@ -12,6 +12,7 @@ from kuber.entity.absorption import Absorber, EvaluatedModel
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_if_reachable
+from kuber.entity.own_prior import OwnPrior
 from kuber.entity.owned_model import OwnedModel
 from kuber.entity.round import Round
 from kuber.entity.safeguard import Safeguard
@@ -44,6 +45,7 @@ class Phases:
         evaluator: Evaluator,
         absorber: Absorber,
         selector: TeacherSelector,
+        prior: OwnPrior,
         safeguard: Safeguard,
         publishes: bool,
         owner_evaluates: bool,
@@ -57,6 +59,7 @@ class Phases:
         self._evaluator = evaluator
         self._absorber = absorber
         self._selector = selector
+        self._prior = prior
         self._safeguard = safeguard
         self._publishes = publishes
         self._owner_evaluates = owner_evaluates
@@ -295,7 +298,7 @@ class Phases:
         self._journal.change(weights=self._owned.adapter.weights())
         # Teachers that were used are parents of this model even before the phase is kept or undone.
         self._round.add_parents([candidate.knowledge.id for candidate in self._selector.used(clear=False)])
-        return self._session.publisher.publish(own)
+        return self._session.publisher.publish(own, prior=self._prior.carried)
 
     def _record(self, absorption: Absorption) -> None:
         if absorption.delivery.kept:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from kuber.domain.examination import as_found, distinct_publishers, places_for, without_copies
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
@@ -11,8 +13,10 @@ from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
+from kuber.entity.own_prior import OwnPrior
 from kuber.entity.round import Round
 from kuber.learning.batch_check import BatchCheck
+from kuber.learning.teacher_priors import answer_shift
 from kuber.learning.teachers import Teacher, Teachers
 
 
@@ -26,9 +30,14 @@ class TeacherSelector:
         discovery: Discovery,
         round: Round,
         *,
+        prior: OwnPrior,
         max_candidates: int,
     ) -> None:
-        """Without a common test set, at most `max_candidates` are pulled and tested."""
+        """Without a common test set, at most `max_candidates` are pulled and tested.
+
+        The logits of those that guide get `prior` in place of their own.
+        """
+        self._prior = prior
         self._strategy = strategy
         self._model = model
         self._discovery = discovery
@@ -57,6 +66,7 @@ class TeacherSelector:
                     evaluation=candidate.evaluation,
                     network=self._model.teacher_network(candidate.model),
                     name=candidate.publisher,
+                    shift=self._shift(candidate),
                 )
                 for candidate in candidates
             ],
@@ -68,6 +78,11 @@ class TeacherSelector:
             check=self._check,
         )
         return self.teachers
+
+    def _shift(self, candidate: PulledCandidate) -> Tensor | None:
+        if self.choice is None or self.choice.method is not Method.GUIDE:
+            return None
+        return answer_shift(candidate.knowledge, self._model.task.labels, self._prior.of_logits)
 
     def choose(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, Sequence[PulledCandidate]]:
         """Discover and choose by claims, or, without a common test set, by the entity's own evaluations."""

@@ -65,12 +65,16 @@ def graph_of(network: nn.Module) -> OnnxModel | None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Teacher:
-    """One teacher: its record, our own evaluation of it, and its network, which returns logits over our labels."""
+    """One teacher: its record, our own evaluation of it, and its network, which returns logits over our labels.
+
+    `shift`, shape (classes,), is added to the logits: `kuber.learning.teacher_priors.answer_shift`.
+    """
 
     knowledge: Knowledge
     evaluation: Evaluation
     network: nn.Module
     name: str | None = None  # of the entity that published it
+    shift: Tensor | None = None  # from the prior of the teacher to that of the student
 
     def __str__(self) -> str:
         publisher = self.name or self.knowledge.entity
@@ -199,7 +203,7 @@ class Teachers(Sequence[Teacher]):
         recalls = torch.tensor([recall or 0.0 for recall in teacher.evaluation.recalls], device=logits.device)
         if len(recalls) != self._classes:
             raise IncompatibleKnowledgeError(f"Its evaluation has {len(recalls)} classes, not {self._classes}.")
-        return logits, recalls
+        return logits if teacher.shift is None else logits + teacher.shift.to(logits), recalls
 
     def _leave_out(self, teacher: Teacher, reason: str) -> None:
         self._members.remove(teacher)

@@ -19,7 +19,7 @@ from kuber.domain.auth import AuditEntry, Caller, Invitation, Scope
 from kuber.domain.delivery import MAX_REASON, Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import Cells, EvaluationSet
-from kuber.domain.knowledge import Architecture, Artifact, Draft, Knowledge, TensorSpec
+from kuber.domain.knowledge import Architecture, Artifact, CarriedPrior, Draft, Knowledge, TensorSpec
 from kuber.domain.member import Key, Member
 from kuber.domain.printable_text import printable
 from kuber.domain.query import MAX_LIMIT, Page
@@ -210,6 +210,8 @@ class _DraftFields(Message):
     signature: HexText | None = None
     evaluation_set: EvaluationSetBody | None = None
     hub: HubId | None = None
+    prior: CarriedPrior | None = None
+    prior_signature: HexText | None = None
 
 
 class DraftBody(_DraftFields, Body[Draft]):

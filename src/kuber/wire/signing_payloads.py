@@ -9,13 +9,22 @@ from kuber.wire.registry import DraftBody, EnrolmentBody, KeyBody
 
 
 def record_bytes(draft: Draft) -> bytes:
-    """Return the bytes that a publisher signs: its whole draft."""
+    """Return the bytes that a publisher signs: its whole draft but the prior, which `prior_bytes` are for."""
     return body_bytes(DraftBody.of(draft.draft if isinstance(draft, Knowledge) else draft))
 
 
 def body_bytes(body: DraftBody) -> bytes:
     """Return the same bytes for a draft that is a message already."""
-    return b"kuber record 1\n" + canonical(body.model_copy(update={"signature": None}))
+    unsigned = {"signature": None, "prior": None, "prior_signature": None}
+    return b"kuber record 1\n" + canonical(body.model_copy(update=unsigned))
+
+
+def prior_bytes(draft: Draft) -> bytes:
+    """Return the bytes that a publisher signs beside its record: the prior that the logits of this record carry.
+
+    Versions that do not know the field leave it out, and can check the signature of the rest.
+    """
+    return f"kuber prior 1\n{draft.signature}\n{draft.prior}".encode()
 
 
 def succession_bytes(entity: str, key: Key) -> bytes:

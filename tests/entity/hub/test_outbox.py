@@ -10,7 +10,7 @@ from kuber.domain.query import Query
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.work.steps import evaluate_on_common_set
-from kuber.errors import ConflictError, InsufficientStorageError, ServiceUnavailableError
+from kuber.errors import ConflictError, InsufficientStorageError, RequestRejectedError, ServiceUnavailableError
 
 UNREACHABLE = ServiceUnavailableError("No answer.")
 FULL = InsufficientStorageError("No space.")
@@ -56,6 +56,37 @@ def at_round(number, act):
                 act()
 
     return watch
+
+
+class RegistryWithoutPriors:
+    """A registry of an older version, which refuses the field `prior`."""
+
+    def __init__(self, registry):
+        self.registry = registry
+        self.refused = []
+
+    def __getattr__(self, name):
+        return getattr(self.registry, name)
+
+    def publish(self, draft, *, key):
+        if draft.prior is not None:
+            self.refused.append(draft)
+            raise RequestRejectedError("The field prior is refused: extra inputs are not permitted.")
+        return self.registry.publish(draft, key=key)
+
+
+def test_a_registry_of_an_older_version_gets_records_without_the_prior(world):
+    current = world.registry
+    world.live("a", [10], rounds=1)
+    (record,) = world.published()
+    assert record.prior == "own"
+    world.registry = RegistryWithoutPriors(current)
+    world.live("a", [20], rounds=2)
+    assert [record.prior for record in world.published()] == [None, "own"]
+    assert sequences(world, "a") == [1, 2]
+    assert world.events("a", "dropped") == []
+    (refused,) = world.registry.refused
+    assert (refused.prior, world.published()[0].signature) == ("own", refused.signature)
 
 
 def sequences(world, name):

@@ -38,7 +38,7 @@ from kuber.signing import check_new_key, check_record, check_sequence
 from kuber.wire.base import canonical
 from kuber.wire.record_size import check_size
 from kuber.wire.registry import ArchitectureBody, DeliveryBody, DraftBody, EvaluationBody, VerificationBody
-from kuber.wire.signing_payloads import record_bytes, succession_bytes
+from kuber.wire.signing_payloads import prior_bytes, record_bytes, succession_bytes
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class MemoryRegistry:
                 check_repeated(earlier[0], digest)
                 return self._records[earlier[1]]
             self._check_names(sent.entity, sent.parents)
-            check_record(self.member(sent.entity), sent, record_bytes(sent), hub=self._hub)
+            check_record(self.member(sent.entity), sent, record_bytes(sent), prior=prior_bytes(sent), hub=self._hub)
             if sent.signature is not None:
                 check_sequence(sent, self._sequences.get(sent.entity, 0))
             pin, pinned = self._pinned(sent.architecture, draft.architecture)

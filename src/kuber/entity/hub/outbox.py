@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -292,11 +293,16 @@ class Outbox:
             self._journal.change(sequence=max(last, state.sequence), acknowledged=last)
 
     def _publish_record(self, draft: Draft, *, key: str) -> Knowledge:
-        """Publish a record; if it waits since an older version, which named no hub, and is refused, sign it anew."""
+        """Publish a record; if it waits since an older version, which named no hub, and is refused, sign it anew.
+
+        A registry of an older version refuses the field `prior`, and gets the record without it.
+        """
         hub = self._journal.state.hub
         try:
             return self._hub.registry.publish(draft, key=key)
         except RequestRejectedError as error:
+            if draft.prior is not None and "prior" in error.message:
+                return self._publish_record(replace(draft, prior=None, prior_signature=None), key=key)
             if draft.hub is not None or hub is None or error.too_large:
                 raise
         return self._hub.registry.publish(sign(draft, self._hub.identity, hub=hub), key=key)

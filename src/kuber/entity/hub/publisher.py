@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import EvaluationSet, disclosed
-from kuber.domain.knowledge import WEIGHTS, Artifact, Draft
+from kuber.domain.knowledge import WEIGHTS, Artifact, CarriedPrior, Draft
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import Sharing
 from kuber.entity.hub.outbox import Outbox
@@ -39,8 +39,10 @@ class Publisher:
         if self._outbox.publish_now(draft, [data], key=journal.key("initial")):
             self._count(evaluation)
 
-    def publish(self, evaluation: Evaluation) -> bool:
+    def publish(self, evaluation: Evaluation, *, prior: CarriedPrior | None = None) -> bool:
         """Publish the weights of this round, of which this is the evaluation; return whether they are published now.
+
+        `prior` is that which their logits carry, if it is known.
 
         Rounded weights are evaluated again. Before the entity has joined, nothing is published or queued.
         """
@@ -56,7 +58,7 @@ class Publisher:
         blobs = self._evaluator.model.artifacts(weights)
         if not blobs:  # nothing could be exported, which has been said
             return False
-        draft = self._draft(evaluation, {kind: Artifact.of(data) for kind, data in blobs.items()})
+        draft = self._draft(evaluation, {kind: Artifact.of(data) for kind, data in blobs.items()}, prior=prior)
         sent = self._outbox.publish(draft, list(blobs.values()), key=journal.key(f"publish/{draft.sequence}"))
         self._count(evaluation)
         return sent
@@ -65,7 +67,9 @@ class Publisher:
         """Return whether the owner approves of publishing what is to be claimed."""
         return self._sharing.approve(disclosed(evaluation, self._evaluator.model.task)[0], round)
 
-    def _draft(self, evaluation: Evaluation, artifacts: Mapping[str, Artifact]) -> Draft:
+    def _draft(
+        self, evaluation: Evaluation, artifacts: Mapping[str, Artifact], *, prior: CarriedPrior | None = None
+    ) -> Draft:
         state, model = self._journal.state, self._evaluator.model
         assert state.entity_id is not None
         claim, cells = disclosed(evaluation, model.task)
@@ -85,6 +89,7 @@ class Publisher:
             class_counts=class_counts,
             sequence=state.sequence + 1,
             evaluation_set=EvaluationSet(since=since[1], cells=cells) if own and since else None,
+            prior=prior,
         )
         return self._trust.sign(draft)
 

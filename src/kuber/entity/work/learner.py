@@ -90,3 +90,10 @@ class PhaseTeacher:
 
     model: TeacherModel
     recalls: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdjustedTeacher(PhaseTeacher):
+    """A teacher whose logits get a shift for each class, from its prior to that of the student."""
+
+    shift: tuple[float, ...]

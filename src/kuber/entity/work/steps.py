@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
-from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
+from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
 from kuber.errors import KnowledgeError, TimeLimitError
 from kuber.learning.ensembling import ensemble_log_probs, guide_loss
 from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
@@ -270,8 +270,12 @@ def _guided_epoch(
         logits, recalls = [], []
         for place, network in list(networks.items()):
             try:
-                logits.append(compute_logits(network, batches(), runtime=runtime))
-                recalls.append(torch.tensor(teachers[place].recalls))
+                teacher = teachers[place]
+                answers = compute_logits(network, batches(), runtime=runtime)
+                if isinstance(teacher, AdjustedTeacher):
+                    answers = answers + torch.tensor(teacher.shift, device=answers.device)
+                logits.append(answers)
+                recalls.append(torch.tensor(teacher.recalls))
             except KnowledgeError as error:
                 drop(place, error)
         return combine(logits, recalls=recalls) if logits else torch.full((samples, learner.classes), -torch.inf)

@@ -226,6 +226,8 @@ def _records(connection: Connection, judgements: dict[int, Judgement]) -> dict[i
             sequence=row.sequence,
             signature=row.signature,
             hub=row.hub,
+            prior=row.prior,
+            prior_signature=row.prior_signature,
             evaluation_set=row.evaluation_set and EvaluationSetBody.model_validate(row.evaluation_set).value(),
             published_at=row.published_at,
             verification=_verification(judgements[row.seq]),

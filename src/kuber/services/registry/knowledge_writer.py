@@ -52,6 +52,8 @@ def insert_knowledge(
         "evaluation_set": stored_set(record),
         "copy_of": record.copy_of,
         "hub": record.hub,
+        "prior": record.prior,
+        "prior_signature": record.prior_signature,
     }
     seq = _insert(connection, knowledge, row)
     add_newest(connection, seq, row)

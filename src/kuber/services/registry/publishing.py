@@ -40,7 +40,7 @@ from kuber.wire.base import canonical
 from kuber.wire.record_size import check_size
 from kuber.wire.registry import DraftBody, PublicationBody
 from kuber.wire.sent_blobs import check_sent
-from kuber.wire.signing_payloads import body_bytes
+from kuber.wire.signing_payloads import body_bytes, prior_bytes
 
 _EARLIER = select(knowledge.c.seq, knowledge.c.draft).where(
     knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
@@ -115,7 +115,7 @@ class Publications:
                 return earlier, False
             publisher = self._publisher(connection, draft.entity, version)
             check_references(connection, draft.parents)
-            check_record(publisher, draft, body_bytes(body), hub=self._hub)
+            check_record(publisher, draft, body_bytes(body), prior=prior_bytes(draft), hub=self._hub)
             check_known_manifest(draft.architecture)
             self._interned.learn(connection, draft)
             shared = shared_files(connection, draft)

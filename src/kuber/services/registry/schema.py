@@ -101,6 +101,8 @@ knowledge = Table(
     Column("evaluation_set", JSON(none_as_null=True)),
     Column("copy_of", text(64)),  # id of the first record of another publisher with the same file
     Column("hub", text(64)),  # that the signature is for; null in those of older versions
+    Column("prior", text(16)),  # that the logits carry; null if unknown
+    Column("prior_signature", text(128)),
     UniqueConstraint("entity", "key"),
     sqlite_autoincrement=True,
 )
