@@ -413,3 +413,36 @@ def test_one_graph_under_two_tasks_is_two_teachers(enter, hub, tmp_path):
     assert len(student.discover()) == 1
     with pytest.raises(kuber.errors.CorruptKnowledgeError, match="not \\(2, 4\\)"):
         student._adapter._graph_network(graph, kuber.Task(name="wards", labels=(*LABELS, "d"), input_shape=(2,)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prior"),
+    [({}, None), ({"class_counts": (9, 1, 0)}, "own"), ({"carried_prior": "uniform"}, "uniform")],
+)
+def test_a_record_says_which_prior_the_logits_of_an_owners_model_carry(enter, hub, arguments, prior):
+    one = enter("one", Wide(), formats=W, **arguments)
+    one.publish()
+    (record,) = published(hub)
+    assert record.prior == prior
+
+
+def test_the_prior_of_a_teacher_is_taken_out_in_an_owners_loop(enter, hub):
+    torch.manual_seed(0)
+    one = enter("one", Wide(), formats=W, class_counts=(97, 1, 2))
+    train(one.model, points(200, 0))
+    one.publish()
+    two = enter("two", Wide(), formats=W)
+    (teacher,) = two.discover()
+    assert torch.allclose(teacher.shift[1] - teacher.shift[0], torch.tensor(98 / 2).log())
+
+
+def test_an_own_prior_needs_class_counts(enter):
+    with pytest.raises(kuber.errors.SettingsError, match="give class_counts too"):
+        enter("one", Wide(), carried_prior="own")
+
+
+def test_after_fit_the_record_has_the_prior_of_its_loss(enter, hub):
+    one = enter("one", Wide(), formats=W, class_counts=(9, 1, 0), strategy="local-balanced")
+    one.fit([points(20, 0)], rounds=1)
+    one.publish()
+    assert published(hub)[0].prior == "uniform"

@@ -158,7 +158,7 @@ def test_the_prior_of_a_teacher_is_taken_out_before_it_answers():
     """A teacher that saw the class a nine times as often says so in its logits, and not to the student."""
     labels, counts = ("a", "b", "c"), (89, 9, 9)  # 90:10:10 with one sample more of each class
     plain = with_prior("p", Constant(math.log(9.0), 0.0, 0.0), "own", counts)
-    plain = replace(plain, shift=answer_shift(plain.knowledge, labels, None))
+    plain = replace(plain, shift=answer_shift(plain.knowledge, labels))
     answers = Teachers([plain], classes=3, temperature=1.0).log_probs(torch.zeros(1, 2)).exp()
     assert torch.allclose(answers, torch.full((1, 3), 1 / 3), atol=1e-6)
 
@@ -168,11 +168,11 @@ def test_the_prior_of_a_teacher_is_taken_out_before_it_answers():
 )
 def test_nothing_is_added_to_the_logits_of_a_teacher_whose_prior_is_unknown_or_uniform(prior, counts):
     known = with_prior("k", Constant(1.0, 2.0, 3.0), prior, counts)
-    assert answer_shift(known.knowledge, ("a", "b", "c"), None) is None
+    assert answer_shift(known.knowledge, ("a", "b", "c")) is None
 
 
 def test_a_teacher_with_other_labels_is_adjusted_by_the_names_of_its_classes():
     known = with_prior("k", Constant(1.0, 2.0, 3.0), "own", (7, 1, 3))  # of a, b and c: 8, 2 and 4 of 14
-    shift = answer_shift(known.knowledge, ("c", "x", "a"), None)
+    shift = answer_shift(known.knowledge, ("c", "x", "a"))
     assert torch.allclose(shift[0] - shift[2], torch.tensor(8 / 4).log())
     assert torch.isfinite(shift).all()

@@ -127,8 +127,8 @@ class Entity:
 
         `carried_prior` says which class frequencies the logits of the model contain. A plain cross-entropy trains
         them with those of the training samples ("own", the default where `class_counts` are given), a balanced loss
-        or balanced batches with equal ones ("uniform"). Records say so, and teachers are adjusted to it; `fit` knows
-        it by itself.
+        or balanced batches with equal ones ("uniform"). Records say so: the prior of a teacher
+        is taken out of its answers. `fit` knows it by itself.
 
         Raises SettingsError, which names the argument, for one that is impossible or contradicts another.
         """
@@ -200,7 +200,6 @@ class Entity:
             self._adapter,
             self._session.discovery,
             round,
-            prior=self._prior,
             max_candidates=max_candidates,
         )
         self._phases = Phases(

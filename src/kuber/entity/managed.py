@@ -8,7 +8,6 @@ import torch
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture
-from kuber.domain.prior import carried_prior
 from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
@@ -238,17 +237,16 @@ class ManagedEntity:
         if phase.guidance and state.guidance != 1.0:
             weight = state.guidance * phase.guidance.weight
             phase = replace(phase, guidance=replace(phase.guidance, weight=weight))
-        phase_teachers = [self._phase_teacher(teacher, phase) for teacher in teachers]
+        phase_teachers = [self._phase_teacher(teacher) for teacher in teachers]
         if phase.guidance and phase.guidance.own_start and previous is not None:
             own = TeacherModel(architecture=self.model.architecture, weights=state.weights)
             phase_teachers.append(PhaseTeacher(model=own, recalls=_recalls(previous)))
         return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
 
-    def _phase_teacher(self, teacher: PulledCandidate, phase: LocalPhase) -> PhaseTeacher:
-        """Return a teacher; where its record states a prior, its logits get that of the student in its place."""
+    def _phase_teacher(self, teacher: PulledCandidate) -> PhaseTeacher:
+        """Return a teacher; where its record states a prior, it is taken out of its logits."""
         recalls = _recalls(teacher.evaluation)
-        student = carried_prior(phase, self.model.class_counts)
-        shift = answer_shift(teacher.knowledge, self.model.task.labels, student)
+        shift = answer_shift(teacher.knowledge, self.model.task.labels)
         if shift is None:
             return PhaseTeacher(model=teacher.model, recalls=recalls)
         return AdjustedTeacher(model=teacher.model, recalls=recalls, shift=tuple(shift.tolist()))

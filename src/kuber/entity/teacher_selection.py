@@ -13,7 +13,6 @@ from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
-from kuber.entity.own_prior import OwnPrior
 from kuber.entity.round import Round
 from kuber.learning.batch_check import BatchCheck
 from kuber.learning.teacher_priors import answer_shift
@@ -30,14 +29,9 @@ class TeacherSelector:
         discovery: Discovery,
         round: Round,
         *,
-        prior: OwnPrior,
         max_candidates: int,
     ) -> None:
-        """Without a common test set, at most `max_candidates` are pulled and tested.
-
-        The logits of those that guide get `prior` in place of their own.
-        """
-        self._prior = prior
+        """Without a common test set, at most `max_candidates` are pulled and tested."""
         self._strategy = strategy
         self._model = model
         self._discovery = discovery
@@ -82,7 +76,7 @@ class TeacherSelector:
     def _shift(self, candidate: PulledCandidate) -> Tensor | None:
         if self.choice is None or self.choice.method is not Method.GUIDE:
             return None
-        return answer_shift(candidate.knowledge, self._model.task.labels, self._prior.of_logits)
+        return answer_shift(candidate.knowledge, self._model.task.labels)
 
     def choose(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, Sequence[PulledCandidate]]:
         """Discover and choose by claims, or, without a common test set, by the entity's own evaluations."""

@@ -74,7 +74,7 @@ class Teacher:
     evaluation: Evaluation
     network: nn.Module
     name: str | None = None  # of the entity that published it
-    shift: Tensor | None = None  # from the prior of the teacher to that of the student
+    shift: Tensor | None = None  # takes out the teacher's prior
 
     def __str__(self) -> str:
         publisher = self.name or self.knowledge.entity

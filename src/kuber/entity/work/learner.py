@@ -94,6 +94,6 @@ class PhaseTeacher:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdjustedTeacher(PhaseTeacher):
-    """A teacher whose logits get a shift for each class, from its prior to that of the student."""
+    """A teacher whose logits get a shift for each class, which takes out its prior."""
 
     shift: tuple[float, ...]
