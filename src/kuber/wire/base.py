@@ -160,7 +160,11 @@ def canonical(body: BaseModel) -> bytes:
 
     Without null fields a message keeps its bytes when a later version adds an optional field.
     """
-    values = body.model_dump(mode="json", exclude_none=True)
+    return canonical_json(body.model_dump(mode="json", exclude_none=True))
+
+
+def canonical_json(values: Mapping[str, Any]) -> bytes:
+    """Return the canonical JSON of a message whose values, without null fields, are these."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

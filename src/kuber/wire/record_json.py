@@ -3,13 +3,21 @@
 import json
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from kuber.domain.knowledge import Knowledge
-from kuber.wire.registry import KnowledgeBody
+from kuber.wire.registry import DraftBody, KnowledgeBody
 
 FEW = 100  # tensors
 
 _MANIFEST = '"manifest":'
+
+
+def published_json(body: DraftBody, record: Knowledge) -> bytes:
+    """Return the JSON of a record that was just made of this draft, whose parts are valid."""
+    parts: dict[str, Any] = {name: getattr(body, name) for name in DraftBody.model_fields}
+    parts |= {"id": record.id, "published_at": record.published_at, "copy_of": record.copy_of}
+    return KnowledgeBody.model_construct(**parts).model_dump_json().encode()
 
 
 def record_json(record: Knowledge) -> bytes:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from kuber.domain.knowledge import Draft, Knowledge
 from kuber.domain.member import Key
-from kuber.wire.base import canonical
+from kuber.wire.base import canonical, canonical_json
 from kuber.wire.registry import DraftBody, EnrolmentBody, KeyBody
+
+_UNSIGNED = frozenset({"signature", "prior", "prior_signature"})
 
 
 def record_bytes(draft: Draft) -> bytes:
@@ -15,8 +17,14 @@ def record_bytes(draft: Draft) -> bytes:
 
 def body_bytes(body: DraftBody) -> bytes:
     """Return the same bytes for a draft that is a message already."""
-    unsigned = {"signature": None, "prior": None, "prior_signature": None}
-    return b"kuber record 1\n" + canonical(body.model_copy(update=unsigned))
+    return signed_and_whole(body)[0]
+
+
+def signed_and_whole(body: DraftBody) -> tuple[bytes, bytes]:
+    """Return the bytes of a draft that are signed, and its canonical JSON, which has also what is not."""
+    values = body.model_dump(mode="json", exclude_none=True)
+    signed = {name: value for name, value in values.items() if name not in _UNSIGNED}
+    return b"kuber record 1\n" + canonical_json(signed), canonical_json(values)
 
 
 def prior_bytes(draft: Draft) -> bytes:

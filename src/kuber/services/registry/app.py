@@ -29,7 +29,7 @@ from kuber.services.registry.status import read_status
 from kuber.services.registry.store import RegistryStore, sortable_id
 from kuber.services.registry.vault_client import RegistryVault
 from kuber.wire import KEY_HEADER
-from kuber.wire.record_json import record_json
+from kuber.wire.record_json import published_json, record_json
 from kuber.wire.registry import (
     AttestationBody,
     DeliveryBody,
@@ -124,13 +124,11 @@ def registry_app(
     to_json = JsonCache()
     work = RegistryWork()
 
-    # The most frequent route comes first: routes are compared with the path in order.
+    # The most frequent routes come first: routes are compared with the path in order.
     @app.get("/v1/knowledge/{id}", operation_id="get_knowledge", response_model=KnowledgeBody)
     async def knowledge(id: Id, caller: Annotated[Caller, readers]) -> Response:
         """Get a record."""
         return Response(to_json(await run_read(store.knowledge, id)), media_type="application/json")
-
-    add_access_routes(app, store, access, guard, work)
 
     @app.post(
         "/v1/knowledge",
@@ -148,7 +146,7 @@ def registry_app(
 
         def store_record() -> tuple[bytes, bool]:
             record, new = store.accept(body, key=key)
-            return record_json(record), new
+            return published_json(body, record) if new else record_json(record), new
 
         data, new = await work.publications.run(store_record, by=caller.entity)
         return Response(data, status_code=201 if new else 200, media_type="application/json")
@@ -166,6 +164,8 @@ def registry_app(
         omitted = b',"omitted":%s' % json.dumps(page.omitted).encode() if page.omitted else b""
         body = b'{"items":[%s],"cursor":%s%s}' % (items, json.dumps(page.cursor).encode(), omitted)
         return Response(body, media_type="application/json")
+
+    add_access_routes(app, store, access, guard, work)
 
     @app.get("/v1/knowledge/{id}/attestations", operation_id="list_attestations")
     async def attestations(

@@ -16,6 +16,7 @@ _newest, _record = newest_knowledge.c, knowledge.c
 _SUBJECT = ("entity", "task_name", "test_set", "trained")
 _SAME = [_newest[name] == bindparam(f"of_{name}") for name in _SUBJECT]
 _UPDATE = update(newest_knowledge).where(*_SAME)
+_UPDATE_BOTH = update(newest_knowledge).where(*_SAME[:-1])  # of all, and of the trained ones
 _DELETE = delete(newest_knowledge).where(*_SAME)
 _INSERT = insert(newest_knowledge)
 _VISIBLE = (
@@ -48,6 +49,9 @@ def published_classes(connection: Connection, entity: str) -> set[int]:
 
 def add_newest(connection: Connection, seq: int, row: dict[str, Any]) -> None:
     """Make a new record the newest of its entity and task; an initial checkpoint does not replace a trained one."""
+    values = {f"of_{name}": row[name] for name in _SUBJECT if name != "trained"} | {"knowledge": seq}
+    if row["round"] > 0 and connection.execute(_UPDATE_BOTH, values | {"origin": row["origin"]}).rowcount == 2:
+        return
     for trained in (False, True) if row["round"] > 0 else (False,):
         _put(connection, row | {"trained": trained}, seq, row["origin"])
 

@@ -36,11 +36,10 @@ from kuber.services.registry.members import advance_sequence, registered_member
 from kuber.services.registry.retention import retire
 from kuber.services.registry.schema import knowledge
 from kuber.signing import check_record
-from kuber.wire.base import canonical
 from kuber.wire.record_size import check_size
 from kuber.wire.registry import DraftBody, PublicationBody
 from kuber.wire.sent_blobs import check_sent
-from kuber.wire.signing_payloads import body_bytes, prior_bytes
+from kuber.wire.signing_payloads import prior_bytes, signed_and_whole
 
 _EARLIER = select(knowledge.c.seq, knowledge.c.draft).where(
     knowledge.c.entity == bindparam("entity"), knowledge.c.key == bindparam("key")
@@ -105,7 +104,7 @@ class Publications:
         blobs = body.blobs if isinstance(body, PublicationBody) else {}
         check_sent(blobs, draft.artifacts.values())
         check_storable(draft.architecture)
-        content = canonical(body)
+        signed, content = signed_and_whole(body)
         check_size(body, len(content))
         digest = Digest.of(content)
         version = self._publishers.version
@@ -115,7 +114,7 @@ class Publications:
                 return earlier, False
             publisher = self._publisher(connection, draft.entity, version)
             check_references(connection, draft.parents)
-            check_record(publisher, draft, body_bytes(body), prior=prior_bytes(draft), hub=self._hub)
+            check_record(publisher, draft, signed, prior=prior_bytes(draft), hub=self._hub)
             check_known_manifest(draft.architecture)
             self._interned.learn(connection, draft)
             shared = shared_files(connection, draft)
