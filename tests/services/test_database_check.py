@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from kuber.cli.hub_maintenance import _check_databases
+from kuber.services import database_check
 from kuber.services.backup_manifest import Manifest, newest_record, remember_backup, write_manifest
 from kuber.services.database_check import check_databases
 from kuber.services.db.database import Database
 from kuber.services.db.integrity import assigned_numbers, connect
+from kuber.services.db.postgresql_check import PostgreSQLReport
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -88,3 +91,17 @@ def test_a_backup_that_is_gone_is_not_compared_with(folder):
     shutil.rmtree(folder / "backup")
     found = check(folder)
     assert (found.faults, found.compared_with) == ((), None)
+
+
+def test_the_output_says_what_was_and_was_not_checked(folder, monkeypatch, capsys):
+    made = PostgreSQLReport(database="postgresql://hub", checked=["all 3 rows"], unchecked=["indexes, as it must"])
+    monkeypatch.setattr(database_check, "check_postgresql", lambda url, tables: made)
+    urls = {"registry": "postgresql://hub", "vault": None}
+    assert _check_databases(folder / "nothing", folder / "nothing", None, urls)
+    assert capsys.readouterr().out.splitlines() == [
+        "postgresql://hub: checked all 3 rows; 0 faults.",
+        "postgresql://hub: NOT checked: indexes, as it must.",
+    ]
+    made.faults.append("It is damaged.")
+    assert not _check_databases(folder / "registry", folder / "vault", None, urls)
+    assert "postgresql://hub: It is damaged." in capsys.readouterr().out

@@ -66,6 +66,12 @@ def check(
     vault_data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the vault. (default: vault, beside the registry's)")
     ] = None,
+    registry_database: Annotated[
+        str | None, typer.Option(metavar="URL", help="PostgreSQL database of the registry, to check that too.")
+    ] = None,
+    vault_database: Annotated[
+        str | None, typer.Option(metavar="URL", help="PostgreSQL database of the vault, to check that too.")
+    ] = None,
     backup: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Backup to compare with. (default: the last one)")
     ] = None,
@@ -74,7 +80,8 @@ def check(
     from kuber.client.consistency import compare
 
     registry_data = registry_data or admin_token.parent
-    intact = _check_databases(registry_data, vault_data or registry_data.parent / "vault", backup)
+    urls = {"registry": registry_database, "vault": vault_database}
+    intact = _check_databases(registry_data, vault_data or registry_data.parent / "vault", backup, urls)
     with open_hub(registry, vault, None, admin_token, ca) as (records, blobs):
         found = compare(records, blobs, now=datetime.now(UTC), settled=timedelta(seconds=settled), repair=repair)
     for fault in found.faults:
@@ -84,21 +91,30 @@ def check(
         raise typer.Exit(1)
 
 
-def _check_databases(registry_data: Path, vault_data: Path, backup: Path | None) -> bool:
-    """Check the databases on this machine, print what is wrong, and return whether nothing is."""
+def _check_databases(registry_data: Path, vault_data: Path, backup: Path | None, urls: dict[str, str | None]) -> bool:
+    """Check the databases on this machine and these servers, print what is wrong, and return whether nothing is."""
     if importlib.util.find_spec("sqlalchemy") is None:  # an entity's installation has no services
         return True
-    from kuber.services.database_check import check_databases
+    from kuber.services.database_check import check_databases, check_server_databases
 
+    intact = True
+    for report in check_server_databases(urls):
+        for fault in report.faults:
+            say(f"{report.database}: {fault}")
+        say(f"{report.database}: checked {', '.join(report.checked)}; {len(report.faults)} faults.")
+        for part in report.unchecked:
+            say(f"{report.database}: NOT checked: {part}.")
+        intact &= not report.faults
     found = check_databases(registry_data, vault_data, backup=backup)
     for sentence in found.faults:
         say(sentence)
-    if not found.checked:
+    if not found.checked and not any(urls.values()):
         say(
             f"The databases are not checked: {registry_data} holds none; on their machine, name their folders with "
-            "--registry-data and --vault-data."
+            "--registry-data and --vault-data, or databases on PostgreSQL with --registry-database and "
+            "--vault-database."
         )
-    elif not found.faults:
+    elif found.checked and not found.faults:
         compared = "no backup is known" if found.compared_with is None else f"as whole as {found.compared_with}"
         say(f"{' and '.join(path.name for path in found.checked)} are sound; {compared}.")
-    return not found.faults
+    return intact and not found.faults

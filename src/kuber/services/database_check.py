@@ -1,6 +1,7 @@
-"""Check of the databases of a hub on disk: are they whole, and have they all that the last backup had?"""
+"""Check of the databases of a hub: are they whole, and have files all that the last backup had?"""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,15 @@ from kuber.errors import first_line
 from kuber.services.backup import REGISTRY, VAULT
 from kuber.services.backup_manifest import last_backup, read_manifest
 from kuber.services.db.integrity import connect, damage, lost_rows
+from kuber.services.db.postgresql_check import PostgreSQLReport, check_postgresql
+from kuber.services.registry.schema import tables as registry_tables
+from kuber.services.vault.schema import tables as vault_tables
 
 _COMPARED = {"entities": "entities", "knowledge": "records", "deliveries": "deliveries", "audit": "audit entries"}
 _ADVICE = "stop the services, and restore a backup"
+
+
+SCHEMAS = {"registry": registry_tables, "vault": vault_tables}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +48,11 @@ def check_databases(registry: Path, vault: Path, *, backup: Path | None = None) 
     if backup is not None and registry / REGISTRY in found and not faults:
         faults += _losses(registry / REGISTRY, backup)
     return DatabaseReport(checked=found, compared_with=backup, faults=tuple(faults))
+
+
+def check_server_databases(urls: Mapping[str, str | None]) -> list[PostgreSQLReport]:
+    """Check the PostgreSQL databases of these services, which may be running; None for a service without one."""
+    return [check_postgresql(url, SCHEMAS[service]) for service, url in urls.items() if url is not None]
 
 
 def _losses(database: Path, backup: Path) -> list[str]:

@@ -58,8 +58,8 @@ class PostgreSQL:
     shared = True
 
     def __init__(self, url: str, history: str) -> None:
-        parsed = _parse_url(url)
-        self.name = _without_password(parsed)
+        parsed = parse_url(url)
+        self.name = without_password(parsed)
         self.version_table = f"{history}_version"  # so that registry and vault may share a database
         self._locks = NamedLocks()
         writer = _lock_number(f"write {history}")
@@ -180,7 +180,7 @@ def _set_read_only(connection: Any, _record: Any) -> None:
     _execute(connection, "SET default_transaction_read_only = on")
 
 
-def _parse_url(url: str) -> URL:
+def parse_url(url: str) -> URL:
     """Parse a URL of PostgreSQL. SettingsError for others; it omits the URL, which may hold a password."""
     try:
         parsed = make_url(url)
@@ -196,9 +196,16 @@ def _parse_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _without_password(url: URL) -> str:
+def without_password(url: URL) -> str:
     """Return the URL without the password, which may also be in the query."""
     return URL.create(url.drivername, url.username, None, url.host, url.port, url.database).render_as_string()
+
+
+def check_engine(url: URL) -> Engine:
+    """Return an engine with one connection that reads, each statement on its own."""
+    engine = _engine(url, 1, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "connect", _set_read_only)
+    return engine
 
 
 def _engine(url: URL, connections: int, asynchronous: bool = False, **options: Any) -> Engine:
