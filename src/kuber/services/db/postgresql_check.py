@@ -22,7 +22,7 @@ _INDEXES = (
 
 @dataclass(kw_only=True, slots=True)
 class PostgreSQLReport:
-    """What was checked of one database, what was not and why, and a sentence for each fault."""
+    """Report on one database: its checked and unchecked parts, and a sentence for each fault."""
 
     database: str  # its URL without the password
     checked: list[str] = field(default_factory=list)
