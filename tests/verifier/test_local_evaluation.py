@@ -1,5 +1,7 @@
 """Evaluation of published models on own data, whose classes are matched by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 import kuber
 from kuber.data.datasets import load_dataset
-from kuber.errors import DatasetError
+from kuber.errors import DatasetError, IncompatibleKnowledgeError
 from kuber.settings import Settings
 from kuber.verifier.local_evaluation import evaluate_locally, load_samples
 from kuber.verifier.service import load_verification_set
@@ -51,12 +53,19 @@ def test_a_perfect_model_is_right_about_labels_that_are_numbers(tmp_path):
     hub = registry, vault = kuber.memory_hub()
     task = kuber.Task(name="shades", labels=LABELS, input_shape=SHAPE)
     validation = torch.from_numpy(images(Y)) / 255, torch.from_numpy(Y)
-    with kuber.Entity("a", model=Shade(), task=task, validation=validation, hub=hub, folder=tmp_path / "a") as entity:
+    arguments = {"task": task, "validation": validation, "hub": hub, "class_counts": (1000, 0, 0)}
+    with kuber.Entity("a", model=Shade(), folder=tmp_path / "a", **arguments) as entity:
         entity.publish()
     (record,) = registry.discover(kuber.Query()).items
     y = Y[Y != 2]
     found = evaluate_locally(record, vault, save(tmp_path, y, y=y + 1))
     assert found.correct == found.total == (20, 20, 0)
+    # The logits of a are said to have a prior that no other class survives, once it is taken out.
+    data = save(tmp_path, y, y=y + 1)
+    assert evaluate_locally(record, vault, data, prior="own").correct == (0, 20, 0)
+    assert sum(evaluate_locally(record, vault, data, prior="uniform").correct) <= 20
+    with pytest.raises(IncompatibleKnowledgeError, match="does not state which class frequencies"):
+        evaluate_locally(replace(record, class_counts=None), vault, data, prior="own")
 
 
 @pytest.mark.parametrize("classes", [(0, 1, 2), (0, 1), (2,)])

@@ -1,7 +1,7 @@
 """`kuber knowledge`: inspect, pull, evaluate and withdraw the knowledge of a hub."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -171,6 +171,13 @@ def evaluate(
     std: Annotated[
         str | None, typer.Option(metavar="X,...", help="Standard deviation of each channel; needs --mean.")
     ] = None,
+    prior: Annotated[
+        Literal["as-published", "own", "uniform"],
+        typer.Option(
+            help="Class frequencies to which the logits are adjusted: those of the labels of DATA (own), equal "
+            "ones, or those that they have."
+        ),
+    ] = "as-published",
     registry: RegistryUrl = DEFAULT_REGISTRY,
     vault: VaultUrl = DEFAULT_VAULT,
     identity: IdentityFolder = None,
@@ -194,7 +201,7 @@ def evaluate(
     with open_hub(registry, vault, identity, admin_token, ca) as (records, blobs):
         record = _record(records, id)
         check_origin(record, records, {} if identity is None else read_pinned_keys(identity))
-        found = evaluate_locally(record, blobs, data, normalisation=given)
+        found = evaluate_locally(record, blobs, data, normalisation=given, prior=prior)
     used = given or default_normalisation(record)
     console = Console(markup=False)  # names are their owners'
     console.print(_class_table(f"{record.id[-12:]} on {data.name}", record.task.labels, found))
@@ -202,6 +209,9 @@ def evaluate(
     console.print(
         f"Accuracy {percent(found.accuracy)} on {sum(found.total)} samples (mean {means}, std {deviations})."
     )
+    if prior != "as-published":
+        frequencies = "of the labels of these data" if prior == "own" else "that are equal"
+        console.print(f"Its logits are adjusted to class frequencies {frequencies}.")
     console.print(f"Its publisher claims {claimed(record)} on other data.")
 
 

@@ -36,6 +36,7 @@ from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
 from kuber.entity.own_prior import OwnPrior
 from kuber.entity.owned_model import OwnedModel
 from kuber.entity.phase import Phases
+from kuber.entity.predictor import Prior, make_predictor
 from kuber.entity.round import Round
 from kuber.entity.safeguard import Safeguard, undisturbed
 from kuber.entity.state.checkpoint import Checkpoints, initial_state
@@ -47,7 +48,7 @@ from kuber.entity.state.storage import Storage
 from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
 from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError
-from kuber.learning.model_call import Collate
+from kuber.learning.model_call import Collate, Inputs
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.teachers import Teachers
 from kuber.setting_effects import variables_without_effect
@@ -271,6 +272,17 @@ class Entity:
         """
         with self._undisturbed():
             return self._phases.evaluate()
+
+    def predictor(self, prior: Prior = "own", *, strength: float = 1.0, samples: Inputs | None = None) -> nn.Module:
+        """Return a copy of the current model for use, whose logits have these class frequencies in place of theirs.
+
+        `prior` is "own", the frequencies of the training samples; "uniform"; counts or frequencies of the place where
+        it will be used, one for each label; or "estimated" from unlabelled `samples` of that place. `strength`, 1 for
+        all, is how much is adjusted. The copy returns logits, is in evaluation mode, and can be exported. Raises
+        SettingsError when the frequencies that the logits have, or those asked for, are not known.
+        """
+        with self._undisturbed():
+            return make_predictor(self._owned.adapter, self._prior, prior, strength=strength, samples=samples)
 
     def discover(self) -> Teachers:
         """Discover, choose, pull and test teachers for the next phase, as the strategy decides.

@@ -99,6 +99,11 @@ class ModelAdapter:
         vars(self).update(vars(other))
 
     @property
+    def logits_network(self) -> nn.Module:
+        """The judged model, as a network that returns logits, shape (batch, classes)."""
+        return self._judged if self._answers.plain else self._network
+
+    @property
     def device(self) -> torch.device:
         """Device of the model: that of its first parameter or buffer."""
         first = next(self._judged.parameters(), next(self._judged.buffers(), None))

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kuber.data.batches import Normalisation
 from kuber.data.class_names import match_classes
@@ -18,22 +19,34 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import ONNX, Knowledge
 from kuber.domain.ports import Vault
-from kuber.errors import DatasetError
+from kuber.domain.prior import Frequencies, frequencies, uniform
+from kuber.domain.stated_prior import stated_prior
+from kuber.errors import DatasetError, IncompatibleKnowledgeError
 from kuber.learning.compatibility import runnable_kind
 from kuber.learning.evaluation import EVALUATION_BATCH, evaluate
 from kuber.learning.onnx_model import OnnxModel
+from kuber.learning.priors import PriorAdjusted, log_ratio
 from kuber.learning.runtime import Runtime, build
 from kuber.learning.weights import load
 
+EvaluationPrior = Literal["as-published", "own", "uniform"]
+
 
 def evaluate_locally(
-    knowledge: Knowledge, vault: Vault, data: Path, *, normalisation: Normalisation | None = None
+    knowledge: Knowledge,
+    vault: Vault,
+    data: Path,
+    *,
+    normalisation: Normalisation | None = None,
+    prior: EvaluationPrior = "as-published",
 ) -> Evaluation:
     """Pull a model and count its correct answers on the user's data.
 
     `data` is an .npz file with x and y, or a folder with a subfolder of images for each class. Classes are matched by
-    `match_classes`. Without `normalisation` the samples are normalised by `default_normalisation`. Raises
-    DatasetError when the data do not fit the task, KnowledgeError when the model is invalid or cannot be run.
+    `match_classes`. Without `normalisation` the samples are normalised by `default_normalisation`. With a `prior` the
+    logits are adjusted to equal classes, or, as "own", to the frequencies of the labels of the data. Raises
+    DatasetError when the data do not fit the task, KnowledgeError when the model is invalid or cannot be run, or its
+    record does not state the prior that its logits carry.
     """
     task = knowledge.task
     kind = runnable_kind(knowledge, task)
@@ -45,11 +58,16 @@ def evaluate_locally(
         device="cpu", precision="float32", threads=torch.get_num_threads(), channels_last=len(task.input_shape) == 3
     )
     blob = vault.get(knowledge.artifacts[kind].digest)
-    network = (
+    network: nn.Module = (
         OnnxModel(blob, input_shape=task.input_shape, classes=task.classes)
         if kind == ONNX
         else build(knowledge.architecture, load(blob, knowledge.architecture), runtime)
     )
+
+    if prior != "as-published":
+        counts = np.bincount(labels, minlength=task.classes).tolist()
+        target = uniform(task.classes) if prior == "uniform" else frequencies(counts)
+        network = PriorAdjusted(network, log_ratio(_stated(knowledge), target))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(labels), EVALUATION_BATCH):
@@ -58,6 +76,16 @@ def evaluate_locally(
 
     test_set = Digest.of(np.ascontiguousarray(samples).data.cast("B"), labels.data.cast("B"))
     return evaluate(network, batches(), classes=task.classes, test_set=test_set, runtime=runtime, strict=True)
+
+
+def _stated(knowledge: Knowledge) -> Frequencies:
+    carried = stated_prior(knowledge)
+    if carried is None:
+        raise IncompatibleKnowledgeError(
+            f"The record {knowledge.id} does not state which class frequencies the logits of its model have, so they "
+            "cannot be adjusted; leave out the prior."
+        )
+    return carried
 
 
 def default_normalisation(knowledge: Knowledge) -> Normalisation:
