@@ -1,13 +1,17 @@
 """Baselines, compared with their papers on real digits."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from kuber.domain.prior import accuracy_on, frequencies, geometric_mean, uniform
 from kuber.domain.strategies import STRATEGIES
+from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.steps import training
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
@@ -15,11 +19,13 @@ from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
+from kuber.experiment.held_out import correct_answers
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
+from kuber.learning.evaluation import compute_logits
 from kuber.learning.training import proximal
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
@@ -72,6 +78,10 @@ def alone(scenario: Scenario) -> Scenario:
     return replace(
         scenario, settings=settings, private=scenario.private[:1], world=World(entities=scenario.world.entities[:1])
     )
+
+
+def with_strategy(scenario: Scenario, method: str) -> Scenario:
+    return replace(scenario, strategy=STRATEGIES.get(method, scenario.strategy))
 
 
 def trained(scenario: Scenario, index: int, start: Weights) -> Weights:
@@ -174,6 +184,60 @@ def test_fedprox_changes_models_unless_mu_is_0(scenario, models):
     models.clear()
     play("fedprox", replace(scenario, settings=scenario.settings.model_copy(update={"fedprox_mu": 0.0})))
     assert dump(models[2, 0][0]) == far
+
+
+def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scenario, models):
+    longer = replace(scenario, settings=scenario.settings.model_copy(update={"num_rounds": 3}))
+    shared = play("fedavg", longer).metrics
+    before = dict(models)
+    models.clear()
+    own = play("finetuned", longer).metrics
+    # A generator of the entities has drawn two local phases: the third continues where these ended.
+    assert [dump(models[2, index][0]) for index in range(3)] == [dump(before[2, 0][0])] * 3
+    runtime, engine = simulated_runtime(longer), InlineEngine()
+    for index in range(3):
+        learner, generator = make_learner(longer, index, runtime), generator_state(0, index)
+        starts = [initial_weights(longer.architectures[0], 0), before[1, 0][0], before[2, 0][0]]
+        for start in starts:
+            ended = engine.submit(training(learner, LocalPhase(), start, generator)).result()
+            generator = ended.generator
+        assert dump(models[3, index][0]) == dump(ended.weights)
+    assert [entry.cost.samples_trained for entry in own] == [entry.cost.samples_trained for entry in shared]
+    assert own[-1].cost.bytes_up == shared[-4].cost.bytes_up  # the last models are not sent
+
+
+@pytest.mark.parametrize("method", ["local", "kuber", "fedavg", "finetuned", "ensemble"])
+def test_accuracies_are_those_of_logits_adjusted_to_the_prior_that_suits_each(scenario, models, method):
+    metrics = [entry for entry in play(method, with_strategy(scenario, method)).metrics if entry.round == 2]
+    runtime = simulated_runtime(scenario)
+    counts = [scenario.class_counts(index) for index in range(3)]
+    pooled, alone = frequencies([sum(column) for column in zip(*counts, strict=True)]), list(map(frequencies, counts))
+    carried = {"kuber": uniform(10), "fedavg": pooled, "ensemble": geometric_mean(alone)}
+    labels = torch.from_numpy(scenario.held_out.labels)
+    for entry in metrics:
+        learner, prior = make_learner(scenario, entry.entity, runtime), alone[entry.entity]
+        networks = [learner.model(model) for model in models[2, entry.entity]]
+        batches = [learner.ordered_batches(scenario.held_out) for _ in networks]
+        logits = torch.stack([*map(partial(compute_logits, runtime=runtime), networks, batches)]).mean(0).double()
+        logits -= torch.tensor(carried.get(method, prior)).log()
+        right = ((logits + torch.tensor(prior).log()).argmax(1) == labels).double()
+        recalls = [right[labels == label].mean().item() for label in range(10)]
+        assert entry.own_accuracy == pytest.approx(accuracy_on(counts[entry.entity], recalls), abs=1e-6)
+        balanced = (logits.argmax(1) == labels).double().mean().item()
+        if method == "kuber":
+            assert entry.evaluation.accuracy == pytest.approx(balanced)
+
+
+def test_the_strength_of_an_adjustment_is_the_best_on_samples_for_decisions(scenario):
+    learner = make_learner(scenario, 0, simulated_runtime(scenario))
+    weights = initial_weights(scenario.architectures[0], 0)
+    shift = torch.stack([30.0 * torch.eye(10)[3], torch.zeros(10)])  # every answer is class 3
+    labels = scenario.held_out.labels
+    others, threes = (scenario.held_out.take(np.flatnonzero(kind)) for kind in (labels != 3, labels == 3))
+    count = partial(correct_answers, learner, [weights], scenario.held_out, shift)
+    assert count(threes)[0].tolist() == [0, 0, 0, len(threes), 0, 0, 0, 0, 0, 0]
+    assert count(others)[0].tolist() == count(others)[1].tolist()  # as it is
+    assert count(threes)[1].tolist() == count(others)[1].tolist()  # own ones have their whole shift
 
 
 def test_the_proximal_term_is_half_mu_times_the_squared_distance():

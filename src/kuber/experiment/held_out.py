@@ -13,24 +13,33 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Architecture
-from kuber.domain.prior import Frequencies, accuracy_on, carried_prior, frequencies
+from kuber.domain.prior import Frequencies, accuracy_on, carried_prior, frequencies, uniform
 from kuber.entity.state.checkpoint import round_path
 from kuber.entity.work.learner import Learner
 from kuber.errors import CorruptKnowledgeError, KnowledgeError
 from kuber.experiment.entity_factory import entity_folder, make_learner
 from kuber.experiment.run_result import HeldOutAccuracy
 from kuber.experiment.scenario import Scenario
-from kuber.learning.evaluation import counts_adjusted
+from kuber.learning.evaluation import correct_after, labelled_logits
 from kuber.learning.priors import log_ratio
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import Weights, load
 
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
+STRENGTHS = (0.0, 0.5, 1.0)  # of an adjustment to a uniform prior
 
 
 def interim_part(scenario: Scenario) -> Samples:
     """Return the fixed, stratified part of the held-out test set for the rounds between the first and the last."""
-    whole = scenario.held_out
+    return _part(scenario.held_out)
+
+
+def deciding_part(scenario: Scenario) -> Samples:
+    """Return the fixed, stratified part of the common test set on which the strength of an adjustment is chosen."""
+    return _part(scenario.common)
+
+
+def _part(whole: Samples) -> Samples:
     if len(whole) <= INTERIM_SAMPLES:
         return whole
     return whole.take(stratified(whole.labels, INTERIM_SAMPLES, seed=0)[0])
@@ -54,11 +63,33 @@ class HeldOut:
 def prior_shifts(carried: Frequencies, class_counts: Sequence[Sequence[int]]) -> Tensor:
     """Return the shifts of logits with this prior for the accuracies of entities with these class counts.
 
-    The result has shape (1 + entities, classes): none for the general accuracy first, then to the prior of each
-    entity. Measured: adjusting plain models to a uniform prior costs general accuracy where classes are absent.
+    The result has shape (1 + entities, classes): to a uniform prior first, then to the prior of each entity.
     """
-    targets = [carried, *map(frequencies, class_counts)]
+    targets = [uniform(len(carried)), *map(frequencies, class_counts)]
     return torch.stack([log_ratio(carried, target) for target in targets])
+
+
+def correct_answers(
+    learner: Learner, models: Sequence[Weights], samples: Samples, shifts: Tensor, deciding: Samples
+) -> Tensor:
+    """Return the correct answers per class of one model, or of the mean logits of several, after each shift.
+
+    The first shift counts as much, of STRENGTHS, as gives the most correct answers on the samples `deciding`: a
+    model that learned of absent classes from others carries another prior than that of its samples.
+    """
+    networks = [learner.model(model) for model in models]
+
+    def run(samples: Samples) -> tuple[Tensor, Tensor]:
+        batches = learner.ordered_batches
+        found = [labelled_logits(network, batches(samples), runtime=learner.runtime) for network in networks]
+        logits = [logits for logits, _ in found]
+        return (logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)), found[0][1]
+
+    if shifts[0].any():
+        strengths = torch.tensor(STRENGTHS)
+        correct = correct_after(*run(deciding), strengths.unsqueeze(1) * shifts[0]).sum(1)
+        shifts = torch.cat([strengths[correct.argmax()] * shifts[:1], shifts[1:]])
+    return correct_after(*run(samples), shifts)
 
 
 def held_out_accuracies(
@@ -74,28 +105,26 @@ def held_out_accuracies(
     keep_freed_memory()
     torch.set_num_threads(available_cores())  # the entities are done; every core is free
     whole, part = (HeldOut.of(each, scenario.task.classes) for each in (scenario.held_out, interim_part(scenario)))
-    last = scenario.settings.num_rounds
+    last, deciding = scenario.settings.num_rounds, deciding_part(scenario)
     total = last * len(scenario.private)
     on_evaluation(0, total)
     accuracies: dict[str, list[HeldOutAccuracy]] = {}
     for index in range(len(scenario.private)):
         learner, found = make_learner(scenario, index, runtime), accuracies.setdefault(str(index), [])
         counts = scenario.class_counts(index)
-        carried = carried_prior(scenario.strategy.local_phase(), counts)
+        shifts = prior_shifts(carried_prior(scenario.strategy.local_phase(), counts), [counts])
         for round in range(1, last + 1):
             held_out = whole if round in (1, last) else part
-            path = round_path(entity_folder(folder, index), round)
-            found.append(_accuracies(learner, path, held_out, carried, counts))
+            weights = stored_weights(round_path(entity_folder(folder, index), round), learner.architecture)
+            found.append(_accuracies(learner, weights, held_out, shifts, deciding, counts))
             on_evaluation(index * last + round, total)
     return accuracies
 
 
 def _accuracies(
-    learner: Learner, path: Path, held_out: HeldOut, carried: Frequencies, counts: Sequence[int]
+    learner: Learner, weights: Weights, held_out: HeldOut, shifts: Tensor, deciding: Samples, counts: Sequence[int]
 ) -> HeldOutAccuracy:
-    model = learner.model(stored_weights(path, learner.architecture))
-    batches, shifts = learner.ordered_batches(held_out.samples), prior_shifts(carried, [counts])
-    general, own = counts_adjusted(model, batches, shifts, runtime=learner.runtime).tolist()
+    general, own = correct_answers(learner, [weights], held_out.samples, shifts, deciding).tolist()
     return HeldOutAccuracy(
         general=sum(general) / sum(held_out.total), own=accuracy_on(counts, recalls_of(own, held_out.total))
     )

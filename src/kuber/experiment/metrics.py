@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from kuber.data.samples import Samples
@@ -14,9 +13,8 @@ from kuber.domain.prior import Frequencies, accuracy_on, uniform
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.experiment.engines.base import Engine
-from kuber.experiment.held_out import HeldOut, interim_part, prior_shifts
+from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part, prior_shifts
 from kuber.experiment.scenario import Scenario
-from kuber.learning.evaluation import compute_logits, correct_after, counts_adjusted
 from kuber.learning.weights import Weights
 
 
@@ -74,6 +72,7 @@ class MetricsRecorder:
         self._rounds = scenario.settings.num_rounds
         whole, part = scenario.held_out, interim_part(scenario)
         self._whole, self._part = HeldOut.of(whole, scenario.task.classes), HeldOut.of(part, scenario.task.classes)
+        self._deciding = deciding_part(scenario)
         self._class_counts = [scenario.class_counts(index) for index in range(len(scenario.private))]
         self._ends: list[tuple[_RoundEnd, int]] = []  # with the place among the entities that end with its model
         self._latest: _EndedModel | None = None
@@ -133,13 +132,14 @@ class MetricsRecorder:
 
     def _work(self, ended: "_EndedModel") -> Work:
         samples = self._held_out(ended.round).samples
+        shifts = prior_shifts(ended.carried, [self._class_counts[entity] for entity in ended.entities])
+        deciding = self._deciding if shifts[0].any() else samples  # which is not read then
         # The learner sent to the worker needs no private samples.
         learner = replace(self._learners[ended.entities[0]], private=samples, common=samples)
-        shifts = prior_shifts(ended.carried, [self._class_counts[entity] for entity in ended.entities])
+        arguments = {"learner": learner, "models": ended.models, "samples": samples, "shifts": shifts}
+        forward = len(ended.models) * (len(samples) + (len(deciding) if shifts[0].any() else 0))
         return Work(
-            function=evaluate_together,
-            arguments={"learner": learner, "models": ended.models, "samples": samples, "shifts": shifts},
-            cost=FORWARD_COST * len(samples) * len(ended.models),
+            function=evaluate_together, arguments=arguments | {"deciding": deciding}, cost=FORWARD_COST * forward
         )
 
 
@@ -167,15 +167,15 @@ class _RoundEnd(NamedTuple):
 
 
 def evaluate_together(
-    learner: Learner, models: list[Weights], samples: Samples, shifts: Tensor, *, progress: Progress
+    learner: Learner,
+    models: list[Weights],
+    samples: Samples,
+    shifts: Tensor,
+    deciding: Samples,
+    *,
+    progress: Progress,
 ) -> Tensor:
-    """Return the correct answers per class of one model, or of the mean logits of several, after each shift."""
-    networks = [learner.model(model) for model in models]
-    batches = learner.ordered_batches
-    if len(networks) == 1:
-        counts = counts_adjusted(networks[0], batches(samples), shifts, runtime=learner.runtime)
-    else:
-        logits = [compute_logits(network, batches(samples), runtime=learner.runtime) for network in networks]
-        counts = correct_after(torch.stack(logits).mean(0), torch.from_numpy(samples.labels), shifts)
+    """Return the correct answers of one model, or of the mean logits of several."""
+    counts = correct_answers(learner, models, samples, shifts, deciding)
     progress(1.0)
     return counts

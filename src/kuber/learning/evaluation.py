@@ -81,13 +81,12 @@ def _bits_by_class(labels: Any, answers: Any, classes: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(bits.tobytes(), "little") for bits in packed)
 
 
-def counts_adjusted(
-    network: nn.Module, batches: Iterable[tuple[Any, ...]], shifts: Tensor, *, runtime: Runtime
-) -> Tensor:
-    """Return the correct answers per class after each shift of the logits, of one forward pass.
+def labelled_logits(
+    network: nn.Module, batches: Iterable[tuple[Any, ...]], *, runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """Return the network's logits, float32 of shape (samples, classes), and the labels, both on the CPU.
 
-    Shifts, and the counts returned, have shape (shifts, classes). A sample with a logit that is not finite is
-    answered wrong, as by `evaluate`.
+    Logits may be not finite: `correct_after` takes such answers as wrong, as `evaluate` does.
     """
     logits, labels = [], []
     with evaluation_mode(network):
@@ -95,11 +94,14 @@ def counts_adjusted(
             with runtime.autocast():
                 logits.append(network(x).float().cpu())
             labels.append(y.cpu())
-    return correct_after(torch.cat(logits), torch.cat(labels), shifts)
+    return torch.cat(logits), torch.cat(labels)
 
 
 def correct_after(logits: Tensor, labels: Tensor, shifts: Tensor) -> Tensor:
-    """Return the correct answers per class after each shift of logits, shape (samples, classes)."""
+    """Return the correct answers per class after each shift is added to logits, shape (samples, classes).
+
+    Shifts, and the counts returned, have shape (shifts, classes).
+    """
     finite = ((logits < torch.inf) & (logits.amax(1, keepdim=True) > -torch.inf)).all(1)
     rows = [labels[((logits + shift).argmax(1) == labels) & finite] for shift in shifts]
     return torch.stack([torch.bincount(right, minlength=shifts.shape[1]) for right in rows])

@@ -4,7 +4,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.experiment.baselines.synchronous import PLAIN, SynchronousEntities
 from kuber.experiment.metrics import Cost
 from kuber.learning.merging import average
-from kuber.learning.weights import dump
+from kuber.learning.weights import Weights, dump
 
 
 def fedavg(entities: SynchronousEntities, phase: LocalPhase = PLAIN) -> None:
@@ -12,8 +12,14 @@ def fedavg(entities: SynchronousEntities, phase: LocalPhase = PLAIN) -> None:
     global_model = entities.initial
     for round in range(1, entities.rounds + 1):
         models = entities.train([global_model] * len(entities.learners), entities.span(round), phase)
-        global_model = average(models, entities.sizes)
-        size = len(dump(global_model))  # files of the same tensors are equally long
-        for entity in range(len(models)):
-            entities.spend(entity, Cost(bytes_up=size, bytes_down=size))
+        global_model = averaged(entities, models)
         entities.end_round(round, [[global_model]] * len(models), [entities.pooled_prior] * len(models))
+
+
+def averaged(entities: SynchronousEntities, models: list[Weights]) -> Weights:
+    """Return the average weighted by samples, which every entity receives for its model."""
+    mean = average(models, entities.sizes)
+    size = len(dump(mean))  # files of the same tensors are equally long
+    for entity in range(len(models)):
+        entities.spend(entity, Cost(bytes_up=size, bytes_down=size))
+    return mean

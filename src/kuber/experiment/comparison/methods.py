@@ -8,6 +8,7 @@ from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
+from kuber.experiment.baselines.finetuned import finetuned
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.engines.base import Engine
 from kuber.experiment.entity_factory import make_learners
@@ -20,6 +21,7 @@ from kuber.views.delivery import DeliveryView
 BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
     "fedavg": fedavg,
     "fedprox": fedprox,
+    "finetuned": finetuned,
     "fedmd": fedmd,
     "central": central,
     "ensemble": ensemble,
