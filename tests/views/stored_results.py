@@ -23,6 +23,8 @@ def entity(name: str, *accuracies: float) -> EntityResult:
         rejected=0,
         bytes_up=1000,
         bytes_down=500,
+        own_accuracy=accuracies[-1] + 0.5,
+        own_accuracies=tuple(accuracy + 0.5 for accuracy in accuracies),
     )
 
 
@@ -41,6 +43,7 @@ RESULT = RunResult(
     wall_seconds=1 / 3,
     samples_trained=100,
     samples_forward=40,
+    own_accuracy=0.75,
 )
 
 
@@ -104,6 +107,8 @@ COMPARISON = ComparisonResult(
             compute=Spread(mean=127.0, sd=1.0),
             bytes_up=Spread(mean=2_000_000.4, sd=1.0),
             mean_difference=Difference(mean=0.15, low=0.05, high=0.25),
+            own_difference=Difference(mean=0.02, low=-0.01, high=0.05),
+            entities_hurt_own=2,
             deliveries=9,
             deliveries_hurt=2,
             entities_hurt=1,

@@ -46,20 +46,38 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_methods_with_public_data_have_tables_of_their_own() -> None:
-    quality, cost, public_quality, public_cost = COMPARISON.sections
+    quality, versus, cost, public_quality, public_versus, public_cost = COMPARISON.sections
     assert quality.title == "Held-out accuracy after 8 rounds, 2 seeds: %, ±sd"
     assert [cells[0] for cells in quality.rows] == [cells[0] for cells in cost.rows] == ["local", "kuber"]
+    assert [cells[0] for cells in versus.rows] == ["kuber"]
+    assert [cells[0] for cells in public_versus.rows] == ["fedmd"]
     assert [cells[0] for cells in public_quality.rows] == [cells[0] for cells in public_cost.rows] == ["fedmd"]
     assert all(len(cells) == len(section.header) for section in COMPARISON.sections for cells in section.rows)
 
 
 def test_unknown_figures_leave_cells_empty() -> None:
-    quality, cost, public, _ = COMPARISON.sections
-    assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-", "")
-    assert quality.rows[1][-1] == "+15.0 (+5.0, +25.0)"
-    assert public.rows[0][-1] == "-10.0"  # a single seed has no interval
-    assert cost.rows[0] == ("local", "1.00 x", "0 B", "0 B", "1,234", "", "")
-    assert cost.rows[1] == ("kuber", "1.27 x", "2.0 MB", "0 B", "1,234", "1 of 4", "2 of 9")
+    quality, versus, cost, _, public, _ = COMPARISON.sections
+    assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-")
+    assert versus.rows[0] == ("kuber", "+15.0 (+5.0, +25.0)", "+2.0 (-1.0, +5.0)", "1 of 4", "2 of 4")
+    assert public.rows[0] == ("fedmd", "-10.0", "-", "0 of 4", "-")  # a single seed has no interval
+    assert cost.rows[0] == ("local", "1.00 x", "0 B", "0 B", "1,234", "")
+    assert cost.rows[1] == ("kuber", "1.27 x", "2.0 MB", "0 B", "1,234", "2 of 9")
+
+
+def test_results_of_earlier_versions_are_read_without_own_accuracies() -> None:
+    found = json.loads(COMPARISON.to_json())
+    for row in found["rows"]:
+        row["personal_accuracy"] = 0.7  # of logits that were not adjusted: another figure
+        del row["own_accuracy"], row["own_accuracies"]
+        for point in row["curve"]:
+            del point["own_accuracy"]
+    for summary in found["summary"]:
+        summary["personal_accuracy"] = {"mean": 0.7, "sd": None}
+        del summary["own_accuracy"], summary["own_difference"], summary["entities_hurt_own"]
+    read = ComparisonResult.from_json(json.dumps(found))
+    assert [row.own_accuracy for row in read.rows] == [None, None]
+    quality, versus, *_ = read.sections
+    assert (quality.rows[0][3], versus.rows[0][2:]) == ("-", ("-", "1 of 4", "-"))
 
 
 def test_one_round_is_one_round() -> None:

@@ -50,6 +50,22 @@ def test_the_worst_entity_has_the_lowest_final_accuracy() -> None:
     assert RESULT.start_accuracy == pytest.approx(0.2)
 
 
+def test_own_accuracies_make_a_result_of_their_own() -> None:
+    own = RESULT.of_own_mixtures
+    assert own is not None
+    assert (own.mean_accuracy, own.worst_accuracy) == (0.75, pytest.approx(0.7))
+    assert [found.gain for found in own.entities] == pytest.approx([0.2, -0.1])
+
+
+def test_results_of_earlier_versions_are_read_without_own_accuracies() -> None:
+    found = json.loads(RESULT.to_json())
+    del found["own_accuracy"]
+    for fields in found["entities"]:
+        del fields["own_accuracy"], fields["own_accuracies"]
+    read = RunResult.from_json(json.dumps(found))
+    assert (read.own_accuracy, read.worst_own_accuracy, read.of_own_mixtures) == (None, None, None)
+
+
 def test_the_mean_of_a_round_is_over_entities_that_completed_it() -> None:
     assert mean_by_round([entity("0", 0.2, 0.4), entity("1", 0.4)]) == pytest.approx([0.3, 0.4])
     assert mean_by_round([]) == []

@@ -42,9 +42,10 @@ class ComparisonPrinter(AbstractContextManager["ComparisonPrinter"]):
     def on_row(self, task: ComparisonTask, row: ResultRow) -> None:
         with self._lock:
             self._done += 1
+            own = "" if row.own_accuracy is None else f", own {percent(row.own_accuracy)}"
             self.echo(
-                f"{self._done}/{self._total}  {task.label}, seed {task.seed}: mean {percent(row.mean_accuracy)}, "
-                f"worst {percent(row.worst_accuracy)}"
+                f"{self._done}/{self._total}  {task.label}, seed {task.seed}: general {percent(row.mean_accuracy)}, "
+                f"worst {percent(row.worst_accuracy)}{own}"
             )
 
 

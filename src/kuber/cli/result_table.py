@@ -1,5 +1,6 @@
 """The result of a run, as a table or as plain lines."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kuber.views.formatting import duration, percent, points, printable, size
@@ -10,8 +11,12 @@ from kuber.views.result import RunResult
 def result_table(result: RunResult) -> Table:
     """Return the result as a table for a terminal of 80 columns."""
     title = f"Held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}"
-    caption = f"Gain: percentage points since the entity's first round. Run time: {duration(result.wall_seconds)}."
+    caption = (
+        "General: on the mixture of all. Own: on the entity's own classes.\n"
+        f"Gain: general, points since its first round. Run time: {duration(result.wall_seconds)}."
+    )
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    _compact(table)
     table.add_column("entity", no_wrap=True)
     for column in _COLUMNS[1:]:
         table.add_column(column, justify="right", no_wrap=True)
@@ -29,6 +34,7 @@ def groups_table(result: RunResult) -> Table | None:
     if not rows:
         return None
     table = Table(title="By group", title_justify="left", title_style="bold")
+    _compact(table)
     table.add_column(_GROUP_COLUMNS[0], overflow="fold")
     for column in _GROUP_COLUMNS[1:]:
         table.add_column(column, justify="right", no_wrap=True)
@@ -37,8 +43,13 @@ def groups_table(result: RunResult) -> Table | None:
     return table
 
 
-_COLUMNS = ("entity", "accuracy", "gain", "published", "absorbed", "sent", "received")
-_GROUP_COLUMNS = ("group", "entities", "done", "rounds", "accuracy", "worst", "last end")
+_COLUMNS = ("entity", "general", "gain", "own", "published", "absorbed", "sent", "received")
+_GROUP_COLUMNS = ("group", "entities", "done", "rounds", "general", "worst", "own", "last end")
+
+
+def _compact(table: Table) -> None:
+    """Leave out the frame, so that the columns fit."""
+    table.box, table.show_edge, table.pad_edge, table.padding = SIMPLE_HEAD, False, False, (0, 1, 0, 0)
 
 
 def summary_lines(result: RunResult) -> list[str]:
@@ -62,6 +73,7 @@ def _group_rows(result: RunResult) -> list[tuple[str, ...]]:
             f"{group.rounds:.1f}",
             percent(group.accuracy),
             percent(group.worst),
+            _known(group.own),
             f"{group.end:,.1f} s",
         )
         for group in groups_of(result.entities, rounds=result.rounds)
@@ -75,6 +87,7 @@ def _rows(result: RunResult) -> list[tuple[str, ...]]:
             printable(entity.entity),
             percent(entity.final_accuracy),
             points(entity.gain),
+            _known(entity.own_accuracy),
             str(entity.published),
             str(entity.absorbed),
             size(entity.bytes_up),
@@ -83,6 +96,11 @@ def _rows(result: RunResult) -> list[tuple[str, ...]]:
         for entity in result.entities
     ]
     gain = points(result.mean_accuracy - result.start_accuracy)
-    rows.append(("mean", percent(result.mean_accuracy), gain, "", "", "", ""))
-    rows.append(("worst", percent(result.worst_accuracy), "", "", "", "", ""))
+    rows.append(("mean", percent(result.mean_accuracy), gain, _known(result.own_accuracy), "", "", "", ""))
+    worst_own = _known(result.worst_own_accuracy)
+    rows.append(("worst", percent(result.worst_accuracy), "", worst_own, "", "", "", ""))
     return rows
+
+
+def _known(accuracy: float | None) -> str:
+    return "-" if accuracy is None else percent(accuracy)

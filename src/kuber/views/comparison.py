@@ -10,8 +10,9 @@ from kuber.views.result import finite, parsed
 
 FLOOR = "local"  # every method is compared with it
 PUBLIC = frozenset({"fedmd"})  # methods that need a public data set
-_QUALITY = ("method", "mean", "worst", "personal", "absent", "vs local (95% CI)")
-_COST = ("method", "compute", "sent", "received", "seconds", "entities hurt", "deliveries hurt")
+_QUALITY = ("method", "general", "worst", "own", "absent")
+_VERSUS = ("method", "general (95% CI)", "own (95% CI)", "general hurt", "own hurt")
+_COST = ("method", "compute", "sent", "received", "seconds", "deliveries hurt")
 
 
 @finite
@@ -154,7 +155,7 @@ class ComparisonResult:
 
     @property
     def sections(self) -> list[Section]:
-        """Tables of quality and cost of every method; methods that use public data have tables of their own."""
+        """Tables of quality, difference and cost; methods that use public data have tables of their own."""
         seeds = max(summary.seeds for summary in self.summary)
         after = f"after {self.rounds} round{'' if self.rounds == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'}"
         base = next(summary for summary in self.summary if summary.strategy == FLOOR).compute.mean
@@ -164,6 +165,10 @@ class ComparisonResult:
             if group:
                 quality, cost = f"Held-out accuracy{kind} {after}: %, ±sd", f"Cost{kind}, mean over seeds"
                 found.append(Section(title=quality, header=_QUALITY, rows=tuple(map(_quality, group))))
+                others = [summary for summary in group if summary.mean_difference is not None]
+                if others:
+                    versus = f"Difference to {FLOOR}{kind}, percentage points; entities below their {FLOOR} self"
+                    found.append(Section(title=versus, header=_VERSUS, rows=tuple(map(_versus, others))))
                 found.append(Section(title=cost, header=_COST, rows=tuple(_cost(summary, base) for summary in group)))
         return found
 
@@ -192,7 +197,16 @@ def _quality(summary: Summary) -> tuple[str, ...]:
         _spread(summary.worst_accuracy),
         _spread(summary.own_accuracy),
         _spread(summary.absent_accuracy),
+    )
+
+
+def _versus(summary: Summary) -> tuple[str, ...]:
+    return (
+        summary.strategy,
         _difference(summary.mean_difference),
+        _difference(summary.own_difference),
+        f"{summary.entities_hurt} of {summary.entities}",
+        "-" if summary.entities_hurt_own is None else f"{summary.entities_hurt_own} of {summary.entities}",
     )
 
 
@@ -203,7 +217,6 @@ def _cost(summary: Summary, base: float) -> tuple[str, ...]:
         size(round(summary.bytes_up.mean)),
         size(round(summary.bytes_down.mean)),
         f"{summary.wall_seconds.mean:,.0f}",
-        "" if summary.mean_difference is None else f"{summary.entities_hurt} of {summary.entities}",
         f"{summary.deliveries_hurt} of {summary.deliveries}" if summary.deliveries else "",
     )
 
@@ -216,7 +229,7 @@ def _spread(found: Spread | None) -> str:
 
 def _difference(found: Difference | None) -> str:
     if found is None:
-        return ""
+        return "-"
     if found.low is None or found.high is None:
         return points(found.mean)
     return f"{points(found.mean)} ({points(found.low)}, {points(found.high)})"

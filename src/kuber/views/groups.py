@@ -15,8 +15,9 @@ class GroupView:
     entities: int
     done: int  # entities that completed every round
     rounds: float  # completed by an entity, on average
-    accuracy: float  # mean over entities at the end of their last round
-    worst: float
+    accuracy: float  # general, mean over entities at the end of their last round
+    own: float | None  # on their own mixtures of classes, likewise; None in older results
+    worst: float  # general
     end: float  # virtual second at which their last round ended
 
 
@@ -36,8 +37,15 @@ def groups_of(entities: Iterable[EntityResult], *, rounds: int) -> list[GroupVie
             done=sum(len(entity.accuracies) == rounds for entity in group),
             rounds=fmean(len(entity.accuracies) for entity in group),
             accuracy=fmean(entity.final_accuracy for entity in group),
+            own=_mean([entity.own_accuracy for entity in group]),
             worst=min(entity.final_accuracy for entity in group),
             end=max(entity.ends[-1] for entity in group),
         )
         for name, group in members.items()
     ]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Return the mean; None unless all values are known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None

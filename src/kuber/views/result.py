@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from statistics import fmean
@@ -81,6 +81,30 @@ class RunResult:
     def worst(self) -> EntityResult:
         """The entity with the lowest final accuracy."""
         return min(self.entities, key=lambda entity: entity.final_accuracy)
+
+    @property
+    def worst_own_accuracy(self) -> float | None:
+        """The lowest own accuracy of an entity; None in older results."""
+        return min((entity.own_accuracy for entity in self.entities if entity.own_accuracy is not None), default=None)
+
+    @property
+    def of_own_mixtures(self) -> "RunResult | None":
+        """The result with own accuracies in place of the general ones; None in older results."""
+        if self.own_accuracy is None or self.worst_own_accuracy is None:
+            return None
+        entities = tuple(
+            replace(
+                entity,
+                final_accuracy=entity.own_accuracies[-1],
+                start_accuracy=entity.own_accuracies[0],
+                gain=entity.own_accuracies[-1] - entity.own_accuracies[0],
+                accuracies=entity.own_accuracies,
+            )
+            for entity in self.entities
+        )
+        return replace(
+            self, entities=entities, mean_accuracy=self.own_accuracy, worst_accuracy=self.worst_own_accuracy
+        )
 
 
 def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:

@@ -84,6 +84,7 @@ def test_it_is_self_contained(tmp_path: Path, sample: tuple[RunResult, RunView])
     counts = {name: entity.class_counts for name, entity in view.entities.items()}
     plots = {
         "accuracy": accuracy_plot(result, view),
+        "own_accuracy": accuracy_plot(result, view, mixture="own mixture"),
         "partition": partition_plot(LABELS, counts),
         "lineage": lineage_plot(view),
     }

@@ -34,7 +34,8 @@ COLUMNS = (
     Column(name="status", label="Status", kind="state"),
     Column(name="strategy", label="Strategy", wide=True),
     Column(name="dataset", label="Data set", wide=True),
-    Column(name="accuracy", label="Mean accuracy", kind="share"),
+    Column(name="accuracy", label="General", kind="share"),
+    Column(name="own", label="Own", kind="share"),
     Column(name="report", label="Report", wide=True),
     Column(name="beside", label="Side by side"),
 )
@@ -57,7 +58,8 @@ class RunsPage:
         with Element("p").classes("k-soft"):
             text_element("span", "Runs in the folder ")
             text_element("code", str(folder.resolve()))
-            text_element("span", ". Accuracies are on the held-out test set after the last round.")
+            text_element("span", ". Mean accuracies on the held-out test set after the last round: ")
+            text_element("span", "general, on the mixture of all; own, on each entity's own mixture of classes.")
         self._fault = text_element("p", "").classes("k-fault").props("role=alert")
         self._table = DataTable("Runs", COLUMNS, empty="No runs yet. Start one with `kuber run`.")
         self._comparison = Element("div")
@@ -109,6 +111,7 @@ class RunsPage:
         settings = run.all_settings
         methods = str(settings.get("strategy", "–")) if run.plan is None else ", ".join(run.plan.strategies)
         mean = run.outcome.mean_accuracy if isinstance(run.outcome, RunResult) else None
+        own = run.outcome.own_accuracy if isinstance(run.outcome, RunResult) else None
         chosen = run.name in self.chosen
         others = [name for name in self.chosen if name != run.name]
         names = others if chosen else [*others, run.name]
@@ -125,6 +128,7 @@ class RunsPage:
                 methods,
                 Path(str(settings["dataset"])).stem if settings else "–",
                 share(mean),
+                share(own),
                 document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
                 link("remove" if chosen else "add", address),
             ),
@@ -157,10 +161,12 @@ def _figures_of(run: StoredRun) -> dict[str, str]:
     outcome = run.outcome
     if isinstance(outcome, RunResult):
         figures |= {
-            "mean accuracy": percent(outcome.mean_accuracy),
-            "worst entity": percent(outcome.worst_accuracy),
-            "mean after round 1": percent(outcome.start_accuracy),
-            "gain": points(outcome.mean_accuracy - outcome.start_accuracy),
+            "general": percent(outcome.mean_accuracy),
+            "general, worst entity": percent(outcome.worst_accuracy),
+            "own": _known(outcome.own_accuracy),
+            "own, worst entity": _known(outcome.worst_own_accuracy),
+            "general after round 1": percent(outcome.start_accuracy),
+            "general gain": points(outcome.mean_accuracy - outcome.start_accuracy),
             "entities": str(len(outcome.entities)),
             "rounds": str(outcome.rounds),
             "published": str(sum(entity.published for entity in outcome.entities)),
@@ -175,6 +181,10 @@ def _figures_of(run: StoredRun) -> dict[str, str]:
     if run.wall_seconds is not None:
         figures["run time"] = duration(run.wall_seconds)
     return figures
+
+
+def _known(accuracy: float | None) -> str:
+    return "–" if accuracy is None else percent(accuracy)
 
 
 def _value(value: object) -> str | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kuber.experiment.reports.html import page
-from kuber.views.comparison import FLOOR, ComparisonResult
+from kuber.views.comparison import FLOOR, ComparisonResult, Summary
 from kuber.views.formatting import percent
 
 TEMPLATE = "comparison.html.j2"
@@ -34,8 +34,13 @@ def write_comparison_report(path: Path, result: ComparisonResult, plot: bytes) -
 def _headline(result: ComparisonResult) -> str:
     """Summarise the result in one sentence; a longer `local` is left to the tables."""
     accuracies = ", ".join(
-        f"{summary.strategy} {percent(summary.mean_accuracy.mean)}"
+        f"{summary.strategy} {percent(summary.mean_accuracy.mean)}{_own(summary)}"
         for summary in result.summary
         if not summary.strategy.startswith(f"{FLOOR}@")
     )
-    return f"Mean held-out accuracy after {result.rounds} round{'' if result.rounds == 1 else 's'}: {accuracies}."
+    after = f"after {result.rounds} round{'' if result.rounds == 1 else 's'}"
+    return f"Mean held-out accuracy {after}, general (own): {accuracies}."
+
+
+def _own(summary: Summary) -> str:
+    return "" if summary.own_accuracy is None else f" ({percent(summary.own_accuracy.mean)})"

@@ -35,6 +35,7 @@ def conclude(
     counts = {str(index): scenario.class_counts(index) for index in range(len(scenario.private))}
     plots = {
         "accuracy": accuracy_plot(result, view),
+        **_own_plot(result, view),
         "partition": partition_plot(scenario.task.labels, counts),
         "lineage": lineage_plot(view),
     }
@@ -45,3 +46,8 @@ def conclude(
     write_atomically(folder / RESULT_FILE, f"{result.to_json()}\n".encode(), durable=False)
     write_report(folder / REPORT_FILE, result, view, plots, settings.model_dump(mode="json"), scenario.task.labels)
     return result
+
+
+def _own_plot(result: RunResult, view: RunView) -> dict[str, bytes]:
+    own = result.of_own_mixtures
+    return {} if own is None else {"own_accuracy": accuracy_plot(own, view, mixture="own mixture")}

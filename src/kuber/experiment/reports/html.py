@@ -18,9 +18,16 @@ def page(template: str, *, images: Mapping[str, bytes], settings: Mapping[str, A
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, size=size, duration=duration, value=_value)
+    environment.filters.update(
+        percent=percent, points=points, size=size, duration=duration, value=_value, known=_known
+    )
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
     return environment.get_template(template).render(images=encoded, settings=settings, **context)
+
+
+def _known(accuracy: float | None) -> str:
+    """Format an accuracy that older results lack."""
+    return "-" if accuracy is None else percent(accuracy)
 
 
 def _value(setting: Any) -> str:

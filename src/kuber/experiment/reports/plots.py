@@ -24,8 +24,11 @@ MAX_SLANTED_LABELS = 30  # with more classes, names that do not fit are vertical
 MAX_WRITTEN_COUNTS = 20  # with more classes, the circles hold no numbers
 
 
-def accuracy_plot(result: RunResult, view: RunView) -> bytes:
-    """Plot the held-out accuracy of every entity over its rounds, with publications and deliveries marked; PNG."""
+def accuracy_plot(result: RunResult, view: RunView, *, mixture: str = "mixture of all") -> bytes:
+    """Plot the held-out accuracy of every entity over its rounds, with publications and deliveries marked; PNG.
+
+    `mixture` names the classes that the accuracies in `result` are on.
+    """
     figure = Figure(figsize=(9.0, 5.2), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     named = len(result.entities) <= MAX_NAMED_LINES
@@ -33,7 +36,7 @@ def accuracy_plot(result: RunResult, view: RunView) -> bytes:
     for number, entity in enumerate(result.entities):
         colour = COLOURS[number % len(COLOURS)] if named else PALE
         _draw_marks(axes, entity, view, colour=colour, scale=1.0 if named else 0.6)
-    axes.set_title(f"Held-out accuracy: {result.strategy} on {_dataset(result)}", loc="left", color=INK)
+    axes.set_title(f"Held-out accuracy, {mixture}: {result.strategy} on {_dataset(result)}", loc="left", color=INK)
     axes.set_xlabel("round of the entity (first and last: all held-out samples; others: a fixed subset)")
     axes.set_ylabel("held-out accuracy")
     last = max(len(entity.accuracies) for entity in result.entities)

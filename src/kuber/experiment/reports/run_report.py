@@ -29,8 +29,8 @@ def write_report(
 ) -> None:
     """Write the report of a complete run to `path`.
 
-    `plots` holds the PNG images `accuracy`, `partition`, `lineage` and, if the run has a world, `world`; `labels`
-    are the class names.
+    `plots` holds the PNG images `accuracy`, `own_accuracy` (unless the result is older), `partition`, `lineage` and,
+    if the run has a world, `world`; `labels` are the class names.
     """
     taught = view.taught
     html = page(
@@ -39,6 +39,7 @@ def write_report(
         settings=settings,
         result=result,
         headline=headline(result),
+        own=result.of_own_mixtures,
         deliveries=view.deliveries,
         reasons=any(delivery.reason for delivery in view.deliveries),
         taught=taught,
