@@ -26,7 +26,7 @@ from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import compute_logits
-from kuber.learning.training import proximal
+from kuber.learning.training import proximal, span_of
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
 from kuber.views.comparison import PUBLIC
@@ -198,8 +198,9 @@ def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scena
     for index in range(3):
         learner, generator = make_learner(longer, index, runtime), generator_state(0, index)
         starts = [initial_weights(longer.architectures[0], 0), before[1, 0][0], before[2, 0][0]]
-        for start in starts:
-            ended = engine.submit(training(learner, LocalPhase(), start, generator)).result()
+        for round, start in enumerate(starts, 1):
+            work = training(learner, LocalPhase(), start, generator, span=span_of(round, 3))
+            ended = engine.submit(work).result()
             generator = ended.generator
         assert dump(models[3, index][0]) == dump(ended.weights)
     assert [entry.cost.samples_trained for entry in own] == [entry.cost.samples_trained for entry in shared]
@@ -218,26 +219,29 @@ def test_accuracies_are_those_of_logits_adjusted_to_the_prior_that_suits_each(sc
         learner, prior = make_learner(scenario, entry.entity, runtime), alone[entry.entity]
         networks = [learner.model(model) for model in models[2, entry.entity]]
         batches = [learner.ordered_batches(scenario.held_out) for _ in networks]
-        logits = torch.stack([*map(partial(compute_logits, runtime=runtime), networks, batches)]).mean(0).double()
-        logits -= torch.tensor(carried.get(method, prior)).log()
-        right = ((logits + torch.tensor(prior).log()).argmax(1) == labels).double()
-        recalls = [right[labels == label].mean().item() for label in range(10)]
-        assert entry.own_accuracy == pytest.approx(accuracy_on(counts[entry.entity], recalls), abs=1e-6)
-        balanced = (logits.argmax(1) == labels).double().mean().item()
-        if method == "kuber":
-            assert entry.evaluation.accuracy == pytest.approx(balanced)
+        logits = torch.stack([*map(partial(compute_logits, runtime=runtime), networks, batches)]).mean(0)
+        general, own = [], []
+        for power in (0.0, 0.5, 1.0):
+            flat = logits - power * torch.tensor(carried.get(method, prior)).log()
+            general.append((flat.argmax(1) == labels).double().mean().item())
+            right = ((flat + torch.tensor(prior).log()).argmax(1) == labels).double()
+            recalls = [right[labels == label].mean().item() for label in range(10)]
+            own.append(accuracy_on(counts[entry.entity], recalls))
+        assert min(abs(entry.evaluation.accuracy - value) for value in general) < 0.005
+        assert min(abs(entry.own_accuracy - value) for value in own) < 0.005
 
 
-def test_the_strength_of_an_adjustment_is_the_best_on_samples_for_decisions(scenario):
+def test_the_prior_of_a_plain_model_counts_as_far_as_samples_for_decisions_say(scenario):
     learner = make_learner(scenario, 0, simulated_runtime(scenario))
     weights = initial_weights(scenario.architectures[0], 0)
-    shift = torch.stack([30.0 * torch.eye(10)[3], torch.zeros(10)])  # every answer is class 3
+    rare = (*(0.999 / 9,) * 3, 1e-30, *(0.999 / 9,) * 6)  # without this prior every answer is class 3
     labels = scenario.held_out.labels
     others, threes = (scenario.held_out.take(np.flatnonzero(kind)) for kind in (labels != 3, labels == 3))
-    count = partial(correct_answers, learner, [weights], scenario.held_out, shift)
-    assert count(threes)[0].tolist() == [0, 0, 0, len(threes), 0, 0, 0, 0, 0, 0]
-    assert count(others)[0].tolist() == count(others)[1].tolist()  # as it is
-    assert count(threes)[1].tolist() == count(others)[1].tolist()  # own ones have their whole shift
+    count = partial(correct_answers, learner, [weights], scenario.held_out, class_counts=[(1,) * 10])
+    everything = [0, 0, 0, len(threes), 0, 0, 0, 0, 0, 0]
+    assert count(carried=rare, deciding=threes).tolist() == [everything, everything]
+    as_it_is = count(carried=uniform(10), deciding=threes).tolist()
+    assert count(carried=rare, deciding=others).tolist() == as_it_is
 
 
 def test_the_proximal_term_is_half_mu_times_the_squared_distance():

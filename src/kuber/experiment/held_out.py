@@ -26,7 +26,7 @@ from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import Weights, load
 
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
-STRENGTHS = (0.0, 0.5, 1.0)  # of an adjustment to a uniform prior
+POWERS = (1.0, 0.5, 0.0)  # of the prior that the logits of plain models carry
 
 
 def interim_part(scenario: Scenario) -> Samples:
@@ -35,7 +35,7 @@ def interim_part(scenario: Scenario) -> Samples:
 
 
 def deciding_part(scenario: Scenario) -> Samples:
-    """Return the fixed, stratified part of the common test set on which the strength of an adjustment is chosen."""
+    """Return the fixed, stratified part of the common test set on which the prior of plain models is chosen."""
     return _part(scenario.common)
 
 
@@ -59,23 +59,26 @@ class HeldOut:
         total = np.bincount(samples.labels, minlength=classes)
         return cls(samples, samples.digest(), tuple(int(count) for count in total))
 
-
-def prior_shifts(carried: Frequencies, class_counts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the shifts of logits with this prior for the accuracies of entities with these class counts.
-
-    The result has shape (1 + entities, classes): to a uniform prior first, then to the prior of each entity.
-    """
-    targets = [uniform(len(carried)), *map(frequencies, class_counts)]
-    return torch.stack([log_ratio(carried, target) for target in targets])
+    def accuracies(self, general: Sequence[int], own: Sequence[int], class_counts: Sequence[int]) -> HeldOutAccuracy:
+        """Return the accuracies of a model with these correct answers of each class, for these class counts."""
+        recalls = recalls_of(own, self.total)
+        return HeldOutAccuracy(general=sum(general) / sum(self.total), own=accuracy_on(class_counts, recalls))
 
 
 def correct_answers(
-    learner: Learner, models: Sequence[Weights], samples: Samples, shifts: Tensor, deciding: Samples
+    learner: Learner,
+    models: Sequence[Weights],
+    samples: Samples,
+    *,
+    carried: Frequencies,
+    class_counts: Sequence[Sequence[int]],
+    deciding: Samples,
 ) -> Tensor:
-    """Return the correct answers per class of one model, or of the mean logits of several, after each shift.
+    """Return the correct answers per class of one model, or of the mean logits of several, after one forward pass.
 
-    The first shift counts as much, of STRENGTHS, as gives the most correct answers on the samples `deciding`: a
-    model that learned of absent classes from others carries another prior than that of its samples.
+    The result has shape (1 + entities, classes): general first, then own of each entity with these class counts.
+    Models that carry no uniform prior carry `carried` to one of POWERS: the one with the highest accuracy on the
+    samples `deciding`, which only then are run. A model that others taught carries less of its samples' prior.
     """
     networks = [learner.model(model) for model in models]
 
@@ -85,10 +88,16 @@ def correct_answers(
         logits = [logits for logits, _ in found]
         return (logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)), found[0][1]
 
-    if shifts[0].any():
-        strengths = torch.tensor(STRENGTHS)
-        correct = correct_after(*run(deciding), strengths.unsqueeze(1) * shifts[0]).sum(1)
-        shifts = torch.cat([strengths[correct.argmax()] * shifts[:1], shifts[1:]])
+    flat = uniform(learner.classes)
+    targets = [flat, *map(frequencies, class_counts)]
+    shifts = torch.stack([log_ratio(carried, target) for target in targets])
+    if carried != flat:
+        candidates = torch.stack([shifts + (1 - power) * log_ratio(flat, carried) for power in POWERS])
+        found = correct_after(*run(deciding), candidates.flatten(0, 1)).view_as(candidates)
+        totals = torch.bincount(torch.from_numpy(deciding.labels), minlength=learner.classes).clamp_min(1)
+        mixtures = torch.cat([totals.unsqueeze(0), torch.tensor(class_counts)])  # samples that each class counts as
+        best = (found * mixtures / totals).sum(2).argmax(0)
+        shifts = candidates[best, torch.arange(len(targets))]
     return correct_after(*run(samples), shifts)
 
 
@@ -112,22 +121,16 @@ def held_out_accuracies(
     for index in range(len(scenario.private)):
         learner, found = make_learner(scenario, index, runtime), accuracies.setdefault(str(index), [])
         counts = scenario.class_counts(index)
-        shifts = prior_shifts(carried_prior(scenario.strategy.local_phase(), counts), [counts])
+        carried = carried_prior(scenario.strategy.local_phase(), counts)
         for round in range(1, last + 1):
             held_out = whole if round in (1, last) else part
             weights = stored_weights(round_path(entity_folder(folder, index), round), learner.architecture)
-            found.append(_accuracies(learner, weights, held_out, shifts, deciding, counts))
+            general, own = correct_answers(
+                learner, [weights], held_out.samples, carried=carried, class_counts=[counts], deciding=deciding
+            ).tolist()
+            found.append(held_out.accuracies(general, own, counts))
             on_evaluation(index * last + round, total)
     return accuracies
-
-
-def _accuracies(
-    learner: Learner, weights: Weights, held_out: HeldOut, shifts: Tensor, deciding: Samples, counts: Sequence[int]
-) -> HeldOutAccuracy:
-    general, own = correct_answers(learner, [weights], held_out.samples, shifts, deciding).tolist()
-    return HeldOutAccuracy(
-        general=sum(general) / sum(held_out.total), own=accuracy_on(counts, recalls_of(own, held_out.total))
-    )
 
 
 def stored_weights(path: Path, architecture: Architecture) -> Weights:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kuber.data.samples import Samples
-from kuber.domain.evaluation import Evaluation, recalls_of
-from kuber.domain.prior import Frequencies, accuracy_on, uniform
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.prior import Frequencies, uniform
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.experiment.engines.base import Engine
-from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part, prior_shifts
+from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part
 from kuber.experiment.scenario import Scenario
 from kuber.learning.weights import Weights
 
@@ -117,14 +117,14 @@ class MetricsRecorder:
         assert end.model.counts is not None
         correct = end.model.counts.result().tolist()  # general, then own of each entity
         held_out = self._held_out(end.round)
-        own = recalls_of(correct[1 + place], held_out.total)
+        own = held_out.accuracies(correct[0], correct[1 + place], self._class_counts[end.entity]).own
         return RoundMetrics(
             entity=end.entity,
             round=end.round,
             time=end.time,
             cost=end.cost,
             evaluation=Evaluation(test_set=held_out.digest, correct=tuple(correct[0]), total=held_out.total),
-            own_accuracy=accuracy_on(self._class_counts[end.entity], own),
+            own_accuracy=own,
         )
 
     def _held_out(self, round: int) -> HeldOut:
@@ -132,15 +132,20 @@ class MetricsRecorder:
 
     def _work(self, ended: "_EndedModel") -> Work:
         samples = self._held_out(ended.round).samples
-        shifts = prior_shifts(ended.carried, [self._class_counts[entity] for entity in ended.entities])
-        deciding = self._deciding if shifts[0].any() else samples  # which is not read then
+        # Samples that are not run are left out, so that a cache of results knows equal work.
+        deciding = samples if ended.carried == uniform(len(ended.carried)) else self._deciding
         # The learner sent to the worker needs no private samples.
         learner = replace(self._learners[ended.entities[0]], private=samples, common=samples)
-        arguments = {"learner": learner, "models": ended.models, "samples": samples, "shifts": shifts}
-        forward = len(ended.models) * (len(samples) + (len(deciding) if shifts[0].any() else 0))
-        return Work(
-            function=evaluate_together, arguments=arguments | {"deciding": deciding}, cost=FORWARD_COST * forward
-        )
+        arguments = {
+            "learner": learner,
+            "models": ended.models,
+            "samples": samples,
+            "carried": ended.carried,
+            "class_counts": [self._class_counts[entity] for entity in ended.entities],
+            "deciding": deciding,
+        }
+        forward = len(ended.models) * (len(samples) + (len(deciding) if deciding is not samples else 0))
+        return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * forward)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -170,12 +175,13 @@ def evaluate_together(
     learner: Learner,
     models: list[Weights],
     samples: Samples,
-    shifts: Tensor,
-    deciding: Samples,
     *,
+    carried: Frequencies,
+    class_counts: list[tuple[int, ...]],
+    deciding: Samples,
     progress: Progress,
 ) -> Tensor:
     """Return the correct answers of one model, or of the mean logits of several."""
-    counts = correct_answers(learner, models, samples, shifts, deciding)
+    counts = correct_answers(learner, models, samples, carried=carried, class_counts=class_counts, deciding=deciding)
     progress(1.0)
     return counts
