@@ -58,8 +58,8 @@ def test_methods_with_public_data_have_tables_of_their_own() -> None:
 def test_unknown_figures_leave_cells_empty() -> None:
     quality, versus, cost, _, public, _ = COMPARISON.sections
     assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-")
-    assert versus.rows[0] == ("kuber", "+15.0 (+5.0, +25.0)", "+2.0 (-1.0, +5.0)", "1 of 4", "2 of 4")
-    assert public.rows[0] == ("fedmd", "-10.0", "-", "0 of 4", "-")  # a single seed has no interval
+    assert versus.rows[0] == ("kuber", "+15.0 (+5.0, +25.0)", "+2.0 (-1.0, +5.0)", "1/2 of 4")
+    assert public.rows[0] == ("fedmd", "-10.0", "-", "0/- of 4")  # a single seed has no interval
     assert cost.rows[0] == ("local", "1.00 x", "0 B", "0 B", "1,234", "")
     assert cost.rows[1] == ("kuber", "1.27 x", "2.0 MB", "0 B", "1,234", "2 of 9")
 
@@ -77,7 +77,7 @@ def test_results_of_earlier_versions_are_read_without_own_accuracies() -> None:
     read = ComparisonResult.from_json(json.dumps(found))
     assert [row.own_accuracy for row in read.rows] == [None, None]
     quality, versus, *_ = read.sections
-    assert (quality.rows[0][3], versus.rows[0][2:]) == ("-", ("-", "1 of 4", "-"))
+    assert (quality.rows[0][3], versus.rows[0][2:]) == ("-", ("-", "1/- of 4"))
 
 
 def test_one_round_is_one_round() -> None:

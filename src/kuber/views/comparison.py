@@ -11,7 +11,7 @@ from kuber.views.result import finite, parsed
 FLOOR = "local"  # every method is compared with it
 PUBLIC = frozenset({"fedmd"})  # methods that need a public data set
 _QUALITY = ("method", "general", "worst", "own", "absent")
-_VERSUS = ("method", "general (95% CI)", "own (95% CI)", "general hurt", "own hurt")
+_VERSUS = ("method", "general (95% CI)", "own (95% CI)", "hurt")
 _COST = ("method", "compute", "sent", "received", "seconds", "deliveries hurt")
 
 
@@ -167,7 +167,7 @@ class ComparisonResult:
                 found.append(Section(title=quality, header=_QUALITY, rows=tuple(map(_quality, group))))
                 others = [summary for summary in group if summary.mean_difference is not None]
                 if others:
-                    versus = f"Difference to {FLOOR}{kind}, percentage points; entities below their {FLOOR} self"
+                    versus = f"Difference to {FLOOR}{kind} in points; hurt: entities below it, general/own"
                     found.append(Section(title=versus, header=_VERSUS, rows=tuple(map(_versus, others))))
                 found.append(Section(title=cost, header=_COST, rows=tuple(_cost(summary, base) for summary in group)))
         return found
@@ -201,12 +201,12 @@ def _quality(summary: Summary) -> tuple[str, ...]:
 
 
 def _versus(summary: Summary) -> tuple[str, ...]:
+    own_hurt = summary.entities_hurt_own
     return (
         summary.strategy,
         _difference(summary.mean_difference),
         _difference(summary.own_difference),
-        f"{summary.entities_hurt} of {summary.entities}",
-        "-" if summary.entities_hurt_own is None else f"{summary.entities_hurt_own} of {summary.entities}",
+        f"{summary.entities_hurt}/{'-' if own_hurt is None else own_hurt} of {summary.entities}",
     )
 
 

@@ -15,6 +15,7 @@ from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, sectio
 from kuber.dashboard.session import CHART_SECONDS, POLL_SECONDS, TabSession
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.prior import accuracy_on
 from kuber.errors import KUberError
 from kuber.views.curve_selection import CurveSelection
 from kuber.views.exchange import partners
@@ -25,7 +26,16 @@ from kuber.views.record_table import RecordFilter, filter_records
 LATEST = 10  # deliveries and records
 SUMS = "Sums over kept absorptions, in percentage points: accuracy after minus before, divided among the teachers."
 
-FACTS = ("State", "Round", "Accuracy", "Gained from others", "Contributed to others", "Net benefit", "Published")
+FACTS = (
+    "State",
+    "Round",
+    "General accuracy",
+    "Own accuracy",
+    "Gained from others",
+    "Contributed to others",
+    "Net benefit",
+    "Published",
+)
 PARTNERS = (
     Column(name="name", label="Entity"),
     Column(name="took", label="Taught this entity", kind="number"),
@@ -89,6 +99,7 @@ class EntityPage:
             f"{'online' if entity.online(now) else 'offline'}, last seen {seen}",
             str(entity.round),
             "not reported" if entity.accuracy is None else percent(entity.accuracy),
+            _own_accuracy(self.newest, entity.correct, entity.total),
             f"{points(entity.gained)} points in {entity.absorbed} kept of {tried} absorptions",
             f"{points(entity.gave)} points in {entity.taught} absorptions",
             f"{points(net)} points: {balance}",
@@ -140,6 +151,7 @@ class EntityPage:
             correct, total = entity.correct, entity.total
         _redraw(self._curve, options if entity.curve else None)
         self._curve_hint.set_text("" if entity.curve else "It has not reported an accuracy.")
+        self._facts["Own accuracy"].set_text(_own_accuracy(self.newest, correct, total))
         self._draw_classes(correct, total)
         self._draw_data()
 
@@ -166,6 +178,16 @@ class EntityPage:
         if self.newest is not None and self.newest.task.classes == count:
             return list(self.newest.task.labels)
         return [f"class {number}" for number in range(count)]
+
+
+def _own_accuracy(newest: Knowledge | None, correct: tuple[int, ...], total: tuple[int, ...]) -> str:
+    """Return the reported recalls, weighted by the disclosed class counts; adjusted logits would do better there."""
+    counts = newest.class_counts if newest is not None else None
+    if counts is None or not total:
+        return "unknown: it does not disclose its samples by class" if newest is not None else "not reported"
+    if len(counts) != len(total) or not any(total):
+        return "not reported"
+    return f"{percent(accuracy_on(counts, recalls_of(correct, total)))} without its prior"
 
 
 def _redraw(place: Element, options: dict[str, object] | None) -> None:
