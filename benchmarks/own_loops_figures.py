@@ -10,7 +10,8 @@ import numpy as np
 
 LEVEL = 0.05  # of the test of a class
 # Which model an owner uses, the last or the best on the validation data, and how it answers. An answer for an even
-# mixture has the own class frequencies taken out of its logits, which suits a model of plain cross-entropy.
+# mixture has the own class frequencies taken out of its logits, which suits a model of plain cross-entropy. With
+# KUber it is the model that the entity offers for use (`entity.best`, `entity.predictor`), if it offers one.
 CHOICES = {
     "own": [("last", "own"), ("best", "own")],
     "even": [("last", "own"), ("best", "own"), ("last", "even"), ("best", "even")],
@@ -26,6 +27,7 @@ class Pair:
         self.classes = len(result["labels"])
         counts = np.array(entry["counts"], float)
         self.weights = {"own": counts / counts.sum(), "even": np.full(self.classes, 1 / self.classes)}
+        self.offers = "deployed" in entry["kuber"]
         self._entry = entry
 
     def correct(self, variant: str, choice: tuple[str, str]) -> np.ndarray:
@@ -60,7 +62,10 @@ def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures: dict[str, Any] = {"workload": results[0]["workload"], "sites": sites, "seeds": len(results)}
     for mixture, choices in CHOICES.items():
         means = {
-            variant: {c: fmean(p.accuracy(variant, c, mixture) for each in pairs for p in each) for c in choices}
+            variant: {
+                c: fmean(p.accuracy(variant, c, mixture) for each in pairs for p in each)
+                for c in (choices if variant == "alone" else offered(pairs, mixture) or choices)
+            }
             for variant in ("alone", "kuber")
         }
         alone, joined = (max(found, key=lambda choice: found[choice]) for found in means.values())
@@ -74,6 +79,11 @@ def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures["bytes"] = fmean(result["bytes"] for result in results)
     figures["seconds"] = {v: fmean(result[f"seconds_{v}"] for result in results) for v in ("alone", "kuber")}
     return figures
+
+
+def offered(pairs: Sequence[Sequence[Pair]], mixture: str) -> list[tuple[str, str]]:
+    """Return the one choice of entities that offer a model for use."""
+    return [("deployed", mixture)] if all(p.offers for each in pairs for p in each) else []
 
 
 def difference(
@@ -154,9 +164,10 @@ def print_guests(results: Sequence[dict[str, Any]]) -> None:
                 continue
             for number in range(sites):
                 first, second = Pair(known[name, sites, seed, None], number), Pair(result, number)
-                without.append(first.accuracy("kuber", ("last", "own"), "own"))
-                differences[number].append(second.accuracy("kuber", ("last", "own"), "own") - without[-1])
-                answers = first.correct("kuber", ("last", "own")), second.correct("kuber", ("last", "own"))
+                choice = ("deployed" if first.offers and second.offers else "last", "own")
+                without.append(first.accuracy("kuber", choice, "own"))
+                differences[number].append(second.accuracy("kuber", choice, "own") - without[-1])
+                answers = first.correct("kuber", choice), second.correct("kuber", choice)
                 errors[number].append(first.error(*answers, "own"))
         if not without:
             continue

@@ -78,3 +78,12 @@ def test_a_class_that_falls_is_found(module):
     assert fallen["own"]["kuber"] == pytest.approx(0.94)
     assert fallen["even"]["kuber"] == pytest.approx(0.7)
     assert figures.row([made_up([0] * 15 + [1] * 5)])["own"]["classes"] == []
+
+
+def test_a_model_that_the_entity_offers_is_judged_without_a_choice(module):
+    result = made_up([0] * 10 + [1] * 10)
+    result["entities"][0]["kuber"]["deployed"] = {"own": [0] * 16 + [1] * 4, "even": [1] * 20}
+    found = module("own_loops_figures").row([result])
+    assert found["own"]["kuber"] == pytest.approx(0.94)
+    assert found["even"]["kuber"] == pytest.approx(0.5)
+    assert found["even"]["alone"] == 1
