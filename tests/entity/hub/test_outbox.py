@@ -268,3 +268,40 @@ def test_a_damaged_blob_is_not_returned(tmp_path):
     (tmp_path / "blobs" / digest.hex).write_bytes(b"whale")
     assert blobs.get(digest) is None
     assert list((tmp_path / "blobs").iterdir()) == []
+
+
+class Carrier(FailingPort):
+    """A registry that takes blobs with a record."""
+
+    def __init__(self, registry, vault, error=None):
+        super().__init__(registry)
+        self.vault = vault
+        self.refusal = error
+        self.sent = []
+
+    def publish_with(self, draft, blobs, *, key):
+        self.sent.append(key)
+        if self.refusal is not None:
+            raise self.refusal
+        for data in blobs:
+            self.vault.put(data)
+        return self.port.publish(draft, key=key)
+
+
+def test_small_blobs_go_with_their_record(world):
+    vault = world.vault
+    world.registry, world.vault = Carrier(world.registry, vault), FailingPort(vault, FULL, of="put")
+    world.live("a", [10, 20, 30], rounds=3)
+    assert sequences(world, "a") == list(range(1, len(world.registry.sent) + 1))
+    assert len(world.registry.sent) >= 3
+
+
+def test_where_the_vault_does_not_answer_the_registry_is_used_all_the_same(world):
+    vault = FailingPort(world.vault, UNREACHABLE)
+    world.registry, world.vault = Carrier(world.registry, vault, UNREACHABLE), vault
+    with pytest.raises(ServiceUnavailableError, match="messages to the hub are queued"):
+        world.live("a", [10, 20, 30], rounds=3)
+    assert {detail["service"] for detail in world.events("a", "unreachable")} == {"vault"}
+    vault.error = None
+    world.live("b", [10, 20, 30], rounds=3)  # the registry refuses with 503, and takes the separate requests
+    assert len(sequences(world, "b")) >= 3

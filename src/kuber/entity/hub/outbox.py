@@ -278,10 +278,14 @@ class Outbox:
     def _publish_together(self, publication: Publication, blobs: Sequence[bytes]) -> Knowledge | None:
         """Publish a record and small blobs in one request; None when the blobs must be sent first."""
         registry = self._hub.registry
-        if not isinstance(registry, BlobCarrier):
+        if not isinstance(registry, BlobCarrier) or not self.availability.is_up("vault"):
             return None
+        try:
+            knowledge = registry.publish_with(publication.draft, blobs, key=publication.key)
+        except ServiceUnavailableError:
+            return None  # it is the registry or its vault that does not answer: separate requests find out which
         with self.availability.using("registry"):
-            return registry.publish_with(publication.draft, blobs, key=publication.key)
+            return knowledge
 
     def _catch_up(self) -> None:
         """Continue after the last record that the hub has of this entity, whose own state may be older."""
