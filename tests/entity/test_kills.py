@@ -9,14 +9,15 @@ from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.query import Query
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.entity.work.average import average_on_common_set
 from kuber.entity.work.steps import distil_locally, evaluate_on_common_set
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
 
-from .scripted_entities import Killed, World, evaluation_result, training_result
+from .scripted_entities import Killed, World, average_result, evaluation_result, training_result
 
 CALLS = {"put", "get", "size", "register", "publish", "record", "attest", "report", "discover", "member"}
-CALLS |= {"save", "save_round", "append", "sync", "keep", "retain"}
+CALLS |= {"save", "save_round", "deploy", "append", "sync", "keep", "retain"}
 
 
 class Process:
@@ -81,6 +82,9 @@ def execute(work):
     """The work, scripted so that equal arguments have equal results."""
     if work.function is evaluate_on_common_set:
         return evaluation_result(20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60)
+    if work.function is average_on_common_set:
+        models = work.arguments["models"]
+        return average_result(models, 20 + int(Digest.of(dump(models[0])).hex[6:12], 16) % 60)
     return training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
 
@@ -118,7 +122,15 @@ def outcome(world, name):
     ]
     attested = [place for id, place in places.items() if own in attesters(world, id)]
     last = Checkpoints(world.folder / name).latest()
-    return published, deliveries, attested, last.round, last.stage, str(Digest.of(dump(last.weights)))
+    weights = str(Digest.of(dump(last.weights)))
+    return published, deliveries, attested, last.round, last.stage, weights, deployed(world, name)
+
+
+def deployed(world, name):
+    """Which model was deployed at the end of each round, and the digest of its file."""
+    ends = world.events(name, "round-ended")
+    files = [(world.folder / name / end["deployed"]["checkpoint"]).read_bytes() for end in ends]
+    return [(end["deployed"], str(Digest.of(data))) for end, data in zip(ends, files, strict=True)]
 
 
 def attesters(world, id):
@@ -177,7 +189,7 @@ def test_killed_at_any_call_while_the_hub_is_unreachable(tmp_path, before, strid
             run(world, "student", Process(last, before=before), strategy="merge", unreachable=unreachable)
         world.restart("student")
         run(world, "student", Process(), strategy="merge")
-        published, deliveries, _, round, stage, _ = outcome(world, "student")
+        published, deliveries, _, round, stage, *_ = outcome(world, "student")
         assert [sequence for _, sequence, _, _ in published] == list(range(1, len(published) + 1)), last
         assert [number for number, _, _, _ in published] == [1, 2, 3], last
         assert len({number for number, *_ in deliveries}) == len(deliveries), last

@@ -57,9 +57,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weight
     found: dict[tuple[int, int], list[Weights]] = {}
     true = MetricsRecorder.end_round
 
-    def end_round(self, entity, round, models, cost, *, time, carried):
+    def end_round(self, entity, round, models, cost, **more):
         found[round, entity] = models
-        true(self, entity, round, models, cost, time=time, carried=carried)
+        true(self, entity, round, models, cost, **more)
 
     monkeypatch.setattr(MetricsRecorder, "end_round", end_round)
     return found
@@ -282,7 +282,8 @@ def test_latency_counts_in_rounds_with_transfers(scenario, method, rounds):
 def test_fedmd_moves_logits_and_no_weights(scenario):
     entry = play("fedmd", scenario).metrics[-1]
     assert entry.cost.bytes_up == entry.cost.bytes_down == 2 * 100 * 10 * 4
-    assert entry.cost.samples_forward == 2 * 100
+    # The public set twice, and what may be deployed: the model at the end of each round, and one average.
+    assert entry.cost.samples_forward == 2 * 100 + 3 * len(scenario.common)
 
 
 def test_fedmd_changes_the_distance_between_models(scenario, models):

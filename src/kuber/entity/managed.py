@@ -12,6 +12,7 @@ from kuber.domain.query import Query
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
+from kuber.entity.deployment import Decision, decide
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.candidate_models import PulledCandidate
@@ -22,6 +23,7 @@ from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
+from kuber.entity.work.average import AverageResult, average_evaluation
 from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
 from kuber.entity.work.steps import (
     EvaluationResult,
@@ -54,6 +56,7 @@ class ManagedModel:
     class_counts: tuple[int, ...]
     execute: Execute
     make_artifacts: Artifacts = weights_only
+    execute_beside: Execute | None = None  # runs work that delays no round; None: as `execute` does
 
     @property
     def architecture(self) -> Architecture:
@@ -89,6 +92,11 @@ class ManagedModel:
     def evaluate(self, weights: Weights | None, teacher: TeacherModel | None = None) -> EvaluationResult:
         assert weights is not None, "no model is held between the steps"
         result: EvaluationResult = self.execute(common_evaluation(self.learner, weights, teacher))
+        return result
+
+    def average(self, models: tuple[Weights, ...]) -> AverageResult:
+        """Average the models and evaluate the average; it takes no time of the entity's rounds."""
+        result: AverageResult = (self.execute_beside or self.execute)(average_evaluation(self.learner, models))
         return result
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
@@ -172,7 +180,7 @@ class ManagedEntity:
                 self._local_phase()
             elif state.stage == "absorbed":
                 self._record_absorption()
-                self._round.end(self._evaluation, keep_weights=True)
+                self._round.end(self._evaluation, deploy=self._deploy)
             else:
                 self._decide()
 
@@ -265,7 +273,7 @@ class ManagedEntity:
         request = self.strategy.after(self._round.situation(own, previous))
         outcome = None if request is None else self._absorb(*request, own)
         if outcome is None:
-            self._round.end(own, keep_weights=True)
+            self._round.end(own, deploy=self._deploy)
             return
         self._add_parents(outcome)
         journal.save(
@@ -322,6 +330,18 @@ class ManagedEntity:
     def _choose(self, method: Method, query: Query, own: Evaluation | None) -> Choice:
         candidates = self._session.discovery.candidates(query)
         return self._round.choose(method, candidates, self._round.situation(own, self._journal.state.previous))
+
+    def _deploy(self) -> Decision:
+        """Decide which model is deployed at the end of the round."""
+        state, model = self._journal.state, self.model
+        return decide(
+            state.deployed,
+            round=state.round,
+            current=state.weights,
+            evaluation=self._evaluation,
+            earlier=self._journal.earlier_models(model.architecture),
+            average=model.average,
+        )
 
     def _add_parents(self, outcome: Outcome) -> None:
         if outcome.absorption.delivery.kept:

@@ -1,10 +1,12 @@
 """The decisions of a round that are the same whether KUber trains the model or its owner does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.strategy import Choice, Method, Situation, Strategy
+from kuber.entity.deployment import Decision
 from kuber.entity.evaluator import ModelPort
 from kuber.entity.hub.session import HubSession
 from kuber.entity.state.journal import Journal
@@ -49,9 +51,17 @@ class Round:
         parents = dict.fromkeys((*self._journal.state.parents, *knowledge))
         self._journal.change(parents=tuple(parents))
 
-    def end(self, evaluation: Evaluation, *, keep_weights: bool = False) -> None:
-        """Report the evaluation at the end of the round and save it; with `keep_weights` also those of the round."""
+    def end(self, evaluation: Evaluation, *, deploy: Callable[[], Decision] | None = None) -> None:
+        """Report the evaluation at the end of the round and save it.
+
+        With `deploy` also save the weights of the round, and those that it decides to deploy.
+        """
+        journal = self._journal
         self._session.report(evaluation)  # first: a crash in this call must not have ended the round
-        name = self._journal.save_weights() if keep_weights else None
-        self._journal.append("round-ended", {"accuracy": evaluation.accuracy, "checkpoint": name})
-        self._journal.save(stage="ended", previous=evaluation, evaluation=None, round_start=None, absorption=None)
+        detail: dict[str, Any] = {"accuracy": evaluation.accuracy, "checkpoint": None}
+        if deploy is not None:
+            detail["checkpoint"] = journal.save_weights()
+            decision = deploy()
+            detail["deployed"] = decision.detail(journal.state.round, journal.deploy(decision))
+        journal.append("round-ended", detail)
+        journal.save(stage="ended", previous=evaluation, evaluation=None, round_start=None, absorption=None)

@@ -71,6 +71,7 @@ def make_entity(
     hub: HubAccess,
     storage: Storage,
     execute: Execute,
+    execute_beside: Execute | None = None,
     approve: Approve | None = None,
     artifacts: Artifacts = weights_only,
     session_id: str | None = None,
@@ -91,6 +92,7 @@ def make_entity(
         learner=make_learner(scenario, index, runtime),
         class_counts=scenario.class_counts(index),
         execute=execute,
+        execute_beside=execute_beside,
         make_artifacts=artifacts,
     )
 

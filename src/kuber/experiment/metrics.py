@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kuber.data.samples import Samples
+from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.prior import Frequencies, uniform
 from kuber.entity.work.learner import Learner
@@ -50,6 +51,7 @@ class RoundMetrics:
     cost: Cost
     evaluation: Evaluation  # general: with logits of a uniform prior
     own_accuracy: float  # on the entity's own mixture of classes, with logits of its own prior
+    deployed: Choice = "last"  # which model these are of
 
 
 class MetricsRecorder:
@@ -86,17 +88,18 @@ class MetricsRecorder:
         *,
         time: float,
         carried: Frequencies | None = None,
+        deployed: Choice = "last",
     ) -> None:
         """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several.
 
-        `carried` is the prior that these logits carry, by default uniform. A model with which several entities end
+        `carried` is the prior that these logits carry, by default uniform, and `deployed` which model it is. A model with which several entities end
         a round, one after the other, is run forward once.
         """
         carried = carried or uniform(self._learners[entity].classes)
         if self._latest is None or not self._latest.is_same(round, models, carried):
             self.evaluate()
             self._latest = _EndedModel(round=round, models=models, carried=carried)
-        self._ends.append((_RoundEnd(entity, round, time, cost, self._latest), len(self._latest.entities)))
+        self._ends.append((_RoundEnd(entity, round, time, cost, deployed, self._latest), len(self._latest.entities)))
         self._latest.entities.append(entity)
         self._on_round()
 
@@ -125,6 +128,7 @@ class MetricsRecorder:
             cost=end.cost,
             evaluation=Evaluation(test_set=held_out.digest, correct=tuple(correct[0]), total=held_out.total),
             own_accuracy=own,
+            deployed=end.deployed,
         )
 
     def _held_out(self, round: int) -> HeldOut:
@@ -168,6 +172,7 @@ class _RoundEnd(NamedTuple):
     round: int
     time: float
     cost: Cost
+    deployed: Choice
     model: _EndedModel
 
 

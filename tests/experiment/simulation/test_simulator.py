@@ -39,7 +39,7 @@ from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.event_queue import EPOCH
-from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.simulation.simulator import ModelStore, Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Absence, Conditions, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.onnx_export import export
@@ -78,6 +78,16 @@ def scenario(cache: Path) -> Scenario:
     return make_scenario(cache)
 
 
+class Kept(ModelStore):
+    """Keeps the last model of each entity."""
+
+    def __init__(self, last: dict[int, Weights]) -> None:
+        self._last = last
+
+    def keep_round(self, entity: int, round: int, weights: Weights) -> None:
+        self._last[entity] = weights
+
+
 def simulated(scenario: Scenario, *, workers: int = 0, log: Path | None = None) -> tuple[Simulation, list[Weights]]:
     """A finished simulation, and the last model of each entity."""
     last: dict[int, Weights] = {}
@@ -90,7 +100,7 @@ def simulated(scenario: Scenario, *, workers: int = 0, log: Path | None = None) 
             runtime=runtime,
             progress=SilentProgress(),
             log=log,
-            keep_round=lambda entity, round, weights: last.update({entity: weights}),
+            store=Kept(last),
         )
         simulation.run()
     return simulation, [last[index] for index in sorted(last)]

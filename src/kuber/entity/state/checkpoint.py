@@ -13,15 +13,18 @@ from safetensors.torch import save
 
 from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.delivery import Delivery
+from kuber.domain.deployment import Deployed
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture
 from kuber.domain.publisher_record import PublisherRecord, PublisherRecords
+from kuber.entity.deployment import Decision
 from kuber.entity.state import messages
 from kuber.entity.state.messages import OutboxMessage
 from kuber.entity.state.pinned_keys import CHECKPOINT
 from kuber.errors import CorruptKnowledgeError
 from kuber.files import write_atomically
-from kuber.learning.weights import Weights, dump
+from kuber.learning.weights import Weights, dump, load
 from kuber.wire.registry import DeliveryBody, EvaluationBody
 
 FILE_NAME = CHECKPOINT
@@ -82,6 +85,7 @@ class State:
     generator: torch.Tensor  # state of the generator that shuffles and augments
     evaluation: Evaluation | None  # of `weights` on the common test set; None between rounds
     previous: Evaluation | None  # at the end of the previous round
+    deployed: Deployed | None = None  # the model it would use; None before the end of a round
     entity_id: str | None = None  # from the registry; None before the entity has joined
     round_start: Weights | None = None  # at the start of the round; None between rounds
     published_evaluation: Evaluation | None = None  # of the last publication
@@ -127,9 +131,15 @@ class CheckpointStore(Protocol):
     def save_round(self, round: int, weights: Weights) -> str | None:
         """Store the weights at the end of a round; return the name of their file, if any."""
 
+    def load_round(self, round: int, architecture: Architecture) -> Weights | None:
+        """Return the weights at the end of a round; None if they are not kept. Raises KnowledgeError if damaged."""
+
+    def deploy(self, decision: Decision, round: int) -> str | None:
+        """Store the model deployed at the end of a round unless it is stored; return the name of its file, if any."""
+
 
 class Checkpoints:
-    """Folder of one entity: its latest state, and its weights at the end of each round."""
+    """Folder of one entity: its latest state, its weights at the end of each round, and averages it has deployed."""
 
     def __init__(self, folder: Path, *, holds_weights: bool = True) -> None:
         """Without `holds_weights` the model is its owner's to keep: its tensors are neither saved nor loaded."""
@@ -174,10 +184,35 @@ class Checkpoints:
         write_atomically(path, dump(weights))
         return path.name
 
+    def load_round(self, round: int, architecture: Architecture) -> Weights | None:
+        """Return the weights at the end of a round; None if there is no file of them. Raises KnowledgeError."""
+        try:
+            data = round_path(self._folder, round).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CorruptKnowledgeError(f"{round_path(self._folder, round)} cannot be read ({error}).") from None
+        return load(data, architecture)
+
+    def deploy(self, decision: Decision, round: int) -> str:
+        """Store a new average; return the name of the file that holds the model deployed at the end of a round."""
+        deployed = decision.deployed
+        if not deployed.averaged:
+            return round_path(self._folder, deployed.round).name
+        path = average_path(self._folder, deployed.round)
+        if decision.average is not None:
+            write_atomically(path, dump(decision.average))
+        return path.name
+
 
 def round_path(folder: Path, round: int) -> Path:
     """Return the path in an entity's folder of its weights at the end of `round`."""
     return folder / f"round-{round:04d}.safetensors"
+
+
+def average_path(folder: Path, round: int) -> Path:
+    """Return the path in an entity's folder of the average that it deployed at the end of `round`."""
+    return folder / f"average-{round:04d}.safetensors"
 
 
 def _encode(state: State) -> dict[str, Any]:
@@ -189,6 +224,12 @@ def _encode(state: State) -> dict[str, Any]:
         "seq": state.next_event,
         "own": _encode_evaluation(state.evaluation),
         "previous": _encode_evaluation(state.previous),
+        "deployed": state.deployed
+        and {
+            "round": state.deployed.round,
+            "averaged": state.deployed.averaged,
+            "evaluation": _encode_evaluation(state.deployed.evaluation),
+        },
         "shared": _encode_evaluation(state.published_evaluation),
         "origin": None if state.origin is None else str(state.origin),
         "parents": state.parents,
@@ -235,6 +276,7 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         generator=generator,
         evaluation=_decode_evaluation(fields["own"], right.get("evaluation")),
         previous=_decode_evaluation(fields["previous"], right.get("previous")),
+        deployed=_decode_deployed(fields.get("deployed")),  # older checkpoints lack it
         round_start=start,
         published_evaluation=_decode_evaluation(fields["shared"], right.get("published_evaluation")),
         origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
@@ -270,6 +312,14 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         hub=fields.get("hub"),
         evaluated_since=_decode_since(fields.get("evaluated_since")),
     )
+
+
+def _decode_deployed(fields: Any) -> Deployed | None:
+    if fields is None:
+        return None
+    evaluation = _decode_evaluation(fields["evaluation"], None)
+    assert evaluation is not None, "a deployed model was evaluated"
+    return Deployed(round=fields["round"], evaluation=evaluation, averaged=fields["averaged"])
 
 
 def _decode_since(fields: Any) -> tuple[Digest, date] | None:

@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from kuber.domain.event import Event, Kind, utc_now
+from kuber.domain.knowledge import Architecture
+from kuber.entity.deployment import Decision, earlier_models
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.storage import Storage
 from kuber.errors import first_line
+from kuber.learning.weights import Weights
 
 log = logging.getLogger("kuber")
 
@@ -51,6 +54,15 @@ class Journal:
     def save_weights(self) -> str | None:
         """Store the weights at the end of the round; return the name of their file, if any."""
         return self._checkpoints.save_round(self.state.round, self.state.weights)
+
+    def earlier_models(self, architecture: Architecture) -> tuple[Weights, ...]:
+        """Return the models of the rounds before that an average at the end of this one has, the newest first."""
+        return earlier_models(self._checkpoints, self.state.round, architecture)
+
+    def deploy(self, decision: Decision) -> str | None:
+        """Make a model the deployed one, and store it; return the name of its file, if any."""
+        self.change(deployed=decision.deployed)
+        return self._checkpoints.deploy(decision, self.state.round)
 
     def key(self, action: str) -> str:
         """Return the idempotency key of an action in this round of this session."""

@@ -11,6 +11,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import TrainingResult, Work, training
 from kuber.errors import SettingsError
+from kuber.experiment.baselines.deployed import DeployedModels
 from kuber.experiment.engines.base import Engine
 from kuber.experiment.entity_factory import generator_state, make_learners
 from kuber.experiment.metrics import Cost, MetricsRecorder
@@ -60,6 +61,7 @@ class SynchronousEntities:
         self._previous_costs = list(self._costs)  # at the end of the round before
         self._world = scenario.world
         self._time = 0.0  # virtual seconds
+        self._deployed = DeployedModels(self.learners, engine.submit, self.spend)
 
     def span(self, round: int) -> Span:
         """Return where a round begins and ends among all."""
@@ -100,13 +102,15 @@ class SynchronousEntities:
     def end_round(self, round: int, models: Sequence[list[Weights]], carried: Sequence[Frequencies]) -> None:
         """End the round of every entity with these models: one, or several whose logits are averaged.
 
+        Entities with one and the same model give one and the same list. Those deployed are recorded.
         `carried` are the priors that these logits carry. Virtual time advances until the last entity has sent and
         received the messages of this round.
         """
         self._time += self._transfer()
-        for index, (model, prior) in enumerate(zip(models, carried, strict=True)):
+        deployed = self._deployed.choose(round, models)
+        for index, ((model, choice), prior) in enumerate(zip(deployed, carried, strict=True)):
             cost = self._costs[index]
-            self._recorder.end_round(index, round, model, cost, time=self._time, carried=prior)
+            self._recorder.end_round(index, round, model, cost, time=self._time, carried=prior, deployed=choice)
         self._recorder.evaluate()
 
     def _transfer(self) -> float:

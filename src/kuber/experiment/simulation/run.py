@@ -1,9 +1,11 @@
 """`kuber simulate`: one simulated run, from settings to report."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from kuber.data.datasets import Echo
+from kuber.entity.deployment import Decision
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME
 from kuber.experiment.engines.base import Engine
@@ -14,7 +16,7 @@ from kuber.experiment.progress import RunProgress
 from kuber.experiment.run_folder import write_runtime
 from kuber.experiment.run_result import HeldOutAccuracy
 from kuber.experiment.scenario import Scenario, load_scenario
-from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
+from kuber.experiment.simulation.simulator import ModelStore, Simulation, simulated_runtime
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
 from kuber.views.result import RunResult
@@ -39,17 +41,34 @@ def run(
     return conclude(scenario, folder, held_out, wall=time.perf_counter() - start)
 
 
+class LastModels(ModelStore):
+    """Stores the model at the end of the last round, and the deployed one, in the folder of each entity."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self._folder = folder
+        self._rounds = rounds
+
+    def keep_round(self, entity: int, round: int, weights: Weights) -> str | None:
+        return self._checkpoints(entity).save_round(round, weights) if round == self._rounds else None
+
+    def keep_deployed(self, entity: int, round: int, decision: Decision, weights: Weights) -> str | None:
+        if round < self._rounds:
+            return None
+        checkpoints, deployed = self._checkpoints(entity), decision.deployed
+        if deployed.averaged:
+            return checkpoints.deploy(replace(decision, average=weights), round)
+        return checkpoints.save_round(deployed.round, weights)
+
+    def _checkpoints(self, entity: int) -> Checkpoints:
+        return Checkpoints(entity_folder(self._folder, entity))
+
+
 def _simulate(
     settings: Settings, folder: Path, engine: Engine, progress: RunProgress, echo: Echo
 ) -> tuple[Scenario, list[RoundMetrics]]:
     scenario = load_scenario(settings, verify=True, echo=echo)
     runtime = simulated_runtime(scenario)
     write_runtime(folder, runtime)
-
-    def keep_round(entity: int, round: int, weights: Weights) -> str | None:
-        if round < settings.num_rounds:
-            return None
-        return Checkpoints(entity_folder(folder, entity)).save_round(round, weights)
 
     echo(f"The run folder is {folder}.")
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime))
@@ -60,7 +79,7 @@ def _simulate(
         runtime=runtime,
         progress=progress,
         log=folder / FILE_NAME,
-        keep_round=keep_round,
+        store=LastModels(folder, settings.num_rounds),
     )
     simulation.run()
     return scenario, recorder.metrics()

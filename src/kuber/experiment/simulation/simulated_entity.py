@@ -12,7 +12,10 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit, greenlet
 
+from kuber.domain.deployment import AVERAGED
 from kuber.domain.event import Event, Kind
+from kuber.domain.knowledge import Architecture
+from kuber.entity.deployment import Decision
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.blob_cache import MemoryBlobCache
 from kuber.entity.state.checkpoint import State
@@ -33,8 +36,11 @@ class SimulationHost(Protocol):
     def begin_work(self, index: int) -> None:
         """Take note that an entity's work step was submitted to the engine."""
 
-    def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
-        """Take the model at the end of a round and the real seconds computed; return the file's name, if any."""
+    def keep_round(self, index: int, round: int, weights: Weights) -> str | None:
+        """Take the model at the end of a round; return the name of its file, if any."""
+
+    def end_round(self, index: int, round: int, decision: Decision, weights: Weights, seconds: float) -> str | None:
+        """Take the model deployed at the end of a round and the real seconds computed; return its file's name."""
 
 
 class SimulatedEntity:
@@ -64,6 +70,8 @@ class SimulatedEntity:
         self._busy = 0.0  # real seconds of computing
         self._round = 0
         self._seq = 0
+        self._models: deque[tuple[int, Weights]] = deque(maxlen=AVERAGED)  # at the end of the last rounds
+        self._deployed: Weights = {}
 
     def schedule_start(self) -> None:
         """Schedule the start of the first process."""
@@ -83,6 +91,12 @@ class SimulatedEntity:
         result = future.result()
         self._busy += result.seconds
         return replace(result, seconds=duration)  # virtual seconds, so that the log is the same on every engine
+
+    def execute_beside(self, work: Work) -> Any:
+        """Return the result of a work step that takes no virtual time: it changes nothing that others see."""
+        result = self._engine.submit(work).result()
+        self._busy += result.seconds
+        return replace(result, seconds=work.cost / self.conditions.speed)
 
     def stop(self) -> None:
         """Stop the current process, if there is one."""
@@ -107,7 +121,20 @@ class SimulatedEntity:
 
     def save_round(self, round: int, weights: Weights) -> str | None:
         """Pass on the model of a round. No time passes from here to the checkpoint, so no round ends twice."""
-        return self._host.end_round(self.index, round, weights, self._busy)
+        self._models.append((round, weights))
+        return self._host.keep_round(self.index, round, weights)
+
+    def load_round(self, round: int, architecture: Architecture) -> Weights | None:
+        """Return the model at the end of one of the last rounds."""
+        return dict(self._models).get(round)
+
+    def deploy(self, decision: Decision, round: int) -> str | None:
+        """Pass on the model deployed at the end of a round."""
+        if decision.average is not None:
+            self._deployed = decision.average
+        elif decision.deployed.round == round:
+            self._deployed = self._models[-1][1]
+        return self._host.end_round(self.index, round, decision, self._deployed, self._busy)
 
     def _schedule_return(self, when: float, act: Callable[[], None]) -> None:
         """Schedule a start at this time, or at the end of the absence that this time lies in."""

@@ -5,7 +5,7 @@ on the speed of the engine nor on its number of workers.
 """
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
 from kuber.domain.member import HUB_LENGTH
 from kuber.domain.prior import Frequencies, carried_prior
+from kuber.entity.deployment import Decision
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.state.storage import Storage
@@ -44,6 +45,18 @@ GC_THRESHOLDS = (50_000, 20, 100)
 SIMULATED_HUB = "0" * HUB_LENGTH  # the same id in every simulation, as is everything else
 
 
+class ModelStore:
+    """Stores models of entities; this one stores none."""
+
+    def keep_round(self, entity: int, round: int, weights: Weights) -> str | None:
+        """Take the model at the end of a round; return the name of its file, if any."""
+        return None
+
+    def keep_deployed(self, entity: int, round: int, decision: Decision, weights: Weights) -> str | None:
+        """Take the model deployed at the end of a round; return the name of its file, if any."""
+        return None
+
+
 class Simulation:
     """Simulation of one scenario. Call `run` once; then read `view`, `registry` and `vault`."""
 
@@ -56,9 +69,9 @@ class Simulation:
         runtime: Runtime,
         progress: RunProgress,
         log: Path | None = None,
-        keep_round: Callable[[int, int, Weights], str | None] = lambda index, round, weights: None,
+        store: ModelStore | None = None,
     ) -> None:
-        """Write events to the file `log`, if any; `keep_round` may store a round's model and return a name."""
+        """Write events to the file `log`, if any; `store` may keep models."""
         self.view = RunView(rounds=scenario.settings.num_rounds)
         self.memory = MappedMemoryWriter()
         self.vault = MemoryVault(MappedBlobBytes(self.memory))
@@ -78,7 +91,7 @@ class Simulation:
         self._runtime = runtime
         self._recorder = recorder
         self._progress = progress
-        self._keep_round = keep_round
+        self._store = store or ModelStore()
         self._file = None if log is None else log.open("w", encoding="utf-8", buffering=1 << 16)
         self._bandwidth = SharedBandwidth(scenario.world.bandwidth)
         self._entities = [
@@ -118,12 +131,16 @@ class Simulation:
         """Show that an entity computes."""
         self._progress.on_progress(str(index), 0.0)
 
-    def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
-        """Evaluate and store the model of an entity at the end of a round."""
+    def keep_round(self, index: int, round: int, weights: Weights) -> str | None:
+        """Store the model of an entity at the end of a round."""
+        return self._store.keep_round(index, round, weights)
+
+    def end_round(self, index: int, round: int, decision: Decision, weights: Weights, seconds: float) -> str | None:
+        """Evaluate and store the model that an entity deploys at the end of a round."""
         entity = self.view.entity(str(index))
         cost = Cost(
             samples_trained=entity.samples_trained,
-            samples_forward=entity.samples_forward,
+            samples_forward=entity.samples_forward + decision.forward,
             bytes_up=entity.bytes_up,
             bytes_down=entity.bytes_down,
             seconds=seconds,
@@ -132,9 +149,11 @@ class Simulation:
             phase = self._scenario.strategy.local_phase()
             self._carried[index] = carried_prior(phase, self._scenario.class_counts(index))
         carried = self._carried[index]
-        self._recorder.end_round(index, round, [weights], cost, time=self._queue.now, carried=carried)
+        choice = decision.deployed.choice(round)
+        now = self._queue.now
+        self._recorder.end_round(index, round, [weights], cost, time=now, carried=carried, deployed=choice)
         self._recorder.evaluate()
-        return self._keep_round(index, round, weights)
+        return self._store.keep_deployed(index, round, decision, weights)
 
     def _make_entity(self, simulated: SimulatedEntity) -> ManagedEntity:
         """Make the entity of a new simulated process."""
@@ -159,6 +178,7 @@ class Simulation:
                 checkpoints=simulated, event_log=simulated, pending=simulated.pending, weights=self._weights
             ),
             execute=simulated.execute,
+            execute_beside=simulated.execute_beside,
             artifacts=artifacts_of(simulated.conditions.poison, classes=scenario.task.classes, seed=index),
             session_id=f"{index}",
             start=self._initial_weights,

@@ -1,0 +1,91 @@
+"""The model that an entity deploys, chosen anew at the end of each round on the common test set.
+
+Judging an average takes no time of the entity in a simulation: it can be done beside the next round, on which it has
+no influence. It counts as compute.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kuber.domain.deployment import AVERAGED, Deployed, deploy
+from kuber.domain.evaluation import Evaluation
+from kuber.domain.knowledge import Architecture
+from kuber.entity.work.average import AverageResult
+from kuber.errors import KnowledgeError
+from kuber.learning.weights import Weights
+
+log = logging.getLogger("kuber")
+
+Average = Callable[[tuple[Weights, ...]], AverageResult]  # of models, the newest first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The model deployed at the end of a round, and what it cost to choose it."""
+
+    deployed: Deployed
+    average: Weights | None = None  # None when no average is deployed, or not a new one
+    forward: int = 0  # samples that the average ran forward
+    seconds: float = 0.0
+
+    def detail(self, round: int, checkpoint: str | None) -> dict[str, Any]:
+        """Return the field `deployed` of the event `round-ended`."""
+        return {
+            "model": self.deployed.choice(round),
+            "round": self.deployed.round,
+            "accuracy": self.deployed.evaluation.accuracy,
+            "checkpoint": checkpoint,
+            "forward": self.forward,
+            "seconds": self.seconds,
+        }
+
+
+class RoundModels(Protocol):
+    """The models at the end of an entity's rounds, of which at least the last few are kept."""
+
+    def load_round(self, round: int, architecture: Architecture) -> Weights | None:
+        """Return the model at the end of a round; None if it is not kept. Raises KnowledgeError if it is damaged."""
+
+
+def decide(
+    before: Deployed | None,
+    *,
+    round: int,
+    current: Weights,
+    evaluation: Evaluation,
+    earlier: tuple[Weights, ...],
+    average: Average,
+) -> Decision:
+    """Decide which model is deployed at the end of a round, given its `current` model and those of `earlier` rounds.
+
+    The models of earlier rounds are the newest first; without any there is no average.
+    """
+    last = Deployed(round=round, evaluation=evaluation)
+    if not earlier:
+        return Decision(deployed=deploy(before, last, None))
+    result = average((current, *earlier))
+    candidate = Deployed(round=round, evaluation=result.evaluation, averaged=True)
+    chosen = deploy(before, last, candidate)
+    return Decision(
+        deployed=chosen,
+        average=result.weights if chosen is candidate else None,
+        forward=sum(result.evaluation.total),
+        seconds=result.seconds,
+    )
+
+
+def earlier_models(models: RoundModels, round: int, architecture: Architecture) -> tuple[Weights, ...]:
+    """Return the models of the rounds before that an average at the end of this one consists of, the newest first."""
+    found: list[Weights] = []
+    for number in range(round - 1, max(0, round - AVERAGED), -1):
+        try:
+            weights = models.load_round(number, architecture)
+        except KnowledgeError as error:
+            log.warning("The model of round %d is left out of the average: %s", number, error.message)
+            break
+        if weights is None:
+            break
+        found.append(weights)
+    return tuple(found)
