@@ -24,6 +24,7 @@ from kuber import settings
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Draft, Knowledge
 from kuber.domain.query import Query
+from kuber.entity.deployment import Decision
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.entity_factory import make_learners
 from kuber.experiment.metrics import MetricsRecorder
@@ -158,7 +159,7 @@ class AttackedSimulation(Simulation):
         self._model: Weights = {}
         self._last: list[Knowledge] = []
 
-    def end_round(self, index: int, round: int, weights: Weights, seconds: float) -> str | None:
+    def end_round(self, index: int, round: int, decision: Decision, weights: Weights, seconds: float) -> str | None:
         self.final[index] = {name: tensor.clone() for name, tensor in weights.items()}
         self._ends += 1
         if self._attack != "absent":
@@ -166,7 +167,7 @@ class AttackedSimulation(Simulation):
                 number = 40 if self._attack == "sybils" else self._count
                 self._attackers = [Attacker(self, f"m{place}") for place in range(number)]
             self._strike()
-        return super().end_round(index, round, weights, seconds)
+        return super().end_round(index, round, decision, weights, seconds)
 
     def _strike(self) -> None:
         lab, ours = self.lab, {attacker.id for attacker in self._attackers}

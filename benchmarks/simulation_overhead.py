@@ -25,11 +25,13 @@ import torch
 from idle_work import idle
 from tree_memory import TreeMemory, look
 
+from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.prior import Frequencies
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Situation
+from kuber.entity.work.average import AverageResult, average_on_common_set
 from kuber.entity.work.steps import EvaluationResult, Work, distil_locally, train_locally
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.comparison.methods import BASELINES
@@ -42,6 +44,7 @@ from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
 from kuber.experiment.world.conditions import Conditions, World
 from kuber.learning.architectures import ARCHITECTURES
+from kuber.learning.merging import merge
 from kuber.learning.weights import Weights
 from kuber.settings import Settings
 
@@ -70,11 +73,20 @@ class IdleEngine:
             arguments = {name: work.arguments[name] for name in ("weights", "generator")}
             return self._engine.submit(Work(function=idle, arguments=arguments, cost=1.0))
         future: Future[Any] = Future()
-        first = next(iter(work.arguments["weights"].values())).reshape(-1)[0].item()
+        averaged = work.function is average_on_common_set
+        weights = (
+            merge(work.arguments["models"], [1.0] * len(work.arguments["models"]))
+            if averaged
+            else work.arguments["weights"]
+        )
+        first = next(iter(weights.values())).reshape(-1)[0].item()
         draws = np.random.default_rng(int(abs(first) * (1 << 31)))
         correct = tuple(draws.integers(SAMPLES // 2, SAMPLES, CLASSES).tolist())
         evaluation = Evaluation(test_set=self._test_set, correct=correct, total=(SAMPLES,) * CLASSES)
-        future.set_result(EvaluationResult(evaluation=evaluation, seconds=0.0))
+        if averaged:
+            future.set_result(AverageResult(weights=weights, evaluation=evaluation, seconds=0.0))
+        else:
+            future.set_result(EvaluationResult(evaluation=evaluation, seconds=0.0))
         return future
 
 
@@ -90,6 +102,7 @@ class NoRecorder(MetricsRecorder):
         *,
         time: float,
         carried: Frequencies | None = None,
+        deployed: Choice = "last",
     ) -> None: ...
 
 

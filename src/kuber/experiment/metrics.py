@@ -92,8 +92,8 @@ class MetricsRecorder:
     ) -> None:
         """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several.
 
-        `carried` is the prior that these logits carry, by default uniform, and `deployed` which model it is. A model with which several entities end
-        a round, one after the other, is run forward once.
+        `carried` is the prior that these logits carry, by default uniform, and `deployed` which model it is. A model
+        with which several entities end a round, one after the other, is run forward once.
         """
         carried = carried or uniform(self._learners[entity].classes)
         if self._latest is None or not self._latest.is_same(round, models, carried):
