@@ -3,15 +3,19 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from kuber.domain.digest import Digest
 from kuber.domain.knowledge import WEIGHTS
-from kuber.entity.state.checkpoint import Checkpoints
+from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
+from kuber.entity.work.average import average_on_common_set
 from kuber.entity.work.steps import DroppedTeacher, distil_locally, evaluate_on_common_set, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
+from kuber.learning.merging import merge
+from kuber.learning.weights import load
 
-from .scripted_entities import SCALAR, TASK, Killed, Script
+from .scripted_entities import ARCHITECTURE, SCALAR, TASK, Killed, Script, average_result
 
 
 def test_the_first_evaluation_is_published_an_equal_one_is_not(world):
@@ -241,3 +245,57 @@ def test_a_kill_between_publishing_and_saving_publishes_once(world, monkeypatch)
     world.live("a", [], rounds=1)
     assert len(world.published()) == 1
     assert world.kinds("a").count("published") == 1
+
+
+class Averaging(Script):
+    """Evaluates averages with these percentages, in their order."""
+
+    def __init__(self, percentages, averages, **more):
+        super().__init__(percentages, **more)
+        self.models = []
+        self._averages = list(averages)
+
+    def __call__(self, work):
+        if work.function is not average_on_common_set:
+            return super().__call__(work)
+        self.models.append(work.arguments["models"])
+        return average_result(work.arguments["models"], self._averages.pop(0))
+
+
+def test_the_deployed_model_is_the_best_of_last_earlier_and_average(world):
+    script = Averaging([40, 50, 30, 45, 70], [30, 60, 55, 65])
+    world.entity("a", rounds=5, execute=script, strategy="local").run()
+    ends = [end["deployed"] for end in world.events("a", "round-ended")]
+    assert [(end["model"], end["round"], end["accuracy"]) for end in ends] == [
+        ("last", 1, 0.4),
+        ("last", 2, 0.5),
+        ("average", 3, 0.6),
+        ("average", 3, 0.6),
+        ("last", 5, 0.7),
+    ]
+    assert [end["forward"] for end in ends] == [0, 100, 100, 100, 100]
+    folder = world.folder / "a"
+    models = [load(round_path(folder, number).read_bytes(), ARCHITECTURE) for number in (1, 2, 3)]
+    average = load((folder / ends[3]["checkpoint"]).read_bytes(), ARCHITECTURE)
+    expected = merge(models[::-1], [1.0] * 3)
+    assert all(torch.equal(average[name], tensor) for name, tensor in expected.items())
+    assert [len(models) for models in script.models] == [2, 3, 3, 3]
+    state = Checkpoints(folder).latest()
+    assert (state.deployed.round, state.deployed.averaged, state.deployed.evaluation.accuracy) == (5, False, 0.7)
+
+
+def test_an_entity_of_an_earlier_version_and_one_without_its_files_go_on(world):
+    world.entity("a", rounds=2, execute=Script([40, 50]), strategy="local").run()
+    folder = world.folder / "a"
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(replace(checkpoints.latest(), deployed=None))
+    round_path(folder, 1).unlink()
+    script = Averaging([30], [20])
+    world.entity("a", rounds=3, execute=script, strategy="local").run()
+    assert [len(models) for models in script.models] == [2]
+    assert world.events("a", "round-ended")[-1]["deployed"]["model"] == "last"
+    round_path(folder, 3).write_bytes(b"damaged")
+    script = Averaging([20], [10])
+    world.entity("a", rounds=4, execute=script, strategy="local").run()
+    assert script.models == []
+    assert world.events("a", "round-ended")[-1]["deployed"]["model"] == "best"

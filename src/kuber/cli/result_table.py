@@ -5,7 +5,7 @@ from rich.table import Table
 
 from kuber.views.formatting import duration, percent, points, printable, size
 from kuber.views.groups import groups_of
-from kuber.views.result import RunResult
+from kuber.views.result import RunResult, deployed_sentence
 
 
 def result_table(result: RunResult) -> Table:
@@ -15,6 +15,8 @@ def result_table(result: RunResult) -> Table:
         "General: on the mixture of all. Own: on the entity's own classes.\n"
         f"Gain: general, points since its first round. Run time: {duration(result.wall_seconds)}."
     )
+    sentence = deployed_sentence(result)
+    caption = caption if sentence is None else f"{caption}\n{sentence}"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     _compact(table)
     table.add_column("entity", no_wrap=True)
@@ -54,8 +56,9 @@ def _compact(table: Table) -> None:
 
 def summary_lines(result: RunResult) -> list[str]:
     """Return the same tables as aligned plain lines."""
-    groups = _group_rows(result)
-    return aligned([_COLUMNS, *_rows(result)]) + (aligned([_GROUP_COLUMNS, *groups]) if groups else [])
+    groups, sentence = _group_rows(result), deployed_sentence(result)
+    lines = aligned([_COLUMNS, *_rows(result)]) + ([] if sentence is None else [sentence])
+    return lines + (aligned([_GROUP_COLUMNS, *groups]) if groups else [])
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

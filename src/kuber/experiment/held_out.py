@@ -15,6 +15,7 @@ from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Architecture
 from kuber.domain.prior import Frequencies, accuracy_on, carried_prior, frequencies, uniform
 from kuber.entity.state.checkpoint import round_path
+from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.learner import Learner
 from kuber.errors import CorruptKnowledgeError, KnowledgeError
 from kuber.experiment.entity_factory import entity_folder, make_learner
@@ -24,6 +25,7 @@ from kuber.learning.evaluation import correct_after, labelled_logits
 from kuber.learning.priors import log_ratio
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import Weights, load
+from kuber.views.run import RunView
 
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
 POWERS = (1.0, 0.5, 0.0)  # of the prior that the logits of plain models carry
@@ -104,7 +106,9 @@ def correct_answers(
 def held_out_accuracies(
     scenario: Scenario, folder: Path, runtime: Runtime, on_evaluation: Callable[[int, int], None]
 ) -> dict[str, list[HeldOutAccuracy]]:
-    """Return, by entity, the accuracies on the held-out test set at the end of each round.
+    """Return, by entity, the accuracies on the held-out test set of the model deployed at the end of each round.
+
+    In rounds of earlier versions, which chose none, it is the round's own model.
 
     `on_evaluation` is called with the number of models evaluated so far, and of all.
 
@@ -117,6 +121,7 @@ def held_out_accuracies(
     last, deciding = scenario.settings.num_rounds, deciding_part(scenario)
     total = last * len(scenario.private)
     on_evaluation(0, total)
+    view = RunView.of(read_events(folder / FILE_NAME), rounds=last)
     accuracies: dict[str, list[HeldOutAccuracy]] = {}
     for index in range(len(scenario.private)):
         learner, found = make_learner(scenario, index, runtime), accuracies.setdefault(str(index), [])
@@ -124,7 +129,9 @@ def held_out_accuracies(
         carried = carried_prior(scenario.strategy.local_phase(), counts)
         for round in range(1, last + 1):
             held_out = whole if round in (1, last) else part
-            weights = stored_weights(round_path(entity_folder(folder, index), round), learner.architecture)
+            home, deployed = entity_folder(folder, index), view.entity(str(index)).deployed.get(round)
+            name = None if deployed is None else deployed.checkpoint
+            weights = stored_weights(round_path(home, round) if name is None else home / name, learner.architecture)
             general, own = correct_answers(
                 learner, [weights], held_out.samples, carried=carried, class_counts=[counts], deciding=deciding
             ).tolist()

@@ -43,6 +43,7 @@ def result_of(
         raise ValueError(f"a result needs held-out accuracies of every entity; missing: {', '.join(missing)}")
     entities = []
     for name, entity in ended.items():
+        deployed = entity.deployed.get(entity.history[-1][0])
         accuracies, own = (tuple(kind) for kind in zip(*held_out[name], strict=True))
         entities.append(
             EntityResult(
@@ -53,6 +54,8 @@ def result_of(
                 accuracies=accuracies,
                 own_accuracy=own[-1],
                 own_accuracies=own,
+                deployed=None if deployed is None else deployed.model,
+                deployed_round=None if deployed is None else deployed.round,
                 samples=entity.samples,
                 published=entity.published,
                 absorbed=entity.absorbed,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from kuber.domain.deployment import Choice
 from kuber.views.formatting import points, size
 from kuber.views.result import finite, parsed
 
@@ -51,6 +52,7 @@ class ResultRow:
     deliveries_hurt: int  # kept although accuracy on the common test set fell
     accuracies: tuple[float | None, ...]  # general, of each entity; None if it completed no round
     curve: tuple[Point, ...]
+    deployed: tuple[Choice | None, ...] = ()  # which model of each entity; older rows lack it
     own_accuracy: float | None = None  # mean; older results lack it
     own_accuracies: tuple[float | None, ...] = ()  # of each entity
 

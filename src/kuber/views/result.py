@@ -1,6 +1,7 @@
 """The result of a run, as stored in `result.json`. docs/runs.md describes every field."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -10,9 +11,12 @@ from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from kuber.domain.deployment import CHOICES, Choice
 from kuber.wire.base import sentence
 
 T = TypeVar("T")
+
+_DEPLOYED: dict[Choice, str] = {"last": "the last model", "best": "the best round's", "average": "an average"}
 
 finite = with_config(ConfigDict(allow_inf_nan=False))  # no chart can draw NaN or infinity
 
@@ -37,6 +41,8 @@ class EntityResult:
     group: str | None = None  # in the simulated world; None where no world was named
     own_accuracy: float | None = None  # final, on the entity's own mixture of classes; older results lack it
     own_accuracies: tuple[float, ...] = ()  # at the end of each round
+    deployed: Choice | None = None  # model that all accuracies at the end are of; None in older results: the last
+    deployed_round: int | None = None  # at whose end that model was made
 
 
 @finite
@@ -105,6 +111,13 @@ class RunResult:
         return replace(
             self, entities=entities, mean_accuracy=self.own_accuracy, worst_accuracy=self.worst_own_accuracy
         )
+
+
+def deployed_sentence(result: RunResult) -> str | None:
+    """Say which models the accuracies are of; None for a result of an earlier version, which are the last."""
+    counts = Counter(entity.deployed for entity in result.entities if entity.deployed is not None)
+    parts = [f"{_DEPLOYED[choice]} of {counts[choice]}" for choice in CHOICES if counts[choice]]
+    return f"Deployed: {', '.join(parts)}." if parts else None
 
 
 def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
 
+from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.event import Event
 from kuber.views.delivery import DeliveryView
@@ -25,6 +26,16 @@ class CurveMark:
     accuracy: float  # on the common test set, after it; 0 to 1
     kind: Literal["published", "delivery"]
     publisher: str | None  # entity id of the teacher's publisher; None for "published"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployedView:
+    """The model that an entity would use at the end of a round."""
+
+    model: Choice
+    round: int  # at whose end it was made
+    accuracy: float  # on the common test set, 0 to 1
+    checkpoint: str | None  # its file in the entity's folder
 
 
 @dataclass
@@ -72,6 +83,7 @@ class EntityView:
     precision: str | None = None
     accuracy: float | None = None  # latest on the common test set, 0 to 1
     history: list[tuple[int, float]] = field(default_factory=list)  # (round, that accuracy at its end)
+    deployed: dict[int, DeployedView] = field(default_factory=dict)  # by round; older logs lack it
     recalls: tuple[float | None, ...] = ()  # per class on the common test set, at the end of the latest round
     marks: list[CurveMark] = field(default_factory=list)
     deliveries: list[DeliveryView] = field(default_factory=list)
@@ -142,6 +154,7 @@ class EntityView:
                 self.recalls = self._recalls.get(self.accuracy, ())
                 self._recalls = {self.accuracy: self.recalls}
                 self.ends.append(at)
+                self._deploy(event)
 
     @property
     def ended_at(self) -> float | None:
@@ -157,6 +170,14 @@ class EntityView:
         self.architecture = detail["architecture"]
         self.device = detail["device"]
         self.precision = detail["precision"]
+
+    def _deploy(self, event: Event) -> None:
+        detail = event.detail.get("deployed")
+        if detail is None:
+            return
+        names = ("model", "round", "accuracy", "checkpoint")
+        self.deployed[event.round] = DeployedView(**{name: detail[name] for name in names})
+        self.samples_forward += detail["forward"]
 
     def _absorb(self, event: Event) -> None:
         detail = event.detail

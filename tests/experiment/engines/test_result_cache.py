@@ -10,6 +10,7 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import LocalPhase
+from kuber.entity.work.average import AverageResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work, training
 from kuber.errors import DivergedError
 from kuber.experiment.engines.inline import InlineEngine
@@ -37,6 +38,10 @@ def train(amount, *, progress):
 
 def evaluate(*, progress):
     return EVALUATED
+
+
+def average(result, *, progress):
+    return AverageResult(weights=TRAINED.weights, evaluation=EVALUATED.evaluation, seconds=0.5)
 
 
 def predict(*, progress):
@@ -154,3 +159,11 @@ def test_a_constant_rate_adds_nothing_to_the_key_and_a_schedule_does(tmp_path):
 def test_an_argument_that_cannot_be_hashed_is_refused():
     with pytest.raises(TypeError, match="cannot be hashed"):
         work_key(work(train, a=object()))
+
+
+def test_an_average_is_cached_with_its_evaluation(tmp_path):
+    result = AverageResult(weights=TRAINED.weights, evaluation=EVALUATED.evaluation, seconds=0.5)
+    for _ in range(2):
+        found = ResultCache(InlineEngine(), tmp_path).submit(work(average, result=0)).result()
+        assert (found.evaluation, found.seconds) == (result.evaluation, result.seconds)
+        assert all(torch.equal(found.weights[name], tensor) for name, tensor in result.weights.items())

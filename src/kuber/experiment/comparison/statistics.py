@@ -43,6 +43,7 @@ def result_row(
     final.sort(key=lambda entry: entry.entity)
     by_entity = {entry.entity: entry.evaluation.accuracy for entry in final}
     own = {entry.entity: entry.own_accuracy for entry in final}
+    deployed = {entry.entity: entry.deployed for entry in final}
     counts = [class_counts[entry.entity] for entry in final]
     recalls = [entry.evaluation.recalls for entry in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
@@ -66,6 +67,7 @@ def result_row(
         accuracies=tuple(by_entity.get(entity) for entity in range(len(class_counts))),
         own_accuracies=tuple(own.get(entity) for entity in range(len(class_counts))),
         curve=tuple(_point(number, metrics) for number in range(1, last + 1)),
+        deployed=tuple(deployed.get(entity) for entity in range(len(class_counts))),
     )
 
 
@@ -143,9 +145,8 @@ def difference(values: Sequence[float]) -> Difference:
 
 def flat(row: ResultRow) -> dict[str, Any]:
     """Return the scalar fields of a row, for a CSV file."""
-    return {
-        name: value for name, value in asdict(row).items() if name not in ("accuracies", "own_accuracies", "curve")
-    }
+    lists = ("accuracies", "own_accuracies", "curve", "deployed")
+    return {name: value for name, value in asdict(row).items() if name not in lists}
 
 
 def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:

@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
+from kuber.entity.work.average import AverageResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines.base import Engine
 from kuber.files import atomic_replacement
+from kuber.learning.weights import Weights
 from kuber.wire.registry import EvaluationBody
 
 _GENERATOR = "generator"
@@ -116,7 +118,9 @@ def _write(path: Path, result: Any) -> None:
             metadata: dict[str, Any] = {name: getattr(result, name) for name in names}
             if result.dropped:
                 metadata["dropped"] = result.dropped
-        case EvaluationResult():
+        case EvaluationResult() | AverageResult():
+            if isinstance(result, AverageResult):
+                tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in result.weights.items()}
             evaluation = EvaluationBody.of(result.evaluation).model_dump(mode="json")
             metadata = {"evaluation": evaluation, "seconds": result.seconds}
             if result.evaluation.right is not None:
@@ -144,10 +148,16 @@ def _read(path: Path) -> Any:
         evaluation = EvaluationBody.model_validate_json(json.dumps(metadata["evaluation"])).value()
         if "right" in metadata:  # results of earlier versions lack it
             evaluation = replace(evaluation, right=tuple(int(bits, 16) for bits in metadata["right"]))
-        return EvaluationResult(evaluation=evaluation, seconds=metadata["seconds"])
+        seconds = metadata["seconds"]
+        if tensors:
+            return AverageResult(weights=_weights_in(tensors), evaluation=evaluation, seconds=seconds)
+        return EvaluationResult(evaluation=evaluation, seconds=seconds)
     if "logits" in tensors:
         return tensors["logits"]
     generator = tensors.pop(_GENERATOR)
-    weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
     metadata["dropped"] = tuple(DroppedTeacher(*fields) for fields in metadata.get("dropped", ()))
-    return TrainingResult(weights=weights, generator=generator, **metadata)
+    return TrainingResult(weights=_weights_in(tensors), generator=generator, **metadata)
+
+
+def _weights_in(tensors: dict[str, torch.Tensor]) -> Weights:
+    return {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}
