@@ -27,6 +27,7 @@ from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
 from kuber.entity import loop_settings as checks
 from kuber.entity.absorption import Absorber
+from kuber.entity.best_model import BestModel
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import Counts, HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
@@ -51,6 +52,7 @@ from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError
 from kuber.learning.model_call import Collate, Inputs
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.teachers import Teachers
+from kuber.learning.weights import Weights
 from kuber.setting_effects import variables_without_effect
 from kuber.signing import Identity
 
@@ -96,6 +98,7 @@ class Entity:
         reports: bool = True,
         counts: Counts = "exact",
         carried_prior: Literal["own", "uniform", "unknown"] | None = None,
+        keep_best: bool = True,
     ) -> None:
         """Nothing is sent before the first call that needs the hub.
 
@@ -124,7 +127,8 @@ class Entity:
         turns a batch of the owner's into inputs and labels. `restores` are objects with `state_dict` and
         `load_state_dict`, such as a scheduler, that go back with a phase that is undone. `publishing` may be "never",
         "ask" (at the terminal), or a function of the evaluation to be claimed and the round that returns whether to
-        publish. With `reports=False` neither round nor evaluation nor reasons are reported to the registry.
+        publish. With `keep_best=False` no copies of earlier models are kept for `best`. With `reports=False` neither
+        round nor evaluation nor reasons are reported to the registry.
 
         `carried_prior` says which class frequencies the logits of the model contain. A plain cross-entropy trains
         them with those of the training samples ("own", the default where `class_counts` are given), a balanced loss
@@ -170,7 +174,7 @@ class Entity:
         self._open = ExitStack()
         try:
             with undisturbed(model, *([] if judged is None else [judged])):
-                self._owned = OwnedModel(model, judged, restores, self._describe)
+                self._owned = OwnedModel(model, judged, restores, self._describe, keeps_best=keep_best)
             self._adapter = self._owned.adapter
             if self.strategy.common_start:
                 self._adapter.check_weights_travel(self.strategy.name)
@@ -264,6 +268,21 @@ class Entity:
     def evaluation(self) -> Evaluation | None:
         """Evaluation of the model at the start of this phase; None if it has not been evaluated."""
         return self._owned.snapshot.evaluation
+
+    @property
+    def best(self) -> BestModel | None:
+        """The best model so far, to use; None before one was evaluated.
+
+        It is the best, on the data that decisions are made on, of the model at the start of this phase, that at an
+        earlier start, and the average of the last three, which is evaluated in this call. The training goes on as if
+        it had not been called.
+        """
+
+        def evaluate(weights: Weights) -> Evaluation | None:
+            adapter = self._owned.adapter
+            return self._guarded("evaluate the average", lambda: adapter.evaluate(weights).evaluation, None)
+
+        return self._owned.best(evaluate)
 
     def evaluate(self) -> Evaluation:
         """Evaluate the current model on the data that decisions are made on.

@@ -1,15 +1,20 @@
 """The model that an owner trains: which object it is, how it is described, and whether its numbers are sound."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from kuber.domain.evaluation import Evaluation
 from kuber.entity import loop_settings as checks
+from kuber.entity.best_model import BestModel, EarlierModels
 from kuber.entity.finite_check import FiniteCheck, has_finite_state
 from kuber.entity.model_adapter import ModelAdapter
+from kuber.entity.safeguard import undisturbed
 from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.entity.state.snapshot import Snapshot
+from kuber.learning.weights import Weights
 from kuber.learning.wrappers import unwrap
 
 MakeAdapter = Callable[
@@ -21,9 +26,16 @@ class OwnedModel:
     """An owner's model, its adapter, and its snapshot at the start of the phase; all change when it is replaced."""
 
     def __init__(
-        self, model: nn.Module, judged: nn.Module | None, restores: tuple[Any, ...], make_adapter: MakeAdapter
+        self,
+        model: nn.Module,
+        judged: nn.Module | None,
+        restores: tuple[Any, ...],
+        make_adapter: MakeAdapter,
+        *,
+        keeps_best: bool = True,
     ) -> None:
         """Describe and check the model. Raises SettingsError."""
+        self.earlier = EarlierModels(keeps=keeps_best)
         self._make_adapter = make_adapter
         self._restores = restores
         self._earlier: tuple[nn.Module, nn.Module | None, Snapshot] | None = None  # before the model was replaced
@@ -62,6 +74,10 @@ class OwnedModel:
 
     def take(self, optimizer: Any, evaluation: Any) -> None:
         """Take a snapshot of the model as it is now."""
+        old = self.snapshot
+        evaluated, undone = old.evaluation, old.evaluation is evaluation
+        if evaluated is not None and not undone and self.earlier.add(old.weights, evaluated):
+            old.let_go()
         if self._earlier is not None:
             self._earlier = None
             self.snapshot = self._new_snapshot()
@@ -75,6 +91,21 @@ class OwnedModel:
             self._earlier = None
             self._set(model, judged)
         return self.snapshot.restore(optimizer)
+
+    def best(self, evaluate: Callable[[Weights], Evaluation | None]) -> BestModel | None:
+        """Return the best of the model at the snapshot, earlier ones, and an average; None if it is not evaluated."""
+        if self.snapshot.evaluation is None:
+            return None
+        last = self.snapshot.weights, self.snapshot.evaluation
+        choice, evaluation, weights = self.earlier.choose(*last, (lambda _: None) if self.replaced else evaluate)
+        module = unwrap(self.model if self.judged is None else self.judged)
+        return BestModel(
+            choice=choice,
+            evaluation=evaluation,
+            weights=weights,
+            _module=module,
+            _undisturbed=partial(undisturbed, *self.modules),
+        )
 
     def fault(self, optimizer: Any = None) -> str | None:
         """Return what is wrong with the numbers of model and optimizer, in words; None if all are finite."""

@@ -46,6 +46,12 @@ class Snapshot:
         self.take_optimizer(optimizer)
         self.evaluation = evaluation
 
+    def let_go(self) -> None:
+        """Leave the copied weights to others: the next `take` copies the judged module to new memory."""
+        if self.trained_weights is self.weights:
+            self.trained_weights = {}
+        self.weights = {}
+
     def take_optimizer(self, optimizer: Any) -> None:
         """Copy the state of the optimizer alone."""
         with torch.inference_mode(False), torch.no_grad():
