@@ -274,8 +274,8 @@ class Entity:
         """The best model so far, to use; None before one was evaluated.
 
         It is the best, on the data that decisions are made on, of the model at the start of this phase, that at an
-        earlier start, and the average of the last three, which is evaluated in this call. The training goes on as if
-        it had not been called.
+        earlier start, and the average of the last three, which is evaluated in this call. It leaves the training as
+        it is.
         """
 
         def evaluate(weights: Weights) -> Evaluation | None:
