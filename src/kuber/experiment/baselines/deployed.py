@@ -23,6 +23,7 @@ Models = list[Weights]  # of one entity: one, or several whose logits are averag
 class _Track:
     """The models of one entity or several: at the end of the last rounds, the newest first, and the deployed ones."""
 
+    entities: list[int]
     recent: tuple[Models, ...] = ()
     deployed: tuple[tuple[Deployed, Weights], ...] = ()
 
@@ -30,7 +31,7 @@ class _Track:
 class DeployedModels:
     """Chooses the deployed models at the end of each round, on the common test set.
 
-    Entities that have their models in one list share one choice and its cost. Each model of an ensemble is chosen by
+    Entities that have their models in one list share one choice and its cost; it begins anew when others share it. Each model of an ensemble is chosen by
     the entity that trained it.
     """
 
@@ -38,7 +39,7 @@ class DeployedModels:
         self._learners = learners
         self._submit = submit
         self._spend = spend
-        self._tracks = [_Track()] * len(learners)
+        self._tracks: dict[int, _Track] = {}
 
     def choose(self, round: int, models: Sequence[Models]) -> list[tuple[Models, Choice]]:
         """Return the deployed models of each entity, and which they are, given those at the end of a round."""
@@ -58,7 +59,7 @@ class DeployedModels:
 
     def _begin(self, current: Models, entities: list[int]) -> list[_Pending]:
         """Begin to evaluate each model, and the average of it and those of the last rounds."""
-        recent = self._tracks[entities[0]].recent
+        recent = self._track(entities).recent
         futures = []
         for place, weights in enumerate(current):
             learner = self._learners[entities[place % len(entities)]]
@@ -71,7 +72,7 @@ class DeployedModels:
 
     def _next(self, round: int, current: Models, entities: list[int], futures: list[_Pending]) -> _Track:
         """Return the track at the end of a round, and let the entities pay for what it took."""
-        before = self._tracks[entities[0]]
+        before = self._track(entities)
         deployed = []
         for place, (weights, (evaluated, average)) in enumerate(zip(current, futures, strict=True)):
             result: EvaluationResult = evaluated.result()
@@ -91,7 +92,12 @@ class DeployedModels:
             if model is None:
                 model = weights if decision.deployed.round == round else earlier[1]
             deployed.append((decision.deployed, model))
-        return _Track(recent=(current, *before.recent)[: AVERAGED - 1], deployed=tuple(deployed))
+        return _Track(entities, recent=(current, *before.recent)[: AVERAGED - 1], deployed=tuple(deployed))
+
+    def _track(self, entities: list[int]) -> _Track:
+        """Return the models so far; none where other entities had the same ones, as shared models that are own now."""
+        track = self._tracks.get(entities[0])
+        return track if track is not None and track.entities == entities else _Track(entities)
 
     def _share(self, samples: int, seconds: float, entities: list[int]) -> None:
         """Let each of these entities pay for an equal share."""
