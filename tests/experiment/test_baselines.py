@@ -12,8 +12,9 @@ import torch
 from kuber.domain.prior import accuracy_on, frequencies, geometric_mean, uniform
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.strategy import LocalPhase
-from kuber.entity.work.steps import training
+from kuber.entity.work.steps import common_evaluation, training
 from kuber.errors import SettingsError
+from kuber.experiment.baselines.deployed import DeployedModels
 from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
 from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines.inline import InlineEngine
@@ -26,6 +27,7 @@ from kuber.experiment.simulation.simulator import simulated_runtime
 from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import compute_logits
+from kuber.learning.merging import merge
 from kuber.learning.training import proximal, span_of
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
@@ -316,3 +318,37 @@ def test_a_public_set_of_another_shape_is_refused(tmp_path: Path):
     )
     with pytest.raises(SettingsError, match="same shape"):
         load_scenario(settings)
+
+
+def test_finetuned_deploys_an_own_model_in_the_last_round(scenario, models):
+    play("finetuned", scenario)
+    assert models[1, 0][0] is models[1, 1][0], "the shared model"
+    last = [models[2, entity][0] for entity in range(3)]
+    assert len({dump(model) for model in last}) == 3
+
+
+@pytest.mark.parametrize("method", ["local", "central", "ensemble", "fedmd"])
+def test_reported_models_are_the_best_on_the_common_test_set(scenario, models, method, monkeypatch):
+    found: dict[int, list[list[Weights]]] = {}
+    true = DeployedModels.choose
+
+    def choose(self, round, current):
+        chosen = true(self, round, current)
+        found[round] = list(current)
+        return chosen
+
+    monkeypatch.setattr(DeployedModels, "choose", choose)
+    play(method, scenario)
+    learner = make_learner(scenario, 0, simulated_runtime(scenario))
+
+    def accuracy(weights):
+        return common_evaluation(learner, weights).do(lambda share: None).evaluation.accuracy
+
+    for entity in range(3):
+        if not found:  # strategies choose in the entity; what they deploy is no worse than their first model
+            assert accuracy(models[2, entity][0]) >= accuracy(models[1, entity][0])
+            continue
+        for place, weights in enumerate(models[2, entity]):
+            first, second = found[1][entity][place], found[2][entity][place]
+            average = merge([second, first], [1.0, 1.0])
+            assert accuracy(weights) == max(map(accuracy, (first, second, average)))

@@ -31,8 +31,8 @@ class _Track:
 class DeployedModels:
     """Chooses the deployed models at the end of each round, on the common test set.
 
-    Entities that have their models in one list share one choice and its cost; it begins anew when others share it. Each model of an ensemble is chosen by
-    the entity that trained it.
+    Entities that have their models in one list share one choice and its cost; it begins anew when others share it.
+    Each model of an ensemble is chosen by the entity that trained it.
     """
 
     def __init__(self, learners: Sequence[Learner], submit: Submit, spend: Callable[[int, Cost], None]) -> None:
@@ -95,7 +95,7 @@ class DeployedModels:
         return _Track(entities, recent=(current, *before.recent)[: AVERAGED - 1], deployed=tuple(deployed))
 
     def _track(self, entities: list[int]) -> _Track:
-        """Return the models so far; none where other entities had the same ones, as shared models that are own now."""
+        """Return the models so far; none if other entities had them too, as before models become own ones."""
         track = self._tracks.get(entities[0])
         return track if track is not None and track.entities == entities else _Track(entities)
 
