@@ -476,8 +476,8 @@ def test_the_state_on_disk_holds_no_weights(enter, tmp_path):
     assert size < 100_000
 
 
-def test_the_snapshot_reuses_its_memory(enter):
-    entity = enter()
+def test_the_snapshot_reuses_its_memory_where_no_earlier_models_are_kept(enter):
+    entity = enter(keep_best=False)
     entity.step()
     before = {name: tensor.data_ptr() for name, tensor in entity._owned.snapshot.weights.items()}
     for _ in range(2):

@@ -16,7 +16,8 @@ from kuber.learning.weights import Weights
 class Snapshot:
     """Weights of the judged and the trained module, state of the optimizers, and what else is restored with them.
 
-    All copies are on the CPU and are used again by the next `take`: a phase costs one copy and no new memory.
+    All copies are on the CPU and are used again by the next `take`: a phase costs one copy and no new memory, unless
+    the weights are kept as an earlier model (`let_go`).
     """
 
     def __init__(self, *, judged: nn.Module, trained: nn.Module, restores: Sequence[Any] = ()) -> None:
