@@ -125,6 +125,7 @@ def test_an_entity_shows_its_data_and_exchange(world: World, visit: Callable[...
     page.wait_for_function("document.querySelectorAll('main canvas').length === 3")
     text = page.locator("main").inner_text()
     assert "Net benefit" in text
+    assert re.search(r"Own accuracy\s+\d+\.\d% without its prior", text)
     assert page.get_by_role("table", name="Exchange with other entities").get_by_role("row").count() >= 2
 
 

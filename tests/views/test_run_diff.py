@@ -63,16 +63,19 @@ def test_nothing_has_nothing_in_common() -> None:
 
 
 def test_a_run_has_one_curve_and_a_comparison_one_for_each_method() -> None:
-    two = [Point(round=n, accuracy=n / 10, compute=1.0, bytes=0) for n in (1, 2)]
+    two = [Point(round=n, accuracy=n / 10, compute=1.0, bytes=0, own_accuracy=n / 5) for n in (1, 2)]
+    older = Point(round=1, accuracy=0.1, compute=1.0, bytes=0)
     rows = (
         replace(row("local", 0, 0.3), curve=(two[0], two[1])),
         replace(row("local", 1, 0.3), curve=(two[1], two[1])),
         replace(row("local@kuber", 0, 0.3), curve=(two[0], two[1])),
-        replace(row("kuber", 0, 0.5), curve=(two[0],)),
+        replace(row("kuber", 0, 0.5), curve=(older,)),
     )
     compared = replace(PLAIN, name="b", kind="comparison", outcome=replace(COMPARISON, rows=rows))
     unfinished = replace(PLAIN, name="c", status="running", outcome=None)
     run, local, kuber = curves([PLAIN, compared, unfinished])
     assert (run.run, run.method, run.means) == ("a", "kuber", (pytest.approx(0.2), pytest.approx(0.25)))
     assert (local.run, local.method, local.means) == ("b", "local", (pytest.approx(0.15), pytest.approx(0.2)))
+    assert run.own == (pytest.approx(0.7), pytest.approx(0.75))
+    assert local.own == (pytest.approx(0.3), pytest.approx(0.4))
     assert kuber == Curve(run="b", method="kuber", means=(0.1,))

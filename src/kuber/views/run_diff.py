@@ -27,6 +27,7 @@ class Curve:
     run: str  # name of its folder
     method: str
     means: tuple[float, ...]  # held-out accuracy at the end of each round, mean over entities and seeds; 0 to 1
+    own: tuple[float, ...] = ()  # on the entities' own mixtures of classes, likewise; empty in older results
 
 
 def diff_runs(runs: Sequence[StoredRun]) -> RunDiff:
@@ -47,7 +48,9 @@ def curves(runs: Sequence[StoredRun]) -> list[Curve]:
     for run in runs:
         if isinstance(run.outcome, RunResult):
             means = tuple(mean_by_round(run.outcome.entities))
-            found.append(Curve(run=run.name, method=run.outcome.strategy, means=means))
+            own = run.outcome.of_own_mixtures
+            of_own = () if own is None else tuple(mean_by_round(own.entities))
+            found.append(Curve(run=run.name, method=run.outcome.strategy, means=means, own=of_own))
         elif run.outcome is not None:
             found += _curves_of_methods(run.name, run.outcome)
     return found
@@ -56,9 +59,11 @@ def curves(runs: Sequence[StoredRun]) -> list[Curve]:
 def _curves_of_methods(run: str, outcome: ComparisonResult) -> list[Curve]:
     found = []
     for method in dict.fromkeys(row.strategy for row in outcome.rows if "@" not in row.strategy):
-        rounds = zip(*(row.curve for row in outcome.rows if row.strategy == method), strict=False)
+        rounds = list(zip(*(row.curve for row in outcome.rows if row.strategy == method), strict=False))
         means = tuple(fmean(point.accuracy for point in points) for points in rounds)
-        found.append(Curve(run=run, method=method, means=means))
+        own = [[point.own_accuracy for point in points if point.own_accuracy is not None] for points in rounds]
+        is_known = all(len(values) == len(points) for values, points in zip(own, rounds, strict=True))
+        found.append(Curve(run=run, method=method, means=means, own=tuple(map(fmean, own)) if is_known else ()))
     return found
 
 

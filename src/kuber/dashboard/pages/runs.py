@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -11,7 +11,7 @@ from nicegui.element import Element
 from nicegui.page_arguments import PageArguments
 
 from kuber.dashboard.charts import rounds_chart
-from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, document, link, milliseconds, share
+from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, document, link, milliseconds
 from kuber.dashboard.elements.text import anchor, fact, facts, section, text_element
 from kuber.dashboard.session import TabSession
 from kuber.errors import KUberError
@@ -34,8 +34,8 @@ COLUMNS = (
     Column(name="status", label="Status", kind="state"),
     Column(name="strategy", label="Strategy", wide=True),
     Column(name="dataset", label="Data set", wide=True),
-    Column(name="accuracy", label="General", kind="share"),
-    Column(name="own", label="Own", kind="share"),
+    Column(name="accuracy", label="General", kind="number"),
+    Column(name="own", label="Own", kind="number"),
     Column(name="report", label="Report", wide=True),
     Column(name="beside", label="Side by side"),
 )
@@ -98,14 +98,19 @@ class RunsPage:
                 ]
                 DataTable("Runs side by side", columns).show(table)
                 _common(self._shown)
-            lines = {_line_name(self._shown, curve.run, curve.method): curve.means for curve in curves(self._shown)}
-            if lines:
-                with section("Held-out accuracy, mean over entities"), Element("div").classes("k-chart"):
-                    description = "Mean held-out accuracy after each round."
-                    ui.echart(rounds_chart(lines, self.session.palette, description=description))
+            found = {_line_name(self._shown, curve.run, curve.method): curve for curve in curves(self._shown)}
+            self._draw_lines("General held-out accuracy", {name: curve.means for name, curve in found.items()})
+            own = {name: curve.own for name, curve in found.items() if curve.own}
+            self._draw_lines("Own held-out accuracy", own)
             for run in self._shown:
                 if isinstance(run.outcome, ComparisonResult):
                     _comparison(run.name, run.outcome)
+
+    def _draw_lines(self, what: str, lines: Mapping[str, tuple[float, ...]]) -> None:
+        if lines:
+            with section(f"{what}, mean over entities"), Element("div").classes("k-chart"):
+                description = f"{what} after each round, mean over entities."
+                ui.echart(rounds_chart(lines, self.session.palette, description=description))
 
     def _row(self, run: StoredRun) -> TableRow:
         settings = run.all_settings
@@ -127,8 +132,8 @@ class RunsPage:
                 {"text": ": ".join(filter(None, [run.status, run.message])), "tone": TONES[run.status]},
                 methods,
                 Path(str(settings["dataset"])).stem if settings else "–",
-                share(mean),
-                share(own),
+                None if mean is None else percent(mean),
+                None if own is None else percent(own),
                 document("report", f"/report/{quote(run.name)}") if os.path.isfile(run.path / REPORT) else None,
                 link("remove" if chosen else "add", address),
             ),
