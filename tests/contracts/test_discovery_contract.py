@@ -44,7 +44,7 @@ def test_keeps_the_origin(publish, entity):
 
 def test_filters_by_initial_checkpoint(publish, registry, samples, entity, discovered):
     origin, other = Digest.of(b"initial checkpoint"), registry.register(samples.name("other")).id
-    old, new = publish(entity, 90, 90, origin=origin), publish(entity, 10, 10, origin=origin)
+    old, new = publish(entity, 50, 55, origin=origin), publish(entity, 50, 45, origin=origin)
     theirs = publish(other, 50, 50, origin=origin)
     publish(other, 80, 80, task=replace(samples.task, name=samples.name("another task")), origin=Digest.of(b"b"))
     publish(registry.register(samples.name("stranger")).id, 95, 95)
@@ -61,7 +61,7 @@ def test_distinguishes_initial_checkpoints_from_trained_records(publish, entity,
 
 def test_the_latest_of_each_entity_on_each_task(publish, registry, samples, entity, discovered):
     other = registry.register(samples.name("other")).id
-    publish(entity, 90, 90)
+    publish(entity, 55, 50)
     theirs = [publish(other, 10 * number, 10) for number in (1, 2, 3)][-1]
     mine = publish(entity, 50, 50)
     publish(entity, 80, 80, task=replace(samples.task, name=samples.name("another task")))
@@ -69,6 +69,52 @@ def test_the_latest_of_each_entity_on_each_task(publish, registry, samples, enti
     assert discovered(latest=True, order="newest") == [mine, theirs]
     assert discovered(latest=True, order="classes", classes=(0,)) == [mine, theirs]
     assert discovered(latest=True, exclude_entity=entity) == [theirs]
+
+
+LATEST = ({}, {"order": "newest"}, {"order": "oldest"}, {"order": "classes", "classes": (0,)})
+
+
+def test_a_collapsed_model_is_not_the_latest(publish, registry, samples, entity, discovered):
+    sound = [publish(entity, 59, 60), publish(entity, 55, 50)][-1]  # worse, but it may be noise
+    collapsed = publish(entity, 1, 1)
+    for order in LATEST:
+        assert discovered(latest=True, **order) == discovered(latest=True, initial=False, **order) == [sound]
+    assert discovered(order="newest")[0] == registry.knowledge(collapsed.id) == collapsed, "it is still found"
+    still = publish(entity, 2, 1)
+    assert discovered(latest=True) == [sound], "no better than the best, though better than the one before it"
+    registry.withdraw(sound.id)
+    assert len(discovered(latest=True)) == 1
+    assert discovered(latest=True)[0].evaluation.correct == (59, 60)
+    recovered = publish(entity, 58, 58)
+    assert discovered(latest=True) == [recovered]
+    for record in (recovered, *discovered(min_accuracy=0.5)):
+        registry.withdraw(record.id)
+    assert discovered(latest=True) == [still], "nothing better is left"
+
+
+def test_a_model_of_another_origin_or_test_set_is_compared_with_none(publish, samples, entity, discovered):
+    before = publish(entity, 90, 90, origin=Digest.of(b"first"))
+    anew = publish(entity, 10, 10, origin=Digest.of(b"second"))
+    assert discovered(latest=True) == [anew]
+    assert discovered(latest=True, origin=before.origin) == []
+    own = replace(samples.evaluation(1, 1), test_set=Digest.of(b"own", samples.token.encode()))
+    elsewhere = replace(samples.task, test_set=own.test_set)
+    moved = publish(entity, task=elsewhere, evaluation=own)
+    assert {record.id for record in discovered(latest=True)} == {anew.id, moved.id}
+
+
+def test_an_initial_checkpoint_is_the_latest_after_a_collapse(publish, entity, discovered):
+    sound = publish(entity, 90, 90)
+    publish(entity, 10, 10)
+    initial = publish(entity, 1, 1, round=0)
+    assert discovered(latest=True) == [initial]
+    assert discovered(latest=True, initial=False) == [sound]
+
+
+def test_few_samples_make_no_record_unsound(publish, samples, entity, discovered):
+    publish(entity, evaluation=samples.evaluation(3, 3, total=3))
+    worse = publish(entity, evaluation=samples.evaluation(2, 1, total=3))
+    assert discovered(latest=True) == [worse]
 
 
 def test_ranks_by_the_classes_of_the_query(publish, entity, discovered):

@@ -45,19 +45,25 @@ def test_a_few_flips_are_noise():
 
 
 def test_what_the_policy_tolerates_of_a_class_is_kept():
-    before, after = paired((800, 800), (740, 860), (1000, 1000))
+    before, after = paired((800, 400), (840, 370), (1000, 500))
     assert not is_no_worse(before, after, AcceptancePolicy(class_tolerance=0.05))
-    assert is_no_worse(before, after, AcceptancePolicy(class_tolerance=0.07))
+    assert is_no_worse(before, after, AcceptancePolicy(class_tolerance=0.1))
 
 
 def test_a_model_that_begins_may_leave_the_class_that_it_answers_everything_with():
     assert is_no_worse(*paired((100, 0, 0), (50, 40, 40), (100, 100, 100)), POLICY), "at chance nothing is learned"
-    assert is_no_worse(*paired((95, 40, 0), (70, 70, 60), (100, 100, 100)), POLICY), "more than made up for"
-    assert not is_no_worse(*paired((95, 40, 60), (60, 70, 70), (100, 100, 100)), POLICY)
+    assert fallen_classes(*paired((100, 0, 0), (50, 40, 40), (100, 100, 100)), POLICY) == ()
+
+
+def test_a_class_that_falls_is_made_up_for_by_others():
+    before, after = paired((95, 40, 60), (60, 80, 70), (100, 100, 100))
+    assert [fall.label for fall in fallen_classes(before, after, POLICY)] == [0], "it is known all the same"
+    assert is_no_worse(before, after, POLICY)
+    assert not is_no_worse(*paired((95, 40, 60), (60, 62, 72), (100, 100, 100)), POLICY)
 
 
 def test_without_paired_answers_intervals_decide():
-    assert not is_no_worse(evaluation(90, 80), evaluation(95, 60), POLICY)
+    assert not is_no_worse(evaluation(90, 80), evaluation(95, 60), AcceptancePolicy(tolerance=0.1))
     assert is_no_worse(evaluation(90, 80), evaluation(95, 76), POLICY)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kuber.domain.digest import Digest
+from kuber.domain.evaluation import Evaluation
 from kuber.domain.policies import (
     MergePolicy,
     PublishPolicy,
@@ -18,7 +19,7 @@ from kuber.domain.policies import (
 )
 from kuber.domain.strategy import Candidate
 
-from .samples import ARCHITECTURE, ORIGIN, TASK, evaluation, knowledge, situation
+from .samples import ARCHITECTURE, COMMON, ORIGIN, TASK, evaluation, knowledge, situation
 
 TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
 
@@ -28,15 +29,34 @@ TASK_OF_3 = replace(TASK, labels=("a", "b", "c"))
     [
         ((10, 10), None, True),
         ((50, 50), (50, 50), False),
-        ((51, 50), (50, 50), True),
+        ((60, 50), (50, 50), True),
+        ((51, 50), (50, 50), False),  # one sample of 200
         ((40, 50), (50, 50), False),
-        ((30, 55), (50, 50), True),  # worse on the whole, better on a class
+        ((30, 65), (50, 50), True),  # worse on the whole, better on a class
         ((30, 54), (50, 50), False),
+        ((0, 70), (90, 50), False),  # collapsed, whatever it gained on a class
     ],
 )
 def test_a_gain_of_accuracy_or_recall_is_an_improvement(own, published, adds):
     at = situation(evaluation(*own), published=published and evaluation(*published))
     assert has_improved(at, PublishPolicy()) is adds
+
+
+def test_a_collapsed_model_is_not_published_because_a_sample_flipped():
+    """From 59.4 % to 1.0 %, where a class has one validation sample."""
+    total = (96, 96, 1)
+    then = Evaluation(test_set=COMMON, correct=(60, 54, 0), total=total)
+    now = Evaluation(test_set=COMMON, correct=(0, 1, 1), total=total)
+    assert not has_improved(situation(now, published=then), PublishPolicy())
+    same = Evaluation(test_set=COMMON, correct=(60, 54, 1), total=total)
+    assert not has_improved(situation(same, published=then), PublishPolicy()), "one sample is no gain"
+
+
+def test_paired_answers_prove_a_gain_of_few_samples():
+    then = Evaluation(test_set=COMMON, correct=(80, 80), total=(100, 100), right=((1 << 80) - 1,) * 2)
+    now = Evaluation(test_set=COMMON, correct=(83, 80), total=(100, 100), right=((1 << 83) - 1, (1 << 80) - 1))
+    assert has_improved(situation(now, published=then), PublishPolicy()), "three gained, none lost: 1 in 8"
+    assert not has_improved(situation(replace(now, right=None), published=then), PublishPolicy())
 
 
 def test_without_an_evaluation_there_is_no_improvement():

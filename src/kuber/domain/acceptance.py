@@ -14,7 +14,6 @@ Objective = Literal["accuracy", "balanced", "own"] | Callable[[Evaluation], floa
 OBJECTIVES = ("accuracy", "balanced", "own")
 
 LEARNED = 1.25  # times chance: below that mean recall a model has learned nothing that could be lost
-MADE_UP = 0.25  # of a class's fall: a mean recall over all classes that rises by as much makes up for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,36 +47,37 @@ def is_no_worse(
 ) -> bool:
     """Return whether the objective fell by no more than the policy tolerates, and no class beyond its noise.
 
-    `class_counts` are the entity's own samples of each class, for the objective `own`.
+    A class that fell is made up for if the mean recall over all classes has not fallen: while a model learns, its
+    classes rise and fall by turns. `class_counts` are the entity's own samples of each class, for the objective
+    `own`.
     """
     lost = objective_of(before, policy, class_counts) - objective_of(after, policy, class_counts)
-    return lost <= tolerated_loss(before, policy, after=after, class_counts=class_counts) and not fallen_classes(
-        before, after, policy
-    )
+    if lost > tolerated_loss(before, policy, after=after, class_counts=class_counts):
+        return False
+    return mean_recall(after) >= mean_recall(before) or not fallen_classes(before, after, policy)
 
 
 def fallen_classes(before: Evaluation, after: Evaluation, policy: AcceptancePolicy) -> tuple[ClassFall, ...]:
     """Return the classes that fell by more than the policy tolerates and noise explains, the deepest fall first.
 
     A model that has just begun answers everything with few classes, whose recall must fall while it learns. So no
-    class counts while the mean recall is near chance, or when it rises by a good part of what the class lost.
+    class counts while the mean recall is near chance.
     """
     if policy.confidence is None or not are_comparable(before, after):
         return ()
-    mean = _mean_recall(before)
-    if mean * len([total for total in before.total if total]) < LEARNED:
+    if mean_recall(before) * len([total for total in before.total if total]) < LEARNED:
         return ()
-    tolerated = max(policy.class_tolerance, (_mean_recall(after) - mean) / MADE_UP)
     falls = []
     for label, (then, now) in enumerate(zip(before.recalls, after.recalls, strict=True)):
-        if then is None or now is None or then - now <= tolerated:
+        if then is None or now is None or then - now <= policy.class_tolerance:
             continue
         if has_fallen(before, after, label, confidence=policy.confidence):
             falls.append(ClassFall(label=label, before=then, after=now))
     return tuple(sorted(falls, key=lambda fall: fall.after - fall.before))
 
 
-def _mean_recall(evaluation: Evaluation) -> float:
+def mean_recall(evaluation: Evaluation) -> float:
+    """Return the mean recall over the classes that have samples: the balanced accuracy."""
     return fmean(recall for recall in evaluation.recalls if recall is not None)
 
 
@@ -117,13 +117,7 @@ def tolerated_loss(
             for recall, total in zip(before.recalls, before.total, strict=True)
         ]
     else:
-        # One disagreement more than there are: a single sample that flips proves nothing.
-        variances = [
-            max(0.0, pair.lost + pair.gained + 1 - (pair.lost - pair.gained) ** 2 / pair.total) / pair.total**2
-            if pair.total
-            else 0.0
-            for pair in pairs
-        ]
+        variances = [pair.standard_error**2 for pair in pairs]
     error = sqrt(sum(weight**2 * variance for weight, variance in zip(weights, variances, strict=True)))
     return policy.tolerance + policy.noise * error
 

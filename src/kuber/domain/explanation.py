@@ -79,15 +79,24 @@ def why_not_kept(
     begin = HALVED if halved else UNDONE
     policy = getattr(strategy, "acceptance", None)
     if fallen:
-        fall = fallen[0]
-        more = f", and {len(fallen) - 1} more" if len(fallen) > 1 else ""
-        if private:
-            shown = reference.total[fall.label] >= SMALLEST_CELL
-            return f"{begin}{_cut(labels[fall.label], LABEL) if shown else 'a class'} fell{more}."
-        return f"{begin}{_fall(fall, labels)}{more}."
+        return f"{begin}{_falls(reference, fallen, labels, private=private)}."
     if private or not isinstance(policy, AcceptancePolicy):
         return f"{begin}the strategy does not keep it."
     return f"{begin}{_loss(reference, after, policy, class_counts)}."
+
+
+def made_up_for(reference: Evaluation, fallen: Sequence[ClassFall], *, labels: Sequence[str], private: bool) -> str:
+    """Return why a result that made a class fall was kept all the same."""
+    return f"{KEPT}{_falls(reference, fallen, labels, private=private)}; other classes make up for it."
+
+
+def _falls(reference: Evaluation, fallen: Sequence[ClassFall], labels: Sequence[str], *, private: bool) -> str:
+    fall = fallen[0]
+    more = f", and {len(fallen) - 1} more" if len(fallen) > 1 else ""
+    if not private:
+        return f"{_fall(fall, labels)}{more}"
+    shown = reference.total[fall.label] >= SMALLEST_CELL
+    return f"{_cut(labels[fall.label], LABEL) if shown else 'a class'} fell{more}"
 
 
 def _loss(

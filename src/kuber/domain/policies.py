@@ -7,6 +7,7 @@ from math import inf
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Query
+from kuber.domain.significance import accuracy_has_fallen, has_fallen, is_clearly_worse, proportion
 from kuber.domain.strategy import Candidate, Situation
 
 
@@ -14,8 +15,9 @@ from kuber.domain.strategy import Candidate, Situation
 class PublishPolicy:
     """When to publish."""
 
-    gain: float = 0.0  # accuracy gained since the last publication, at least
-    class_gain: float = 0.05  # or recall gained on some class
+    gain: float = 0.0  # accuracy gained since the last publication, more than this
+    class_gain: float = 0.05  # or recall gained on some class, at least
+    confidence: float = 0.84  # with which it must have been gained, on some class for all classes together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +40,28 @@ class MergePolicy:
 
 
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:
-    """Return whether the own model gained accuracy, or recall on some class, since the last publication."""
+    """Return whether the own model gained accuracy, or recall on some class, beyond noise since the last publication.
+
+    A model that has collapsed has not improved, whatever it gained on a class.
+    """
     own, published = situation.own, situation.published
     if own is None:
         return False
-    if published is None or own.accuracy > published.accuracy + policy.gain:
+    if published is None:
         return True
-    pairs = zip(own.recalls, published.recalls, strict=True)
-    return any(now is not None and now >= (then or 0.0) + policy.class_gain for now, then in pairs)
+    if own.accuracy > published.accuracy + policy.gain and accuracy_has_fallen(
+        own, published, confidence=policy.confidence
+    ):
+        return True
+    if is_clearly_worse(proportion(published), proportion(own)):
+        return False
+    known = [label for label, total in enumerate(own.total) if total]
+    confidence = 1 - (1 - policy.confidence) / len(known)
+    return any(
+        (own.recalls[label] or 0.0) >= (published.recalls[label] or 0.0) + policy.class_gain
+        and has_fallen(own, published, label, confidence=confidence)
+        for label in known
+    )
 
 
 def weak_classes(own: Evaluation) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 from kuber.domain.evaluation import Evaluation
 
+CLEAR = 0.05  # accuracy that an entity's newest record may lose against its best one
+BEYOND_DOUBT = NormalDist().cdf(3.0)
 EXACT = 1000  # disagreements up to which the sign test is exact; beyond, the normal distribution is as good
 
 
@@ -18,6 +20,17 @@ class PairedCounts:
     total: int
     lost: int  # samples that only the earlier model answers rightly
     gained: int  # samples that only the later one does
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the difference of the two recalls; 0 without samples.
+
+        It counts one disagreement more than there are: a single sample that flips proves nothing.
+        """
+        if not self.total:
+            return 0.0
+        squared = self.lost + self.gained + 1 - (self.lost - self.gained) ** 2 / self.total
+        return sqrt(max(0.0, squared)) / self.total
 
 
 def paired_counts(before: Evaluation, after: Evaluation) -> tuple[PairedCounts, ...] | None:
@@ -61,8 +74,13 @@ def accuracy_has_fallen(before: Evaluation, after: Evaluation, *, confidence: fl
     pairs = paired_counts(before, after)
     if pairs is not None:
         return is_significant_loss(pooled(pairs), confidence)
-    then, now = (sum(before.correct), sum(before.total)), (sum(after.correct), sum(after.total))
-    return least_loss(then, now, confidence=confidence) > 0
+    return least_loss(proportion(before), proportion(after), confidence=confidence) > 0
+
+
+def advantages(theirs: Evaluation, ours: Evaluation) -> tuple[float, ...]:
+    """Return how far their recall on each class is ahead of ours; 0 where it is not, or is not known."""
+    pairs = zip(theirs.recalls, ours.recalls, strict=True)
+    return tuple(0.0 if their is None or our is None else max(0.0, their - our) for their, our in pairs)
 
 
 def pooled(pairs: Sequence[PairedCounts]) -> PairedCounts:
@@ -104,6 +122,19 @@ def least_loss(before: tuple[float, int], after: tuple[float, int], *, confidenc
     low = wilson_interval(*before, deviations=deviations)[0]
     high = wilson_interval(*after, deviations=deviations)[1]
     return then - now - sqrt((then - low) ** 2 + (high - now) ** 2)
+
+
+def proportion(evaluation: Evaluation) -> tuple[int, int]:
+    """Return how many answers are right, and of how many samples."""
+    return sum(evaluation.correct), sum(evaluation.total)
+
+
+def is_clearly_worse(before: tuple[float, int], after: tuple[float, int]) -> bool:
+    """Return whether accuracy, given as (correct, total), has fallen by more than CLEAR beyond any doubt.
+
+    A few points of difference are usual between two rounds; this one means that a model has collapsed.
+    """
+    return least_loss(before, after, confidence=BEYOND_DOUBT) > CLEAR
 
 
 @lru_cache(maxsize=64)

@@ -20,6 +20,7 @@ class Guidance:
     sharpness: float = 2.0  # how much more a competent teacher counts than a less competent one; 0: all alike
     augmented: bool = False  # teachers see each augmented batch; else each sample once, unaugmented
     own_start: bool = False  # the model that the phase starts from is one of the teachers
+    advantage: float = 0.1  # recall ahead of the student's at which teachers have their full weight; 0: always
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

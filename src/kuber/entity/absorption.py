@@ -11,7 +11,7 @@ from kuber.domain.acceptance import ClassFall
 from kuber.domain.delivery import Delivery
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.evaluation_set import disclosed
-from kuber.domain.explanation import explanation, why_kept, why_not_kept
+from kuber.domain.explanation import explanation, made_up_for, why_kept, why_not_kept
 from kuber.domain.strategy import Candidate, Choice, Strategy
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.gate import Gate, next_guidance
@@ -40,7 +40,12 @@ class Judged(NamedTuple):
     model: EvaluatedModel
     kept: bool  # all of the absorption, or half
     halved: bool = False
-    fallen: tuple[ClassFall, ...] = ()  # classes for which the whole was not kept
+    fallen: tuple[ClassFall, ...] = ()  # classes that the whole of it made fall
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the whole is kept, and made no class fall."""
+        return self.kept and not self.halved and not self.fallen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +71,7 @@ class Absorber:
         """Return the new model if the strategy keeps it; else the midpoint, if it keeps that; else the old model."""
         kept, fallen = self._gate.judge(before.evaluation, after.evaluation)
         if kept:
-            return Judged(after, kept=True)
+            return Judged(after, kept=True, fallen=fallen)
         if not _have_mean(before.weights, after.weights):
             return Judged(before, kept=False, fallen=fallen)
         weights = self._weights.keep(average([before.weights, after.weights], [1.0, 1.0]))
@@ -80,13 +85,13 @@ class Absorber:
     ) -> Outcome:
         """Return the outcome of a local phase with these teachers, from the model before to the model after.
 
-        After a phase that is undone, or kept half-way only, the next one gets less guidance.
+        After a phase that is undone, kept half-way only, or makes a class fall, the next one gets less guidance.
         """
         judged = self.keep_or_revert(before, after)
         absorption = self._absorption(
             replace(choice, absorbed=teachers), before.evaluation, after.evaluation, judged=judged
         )
-        guidance = next_guidance(self._journal.state.guidance, harmless=judged.kept and not judged.halved)
+        guidance = next_guidance(self._journal.state.guidance, harmless=judged.harmless)
         self._journal.change(guidance=guidance)
         return Outcome(model=judged.model, absorption=absorption)
 
@@ -170,6 +175,8 @@ class Absorber:
             )
         if judged.kept and after.accuracy < before.accuracy:
             sentences.append(why_kept(self._strategy, reference, after, **explain))
+        elif judged.kept and judged.fallen and not judged.halved:
+            sentences.append(made_up_for(reference, judged.fallen, labels=task.labels, private=private))
         why = " ".join(sentences)
         assert state.entity_id is not None
         absorbed = [candidate.knowledge for candidate in choice.absorbed]

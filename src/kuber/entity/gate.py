@@ -32,7 +32,7 @@ class Gate:
             kept = self._strategy.keep(before, after, class_counts=self._model.class_counts)
         else:  # a strategy of an earlier version
             kept = self._strategy.keep(before, after)
-        return GateVerdict(kept, () if kept else self._fallen(before, after))
+        return GateVerdict(kept, self._fallen(before, after))
 
     def _fallen(self, before: Evaluation, after: Evaluation) -> tuple[ClassFall, ...]:
         policy = getattr(self._strategy, "acceptance", None)

@@ -9,6 +9,7 @@ import torch
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture
 from kuber.domain.query import Query
+from kuber.domain.significance import advantages
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
@@ -245,19 +246,20 @@ class ManagedEntity:
         if phase.guidance and state.guidance != 1.0:
             weight = state.guidance * phase.guidance.weight
             phase = replace(phase, guidance=replace(phase.guidance, weight=weight))
-        phase_teachers = [self._phase_teacher(teacher) for teacher in teachers]
+        phase_teachers = [self._phase_teacher(teacher, previous) for teacher in teachers]
         if phase.guidance and phase.guidance.own_start and previous is not None:
             own = TeacherModel(architecture=self.model.architecture, weights=state.weights)
             phase_teachers.append(PhaseTeacher(model=own, recalls=_recalls(previous)))
         return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
 
-    def _phase_teacher(self, teacher: PulledCandidate) -> PhaseTeacher:
-        """Return a teacher; where its record states a prior, it is taken out of its logits."""
+    def _phase_teacher(self, teacher: PulledCandidate, previous: Evaluation | None) -> PhaseTeacher:
+        """Return a teacher and its advantages; a prior that its record states leaves its logits."""
         recalls = _recalls(teacher.evaluation)
+        ahead = None if previous is None else advantages(teacher.evaluation, previous)
         shift = answer_shift(teacher.knowledge, self.model.task.labels)
         if shift is None:
-            return PhaseTeacher(model=teacher.model, recalls=recalls)
-        return AdjustedTeacher(model=teacher.model, recalls=recalls, shift=tuple(shift.tolist()))
+            return PhaseTeacher(model=teacher.model, recalls=recalls, advantages=ahead)
+        return AdjustedTeacher(model=teacher.model, recalls=recalls, advantages=ahead, shift=tuple(shift.tolist()))
 
     def _decide(self) -> None:
         """Publish and absorb as the strategy decides, and end the round."""

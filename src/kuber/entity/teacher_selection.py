@@ -68,6 +68,8 @@ class TeacherSelector:
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
             weight=self._round.guidance,
+            own=situation.own,
+            advantage=guidance.advantage,
             refuse=partial(self._discovery.models.refuse, warn=False),  # `Teachers` warns
             check=self._check,
         )

@@ -37,6 +37,17 @@ def ensemble_log_probs(
     return F.log_softmax((mixture - log_weight_of_class).masked_fill(unknown_to_all, -torch.inf), dim=1)
 
 
+def guidance_shares(advantages: Sequence[Sequence[float]], full: float) -> list[float] | None:
+    """Return the share of its weight that the guidance of some teachers has for each class, 0 to 1.
+
+    `advantages` are how far each teacher's recall on each class is ahead of the student's; the best one counts. The
+    share is 1 from an advantage of `full` on. None, for all of the weight, if `full` is 0 or there is no teacher.
+    """
+    if not full or not advantages:
+        return None
+    return [min(1.0, max(ahead) / full) for ahead in zip(*advantages, strict=True)]
+
+
 def not_true_distillation(
     student_logits: Tensor,
     teacher_log_probs: Tensor,
@@ -44,6 +55,7 @@ def not_true_distillation(
     *,
     temperature: float,
     ignore_index: int = IGNORED,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Return T² * KL(teacher || student) over the classes other than each sample's own, both softened by T.
 
@@ -56,6 +68,9 @@ def not_true_distillation(
     others with probability 1 - t_c. Both distributions are multiplied by that and normalised again, before they are
     compared: a class is left out as far as its label is known. For one-hot labels it is the loss of class indices,
     to the last bit; with labels that are smoothed by little it differs by little.
+
+    `shares`, shape (classes,), weigh a sample by what the teacher takes it for: its loss is multiplied by the mean
+    share of the other classes, under the teacher's distribution over them.
     """
     samples, classes = student_logits.shape
     student, teacher = in_full_precision(student_logits) / temperature, in_full_precision(teacher_log_probs)
@@ -64,10 +79,13 @@ def not_true_distillation(
     own = labels.argmax(1) if labels.is_floating_point() else labels.clamp(0, classes - 1)
     places = torch.arange(classes - 1, device=student.device).expand(samples, -1)
     places = places + (places >= own.unsqueeze(1))  # (batch, classes - 1): all classes but the own
-    loss = masked_kl(student.gather(1, places), teacher.gather(1, places), rows=known)
+    weights = None if shares is None else expected_shares(teacher.gather(1, places), shares.to(teacher)[places])
+    loss = masked_kl(student.gather(1, places), teacher.gather(1, places), rows=known, weights=weights)
     if labels.is_floating_point():
         others = (1 - labels).clamp_min(0).log()
-        whole = masked_kl(student + others.clamp_min(torch.finfo(others.dtype).min), teacher + others, rows=known)
+        weights = None if shares is None else expected_shares(teacher + others, shares.to(teacher))
+        floor = torch.finfo(others.dtype).min
+        whole = masked_kl(student + others.clamp_min(floor), teacher + others, rows=known, weights=weights)
         certain = ((labels == 0) | (labels == 1)).all() & (labels.sum(1) == 1).all()
         loss = torch.where(certain, loss, whole)
     # Softening shrinks gradients by 1/T²; restore their scale against the loss on the labels.
@@ -81,6 +99,7 @@ def guide_loss(
     *,
     temperature: float,
     ignore_index: int = IGNORED,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Return `not_true_distillation`; with two classes, T² * KL(teacher || student) over both.
 
@@ -89,25 +108,45 @@ def guide_loss(
     samples, classes = student_logits.shape
     if classes > 2:
         return not_true_distillation(
-            student_logits, teacher_log_probs, labels, temperature=temperature, ignore_index=ignore_index
+            student_logits,
+            teacher_log_probs,
+            labels,
+            temperature=temperature,
+            ignore_index=ignore_index,
+            shares=shares,
         )
     labels = uniform_labels(labels, samples=samples, classes=classes).to(student_logits.device)
     known = known_rows(labels, classes=classes, ignore_index=ignore_index)
     student, teacher = in_full_precision(student_logits) / temperature, in_full_precision(teacher_log_probs)
-    return temperature**2 * masked_kl(student, teacher, rows=known)
+    weights = None if shares is None else expected_shares(teacher, shares.to(teacher).expand(samples, -1))
+    return temperature**2 * masked_kl(student, teacher, rows=known, weights=weights)
 
 
-def masked_kl(student_logits: Tensor, teacher_logits: Tensor, rows: Tensor | None = None) -> Tensor:
+def expected_shares(teacher_logits: Tensor, shares: Tensor) -> Tensor:
+    """Return the mean share of the classes under the teacher's distribution: shape (samples,); 0 if it knows none."""
+    known = ~torch.isneginf(teacher_logits).all(1, keepdim=True)
+    expected = (teacher_logits.masked_fill(~known, 0.0).softmax(1) * shares).sum(1)
+    return expected * known.squeeze(1)
+
+
+def masked_kl(
+    student_logits: Tensor, teacher_logits: Tensor, rows: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Return KL(teacher || student), mean over the batch or its `rows`, over the classes that the teacher knows.
 
     Both have shape (batch, classes) and are softened already; `rows` are booleans, shape (batch,). The teacher's
-    logit of an unknown class is minus infinity. A row in which no class is known adds 0.
+    logit of an unknown class is minus infinity. A row in which no class is known adds 0. `weights`, shape (batch,),
+    multiply the rows.
     """
     unknown = torch.isneginf(teacher_logits)
     empty_row = unknown.all(1, keepdim=True)
     left_out = unknown & ~empty_row
     student = F.log_softmax(student_logits.masked_fill(left_out, -torch.inf), dim=1).masked_fill(unknown, 0.0)
     teacher = F.log_softmax(teacher_logits, dim=1).masked_fill(unknown, 0.0)
+    if weights is not None:
+        kept = weights if rows is None else weights * rows
+        parts = F.kl_div(student, teacher, reduction="none", log_target=True)
+        return (parts.sum(1) * kept).sum() / (len(weights) if rows is None else rows.sum().clamp_min(1))
     if rows is None:
         return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     parts = F.kl_div(student, teacher, reduction="none", log_target=True).masked_fill(~rows.unsqueeze(1), 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.significance import advantages
 from kuber.errors import (
     CorruptKnowledgeError,
     IncompatibleKnowledgeError,
@@ -19,7 +20,7 @@ from kuber.errors import (
     first_line,
 )
 from kuber.learning.batch_check import BatchCheck, model_inputs
-from kuber.learning.ensembling import ensemble_log_probs, guide_loss
+from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss
 from kuber.learning.evaluation import evaluation_mode, has_valid_logits
 from kuber.learning.labels import IGNORED
 from kuber.learning.model_call import (
@@ -95,12 +96,17 @@ class Teachers(Sequence[Teacher]):
         temperature: float = 2.0,
         sharpness: float = 2.0,
         weight: float = 1.0,
+        own: Evaluation | None = None,
+        advantage: float = 0.1,
         refuse: Callable[..., None] = lambda knowledge, reason, **_: None,
         check: BatchCheck | None = None,
     ) -> None:
         """Combine teachers; `temperature` and `sharpness` as in `kuber.learning.ensembling.ensemble_log_probs`.
 
-        `weight` is a factor of their loss: less than 1 after phases that did harm.
+        `weight` is a factor of their loss: less than 1 after phases that did harm. With `own`, the student's
+        evaluation, a sample that they take for a class on which they are ahead of it counts more, in full from an
+        `advantage` in recall of so much on, and one that they take for another not at all.
+
         A teacher that fails is left out with a warning. If its logits are invalid, `refuse` is called with its record
         and the reason, and with `slow=True` if it took too long. `check` is that of the training, whose first batch
         may be one of an earlier phase.
@@ -110,6 +116,8 @@ class Teachers(Sequence[Teacher]):
         self.temperature = temperature
         self._sharpness = sharpness
         self.weight = weight
+        self._own = own
+        self._advantage = advantage
         self._refuse = refuse
         self._check = check or BatchCheck()
         for graph in (graph_of(teacher.network) for teacher in self._members):
@@ -161,7 +169,15 @@ class Teachers(Sequence[Teacher]):
         log_probs = self.log_probs(to_device(inputs, logits.device))
         if not self._members:
             return self._nothing(student)
-        loss = guide_loss(logits, log_probs, labels, temperature=self.temperature, ignore_index=ignore_index)
+        shares = self._shares()
+        loss = guide_loss(
+            logits,
+            log_probs,
+            labels,
+            temperature=self.temperature,
+            ignore_index=ignore_index,
+            shares=None if shares is None else torch.tensor(shares, device=logits.device),
+        )
         return loss if self.weight == 1.0 else self.weight * loss
 
     def log_probs(self, x: Inputs) -> Tensor:
@@ -186,6 +202,13 @@ class Teachers(Sequence[Teacher]):
             return torch.full((batch_size(x), self._classes), -torch.inf, device=tensors_in(x)[0].device)
         with torch.no_grad():
             return ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
+
+    def _shares(self) -> list[float] | None:
+        """Return the share of the weight of each class that guidance has for the teachers that are left."""
+        if self._own is None:
+            return None
+        ahead = [advantages(teacher.evaluation, self._own) for teacher in self._members]
+        return guidance_shares(ahead, self._advantage)
 
     def _answer(self, teacher: Teacher, x: Inputs) -> tuple[Tensor, Tensor]:
         """Return a teacher's logits and its recall on each class; the owner's modes, autocast and draws are kept."""

@@ -31,6 +31,7 @@ from kuber.domain.publication_checks import (
 )
 from kuber.domain.query import Page, Query, check_limit, invalid_cursor
 from kuber.domain.ranking import recall_rank
+from kuber.domain.significance import is_clearly_worse, proportion
 from kuber.domain.task import Task
 from kuber.domain.verification import Attestation, Standing, Verification
 from kuber.errors import KnowledgeNotFoundError, RequestRejectedError
@@ -170,11 +171,14 @@ class MemoryRegistry:
             insort(self._best, (-record.evaluation.accuracy, place))
             subject = _subject(record)
             self._of_subject.setdefault(subject, []).append(place)
-            self._latest.set(subject, place, record)
-            if record.round > 0:
-                self._latest_trained.set(subject, place, record)
             self._places[id] = place
             self._records.append(record)
+            if not self._is_sound(place):
+                self._update_latest(record)
+            else:
+                self._latest.set(subject, place, record)
+                if record.round > 0:
+                    self._latest_trained.set(subject, place, record)
             for artifact in record.artifacts.values() if record.round else ():
                 self._first_of.setdefault(artifact.digest, place)
             return record
@@ -287,8 +291,23 @@ class MemoryRegistry:
         trained = [place for place in visible if self._records[place].round > 0]
         for latest, places in ((self._latest, visible), (self._latest_trained, trained)):
             latest.clear(subject)
-            if places:
-                latest.set(subject, places[-1], self._records[places[-1]])
+            newest = next((place for place in reversed(places) if self._is_sound(place)), None)
+            if newest is not None:
+                latest.set(subject, newest, self._records[newest])
+
+    def _is_sound(self, place: int) -> bool:
+        """Return whether a record is not clearly worse than the best earlier one of the same origin."""
+        record = self._records[place]
+        earlier = [
+            self._records[other].trusted
+            for other in self._of_subject[_subject(record)]
+            if other < place and self._records[other].round > 0 and self._is_visible(other)
+            if self._records[other].origin == record.origin
+        ]
+        if not earlier or record.round == 0:
+            return True
+        best = max(earlier, key=lambda found: found.accuracy)
+        return not is_clearly_worse(proportion(best), proportion(record.trusted))
 
     def _pinned(self, sent: Architecture, architecture: Architecture) -> tuple[bytes, Architecture]:
         """Return the pin of a sent architecture, and the object that its records share: by default this one.

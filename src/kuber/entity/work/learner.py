@@ -86,10 +86,11 @@ class TeacherModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseTeacher:
-    """A teacher of a local phase, and its recall on each class."""
+    """A teacher of a local phase, its recall on each class, and how far that is ahead of the student's."""
 
     model: TeacherModel
     recalls: tuple[float, ...]
+    advantages: tuple[float, ...] | None = None  # None for one that has its full weight, whatever it knows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
 from kuber.errors import KnowledgeError, TimeLimitError
-from kuber.learning.ensembling import ensemble_log_probs, guide_loss
+from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss
 from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.onnx_model import OnnxModel
@@ -135,7 +135,7 @@ def train_locally(
     epoch: Callable[[], Iterator[tuple[Tensor, ...]]] = partial(learner.training_batches, draws)
     dropped: list[DroppedTeacher] = []
     if teachers and phase.guidance:
-        loss = _guided_loss(loss, phase.guidance)
+        loss = _guided_loss(loss, phase.guidance, _share_by_class(learner, phase.guidance, teachers))
         epoch = _guided_epoch(learner, phase.guidance, teachers, draws, dropped)
     samples = learner.training.epochs * len(learner.private)
     trained = train(
@@ -230,11 +230,18 @@ def _loss(learner: Learner, phase: LocalPhase) -> Loss:
     return F.cross_entropy
 
 
-def _guided_loss(loss: Loss, guidance: Guidance) -> Loss:
+def _share_by_class(learner: Learner, guidance: Guidance, teachers: tuple[PhaseTeacher, ...]) -> Tensor | None:
+    """Return the share of its weight that guidance has for each class; None if that is all of it."""
+    known = [teacher.advantages for teacher in teachers]
+    shares = guidance_shares([each for each in known if each is not None], guidance.advantage)
+    return None if shares is None or None in known else learner.runtime.place(torch.tensor(shares))
+
+
+def _guided_loss(loss: Loss, guidance: Guidance, shares: Tensor | None) -> Loss:
     """Add the teachers' loss to the loss on the labels."""
 
     def total(student: Tensor, labels: Tensor, teacher_log_probs: Tensor) -> Tensor:
-        soft = guide_loss(student, teacher_log_probs, labels, temperature=guidance.temperature)
+        soft = guide_loss(student, teacher_log_probs, labels, temperature=guidance.temperature, shares=shares)
         return loss(student, labels) + guidance.weight * soft
 
     return total

@@ -56,7 +56,6 @@ def insert_knowledge(
         "prior_signature": record.prior_signature,
     }
     seq = _insert(connection, knowledge, row)
-    add_newest(connection, seq, row)
     evaluation = record.evaluation
     counts = zip(evaluation.correct, evaluation.total, recalls(evaluation), strict=True)
     parts: dict[Table, list[dict[str, Any]]] = {
@@ -76,6 +75,7 @@ def insert_knowledge(
     for table, values in parts.items():
         if values:
             connection.execute(_INSERT[table], values)
+    add_newest(connection, seq, row, sum(evaluation.total))
     return seq
 
 

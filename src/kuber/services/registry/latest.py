@@ -1,15 +1,18 @@
-"""Newest knowledge of each entity on each task: one row for each pair, kept up to date by every writer.
+"""Newest sound knowledge of each entity on each task: one row for each pair, kept up to date by every writer.
 
-Finding it among all records would take longer with each publication.
+Finding it among all records would take longer with each publication. A record is sound unless it is clearly worse
+than the best earlier one of the same origin: `kuber.domain.significance.is_clearly_worse`.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, or_, select, update
 
+from kuber.domain.significance import is_clearly_worse
 from kuber.domain.verification import Standing
 from kuber.services.registry.schema import class_evaluations, knowledge, newest_knowledge
 
+MAX_WALK = 64  # newest records that are looked at for a sound one; else the best of all is the newest
 MAX_TASKS = 100  # whose records are compared with a report
 
 _newest, _record = newest_knowledge.c, knowledge.c
@@ -19,15 +22,26 @@ _UPDATE = update(newest_knowledge).where(*_SAME)
 _UPDATE_BOTH = update(newest_knowledge).where(*_SAME[:-1])  # of all, and of the trained ones
 _DELETE = delete(newest_knowledge).where(*_SAME)
 _INSERT = insert(newest_knowledge)
-_VISIBLE = (
-    select(_record.seq, _record.origin)
+_SAMPLES = (
+    select(func.sum(class_evaluations.c.total))
+    .where(class_evaluations.c.knowledge == _record.seq)
+    .scalar_subquery()
+    .label("samples")
+)
+_OF_SUBJECT = (
+    select(_record.seq, _record.origin, _record.round, _record.accuracy, _SAMPLES)
     .where(_record.entity == bindparam("of_entity"), _record.task_name == bindparam("of_task_name"))
     .where(_record.test_set == bindparam("of_test_set"), _record.withdrawn_at.is_(None))
     .where(or_(_record.standing.is_(None), _record.standing != Standing.QUARANTINED.value))
-    .order_by(_record.seq.desc())
-    .limit(1)
 )
+_VISIBLE = _OF_SUBJECT.order_by(_record.seq.desc()).limit(MAX_WALK)
 _TRAINED = _VISIBLE.where(_record.round > 0)
+_BEST = _OF_SUBJECT.where(_record.round > 0).order_by(_record.accuracy.desc(), _record.seq).limit(1)
+_BEST_EARLIER = _BEST.where(_record.seq < bindparam("before"))
+_BEST_EARLIER_OF = {
+    True: _BEST_EARLIER.where(_record.origin.is_(None)),
+    False: _BEST_EARLIER.where(_record.origin == bindparam("of_origin")),
+}
 _LAST_LABEL = (
     select(func.max(class_evaluations.c.label))
     .where(class_evaluations.c.knowledge == _newest.knowledge)
@@ -47,26 +61,62 @@ def published_classes(connection: Connection, entity: str) -> set[int]:
     return set(found) if len(found) < MAX_TASKS else set()
 
 
-def add_newest(connection: Connection, seq: int, row: dict[str, Any]) -> None:
-    """Make a new record the newest of its entity and task; an initial checkpoint does not replace a trained one."""
-    values = {f"of_{name}": row[name] for name in _SUBJECT if name != "trained"} | {"knowledge": seq}
-    if row["round"] > 0 and connection.execute(_UPDATE_BOTH, values | {"origin": row["origin"]}).rowcount == 2:
+def add_newest(connection: Connection, seq: int, row: dict[str, Any], samples: int) -> None:
+    """Make a new record the newest of its entity and task, if it is sound.
+
+    An initial checkpoint does not replace a trained one. `samples` are those of its evaluation.
+    """
+    subject = {f"of_{name}": row[name] for name in _SUBJECT[:3]}
+    if not _is_sound(connection, subject, seq, row["origin"], row["round"], row["accuracy"], samples):
+        update_newest(connection, seq)
+        return
+    both = subject | {"knowledge": seq, "origin": row["origin"]}
+    if row["round"] > 0 and connection.execute(_UPDATE_BOTH, both).rowcount == 2:
         return
     for trained in (False, True) if row["round"] > 0 else (False,):
         _put(connection, row | {"trained": trained}, seq, row["origin"])
 
 
 def update_newest(connection: Connection, seq: int) -> None:
-    """Update the newest record of this record's entity and task, after this record became visible or hidden."""
+    """Update the newest sound record of this record's entity and task, after one of them became visible or hidden."""
     of_record = select(_record.entity, _record.task_name, _record.test_set).where(_record.seq == seq)
     row = dict(connection.execute(of_record).one()._mapping)
     for trained, query in ((False, _VISIBLE), (True, _TRAINED)):
         subject = row | {"trained": trained}
-        found = connection.execute(query, {f"of_{name}": value for name, value in row.items()}).one_or_none()
+        found = _newest_sound(connection, {f"of_{name}": value for name, value in row.items()}, query)
         if found is None:
             connection.execute(_DELETE, {f"of_{name}": subject[name] for name in _SUBJECT})
         else:
             _put(connection, subject, found.seq, found.origin)
+
+
+def _newest_sound(connection: Connection, subject: dict[str, Any], query: Select[Any]) -> Any:
+    """Return the row of the newest sound record that a query finds; of the best one if none of MAX_WALK is sound."""
+    rows = connection.execute(query, subject).all()
+    for row in rows:
+        if _is_sound(connection, subject, row.seq, row.origin, row.round, row.accuracy, row.samples):
+            return row
+    return connection.execute(_BEST, subject).one_or_none() if rows else None
+
+
+def _is_sound(
+    connection: Connection,
+    subject: dict[str, Any],
+    seq: int,
+    origin: str | None,
+    round: int,
+    accuracy: float,
+    samples: int | None,
+) -> bool:
+    """Return whether a record is not clearly worse than the best earlier one of the same origin."""
+    if round == 0:
+        return True
+    values = subject | {"before": seq} | ({} if origin is None else {"of_origin": origin})
+    best = connection.execute(_BEST_EARLIER_OF[origin is None], values).one_or_none()
+    if best is None or not best.samples or not samples:
+        return True
+    then, now = int(best.samples), int(samples)
+    return not is_clearly_worse((best.accuracy * then, then), (accuracy * now, now))
 
 
 def _put(connection: Connection, subject: dict[str, Any], seq: int, origin: str | None) -> None:
