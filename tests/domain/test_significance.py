@@ -6,6 +6,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.significance import (
     PairedCounts,
     accuracy_has_fallen,
+    advantages,
     has_fallen,
     least_loss,
     paired_counts,
@@ -63,6 +64,12 @@ def test_a_collapse_is_seen_in_counts():
     assert accuracy_has_fallen(evaluation(60, 59), evaluation(1, 1), confidence=0.999)
     assert not accuracy_has_fallen(evaluation(60, 59), evaluation(58, 57), confidence=0.95)
     assert not accuracy_has_fallen(evaluation(10, 10), evaluation(60, 60), confidence=0.95)
+
+
+def test_advantages_are_measured_class_by_class():
+    empty = Evaluation(test_set=COMMON, correct=(9, 2, 0), total=(10, 10, 0))
+    assert advantages(evaluation(90, 10, 0), evaluation(40, 30, 0)) == (0.5, 0.0, 0.0)
+    assert advantages(empty, empty) == (0.0, 0.0, 0.0)
 
 
 def test_intervals_hold_for_few_samples():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kuber.learning.ensembling import ensemble_log_probs, not_true_distillation
+from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss, not_true_distillation
 
 DRAW = torch.Generator().manual_seed(0)
 LOGITS = [torch.randn(7, 4, generator=DRAW) * 3 for _ in range(3)]
@@ -69,3 +69,34 @@ def test_temperature_leaves_the_scale_of_gradients():
         not_true_distillation(student, teacher, LABELS, temperature=temperature).backward()
         grads.append(student.grad)
     torch.testing.assert_close(grads[0], grads[1], rtol=0.05, atol=1e-3)
+
+
+def test_guidance_has_the_share_of_the_best_advantage_on_each_class():
+    assert guidance_shares([(0.0, 0.05, 0.4), (0.0, 0.02, 0.1)], 0.1) == [0.0, 0.5, 1.0]
+    assert guidance_shares([(0.0, 0.0)], 0.0) is None, "whatever they know"
+    assert guidance_shares([], 0.1) is None
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_guidance_is_zero_without_and_whole_with_an_advantage_on_all_classes(classes):
+    student, labels = LOGITS[0][:, :classes], LABELS % classes
+    teacher = F.log_softmax(LOGITS[1][:, :classes] / 2, dim=1)
+    whole = guide_loss(student, teacher, labels, temperature=2.0)
+    ones = guide_loss(student, teacher, labels, temperature=2.0, shares=torch.ones(classes))
+    torch.testing.assert_close(ones, whole)
+    assert guide_loss(student, teacher, labels, temperature=2.0, shares=torch.zeros(classes)) == 0
+    one_hot = F.one_hot(labels, classes).float()
+    half = guide_loss(student, teacher, one_hot, temperature=2.0, shares=torch.full((classes,), 0.5))
+    torch.testing.assert_close(half, whole / 2)
+
+
+def test_a_sample_counts_by_the_share_of_what_the_teacher_takes_it_for():
+    student = torch.tensor([[0.0, 1.0, 0.0]])
+    teacher = torch.log(torch.tensor([[0.5, 0.1, 0.4]]))  # beside the label 0: class 1 by 1 to 4
+    labels = torch.tensor([0])
+    whole = not_true_distillation(student, teacher, labels, temperature=1.0)
+    for shares, factor in (((1.0, 0.0, 0.0), 0.0), ((0.0, 1.0, 0.0), 0.2), ((0.0, 0.0, 0.5), 0.4)):
+        scaled = not_true_distillation(student, teacher, labels, temperature=1.0, shares=torch.tensor(shares))
+        torch.testing.assert_close(scaled, factor * whole)
+    unknown = torch.full((1, 3), -torch.inf)
+    assert not_true_distillation(student, unknown, labels, temperature=1.0, shares=torch.ones(3)) == 0

@@ -118,6 +118,7 @@ class Teachers(Sequence[Teacher]):
         self.weight = weight
         self._own = own
         self._advantage = advantage
+        self._shares: tuple[int, Tensor | None] | None = None  # of how many teachers
         self._refuse = refuse
         self._check = check or BatchCheck()
         for graph in (graph_of(teacher.network) for teacher in self._members):
@@ -169,14 +170,13 @@ class Teachers(Sequence[Teacher]):
         log_probs = self.log_probs(to_device(inputs, logits.device))
         if not self._members:
             return self._nothing(student)
-        shares = self._shares()
         loss = guide_loss(
             logits,
             log_probs,
             labels,
             temperature=self.temperature,
             ignore_index=ignore_index,
-            shares=None if shares is None else torch.tensor(shares, device=logits.device),
+            shares=self._shares_on(logits.device),
         )
         return loss if self.weight == 1.0 else self.weight * loss
 
@@ -203,12 +203,17 @@ class Teachers(Sequence[Teacher]):
         with torch.no_grad():
             return ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
 
-    def _shares(self) -> list[float] | None:
-        """Return the share of the weight of each class that guidance has for the teachers that are left."""
+    def _shares_on(self, device: torch.device) -> Tensor | None:
+        """Return the share of its weight that the guidance of the teachers that are left has for each class."""
         if self._own is None:
             return None
-        ahead = [advantages(teacher.evaluation, self._own) for teacher in self._members]
-        return guidance_shares(ahead, self._advantage)
+        count = len(self._members)
+        if self._shares is None or self._shares[0] != count:
+            ahead = [advantages(teacher.evaluation, self._own) for teacher in self._members]
+            shares = guidance_shares(ahead, self._advantage)
+            self._shares = count, None if shares is None else torch.tensor(shares)
+        found = self._shares[1]
+        return None if found is None else found.to(device)
 
     def _answer(self, teacher: Teacher, x: Inputs) -> tuple[Tensor, Tensor]:
         """Return a teacher's logits and its recall on each class; the owner's modes, autocast and draws are kept."""
