@@ -184,6 +184,7 @@ def test_when_the_newest_is_hidden_the_one_before_is_the_newest(database):
     row = knowledge.c
 
     def hide(connection):
+        connection.execute(knowledge.update().values(accuracy=0.5))  # so that no record is clearly worse than another
         connection.execute(knowledge.update().where(row.seq.in_(changed)).values(standing=Standing.QUARANTINED))
         for seq in changed[:20]:
             update_newest(connection, seq)
