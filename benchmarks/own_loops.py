@@ -124,19 +124,16 @@ class Player:
         for name, module in (("last", self.owner.judged), ("best", self.best)):
             found = logits(module, x)
             result[name] = {"own": found.argmax(1).tolist(), "even": (found - prior).argmax(1).tolist()}
-        if hasattr(self.entity, "predictor"):
-            result["deployed"] = self.deployed(x)
+        if self.entity is not None:  # and those of the model that it offers for use, with the prior of either mixture
+            best = self.entity.best
+            if best is not None:
+                best.load()
+            own, even = self.entity.predictor("own"), self.entity.predictor("uniform")
+            result["deployed"] = {
+                "own": logits(own, x).argmax(1).tolist(),
+                "even": logits(even, x).argmax(1).tolist(),
+            }
         return result
-
-    def deployed(self, x: torch.Tensor) -> dict[str, list[int]]:
-        """Return the answers of the model that the entity offers for use, with the prior of either mixture."""
-        best = getattr(self.entity, "best", None)
-        if best is not None:
-            best.load()
-        priors = {"own": "own", "even": "uniform"}
-        return {
-            mixture: logits(self.entity.predictor(prior), x).argmax(1).tolist() for mixture, prior in priors.items()
-        }
 
 
 class Guest(Player):

@@ -11,7 +11,7 @@ import numpy as np
 LEVEL = 0.05  # of the test of a class
 # Which model an owner uses, the last or the best on the validation data, and how it answers. An answer for an even
 # mixture has the own class frequencies taken out of its logits, which suits a model of plain cross-entropy. With
-# KUber it is the model that the entity offers for use (`entity.best`, `entity.predictor`), if it offers one.
+# KUber it is the model that the entity offers for use (`entity.best`, `entity.predictor`); older results have none.
 CHOICES = {
     "own": [("last", "own"), ("best", "own")],
     "even": [("last", "own"), ("best", "own"), ("last", "even"), ("best", "even")],
