@@ -60,8 +60,9 @@ def test_a_planted_prior_is_found_without_labels(prior: Frequencies, carried: Fr
 def test_an_estimate_of_few_samples_keeps_every_class_possible() -> None:
     found = estimated(torch.tensor([[50.0, 0.0, -torch.inf]]), uniform(3))
     assert found == pytest.approx(frequencies([1, 0, 0]))
-    with pytest.raises(ValueError, match="at least one sample"):
-        estimated(torch.zeros(0, 3), uniform(3))
+    for logits in (torch.zeros(0, 3), torch.full((2, 3), torch.nan), torch.zeros(2, 4)):
+        with pytest.raises(ValueError, match="finite logits of at least one sample"):
+            estimated(logits, uniform(3))
 
 
 def test_an_adjusted_network_adds_the_shift_to_what_it_returns() -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kuber.domain.prior import Frequencies, frequencies
+from kuber.learning.evaluation import has_valid_logits
 
 ESTIMATION_STEPS = 1000  # at most
 ESTIMATION_TOLERANCE = 1e-6  # change of a frequency in a step below which the estimate has converged
@@ -30,11 +31,11 @@ def estimated(logits: Tensor, carried: Frequencies) -> Frequencies:
     Expectation maximisation: posteriors under the present estimate, then their mean as the next estimate. Saerens,
     Latinne and Decaestecker, Neural Computation 14 (2002), section 2.2. The result is smoothed as counts of as many
     samples are, so that every class stays possible. Logits need to be calibrated: confident wrong answers are
-    counted as if they were right. Raises ValueError without samples.
+    counted as if they were right. Raises ValueError without samples, or when a logit is not finite.
     """
     samples, classes = logits.shape
-    if samples == 0 or classes != len(carried):
-        raise ValueError("an estimate needs logits of at least one sample, and the prior that they carry")
+    if samples == 0 or classes != len(carried) or not has_valid_logits(logits):
+        raise ValueError("an estimate needs finite logits of at least one sample, and the prior that they carry")
     trained = torch.tensor(carried, dtype=torch.float64)
     log_likelihoods = F.log_softmax(logits.detach().double().cpu(), dim=1) - trained.log()
     found = trained

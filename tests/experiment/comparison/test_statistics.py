@@ -1,7 +1,7 @@
 """Rows, summaries and confidence intervals of comparisons."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -97,12 +97,22 @@ def test_differences_are_paired_by_seed():
     assert better.mean_difference is not None
     assert better.mean_difference.mean == pytest.approx(0.05)  # half of one in ten: the second class is never correct
     assert better.mean_difference.low == pytest.approx(0.05)  # equal for both seeds
+    assert better.own_difference is not None
+    assert better.own_difference.mean == pytest.approx(0.1)
 
 
 def test_an_entity_is_hurt_if_it_ends_lower_than_with_local():
     rows = [make_row("local", 0, 5, 5, 5), make_row("other", 0, 4, 5, 6)]
     other = summaries(rows)[1]
-    assert (other.entities_hurt, other.entities) == (1, 3)
+    assert (other.entities_hurt, other.entities_hurt_own, other.entities) == (1, 1, 3)
+
+
+def test_own_accuracies_are_summarised_only_if_every_row_has_them():
+    rows = [make_row("local", 0, 5), make_row("other", 0, 4)]
+    older = replace(rows[1], own_accuracy=None, own_accuracies=())
+    local, other = summaries([rows[0], older])
+    assert local.own_accuracy is not None
+    assert (other.own_accuracy, other.own_difference, other.entities_hurt_own) == (None, None, None)
 
 
 def test_entities_without_a_completed_round_are_not_paired():
