@@ -179,7 +179,8 @@ def test_python_in_these_pages_runs_as_it_stands(name, tmp_path):
 
 
 def test_arguments_that_the_page_on_own_loops_names_exist():
-    calls = (kuber.Entity, kuber.Entity.fit, kuber.Entity.keep_if_better, kuber.Entity.predictor, kuber.Task)
+    entity = kuber.Entity
+    calls = (entity, entity.fit, entity.keep_if_better, entity.predictor, entity.report, kuber.Task)
     known = {name for call in calls for name in inspect.signature(call).parameters}
     known |= {"input_ids", "attention_mask", "persistent"}  # arguments of an owner's model, and of torch
     spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page("docs/own-loop.md"), flags=re.DOTALL))

@@ -25,6 +25,7 @@ Kind = Literal[
     "pulled",
     "rejected",
     "absorbed",
+    "compared",
     "round-ended",
     "stopped",
     "resumed",

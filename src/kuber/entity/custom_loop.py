@@ -20,6 +20,7 @@ from kuber.client.vault import HttpVault
 from kuber.domain.acceptance import AcceptancePolicy
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.event import utc_now
+from kuber.domain.joining_report import JoiningReport
 from kuber.domain.knowledge import Argument
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.strategies import Exchange
@@ -28,6 +29,7 @@ from kuber.domain.task import Task
 from kuber.entity import loop_settings as checks
 from kuber.entity.absorption import Absorber
 from kuber.entity.best_model import BestModel
+from kuber.entity.comparison import Comparison
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import Counts, HubAccess, Sharing
 from kuber.entity.hub.session import HubSession
@@ -99,6 +101,7 @@ class Entity:
         counts: Counts = "exact",
         carried_prior: Literal["own", "uniform", "unknown"] | None = None,
         keep_best: bool = True,
+        control: bool | int = False,
     ) -> None:
         """Nothing is sent before the first call that needs the hub.
 
@@ -135,6 +138,9 @@ class Entity:
         or balanced batches with equal ones ("uniform"). Records say so: the prior of a teacher
         is taken out of its answers. `fit` knows it by itself.
 
+        With `control`, `fit` trains in its first rounds (8, or this number) a copy of the model without teachers
+        beside it, for `report`; that takes the time and the memory of a training alone.
+
         Raises SettingsError, which names the argument, for one that is impossible or contradicts another.
         """
         self.name = checks.check_name(name)
@@ -158,6 +164,7 @@ class Entity:
         self._prior = OwnPrior(
             classes=task.classes, class_counts=counted, carried=checks.carried_prior(carried_prior, counted)
         )
+        self._control_rounds = checks.control_rounds(control, judged=judged, evaluate=evaluate)
         self.collate = collate
         self._describe = partial(
             self._make_adapter,
@@ -179,6 +186,7 @@ class Entity:
             if self.strategy.common_start:
                 self._adapter.check_weights_travel(self.strategy.name)
             home = self._claim(folder)
+            self._comparison = Comparison(home, self._adapter, collate)
             identity = _identity(home / KEY_FILE)
             if isinstance(hub, str):
                 credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
@@ -392,7 +400,9 @@ class Entity:
         if self._prior.class_counts is None:
             self._prior.class_counts = training.class_totals
         for _ in range(rounds):
-            training.train(self.step(training.optimizer), epochs=epochs)
+            teachers = self.step(training.optimizer)
+            self._compare(training)
+            training.train(teachers, epochs=epochs)
 
         def end() -> Evaluation | None:
             self._phases.end(training.optimizer)
@@ -400,7 +410,32 @@ class Entity:
 
         evaluation = self._guarded("end the last phase", end, None)
         self._phases.decided = True
+        self._compare(training)
         return evaluation or self.evaluate()
+
+    def report(self, alone: nn.Module | None = None, *, data: Validation | None = None) -> JoiningReport:
+        """Return how a model that trained alone compares with this one: accuracy, mean recall and each class.
+
+        Without arguments, the last comparison of `fit` with the twin that `control` asks for. In a loop of your own
+        train a second model without an entity, and pass it as `alone`; with `data`, which no decision reads, both
+        models are compared on these. Print the report, or take `as_dict()`. Raises SettingsError when there is none.
+        """
+        with self._undisturbed():
+            if alone is not None:
+                return self._comparison.with_model(checks.check_model(alone, "alone"), self.model, self.round, data)
+            if data is not None:
+                raise SettingsError("data belong to alone: the twin of fit is compared on the validation data.")
+            return self._comparison.last()
+
+    def _compare(self, training: LocalTraining) -> None:
+        """Compare the model with its twin after a round, or make the twin; end the control when that fails."""
+        if self._control_rounds:
+
+            def compare() -> None:
+                self._comparison.after_round(training, self.evaluation, self._journal, rounds=self._control_rounds)
+
+            with self._undisturbed():
+                self._safeguard.call("compare with training alone", compare, None)
 
     def _make_adapter(
         self, model: nn.Module, judged: nn.Module | None, *, validation: Validation | None, **settings: Any

@@ -1,5 +1,6 @@
 """Training of `Entity.fit`: a plain loop over an owner's batches, with the teachers' loss beside the strategy's."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.domain.task import Task
+from kuber.entity.control import Control
 from kuber.entity.state.optimizer_copy import optimizers_in
 from kuber.errors import SettingsError, first_line
 from kuber.learning.evaluation import training_mode
@@ -16,6 +18,8 @@ from kuber.learning.losses import balanced_softmax
 from kuber.learning.model_call import Inputs, batch_size, call_model, logits_from
 from kuber.learning.teachers import Teachers
 from kuber.learning.training import Loss
+
+log = logging.getLogger("kuber")
 
 ONLY_ONCE = "batches can be iterated only once; give a list or a DataLoader."
 NO_STEP = "batches has no batch; a phase needs at least one (does drop_last leave none?)."
@@ -53,7 +57,7 @@ class LocalTraining:
         split: Callable[[Any], tuple[Any, Tensor]],
     ) -> None:
         """Check what the owner passed in; `split` returns inputs and labels of a batch. Raises SettingsError."""
-        self._model = model
+        self.model = model
         self._task = task
         self._batches = check_batches(batches)
         self._split = split
@@ -67,6 +71,7 @@ class LocalTraining:
         self._steppers = [each if hasattr(each, "zero_grad") else optimizers_in(each)[0] for each in given]
         self._guidance = phase.guidance or Guidance()
         self._had_batches = False
+        self.twin: Control | None = None  # trains on the same batches, without teachers
         self._loss: Loss = nn.functional.cross_entropy
         self.prior = phase.prior  # that the logits carry
         self.class_totals: list[float] | None = None  # where the loss needs them
@@ -77,7 +82,7 @@ class LocalTraining:
 
     def train(self, teachers: Teachers, *, epochs: int) -> None:
         """Train for some epochs. Raises SettingsError when an epoch has no batch."""
-        with training_mode(self._model):
+        with training_mode(self.model):
             for _ in range(epochs):
                 steps = 0
                 for inputs, labels in self._pairs():
@@ -88,8 +93,11 @@ class LocalTraining:
                 self._had_batches = True
 
     def _step(self, inputs: Any, labels: Tensor, teachers: Teachers) -> None:
+        if self.twin is not None:
+            self._train_twin(self.twin, inputs, labels)
+
         def loss() -> Tensor:
-            total = self._total(inputs, labels, teachers)
+            total = self._total(self.model, inputs, labels, teachers)
             for optimizer in self._steppers:
                 optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
@@ -103,8 +111,16 @@ class LocalTraining:
         for optimizer in self._steppers:
             optimizer.step()
 
-    def _total(self, inputs: Any, labels: Tensor, teachers: Teachers) -> Tensor:
-        output = call_model(self._model, inputs)
+    def _train_twin(self, twin: Control, inputs: Any, labels: Tensor) -> None:
+        """Train the twin; when it fails the owner's training continues without it."""
+        try:
+            twin.step(lambda model: self._total(model, inputs, labels, None))
+        except Exception as error:  # noqa: BLE001 - the owner's forward may raise anything
+            self.twin = None
+            log.warning("The copy that trains without teachers fails, and is given up: %s", first_line(error))
+
+    def _total(self, model: nn.Module, inputs: Any, labels: Tensor, teachers: Teachers | None) -> Tensor:
+        output = call_model(model, inputs)
         logits = logits_from(output, classes=self._task.classes, samples=batch_size(inputs))
         if labels.shape != logits.shape:  # probabilities stay as they are
             labels = _uniform(labels, inputs, self._task.classes)

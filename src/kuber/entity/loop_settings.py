@@ -26,6 +26,8 @@ from kuber.wire.registry import ArchitectureBody
 
 Publishing = Literal["auto", "ask", "never"] | Callable[[Evaluation, int], bool]
 
+CONTROL_ROUNDS = 8  # in which a twin trains alone
+
 PUBLISHING = ("auto", "ask", "never")
 
 
@@ -163,6 +165,18 @@ def plain_arguments(arguments: Any, *, named: bool) -> dict[str, Argument] | Non
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise SettingsError(f"arguments is {arguments!r}; give a dictionary of names and values.")
     return {name: _plain(value) for name, value in arguments.items()}
+
+
+def control_rounds(value: Any, *, judged: Any, evaluate: Any) -> int:
+    """Return the rounds of the control; 0 for none. Raises SettingsError naming `control`."""
+    if value is False or value is None:
+        return 0
+    rounds = CONTROL_ROUNDS if value is True else check_number(value, "control", least=1)
+    if evaluate is not None:
+        raise SettingsError("control compares single answers, which evaluate does not return; give validation data.")
+    if judged is not None:
+        raise SettingsError("control has no copy of the module judged; leave out one of both.")
+    return rounds
 
 
 def carried_prior(value: Any, class_counts: Sequence[int] | None) -> CarriedPrior | None:

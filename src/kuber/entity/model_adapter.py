@@ -174,6 +174,14 @@ class ModelAdapter:
             evaluation = self._evaluate_teacher(teacher)
         return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
 
+    def evaluate_alike(self, model: nn.Module, data: LabelledData | None = None) -> Evaluation:
+        """Evaluate another model of the owner's, on the validation data or on others of the same task."""
+        used = data or self._data
+        assert used is not None, "a function evaluates, which counts no single answers"
+        dtype = None if self._answers.as_given else floating_dtype(model)
+        network = LogitsModel(unwrap(model), self.task.classes)
+        return self._count(network, partial(as_floating, dtype=dtype), strict=False, data=used)
+
     def _check_answers(self) -> Answers:
         if not isinstance(self._judged, OnnxModel):
             check_initialised(self._judged)
@@ -219,14 +227,23 @@ class ModelAdapter:
             )
         return evaluation
 
-    def _count(self, network: nn.Module, prepare: Callable[[Inputs], Inputs], *, strict: bool) -> Evaluation:
-        assert self._data is not None
-        assert self._digest is not None
+    def _count(
+        self,
+        network: nn.Module,
+        prepare: Callable[[Inputs], Inputs],
+        *,
+        strict: bool,
+        data: LabelledData | None = None,
+    ) -> Evaluation:
+        used = data or self._data
+        assert used is not None
+        digest = self._digest if used is self._data else used.digest
+        assert digest is not None
         return evaluate(
             network,
-            ((prepare(inputs), labels) for inputs, labels in self._data.batches(self.device)),
+            ((prepare(inputs), labels) for inputs, labels in used.batches(self.device)),
             classes=self.task.classes,
-            test_set=self._digest,
+            test_set=digest,
             runtime=self.runtime,
             strict=strict,
         )
