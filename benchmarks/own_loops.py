@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from own_loops_figures import print_guests, print_table
+from own_loops_figures import print_figures
 from own_loops_owners import Site, Workload, divided
 
 import kuber
@@ -238,9 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         print(f"measured {path}", file=sys.stderr, flush=True)
                     if path.exists():
                         results.append(json.loads(path.read_text()))
-    print_table(results, classes=args.classes, as_json=args.json)
-    if args.guest:
-        print_guests(results)
+    print_figures(results, classes=args.classes, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -89,12 +89,9 @@ def offered(pairs: Sequence[Sequence[Pair]], mixture: str) -> list[tuple[str, st
 def difference(
     each: Sequence[Pair], alone: tuple[str, str], joined: tuple[str, str], mixture: str
 ) -> dict[str, float]:
-    """Return an entity's mean difference, and the larger of its standard errors: of the samples, and of the seeds."""
+    """Return an entity's mean difference between its answers alone and with KUber, and its standard error."""
     found = [p.accuracy("kuber", joined, mixture) - p.accuracy("alone", alone, mixture) for p in each]
-    errors = [p.error(p.correct("alone", alone), p.correct("kuber", joined), mixture) for p in each]
-    sampling = sqrt(sum(error**2 for error in errors)) / len(each)
-    between = stdev(found) / sqrt(len(each)) if len(each) > 1 else 0.0
-    return {"difference": fmean(found), "error": max(sampling, between)}
+    return summary(found, [p.error(p.correct("alone", alone), p.correct("kuber", joined), mixture) for p in each])
 
 
 def changed(
@@ -114,68 +111,92 @@ def changed(
     return found
 
 
-def print_table(results: Sequence[dict[str, Any]], *, classes: bool, as_json: bool) -> None:
-    """Print a row for each workload and number of sites."""
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+def guest_row(results: Sequence[dict[str, Any]], without: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a guest does to the own accuracy of the others with KUber, over the seeds."""
+    sites, entities, means = results[0]["sites"], [], []
+    for number in range(sites):
+        pairs = [(Pair(first, number), Pair(second, number)) for first, second in zip(without, results, strict=True)]
+        choice = ("deployed" if all(p.offers for pair in pairs for p in pair) else "last", "own")
+        before = [first.accuracy("kuber", choice, "own") for first, _ in pairs]
+        found = [pair[1].accuracy("kuber", choice, "own") - mean for pair, mean in zip(pairs, before, strict=True)]
+        errors = [
+            first.error(first.correct("kuber", choice), second.correct("kuber", choice), "own")
+            for first, second in pairs
+        ]
+        entities.append(summary(found, errors))
+        means.append(fmean(before))
+    figures = {"workload": results[0]["workload"], "sites": sites, "guest": results[0]["guest"]}
+    mean = fmean(means)
+    joined = mean + fmean(entity["difference"] for entity in entities)
+    return figures | {"seeds": len(results), "without": mean, "with": joined, "entities": entities}
+
+
+def summary(differences: Sequence[float], errors: Sequence[float]) -> dict[str, float]:
+    """Return an entity's mean difference, and the larger of its standard errors: of the samples, and of the seeds."""
+    sampling = sqrt(sum(error**2 for error in errors)) / len(errors)
+    between = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return {"difference": fmean(differences), "error": max(sampling, between)}
+
+
+def print_figures(results: Sequence[dict[str, Any]], *, classes: bool, as_json: bool) -> None:
+    """Print a row for each workload and number of sites, and one for each guest."""
+    groups: dict[tuple[str, int, str | None], list[dict[str, Any]]] = {}
     for result in results:
-        if result["guest"] is None:
-            groups.setdefault((result["workload"], result["sites"]), []).append(result)
-    rows = [row(group) for group in groups.values()]
+        groups.setdefault((result["workload"], result["sites"], result["guest"]), []).append(result)
+    rows, guests = [], []
+    for (workload, sites, guest), group in groups.items():
+        if guest is None:
+            rows.append(row(group))
+            continue
+        known = {result["seed"]: result for result in groups.get((workload, sites, None), [])}
+        group = [result for result in group if result["seed"] in known]
+        if group:
+            guests.append(guest_row(group, [known[result["seed"]] for result in group]))
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps({"workloads": rows, "guests": guests}, indent=1))
         return
-    print(
-        "| workload | sites | seeds | own, alone | with KUber | difference | worst entity | classes fallen, risen "
-        "| balanced, alone | with KUber | difference | MB each | seconds, alone | with KUber |"
-    )
+    print_workloads(rows)
+    if classes:
+        print_classes(rows)
+    if guests:
+        print_guests(guests)
+
+
+def print_workloads(rows: Sequence[dict[str, Any]]) -> None:
+    """Print own and balanced accuracy, alone and with KUber."""
+    print("| workload | sites | seeds | own, alone | with KUber | difference | worst entity | classes fallen, risen "
+          "| balanced, alone | with KUber | difference | MB each | seconds, alone | with KUber |")  # fmt: skip
     print("| --- " * 14 + "|")
     for figures in rows:
         own, even = figures["own"], figures["even"]
-        worst = min(own["entities"], key=lambda entity: entity["difference"])
         fallen = sum(entry["kuber"] < entry["alone"] for entry in own["classes"])
         cells = [
             figures["workload"], figures["sites"], figures["seeds"], points(own["alone"]), points(own["kuber"]),
-            signed(own), f"{100 * worst['difference']:+.1f} ± {100 * worst['error']:.1f}",
-            f"{fallen}, {len(own['classes']) - fallen}", points(even["alone"]), points(even["kuber"]), signed(even),
-            f"{figures['bytes'] / 1e6:.1f}", *(f"{value:.1f}" for value in figures["seconds"].values()),
+            signed(own), worst(own), f"{fallen}, {len(own['classes']) - fallen}", points(even["alone"]),
+            points(even["kuber"]), signed(even), f"{figures['bytes'] / 1e6:.1f}",
+            *(f"{value:.1f}" for value in figures["seconds"].values()),
         ]  # fmt: skip
         print("| " + " | ".join(map(str, cells)) + " |")
-    if classes:
-        print("\n| workload | sites | entity | class | share of its samples | recall alone | with KUber | p |")
-        print("| --- " * 8 + "|")
-        for figures in rows:
-            for entry in figures["own"]["classes"]:
-                shown = [figures["workload"], figures["sites"], entry["entity"], entry["class"]]
-                shown += [points(entry[key]) for key in ("share", "alone", "kuber")] + [f"{entry['p']:.3f}"]
-                print("| " + " | ".join(map(str, shown)) + " |")
 
 
-def print_guests(results: Sequence[dict[str, Any]]) -> None:
+def print_classes(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the classes whose recall, in answers for the own mixture, changed beyond noise."""
+    print("\n| workload | sites | entity | class | share of its samples | recall alone | with KUber | p |")
+    print("| --- " * 8 + "|")
+    for figures in rows:
+        for entry in figures["own"]["classes"]:
+            shown = [figures["workload"], figures["sites"], entry["entity"], entry["class"]]
+            shown += [points(entry[key]) for key in ("share", "alone", "kuber")] + [f"{entry['p']:.3f}"]
+            print("| " + " | ".join(map(str, shown)) + " |")
+
+
+def print_guests(rows: Sequence[dict[str, Any]]) -> None:
     """Print the own accuracy of the others with KUber, without and with each guest."""
     print("\n| workload | sites | guest | seeds | own, without | with the guest | difference | worst entity |")
     print("| --- " * 8 + "|")
-    known = {(r["workload"], r["sites"], r["seed"], r["guest"]): r for r in results}
-    for name, sites, guest in dict.fromkeys((r["workload"], r["sites"], r["guest"]) for r in results if r["guest"]):
-        differences: list[list[float]] = [[] for _ in range(sites)]
-        errors: list[list[float]] = [[] for _ in range(sites)]
-        without = []
-        for (workload, count, seed, kind), result in known.items():
-            if (workload, count, kind) != (name, sites, guest) or (name, sites, seed, None) not in known:
-                continue
-            for number in range(sites):
-                first, second = Pair(known[name, sites, seed, None], number), Pair(result, number)
-                choice = ("deployed" if first.offers and second.offers else "last", "own")
-                without.append(first.accuracy("kuber", choice, "own"))
-                differences[number].append(second.accuracy("kuber", choice, "own") - without[-1])
-                answers = first.correct("kuber", choice), second.correct("kuber", choice)
-                errors[number].append(first.error(*answers, "own"))
-        if not without:
-            continue
-        each = [(fmean(d), sqrt(sum(x**2 for x in e)) / len(e)) for d, e in zip(differences, errors, strict=True)]
-        mean, error = fmean(d for d, _ in each), sqrt(sum(e**2 for _, e in each)) / len(each)
-        worst = min(each)
-        cells = [name, sites, guest, len(differences[0]), points(fmean(without)), points(fmean(without) + mean)]
-        cells += [f"{100 * d:+.1f} ± {100 * e:.1f}" for d, e in ((mean, error), worst)]
+    for figures in rows:
+        cells = [figures[key] for key in ("workload", "sites", "guest", "seeds")]
+        cells += [points(figures["without"]), points(figures["with"]), signed(figures), worst(figures)]
         print("| " + " | ".join(map(str, cells)) + " |")
 
 
@@ -187,6 +208,12 @@ def points(value: float) -> str:
 def signed(figures: dict[str, Any]) -> str:
     """Return the mean difference over the entities in points, and its standard error."""
     entities = figures["entities"]
-    mean = figures["kuber"] - figures["alone"]
+    mean = fmean(entity["difference"] for entity in entities)
     error = sqrt(sum(entity["error"] ** 2 for entity in entities)) / len(entities)
     return f"{100 * mean:+.1f} ± {100 * error:.1f}"
+
+
+def worst(figures: dict[str, Any]) -> str:
+    """Return the difference of the entity that loses most, in points, and its standard error."""
+    entity = min(figures["entities"], key=lambda entity: entity["difference"])
+    return f"{100 * entity['difference']:+.1f} ± {100 * entity['error']:.1f}"
