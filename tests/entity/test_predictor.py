@@ -143,6 +143,7 @@ def test_a_model_with_one_logit_gets_two(enter):
         ({}, {"samples": torch.zeros(1, 2)}, "belong to prior"),
         ({}, {"prior": "estimated", "samples": torch.zeros(1, 5)}, "samples cannot be used"),
         ({}, {"prior": "estimated", "samples": torch.zeros(0, 2)}, "samples"),
+        ({}, {"prior": "estimated", "samples": torch.full((1, 2), torch.nan)}, "not finite"),
     ],
 )
 def test_impossible_priors_are_refused(enter, more, arguments, message):

@@ -15,7 +15,7 @@ from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.own_prior import OwnPrior
 from kuber.entity.validation_data import rows
 from kuber.errors import SettingsError, first_line
-from kuber.learning.evaluation import EVALUATION_BATCH
+from kuber.learning.evaluation import EVALUATION_BATCH, has_valid_logits
 from kuber.learning.model_call import Inputs, as_floating, batch_size, call_model, floating_dtype, to_device
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.priors import PriorAdjusted, estimated, log_ratio
@@ -123,4 +123,7 @@ def _logits(network: nn.Module, samples: Any, device: torch.device) -> Tensor:
         ) from error
     if not found:
         raise SettingsError("samples are none; an estimate needs at least one.")
-    return torch.cat(found)
+    logits = torch.cat(found)
+    if not has_valid_logits(logits):
+        raise SettingsError("The model returns logits of samples that are not finite, so nothing can be estimated.")
+    return logits
