@@ -123,7 +123,9 @@ def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_
     x = (torch.from_numpy(scenario.held_out.images()) / 255 - mean) / std
     for entity in result["entities"]:
         network = make_network("mlp", scenario.architectures[0].arguments).eval()
-        data = (folder / "entities" / entity["entity"] / "round-0005.safetensors").read_bytes()
+        kind = "average" if entity["deployed"] == "average" else "round"
+        path = folder / "entities" / entity["entity"] / f"{kind}-{entity['deployed_round']:04d}.safetensors"
+        data = path.read_bytes()
         network.load_state_dict(load(data, scenario.architectures[0]))
         with torch.inference_mode(), runtime.autocast():  # in the precision of the run, which affects rounding
             logits = network(x).float()
