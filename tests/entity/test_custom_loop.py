@@ -428,12 +428,25 @@ def test_a_record_says_which_prior_the_logits_of_an_owners_model_carry(enter, hu
 
 def test_the_prior_of_a_teacher_is_taken_out_in_an_owners_loop(enter, hub):
     torch.manual_seed(0)
+    x, y = points(300, 0)
+    skewed = [torch.cat([part[y == 0], part[y == 1][:1], part[y == 2][:2]]) for part in (x, y)]
     one = enter("one", Wide(), formats=W, class_counts=(97, 1, 2))
-    train(one.model, points(200, 0))
+    train(one.model, skewed)
     one.publish()
     two = enter("two", Wide(), formats=W)
     (teacher,) = two.discover()
     assert torch.allclose(teacher.shift[1] - teacher.shift[0], torch.tensor(98 / 2).log())
+
+
+def test_false_class_counts_do_not_turn_the_answers_of_a_teacher(enter, hub):
+    """Without the prior that it states the model would answer the class that it claims to lack."""
+    torch.manual_seed(0)
+    liar = enter("liar", Wide(), formats=W, class_counts=(10**6, 10**6, 0))
+    train(liar.model, points(200, 0))
+    liar.publish()
+    (teacher,) = enter("two", Wide(), formats=W).discover()
+    assert teacher.shift is None
+    assert teacher.evaluation.accuracy > 0.8
 
 
 def test_an_own_prior_needs_class_counts(enter):

@@ -10,6 +10,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture
 from kuber.domain.query import Query
 from kuber.domain.significance import advantages
+from kuber.domain.stated_prior import is_no_worse_without
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
@@ -94,6 +95,11 @@ class ManagedModel:
         assert weights is not None, "no model is held between the steps"
         result: EvaluationResult = self.execute(common_evaluation(self.learner, weights, teacher))
         return result
+
+    def evaluate_shifted(self, teacher: TeacherModel, shift: tuple[float, ...]) -> Evaluation:
+        """Evaluate a teacher whose logits get a shift for each class."""
+        result: EvaluationResult = self.execute(common_evaluation(self.learner, teacher.weights, teacher, shift))
+        return result.evaluation
 
     def average(self, models: tuple[Weights, ...]) -> AverageResult:
         """Average the models and evaluate the average; it takes no time of the entity's rounds."""
@@ -253,13 +259,17 @@ class ManagedEntity:
         return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
 
     def _phase_teacher(self, teacher: PulledCandidate, previous: Evaluation | None) -> PhaseTeacher:
-        """Return a teacher and its advantages; a prior that its record states leaves its logits."""
-        recalls = _recalls(teacher.evaluation)
-        ahead = None if previous is None else advantages(teacher.evaluation, previous)
+        """Return a teacher and its advantages, without the prior that its record states, unless that is worse."""
+        found = teacher.evaluation
+        made: Callable[..., PhaseTeacher] = PhaseTeacher
         shift = answer_shift(teacher.knowledge, self.model.task.labels)
-        if shift is None:
-            return PhaseTeacher(model=teacher.model, recalls=recalls, advantages=ahead)
-        return AdjustedTeacher(model=teacher.model, recalls=recalls, advantages=ahead, shift=tuple(shift.tolist()))
+        if shift is not None:
+            added = tuple(shift.tolist())
+            without = self.model.evaluate_shifted(teacher.model, added)
+            if is_no_worse_without(found, without):
+                found, made = without, partial(AdjustedTeacher, shift=added)
+        ahead = None if previous is None else advantages(found, previous)
+        return made(model=teacher.model, recalls=_recalls(found), advantages=ahead)
 
     def _decide(self) -> None:
         """Publish and absorb as the strategy decides, and end the round."""

@@ -33,6 +33,7 @@ from kuber.learning.model_call import (
     to_device,
 )
 from kuber.learning.onnx_model import OnnxModel
+from kuber.learning.priors import PriorAdjusted
 from kuber.learning.random_state import kept_random_state
 from kuber.learning.runtime import Runtime
 from kuber.learning.swapped_network import SwappedNetwork
@@ -173,6 +174,14 @@ class ModelAdapter:
         else:
             evaluation = self._evaluate_teacher(teacher)
         return EvaluationResult(evaluation=evaluation, seconds=time.perf_counter() - start)
+
+    def evaluate_shifted(self, teacher: TeacherModel, shift: Tensor) -> Evaluation:
+        """Evaluate a teacher whose logits get a shift, shape (classes,). Raises KnowledgeError."""
+        inner = self._timed(self.teacher_network(teacher))
+        network = PriorAdjusted(inner, shift.to(self.device))
+        if self._evaluate is not None:
+            return self._call_evaluate(network)
+        return self._count(network, self._inputs_for(inner), strict=True)
 
     def evaluate_alike(self, model: nn.Module, data: LabelledData | None = None) -> Evaluation:
         """Evaluate another model of the owner's, on the validation data or on others of the same task."""

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor
-
 from kuber.domain.examination import as_found, distinct_publishers, places_for, without_copies
 from kuber.domain.query import Query
+from kuber.domain.stated_prior import is_no_worse_without
 from kuber.domain.strategy import Candidate, Choice, Guidance, Method, Situation, Strategy
 from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
@@ -54,16 +53,7 @@ class TeacherSelector:
                 self._discovery.found_teachers()
         guidance = self._strategy.local_phase().guidance or Guidance()
         self.teachers = Teachers(
-            [
-                Teacher(
-                    knowledge=candidate.knowledge,
-                    evaluation=candidate.evaluation,
-                    network=self._model.teacher_network(candidate.model),
-                    name=candidate.publisher,
-                    shift=self._shift(candidate),
-                )
-                for candidate in candidates
-            ],
+            [self._teacher(candidate) for candidate in candidates],
             classes=self._model.task.classes,
             temperature=guidance.temperature,
             sharpness=guidance.sharpness,
@@ -75,10 +65,22 @@ class TeacherSelector:
         )
         return self.teachers
 
-    def _shift(self, candidate: PulledCandidate) -> Tensor | None:
-        if self.choice is None or self.choice.method is not Method.GUIDE:
-            return None
-        return answer_shift(candidate.knowledge, self._model.task.labels)
+    def _teacher(self, candidate: PulledCandidate) -> Teacher:
+        """Return a teacher, without the prior that its record states, unless that makes it worse here."""
+        teacher = Teacher(
+            knowledge=candidate.knowledge,
+            evaluation=candidate.evaluation,
+            network=self._model.teacher_network(candidate.model),
+            name=candidate.publisher,
+        )
+        guides = self.choice is not None and self.choice.method is Method.GUIDE
+        shift = answer_shift(candidate.knowledge, self._model.task.labels) if guides else None
+        if shift is None:
+            return teacher
+        without = self._model.evaluate_shifted(candidate.model, shift)
+        if not is_no_worse_without(candidate.evaluation, without):
+            return teacher
+        return replace(teacher, evaluation=without, shift=shift)
 
     def choose(self, method: Method, query: Query, situation: Situation) -> tuple[Choice, Sequence[PulledCandidate]]:
         """Discover and choose by claims, or, without a common test set, by the entity's own evaluations."""

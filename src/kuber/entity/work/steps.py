@@ -18,6 +18,7 @@ from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide
 from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.onnx_model import OnnxModel
+from kuber.learning.priors import PriorAdjusted
 from kuber.learning.training import Loss, Span, Training, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
@@ -105,8 +106,16 @@ def distillation(
     )
 
 
-def common_evaluation(learner: Learner, weights: Weights, teacher: TeacherModel | None = None) -> Work:
-    """Return the work of evaluating the entity's model, or a teacher, on the common test set."""
+def common_evaluation(
+    learner: Learner,
+    weights: Weights,
+    teacher: TeacherModel | None = None,
+    shift: tuple[float, ...] | None = None,
+) -> Work:
+    """Return the work of evaluating the entity's model, or a teacher, on the common test set.
+
+    The logits of a teacher get the `shift`.
+    """
     # Without private samples the work is the same for all entities, and a cache of results evaluates a model once.
     learner = replace(
         learner, private=learner.common, architecture=teacher.architecture if teacher else learner.architecture
@@ -114,6 +123,8 @@ def common_evaluation(learner: Learner, weights: Weights, teacher: TeacherModel 
     arguments: dict[str, Any] = {"learner": learner, "weights": weights, "strict": teacher is not None}
     if teacher is not None and teacher.graph is not None:
         arguments["graph"] = teacher.graph
+    if shift is not None:
+        arguments["shift"] = shift
     return Work(function=evaluate_on_common_set, arguments=arguments, cost=len(learner.common) * FORWARD_COST)
 
 
@@ -195,7 +206,13 @@ def distil_locally(
 
 
 def evaluate_on_common_set(
-    learner: Learner, weights: Weights, strict: bool = False, graph: bytes | None = None, *, progress: Progress
+    learner: Learner,
+    weights: Weights,
+    strict: bool = False,
+    graph: bytes | None = None,
+    shift: tuple[float, ...] | None = None,
+    *,
+    progress: Progress,
 ) -> EvaluationResult:
     """Evaluate weights or an ONNX graph on the common test set.
 
@@ -206,6 +223,8 @@ def evaluate_on_common_set(
     network = learner.teacher_network(model)
     if isinstance(network, OnnxModel):
         network.begin_evaluation(at_least=GRAPH_SECONDS * len(learner.common))
+    if shift is not None:
+        network = PriorAdjusted(network, learner.runtime.place(torch.tensor(shift)))
     evaluation = evaluate(
         network,
         learner.ordered_batches(learner.common),
