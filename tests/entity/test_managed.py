@@ -10,12 +10,13 @@ from kuber.domain.knowledge import WEIGHTS
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.average import average_on_common_set
+from kuber.entity.work.learner import AdjustedTeacher
 from kuber.entity.work.steps import DroppedTeacher, distil_locally, evaluate_on_common_set, train_locally
 from kuber.errors import CorruptKnowledgeError, KnowledgeNotFoundError
 from kuber.learning.merging import merge
 from kuber.learning.weights import load
 
-from .scripted_entities import ARCHITECTURE, SCALAR, TASK, Killed, Script, average_result
+from .scripted_entities import ARCHITECTURE, SCALAR, TASK, Killed, Script, average_result, evaluation_result
 
 
 def test_the_first_evaluation_is_published_an_equal_one_is_not(world):
@@ -166,6 +167,27 @@ def test_a_teacher_that_takes_too_long_in_a_phase_is_refused_and_the_round_goes_
     assert (rejected["knowledge"], rejected["reason"]) == (record.id, "It exceeded its time limit.")
     assert world.events("student", "absorbed") == []
     assert world.kinds("student").count("round-ended") == 2
+
+
+@pytest.mark.parametrize(("without", "adjusted"), [(70, True), (50, False)])
+def test_a_teacher_answers_without_the_prior_that_its_record_states_unless_that_is_worse(world, without, adjusted):
+    world.live("strong", [60], rounds=1)  # trained with cross-entropy on 5, 5 and 0 samples of the classes
+    teachers = []
+
+    class Watching(Script):
+        def __call__(self, work):
+            if "shift" in work.arguments:
+                return evaluation_result(without)
+            teachers.extend(work.arguments.get("teachers", ()))
+            return super().__call__(work)
+
+    world.entity("student", rounds=1, execute=Watching([60, 30, 40]), strategy="exchange").run()
+    teacher = teachers[0]
+    assert isinstance(teacher, AdjustedTeacher) == adjusted
+    assert teacher.recalls[0] == max(without, 60) / 100
+    if adjusted:
+        shift = torch.tensor(teacher.shift)
+        assert torch.allclose(shift[2] - shift[:2], torch.tensor(6.0).log().expand(2))
 
 
 @pytest.mark.parametrize("until", range(1, 13))
