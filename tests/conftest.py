@@ -9,6 +9,7 @@ pytest_plugins = (
     "tests.fixtures.certificates",
     "tests.fixtures.processes",
     "tests.fixtures.databases",
+    "tests.fixtures.durability",
     "tests.fixtures.extras",
     "tests.fixtures.hub",
     "tests.fixtures.s3",

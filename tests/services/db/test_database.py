@@ -81,7 +81,7 @@ def test_deliveries_from_before_reasons_have_none(tmp_path, vault_store):
 
 
 @on_sqlite
-def test_is_durable(database):
+def test_is_durable(durable, database):
     with database.read_snapshot() as connection:
         settings = [
             connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")

@@ -14,6 +14,7 @@ from kuber.errors import InsufficientStorageError, KUberError, ServiceError, Ser
 from kuber.services.db.named_locks import NamedLocks
 
 BUSY_SECONDS = 10
+SYNCHRONOUS = "FULL"  # a commit that has returned is on the disk
 POOL_SIZE = 40  # connections, as many as threads serve requests; opening one costs more than most reads
 
 
@@ -116,7 +117,7 @@ def _engine(path: Path, *, begin: str, connections: int) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late for savepoints and snapshots
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", f"synchronous = {SYNCHRONOUS}", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def do_begin(connection: Any) -> None:
