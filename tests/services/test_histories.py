@@ -191,12 +191,12 @@ def pages(registry, query):
     return list(all_pages(lambda cursor: registry.discover(replace(query, cursor=cursor))))
 
 
-@pytest.mark.parametrize("examples", [12, pytest.param(2000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("examples", [6, pytest.param(2000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def test_any_history_leaves_the_contents_of_the_model(examples, place, request, monkeypatch):
     if place == "postgresql":
         monkeypatch.setattr(Hub, "server", request.getfixturevalue("postgres"))
-        examples = examples // 3
+        examples = examples * 2 // 3
     options = settings(
         max_examples=examples,
         stateful_step_count=25,
