@@ -69,7 +69,7 @@ def test_a_key_signed_by_the_last_one_is_trusted(world, trust, student, record):
     key = replace(key, signature=old.sign(succession_bytes(record.entity, key)))
     world.registry.change_key(record.entity, key)
     trust.check(record)  # signed with the old key, which was right then
-    later = replace(record, sequence=record.sequence + 1, signature=None)
+    later = replace(record, sequence=record.sequence + 1, signature=None, prior=None, prior_signature=None)
     trust.check(replace(later, signature=new.sign(record_bytes(later))))
     assert student._journal.state.pinned_keys == {record.entity: new.public_key}
     with pytest.raises(CorruptKnowledgeError):
