@@ -36,6 +36,9 @@ class SimulationHost(Protocol):
     def begin_work(self, index: int) -> None:
         """Take note that an entity's work step was submitted to the engine."""
 
+    def keep_idle(self, weights: Weights) -> Weights:
+        """Move weights that are not in use out of the memory of the process."""
+
     def keep_round(self, index: int, round: int, weights: Weights) -> str | None:
         """Take the model at the end of a round; return the name of its file, if any."""
 
@@ -121,6 +124,11 @@ class SimulatedEntity:
 
     def save_round(self, round: int, weights: Weights) -> str | None:
         """Pass on the model of a round. No time passes from here to the checkpoint, so no round ends twice."""
+        if self._models:  # the one before is idle now
+            number, earlier = self._models.pop()
+            kept = self._host.keep_idle(earlier)
+            self._models.append((number, kept))
+            self._deployed = kept if self._deployed is earlier else self._deployed
         self._models.append((round, weights))
         return self._host.keep_round(self.index, round, weights)
 
@@ -131,7 +139,7 @@ class SimulatedEntity:
     def deploy(self, decision: Decision, round: int) -> str | None:
         """Pass on the model deployed at the end of a round."""
         if decision.average is not None:
-            self._deployed = decision.average
+            self._deployed = self._host.keep_idle(decision.average)
         elif decision.deployed.round == round:
             self._deployed = self._models[-1][1]
         return self._host.end_round(self.index, round, decision, self._deployed, self._busy)

@@ -131,6 +131,10 @@ class Simulation:
         """Show that an entity computes."""
         self._progress.on_progress(str(index), 0.0)
 
+    def keep_idle(self, weights: Weights) -> Weights:
+        """Store weights in mapped memory, unless they are there."""
+        return self._weights.keep(weights)
+
     def keep_round(self, index: int, round: int, weights: Weights) -> str | None:
         """Store the model of an entity at the end of a round."""
         return self._store.keep_round(index, round, weights)
