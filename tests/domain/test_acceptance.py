@@ -8,7 +8,7 @@ from kuber.domain.strategies import Exchange, Merge
 
 from .samples import COMMON, evaluation
 
-POLICY = AcceptancePolicy(noise=1.0)
+POLICY = AcceptancePolicy(noise=1.0, class_tolerance=0.05)
 
 
 def paired(before: tuple[int, ...], after: tuple[int, ...], total: tuple[int, ...]) -> tuple[Evaluation, Evaluation]:

@@ -63,7 +63,7 @@ def test_own_class_counts_reach_the_strategy():
 
 @pytest.mark.parametrize(
     ("guidance", "harmless", "expected"),
-    [(1.0, True, 1.0), (1.0, False, 0.5), (0.5, True, 1.0), (LEAST_GUIDANCE, False, LEAST_GUIDANCE)],
+    [(1.0, True, 1.0), (1.0, False, 0.5), (0.5, True, 1.0), (LEAST_GUIDANCE, False, 1.0)],
 )
 def test_guidance_shrinks_after_harm_recovers_and_is_bounded(guidance, harmless, expected):
     assert next_guidance(guidance, harmless=harmless) == expected
@@ -86,8 +86,8 @@ def test_a_class_that_is_destroyed_undoes_the_phase_and_weakens_the_next(world):
     script += [(200, 8, 200)]  # kept: the others make up for it
     student = world.entity("student", rounds=4, strategy="exchange", execute=ClassScript(script, watch=watch))
     student.run()
-    assert weights == [1.0, 0.5, 0.25, 0.5]
-    assert Checkpoints(world.folder / "student").latest().guidance == 0.25
+    assert weights == [1.0, 0.5, 1.0, 1.0]
+    assert Checkpoints(world.folder / "student").latest().guidance == 0.5
     absorbed = world.events("student", "absorbed")
     assert [detail["kept"] for detail in absorbed] == [False, True, True, True]
     fallen = [detail.get("fallen") for detail in absorbed]

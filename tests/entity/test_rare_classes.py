@@ -51,12 +51,12 @@ def test_a_phase_that_destroys_rare_classes_is_undone_and_the_next_is_guided_les
         entity.step(optimizer)
     before, common = one.evaluation, clouds((90, 0, 90, 0, 90), 3)
     assert isinstance(before, Evaluation)
-    teachers = train(one, optimizer, common, steps=60)
+    teachers = train(one, optimizer, common, steps=150)
     assert teachers.used
     after = one.evaluate()
     accuracy_alone = AcceptancePolicy(noise=1.0, confidence=None)
     assert is_no_worse(before, after, accuracy_alone), "a gate of the accuracy alone keeps it"
-    assert max(after.correct[label] for label in (1, 3)) <= 3
+    assert all(after.recalls[label] < before.recalls[label] - 0.2 for label in (1, 3))
     weaker = one.step(optimizer)
     assert one.evaluation.recalls[1] >= before.recalls[1]
     assert one.evaluation.recalls[3] >= before.recalls[3]

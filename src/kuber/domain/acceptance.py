@@ -23,7 +23,7 @@ class AcceptancePolicy:
     tolerance: float = 0.0  # of the objective that may be lost
     noise: float = 0.0  # standard errors of the loss that may be lost besides: few samples prove little
     objective: Objective = "accuracy"
-    class_tolerance: float = 0.05  # recall that a class may lose, whatever the noise
+    class_tolerance: float = 0.2  # recall that a class may lose, whatever the noise
     confidence: float | None = 0.95  # with which a class must have fallen; None: no class is judged by itself
 
     def __post_init__(self) -> None:
@@ -102,24 +102,27 @@ def tolerated_loss(
 ) -> float:
     """Return how much of the objective may be lost.
 
-    The standard error is that of the loss on the same samples, where the answers to them are known, and else that of
-    one evaluation. For an objective of the owner's it is that of the accuracy.
+    The standard error is that of one evaluation, or of the loss on the same samples where that is larger. For an
+    objective of the owner's it is that of the accuracy.
     """
     if not policy.noise:
         return policy.tolerance
     weights = None if callable(policy.objective) else _class_weights(before, policy, class_counts)
     if weights is None:
         weights = [total / sum(before.total) for total in before.total]
-    pairs = None if after is None else paired_counts(before, after)
-    if pairs is None:
-        variances = [
-            (recall or 0.0) * (1 - (recall or 0.0)) / total if total else 0.0
-            for recall, total in zip(before.recalls, before.total, strict=True)
-        ]
+    if weights == [total / sum(before.total) for total in before.total]:
+        error = sqrt(before.accuracy * (1 - before.accuracy) / sum(before.total))
     else:
-        variances = [pair.standard_error**2 for pair in pairs]
-    error = sqrt(sum(weight**2 * variance for weight, variance in zip(weights, variances, strict=True)))
+        recalls = [recall or 0.0 for recall in before.recalls]
+        error = _weighted_error(weights, [r * (1 - r) / (n or 1) for r, n in zip(recalls, before.total, strict=True)])
+    pairs = None if after is None else paired_counts(before, after)
+    if pairs is not None:
+        error = max(error, _weighted_error(weights, [pair.standard_error**2 for pair in pairs]))
     return policy.tolerance + policy.noise * error
+
+
+def _weighted_error(weights: Sequence[float], variances: Sequence[float]) -> float:
+    return sqrt(sum(weight**2 * variance for weight, variance in zip(weights, variances, strict=True)))
 
 
 def _class_weights(

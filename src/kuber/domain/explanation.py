@@ -57,7 +57,7 @@ def why_kept(
     if private:
         return f"{KEPT}within the tolerance of the strategy."
     deepest = _deepest_fall(reference, after)
-    beside = "" if deepest is None else f"; {_fall(deepest, labels)}, within its noise"
+    beside = "" if deepest is None else f"; {_fall(deepest, labels)}"
     return f"{KEPT}{_loss(reference, after, policy, class_counts)}{beside}."
 
 

@@ -8,7 +8,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import Strategy
 from kuber.entity.evaluator import ModelPort
 
-LEAST_GUIDANCE = 1 / 8  # share of its weight that guidance keeps after any number of harmful phases
+LEAST_GUIDANCE = 1 / 2  # share of its weight that guidance keeps after any number of harmful phases
 
 
 class GateVerdict(NamedTuple):
@@ -40,8 +40,14 @@ class Gate:
 
 
 def next_guidance(guidance: float, *, harmless: bool) -> float:
-    """Return the share of its weight that guidance has in the next phase: half after harm, else up to twice."""
-    return min(1.0, 2 * guidance) if harmless else max(LEAST_GUIDANCE, guidance / 2)
+    """Return the share of its weight that guidance has in the next phase: half after harm, else up to twice.
+
+    When less guidance has done harm too, the harm comes from elsewhere, such as few samples of a class, which guides
+    may mend: then it is whole again.
+    """
+    if harmless or guidance <= LEAST_GUIDANCE:
+        return min(1.0, 2 * guidance)
+    return guidance / 2
 
 
 def _takes(strategy: Strategy, name: str) -> bool:

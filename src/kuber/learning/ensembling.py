@@ -38,14 +38,15 @@ def ensemble_log_probs(
 
 
 def guidance_shares(advantages: Sequence[Sequence[float]], full: float) -> list[float] | None:
-    """Return the share of its weight that the guidance of some teachers has for each class, 0 to 1.
+    """Return the share of its weight that the guidance of some teachers has for each class.
 
     `advantages` are how far each teacher's recall on each class is ahead of the student's; the best one counts. The
-    share is 1 from an advantage of `full` on. None, for all of the weight, if `full` is 0 or there is no teacher.
+    share is 1 at an advantage of `full`, and more beyond; `expected_shares` bounds the mean. None, for all of the
+    weight, if `full` is 0 or there is no teacher.
     """
     if not full or not advantages:
         return None
-    return [min(1.0, max(ahead) / full) for ahead in zip(*advantages, strict=True)]
+    return [max(ahead) / full for ahead in zip(*advantages, strict=True)]
 
 
 def not_true_distillation(
@@ -123,10 +124,10 @@ def guide_loss(
 
 
 def expected_shares(teacher_logits: Tensor, shares: Tensor) -> Tensor:
-    """Return the mean share of the classes under the teacher's distribution: shape (samples,); 0 if it knows none."""
+    """Return the mean share of the classes under the teacher's distribution, 1 at most: shape (samples,)."""
     known = ~torch.isneginf(teacher_logits).all(1, keepdim=True)
     expected = (teacher_logits.masked_fill(~known, 0.0).softmax(1) * shares).sum(1)
-    return expected * known.squeeze(1)
+    return expected.clamp(max=1.0) * known.squeeze(1)
 
 
 def masked_kl(
