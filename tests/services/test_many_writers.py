@@ -1,6 +1,7 @@
 """32 entities that publish at the same time, over HTTP, to a running registry and vault."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -90,7 +91,8 @@ def test_records_published_at_the_same_time_are_stored_once(own_hub, safetensors
             assert [record.sequence for record in own] == list(range(1, RECORDS + 1))
             assert len(writer.answers) == 2 * RECORDS
             for answer in writer.answers:
-                assert stored[answer.id] == answer
+                # The owner of a file may publish it after others have, and then it is their record that is the copy.
+                assert replace(stored[answer.id], copy_of=None) == replace(answer, copy_of=None)
         for digest in {record.artifacts[WEIGHTS].digest for record in found}:
             assert Digest.of(vault.get(digest)) == digest
         sequences = [record.sequence for record in found]

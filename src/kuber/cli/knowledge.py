@@ -184,7 +184,7 @@ def evaluate(
     admin_token: AdminToken = OPERATOR_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """Evaluate a published model on your own data, without training; its signature is checked."""
+    """Evaluate a published model on your own data, without training. Its signature is checked."""
     from kuber.cli.console import Console
     from kuber.client.record_files import check_origin
     from kuber.data.batches import Normalisation

@@ -42,6 +42,9 @@ class StoppedVault:
         self._wait()
         self._vault.unpin(holder)
 
+    def owner(self, digest):
+        return self._vault.owner(digest)
+
     def head(self, digest, length):
         return self._vault.head(digest, length)
 
