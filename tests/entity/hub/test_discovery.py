@@ -13,6 +13,7 @@ from kuber.domain.knowledge import ONNX, WEIGHTS, Artifact
 from kuber.domain.strategy import Method
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.slow_graphs import MAX_OF_A_PUBLISHER
+from kuber.entity.hub.track_records import RefusalCause
 from kuber.entity.state.checkpoint import _decode, _encode
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.errors import CorruptKnowledgeError, TimeLimitError
@@ -282,3 +283,18 @@ def test_after_teachers_were_used_their_lack_is_said_again(enter, hub, tmp_path,
     lines = [line for line in warnings(caplog) if "No teachers" in line]
     assert len(lines) == 2
     assert "all records that match (1) were rejected before" in lines[1]
+
+
+def test_the_lack_of_teachers_names_entities_that_are_left_out_for_some_rounds(enter, hub):
+    student = enter("student", network(WEAK))
+    student.step()
+    enter("teacher", network(GOOD)).publish()
+    discovery = student._session.discovery
+    (record,) = discovery.candidates(kuber.Query())
+    discovery.publishers.add_refusal(record.entity, RefusalCause.CLAIM)
+    assert discovery.candidates(kuber.Query()) == []
+    reason = discovery._reason(None)
+    assert reason.startswith("all records that match (1) are of entities that are left out for some rounds")
+    discovery.models.refuse(record, "It is withdrawn.")
+    assert discovery.candidates(kuber.Query()) == []
+    assert discovery._reason(None) == "all records that match (1) were rejected before"

@@ -109,7 +109,7 @@ class Discovery:
 
         eligible = self._outbox.availability.call(lambda: self._discover(query, is_eligible), none, action="discover")
         found = self.publishers.present(eligible)
-        self._search.found(len(found), rejected=rejected + len(eligible) - len(found))
+        self._search.found(len(found), rejected=rejected, absent=len(eligible) - len(found))
         current = {record.id: state.first_seen.get(record.id, state.round) for record in found}
         earlier = {id: first for id, first in state.first_seen.items() if id not in current}
         kept = [*earlier.items(), *current.items()][-MAX_FIRST_SEEN:]  # the most recently seen are last
@@ -216,6 +216,12 @@ class Discovery:
             return f"all that were tried were rejected, the last because: {search.rejections[-1].rstrip('.')}"
         if search.candidates:
             return "none of the chosen models could be used"
+        if search.absent:
+            others = f"; {search.rejected} more were rejected before" if search.rejected else ""
+            return (
+                f"all records that match ({search.absent}) are of entities that are left out for some rounds, as an "
+                f"earlier model of theirs was rejected or of no use{others}"
+            )
         if search.rejected:
             return f"all records that match ({search.rejected}) were rejected before"
         return self._missing() or "the registry has no record that matches what the strategy seeks"

@@ -23,11 +23,12 @@ class TeacherSearch:
         """Begin a search."""
         self.candidates = 0  # records that match
         self.rejected = 0  # further ones, rejected before
+        self.absent = 0  # and further ones, of publishers that are left out for some rounds
         self.rejections: list[str] = []  # reasons of those rejected in this search
 
-    def found(self, candidates: int, *, rejected: int) -> None:
-        """Take note of how many records match, and how many more would but were rejected before."""
-        self.candidates, self.rejected = candidates, rejected
+    def found(self, candidates: int, *, rejected: int, absent: int) -> None:
+        """Take note of how many records match, and how many more would but are left out, by cause."""
+        self.candidates, self.rejected, self.absent = candidates, rejected, absent
 
     def used(self) -> None:
         """Take note that teachers are used."""
