@@ -135,8 +135,8 @@ class Entity:
 
         `carried_prior` says which class frequencies the logits of the model contain. A plain cross-entropy trains
         them with those of the training samples ("own", the default where `class_counts` are given), a balanced loss
-        or balanced batches with equal ones ("uniform"). Records say so: the prior of a teacher
-        is taken out of its answers. `fit` knows it by itself.
+        or balanced batches with equal ones ("uniform"). Records say so: the prior of a teacher is taken out of its
+        answers. `fit` knows it by itself.
 
         With `control`, `fit` trains in its first rounds (8, or this number) a copy of the model without teachers
         beside it, for `report`; that takes the time and the memory of a training alone.

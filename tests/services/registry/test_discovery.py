@@ -13,6 +13,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Page, Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import Standing
+from kuber.entity.hub.candidate_models import CandidateModels
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.services.db.database import Database
@@ -63,8 +64,19 @@ def entity_queries():
     for task in (COMMON, OWN):
         for verified_only in (False, True):
             evaluator = SimpleNamespace(model=SimpleNamespace(task=task, architecture=ARCHITECTURE))
-            parts = {"outbox": outbox, "trust": None, "alerts": None, "search": search}
-            entity = Discovery(journal, evaluator, hub, None, verified_only=verified_only, **parts)
+            models = CandidateModels(
+                journal,
+                evaluator,
+                hub,
+                storage=None,
+                availability=availability,
+                trust=None,
+                alerts=None,
+                search=search,
+                independent=False,
+            )
+            parts = {"outbox": outbox, "alerts": None, "search": search, "models": models}
+            entity = Discovery(journal, evaluator, hub, verified_only=verified_only, **parts)
             list(entity.initial_checkpoints())
             for strategy in STRATEGIES.values():
                 for own in (None, (10, 90), (90, 90)):

@@ -47,11 +47,10 @@ class CandidateModels:
         availability: HubAvailability,
         trust: Trust,
         alerts: Alerts,
-        publishers: TrackRecords,
         search: TeacherSearch,
         independent: bool,
     ) -> None:
-        """Add refusals to the track records of `publishers`, and their reasons to the `search`.
+        """Add refusals to the track records of publishers, and their reasons to the `search`.
 
         An `independent` entity skips a model that fails in a way that may be ours; others end.
         """
@@ -62,7 +61,7 @@ class CandidateModels:
         self._availability = availability
         self._trust = trust
         self._alerts = alerts
-        self._publishers = publishers
+        self.publishers = TrackRecords(journal)
         self._search = search
         self._independent = independent
         self._slow_graphs = SlowGraphs(journal)
@@ -192,7 +191,7 @@ class CandidateModels:
         if slow:
             self._slow_graphs.add(knowledge)
         self._journal.change(refused=(*self._journal.state.refused, knowledge.id)[-MAX_REFUSED:])
-        self._publishers.add_refusal(knowledge.entity, fault)
+        self.publishers.add_refusal(knowledge.entity, fault)
         self._search.rejections.append(reason)
         detail = {"knowledge": knowledge.id, "reason": reason, "bytes": received}
         self._journal.append("rejected", detail)

@@ -20,10 +20,7 @@ from kuber.entity.hub.attesters import Attesters
 from kuber.entity.hub.candidate_models import CandidateModels, PulledCandidate
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.teacher_search import TeacherSearch
-from kuber.entity.hub.track_records import TrackRecords
-from kuber.entity.hub.trust import Trust
 from kuber.entity.state.journal import Journal
-from kuber.entity.state.storage import Storage
 from kuber.learning.weights import Weights
 
 MAX_CHECKPOINTS = 1000  # initial checkpoints of a task that are looked at: anybody may publish more
@@ -38,20 +35,17 @@ class Discovery:
         journal: Journal,
         evaluator: Evaluator,
         hub: HubAccess,
-        storage: Storage,
         *,
         outbox: Outbox,
-        trust: Trust,
         alerts: Alerts,
         search: TeacherSearch,
+        models: CandidateModels,
         verified_only: bool,
-        independent: bool = False,
         asks_why: bool = False,
     ) -> None:
         """Discover through these parts.
 
-        An `independent` entity skips a model that fails in a way that may be ours; others end. With `asks_why` the
-        registry is queried once more when there have been no teachers for a while.
+        With `asks_why` the registry is queried once more when there have been no teachers for a while.
         """
         self._journal = journal
         self._evaluator = evaluator
@@ -61,19 +55,8 @@ class Discovery:
         self._search = search
         self._verified_only = verified_only
         self._asks_why = asks_why
-        self.publishers = TrackRecords(journal)
-        self.models = CandidateModels(
-            journal,
-            evaluator,
-            hub,
-            storage,
-            availability=outbox.availability,
-            trust=trust,
-            alerts=alerts,
-            publishers=self.publishers,
-            search=search,
-            independent=independent,
-        )
+        self.models = models
+        self.publishers = models.publishers
         self.attesters = Attesters(journal, hub, outbox.availability)
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
 

@@ -10,6 +10,7 @@ from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
+from kuber.entity.hub.candidate_models import CandidateModels
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
 from kuber.entity.hub.probe import HubProbe, Service
@@ -68,17 +69,26 @@ class HubSession:
             pending=storage.pending,
         )
         self.search = TeacherSearch(journal, self.alerts)
-        self.discovery = Discovery(
+        models = CandidateModels(
             journal,
             evaluator,
             hub,
             storage,
-            outbox=self.outbox,
+            availability=self.outbox.availability,
             trust=trust,
             alerts=self.alerts,
             search=self.search,
-            verified_only=sharing.verified_only,
             independent=independent,
+        )
+        self.discovery = Discovery(
+            journal,
+            evaluator,
+            hub,
+            outbox=self.outbox,
+            alerts=self.alerts,
+            search=self.search,
+            models=models,
+            verified_only=sharing.verified_only,
             asks_why=independent or hub.background,
         )
         self.publisher = Publisher(journal, evaluator, sharing, outbox=self.outbox, trust=trust)
