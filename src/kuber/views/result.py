@@ -16,7 +16,7 @@ from kuber.wire.base import sentence
 
 T = TypeVar("T")
 
-_DEPLOYED: dict[Choice, str] = {"last": "the last model", "best": "the best round's", "average": "an average"}
+_DEPLOYED: dict[Choice, str] = {"last": "the last round", "best": "the best round", "average": "an average of rounds"}
 
 finite = with_config(ConfigDict(allow_inf_nan=False))  # no chart can draw NaN or infinity
 
@@ -116,8 +116,8 @@ class RunResult:
 def deployed_sentence(result: RunResult) -> str | None:
     """Say which models the accuracies are of; None for a result of an earlier version, which are the last."""
     counts = Counter(entity.deployed for entity in result.entities if entity.deployed is not None)
-    parts = [f"{_DEPLOYED[choice]} of {counts[choice]}" for choice in CHOICES if counts[choice]]
-    return f"Deployed: {', '.join(parts)}." if parts else None
+    parts = [f"{counts[choice]} of {_DEPLOYED[choice]}" for choice in CHOICES if counts[choice]]
+    return f"Deployed models: {', '.join(parts)}." if parts else None
 
 
 def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:

@@ -1,4 +1,4 @@
-"""A file is that of the entity that uploaded it first, whoever publishes it first."""
+"""The first entity to upload a file owns it, whoever publishes it first."""
 
 from contextlib import closing
 from dataclasses import replace
