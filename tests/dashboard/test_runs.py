@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from kuber.views.comparison import ComparisonResult
+from kuber.views.deployed_models import deployed_phrase
 from kuber.views.result import RunResult
 from kuber.views.run_index import read_runs
 from tests.fixtures.commands import Command
@@ -82,6 +83,17 @@ def test_runs_are_shown_side_by_side_also_by_address(place: tuple[str, Path], vi
     again.page.get_by_role("table", name="Runs side by side").wait_for()
     page.locator("tr.chosen").first.get_by_role("link", name="remove").click()
     page.wait_for_function("document.querySelectorAll('tr.chosen').length === 1")
+
+
+def test_a_run_names_its_deployed_models(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:
+    url, folder = place
+    run = next(run for run in read_runs(folder) if isinstance(run.outcome, RunResult))
+    assert isinstance(run.outcome, RunResult)
+    phrase = deployed_phrase(run.outcome.deployed)
+    assert phrase is not None
+    page = visit(url).go(f"/runs?run={run.name}")
+    row = page.get_by_role("table", name="Runs side by side").locator("tr[data-key='result deployed models']")
+    assert phrase in row.inner_text()
 
 
 def test_a_comparison_shows_the_tables_of_the_terminal(place: tuple[str, Path], visit: Callable[..., Visit]) -> None:

@@ -67,6 +67,7 @@ def row(strategy: str, seed: int, *accuracies: float) -> ResultRow:
         deliveries_hurt=0,
         accuracies=accuracies,
         curve=(Point(round=1, accuracy=0.3, compute=110.0, bytes=0),),
+        deployed=("last", "average"),
     )
 
 

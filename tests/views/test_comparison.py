@@ -46,7 +46,8 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_methods_with_public_data_have_tables_of_their_own() -> None:
-    quality, versus, cost, public_quality, public_versus, public_cost = COMPARISON.sections
+    quality, versus, models, cost, public_quality, public_versus, public_cost = COMPARISON.sections
+    assert (models.title, models.header[0]) == ("Deployed models, of all entities and seeds", "method")
     assert quality.title == "Held-out accuracy after 8 rounds, 2 seeds: %, ±sd"
     assert [cells[0] for cells in quality.rows] == [cells[0] for cells in cost.rows] == ["local", "kuber"]
     assert [cells[0] for cells in versus.rows] == ["kuber"]
@@ -56,7 +57,7 @@ def test_methods_with_public_data_have_tables_of_their_own() -> None:
 
 
 def test_unknown_figures_leave_cells_empty() -> None:
-    quality, versus, cost, _, public, _ = COMPARISON.sections
+    quality, versus, _, cost, _, public, _ = COMPARISON.sections
     assert quality.rows[0] == ("local", "30.0±1.2", "20.0±1.2", "50.0±1.2", "-")
     assert versus.rows[0] == ("kuber", "+15.0 (+5.0, +25.0)", "+2.0 (-1.0, +5.0)", "1/2 of 4")
     assert public.rows[0] == ("fedmd", "-10.0", "-", "0/- of 4")  # a single seed has no interval
@@ -78,6 +79,16 @@ def test_results_of_earlier_versions_are_read_without_own_accuracies() -> None:
     assert [row.own_accuracy for row in read.rows] == [None, None]
     quality, versus, *_ = read.sections
     assert (quality.rows[0][3], versus.rows[0][2:]) == ("-", ("-", "1/- of 4"))
+
+
+def test_the_deployed_models_are_counted_over_seeds() -> None:
+    local, kuber = COMPARISON.rows
+    rows = (local, replace(local, seed=7, deployed=("best", None)), replace(kuber, deployed=()))  # an older row
+    found = replace(COMPARISON, rows=rows).sections[2]
+    assert found.header == ("method", "last round", "best round", "average of rounds")
+    assert found.rows == (("local", "1", "1", "1"), ("kuber", "-", "-", "-"))
+    older = replace(COMPARISON, rows=tuple(replace(row, deployed=()) for row in rows))
+    assert not [section for section in older.sections if section.title.startswith("Deployed")]
 
 
 def test_one_round_is_one_round() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kuber.views.deployed_models import deployed_phrase, deployed_sentence
 from kuber.views.result import RunResult, mean_by_round
 
 from .stored_results import RESULT, entity
@@ -69,3 +70,10 @@ def test_results_of_earlier_versions_are_read_without_own_accuracies() -> None:
 def test_the_mean_of_a_round_is_over_entities_that_completed_it() -> None:
     assert mean_by_round([entity("0", 0.2, 0.4), entity("1", 0.4)]) == pytest.approx([0.3, 0.4])
     assert mean_by_round([]) == []
+
+
+def test_the_deployed_models_are_counted_in_words() -> None:
+    assert (deployed_phrase(RESULT.deployed), deployed_sentence(RESULT.deployed)) == (None, None)  # an older result
+    choices = ("average", "best", None, "average")
+    assert deployed_phrase(choices) == "1 of the best round, 2 of an average of rounds"
+    assert deployed_sentence(choices) == "Deployed models: 1 of the best round, 2 of an average of rounds."

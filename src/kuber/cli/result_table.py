@@ -3,9 +3,10 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from kuber.views.deployed_models import deployed_sentence
 from kuber.views.formatting import duration, percent, points, printable, size
 from kuber.views.groups import groups_of
-from kuber.views.result import RunResult, deployed_sentence
+from kuber.views.result import RunResult
 
 
 def result_table(result: RunResult) -> Table:
@@ -15,7 +16,7 @@ def result_table(result: RunResult) -> Table:
         "General: on the mixture of all. Own: on the entity's own classes.\n"
         f"Gain: general, points since its first round. Run time: {duration(result.wall_seconds)}."
     )
-    sentence = deployed_sentence(result)
+    sentence = deployed_sentence(result.deployed)
     caption = caption if sentence is None else f"{caption}\n{sentence}"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
     _compact(table)
@@ -56,7 +57,7 @@ def _compact(table: Table) -> None:
 
 def summary_lines(result: RunResult) -> list[str]:
     """Return the same tables as aligned plain lines."""
-    groups, sentence = _group_rows(result), deployed_sentence(result)
+    groups, sentence = _group_rows(result), deployed_sentence(result.deployed)
     lines = aligned([_COLUMNS, *_rows(result)]) + ([] if sentence is None else [sentence])
     return lines + (aligned([_GROUP_COLUMNS, *groups]) if groups else [])
 

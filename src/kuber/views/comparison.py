@@ -1,11 +1,12 @@
 """The result of a comparison, stored in `result.json`, and its tables. docs/comparison.md describes every figure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from kuber.domain.deployment import Choice
+from kuber.views.deployed_models import NAMES, deployed_counts
 from kuber.views.formatting import points, size
 from kuber.views.result import finite, parsed
 
@@ -13,6 +14,7 @@ FLOOR = "local"  # every method is compared with it
 PUBLIC = frozenset({"fedmd"})  # methods that need a public data set
 _QUALITY = ("method", "general", "worst", "own", "absent")
 _VERSUS = ("method", "general (95% CI)", "own (95% CI)", "hurt")
+_DEPLOYED = ("method", *NAMES.values())
 _COST = ("method", "compute", "sent", "received", "seconds", "deliveries hurt")
 
 
@@ -157,7 +159,7 @@ class ComparisonResult:
 
     @property
     def sections(self) -> list[Section]:
-        """Tables of quality, difference and cost; methods that use public data have tables of their own."""
+        """Tables of quality, difference, deployed models and cost; methods that use public data have their own."""
         seeds = max(summary.seeds for summary in self.summary)
         after = f"after {self.rounds} round{'' if self.rounds == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'}"
         base = next(summary for summary in self.summary if summary.strategy == FLOOR).compute.mean
@@ -171,8 +173,20 @@ class ComparisonResult:
                 if others:
                     versus = f"Difference to {FLOOR}{kind} in points; hurt: entities below it, general/own"
                     found.append(Section(title=versus, header=_VERSUS, rows=tuple(map(_versus, others))))
+                models = f"Deployed models{kind}, of all entities and seeds"
+                found += self._deployed(group, title=models)
                 found.append(Section(title=cost, header=_COST, rows=tuple(_cost(summary, base) for summary in group)))
         return found
+
+    def _deployed(self, group: Sequence[Summary], *, title: str) -> list[Section]:
+        """Return the table of deployed models; none when no row says which they are."""
+        cells = []
+        for summary in group:
+            rows = [row for row in self.rows if row.strategy == summary.strategy]
+            counts = deployed_counts(choice for row in rows for choice in row.deployed)
+            cells.append((summary.strategy, *("-" if counts is None else str(counts[choice]) for choice in NAMES)))
+        known = any(set(figures) != {"-"} for _, *figures in cells)
+        return [Section(title=title, header=_DEPLOYED, rows=tuple(cells))] if known else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

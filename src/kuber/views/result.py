@@ -1,7 +1,6 @@
 """The result of a run, as stored in `result.json`. docs/runs.md describes every field."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -11,12 +10,10 @@ from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from kuber.domain.deployment import CHOICES, Choice
+from kuber.domain.deployment import Choice
 from kuber.wire.base import sentence
 
 T = TypeVar("T")
-
-_DEPLOYED: dict[Choice, str] = {"last": "the last round", "best": "the best round", "average": "an average of rounds"}
 
 finite = with_config(ConfigDict(allow_inf_nan=False))  # no chart can draw NaN or infinity
 
@@ -94,6 +91,11 @@ class RunResult:
         return min((entity.own_accuracy for entity in self.entities if entity.own_accuracy is not None), default=None)
 
     @property
+    def deployed(self) -> tuple[Choice | None, ...]:
+        """The deployed model of each entity."""
+        return tuple(entity.deployed for entity in self.entities)
+
+    @property
     def of_own_mixtures(self) -> "RunResult | None":
         """The result with own accuracies in place of the general ones; None in older results."""
         if self.own_accuracy is None or self.worst_own_accuracy is None:
@@ -111,13 +113,6 @@ class RunResult:
         return replace(
             self, entities=entities, mean_accuracy=self.own_accuracy, worst_accuracy=self.worst_own_accuracy
         )
-
-
-def deployed_sentence(result: RunResult) -> str | None:
-    """Say which models the accuracies are of; None for a result of an earlier version, which are the last."""
-    counts = Counter(entity.deployed for entity in result.entities if entity.deployed is not None)
-    parts = [f"{counts[choice]} of {_DEPLOYED[choice]}" for choice in CHOICES if counts[choice]]
-    return f"Deployed models: {', '.join(parts)}." if parts else None
 
 
 def mean_by_round(entities: Iterable[EntityResult]) -> list[float]:

@@ -72,7 +72,11 @@ def test_a_row_is_read_as_written():
 
 
 def test_a_flat_row_has_one_value_per_column():
-    assert all(not isinstance(value, (list, tuple, dict)) for value in flat(make_row("local", 0, 3)).values())
+    row = make_row("local", 0, 3)
+    assert all(not isinstance(value, (list, tuple, dict)) for value in flat(row).values())
+    counted = flat(replace(row, deployed=("best", None, "best", "last")))
+    assert [counted[f"deployed_{choice}"] for choice in ("last", "best", "average")] == [1, 2, 0]
+    assert flat(replace(row, deployed=()))["deployed_last"] is None  # a row of an earlier version
 
 
 def test_the_interval_is_that_of_students_t():

@@ -224,12 +224,14 @@ def test_a_run_without_exchange_says_so(tmp_path: Path, tell: Tell, end: End) ->
 
 
 def with_accuracies(result: RunResult, *, entities: int, rounds: int, start: float, final: float) -> RunResult:
+    counts = {"published": 2, "absorbed": 0, "rejected": 0}
+    own = {"own_accuracy": 0.6, "own_accuracies": (0.65, 0.6)}
     chosen = [
-        replace(entity, start_accuracy=start, final_accuracy=final, published=2, absorbed=0, rejected=0)
+        replace(entity, start_accuracy=start, final_accuracy=final, **counts, **own)
         for entity in result.entities[:entities]
     ]
     chosen[0] = replace(chosen[0], absorbed=1)
-    return replace(result, entities=tuple(chosen), rounds=rounds, mean_accuracy=final)
+    return replace(result, entities=tuple(chosen), rounds=rounds, mean_accuracy=final, own_accuracy=0.6)
 
 
 @pytest.mark.parametrize(
@@ -241,15 +243,29 @@ def with_accuracies(result: RunResult, *, entities: int, rounds: int, start: flo
             0.271,
             0.384,
             "Four entities published eight models and absorbed one piece of knowledge in eight rounds; "
-            "mean held-out accuracy rose from 27.1% to 38.4%.",
+            "mean held-out accuracy: general rose from 27.1% to 38.4%, own fell from 65.0% to 60.0%.",
         ),
-        (2, 20, 0.5, 0.4, "in 20 rounds; mean held-out accuracy fell from 50.0% to 40.0%."),
-        (2, 3, 0.4001, 0.4, "in three rounds; mean held-out accuracy stayed at 40.0%."),
-        (1, 1, 0.4, 0.4, "in one round; held-out accuracy is 40.0%."),
+        (2, 3, 0.4001, 0.4, "mean held-out accuracy: general stayed at 40.0%, own fell from 65.0% to 60.0%."),
+        (1, 1, 0.4, 0.4, "in one round; held-out accuracy: general is 40.0%, own is 60.0%."),
     ],
 )
-def test_the_headline_is_a_sentence(
+def test_the_headline_is_a_sentence_with_both_accuracies(
     sample: tuple[RunResult, RunView], entities: int, rounds: int, start: float, final: float, expected: str
 ) -> None:
     result = with_accuracies(sample[0], entities=entities, rounds=rounds, start=start, final=final)
     assert headline(result).endswith(expected)
+
+
+def test_the_headline_of_an_older_result_has_one_accuracy(sample: tuple[RunResult, RunView]) -> None:
+    result = with_accuracies(sample[0], entities=2, rounds=20, start=0.5, final=0.4)
+    older = [replace(entity, own_accuracy=None, own_accuracies=()) for entity in result.entities]
+    said = headline(replace(result, entities=tuple(older), own_accuracy=None))
+    assert said.endswith("in 20 rounds; mean held-out accuracy fell from 50.0% to 40.0%.")
+
+
+def test_it_names_the_deployed_models(tmp_path: Path, sample: tuple[RunResult, RunView]) -> None:
+    result, view = sample
+    assert "Deployed models" not in written(tmp_path / "old.html", result, view)
+    entities = [replace(entity, deployed="average") for entity in result.entities]
+    html = written(tmp_path / "report.html", replace(result, entities=tuple(entities)), view)
+    assert "Deployed models: 4 of an average of rounds.</figcaption>" in html

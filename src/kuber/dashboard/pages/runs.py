@@ -16,6 +16,7 @@ from kuber.dashboard.elements.text import anchor, fact, facts, section, text_ele
 from kuber.dashboard.session import TabSession
 from kuber.errors import KUberError
 from kuber.views.comparison import ComparisonResult
+from kuber.views.deployed_models import deployed_phrase
 from kuber.views.formatting import duration, percent, points, size
 from kuber.views.result import RunResult
 from kuber.views.run_diff import curves, diff_runs
@@ -172,6 +173,7 @@ def _figures_of(run: StoredRun) -> dict[str, str]:
             "own, worst entity": _known(outcome.worst_own_accuracy),
             "general after round 1": percent(outcome.start_accuracy),
             "general gain": points(outcome.mean_accuracy - outcome.start_accuracy),
+            "deployed models": deployed_phrase(outcome.deployed) or "–",
             "entities": str(len(outcome.entities)),
             "rounds": str(outcome.rounds),
             "published": str(sum(entity.published for entity in outcome.entities)),

@@ -6,9 +6,11 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
+from kuber.domain.deployment import CHOICES
 from kuber.experiment.metrics import Cost, RoundMetrics
 from kuber.views.comparison import FLOOR, Difference, Point, ResultRow, Spread, Summary
 from kuber.views.delivery import DeliveryView
+from kuber.views.deployed_models import deployed_counts
 
 ABSENT = 0.01  # a class with a smaller share of an entity's samples counts as absent
 
@@ -144,9 +146,11 @@ def difference(values: Sequence[float]) -> Difference:
 
 
 def flat(row: ResultRow) -> dict[str, Any]:
-    """Return the scalar fields of a row, for a CSV file."""
+    """Return the scalar fields of a row, and the number of each choice of deployed models, for a CSV file."""
     lists = ("accuracies", "own_accuracies", "curve", "deployed")
-    return {name: value for name, value in asdict(row).items() if name not in lists}
+    scalars = {name: value for name, value in asdict(row).items() if name not in lists}
+    counts = deployed_counts(row.deployed) or {}
+    return scalars | {f"deployed_{choice}": counts.get(choice) for choice in CHOICES}
 
 
 def _point(number: int, metrics: Sequence[RoundMetrics]) -> Point:

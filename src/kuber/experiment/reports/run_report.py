@@ -6,6 +6,7 @@ from typing import Any
 
 from kuber.domain.evaluation import mean_recalls
 from kuber.experiment.reports.html import page
+from kuber.views.deployed_models import deployed_sentence
 from kuber.views.exchange import exchanges
 from kuber.views.formatting import natural, percent
 from kuber.views.groups import groups_of
@@ -40,6 +41,7 @@ def write_report(
         result=result,
         headline=headline(result),
         own=result.of_own_mixtures,
+        deployed=deployed_sentence(result.deployed),
         deliveries=view.deliveries,
         reasons=any(delivery.reason for delivery in view.deliveries),
         taught=taught,
@@ -72,13 +74,20 @@ def headline(result: RunResult) -> str:
         each = "learned" if len(result.entities) == 1 else "each learned"
         done = f"{entities} {each} alone for {rounds}"
     accuracy = "held-out accuracy" if len(result.entities) == 1 else "mean held-out accuracy"
+    own = result.of_own_mixtures
+    if own is None:
+        return f"{done}; {accuracy} {_change(result)}."
+    return f"{done}; {accuracy}: general {_change(result)}, own {_change(own)}."
+
+
+def _change(result: RunResult) -> str:
+    """Say how the mean accuracy has changed since the first round."""
     before, after = percent(result.start_accuracy), percent(result.mean_accuracy)
     if result.rounds == 1:
-        return f"{done}; {accuracy} is {after}."
+        return f"is {after}"
     if before == after:
-        return f"{done}; {accuracy} stayed at {after}."
-    verb = "rose" if result.mean_accuracy > result.start_accuracy else "fell"
-    return f"{done}; {accuracy} {verb} from {before} to {after}."
+        return f"stayed at {after}"
+    return f"{'rose' if result.mean_accuracy > result.start_accuracy else 'fell'} from {before} to {after}"
 
 
 def _count(number: int, singular: str, plural: str) -> str:

@@ -1,0 +1,27 @@
+"""Deployed models in words. An older result does not name them; they are those of the last round."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from kuber.domain.deployment import CHOICES, Choice
+
+NAMES: dict[Choice, str] = {"last": "last round", "best": "best round", "average": "average of rounds"}
+_PHRASES: dict[Choice, str] = {"last": "the last round", "best": "the best round", "average": "an average of rounds"}
+
+
+def deployed_counts(choices: Iterable[Choice | None]) -> dict[Choice, int] | None:
+    """Return how many models are of each choice; None if no choice is known."""
+    counts = Counter(choice for choice in choices if choice is not None)
+    return {choice: counts[choice] for choice in CHOICES} if counts else None
+
+
+def deployed_phrase(choices: Iterable[Choice | None]) -> str | None:
+    """Return, for instance, "1 of the best round, 3 of an average of rounds"; None if no choice is known."""
+    counts = deployed_counts(choices) or {}
+    return ", ".join(f"{count} of {_PHRASES[choice]}" for choice, count in counts.items() if count) or None
+
+
+def deployed_sentence(choices: Iterable[Choice | None]) -> str | None:
+    """Say which models the accuracies are of; None if no choice is known."""
+    phrase = deployed_phrase(choices)
+    return None if phrase is None else f"Deployed models: {phrase}."
