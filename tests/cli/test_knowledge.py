@@ -74,6 +74,7 @@ def hub(process, tmp_path_factory):
                 vault=services.vault,
                 folder=folder / name,
                 strategy="vanilla",
+                carried_prior="uniform" if name == "first" else None,
             ) as entity:
                 entity.publish()
                 if name == "second":
@@ -118,6 +119,18 @@ def test_a_record_is_shown_by_the_end_of_its_id(hub):
     assert first in output
     assert re.search(r"its publisher's own data, 20 samples, since \d{4}-\d\d-\d\d, set [0-9a-f]{6}", output)
     assert "bright" in output
+
+
+def test_the_prior_of_a_record_is_shown_if_it_is_stated(hub):
+    _, first, registry, _ = hub
+    _, listing = kuber("list", *registry)
+    second = next(line.split()[1] for line in listing.splitlines() if "second" in line)
+    priors = [
+        [line for line in kuber("show", id, *registry, columns=80)[1].splitlines() if line.split()[:1] == ["prior"]]
+        for id in (first, second)
+    ]
+    assert [line.split(maxsplit=1)[1].strip() for line in priors[0]] == ["uniform, equal class frequencies"]
+    assert priors[1] == []
 
 
 def test_files_are_pulled_whole(hub, tmp_path, caplog):

@@ -99,6 +99,7 @@ def test_a_record_shows_its_claim_and_signature(world: World, visit: Callable[..
     page.get_by_text("Ed25519").wait_for()
     facts = page.locator(".k-facts").first
     assert f"{newest.evaluation.accuracy:.1%} claimed" in facts.inner_text()
+    assert "Prior of its logits\nuniform, equal class frequencies" in facts.inner_text()
     assert str(newest.artifacts["weights"].digest) in facts.inner_text()
     table = page.get_by_role("table", name="Accuracy by class")
     first = table.get_by_role("row").nth(1).inner_text()

@@ -103,6 +103,7 @@ def show(
     from kuber.cli.console import Console
     from kuber.views.evaluation_set import claimed, describe_set, shown_evaluation
     from kuber.views.formatting import percent, size
+    from kuber.views.stated_prior import describe_prior
 
     with open_registry(registry, identity, admin_token, ca) as records:
         record = _record(records, id)
@@ -118,6 +119,9 @@ def show(
     table.add_row(
         "architecture", f"{record.architecture.name}({arguments}), {len(record.architecture.manifest)} tensors"
     )
+    prior = describe_prior(record)
+    if prior is not None:
+        table.add_row("prior", prior)
     for kind, artifact in sorted(record.artifacts.items()):
         table.add_row(kind, f"{artifact.digest}, {size(artifact.size)}")
     table.add_row("evaluated on", describe_set(record))

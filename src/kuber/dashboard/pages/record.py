@@ -25,6 +25,7 @@ from kuber.errors import KUberError
 from kuber.views.evaluation_set import claimed, class_recalls, describe_set, ranked_by
 from kuber.views.formatting import percent, size
 from kuber.views.hub import HubView
+from kuber.views.stated_prior import describe_prior
 
 MAX_DELIVERIES = 25
 SIGNATURE_TONES = {"valid": "good", "wrong": "bad"}
@@ -210,6 +211,10 @@ def _facts(details: RecordDetails, publisher: str, state: str) -> None:
         with fact("Architecture"):
             arguments = ", ".join(f"{name}={value}" for name, value in record.architecture.arguments.items())
             text_element("span", f"{record.architecture.name}({arguments})")
+        prior = describe_prior(record)
+        if prior is not None:
+            with fact("Prior of its logits"):
+                text_element("span", prior)
         with fact("Training samples"):
             count = record.sample_count
             text_element("span", "not disclosed" if count is None else f"{count:,}")
