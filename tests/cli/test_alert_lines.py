@@ -22,7 +22,7 @@ from .test_run_progress import at, event, joined, terminal
         (
             "no-teachers",
             {"rounds": 3, "reason": "There are none."},
-            "no teachers in the last 3 rounds: There are none.",
+            "no teachers in 3 searches in a row: There are none.",
         ),
         ("rejected", {"knowledge": "0123456789", "reason": "It lies."}, "rejected 23456789: It lies."),
         ("queued", {}, None),
@@ -53,5 +53,5 @@ def test_the_live_table_shows_them_above() -> None:
     table.on_event(event(-5, "0", 1, "failed", action="report", reason="Long ago."))
     table.on_event(event(1, "0", 2, "no-teachers", rounds=3, reason="There are none."))
     assert console.export_text().splitlines() == [
-        "entity 0  round 2  no teachers in the last 3 rounds: There are none."
+        "entity 0  round 2  no teachers in 3 searches in a row: There are none."
     ]

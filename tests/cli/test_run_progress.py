@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from kuber.cli.console import Console, folded
 from kuber.cli.run_progress import LiveTable, PlainLines, live_view
 from kuber.domain.event import Event, Kind
 from kuber.settings import Settings
@@ -146,6 +146,28 @@ class TestLiveTable:
         assert lines[5:7] == (["", "0 <- 1: merge in round 7, 25.0% -> 50.0% (+25.0), not kept"] if count else [])
         assert sum(" <- " in line for line in lines) == count
 
+    @pytest.mark.parametrize("width", [80, 200])
+    def test_a_delivery_has_one_line(self, width: int) -> None:
+        console = terminal(width)
+        table = LiveTable(console, Settings(num_entities=2, num_rounds=8), clock=at(1))
+        table.on_event(joined("0"))
+        reason = f"All. Kept: loss 1.9, tolerated 5.0 points; {'x' * 30} fell by 27.8 points, from 90.0 % to 62.2 %."
+        detail = {"teachers": [K1], "publishers": ["id-1"], "method": "merge", "before": 0.25, "after": 0.5}
+        figures = {"samples": 0, "forward": 0, "seconds": 0.0, "reason": reason}
+        table.on_event(event(1, "0", 1, "absorbed", **detail, **figures, kept=True))
+        (line,) = (line for line in screen(table, console) if " <- " in line)
+        assert len(line) == min(width, 120)
+        assert line.endswith("…")
+
+    @pytest.mark.parametrize("width", [80, 200])
+    def test_an_alert_is_folded(self, width: int) -> None:
+        console = terminal(width)
+        table = LiveTable(console, Settings(num_entities=1), clock=at(0))
+        table.on_event(event(1, "0", 1, "failed", action="publish", reason="word " * 40))
+        lines = console.export_text().splitlines()
+        assert (len(lines), max(map(len, lines)) <= min(width, 120)) == (3 if width == 200 else 4, True)
+        assert lines[1].startswith("    word")
+
     def test_writes_only_to_its_console(self, capsys: pytest.CaptureFixture[str]) -> None:
         console = terminal()
         with LiveTable(console, Settings(num_entities=1), clock=at(0)) as table:
@@ -199,6 +221,19 @@ class TestPlainLines:
             f"entity 0  round 4/8  {change}  did not keep knowledge of entity 1",
         ]
 
+    @pytest.mark.parametrize(("width", "terminal", "lines"), [(200, True, 2), (200, False, 2), (80, True, 3)])
+    def test_a_long_line_is_folded_between_words(self, width: int, terminal: bool, lines: int) -> None:
+        console = Console(file=io.StringIO(), width=width, force_terminal=terminal)
+        fell = "loss 1.9, tolerated 5.0 points; airplane fell by 27.8 points, from 90.0 % to 62.2 %"
+        detail = {"publishers": ["id-1", "id-2", "id-3"], "before": 1.0, "after": 0.981, "kept": True}
+        with PlainLines(console, rounds=8, clock=at(0)) as view:
+            view.on_event(event(1, "0", 3, "absorbed", **detail, reason=f"The only relative. Kept: {fell}."))
+        first, *others = found = self.lines(console)
+        assert (len(found), max(map(len, found)) <= min(width, 120)) == (lines, True)
+        assert first.startswith("entity 0  round 3/8  accuracy 100.0% -> 98.1%  absorbed knowledge of entity")
+        assert " ".join([first, *map(str.lstrip, others)]).endswith(f"id-1, id-2, id-3; {fell}")
+        assert all(line.startswith("    ") for line in others)
+
     def test_an_entity_may_discover_before_it_is_evaluated(self, console: Console) -> None:
         with PlainLines(console, rounds=8, clock=at(0)) as view:
             view.on_event(joined("0"))
@@ -242,3 +277,16 @@ class TestPlainLines:
         for each in [joined("0"), *one_round("0", 1), *one_round("0", 2)]:
             view.on_event(each)
         assert self.lines(console) == ["entity 0  round 2/8  accuracy 41.2%  published 4b5c6d7e"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", [""]),
+        ("a  bc", ["a  bc"]),
+        ("a  bcdefg  h", ["a", "    bcdefg", "    h"]),  # a word wider than the line stays whole
+        ("日本 日本 x", ["日本", "    日本", "    x"]),  # each is two columns wide
+    ],
+)
+def test_lines_are_folded_between_words(text: str, lines: list[str]) -> None:
+    assert folded(text, 8) == lines

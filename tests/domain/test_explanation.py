@@ -99,6 +99,20 @@ def test_without_a_common_test_set_the_evaluation_is_called_our_own():
     )
 
 
+def test_figures_that_leave_out_small_classes_say_so():
+    """The counts of classes with few private samples are withheld, on which alone this teacher is better."""
+    own, theirs = (
+        Evaluation(test_set=COMMON, correct=correct, total=(20, 5, 20, 20, 20))
+        for correct in ((16, 0, 10, 10, 10), (0, 5, 0, 0, 0))
+    )
+    teacher = pet("a", *range(5), task=replace(PETS, test_set=None), evaluation=theirs)
+    choice = chosen(Exchange(), Method.GUIDE, [teacher], situation(own))
+    assert explanation(Exchange(), choice) == (
+        "The only candidate, which is found by us to have 0.0 % accuracy (ours 57.5 %); "
+        "classes with fewer than 10 samples of ours are left out."
+    )
+
+
 def test_classes_without_samples_are_not_named():
     at, teacher = situation(evaluation(10)), knowledge("a", 50)  # all samples are of the first class
     assert explain_guides(Exchange(), [teacher], at) == (
@@ -211,7 +225,7 @@ def test_a_teacher_is_called_the_best_only_if_it_is():
     at = situation(evaluation(41), previous=evaluation(44))
     candidates = [knowledge("best", 51), knowledge("next", 50)]
     assert Modest().explain(chosen(Modest(), Method.DISTIL, candidates, at)) == (
-        "Our accuracy fell from 44.0 % to 41.0 %; 1 of 2 candidates, which claims 50.0 % (ours 41.0 %)."
+        "Our accuracy fell from 44.0 % to 41.0 %; 1 of 2 candidates, which claims 50.0 % accuracy (ours 41.0 %)."
     )
 
 
@@ -221,7 +235,9 @@ def test_guides_without_a_lead_are_explained_by_their_accuracy():
         def choose(self, candidates, method, situation):
             return candidates[:1]
 
-    assert explain_guides(Loyal(), OTHERS[:3], WEAK) == "1 of 3 candidates, which claims 42.4 % (ours 54.4 %)."
+    assert explain_guides(Loyal(), OTHERS[:3], WEAK) == (
+        "1 of 3 candidates, which claims 42.4 % accuracy (ours 54.4 %)."
+    )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

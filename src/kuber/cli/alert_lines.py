@@ -36,7 +36,7 @@ class AlertLines:
             case "rekeyed":
                 return f"trusts a new key of {detail['name']}, which the hub signed because the former one was lost"
             case "no-teachers":
-                return f"no teachers in the last {detail['rounds']} rounds: {detail['reason']}"
+                return f"no teachers in {detail['rounds']} searches in a row: {detail['reason']}"
             case "failed":
                 line = f"failed to {detail['action']}: {detail['reason']}"
                 if (event.entity, line) in self._failures:

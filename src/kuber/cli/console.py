@@ -4,17 +4,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import rich.console
+from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from kuber.domain.printable_text import printable
 
+WIDEST = 120  # columns of a line of progress, on terminals that are wider and in files
+_INDENT = "    "  # of the further lines of a folded one
 HIDDEN = "\N{REPLACEMENT CHARACTER}"  # as wide as the layout has reckoned, where an escape would be wider
 
 
 class Console(rich.console.Console):
     """Rich's console, which shows escapes of characters that are not printable."""
+
+    def print_folded(self, text: str) -> None:
+        """Print a line of progress, folded between words; in a file each of its lines is at most `WIDEST` wide."""
+        width = min(self.width, WIDEST) if self.is_terminal else WIDEST
+        for line in folded(printable(text), width):
+            self.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text as rich does, with escapes."""
@@ -29,3 +38,16 @@ class Console(rich.console.Console):
             else:
                 shown = "".join(c if c.isprintable() or c == "\n" else HIDDEN for c in text)
                 yield Segment(shown, segment.style)
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Fold a line between words, the further lines indented. A longer word stays whole, so that it can be copied."""
+    lines = [""]
+    for word in text.rstrip().split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
+        if lines[-1].strip() and cell_len(longer) > width:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(f"{_INDENT}{word}")
+        else:
+            lines[-1] = longer
+    return lines

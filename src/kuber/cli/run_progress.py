@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kuber.cli.alert_lines import SHORT_ID, AlertLines
-from kuber.cli.console import Console
+from kuber.cli.console import WIDEST, Console
 from kuber.domain.event import Event, utc_now
 from kuber.settings import Settings
 from kuber.views.delivery import DeliveryView, absorption, why_kept
@@ -81,7 +81,7 @@ class LiveTable:
                     self._latest.append(self._view.entity(event.entity).deliveries[-1])
             alert = self._alerts.line(event)
         if alert is not None and event.time >= self._since:  # else it is in the log of a resumed run
-            self.echo(f"entity {event.entity}  round {event.round}  {alert}")
+            self._console.print_folded(f"entity {event.entity}  round {event.round}  {alert}")
 
     def on_progress(self, entity: str, fraction: float) -> None:
         with self._lock:
@@ -162,8 +162,9 @@ class LiveTable:
         return Text(sparkline([accuracy for _, accuracy in entity.history], width=_CURVE), style="cyan")
 
     def _delivery(self, delivery: DeliveryView) -> Text:
-        line = absorption(delivery, self._view.name_of)
-        return Text(line, style="" if delivery.kept else "dim", no_wrap=True, overflow="ellipsis")
+        text = Text(absorption(delivery, self._view.name_of), style="" if delivery.kept else "dim", no_wrap=True)
+        text.truncate(min(self._console.width, WIDEST), overflow="ellipsis")
+        return text
 
     def _busiest(self, room: int) -> list[EntityView]:
         """Return the entities to show, in order: all, or those that are working or changed last."""
@@ -226,7 +227,7 @@ class PlainLines(AbstractContextManager["PlainLines"]):
         if event.time >= self._since:
             of = "" if self._rounds is None else f"/{self._rounds}"
             when = f"  round {event.round}{of}" if event.round else ""
-            self.echo(f"entity {event.entity}{when}  {line}")
+            self._console.print_folded(f"entity {event.entity}{when}  {line}")
 
     def on_progress(self, entity: str, fraction: float) -> None:
         """Ignore progress within a work step."""

@@ -135,6 +135,8 @@ def reason_for(choice: Choice) -> str:
             sentence = _decline(choice) + (_best(choice) or _accuracies(choice))
         case Method.MERGE:
             sentence = _mergeable(choice)
+    if _leaves_out_classes(choice):
+        sentence += f"; classes with fewer than {SMALLEST_CELL} samples of ours are left out"
     unused = len({knowledge.id for knowledge in choice.chosen}) - len(choice.absorbed)
     if unused:
         sentence += f"; {unused} more {'was' if unused == 1 else 'were'} chosen but not used"
@@ -200,7 +202,7 @@ def _accuracies(choice: Choice) -> str:
     beside = "" if own is None else f" (ours {_percent(own.accuracy)})"
     texts = [_percent(knowledge.trusted.accuracy) for knowledge in known]
     lead = _count(len(known), len(choice.candidates), "candidate")
-    return f"{lead}, which {_claim(known)} {_listed(texts)}{beside}"
+    return f"{lead}, which {_claim(known)} {_listed(texts)} accuracy{beside}"
 
 
 def _decline(choice: Choice) -> str:
@@ -237,6 +239,12 @@ def _mergeable(choice: Choice) -> str:
     found = _listed([_percent(candidate.evaluation.accuracy) for candidate in choice.absorbed])
     weights = _listed(["under 0.01" if share < 0.005 else f"{share:.2f}" for share in choice.shares])
     return f"{lead}{what}; found {found}" + (f", weighed {weights} beside our 1" if weights else "")
+
+
+def _leaves_out_classes(choice: Choice) -> bool:
+    """Whether figures are of private samples, and not of all classes: some have too few, or none."""
+    known = _known(choice)
+    return known[0].task.test_set is None and any(0 in knowledge.trusted.total for knowledge in known)
 
 
 def _known(choice: Choice) -> list[Knowledge]:

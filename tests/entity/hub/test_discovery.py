@@ -261,7 +261,7 @@ def test_why_there_are_no_teachers_is_said_once(enter, tmp_path, caplog, others,
     student = enter("student", network(WEAK))
     for _ in range(6):
         student.step()
-    lines = [line for line in warnings(caplog) if "No teachers in the last 3 rounds" in line]
+    lines = [line for line in warnings(caplog) if "No teachers in 3 searches in a row" in line]
     assert len(lines) == 1
     assert reason in lines[0]
     (event,) = details(tmp_path, "student", "no-teachers")

@@ -6,13 +6,16 @@ from kuber.domain.strategy import Method
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.state.journal import Journal
 
-ROUNDS = 3  # in a row without teachers, after which the owner is warned
+SEARCHES = 3  # in a row without teachers, after which the owner is warned
 
 _CAUSE = "no teachers"
 
 
 class TeacherSearch:
-    """Counts searches in a row without a teacher; a strategy makes at most one of each method in a round."""
+    """Counts searches in a row without a teacher.
+
+    There is at most one of each method for a round; that for the next one comes before it, and a restart repeats one.
+    """
 
     def __init__(self, journal: Journal, alerts: Alerts) -> None:
         self._journal = journal
@@ -38,11 +41,11 @@ class TeacherSearch:
     def ended_without_teachers(self, method: Method, why: Callable[[], str]) -> None:
         """Count a search that found none; after some in a row, warn once why."""
         counts = self._journal.state.fruitless
-        rounds = counts.get(method.value, 0) + 1
-        self._journal.change(fruitless={**counts, method.value: rounds})
-        if rounds < ROUNDS or self._alerts.is_known(_CAUSE):
+        count = counts.get(method.value, 0) + 1
+        self._journal.change(fruitless={**counts, method.value: count})
+        if count < SEARCHES or self._alerts.is_known(_CAUSE):
             return
         reason = f"{why()}."
-        if rounds == ROUNDS and all(count < ROUNDS for count in counts.values()):
-            self._journal.append("no-teachers", {"rounds": rounds, "reason": reason})
-        self._alerts.warn(f"No teachers in the last {rounds} rounds: {reason}", cause=_CAUSE)
+        if count == SEARCHES and all(earlier < SEARCHES for earlier in counts.values()):
+            self._journal.append("no-teachers", {"rounds": count, "reason": reason})
+        self._alerts.warn(f"No teachers in {count} searches in a row: {reason}", cause=_CAUSE)
