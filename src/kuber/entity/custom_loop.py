@@ -1,11 +1,8 @@
 """Entities with a training loop of their owner's: KUber exchanges knowledge between its phases."""
 
 import inspect
-import re
-import uuid
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +11,8 @@ from typing import Any, Literal, Self, TypeVar
 import torch
 from torch import nn
 
-from kuber.client.credentials import KEY_FILE, TOKEN_FILE, Credentials
-from kuber.client.registry import HttpRegistry
-from kuber.client.vault import HttpVault
 from kuber.domain.acceptance import AcceptancePolicy
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.event import utc_now
 from kuber.domain.joining_report import JoiningReport
 from kuber.domain.knowledge import Argument
 from kuber.domain.ports import Registry, Vault
@@ -27,41 +20,30 @@ from kuber.domain.strategies import Exchange
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
 from kuber.entity import loop_settings as checks
-from kuber.entity.absorption import Absorber
+from kuber.entity.adapter_factory import AdapterFactory
 from kuber.entity.best_model import BestModel
 from kuber.entity.comparison import Comparison
-from kuber.entity.evaluator import Evaluator
-from kuber.entity.hub.access import Counts, HubAccess, Sharing
-from kuber.entity.hub.session import HubSession
+from kuber.entity.hub.access import Counts, Sharing
 from kuber.entity.local_training import LocalTraining
+from kuber.entity.loop_parts import LoopParts
 from kuber.entity.loop_settings import Publishing
-from kuber.entity.model_adapter import EvaluateFn, ModelAdapter
+from kuber.entity.model_adapter import EvaluateFn
 from kuber.entity.own_prior import OwnPrior
 from kuber.entity.owned_model import OwnedModel
-from kuber.entity.phase import Phases
 from kuber.entity.predictor import Prior, make_predictor
-from kuber.entity.round import Round
-from kuber.entity.safeguard import Safeguard, undisturbed
-from kuber.entity.state.checkpoint import Checkpoints, initial_state
-from kuber.entity.state.entity_folder import FolderClaim, default_folder
-from kuber.entity.state.event_log import FILE_NAME, EventLog, rewind
-from kuber.entity.state.journal import Journal
+from kuber.entity.safeguard import undisturbed
 from kuber.entity.state.optimizer_copy import optimizers_in
-from kuber.entity.state.storage import Storage
-from kuber.entity.teacher_selection import TeacherSelector
 from kuber.entity.validation_data import Validation
-from kuber.errors import CorruptKnowledgeError, ServiceError, SettingsError
+from kuber.errors import SettingsError
 from kuber.learning.model_call import Collate, Inputs
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.teachers import Teachers
 from kuber.learning.weights import Weights
 from kuber.setting_effects import variables_without_effect
-from kuber.signing import Identity
 
 T = TypeVar("T")
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 
-CACHE_BYTES = 1 << 30  # of pulled models on disk
 HUB = "http://127.0.0.1:5001"
 
 DEFAULT_STRATEGY = Exchange(acceptance=AcceptancePolicy(noise=1.0))  # few owners have thousands of validation samples
@@ -164,71 +146,48 @@ class Entity:
         self._prior = OwnPrior(
             classes=task.classes, class_counts=counted, carried=checks.carried_prior(carried_prior, counted)
         )
-        self._control_rounds = checks.control_rounds(control, judged=judged, evaluate=evaluate)
+        rounds = checks.control_rounds(control, judged=judged, evaluate=evaluate)
         self.collate = collate
-        self._describe = partial(
-            self._make_adapter,
+        describe = AdapterFactory(
+            self.task,
+            validation=validation,
+            collate=collate,
             architecture=architecture,
             arguments=checks.plain_arguments(
                 arguments, named=architecture is not None or isinstance(model, OnnxModel)
             ),
-            validation=validation,
             evaluate=evaluate,
             class_counts=counted,
             formats=checks.check_formats(formats),
         )
-        self._adapter: ModelAdapter | None = None
-        self._open = ExitStack()
-        try:
-            with undisturbed(model, *([] if judged is None else [judged])):
-                self._owned = OwnedModel(model, judged, restores, self._describe, keeps_best=keep_best)
-            self._adapter = self._owned.adapter
-            if self.strategy.common_start:
-                self._adapter.check_weights_travel(self.strategy.name)
-            home = self._claim(folder)
-            self._comparison = Comparison(home, self._adapter, collate)
-            identity = _identity(home / KEY_FILE)
-            if isinstance(hub, str):
-                credentials = Credentials(identity, invitation=invitation, path=home / TOKEN_FILE)
-                vault = vault or _next_port(hub)
-                hub = (
-                    self._open.enter_context(HttpRegistry(hub, credentials=credentials, patience=patience, ca=ca)),
-                    self._open.enter_context(HttpVault(vault, credentials=credentials, patience=patience, ca=ca)),
-                )
-            self._journal, storage = self._load(home)
-            evaluator = Evaluator(self._adapter, self._journal)
-            access = HubAccess(registry=hub[0], vault=hub[1], identity=identity, background=True)
-            self._session = HubSession(self._journal, evaluator, access, storage, sharing, independent=True)
-            self._open.callback(self._session.close)
-        except BaseException:
-            self._open.close()
-            raise
-        unread = variables_without_effect(inspect.signature(Entity).parameters)
-        if unread is not None:
-            self._session.alerts.warn(unread)
-        self._safeguard = Safeguard(self._session.alerts)
-        round = Round(self.strategy, self._adapter, self._journal, self._session)
-        self._selector = TeacherSelector(
-            self.strategy,
-            self._adapter,
-            self._session.discovery,
-            round,
-            max_candidates=max_candidates,
-        )
-        self._phases = Phases(
+        with undisturbed(model, *([] if judged is None else [judged])):
+            self._owned = OwnedModel(model, judged, restores, describe, keeps_best=keep_best)
+        self._adapter = self._owned.adapter
+        if self.strategy.common_start:
+            self._adapter.check_weights_travel(self.strategy.name)
+        self._parts = LoopParts(
+            self.name,
             self.strategy,
             self._owned,
-            journal=self._journal,
-            session=self._session,
-            round=round,
-            evaluator=evaluator,
-            absorber=Absorber(self.strategy, evaluator, self._journal, storage.weights),
-            selector=self._selector,
-            prior=self._prior,
-            safeguard=self._safeguard,
+            self._prior,
+            folder=folder,
+            hub=hub,
+            vault=vault,
+            invitation=invitation,
+            patience=patience,
+            ca=ca,
+            sharing=sharing,
+            max_candidates=max_candidates,
             publishes=publishing != "never",
             owner_evaluates=evaluate is not None,
         )
+        self._journal, self._session = self._parts.journal, self._parts.session
+        self._selector, self._phases = self._parts.selector, self._parts.phases
+        self._safeguard = self._parts.safeguard
+        self._comparison = Comparison(self._parts.home, self._adapter, collate, rounds=rounds)
+        unread = variables_without_effect(inspect.signature(Entity).parameters)
+        if unread is not None:
+            self._session.alerts.warn(unread)
 
     def __repr__(self) -> str:
         accuracy = f"{100 * self.evaluation.accuracy:.1f} %" if self.evaluation else "not evaluated"
@@ -247,7 +206,7 @@ class Entity:
     def close(self) -> None:
         """Close connections and files, release the teachers, and let others use the folder."""
         self._selector.teachers = self._no_teachers()
-        self._safeguard.call("close", self._open.close, None)
+        self._safeguard.call("close", self._parts.close, None)
 
     @property
     def model(self) -> nn.Module:
@@ -421,69 +380,14 @@ class Entity:
         models are compared on these. Print the report, or take `as_dict()`. Raises SettingsError when there is none.
         """
         with self._undisturbed():
-            if alone is not None:
-                return self._comparison.with_model(checks.check_model(alone, "alone"), self.model, self.round, data)
-            if data is not None:
-                raise SettingsError("data belong to alone: the twin of fit is compared on the validation data.")
-            return self._comparison.last()
+            return self._comparison.report(alone, self.model, self.round, data)
 
     def _compare(self, training: LocalTraining) -> None:
         """Compare the model with its twin after a round, or make the twin; end the control when that fails."""
-        if self._control_rounds:
-
-            def compare() -> None:
-                self._comparison.after_round(training, self.evaluation, self._journal, rounds=self._control_rounds)
-
+        if self._comparison.rounds:
+            compare = partial(self._comparison.after_round, training, self.evaluation, self._journal)
             with self._undisturbed():
                 self._safeguard.call("compare with training alone", compare, None)
-
-    def _make_adapter(
-        self, model: nn.Module, judged: nn.Module | None, *, validation: Validation | None, **settings: Any
-    ) -> ModelAdapter:
-        """Return the adapter of a model; the validation data are read once."""
-        data = None if self._adapter is None else self._adapter.data
-        adapter = ModelAdapter(
-            model,
-            self.task,
-            judged=judged,
-            collate=self.collate,
-            validation=validation if data is None else data,
-            **settings,
-        )
-        checks.check_architecture(adapter.architecture)
-        return adapter
-
-    def _claim(self, folder: Path | str | None) -> Path:
-        """Return the entity's folder, which is this object's until it is closed or nothing refers to it."""
-        if folder is not None and not isinstance(folder, str | Path):
-            raise SettingsError(f"folder is a {type(folder).__name__}; give a path.")
-        if folder == "":  # which would be the working directory
-            raise SettingsError("folder is empty; give a path, or None for entities/NAME.")
-        try:
-            home = default_folder(self.name) if folder is None else Path(folder).expanduser()
-        except RuntimeError as error:
-            raise SettingsError(f"folder {folder} cannot be used: {error}") from None
-        self._claimed = FolderClaim(home, self.name)
-        self._open.callback(self._claimed.release)
-        return home
-
-    def _load(self, home: Path) -> tuple[Journal, Storage]:
-        """Load the state in the folder, or make a first one, and drop events that it does not count."""
-        try:
-            state = Checkpoints(home, holds_weights=False).latest()
-            rewind(home / FILE_NAME, reached={self.name: state.next_event if state else 0})
-            event_log = EventLog(home / FILE_NAME, clock=utc_now)
-        except CorruptKnowledgeError as error:
-            raise SettingsError(f"folder {home} cannot be resumed; pass another one. {error.message}") from None
-        except OSError as error:
-            raise SettingsError(f"folder {home} cannot be used: {error.strerror}; pass another folder.") from None
-        self._open.callback(event_log.close)
-        session_id = uuid.uuid4().hex  # a new one each time: what the owner did in between is not known
-        if state is None:
-            generator = torch.Generator(device="cpu").get_state()
-            state = initial_state(session_id=session_id, weights={}, generator=generator)
-        storage = Storage.in_folder(home, event_log, cache_bytes=CACHE_BYTES, holds_weights=False)
-        return Journal(self.name, replace(state, session_id=session_id), storage, tolerant=True), storage
 
     def _guarded(self, action: str, function: Callable[[], T], default: T) -> T:
         """Call a function that leaves the owner's training as it is, whatever fails in it."""
@@ -495,19 +399,3 @@ class Entity:
 
     def _no_teachers(self) -> Teachers:
         return Teachers(classes=self.task.classes)
-
-
-def _identity(path: Path) -> Identity:
-    try:
-        return Identity.load_or_create(path)
-    except ServiceError as error:
-        raise SettingsError(f"folder {path.parent} cannot be used: {error.message}") from None
-
-
-def _next_port(url: str) -> str:
-    """Return the same address at the next port, the usual one of a hub's vault."""
-    match = re.fullmatch(r"(.*:)(\d{1,5})/?", url)
-    if match is None or int(match[2]) == 65535:
-        lacks = "has no port" if match is None else "has no next port"
-        raise SettingsError(f"hub is {url!r}, an address that {lacks}; give the vault's address too.")
-    return f"{match[1]}{int(match[2]) + 1}"

@@ -40,6 +40,22 @@ def default_folder(name: str) -> Path:
     return folder
 
 
+def claim_folder(name: str, folder: Path | str | None) -> tuple[Path, "FolderClaim"]:
+    """Return the folder that an owner has chosen for an entity of this name, or the default one, and its claim.
+
+    Raises SettingsError naming `folder`.
+    """
+    if folder is not None and not isinstance(folder, str | Path):
+        raise SettingsError(f"folder is a {type(folder).__name__}; give a path.")
+    if folder == "":  # which would be the working directory
+        raise SettingsError("folder is empty; give a path, or None for entities/NAME.")
+    try:
+        home = default_folder(name) if folder is None else Path(folder).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"folder {folder} cannot be used: {error}") from None
+    return home, FolderClaim(home, name)
+
+
 def quoted(name: str) -> str:
     """Return a file name for any text, at most 100 bytes long, and another one for every text."""
     if _PLAIN.fullmatch(name) and len(name) <= MAX_BYTES:
