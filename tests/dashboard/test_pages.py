@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -11,8 +13,11 @@ from playwright.sync_api import ViewportSize
 from kuber.client.credentials import Credentials
 from kuber.client.registry import HttpRegistry
 from kuber.dashboard.session import parse_number
+from kuber.domain.event import Event
+from kuber.domain.joining_report import JoiningReport, ReportRow
 from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
+from kuber.wire.event import encode_event
 
 from .browser import Visit
 from .site import World
@@ -128,6 +133,47 @@ def test_an_entity_shows_its_data_and_exchange(world: World, visit: Callable[...
     assert "Net benefit" in text
     assert re.search(r"Own accuracy\s+\d+\.\d% without its prior", text)
     assert page.get_by_role("table", name="Exchange with other entities").get_by_role("row").count() >= 2
+
+
+def test_an_entity_on_this_machine_shows_its_deployed_model(
+    world: World, visit: Callable[..., Visit], newest: Knowledge
+) -> None:
+    page = visit(world.url).go(f"/entity/{newest.entity}")
+    page.get_by_text(re.compile(r"(that of round 3, the last|that of round \d, the best|up to \d), with")).wait_for()
+    assert page.get_by_role("heading", name="Alone and with KUber").count() == 0  # a managed entity has no twin
+
+
+def test_an_entity_on_this_machine_shows_its_report_on_joining(world: World, visit: Callable[..., Visit]) -> None:
+    with HttpRegistry(world.hub.registry, credentials=Credentials()) as records:
+        member = records.register("mine")
+    page = visit(world.url).go(f"/entity/{member.id}")
+    page.get_by_role("heading", name="Accuracy over time").wait_for()
+    assert not page.get_by_role("heading", name="Alone and with KUber").is_visible()
+    better = ReportRow(label="a", samples=1200, alone=0.5, joined=0.75, low=0.05, high=0.45)
+    worse = replace(better, label="<b>", samples=8, joined=0.25, low=-0.4, high=-0.1)
+    noise = replace(better, low=-0.1)
+    report = JoiningReport(rounds=8, accuracy=better, balanced=noise, classes=(noise, worse))
+    log = world.folder / "entities" / "mine" / "events.jsonl"  # of the folder in which the dashboard was started
+    log.parent.mkdir(exist_ok=True)
+    lines = [
+        encode_event(
+            Event(time=datetime.now(UTC), entity="mine", seq=0, round=0, kind="joined", detail={"id": member.id})
+        ),
+        encode_event(
+            Event(time=datetime.now(UTC), entity="mine", seq=1, round=8, kind="compared", detail=report.as_dict())
+        ),
+    ]
+    log.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    table = page.get_by_role("table", name="Alone and with KUber")
+    table.wait_for()
+    assert "After 8 rounds, on 1,200 samples of its own; compared" in page.locator("main").inner_text()
+    rows = [row.locator("th, td").all_inner_texts() for row in table.locator("tbody tr").all()]
+    assert rows == [
+        ["accuracy", "1,200", "50.0%", "75.0%", "+25.0", "+5.0 to +45.0", "better"],
+        ["balanced accuracy", "1,200", "50.0%", "75.0%", "+25.0", "-10.0 to +45.0", "within noise"],
+        ["class a", "1,200", "50.0%", "75.0%", "+25.0", "-10.0 to +45.0", "within noise"],
+        ["class <b>", "8", "50.0%", "25.0%", "-25.0", "-40.0 to -10.0", "worse"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_model_whose_copy_could_disturb_it_has_no_twin(enter, model, caplog):
         entity.report()
 
 
-def test_a_model_that_the_owner_trained_alone_is_compared(enter):
+def test_a_model_that_the_owner_trained_alone_is_compared(enter, tmp_path):
     entity = fitted(enter, "one", rounds=1)
     alone = copy.deepcopy(entity.model)
     with torch.no_grad():
@@ -174,6 +174,15 @@ def test_a_model_that_the_owner_trained_alone_is_compared(enter):
     assert report.balanced.alone == pytest.approx(1 / 3)
     assert report.rounds == 1
     assert entity.report(alone).accuracy.samples == 60
+    assert [detail["accuracy"]["samples"] for detail in compared(tmp_path / "one")] == [40, 60]
+    assert compared(tmp_path / "one")[0] == report.as_dict()
+    entity.close()
+    before = (tmp_path / "one" / EVENTS).read_bytes()
+    assert entity.report(alone).accuracy.samples == 60
+    assert (tmp_path / "one" / EVENTS).read_bytes() == before  # the folder may be another's by now
+    again = enter("one", Net())
+    assert len(compared(tmp_path / "one")) == 2
+    again.close()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from kuber.views.deployed_models import deployed_phrase, deployed_sentence
+from kuber.domain.deployment import Choice
+from kuber.views.deployed_models import deployed_phrase, deployed_sentence, describe_deployed
 from kuber.views.result import RunResult, mean_by_round
+from kuber.views.run import DeployedView
 
 from .stored_results import RESULT, entity
 
@@ -77,3 +79,15 @@ def test_the_deployed_models_are_counted_in_words() -> None:
     choices = ("average", "best", None, "average")
     assert deployed_phrase(choices) == "1 of the best round, 2 of an average of rounds"
     assert deployed_sentence(choices) == "Deployed models: 1 of the best round, 2 of an average of rounds."
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("last", "that of round 3, the last, with 84.2%"),
+        ("best", "that of round 3, the best, with 84.2%"),
+        ("average", "an average of rounds up to 3, with 84.2%"),
+    ],
+)
+def test_the_deployed_model_of_an_entity_is_described(model: Choice, expected: str) -> None:
+    assert describe_deployed(DeployedView(model=model, round=3, accuracy=0.842, checkpoint=None)) == expected

@@ -29,6 +29,13 @@ def dashboard(
     identity: IdentityFolder = None,
     admin_token: AdminToken = OPERATOR_TOKEN,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs to show.")] = Path("runs"),
+    entities_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the entities of kuber.Entity whose reports to show: entities, for this machine only.",
+        ),
+    ] = None,
     host: Host = "127.0.0.1",
     port: Port = PORT,
     certificate: Certificate = None,
@@ -42,9 +49,13 @@ def dashboard(
     from kuber.client.registry import HttpRegistry
     from kuber.client.vault import HttpVault
     from kuber.dashboard.app import open_dashboard
+    from kuber.domain.address import is_loopback
+    from kuber.entity.state.entity_folder import ROOT
     from kuber.entity.state.pinned_keys import read_pinned_keys
     from kuber.services.http.server import serve
 
+    if entities_dir is None and is_loopback(host):  # a report is its owner's: others see it only if he says so
+        entities_dir = ROOT
     credentials = credentials_of(identity, admin_token)
     pinned_keys = {} if identity is None else read_pinned_keys(identity)
     with (
@@ -55,7 +66,13 @@ def dashboard(
         serve(
             "dashboard",
             lambda: open_dashboard(
-                records, blobs, runs=expand_home(runs_dir), host=host, ca=ca, pinned_keys=pinned_keys
+                records,
+                blobs,
+                runs=expand_home(runs_dir),
+                entities=None if entities_dir is None else expand_home(entities_dir),
+                host=host,
+                ca=ca,
+                pinned_keys=pinned_keys,
             ),
             host=host,
             port=port,

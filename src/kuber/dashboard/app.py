@@ -26,6 +26,7 @@ from kuber.dashboard.pages.runs import REPORT
 from kuber.domain.address import is_loopback
 from kuber.errors import KnowledgeNotFoundError, KUberError
 from kuber.services.http.application import STATUSES
+from kuber.views.entity_logs import EntityLogs
 from kuber.wire.problem import problem_from
 
 STYLE = Path(__file__).parent / "style.css"
@@ -47,16 +48,19 @@ def open_dashboard(
     vault: HttpVault,
     *,
     runs: Path,
+    entities: Path | None,
     host: str,
     ca: Path | None = None,
     pinned_keys: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[FastAPI]:
     """Open the application that shows a hub and the runs of a folder.
 
+    The logs of its entities are looked up in that folder, and in `entities`, the folder of those with custom loops.
     `pinned_keys` are public keys by entity id, with which signatures are checked.
     """
     reader = HubReader(registry, vault, ca=ca, pinned_keys=pinned_keys)
-    context = PageContext(feed=HubFeed(registry), reader=reader, runs=runs)
+    logs = EntityLogs(runs, *([] if entities is None else [entities]))
+    context = PageContext(feed=HubFeed(registry), reader=reader, runs=runs, logs=logs)
     app = FastAPI(title="KUber dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Headers)
     if is_loopback(host):  # prevents DNS rebinding

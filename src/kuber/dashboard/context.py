@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kuber.dashboard.hub_feed import HubFeed
 from kuber.dashboard.hub_reader import HubReader
+from kuber.views.entity_logs import EntityLogs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,3 +15,4 @@ class PageContext:
     feed: HubFeed
     reader: HubReader
     runs: Path  # folder of run folders
+    logs: EntityLogs  # of the entities on this machine

@@ -377,10 +377,15 @@ class Entity:
 
         Without arguments, the last comparison of `fit` with the twin that `control` asks for. In a loop of your own
         train a second model without an entity, and pass it as `alone`; with `data`, which no decision reads, both
-        models are compared on these. Print the report, or take `as_dict()`. Raises SettingsError when there is none.
+        models are compared on these. Print the report, or take `as_dict()`; the dashboard shows the last one. Raises
+        SettingsError when there is none.
         """
         with self._undisturbed():
-            return self._comparison.report(alone, self.model, self.round, data)
+            report = self._comparison.report(alone, self.model, self.round, data)
+            if alone is not None and not self._parts.closed:  # that of the twin is in the log already
+                self._journal.append("compared", report.as_dict())
+                self._journal.save()
+            return report
 
     def _compare(self, training: LocalTraining) -> None:
         """Compare the model with its twin after a round, or make the twin; end the control when that fails."""

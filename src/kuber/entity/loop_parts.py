@@ -43,6 +43,7 @@ class LoopParts:
         owner_evaluates: bool,
     ) -> None:
         """Claim the folder, which is this object's until it is closed or nothing refers to it. SettingsError."""
+        self.closed = False
         self._open = ExitStack()
         try:
             self.home, self._claimed = claim_folder(name, folder)
@@ -87,4 +88,5 @@ class LoopParts:
 
     def close(self) -> None:
         """Close connections and files, and let others use the folder."""
+        self.closed = True
         self._open.close()

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kuber.domain.deployment import CHOICES, Choice
+from kuber.views.formatting import percent
+from kuber.views.run import DeployedView
 
 NAMES: dict[Choice, str] = {"last": "last round", "best": "best round", "average": "average of rounds"}
 _PHRASES: dict[Choice, str] = {"last": "the last round", "best": "the best round", "average": "an average of rounds"}
@@ -25,3 +27,15 @@ def deployed_sentence(choices: Iterable[Choice | None]) -> str | None:
     """Say which models the accuracies are of; None if no choice is known."""
     phrase = deployed_phrase(choices)
     return None if phrase is None else f"Deployed models: {phrase}."
+
+
+def describe_deployed(deployed: DeployedView) -> str:
+    """Describe the model that one entity would use, with its accuracy."""
+    match deployed.model:
+        case "last":
+            model = f"that of round {deployed.round}, the last"
+        case "best":
+            model = f"that of round {deployed.round}, the best"
+        case "average":
+            model = f"an average of rounds up to {deployed.round}"
+    return f"{model}, with {percent(deployed.accuracy)}"

@@ -1,10 +1,10 @@
 """The state of a run, computed from its events; terminal, plots and report show the same."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import recalls_of
@@ -36,6 +36,11 @@ class DeployedView:
     round: int  # at whose end it was made
     accuracy: float  # on the common test set, 0 to 1
     checkpoint: str | None  # its file in the entity's folder
+
+    @classmethod
+    def of(cls, detail: Mapping[str, Any]) -> Self:
+        """Return the field `deployed` of an event `round-ended`."""
+        return cls(**{name: detail[name] for name in ("model", "round", "accuracy", "checkpoint")})
 
 
 @dataclass
@@ -175,8 +180,7 @@ class EntityView:
         detail = event.detail.get("deployed")
         if detail is None:
             return
-        names = ("model", "round", "accuracy", "checkpoint")
-        self.deployed[event.round] = DeployedView(**{name: detail[name] for name in names})
+        self.deployed[event.round] = DeployedView.of(detail)
         self.samples_forward += detail["forward"]
 
     def _absorb(self, event: Event) -> None:

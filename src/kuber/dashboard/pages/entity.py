@@ -10,6 +10,7 @@ from nicegui.element import Element
 from kuber.dashboard.charts import accuracy_chart, bars_chart
 from kuber.dashboard.elements.data_table import Column, DataTable, TableRow, link
 from kuber.dashboard.elements.delivery_table import delivery_row, delivery_table
+from kuber.dashboard.elements.joining_table import JoiningTable
 from kuber.dashboard.elements.record_table import record_columns, record_row
 from kuber.dashboard.elements.text import Timestamp, anchor, fact, facts, section, text_element
 from kuber.dashboard.session import CHART_SECONDS, POLL_SECONDS, TabSession
@@ -18,12 +19,18 @@ from kuber.domain.knowledge import Knowledge
 from kuber.domain.prior import accuracy_on
 from kuber.errors import KUberError
 from kuber.views.curve_selection import CurveSelection
+from kuber.views.deployed_models import describe_deployed
+from kuber.views.entity_logs import LoggedEntity
 from kuber.views.exchange import partners
 from kuber.views.formatting import ago, percent, points
 from kuber.views.hub import HubEntity, HubView
 from kuber.views.record_table import RecordFilter, filter_records
 
 LATEST = 10  # deliveries and records
+JOINING = (
+    "Not compared yet: with kuber.Entity(control=True), fit trains a copy alone; entity.report(alone=model) compares "
+    "with a model that you trained alone."
+)
 SUMS = "Sums over kept absorptions, in percentage points: accuracy after minus before, divided among the teachers."
 
 FACTS = (
@@ -65,6 +72,13 @@ class EntityPage:
                     self._facts[name] = text_element("span", "")
             with fact("Joined"):
                 Timestamp(entity.joined)
+            with fact("Deployed model") as value:
+                self._deployed = text_element("span", "")
+            self._deployed_fact = value.parent_slot.parent if value.parent_slot else value
+        with section("Alone and with KUber") as self._joining:
+            self._joining_table = JoiningTable()
+            self._joining_hint = text_element("p", JOINING).classes("k-soft")
+        self._show_log(None)
         with section("Accuracy over time"):
             self._curve = Element("div").classes("k-chart")
             self._curve_hint = text_element("p", "").classes("k-soft")
@@ -129,14 +143,28 @@ class EntityPage:
         self._records.show([record_row(record) for record in records.rows])
 
     async def update(self) -> None:
-        """Read the latest record if there is a newer one, and draw what has changed."""
+        """Read the latest record if there is a newer one, and the log on this machine; draw what has changed."""
         with self.session.context.feed.reading() as view:
-            newest = view.entities[self.id].newest
+            newest, joined = view.entities[self.id].newest, view.entities[self.id].joined
+        self._show_log(await asyncio.to_thread(self.session.context.logs.find, self.id, joined=joined))
         if newest is not None and (self.newest is None or self.newest.id != newest):
             # The layout shows that the hub is unreachable; the events are drawn all the same.
             with suppress(KUberError):
                 self.newest = await asyncio.to_thread(self.session.context.reader.knowledge, newest)
         self.draw_charts()
+
+    def _show_log(self, found: LoggedEntity | None) -> None:
+        """Show what the log on this machine says, and nothing of an entity whose log is elsewhere."""
+        deployed = found.deployed if found else None
+        self._deployed_fact.set_visibility(deployed is not None)
+        if deployed is not None:
+            self._deployed.set_text(describe_deployed(deployed))
+        report = found.report if found else None
+        self._joining.set_visibility(found is not None and (report is not None or deployed is None))
+        self._joining_table.set_visibility(report is not None)
+        self._joining_hint.set_visibility(report is None)
+        if found is not None and report is not None and found.reported is not None:
+            self._joining_table.show(report, found.reported)
 
     def draw_charts(self, *, force: bool = False) -> None:
         """Draw the charts if their data have changed, or with `force`."""
