@@ -286,7 +286,9 @@ class TestPlainLines:
         ("a  bc", ["a  bc"]),
         ("a  bcdefg  h", ["a", "    bcdefg", "    h"]),  # a word wider than the line stays whole
         ("日本 日本 x", ["日本", "    日本", "    x"]),  # each is two columns wide
+        ("a b; c d; e", ["a b;", "    c d;", "    e"]),  # after a clause rather than within one
+        ("a; b; c d e f g h", ["a; b;", "    c d", "    e f", "    g h"]),
     ],
 )
-def test_lines_are_folded_between_words(text: str, lines: list[str]) -> None:
+def test_lines_are_folded_between_clauses_or_words(text: str, lines: list[str]) -> None:
     assert folded(text, 8) == lines

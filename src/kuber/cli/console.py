@@ -1,5 +1,6 @@
 """The console of tables and live views: as in `kuber.cli.terminal`, no text of others controls the terminal."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from kuber.domain.printable_text import printable
 
 WIDEST = 120  # columns of a line of progress, on terminals that are wider and in files
 _INDENT = "    "  # of the further lines of a folded one
+_CLAUSES = re.compile(r"(?<=;) ")  # the ends of clauses
 HIDDEN = "\N{REPLACEMENT CHARACTER}"  # as wide as the layout has reckoned, where an escape would be wider
 
 
@@ -41,13 +43,34 @@ class Console(rich.console.Console):
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Fold a line between words, the further lines indented. A longer word stays whole, so that it can be copied."""
+    """Fold a line after a semicolon, or else between words, and indent the further lines.
+
+    A longer word stays whole, so that it can be copied.
+    """
     lines = [""]
-    for word in text.rstrip().split(" "):
-        longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
-        if lines[-1].strip() and cell_len(longer) > width:
+
+    def add(part: str) -> bool:
+        """Add a part to the last line if it fits, or to an empty one."""
+        is_empty = not lines[-1].strip()
+        longer = f"{lines[-1]}{part}" if is_empty else f"{lines[-1]} {part}"
+        if cell_len(longer) > width and not (is_empty and " " not in part):
+            return False
+        lines[-1] = longer
+        return True
+
+    def begin() -> None:
+        if lines[-1].strip():
             lines[-1] = lines[-1].rstrip()
-            lines.append(f"{_INDENT}{word}")
-        else:
-            lines[-1] = longer
+            lines.append(_INDENT)
+
+    for clause in _CLAUSES.split(text.rstrip()):
+        if add(clause):
+            continue
+        begin()
+        if add(clause):
+            continue
+        for word in clause.split(" "):
+            if not add(word):
+                begin()
+                add(word)
     return lines
