@@ -16,6 +16,8 @@ def test_the_tables_fit_the_terminal_and_count_the_deployed_models(width: int) -
         console.print(section_table(section))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
+    titles = {section.title for section in COMPARISON.sections if len(section.title) <= width}
+    assert titles <= set(map(str.rstrip, lines))  # each on one line, though it is wider than its table
     assert [line.split() for line in lines if line.startswith("kuber")][2] == ["kuber", "1", "0", "1"]
 
 

@@ -139,7 +139,7 @@ def test_an_entity_on_this_machine_shows_its_deployed_model(
     world: World, visit: Callable[..., Visit], newest: Knowledge
 ) -> None:
     page = visit(world.url).go(f"/entity/{newest.entity}")
-    page.get_by_text(re.compile(r"(that of round 3, the last|that of round \d, the best|up to \d), with")).wait_for()
+    page.get_by_text(re.compile(r"(that of round 3, the last|that of round \d, the best|up to \d); ")).wait_for()
     assert page.get_by_role("heading", name="Alone and with KUber").count() == 0  # a managed entity has no twin
 
 

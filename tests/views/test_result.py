@@ -84,9 +84,9 @@ def test_the_deployed_models_are_counted_in_words() -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("last", "that of round 3, the last, with 84.2%"),
-        ("best", "that of round 3, the best, with 84.2%"),
-        ("average", "an average of rounds up to 3, with 84.2%"),
+        ("last", "that of round 3, the last; 84.2% on the common test set"),
+        ("best", "that of round 3, the best; 84.2% on the common test set"),
+        ("average", "an average of rounds up to 3; 84.2% on the common test set"),
     ],
 )
 def test_the_deployed_model_of_an_entity_is_described(model: Choice, expected: str) -> None:

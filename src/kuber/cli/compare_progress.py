@@ -5,8 +5,10 @@ from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Self
 
+from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from kuber.cli.console import Console
 from kuber.cli.result_table import aligned
@@ -100,13 +102,13 @@ def comparison_lines(done: ComparisonResult) -> list[str]:
     return lines
 
 
-def section_table(section: Section) -> Table:
-    """Return a table for a terminal of 80 columns."""
-    table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
+def section_table(section: Section) -> Group:
+    """Return a title, which may be wider than its table, and a table for a terminal of 80 columns."""
+    table = Table(header_style="dim")
     table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
     table.add_column(section.header[0], no_wrap=True)
     for column in section.header[1:]:
         table.add_column(column, justify="right")
     for cells in section.rows:
         table.add_row(*cells)
-    return table
+    return Group(Text(section.title, style="bold"), table)

@@ -38,4 +38,4 @@ def describe_deployed(deployed: DeployedView) -> str:
             model = f"that of round {deployed.round}, the best"
         case "average":
             model = f"an average of rounds up to {deployed.round}"
-    return f"{model}, with {percent(deployed.accuracy)}"
+    return f"{model}; {percent(deployed.accuracy)} on the common test set"

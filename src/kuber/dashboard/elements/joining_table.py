@@ -16,7 +16,7 @@ COLUMNS = (
     Column(name="alone", label="Alone", kind="number"),
     Column(name="joined", label="With KUber", kind="number"),
     Column(name="change", label="Change", kind="number"),
-    Column(name="interval", label="95 % interval", kind="number"),
+    Column(name="interval", label="95 % interval", kind="number", wide=True),
     Column(name="verdict", label="Verdict", kind="state"),
 )
 

@@ -146,12 +146,12 @@ class EntityPage:
         """Read the latest record if there is a newer one, and the log on this machine; draw what has changed."""
         with self.session.context.feed.reading() as view:
             newest, joined = view.entities[self.id].newest, view.entities[self.id].joined
-        self._show_log(await asyncio.to_thread(self.session.context.logs.find, self.id, joined=joined))
         if newest is not None and (self.newest is None or self.newest.id != newest):
             # The layout shows that the hub is unreachable; the events are drawn all the same.
             with suppress(KUberError):
                 self.newest = await asyncio.to_thread(self.session.context.reader.knowledge, newest)
         self.draw_charts()
+        self._show_log(await asyncio.to_thread(self.session.context.logs.find, self.id, joined=joined))
 
     def _show_log(self, found: LoggedEntity | None) -> None:
         """Show what the log on this machine says, and nothing of an entity whose log is elsewhere."""
