@@ -74,6 +74,7 @@ class Player:
         torch.manual_seed(1000 * seed + site.number)
         self.site, self.seed, self.seconds = site, 1000 * seed + 17 * site.number, 0.0
         self.owner, self.entity, self.best, self.round = workload.owner(site, rounds), None, None, 0
+        self.teachers: Any = ()  # of the phase
         self.highest = -1.0
         if hub is not None:
             self.entity = kuber.Entity(
@@ -102,7 +103,7 @@ class Player:
         """Take a decision about the round that ends."""
         if self.entity is None:
             return None
-        teachers = self.entity.step(self.owner.optimizer)
+        teachers = self.teachers = self.entity.step(self.owner.optimizer)
         self.owner.model = self.entity.model
         if self.round > 0:
             self.remember()
@@ -124,15 +125,15 @@ class Player:
         for name, module in (("last", self.owner.judged), ("best", self.best)):
             found = logits(module, x)
             result[name] = {"own": found.argmax(1).tolist(), "even": (found - prior).argmax(1).tolist()}
-        if self.entity is not None:  # and those of the model that it offers for use, with the prior of either mixture
+        if self.entity is not None:  # and those of what it offers for use: the model, alone and stacked with teachers
             best = self.entity.best
             if best is not None:
                 best.load()
-            own, even = self.entity.predictor("own"), self.entity.predictor("uniform")
-            result["deployed"] = {
-                "own": logits(own, x).argmax(1).tolist(),
-                "even": logits(even, x).argmax(1).tolist(),
-            }
+            for name, teachers in (("deployed", ()), ("stacked", self.teachers)):
+                result[name] = {
+                    answer: logits(self.entity.predictor(prior, teachers=teachers), x).argmax(1).tolist()
+                    for answer, prior in (("own", "own"), ("even", "uniform"))
+                }
         return result
 
 
@@ -218,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/own-loops"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classes", action="store_true", help="list the classes that change beyond noise")
+    parser.add_argument("--single", action="store_true", help="judge entity.best without teachers beside it")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     args = parser.parse_args(arguments)
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         print(f"measured {path}", file=sys.stderr, flush=True)
                     if path.exists():
                         results.append(json.loads(path.read_text()))
-    print_figures(results, classes=args.classes, as_json=args.json)
+    print_figures(results, offer="deployed" if args.single else "stacked", classes=args.classes, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 LEVEL = 0.05  # of the test of a class
 # Which model an owner uses, the last or the best on the validation data, and how it answers. An answer for an even
 # mixture has the own class frequencies taken out of its logits, which suits a model of plain cross-entropy. With
-# KUber it is the model that the entity offers for use (`entity.best`, `entity.predictor`); older results have none.
+# KUber it is what the entity offers for use, `entity.predictor` of `entity.best`: "stacked" with teachers, or
+# "deployed" without; older results have only the latter, or none.
 CHOICES = {
     "own": [("last", "own"), ("best", "own")],
     "even": [("last", "own"), ("best", "own"), ("last", "even"), ("best", "even")],
@@ -27,7 +28,7 @@ class Pair:
         self.classes = len(result["labels"])
         counts = np.array(entry["counts"], float)
         self.weights = {"own": counts / counts.sum(), "even": np.full(self.classes, 1 / self.classes)}
-        self.offers = "deployed" in entry["kuber"]
+        self.offers = entry["kuber"].keys() - {"last", "best"}
         self._entry = entry
 
     def correct(self, variant: str, choice: tuple[str, str]) -> np.ndarray:
@@ -55,7 +56,7 @@ def mcnemar(fallen: int, risen: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def row(results: Sequence[dict[str, Any]], offer: str) -> dict[str, Any]:
     """Return the figures of one workload and number of sites over its seeds, each variant by its better choice."""
     sites = results[0]["sites"]
     pairs = [[Pair(result, number) for result in results] for number in range(sites)]
@@ -64,7 +65,7 @@ def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         means = {
             variant: {
                 c: fmean(p.accuracy(variant, c, mixture) for each in pairs for p in each)
-                for c in (choices if variant == "alone" else offered(pairs, mixture) or choices)
+                for c in (choices if variant == "alone" else offered(pairs, offer, mixture) or choices)
             }
             for variant in ("alone", "kuber")
         }
@@ -81,9 +82,12 @@ def row(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return figures
 
 
-def offered(pairs: Sequence[Sequence[Pair]], mixture: str) -> list[tuple[str, str]]:
-    """Return the one choice of entities that offer a model for use."""
-    return [("deployed", mixture)] if all(p.offers for each in pairs for p in each) else []
+def offered(pairs: Sequence[Sequence[Pair]], offer: str, mixture: str) -> list[tuple[str, str]]:
+    """Return the one choice of entities that offer a model for use: this offer, or the only one of older results."""
+    for name in dict.fromkeys((offer, "deployed")):
+        if all(name in p.offers for each in pairs for p in each):
+            return [(name, mixture)]
+    return []
 
 
 def difference(
@@ -111,12 +115,12 @@ def changed(
     return found
 
 
-def guest_row(results: Sequence[dict[str, Any]], without: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def guest_row(results: Sequence[dict[str, Any]], without: Sequence[dict[str, Any]], offer: str) -> dict[str, Any]:
     """Return what a guest does to the own accuracy of the others with KUber, over the seeds."""
     sites, entities, means = results[0]["sites"], [], []
     for number in range(sites):
         pairs = [(Pair(first, number), Pair(second, number)) for first, second in zip(without, results, strict=True)]
-        choice = ("deployed" if all(p.offers for pair in pairs for p in pair) else "last", "own")
+        choice = (*offered(pairs, offer, "own"), ("last", "own"))[0]
         before = [first.accuracy("kuber", choice, "own") for first, _ in pairs]
         found = [pair[1].accuracy("kuber", choice, "own") - mean for pair, mean in zip(pairs, before, strict=True)]
         errors = [
@@ -138,7 +142,7 @@ def summary(differences: Sequence[float], errors: Sequence[float]) -> dict[str, 
     return {"difference": fmean(differences), "error": max(sampling, between)}
 
 
-def print_figures(results: Sequence[dict[str, Any]], *, classes: bool, as_json: bool) -> None:
+def print_figures(results: Sequence[dict[str, Any]], *, offer: str, classes: bool, as_json: bool) -> None:
     """Print a row for each workload and number of sites, and one for each guest."""
     groups: dict[tuple[str, int, str | None], list[dict[str, Any]]] = {}
     for result in results:
@@ -146,12 +150,12 @@ def print_figures(results: Sequence[dict[str, Any]], *, classes: bool, as_json: 
     rows, guests = [], []
     for (workload, sites, guest), group in groups.items():
         if guest is None:
-            rows.append(row(group))
+            rows.append(row(group, offer))
             continue
         known = {result["seed"]: result for result in groups.get((workload, sites, None), [])}
         group = [result for result in group if result["seed"] in known]
         if group:
-            guests.append(guest_row(group, [known[result["seed"]] for result in group]))
+            guests.append(guest_row(group, [known[result["seed"]] for result in group], offer))
     if as_json:
         print(json.dumps({"workloads": rows, "guests": guests}, indent=1))
         return

@@ -72,18 +72,18 @@ def test_a_class_that_falls_is_found(module):
     figures = module("own_loops_figures")
     assert figures.mcnemar(6, 0) == pytest.approx(2 / 64)
     assert figures.mcnemar(5, 5) == 1
-    fallen = figures.row([made_up([0] * 16 + [1] * 4)])
+    fallen = figures.row([made_up([0] * 16 + [1] * 4)], "stacked")
     (change,) = fallen["own"]["classes"]
     assert (change["class"], change["alone"], change["kuber"], change["share"]) == ("b", 1.0, 0.4, 0.1)
     assert fallen["own"]["kuber"] == pytest.approx(0.94)
     assert fallen["even"]["kuber"] == pytest.approx(0.7)
-    assert figures.row([made_up([0] * 15 + [1] * 5)])["own"]["classes"] == []
+    assert figures.row([made_up([0] * 15 + [1] * 5)], "stacked")["own"]["classes"] == []
 
 
 def test_a_model_that_the_entity_offers_is_judged_without_a_choice(module):
     result = made_up([0] * 10 + [1] * 10)
     result["entities"][0]["kuber"]["deployed"] = {"own": [0] * 16 + [1] * 4, "even": [1] * 20}
-    found = module("own_loops_figures").row([result])
+    found = module("own_loops_figures").row([result], "stacked")
     assert found["own"]["kuber"] == pytest.approx(0.94)
     assert found["even"]["kuber"] == pytest.approx(0.5)
     assert found["even"]["alone"] == 1

@@ -37,7 +37,7 @@ from kuber.entity.validation_data import Validation
 from kuber.errors import SettingsError
 from kuber.learning.model_call import Collate, Inputs
 from kuber.learning.onnx_model import OnnxModel
-from kuber.learning.teachers import Teachers
+from kuber.learning.teachers import Teacher, Teachers
 from kuber.learning.weights import Weights
 from kuber.setting_effects import variables_without_effect
 
@@ -259,16 +259,28 @@ class Entity:
         with self._undisturbed():
             return self._phases.evaluate()
 
-    def predictor(self, prior: Prior = "own", *, strength: float = 1.0, samples: Inputs | None = None) -> nn.Module:
+    def predictor(
+        self,
+        prior: Prior = "own",
+        *,
+        strength: float = 1.0,
+        samples: Inputs | None = None,
+        teachers: Sequence[Teacher] = (),
+    ) -> nn.Module:
         """Return a copy of the current model for use, whose logits have these class frequencies in place of theirs.
 
         `prior` is "own", the frequencies of the training samples; "uniform"; counts or frequencies of the place where
         it will be used, one for each label; or "estimated" from unlabelled `samples` of that place. `strength`, 1 for
         all, is how much is adjusted. The copy returns logits, is in evaluation mode, and can be exported. Raises
         SettingsError when the frequencies that the logits have, or those asked for, are not known.
+
+        With `teachers`, those that `step` or `discover` returned, it holds copies of them too, and combines their
+        answers with the model's, by weights that are fitted to the validation data. Each call runs all of them.
         """
         with self._undisturbed():
-            return make_predictor(self._owned.adapter, self._prior, prior, strength=strength, samples=samples)
+            return make_predictor(
+                self._owned.adapter, self._prior, prior, strength=strength, samples=samples, teachers=teachers
+            )
 
     def discover(self) -> Teachers:
         """Discover, choose, pull and test teachers for the next phase, as the strategy decides.

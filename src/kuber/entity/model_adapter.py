@@ -21,7 +21,7 @@ from kuber.entity.work.steps import EvaluationResult
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.learning.architectures import make_network
 from kuber.learning.compatibility import can_load_by_name, check_fits
-from kuber.learning.evaluation import evaluate, evaluation_mode
+from kuber.learning.evaluation import evaluate, evaluation_mode, labelled_logits
 from kuber.learning.model_call import (
     Collate,
     Inputs,
@@ -190,6 +190,13 @@ class ModelAdapter:
         dtype = None if self._answers.as_given else floating_dtype(model)
         network = LogitsModel(unwrap(model), self.task.classes)
         return self._count(network, partial(as_floating, dtype=dtype), strict=False, data=used)
+
+    def answers(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return a network's logits for the validation data as the owner's model takes them, and the labels."""
+        assert self._data is not None, "a function evaluates, which shows no logits"
+        prepare = self._inputs_for(self._judged)
+        batches = ((prepare(inputs), labels) for inputs, labels in self._data.batches(self.device))
+        return labelled_logits(network, batches, runtime=self.runtime)
 
     def _check_answers(self) -> Answers:
         if not isinstance(self._judged, OnnxModel):

@@ -1,6 +1,5 @@
-"""Predictor: a copy of an owner's model whose logits are adjusted to the classes of the place where it is used."""
+"""Predictor: a copy of an owner's model, alone or with teachers, adjusted to the classes of where it is used."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,12 +12,13 @@ from kuber.domain.task import Task
 from kuber.entity import loop_settings as checks
 from kuber.entity.model_adapter import ModelAdapter
 from kuber.entity.own_prior import OwnPrior
+from kuber.entity.stacked_predictor import copied, mixture, stacked
 from kuber.entity.validation_data import rows
 from kuber.errors import SettingsError, first_line
 from kuber.learning.evaluation import EVALUATION_BATCH, has_valid_logits
 from kuber.learning.model_call import Inputs, as_floating, batch_size, call_model, floating_dtype, to_device
-from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.priors import PriorAdjusted, estimated, log_ratio
+from kuber.learning.teachers import Teacher
 
 Prior = Literal["own", "uniform", "estimated"] | Sequence[float]
 
@@ -26,14 +26,21 @@ PRIORS = ("own", "uniform", "estimated")
 
 
 def make_predictor(
-    adapter: ModelAdapter, known: OwnPrior, prior: Prior, *, strength: float, samples: Inputs | None
+    adapter: ModelAdapter,
+    known: OwnPrior,
+    prior: Prior,
+    *,
+    strength: float,
+    samples: Inputs | None,
+    teachers: Sequence[Teacher] = (),
 ) -> nn.Module:
     """Return a copy of the judged model, in evaluation mode, whose logits have this prior in place of their own.
 
-    Raises SettingsError, which names the argument.
+    With teachers it is stacked with copies of them. Raises SettingsError, which names the argument.
     """
     strength = _checked_strength(strength)
-    carried = known.of_logits
+    together = _checked_teachers(teachers)
+    carried = mixture(adapter, known) if together else known.of_logits
     if carried is None:
         raise SettingsError(
             "It is not known which class frequencies the logits of the model have: give class_counts to the entity, "
@@ -41,7 +48,9 @@ def make_predictor(
         )
     if (samples is None) == (isinstance(prior, str) and prior == "estimated"):
         raise SettingsError('samples, unlabelled ones as the model takes them, belong to prior="estimated".')
-    network = _copy(adapter.logits_network)
+    network = copied(adapter.logits_network)
+    if together:
+        network = stacked(adapter, network, together, carried)
     if samples is None:
         target = _target(prior, known, adapter.task)
     else:
@@ -87,24 +96,10 @@ def _checked_strength(strength: Any) -> float:
     return float(strength)
 
 
-def _copy(network: nn.Module) -> nn.Module:
-    """Return an independent copy; of a graph, whose process cannot be copied, the graph itself."""
-    if any(isinstance(module, OnnxModel) for module in network.modules()):
-        return network
-    gradients = [(weight, weight.grad) for weight in network.parameters()]
-    try:
-        for weight, _ in gradients:
-            weight.grad = None  # they are as large as the weights
-        made = copy.deepcopy(network)
-    except Exception as error:
-        raise SettingsError(
-            f"The model cannot be copied ({type(error).__name__}: {first_line(error)}); add the shift to its logits "
-            "yourself."
-        ) from error
-    finally:
-        for weight, gradient in gradients:
-            weight.grad = gradient
-    return made.requires_grad_(False).eval()
+def _checked_teachers(teachers: Any) -> list[Teacher]:
+    if not isinstance(teachers, Sequence) or not all(isinstance(teacher, Teacher) for teacher in teachers):
+        raise SettingsError("teachers must be what step or discover returned.")
+    return list(teachers)
 
 
 def _logits(network: nn.Module, samples: Any, device: torch.device) -> Tensor:

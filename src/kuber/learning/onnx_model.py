@@ -124,6 +124,10 @@ class OnnxModel(nn.Module):
         self._begin(TimeBudget(started=time.monotonic(), seconds=seconds, pace=self._time.pace, share=PHASE_SHARE))
         self._time.evaluating = False
 
+    def again(self) -> "OnnxModel":
+        """Return the same graph in a process of its own, without a budget of time."""
+        return OnnxModel(self.graph, input_shape=self._shape, classes=self._classes, limits=self._limits)
+
     def close(self) -> None:
         """End the process."""
         self._finalizer()

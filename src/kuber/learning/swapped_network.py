@@ -35,6 +35,11 @@ class SwappedNetwork(nn.Module):
         self._moved: Weights = {}  # on the module's device; changed in place, so that it lasts
         self._as_given = as_given
 
+    @property
+    def parts(self) -> tuple[nn.Module, Weights]:
+        """The owner's module, and the weights that it runs with."""
+        return self._module[0], self._weights
+
     def forward(self, *inputs: Any, **named: Tensor) -> Tensor:
         """Return the logits, shape (batch, classes), for what the module takes, or for one `Inputs` value."""
         (module,) = self._module
