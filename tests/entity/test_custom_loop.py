@@ -459,3 +459,26 @@ def test_after_fit_the_record_has_the_prior_of_its_loss(enter, hub):
     one.fit([points(20, 0)], rounds=1)
     one.publish()
     assert published(hub)[0].prior == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"),
+    [
+        ({"class_counts": (97, 1, 2)}, (98, 2, 3)),
+        ({"class_counts": (97, 1, 2), "carried_prior": "uniform"}, (1, 1, 1)),
+        ({"class_counts": (97, 1, 2), "task": TASK}, (1, 1, 1)),  # judged by the mixture of all
+        ({}, (1, 1, 1)),
+    ],
+    ids=["own mixture", "balanced loss", "common test set", "unknown"],
+)
+def test_teachers_answer_for_the_classes_that_a_student_is_judged_by(enter, arguments, counts):
+    torch.manual_seed(0)
+    wards = kuber.Task(name="clouds", labels=LABELS, input_shape=(2,))
+    one = enter("one", Wide(), task=arguments.get("task", wards), formats=W)
+    train(one.model, points(200, 0))
+    one.publish()
+    teachers = enter("two", Wide(), **{"task": wards, "formats": W} | arguments).discover()
+    plain = teachers[0].network(COMMON[0]).log_softmax(1)
+    added = (teachers(COMMON[0]) - plain)[0]
+    expected = torch.tensor(counts).log()
+    assert torch.allclose(added - added[0], expected - expected[0], atol=1e-3)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kuber.errors import SettingsError
 from kuber.learning.batch_check import BatchCheck
-from kuber.learning.ensembling import guide_loss
+from kuber.learning.ensembling import guide_loss, surer_teacher_loss
 from kuber.learning.teachers import Teachers
 from tests.learning.test_teachers import Constant, teacher
 
@@ -231,3 +231,35 @@ def test_the_loss_can_be_compiled_with_the_owner_s_step():
     check = BatchCheck()
     compiled = torch.compile(step, backend="eager")
     assert torch.equal(compiled(STUDENT), F.cross_entropy(STUDENT, Y))
+
+
+PRIOR = torch.tensor([0.7, 0.2, 0.1]).log()
+
+
+def test_only_a_teacher_that_is_surer_of_the_label_is_followed():
+    student = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[4.0, 0.0, 0.0], [0.0, 1.0, 3.0]]).log_softmax(1)
+    labels = torch.tensor([0, 1])
+    loss = surer_teacher_loss(student, teacher, labels)
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad[0, 0] < 0  # towards the label
+    assert not student.grad[1].any()
+    expected = F.kl_div(student[:1].log_softmax(1), teacher[:1], reduction="sum", log_target=True) / 2
+    assert torch.allclose(loss, expected)
+
+
+def test_the_labels_may_be_probabilities_or_ignored():
+    student, teacher = torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[5.0, -torch.inf, 0.0]]).log_softmax(1)
+    found = surer_teacher_loss(student, teacher, torch.tensor([0]))
+    assert found > 0
+    assert torch.equal(surer_teacher_loss(student, teacher, torch.tensor([[1.0, 0.0, 0.0]])), found)
+    assert surer_teacher_loss(student, teacher, torch.tensor([1])) == 0  # a class that it does not know
+    assert surer_teacher_loss(student, teacher, torch.tensor([-100])) == 0
+
+
+def test_the_ensemble_has_the_prior_of_the_student():
+    plain, own = some(temperature=1.0), some(temperature=1.0, prior=PRIOR)
+    own[0].network.load_state_dict(plain[0].network.state_dict())
+    assert torch.allclose(own(X).softmax(1), (plain(X) + PRIOR).softmax(1), atol=1e-6)
+    assert torch.equal(own.loss(STUDENT, X, Y), surer_teacher_loss(STUDENT, own.log_probs(X), Y))

@@ -69,7 +69,7 @@ class LoopParts:
         self.safeguard = Safeguard(self.session.alerts)
         round = Round(strategy, owned.adapter, self.journal, self.session)
         self.selector = TeacherSelector(
-            strategy, owned.adapter, self.session.discovery, round, max_candidates=max_candidates
+            strategy, owned.adapter, self.session.discovery, round, max_candidates=max_candidates, prior=prior
         )
         self.phases = Phases(
             strategy,

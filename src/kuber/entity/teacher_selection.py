@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from kuber.domain.examination import as_found, distinct_publishers, places_for, without_copies
 from kuber.domain.query import Query
 from kuber.domain.stated_prior import is_no_worse_without
@@ -12,6 +15,7 @@ from kuber.entity.hub.candidate_models import PulledCandidate
 from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.model_adapter import ModelAdapter
+from kuber.entity.own_prior import OwnPrior
 from kuber.entity.round import Round
 from kuber.learning.batch_check import BatchCheck
 from kuber.learning.teacher_priors import answer_shift
@@ -29,13 +33,18 @@ class TeacherSelector:
         round: Round,
         *,
         max_candidates: int,
+        prior: OwnPrior,
     ) -> None:
-        """Without a common test set, at most `max_candidates` are pulled and tested."""
+        """Without a common test set, at most `max_candidates` are pulled and tested.
+
+        `prior` is that of the student, whose loss `fit` may change.
+        """
         self._strategy = strategy
         self._model = model
         self._discovery = discovery
         self._round = round
         self._max_candidates = max_candidates
+        self._prior = prior
         self._search = CandidateSearch(strategy, discovery, model.task)
         self._check = BatchCheck()  # one for all phases: only the first batch of the training is refused
         self.teachers = Teachers(classes=model.task.classes, check=self._check)
@@ -52,18 +61,33 @@ class TeacherSelector:
             if candidates:
                 self._discovery.found_teachers()
         guidance = self._strategy.local_phase().guidance or Guidance()
+        own = self._own_prior()
         self.teachers = Teachers(
             [self._teacher(candidate) for candidate in candidates],
             classes=self._model.task.classes,
-            temperature=guidance.temperature,
+            temperature=guidance.temperature if own is None else 1.0,
             sharpness=guidance.sharpness,
             weight=self._round.guidance,
             own=situation.own,
             advantage=guidance.advantage,
+            prior=own,
             refuse=partial(self._discovery.models.refuse, warn=False),  # `Teachers` warns
             check=self._check,
         )
         return self.teachers
+
+    def _own_prior(self) -> Tensor | None:
+        """Return the log class frequencies that the student answers for: its own, if it is judged by them.
+
+        None for a student that is judged by the common test set, or whose logits carry equal or unknown frequencies,
+        and for the teacher of `vanilla`, which it takes as it is.
+        """
+        guided = self.choice is not None and self.choice.method is Method.GUIDE
+        if not guided or self._model.task.test_set is not None or self._prior.carried != "own":
+            return None
+        if self._prior.own is None:
+            return None
+        return torch.tensor(self._prior.own).log()
 
     def _teacher(self, candidate: PulledCandidate) -> Teacher:
         """Return a teacher, without the prior that its record states, unless that makes it worse here."""

@@ -123,6 +123,25 @@ def guide_loss(
     return temperature**2 * masked_kl(student, teacher, rows=known, weights=weights)
 
 
+def surer_teacher_loss(
+    student_logits: Tensor, teacher_log_probs: Tensor, labels: Tensor, *, ignore_index: int = IGNORED
+) -> Tensor:
+    """Return KL(teacher || student) over all classes, of the samples whose label the teacher is surer of.
+
+    So the student is never drawn away from a label by a teacher that knows less of the sample; the mean is over all
+    samples that have a label. Both carry the same prior; arguments are those of `not_true_distillation`.
+    """
+    samples, classes = student_logits.shape
+    labels = uniform_labels(labels, samples=samples, classes=classes).to(student_logits.device)
+    known = known_rows(labels, classes=classes, ignore_index=ignore_index)
+    if not labels.is_floating_point():
+        labels = F.one_hot(labels.clamp(0, classes - 1), classes)
+    student, teacher = in_full_precision(student_logits), in_full_precision(teacher_log_probs)
+    ahead = F.log_softmax(teacher, dim=1) - F.log_softmax(student.detach(), dim=1)
+    surer = (labels * ahead.masked_fill(labels == 0, 0.0)).sum(1) > 0
+    return masked_kl(student, teacher, rows=known, weights=surer.to(student))
+
+
 def expected_shares(teacher_logits: Tensor, shares: Tensor) -> Tensor:
     """Return the mean share of the classes under the teacher's distribution, 1 at most: shape (samples,)."""
     known = ~torch.isneginf(teacher_logits).all(1, keepdim=True)

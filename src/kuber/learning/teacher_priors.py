@@ -14,8 +14,8 @@ def answer_shift(record: Draft, labels: Sequence[str]) -> Tensor | None:
     """Return what to add to a teacher's logits over the student's `labels`, shape (classes,); None for nothing.
 
     The teacher's own prior is taken out, as far as its record states it: how frequent a class was among its samples
-    says nothing about those of the student. Putting the student's prior in its place was measured too, for students
-    that train with plain cross-entropy, and is worse: docs/learning.md.
+    says nothing about those of the student. `Teachers` put the student's prior in its place where it is judged by its
+    own mixture.
     """
     carried = stated_prior(record)
     if carried is None:

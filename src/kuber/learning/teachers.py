@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kuber.domain.evaluation import Evaluation
@@ -20,7 +21,7 @@ from kuber.errors import (
     first_line,
 )
 from kuber.learning.batch_check import BatchCheck, model_inputs
-from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss
+from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss, surer_teacher_loss
 from kuber.learning.evaluation import evaluation_mode, has_valid_logits
 from kuber.learning.labels import IGNORED
 from kuber.learning.model_call import (
@@ -98,6 +99,7 @@ class Teachers(Sequence[Teacher]):
         weight: float = 1.0,
         own: Evaluation | None = None,
         advantage: float = 0.1,
+        prior: Tensor | None = None,
         refuse: Callable[..., None] = lambda knowledge, reason, **_: None,
         check: BatchCheck | None = None,
     ) -> None:
@@ -106,6 +108,9 @@ class Teachers(Sequence[Teacher]):
         `weight` is a factor of their loss: less than 1 after phases that did harm. With `own`, the student's
         evaluation, a sample that they take for a class on which they are ahead of it counts more, in full from an
         `advantage` in recall of so much on, and one that they take for another not at all.
+
+        With `prior`, the log class frequencies that the student's logits carry, shape (classes,), the ensemble's
+        logits carry it too, and its loss is that of `kuber.learning.ensembling.surer_teacher_loss`.
 
         A teacher that fails is left out with a warning. If its logits are invalid, `refuse` is called with its record
         and the reason, and with `slow=True` if it took too long. `check` is that of the training, whose first batch
@@ -118,6 +123,7 @@ class Teachers(Sequence[Teacher]):
         self.weight = weight
         self._own = own
         self._advantage = advantage
+        self._prior = prior
         self._shares: tuple[int, Tensor | None] | None = None  # of how many teachers
         self._refuse = refuse
         self._check = check or BatchCheck()
@@ -157,7 +163,8 @@ class Teachers(Sequence[Teacher]):
         `student` are the student's logits for the batch `x`, shape (batch, classes), or an output that has them. For
         two classes they may be one logit a sample. `labels` are what `cross_entropy` takes: class indices, shape
         (batch,), or probabilities, shape (batch, classes), as of mixup and smoothed labels. The label is known, so
-        the loss is about the other classes: `kuber.losses.guide_loss`.
+        the loss is about the other classes: `kuber.losses.guide_loss`. Where the model carries the owner's class
+        frequencies, it is about the samples whose label the teachers are surer of than the model.
 
         Raises SettingsError when the first batch cannot be used, teachers or not. A later one gets 0 and a warning.
         """
@@ -170,14 +177,17 @@ class Teachers(Sequence[Teacher]):
         log_probs = self.log_probs(to_device(inputs, logits.device))
         if not self._members:
             return self._nothing(student)
-        loss = guide_loss(
-            logits,
-            log_probs,
-            labels,
-            temperature=self.temperature,
-            ignore_index=ignore_index,
-            shares=self._shares_on(logits.device),
-        )
+        if self._prior is not None:
+            loss = surer_teacher_loss(logits, log_probs * self.temperature, labels, ignore_index=ignore_index)
+        else:
+            loss = guide_loss(
+                logits,
+                log_probs,
+                labels,
+                temperature=self.temperature,
+                ignore_index=ignore_index,
+                shares=self._shares_on(logits.device),
+            )
         return loss if self.weight == 1.0 else self.weight * loss
 
     def log_probs(self, x: Inputs) -> Tensor:
@@ -201,7 +211,10 @@ class Teachers(Sequence[Teacher]):
         if not outputs:
             return torch.full((batch_size(x), self._classes), -torch.inf, device=tensors_in(x)[0].device)
         with torch.no_grad():
-            return ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
+            found = ensemble_log_probs(outputs, competences, temperature=self.temperature, sharpness=self._sharpness)
+            return (
+                found if self._prior is None else F.log_softmax(found + self._prior.to(found) / self.temperature, 1)
+            )
 
     def _shares_on(self, device: torch.device) -> Tensor | None:
         """Return the share of its weight that the guidance of the teachers that are left has for each class."""
