@@ -51,7 +51,9 @@ def make_predictor(
     network = copied(adapter.logits_network)
     if together:
         network = stacked(adapter, network, together, carried)
-    if samples is None:
+    if together and isinstance(prior, str) and prior == "own":
+        target = carried
+    elif samples is None:
         target = _target(prior, known, adapter.task)
     else:
         target = estimated(_logits(network, samples, adapter.device), carried)
