@@ -129,7 +129,7 @@ class Player:
             best = self.entity.best
             if best is not None:
                 best.load()
-            for name, teachers in (("deployed", ()), ("stacked", self.teachers)):
+            for name, teachers in (("deployed", None), ("stacked", self.teachers)):
                 result[name] = {
                     answer: logits(self.entity.predictor(prior, teachers=teachers), x).argmax(1).tolist()
                     for answer, prior in (("own", "own"), ("even", "uniform"))

@@ -107,6 +107,8 @@ def test_without_teachers_it_is_the_model_as_it_was(enter):
     x = samples((5, 5, 5), 3)[0]
     assert not teachers
     assert torch.equal(entity.predictor(teachers=teachers)(x), entity.predictor()(x))
+    unstated = enter("c", 2, class_counts=None)
+    assert torch.equal(unstated.predictor(teachers=unstated.step())(x), entity.model(x))
 
 
 class Broken(nn.Module):

@@ -265,7 +265,7 @@ class Entity:
         *,
         strength: float = 1.0,
         samples: Inputs | None = None,
-        teachers: Sequence[Teacher] = (),
+        teachers: Sequence[Teacher] | None = None,
     ) -> nn.Module:
         """Return a copy of the current model for use, whose logits have these class frequencies in place of theirs.
 

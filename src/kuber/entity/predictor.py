@@ -32,15 +32,18 @@ def make_predictor(
     *,
     strength: float,
     samples: Inputs | None,
-    teachers: Sequence[Teacher] = (),
+    teachers: Sequence[Teacher] | None = None,
 ) -> nn.Module:
     """Return a copy of the judged model, in evaluation mode, whose logits have this prior in place of their own.
 
-    With teachers it is stacked with copies of them. Raises SettingsError, which names the argument.
+    With teachers it is stacked with copies of them; where there happen to be none, it answers as it is for the own
+    mixture, though that is not stated. Raises SettingsError, which names the argument.
     """
     strength = _checked_strength(strength)
     together = _checked_teachers(teachers)
-    carried = mixture(adapter, known) if together else known.of_logits
+    own = isinstance(prior, str) and prior == "own"
+    as_it_is = own and (bool(together) or (teachers is not None and known.of_logits is None))
+    carried = mixture(adapter, known) if together or as_it_is else known.of_logits
     if carried is None:
         raise SettingsError(
             "It is not known which class frequencies the logits of the model have: give class_counts to the entity, "
@@ -51,7 +54,7 @@ def make_predictor(
     network = copied(adapter.logits_network)
     if together:
         network = stacked(adapter, network, together, carried)
-    if together and isinstance(prior, str) and prior == "own":
+    if as_it_is:
         target = carried
     elif samples is None:
         target = _target(prior, known, adapter.task)
@@ -99,6 +102,8 @@ def _checked_strength(strength: Any) -> float:
 
 
 def _checked_teachers(teachers: Any) -> list[Teacher]:
+    if teachers is None:
+        return []
     if not isinstance(teachers, Sequence) or not all(isinstance(teacher, Teacher) for teacher in teachers):
         raise SettingsError("teachers must be what step or discover returned.")
     return list(teachers)
