@@ -39,6 +39,24 @@ class MergePolicy:
     least: float = 0.01  # a share below it is none, and another model takes the place
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OuterStepPolicy:
+    """How far beyond an average the next local phase starts: see `kuber.learning.outer_step`."""
+
+    rate: float = 1.3  # of the change that the average makes to the start; 1: the average itself
+    momentum: float = 0.4  # share of the momentum that is left after a round
+    full: float = 0.75  # share of others in an average from which on the step is whole; less for a smaller share
+
+    def scaled(self, shares: Sequence[float]) -> tuple[float, float]:
+        """Return rate and momentum for an average with these shares of others, beside the own model's 1.
+
+        An average of many models makes a smaller change than each of them; that of one alone needs no step.
+        """
+        others = sum(shares)
+        scale = min(1.0, others / (1 + others) / self.full)
+        return 1 + (self.rate - 1) * scale, self.momentum * scale
+
+
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:
     """Return whether the own model gained accuracy, or recall on some class, beyond noise since the last publication.
 

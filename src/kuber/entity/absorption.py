@@ -55,6 +55,7 @@ class Outcome:
     model: EvaluatedModel
     absorption: Absorption
     generator: Tensor | None = None  # its state after epochs of its own
+    shares: Sequence[float] = ()  # of others, beside the own model's 1, in a merge whose whole is the model
 
 
 class Absorber:
@@ -139,7 +140,8 @@ class Absorber:
             judged=judged,
             reference=start.evaluation,
         )
-        return Outcome(model=model, absorption=absorption)
+        whole = judged.kept and not judged.halved
+        return Outcome(model=model, absorption=absorption, shares=shares if whole else ())
 
     def _current(self) -> EvaluatedModel:
         state = self._journal.state

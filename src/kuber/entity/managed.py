@@ -36,6 +36,7 @@ from kuber.entity.work.steps import (
     training,
 )
 from kuber.learning.compatibility import can_load_by_name
+from kuber.learning.outer_step import OuterStep, outer_step
 from kuber.learning.runtime import Runtime
 from kuber.learning.teacher_priors import answer_shift
 from kuber.learning.training import Span, span_of
@@ -143,6 +144,7 @@ class ManagedEntity:
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
         self._round = Round(strategy, model, self._journal, self._session)
         self._search = CandidateSearch(strategy, self._session.discovery, model.task)
+        self._weights = storage.weights
         self._absorber = Absorber(strategy, self._evaluator, self._journal, storage.weights)
         self._training = False  # whether a local phase is under way
 
@@ -252,11 +254,12 @@ class ManagedEntity:
         if phase.guidance and state.guidance != 1.0:
             weight = state.guidance * phase.guidance.weight
             phase = replace(phase, guidance=replace(phase.guidance, weight=weight))
+        start = state.weights if state.phase_start is None else state.phase_start
         phase_teachers = [self._phase_teacher(teacher, previous) for teacher in teachers]
         if phase.guidance and phase.guidance.own_start and previous is not None:
             own = TeacherModel(architecture=self.model.architecture, weights=state.weights)
             phase_teachers.append(PhaseTeacher(model=own, recalls=_recalls(previous)))
-        return self.model.train(phase, state.weights, state.generator, tuple(phase_teachers), self._span)
+        return self.model.train(phase, start, state.generator, tuple(phase_teachers), self._span)
 
     def _phase_teacher(self, teacher: PulledCandidate, previous: Evaluation | None) -> PhaseTeacher:
         """Return a teacher and its advantages, without the prior that its record states, unless that is worse."""
@@ -284,6 +287,10 @@ class ManagedEntity:
                 journal.save(stage="shared")  # else it would be queued again after a kill
         request = self.strategy.after(self._round.situation(own, previous))
         outcome = None if request is None else self._absorb(*request, own)
+        step = None if outcome is None else self._outer_step(outcome)
+        journal.change(
+            phase_start=None if step is None else step.start, momentum=None if step is None else step.momentum
+        )
         if outcome is None:
             self._round.end(own, deploy=self._deploy)
             return
@@ -305,6 +312,18 @@ class ManagedEntity:
         if candidates and outcome is None:  # all of weight 0
             self._session.discovery.ended_without_teachers(method, choice)
         return outcome
+
+    def _outer_step(self, outcome: Outcome) -> OuterStep | None:
+        """Return the step beyond a merge that is the model now; None without one, or in a strategy without steps."""
+        policy = getattr(self.strategy, "outer_step", None)  # a strategy may lack it
+        state = self._journal.state
+        if policy is None or not outcome.shares:
+            return None
+        start = state.round_start if state.phase_start is None else state.phase_start
+        assert start is not None, "a merge follows a local phase"
+        rate, decay = policy.scaled(outcome.shares)
+        step = outer_step(start, outcome.model.weights, state.momentum, rate=rate, decay=decay)
+        return OuterStep(start=self._weights.keep(step.start), momentum=self._weights.keep(step.momentum))
 
     def _distil(self, choice: Choice) -> Outcome | None:
         """Distil the first of the chosen that can be pulled; None when there is none, or it is unsound."""

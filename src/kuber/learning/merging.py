@@ -19,7 +19,7 @@ def average(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
     first, total = models[0], sum(sizes)
     merged: Weights = {}
     for name, tensor in first.items():
-        if not _is_averaged(tensor):
+        if not is_averaged(tensor):
             merged[name] = tensor
             continue
         base = tensor.double()
@@ -52,7 +52,7 @@ def merge(models: Sequence[Weights], sizes: Sequence[float]) -> Weights:
     return merged
 
 
-def _is_averaged(tensor: Tensor) -> bool:
+def is_averaged(tensor: Tensor) -> bool:
     """Return whether a tensor has a mean with others of its dtype: floats of 16 bits and more, and counters."""
     if tensor.layout != torch.strided:
         return False

@@ -7,7 +7,14 @@ from math import inf
 from kuber.domain.acceptance import AcceptancePolicy, is_no_worse
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import MergePolicy, SelectionPolicy, is_mergeable, merge_shares, most_recent
+from kuber.domain.policies import (
+    MergePolicy,
+    OuterStepPolicy,
+    SelectionPolicy,
+    is_mergeable,
+    merge_shares,
+    most_recent,
+)
 from kuber.domain.query import Query
 from kuber.domain.strategies.local import Local
 from kuber.domain.strategy import Candidate, Guidance, LocalPhase, Method, Situation
@@ -21,6 +28,7 @@ class Merge(Local):
     common_start: bool = True
     selection: SelectionPolicy = field(default_factory=SelectionPolicy)
     merging: MergePolicy = field(default_factory=MergePolicy)
+    outer_step: OuterStepPolicy | None = field(default_factory=OuterStepPolicy)  # None: phases start at the average
     acceptance: AcceptancePolicy = field(
         default_factory=lambda: AcceptancePolicy(tolerance=0.05, class_tolerance=0.3)
     )  # measured: averages dip before they gain

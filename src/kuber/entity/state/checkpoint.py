@@ -32,6 +32,9 @@ _GENERATOR = "generator"  # name of the tensor that holds the generator's state
 _MODEL = "model."  # prefix of the model's tensors
 _EVALUATIONS = ("evaluation", "previous", "published_evaluation")  # whose right answers are kept too
 _START = "start."  # prefix of the tensors at the start of the round
+_PHASE_START = "phase-start."  # prefix of the tensors that the next local phase, or this round's, starts from
+_MOMENTUM = "momentum."  # prefix of the outer step's momentum
+_OWN_MODELS = {"weights": _MODEL, "round_start": _START, "phase_start": _PHASE_START, "momentum": _MOMENTUM}
 
 Stage = Literal["trained", "shared", "absorbed", "ended"]
 
@@ -87,7 +90,9 @@ class State:
     previous: Evaluation | None  # at the end of the previous round
     deployed: Deployed | None = None  # the model it would use; None before the end of a round
     entity_id: str | None = None  # from the registry; None before the entity has joined
-    round_start: Weights | None = None  # at the start of the round; None between rounds
+    round_start: Weights | None = None  # the model at the start of the round; None between rounds
+    phase_start: Weights | None = None  # where a local phase starts beyond `weights`; None: there. Never judged
+    momentum: Weights | None = None  # of the outer step
     published_evaluation: Evaluation | None = None  # of the last publication
     origin: Digest | None = None  # initial checkpoint that `weights` descend from
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
@@ -149,11 +154,12 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Replace the latest state; a kill leaves either the old or the new one."""
-        tensors = {}
+        tensors: Weights = {}
         if self._holds_weights:
-            tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in state.weights.items()}
-            # Copies: after a phase that was reverted, both models share memory, which safetensors refuses.
-            tensors |= {f"{_START}{name}": tensor.clone() for name, tensor in (state.round_start or {}).items()}
+            # Copies: after a phase that was reverted, models share memory, which safetensors refuses.
+            for field_name, prefix in _OWN_MODELS.items():
+                held = getattr(state, field_name) or {}
+                tensors |= {f"{prefix}{name}": _copy(tensor) for name, tensor in held.items()}
         tensors[_GENERATOR] = state.generator
         write_atomically(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
@@ -168,9 +174,11 @@ class Checkpoints:
                 names = [name for name in file.keys() if self._holds_weights or name == _GENERATOR]  # noqa: SIM118
                 tensors = {name: file.get_tensor(name) for name in names}
             generator = tensors.pop(_GENERATOR)
-            weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
-            start = {name.removeprefix(_START): tensors[name] for name in tensors if name.startswith(_START)}
-            return _decode(fields, weights=weights, start=start or None, generator=generator)
+            models = {
+                field_name: {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+                for field_name, prefix in _OWN_MODELS.items()
+            }
+            return _decode(fields, models=models, generator=generator)
         except KeyError as error:
             raise CorruptKnowledgeError(
                 f"Checkpoint {path} has no field {error}: a different version of KUber wrote it. Start a new run."
@@ -203,6 +211,10 @@ class Checkpoints:
         if decision.average is not None:
             write_atomically(path, dump(decision.average))
         return path.name
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def round_path(folder: Path, round: int) -> Path:
@@ -264,7 +276,7 @@ def _encode(state: State) -> dict[str, Any]:
     }
 
 
-def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, generator: torch.Tensor) -> State:
+def _decode(fields: dict[str, Any], *, models: dict[str, Weights], generator: torch.Tensor) -> State:
     absorption = fields.pop("absorption")
     right = fields.get("right", {})  # older checkpoints lack it
     return State(
@@ -272,12 +284,14 @@ def _decode(fields: dict[str, Any], *, weights: Weights, start: Weights | None, 
         round=fields["round"],
         stage=fields["stage"],
         next_event=fields["seq"],
-        weights=weights,
+        weights=models["weights"],
+        round_start=models["round_start"] or None,
+        phase_start=models["phase_start"] or None,
+        momentum=models["momentum"] or None,
         generator=generator,
         evaluation=_decode_evaluation(fields["own"], right.get("evaluation")),
         previous=_decode_evaluation(fields["previous"], right.get("previous")),
         deployed=_decode_deployed(fields.get("deployed")),  # older checkpoints lack it
-        round_start=start,
         published_evaluation=_decode_evaluation(fields["shared"], right.get("published_evaluation")),
         origin=None if fields["origin"] is None else Digest.parse(fields["origin"]),
         parents=tuple(fields["parents"]),
