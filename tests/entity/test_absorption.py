@@ -8,6 +8,7 @@ import torch
 from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.knowledge import WEIGHTS
 from kuber.domain.publisher_record import PublisherRecord
+from kuber.domain.policies import OuterStepPolicy
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import verdict
@@ -23,7 +24,7 @@ from .scripted_entities import ARCHITECTURE, TASK, Killed, Script
 
 def test_entities_with_other_initial_weights_start_from_the_first_one_published(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
-    world.live("second", [10, 55, 60, 70], rounds=1, strategy="merge")
+    world.live("second", [10, 55, 60, 70, 10], rounds=1, strategy="merge")
     initial = world.registry.discover(Query(initial=True)).items
     assert [knowledge.round for knowledge in initial] == [0]
     origin = initial[0].artifacts[WEIGHTS].digest
@@ -36,7 +37,7 @@ def test_entities_with_other_initial_weights_start_from_the_first_one_published(
 
 def test_a_merge_is_the_average_and_is_kept_halfway_or_reverted(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
-    script = [10, 55, 60, 70]  # what it adopts, own, the candidate, merged: kept
+    script = [10, 55, 60, 70, 10]  # what it adopts, own, the candidate, merged, the start: kept
     script += [52, 60, 71]  # own, merged (much worse than 70), halfway: kept
     script += [60, 64, 65]  # neither is nearly as good as 71: undone
     world.live("student", script, rounds=3, strategy="merge")
@@ -61,7 +62,9 @@ def test_a_merge_is_the_average_and_is_kept_halfway_or_reverted(world):
         # A phase moves every weight by 0.5; the other model stays where it was after one.
         torch.testing.assert_close(rounds[0][name], tensor + 0.5)
         stale = 2**-0.5  # one round old
-        merged = (1.0 + stale * 0.5) / (1 + stale)
+        rate, momentum = OuterStepPolicy().scaled([1.0])
+        start = rate * (0.5 + momentum * 0.5)  # of the second phase
+        merged = (start + 0.5 + stale * 0.5) / (1 + stale)
         torch.testing.assert_close(rounds[1][name], tensor + (0.5 + merged) / 2)
         assert torch.equal(rounds[2][name], rounds[1][name])
     assert len(world.events("student", "pulled")) == 2, "the initial checkpoint, and the other model once"
@@ -73,12 +76,12 @@ def load_round(world, name, number):
 
 def test_why_a_less_accurate_average_was_kept_is_logged_and_recorded(world):
     world.live("one", [10, 60], rounds=1, strategy="merge")
-    # What it adopts, own, the candidate, merged: kept, since its round started lower, then within the tolerance.
-    world.live("student", [10, 55, 60, 53, 60, 52], rounds=2, strategy="merge")
+    # What it adopts, own, the candidate, merged, the start: kept, since that is lower; then within the tolerance.
+    world.live("student", [10, 55, 60, 53, 10, 60, 52], rounds=2, strategy="merge")
     reasons = [detail["reason"] for detail in world.events("student", "absorbed")]
     assert [delivery.reason for delivery in world.registry.deliveries().items] == reasons
     assert [reason.partition(" Kept: ")[2] for reason in reasons] == [
-        "loss 2.0, tolerated 5.0 points.",
+        "no worse than the 10.0 % at the round's start.",
         "loss 1.0, tolerated 5.0 points.",
     ]
 
@@ -105,7 +108,7 @@ def test_without_reports_the_registry_receives_no_reasons(world):
 def test_a_reason_counts_chosen_records_that_were_refused(world):
     world.live("liar", [10, 90], rounds=1, strategy="merge")
     world.live("sound", [10, 55, 55], rounds=1, strategy="merge")
-    world.live("student", [10, 50, 55, 55, 70], rounds=1, strategy="merge")
+    world.live("student", [10, 50, 55, 55, 70, 10], rounds=1, strategy="merge")
     assert len(world.events("student", "rejected")) == 1
     (absorbed,) = world.events("student", "absorbed")
     assert absorbed["reason"] == (
@@ -329,7 +332,7 @@ def test_nothing_is_published_without_approval(world):
         requests.append((evaluation.accuracy, round))
         return False
 
-    script = [50, 60, 65]  # the local phase, the teacher, the average
+    script = [50, 60, 65, 10]  # the local phase, the teacher, the average, the start
     world.live("student", script, rounds=1, strategy="merge", approve=refuse)
     assert requests == [(0.5, 1)]
     assert not [record for record in world.published() if record.entity == world.id_of("student")]

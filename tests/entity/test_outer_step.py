@@ -17,7 +17,7 @@ from .scripted_entities import ARCHITECTURE, Killed, Script, World, training_res
 STARTS = (initial_weights(ARCHITECTURE, 0),)
 POLICY = OuterStepPolicy(rate=1.5, momentum=0.4)
 STRATEGY = Merge(outer_step=POLICY)
-EVALUATIONS = [50, 50, 60, 60, 70]  # trained, the candidate, the average; trained, the average
+EVALUATIONS = [50, 50, 60, 10, 60, 70]  # trained, the candidate, the average, the start; trained, the average
 
 
 class Recording(Script):
@@ -74,11 +74,19 @@ def test_the_next_phase_starts_beyond_the_average_which_alone_is_judged_and_kept
 
 def test_an_average_that_is_not_kept_leaves_no_step(world):
     publish_other(world)
-    script = Recording([50, 50, 60, 60, 10, 10], [0.5, 0.5])  # the second average is bad, and the midpoint
+    script = Recording([50, 50, 60, 10, 60, 10, 10], [0.5, 0.5])  # the second average is bad, and the midpoint
     world.entity("a", rounds=2, execute=script, strategy=STRATEGY, starts=STARTS).run()
     state = Checkpoints(world.folder / "a").latest()
     assert state.phase_start is None
     assert state.momentum is None
+
+
+def test_the_first_average_is_compared_with_the_start_as_averages_dip_before_they_gain(world):
+    publish_other(world)
+    script = Recording([50, 50, 20, 10], [0.5])
+    world.entity("a", rounds=1, execute=script, strategy=STRATEGY, starts=STARTS).run()
+    (absorbed,) = world.events("a", "absorbed")
+    assert (absorbed["before"], absorbed["after"], absorbed["kept"]) == (0.5, 0.2, True)
 
 
 def test_an_entity_alone_trains_as_without_a_step(world):

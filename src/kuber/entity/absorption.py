@@ -127,8 +127,11 @@ class Absorber:
         models = [current.weights, *(candidate.model.weights for candidate in absorbed)]
         merged = self._weights.keep(merge(models, [1.0, *shares]))
         after = EvaluatedModel(merged, self._evaluator.own(merged, stage="absorbed"))
-        # In the first round the model at its start has no evaluation.
-        start = current if state.previous is None else EvaluatedModel(state.round_start, state.previous)
+        # The trained model is no measure of an average, least of all in the first round: averages dip before they
+        # gain, and who undoes the first one goes a way on which no later average is any good.
+        start = EvaluatedModel(
+            state.round_start, state.previous or self._evaluator.own(state.round_start, stage="initial")
+        )
         judged = self.keep_or_revert(start, after)
         model = judged.model
         if not judged.kept and current.evaluation.accuracy > model.evaluation.accuracy:
