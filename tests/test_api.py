@@ -29,7 +29,7 @@ NAMES = {
     "kuber.strategies": {
         *("Local", "LocalBalanced", "Vanilla", "Exchange", "Merge", "Kuber"),
         *("Strategy", "Situation", "Method", "LocalPhase", "Guidance", "Candidate", "Choice"),
-        *("PublishPolicy", "SelectionPolicy", "MergePolicy", "AcceptancePolicy"),
+        *("PublishPolicy", "SelectionPolicy", "MergePolicy", "OuterStepPolicy", "AcceptancePolicy"),
         *("has_improved", "more_accurate", "select_complementary", "most_recent", "weak_classes", "merge_shares"),
         "query_for_teachers",
         *("is_no_worse", "is_mergeable", "reason_for", "Draft", "Artifact", "Architecture"),

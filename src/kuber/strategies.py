@@ -5,6 +5,7 @@ from kuber.domain.explanation import reason_for
 from kuber.domain.knowledge import Architecture, Artifact, Draft
 from kuber.domain.policies import (
     MergePolicy,
+    OuterStepPolicy,
     PublishPolicy,
     SelectionPolicy,
     has_improved,
@@ -35,6 +36,7 @@ __all__ = [
     "Merge",
     "MergePolicy",
     "Method",
+    "OuterStepPolicy",
     "PublishPolicy",
     "SelectionPolicy",
     "Situation",

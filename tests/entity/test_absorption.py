@@ -7,8 +7,8 @@ import torch
 
 from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.knowledge import WEIGHTS
-from kuber.domain.publisher_record import PublisherRecord
 from kuber.domain.policies import OuterStepPolicy
+from kuber.domain.publisher_record import PublisherRecord
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import verdict

@@ -11,7 +11,7 @@ _STATISTICS = ("running_mean", "running_var")  # of BatchNorm: measured, not tra
 
 
 class OuterStep(NamedTuple):
-    """Where the next local phase starts, and the momentum."""
+    """The start of the next local phase, and the momentum."""
 
     start: Weights
     momentum: Weights
