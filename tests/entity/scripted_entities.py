@@ -26,6 +26,7 @@ from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewin
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.average import AverageResult, average_on_common_set
 from kuber.entity.work.learner import Learner
+from kuber.entity.work.personal import PersonalResult, personalise
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, distil_locally, evaluate_on_common_set
 from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.losses import Distillation
@@ -51,7 +52,7 @@ class Script:
     def __init__(self, percentages=(), *, until: int = 10**6, watch=None) -> None:
         """Killed is raised in work step `until`; `watch` is called with each step, and may raise.
 
-        An average of rounds is never better than these; it is no step of the entity's rounds.
+        An average of rounds is never better than these, nor is a personal head; they are no steps of the rounds.
         """
         self.executed = []
         self.left = list(percentages)
@@ -61,6 +62,8 @@ class Script:
     def __call__(self, work):
         if work.function is average_on_common_set:
             return average_result(work.arguments["models"], 0)
+        if work.function is personalise:
+            return PersonalResult(weights=None, before=0.5, after=0.5, forward=0, seconds=0.0)
         if "shift" in work.arguments:
             return evaluation_result(0)  # no teacher is better without its prior
         self.executed.append(work.function)

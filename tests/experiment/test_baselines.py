@@ -55,12 +55,14 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weights]]:
-    """(round, entity) -> the models that a method handed in."""
+    """(round, entity) -> the models that a method handed in; (round, -1 - entity) -> its personal model, if any."""
     found: dict[tuple[int, int], list[Weights]] = {}
     true = MetricsRecorder.end_round
 
     def end_round(self, entity, round, models, cost, **more):
         found[round, entity] = models
+        if more.get("personal") is not None:
+            found[round, -1 - entity] = [more["personal"]]
         true(self, entity, round, models, cost, **more)
 
     monkeypatch.setattr(MetricsRecorder, "end_round", end_round)
@@ -230,6 +232,13 @@ def test_accuracies_are_those_of_logits_adjusted_to_the_prior_that_suits_each(sc
             recalls = [right[labels == label].mean().item() for label in range(10)]
             own.append(accuracy_on(counts[entry.entity], recalls))
         assert min(abs(entry.evaluation.accuracy - value) for value in general) < 0.005
+        personal = models.get((2, -1 - entry.entity))
+        assert (personal is None) == (method == "ensemble")
+        if personal is not None:
+            batches = learner.ordered_batches(scenario.held_out)
+            right = compute_logits(learner.model(personal[0]), batches, runtime=runtime).argmax(1) == labels
+            recalls = [right[labels == label].double().mean().item() for label in range(10)]
+            own = [accuracy_on(counts[entry.entity], recalls)]
         assert min(abs(entry.own_accuracy - value) for value in own) < 0.005
 
 
@@ -284,8 +293,9 @@ def test_latency_counts_in_rounds_with_transfers(scenario, method, rounds):
 def test_fedmd_moves_logits_and_no_weights(scenario):
     entry = play("fedmd", scenario).metrics[-1]
     assert entry.cost.bytes_up == entry.cost.bytes_down == 2 * 100 * 10 * 4
-    # The public set twice, and what may be deployed: the model at the end of each round, and one average.
-    assert entry.cost.samples_forward == 2 * 100 + 3 * len(scenario.common)
+    # The public set twice, what may be deployed (the model at the end of each round, and one average), and the head.
+    private = len(scenario.private[entry.entity])
+    assert entry.cost.samples_forward == 2 * 100 + (3 + 2) * len(scenario.common) + 2 * private
 
 
 def test_fedmd_changes_the_distance_between_models(scenario, models):

@@ -7,6 +7,7 @@ from kuber.domain.strategy import LocalPhase
 
 Frequencies = tuple[float, ...]  # of each class, positive, summing to 1
 
+POWERS = (1.0, 0.5, 0.0)  # of the prior that the logits of plain models carry; others have taught them
 SMOOTHING = 1.0  # samples added to each class: Laplace's rule of succession
 
 

@@ -6,17 +6,20 @@ no influence. It counts as compute.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kuber.domain.deployment import AVERAGED, Deployed, deploy
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.personal import PersonalResult
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
 
 log = logging.getLogger("kuber")
+
+PERSONAL_FILE = "personal.safetensors"  # in the folder of an entity, after its last round
 
 Average = Callable[[tuple[Weights, ...]], AverageResult]  # of models, the newest first
 
@@ -27,11 +30,22 @@ class Decision:
 
     deployed: Deployed
     average: Weights | None = None  # None when no average is deployed, or not a new one
-    forward: int = 0  # samples that the average ran forward
+    personal: Weights | None = None  # the deployed model with a personal head; None where it has none
+    forward: int = 0  # samples that ran forward
     seconds: float = 0.0
+
+    def with_personal(self, result: PersonalResult) -> "Decision":
+        """Return the decision with a personal model, if there is one, and what that cost."""
+        return replace(
+            self,
+            personal=result.weights,
+            forward=self.forward + result.forward,
+            seconds=self.seconds + result.seconds,
+        )
 
     def detail(self, round: int, checkpoint: str | None) -> dict[str, Any]:
         """Return the field `deployed` of the event `round-ended`."""
+        personal = {} if self.personal is None else {"personal": PERSONAL_FILE}
         return {
             "model": self.deployed.choice(round),
             "round": self.deployed.round,
@@ -39,7 +53,7 @@ class Decision:
             "checkpoint": checkpoint,
             "forward": self.forward,
             "seconds": self.seconds,
-        }
+        } | personal
 
 
 class RoundModels(Protocol):

@@ -1,5 +1,6 @@
 """Entities that KUber trains: discover, train, evaluate, publish and absorb, round after round."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,6 +9,7 @@ import torch
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Architecture
+from kuber.domain.prior import Frequencies, carried_prior
 from kuber.domain.query import Query
 from kuber.domain.significance import advantages
 from kuber.domain.stated_prior import is_no_worse_without
@@ -27,6 +29,7 @@ from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.average import AverageResult, average_evaluation
 from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
+from kuber.entity.work.personal import PersonalResult, personal_model
 from kuber.entity.work.steps import (
     EvaluationResult,
     Execute,
@@ -35,12 +38,15 @@ from kuber.entity.work.steps import (
     distillation,
     training,
 )
+from kuber.errors import KnowledgeError
 from kuber.learning.compatibility import can_load_by_name
 from kuber.learning.outer_step import OuterStep, outer_step
 from kuber.learning.runtime import Runtime
 from kuber.learning.teacher_priors import answer_shift
 from kuber.learning.training import Span, span_of
 from kuber.learning.weights import Weights, dump
+
+log = logging.getLogger("kuber")
 
 Artifacts = Callable[[Weights], dict[str, bytes]]  # weights to publish -> artifacts by kind
 
@@ -105,6 +111,12 @@ class ManagedModel:
     def average(self, models: tuple[Weights, ...]) -> AverageResult:
         """Average the models and evaluate the average; it takes no time of the entity's rounds."""
         result: AverageResult = (self.execute_beside or self.execute)(average_evaluation(self.learner, models))
+        return result
+
+    def personalise(self, weights: Weights, carried: Frequencies) -> PersonalResult:
+        """Give a model a personal head, where that is better; it takes no time of the entity's rounds."""
+        work = personal_model(self.learner, weights, carried=carried, class_counts=self.class_counts)
+        result: PersonalResult = (self.execute_beside or self.execute)(work)
         return result
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:
@@ -365,7 +377,7 @@ class ManagedEntity:
     def _deploy(self) -> Decision:
         """Decide which model is deployed at the end of the round."""
         state, model = self._journal.state, self.model
-        return decide(
+        decision = decide(
             state.deployed,
             round=state.round,
             current=state.weights,
@@ -373,6 +385,20 @@ class ManagedEntity:
             earlier=self._journal.earlier_models(model.architecture),
             average=model.average,
         )
+        return self._with_personal(decision) if state.round == self.rounds else decision
+
+    def _with_personal(self, decision: Decision) -> Decision:
+        """Return the decision after the last round, with a personal head where that pays."""
+        model = self.model
+        try:
+            weights = self._journal.deployed_weights(decision, model.architecture)
+        except KnowledgeError as error:
+            log.warning("There is no personal head for the deployed model: %s", error.message)
+            return decision
+        if weights is None:
+            return decision
+        carried = carried_prior(self.strategy.local_phase(), model.class_counts)
+        return decision.with_personal(model.personalise(weights, carried))
 
     def _add_parents(self, outcome: Outcome) -> None:
         if outcome.absorption.delivery.kept:

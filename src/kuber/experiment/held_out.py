@@ -13,7 +13,7 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Architecture
-from kuber.domain.prior import Frequencies, accuracy_on, carried_prior, frequencies, uniform
+from kuber.domain.prior import POWERS, Frequencies, accuracy_on, carried_prior, frequencies, uniform
 from kuber.entity.state.checkpoint import round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.learner import Learner
@@ -28,7 +28,6 @@ from kuber.learning.weights import Weights, load
 from kuber.views.run import RunView
 
 INTERIM_SAMPLES = 1000  # held-out samples for the rounds between the first and the last
-POWERS = (1.0, 0.5, 0.0)  # of the prior that the logits of plain models carry
 
 
 def interim_part(scenario: Scenario) -> Samples:
@@ -103,6 +102,12 @@ def correct_answers(
     return correct_after(*run(samples), shifts)
 
 
+def plain_answers(learner: Learner, weights: Weights, samples: Samples) -> Tensor:
+    """Return the correct answers per class of a model whose logits are taken as they are, shape (classes,)."""
+    logits = labelled_logits(learner.model(weights), learner.ordered_batches(samples), runtime=learner.runtime)
+    return correct_after(*logits, torch.zeros(1, learner.classes))[0]
+
+
 def held_out_accuracies(
     scenario: Scenario, folder: Path, runtime: Runtime, on_evaluation: Callable[[int, int], None]
 ) -> dict[str, list[HeldOutAccuracy]]:
@@ -135,6 +140,9 @@ def held_out_accuracies(
             general, own = correct_answers(
                 learner, [weights], held_out.samples, carried=carried, class_counts=[counts], deciding=deciding
             ).tolist()
+            if deployed is not None and deployed.personal is not None:
+                personal = stored_weights(home / deployed.personal, learner.architecture)
+                own = plain_answers(learner, personal, held_out.samples).tolist()
             found.append(held_out.accuracies(general, own, counts))
             on_evaluation(index * last + round, total)
     return accuracies

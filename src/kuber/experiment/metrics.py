@@ -14,7 +14,7 @@ from kuber.domain.prior import Frequencies, uniform
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.experiment.engines.base import Engine
-from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part
+from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part, plain_answers
 from kuber.experiment.scenario import Scenario
 from kuber.learning.weights import Weights
 
@@ -89,11 +89,13 @@ class MetricsRecorder:
         time: float,
         carried: Frequencies | None = None,
         deployed: Choice = "last",
+        personal: Weights | None = None,
     ) -> None:
         """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several.
 
         `carried` is the prior that these logits carry, by default uniform, and `deployed` which model it is. A model
-        with which several entities end a round, one after the other, is run forward once.
+        with which several entities end a round, one after the other, is run forward once. Own accuracy is that of the
+        `personal` model, if there is one, whose logits carry the entity's prior.
         """
         carried = carried or uniform(self._learners[entity].classes)
         if self._latest is None or not self._latest.is_same(round, models, carried):
@@ -101,6 +103,7 @@ class MetricsRecorder:
             self._latest = _EndedModel(round=round, models=models, carried=carried)
         self._ends.append((_RoundEnd(entity, round, time, cost, deployed, self._latest), len(self._latest.entities)))
         self._latest.entities.append(entity)
+        self._latest.personal.append(personal)
         self._on_round()
 
     def evaluate(self) -> None:
@@ -108,7 +111,7 @@ class MetricsRecorder:
         latest, self._latest = self._latest, None
         if latest is not None:
             latest.counts = self._engine.submit(self._work(latest))
-            latest.models = []
+            latest.models, latest.personal = [], []
 
     def metrics(self) -> list[RoundMetrics]:
         """Return every round of every entity, sorted by round; wait for the evaluations."""
@@ -148,7 +151,10 @@ class MetricsRecorder:
             "class_counts": [self._class_counts[entity] for entity in ended.entities],
             "deciding": deciding,
         }
+        if any(model is not None for model in ended.personal):
+            arguments["personal"] = list(ended.personal)
         forward = len(ended.models) * (len(samples) + (len(deciding) if deciding is not samples else 0))
+        forward += len(samples) * sum(model is not None for model in ended.personal)
         return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * forward)
 
 
@@ -160,6 +166,7 @@ class _EndedModel:
     models: list[Weights]
     carried: Frequencies
     entities: list[int] = field(default_factory=list)
+    personal: list[Weights | None] = field(default_factory=list)  # of each of these
     counts: Future[Tensor] | None = None
 
     def is_same(self, round: int, models: list[Weights], carried: Frequencies) -> bool:
@@ -184,9 +191,13 @@ def evaluate_together(
     carried: Frequencies,
     class_counts: list[tuple[int, ...]],
     deciding: Samples,
+    personal: Sequence[Weights | None] = (),
     progress: Progress,
 ) -> Tensor:
-    """Return the correct answers of one model, or of the mean logits of several."""
+    """Return the correct answers of one model, or of the mean logits of several; own ones are of personal models."""
     counts = correct_answers(learner, models, samples, carried=carried, class_counts=class_counts, deciding=deciding)
+    for place, weights in enumerate(personal):
+        if weights is not None:
+            counts[1 + place] = plain_answers(learner, weights, samples)
     progress(1.0)
     return counts

@@ -36,11 +36,13 @@ class DeployedView:
     round: int  # at whose end it was made
     accuracy: float  # on the common test set, 0 to 1
     checkpoint: str | None  # its file in the entity's folder
+    personal: str | None = None  # that of the model with a personal head; None if it has none
 
     @classmethod
     def of(cls, detail: Mapping[str, Any]) -> Self:
         """Return the field `deployed` of an event `round-ended`."""
-        return cls(**{name: detail[name] for name in ("model", "round", "accuracy", "checkpoint")})
+        known = {name: detail[name] for name in ("model", "round", "accuracy", "checkpoint")}
+        return cls(**known, personal=detail.get("personal"))
 
 
 @dataclass

@@ -118,7 +118,7 @@ def test_a_killed_comparison_is_resumed_and_ends_with_the_same_numbers(compared,
     ]
     options = {"program": (KILLED, "halt>row of a comparison", "3"), "stdin": subprocess.PIPE}
     process = Command("compare", *arguments, folder=tmp_path, environ=environ(), **options)
-    assert process.stdout.readline() == "halted\n"
+    assert process.stdout.readline() == "halted\n", process.stderr.read()
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     process.kill()
     process.communicate()

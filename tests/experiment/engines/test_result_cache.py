@@ -11,6 +11,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.personal import PersonalResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work, training
 from kuber.errors import DivergedError
 from kuber.experiment.engines.inline import InlineEngine
@@ -42,6 +43,10 @@ def evaluate(*, progress):
 
 def average(result, *, progress):
     return AverageResult(weights=TRAINED.weights, evaluation=EVALUATED.evaluation, seconds=0.5)
+
+
+def personalised(weights, *, progress):
+    return PersonalResult(weights=weights, before=0.4, after=0.5, forward=7, seconds=0.5)
 
 
 def predict(*, progress):
@@ -167,3 +172,12 @@ def test_an_average_is_cached_with_its_evaluation(tmp_path):
         found = ResultCache(InlineEngine(), tmp_path).submit(work(average, result=0)).result()
         assert (found.evaluation, found.seconds) == (result.evaluation, result.seconds)
         assert all(torch.equal(found.weights[name], tensor) for name, tensor in result.weights.items())
+
+
+@pytest.mark.parametrize("weights", [None, TRAINED.weights])
+def test_a_personal_model_is_cached_and_so_is_that_there_is_none(tmp_path, weights):
+    for _ in range(2):
+        found = ResultCache(InlineEngine(), tmp_path).submit(work(personalised, weights=weights)).result()
+        assert (found.before, found.after, found.forward, found.seconds) == (0.4, 0.5, 7, 0.5)
+        assert (found.weights is None) == (weights is None)
+        assert all(torch.equal(found.weights[name], tensor) for name, tensor in (weights or {}).items())

@@ -18,7 +18,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.domain.publisher_record import PublisherRecord, PublisherRecords
-from kuber.entity.deployment import Decision
+from kuber.entity.deployment import PERSONAL_FILE, Decision
 from kuber.entity.state import messages
 from kuber.entity.state.messages import OutboxMessage
 from kuber.entity.state.pinned_keys import CHECKPOINT
@@ -139,6 +139,9 @@ class CheckpointStore(Protocol):
     def load_round(self, round: int, architecture: Architecture) -> Weights | None:
         """Return the weights at the end of a round; None if they are not kept. Raises KnowledgeError if damaged."""
 
+    def load_deployed(self, deployed: Deployed, architecture: Architecture) -> Weights | None:
+        """Return the weights of a model deployed before; None if not kept. Raises KnowledgeError if damaged."""
+
     def deploy(self, decision: Decision, round: int) -> str | None:
         """Store the model deployed at the end of a round unless it is stored; return the name of its file, if any."""
 
@@ -194,17 +197,18 @@ class Checkpoints:
 
     def load_round(self, round: int, architecture: Architecture) -> Weights | None:
         """Return the weights at the end of a round; None if there is no file of them. Raises KnowledgeError."""
-        try:
-            data = round_path(self._folder, round).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise CorruptKnowledgeError(f"{round_path(self._folder, round)} cannot be read ({error}).") from None
-        return load(data, architecture)
+        return _load(round_path(self._folder, round), architecture)
+
+    def load_deployed(self, deployed: Deployed, architecture: Architecture) -> Weights | None:
+        """Return the weights of a model deployed before; None if there is no file of them. Raises KnowledgeError."""
+        path = average_path if deployed.averaged else round_path
+        return _load(path(self._folder, deployed.round), architecture)
 
     def deploy(self, decision: Decision, round: int) -> str:
         """Store a new average; return the name of the file that holds the model deployed at the end of a round."""
         deployed = decision.deployed
+        if decision.personal is not None:
+            write_atomically(self._folder / PERSONAL_FILE, dump(decision.personal))
         if not deployed.averaged:
             return round_path(self._folder, deployed.round).name
         path = average_path(self._folder, deployed.round)
@@ -215,6 +219,16 @@ class Checkpoints:
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _load(path: Path, architecture: Architecture) -> Weights | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CorruptKnowledgeError(f"{path} cannot be read ({error}).") from None
+    return load(data, architecture)
 
 
 def round_path(folder: Path, round: int) -> Path:

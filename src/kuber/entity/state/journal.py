@@ -59,6 +59,15 @@ class Journal:
         """Return the models of the rounds before that an average at the end of this one has, the newest first."""
         return earlier_models(self._checkpoints, self.state.round, architecture)
 
+    def deployed_weights(self, decision: Decision, architecture: Architecture) -> Weights | None:
+        """Return the weights that a decision deploys; None if they are not kept. Raises KnowledgeError if damaged."""
+        deployed = decision.deployed
+        if decision.average is not None:
+            return decision.average
+        if deployed.round == self.state.round and not deployed.averaged:
+            return self.state.weights
+        return self._checkpoints.load_deployed(deployed, architecture)
+
     def deploy(self, decision: Decision) -> str | None:
         """Make a model the deployed one, and store it; return the name of its file, if any."""
         self.change(deployed=decision.deployed)

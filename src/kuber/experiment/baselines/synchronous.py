@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from kuber.domain.deployment import Choice
 from kuber.domain.prior import Frequencies, carried_prior
 from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.learner import Learner
+from kuber.entity.work.personal import PersonalResult, personal_model
 from kuber.entity.work.steps import TrainingResult, Work, training
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.deployed import DeployedModels
@@ -108,10 +110,44 @@ class SynchronousEntities:
         """
         self._time += self._transfer()
         deployed = self._deployed.choose(round, models)
+        personal = self._personal(deployed, carried) if round == self.rounds else [None] * len(deployed)
         for index, ((model, choice), prior) in enumerate(zip(deployed, carried, strict=True)):
-            cost = self._costs[index]
-            self._recorder.end_round(index, round, model, cost, time=self._time, carried=prior, deployed=choice)
+            self._recorder.end_round(
+                index,
+                round,
+                model,
+                self._costs[index],
+                time=self._time,
+                carried=prior,
+                deployed=choice,
+                personal=personal[index],
+            )
         self._recorder.evaluate()
+
+    def _personal(
+        self, deployed: Sequence[tuple[list[Weights], Choice]], carried: Sequence[Frequencies]
+    ) -> list[Weights | None]:
+        """Return each entity's deployed model with a personal head, by the rule of the entities that KUber trains.
+
+        An ensemble has none.
+        """
+        single = [index for index, (models, _) in enumerate(deployed) if len(models) == 1]
+        works = {
+            index: personal_model(
+                self.learners[index],
+                deployed[index][0][0],
+                carried=carried[index],
+                class_counts=self.scenario.class_counts(index),
+            )
+            for index in single
+        }
+        futures = {index: self._engine.submit(work) for index, work in works.items()}
+        found: list[Weights | None] = [None] * len(deployed)
+        for index, future in futures.items():
+            result: PersonalResult = future.result()
+            self.spend(index, Cost(samples_forward=result.forward, seconds=result.seconds))
+            found[index] = result.weights
+        return found
 
     def _transfer(self) -> float:
         """Return the seconds that the messages of this round take, one each way."""

@@ -217,14 +217,20 @@ def _longer_local(rows: Sequence[ResultRow], rounds: int) -> list[ComparisonTask
     Rounds are rounded up, in favour of `local`. At a constant learning rate the first ones are those of the plain
     `local`, and cached.
     """
-    floor = {row.seed: row.compute for row in rows if row.strategy == FLOOR}
+    floor = {row.seed: row for row in rows if row.strategy == FLOOR}
     return [
         ComparisonTask(
             label=f"{FLOOR}@{row.strategy}",
             method=FLOOR,
             seed=row.seed,
-            rounds=ceil(rounds * row.compute / floor[row.seed] - 1e-9),
+            rounds=rounds + ceil((row.compute - floor[row.seed].compute) / _round_compute(floor[row.seed]) - 1e-9),
         )
         for row in rows
-        if row.compute > COMPUTE_MARGIN * floor[row.seed]
+        if row.compute > COMPUTE_MARGIN * floor[row.seed].compute
     ]
+
+
+def _round_compute(row: ResultRow) -> float:
+    """Return the compute of one more round; the last one, after which personal heads are trained, costs more."""
+    *before, last = (0.0, *(point.compute for point in row.curve))
+    return before[-1] - before[-2] if len(before) > 1 else last

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.personal import PersonalResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines.base import Engine
 from kuber.files import atomic_replacement
@@ -125,6 +126,9 @@ def _write(path: Path, result: Any) -> None:
             metadata = {"evaluation": evaluation, "seconds": result.seconds}
             if result.evaluation.right is not None:
                 metadata["right"] = [f"{bits:x}" for bits in result.evaluation.right]
+        case PersonalResult():
+            tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in (result.weights or {}).items()}
+            metadata = {name: getattr(result, name) for name in ("before", "after", "forward", "seconds")}
         case torch.Tensor():
             tensors, metadata = {"logits": result.contiguous()}, {}
         case _:
@@ -152,6 +156,8 @@ def _read(path: Path) -> Any:
         if tensors:
             return AverageResult(weights=_weights_in(tensors), evaluation=evaluation, seconds=seconds)
         return EvaluationResult(evaluation=evaluation, seconds=seconds)
+    if "after" in metadata:
+        return PersonalResult(weights=_weights_in(tensors) or None, **metadata)
     if "logits" in tensors:
         return tensors["logits"]
     generator = tensors.pop(_GENERATOR)

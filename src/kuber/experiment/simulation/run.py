@@ -55,9 +55,9 @@ class LastModels(ModelStore):
         if round < self._rounds:
             return None
         checkpoints, deployed = self._checkpoints(entity), decision.deployed
-        if deployed.averaged:
-            return checkpoints.deploy(replace(decision, average=weights), round)
-        return checkpoints.save_round(deployed.round, weights)
+        if not deployed.averaged:
+            checkpoints.save_round(deployed.round, weights)
+        return checkpoints.deploy(replace(decision, average=weights if deployed.averaged else None), round)
 
     def _checkpoints(self, entity: int) -> Checkpoints:
         return Checkpoints(entity_folder(self._folder, entity))

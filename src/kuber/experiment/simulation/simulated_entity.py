@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit, greenlet
 
-from kuber.domain.deployment import AVERAGED
+from kuber.domain.deployment import AVERAGED, Deployed
 from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
 from kuber.entity.deployment import Decision
@@ -135,6 +135,10 @@ class SimulatedEntity:
     def load_round(self, round: int, architecture: Architecture) -> Weights | None:
         """Return the model at the end of one of the last rounds."""
         return dict(self._models).get(round)
+
+    def load_deployed(self, deployed: Deployed, architecture: Architecture) -> Weights | None:
+        """Return the weights of the model deployed before."""
+        return self._deployed
 
     def deploy(self, decision: Decision, round: int) -> str | None:
         """Pass on the model deployed at the end of a round."""

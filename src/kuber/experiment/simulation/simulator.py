@@ -155,7 +155,16 @@ class Simulation:
         carried = self._carried[index]
         choice = decision.deployed.choice(round)
         now = self._queue.now
-        self._recorder.end_round(index, round, [weights], cost, time=now, carried=carried, deployed=choice)
+        self._recorder.end_round(
+            index,
+            round,
+            [weights],
+            cost,
+            time=now,
+            carried=carried,
+            deployed=choice,
+            personal=decision.personal,
+        )
         self._recorder.evaluate()
         return self._store.keep_deployed(index, round, decision, weights)
 
