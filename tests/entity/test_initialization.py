@@ -70,7 +70,7 @@ REFUSALS = [
 def test_no_record_decides_a_start_that_can_be_computed(world, bad):
     publish(world, "mallory", changed(START, BAD[bad]))
     world.live("a", [33, 40], rounds=1, strategy="merge", starts=[START])
-    world.live("second", [40, 40, 40], rounds=1, strategy="merge", starts=[START])
+    world.live("second", [40, 40, 40, 33], rounds=1, strategy="merge", starts=[START])
     begun = [record for record in world.published() if record.entity != world.id_of("mallory")]
     assert {record.origin for record in begun if record.round} == {digest(START)}
     (initial,) = [record for record in begun if record.round == 0]

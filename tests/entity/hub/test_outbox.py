@@ -180,7 +180,7 @@ def test_attestations_and_deliveries_are_sent_later(world, hub):
             if len(evaluations) == 2:
                 hub()  # the teacher was pulled, and is not attested yet
 
-    world.live("student", [50, 60, 65, 66], rounds=2, strategy="merge", watch=watch)
+    world.live("student", [50, 60, 65, 10, 66], rounds=2, strategy="merge", watch=watch)
     (delivery,) = world.registry.deliveries().items
     assert (delivery.student, delivery.round) == (world.id_of("student"), 1)
     (absorbed,) = world.events("student", "absorbed")
