@@ -42,7 +42,10 @@ class LoopParts:
         publishes: bool,
         owner_evaluates: bool,
     ) -> None:
-        """Claim the folder, which is this object's until it is closed or nothing refers to it. SettingsError."""
+        """Claim the folder until this object is closed or nothing refers to it.
+
+        Raises SettingsError when another entity has it, or an argument about the hub is of no use.
+        """
         self.closed = False
         self._open = ExitStack()
         try:

@@ -96,8 +96,8 @@ def copied(network: nn.Module) -> nn.Module:
         made = copy.deepcopy(network)
     except Exception as error:
         raise SettingsError(
-            f"The model cannot be copied ({type(error).__name__}: {first_line(error)}); add the shift to its logits "
-            "yourself."
+            f"The model cannot be copied ({type(error).__name__}: {first_line(error)}); a predictor needs one that "
+            "copy.deepcopy takes."
         ) from error
     finally:
         for weight, gradient in gradients:

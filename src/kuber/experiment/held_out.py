@@ -13,7 +13,7 @@ from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import recalls_of
 from kuber.domain.knowledge import Architecture
-from kuber.domain.prior import POWERS, Frequencies, accuracy_on, carried_prior, frequencies, uniform
+from kuber.domain.prior import Frequencies, accuracy_on, carried_prior, frequencies, uniform
 from kuber.entity.state.checkpoint import round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.learner import Learner
@@ -22,7 +22,7 @@ from kuber.experiment.entity_factory import entity_folder, make_learner
 from kuber.experiment.run_result import HeldOutAccuracy
 from kuber.experiment.scenario import Scenario
 from kuber.learning.evaluation import correct_after, labelled_logits
-from kuber.learning.priors import log_ratio
+from kuber.learning.priors import candidate_shifts, log_ratio
 from kuber.learning.runtime import Runtime, available_cores, keep_freed_memory
 from kuber.learning.weights import Weights, load
 from kuber.views.run import RunView
@@ -93,7 +93,7 @@ def correct_answers(
     targets = [flat, *map(frequencies, class_counts)]
     shifts = torch.stack([log_ratio(carried, target) for target in targets])
     if carried != flat:
-        candidates = torch.stack([shifts + (1 - power) * log_ratio(flat, carried) for power in POWERS])
+        candidates = torch.stack([candidate_shifts(carried, target) for target in targets], dim=1)
         found = correct_after(*run(deciding), candidates.flatten(0, 1)).view_as(candidates)
         totals = torch.bincount(torch.from_numpy(deciding.labels), minlength=learner.classes).clamp_min(1)
         mixtures = torch.cat([totals.unsqueeze(0), torch.tensor(class_counts)])  # samples that each class counts as

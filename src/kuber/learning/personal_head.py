@@ -1,8 +1,8 @@
 """Personal heads: the last layer of a network, trained again on an entity's own samples with their frequencies."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ def personal_head(given: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -
 
 
 @contextmanager
-def _hooks(layers, act):  # type: ignore[no-untyped-def]
+def _hooks(layers: Mapping[str, nn.Linear], act: Callable[[str, Tensor, Tensor], Any]) -> Iterator[None]:
     """Call `act` with the name, the input and the output of these layers at each forward pass."""
     handles = [
         layer.register_forward_hook(lambda _, given, output, name=name: act(name, given[0].detach(), output))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kuber.domain.prior import Frequencies, frequencies
+from kuber.domain.prior import POWERS, Frequencies, frequencies, uniform
 from kuber.learning.evaluation import has_valid_logits
 
 ESTIMATION_STEPS = 1000  # at most
@@ -23,6 +23,15 @@ def log_ratio(carried: Frequencies, target: Frequencies, *, strength: float = 1.
         raise ValueError("priors need a positive frequency for each class, and the same classes")
     before, after = (torch.tensor(prior, dtype=torch.float64).log() for prior in (carried, target))
     return (strength * (after - before)).float()
+
+
+def candidate_shifts(carried: Frequencies, target: Frequencies) -> Tensor:
+    """Return what to add to logits that carry one of POWERS of a prior, so that they carry the target.
+
+    The result has shape (powers, classes).
+    """
+    shift, flat = log_ratio(carried, target), uniform(len(carried))
+    return torch.stack([shift + (1 - power) * log_ratio(flat, carried) for power in POWERS])
 
 
 def estimated(logits: Tensor, carried: Frequencies) -> Frequencies:

@@ -105,8 +105,7 @@ def test_json_is_the_result_alone_and_is_kept_in_the_run_folder(complete):
 def test_the_final_accuracies_are_those_of_the_checkpoints_on_the_held_out_test_set(complete):
     import torch
 
-    from kuber.domain.prior import accuracy_on, frequencies
-    from kuber.experiment.held_out import POWERS
+    from kuber.domain.prior import POWERS, accuracy_on, frequencies
     from kuber.experiment.run_folder import open_run
     from kuber.experiment.scenario import load_scenario
     from kuber.learning.architectures import make_network

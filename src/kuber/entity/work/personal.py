@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from kuber.domain.evaluation import recalls_of
-from kuber.domain.prior import POWERS, Frequencies, accuracy_on, frequencies, uniform
+from kuber.domain.prior import Frequencies, accuracy_on, frequencies
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.learning.evaluation import correct_after, labelled_logits
 from kuber.learning.personal_head import features, final_layer, personal_head
-from kuber.learning.priors import log_ratio
+from kuber.learning.priors import candidate_shifts, log_ratio
 from kuber.learning.weights import Weights
 
 PASSES = 2  # over the private samples, augmented
@@ -52,10 +52,6 @@ def personalise(
     """
     start = time.perf_counter()
     network, own = learner.model(weights), frequencies(class_counts)
-    shift = log_ratio(carried, own)
-    flat = uniform(learner.classes)
-    powers = POWERS if carried != flat else POWERS[:1]
-    shifts = torch.stack([shift + (1 - power) * log_ratio(flat, carried) for power in powers])
 
     def own_accuracies(shifts: torch.Tensor) -> list[float]:
         counts = correct_after(
@@ -64,7 +60,7 @@ def personalise(
         return [accuracy_on(class_counts, recalls_of(of_shift, total)) for of_shift in counts.tolist()]
 
     total = np.bincount(learner.common.labels, minlength=learner.classes).tolist()
-    before = max(own_accuracies(shifts))
+    before = max(own_accuracies(candidate_shifts(carried, own)))
     forward = len(learner.common)
     final = final_layer(network, next(learner.ordered_batches(learner.common))[0][:1])
     personal, after = None, before
@@ -72,7 +68,7 @@ def personalise(
         draws = torch.Generator().manual_seed(SEED)
         batches = (batch for _ in range(PASSES) for batch in learner.training_batches(draws))
         given, labels = features(network, final, batches, runtime=learner.runtime)
-        bias = final.layer.bias.detach().cpu() + shift
+        bias = final.layer.bias.detach().cpu() + log_ratio(carried, own)
         head = personal_head(given, labels, final.layer.weight.detach().cpu(), bias)
         with torch.no_grad():
             final.layer.weight.copy_(head[0])
