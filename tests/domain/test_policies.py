@@ -13,6 +13,7 @@ from kuber.domain.policies import (
     has_improved,
     is_mergeable,
     merge_shares,
+    more_are_expected,
     most_recent,
     select_complementary,
     weak_classes,
@@ -140,8 +141,43 @@ def test_no_number_of_samples_takes_over_an_average():
 
 def test_a_share_of_nearly_nothing_is_none():
     at = situation(evaluation(90, 90), samples=100)
-    poor = Candidate(knowledge=knowledge("poor", 60, 60, sample_count=100), evaluation=evaluation(60, 60))
+    poor = Candidate(knowledge=knowledge("poor", 55, 55, sample_count=100), evaluation=evaluation(55, 55))
     assert merge_shares([poor], at, MergePolicy()) == [0.0]
+
+
+def test_a_model_half_as_far_above_chance_as_ours_counts_in_full_and_a_poorer_one_little():
+    at = situation(evaluation(90, 90), samples=100)
+    found = [
+        Candidate(knowledge=knowledge(f"{right}", 90, 90, sample_count=100), evaluation=evaluation(right, right))
+        for right in (95, 70, 60)
+    ]
+    assert merge_shares(found, at, MergePolicy()) == pytest.approx([1.0, 1.0, 0.5**4])
+
+
+@pytest.mark.parametrize(
+    ("round", "ages", "limit", "more"),
+    [
+        (1, (), 3, True),  # nobody is known: as many as are of use
+        (1, (0, 0), 3, True),
+        (1, (0, 0, 0), 3, False),
+        (2, (), 3, False),  # nobody is there
+        (2, (0, 1), 3, True),
+        (2, (0, 0), 3, False),
+        (2, (0, 2), 3, False),  # it missed a round: it is slow, or gone
+        (2, (0, 0, 0, 1), 3, False),  # no more are of use
+        (2, (0, 1, 1, 1), 1, False),
+    ],
+)
+def test_whoever_published_in_the_round_before_is_expected_to_do_so_again(round, ages, limit, more):
+    candidates = [knowledge(f"{place}", 50, origin=ORIGIN) for place in range(len(ages))]
+    at = situation(
+        evaluation(50),
+        architecture=ARCHITECTURE,
+        origin=ORIGIN,
+        round=round,
+        ages={candidate.id: age for candidate, age in zip(candidates, ages, strict=True)},
+    )
+    assert more_are_expected([*candidates, knowledge("stranger", 50)], at, limit) is more
 
 
 def test_impossible_numbers_of_samples_do_not_come_first():

@@ -102,6 +102,7 @@ class World:
         storage: dict | None = None,
         background: bool = False,
         starts=(),
+        clock=None,
         **sharing,
     ) -> ManagedEntity:
         """An entity whose storage is in its folder, except for the parts given in `storage`.
@@ -135,6 +136,7 @@ class World:
             ),
             starts=lambda: starts,
             sharing=Sharing(**sharing),
+            clock=clock,
         )
 
     def live(self, name: str, accuracies: list[int], *, rounds: int, until: int = 10**6, watch=None, **more):

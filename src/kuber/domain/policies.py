@@ -33,7 +33,8 @@ class MergePolicy:
     """How to weigh models in an average."""
 
     staleness: float = 0.5  # a model first seen `age` rounds ago counts (1 + age) ** -staleness
-    quality: float = 4.0  # a model q times as far above chance as the own one counts min(1, q) ** quality
+    sufficient: float = 0.5  # a model this far above chance, as a share of the own one, counts in full
+    quality: float = 4.0  # one that is q times as far counts (q / sufficient) ** quality
     spread: float = 2.0  # numbers of samples above as many times their median count as that many
     most: float = 5.0  # and none as more than as many times the own one: nobody can check them
     least: float = 0.01  # a share below it is none, and another model takes the place
@@ -45,7 +46,7 @@ class OuterStepPolicy:
 
     rate: float = 1.3  # of the change that the average makes to the start; 1: the average itself
     momentum: float = 0.4  # share of the momentum that is left after a round
-    full: float = 0.75  # share of others in an average from which on the step is whole; less for a smaller share
+    full: float = 0.5  # share of others in an average from which on the step is whole; less for a smaller share
 
     def scaled(self, shares: Sequence[float]) -> tuple[float, float]:
         """Return rate and momentum for an average with these shares of others, beside the own model's 1.
@@ -55,6 +56,13 @@ class OuterStepPolicy:
         others = sum(shares)
         scale = min(1.0, others / (1 + others) / self.full)
         return 1 + (self.rate - 1) * scale, self.momentum * scale
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaitingPolicy:
+    """How long to wait for the next models of others before a merge."""
+
+    share: float = 0.5  # of the duration of the own round so far, at most
 
 
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:
@@ -148,10 +156,21 @@ def most_recent(
     return sorted(candidates, key=lambda k: (ages.get(k.id, 0), -min(k.sample_count or 0, most), k.id))[:limit]
 
 
+def more_are_expected(candidates: Sequence[Knowledge], situation: Situation, limit: int) -> bool:
+    """Return whether more models to merge are expected soon than are new in this round, up to `limit`.
+
+    Whoever published in the round before is expected to do so again. Before its first merge an entity knows nobody,
+    and expects as many as it can use.
+    """
+    ages = [situation.ages.get(candidate.id, 0) for candidate in candidates if is_mergeable(candidate, situation)]
+    new = ages.count(0)
+    return new < (limit if situation.round == 1 else min(limit, new + ages.count(1)))
+
+
 def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: MergePolicy) -> list[float]:
     """Return the weight of each candidate beside the own model's 1: its samples against ours, less when it is stale.
 
-    A model that is right no more often than chance, by our own evaluation, weighs nothing, and a model worse than
+    A model that is right no more often than chance, by our own evaluation, weighs nothing, and one far worse than
     ours little: its entity is slow, or has just begun. A candidate without a sample count is taken to have as many
     samples as we have, and high counts are bounded. Samples: McMahan et al., arXiv 1602.05629; staleness: Xie et
     al., arXiv 1903.03934, section 5.2, the polynomial discount.
@@ -162,7 +181,7 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: 
         if candidate.evaluation.accuracy <= 1 / len(candidate.evaluation.total)
         else _sample_ratio(candidate.knowledge.sample_count, situation.samples, most)
         * (1 + situation.ages.get(candidate.knowledge.id, 0)) ** -policy.staleness
-        * _quality(candidate.evaluation, situation.own) ** policy.quality
+        * min(1.0, _quality(candidate.evaluation, situation.own) / policy.sufficient) ** policy.quality
         for candidate in candidates
     ]
     return [share if share >= policy.least else 0.0 for share in shares]
@@ -186,8 +205,8 @@ def _sample_ratio(theirs: int | None, ours: int, most: float) -> float:
 
 
 def _quality(theirs: Evaluation, ours: Evaluation | None) -> float:
-    """Return how far above chance their accuracy is, as a share of ours, 1 at most."""
+    """Return how far above chance their accuracy is, as a share of ours; 1 when ours is none."""
     chance = 1 / len(theirs.total)
     if ours is None or ours.accuracy <= chance:
         return 1.0
-    return min(1.0, (theirs.accuracy - chance) / (ours.accuracy - chance))
+    return (theirs.accuracy - chance) / (ours.accuracy - chance)

@@ -30,7 +30,11 @@ class Query:
     origin: Annotated[Digest | None, "Digest of the initial checkpoint that the weights descend from."] = None
     standing: Annotated[Standing | None, "Only knowledge of this standing at the hub."] = None
     pending: Annotated[bool, "Only knowledge that the hub has not verified yet."] = False
-    latest: Annotated[bool, "Only the newest knowledge of each entity on each task."] = False
+    latest: Annotated[
+        bool,
+        "Only the newest knowledge of each entity on each task; with `initial` false and no `origin` the newest "
+        "that is not clearly worse than an earlier one.",
+    ] = False
     classes: Annotated[tuple[int, ...], "Indices of labels; with order `classes`, and only then."] = ()
     order: Annotated[
         Order, "Best, newest or oldest first, or best mean recall on `classes` first; older first among equals."
@@ -49,6 +53,15 @@ class Query:
             raise ValueError(f"classes are at most {MAX_LIMIT} indices of labels, from 0")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes are distinct")
+
+    @property
+    def only_sound(self) -> bool:
+        """Whether a collapsed model is no entity's latest.
+
+        Whoever merges models of one origin needs the newest, whatever its accuracy: a local phase that begins beyond
+        an average may end below it.
+        """
+        return self.latest and self.initial is False and self.origin is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

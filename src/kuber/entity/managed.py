@@ -16,6 +16,7 @@ from kuber.domain.stated_prior import is_no_worse_without
 from kuber.domain.strategy import Candidate, Choice, LocalPhase, Method, Strategy
 from kuber.domain.task import Task
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
+from kuber.entity.clock import Clock
 from kuber.entity.deployment import Decision, decide
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
@@ -27,6 +28,7 @@ from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.journal import Journal
 from kuber.entity.state.storage import Storage
+from kuber.entity.waiting import Waiting
 from kuber.entity.work.average import AverageResult, average_evaluation
 from kuber.entity.work.learner import AdjustedTeacher, Learner, PhaseTeacher, TeacherModel
 from kuber.entity.work.personal import PersonalResult, personal_model
@@ -141,6 +143,7 @@ class ManagedEntity:
         initial: Callable[[], State],
         starts: Callable[[], Sequence[Weights]] = tuple,
         sharing: Sharing | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Resume from the checkpoint in `storage`; `initial` makes the state of an entity that has none.
 
@@ -156,6 +159,7 @@ class ManagedEntity:
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
         self._round = Round(strategy, model, self._journal, self._session)
         self._search = CandidateSearch(strategy, self._session.discovery, model.task)
+        self._waiting = Waiting(strategy, self._session.discovery, clock or Clock())
         self._weights = storage.weights
         self._absorber = Absorber(strategy, self._evaluator, self._journal, storage.weights)
         self._training = False  # whether a local phase is under way
@@ -219,12 +223,13 @@ class ManagedEntity:
         journal.change(round=journal.state.round + 1)
         self._training = True
         journal.append("round-started", {})
+        self._waiting.begin_round()
         start, previous = journal.state.weights, journal.state.previous
         choice: Choice | None = None
         teachers: Sequence[PulledCandidate] = ()
         request = self.strategy.before(self._round.situation(previous, previous))
         if request is not None:
-            choice, teachers = self._examine(*request, previous)
+            choice, teachers = self._examine(*request, previous, before_phase=True)
         if teachers and previous is None:
             previous = self._evaluator.own(start, stage="initial")
         records = [teacher.knowledge for teacher in teachers]
@@ -319,6 +324,7 @@ class ManagedEntity:
         """Absorb knowledge that the query finds; None when there is nothing to absorb."""
         if method is Method.DISTIL:
             return self._distil(self._choose(method, query, own))
+        self._waiting.wait(query, lambda: self._round.situation(own, self._journal.state.previous))
         choice, candidates = self._examine(method, query, own)
         outcome = self._absorber.absorb_merged(choice, candidates)
         if candidates and outcome is None:  # all of weight 0
@@ -359,11 +365,11 @@ class ManagedEntity:
         return None
 
     def _examine(
-        self, method: Method, query: Query, own: Evaluation | None
+        self, method: Method, query: Query, own: Evaluation | None, *, before_phase: bool = False
     ) -> tuple[Choice, Sequence[PulledCandidate]]:
         """Choose among what the query finds, and pull and evaluate it; return the choice and the sound models."""
         discovery = self._session.discovery
-        candidates = discovery.candidates(query)
+        candidates = discovery.candidates(query, before_phase=before_phase)
         situation = self._round.situation(own, self._journal.state.previous)
         choice, tested = self._search.choose(candidates, method, situation)
         if not tested:

@@ -10,6 +10,7 @@ import torch
 
 from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
+from kuber.entity.clock import Clock
 from kuber.entity.hub.access import Approve, HubAccess, Sharing
 from kuber.entity.managed import Artifacts, ManagedEntity, ManagedModel, weights_only
 from kuber.entity.state.checkpoint import State, initial_state
@@ -77,6 +78,7 @@ def make_entity(
     session_id: str | None = None,
     start: Callable[[Architecture, int], Weights] = initial_weights,
     common_seed: int | None = None,
+    clock: Clock | None = None,
 ) -> ManagedEntity:
     """Make entity `index` of a scenario, in the state of its checkpoint or a new one.
 
@@ -119,6 +121,7 @@ def make_entity(
         storage=storage,
         initial=initial,
         starts=starts,
+        clock=clock,
         sharing=Sharing(
             verified_only=settings.verified_only,
             report=settings.reports,

@@ -71,7 +71,7 @@ class MemoryRegistry:
         self._places: dict[str, int] = {}  # id -> index into _records
         self._best: list[tuple[float, int]] = []  # (-accuracy, index), sorted: older first among equals
         self._latest = LatestRecords(recalls)
-        self._latest_trained = LatestRecords(recalls)  # without initial checkpoints
+        self._latest_sound = LatestRecords(recalls)  # without initial checkpoints
         self._of_subject: dict[Subject, list[int]] = {}  # indices, oldest first
         self._published: dict[tuple[str, str], tuple[Digest, int]] = {}  # (entity, key) -> draft, index
         self._withdrawn: set[int] = set()  # indices into _records
@@ -173,12 +173,9 @@ class MemoryRegistry:
             self._of_subject.setdefault(subject, []).append(place)
             self._places[id] = place
             self._records.append(record)
-            if not self._is_sound(place):
-                self._update_latest(record)
-            else:
-                self._latest.set(subject, place, record)
-                if record.round > 0:
-                    self._latest_trained.set(subject, place, record)
+            self._latest.set(subject, place, record)
+            if record.round > 0 and self._is_sound(place):
+                self._latest_sound.set(subject, place, record)
             for artifact in record.artifacts.values() if record.round else ():
                 self._first_of.setdefault(artifact.digest, place)
             return record
@@ -279,7 +276,7 @@ class MemoryRegistry:
 
     def _latest_of(self, query: Query) -> LatestRecords:
         """Return the latest records of the query; an initial checkpoint does not hide an older trained record."""
-        return self._latest_trained if query.initial is False else self._latest
+        return self._latest_sound if query.only_sound else self._latest
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:
         return -recall_rank(self._records[place].trusted, query.classes), place
@@ -289,11 +286,12 @@ class MemoryRegistry:
         subject = _subject(record)
         visible = [place for place in self._of_subject[subject] if self._is_visible(place)]
         trained = [place for place in visible if self._records[place].round > 0]
-        for latest, places in ((self._latest, visible), (self._latest_trained, trained)):
+        newest = next(reversed(visible), None)
+        sound = next((place for place in reversed(trained) if self._is_sound(place)), None)
+        for latest, found in ((self._latest, newest), (self._latest_sound, sound)):
             latest.clear(subject)
-            newest = next((place for place in reversed(places) if self._is_sound(place)), None)
-            if newest is not None:
-                latest.set(subject, newest, self._records[newest])
+            if found is not None:
+                latest.set(subject, found, self._records[found])
 
     def _is_sound(self, place: int) -> bool:
         """Return whether a record is not clearly worse than the best earlier one of the same origin."""
@@ -304,7 +302,7 @@ class MemoryRegistry:
             if other < place and self._records[other].round > 0 and self._is_visible(other)
             if self._records[other].origin == record.origin
         ]
-        if not earlier or record.round == 0:
+        if not earlier:
             return True
         best = max(earlier, key=lambda found: found.accuracy)
         return not is_clearly_worse(proportion(best), proportion(record.trusted))

@@ -11,8 +11,10 @@ from kuber.domain.policies import (
     MergePolicy,
     OuterStepPolicy,
     SelectionPolicy,
+    WaitingPolicy,
     is_mergeable,
     merge_shares,
+    more_are_expected,
     most_recent,
 )
 from kuber.domain.query import Query
@@ -29,6 +31,7 @@ class Merge(Local):
     selection: SelectionPolicy = field(default_factory=SelectionPolicy)
     merging: MergePolicy = field(default_factory=MergePolicy)
     outer_step: OuterStepPolicy | None = field(default_factory=OuterStepPolicy)  # None: phases start at the average
+    waiting: WaitingPolicy | None = field(default_factory=WaitingPolicy)  # None: no entity waits for another
     acceptance: AcceptancePolicy = field(
         default_factory=lambda: AcceptancePolicy(tolerance=0.05, class_tolerance=0.3)
     )  # measured: averages dip before they gain
@@ -50,6 +53,10 @@ class Merge(Local):
         mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
         most = self.merging.most * situation.samples if situation.samples else inf
         return most_recent(mergeable, situation.ages, self.selection.limit, most=most)
+
+    def waits(self, candidates: Sequence[Knowledge], situation: Situation) -> bool:
+        """Return whether to wait for newer models than these before a merge, for the time that `waiting` sets."""
+        return more_are_expected(candidates, situation, self.selection.limit)
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)

@@ -60,13 +60,22 @@ class Discovery:
         self.attesters = Attesters(journal, hub, outbox.availability)
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
 
-    def candidates(self, query: Query) -> list[Knowledge]:
+    def candidates(self, query: Query, *, before_phase: bool = False) -> list[Knowledge]:
         """Return knowledge of other entities on our task that matches the query and was not refused before.
 
-        Publishers whose models were refused are left out for some rounds.
+        Publishers whose models were refused are left out for some rounds. What is seen first before the local phase
+        of a round counts as seen in the round before.
         """
-        state, task = self._journal.state, self._evaluator.model.task
         self._search.begin()
+        if self._journal.state.entity_id is None:
+            return []
+        found = self.newest(query, before_phase=before_phase)
+        self._journal.append("sought", {"candidates": len(found)})
+        return found
+
+    def newest(self, query: Query, *, before_phase: bool = False) -> list[Knowledge]:
+        """Return what `candidates` does, without a search being counted and logged."""
+        state, task = self._journal.state, self._evaluator.model.task
         if state.entity_id is None:
             return []
         query = replace(
@@ -93,11 +102,11 @@ class Discovery:
         eligible = self._outbox.availability.call(lambda: self._discover(query, is_eligible), none, action="discover")
         found = self.publishers.present(eligible)
         self._search.found(len(found), rejected=rejected, absent=len(eligible) - len(found))
-        current = {record.id: state.first_seen.get(record.id, state.round) for record in found}
+        seen = state.round - 1 if before_phase else state.round
+        current = {record.id: state.first_seen.get(record.id, seen) for record in found}
         earlier = {id: first for id, first in state.first_seen.items() if id not in current}
         kept = [*earlier.items(), *current.items()][-MAX_FIRST_SEEN:]  # the most recently seen are last
         self._journal.change(first_seen=dict(kept))
-        self._journal.append("sought", {"candidates": len(found)})
         return found
 
     def _discover(self, query: Query, keep: Callable[[Knowledge], bool] = lambda record: True) -> Sequence[Knowledge]:

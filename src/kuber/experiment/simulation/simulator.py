@@ -17,6 +17,7 @@ from kuber.domain.event import Event, Kind
 from kuber.domain.knowledge import Architecture
 from kuber.domain.member import HUB_LENGTH
 from kuber.domain.prior import Frequencies, carried_prior
+from kuber.entity.clock import Clock
 from kuber.entity.deployment import Decision
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.managed import ManagedEntity
@@ -195,6 +196,7 @@ class Simulation:
             artifacts=artifacts_of(simulated.conditions.poison, classes=scenario.task.classes, seed=index),
             session_id=f"{index}",
             start=self._initial_weights,
+            clock=Clock(now=lambda: self._queue.now, sleep=simulated.sleep),
         )
 
     def _initial_weights(self, architecture: Architecture, seed: int) -> Weights:

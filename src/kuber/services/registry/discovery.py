@@ -85,7 +85,7 @@ def _statement(query: Query) -> Select[Any]:
     statement = select(seq.label("seq")).limit(bindparam("limit", type_=Integer))
     if query.latest:
         # A new initial checkpoint does not hide an older trained record.
-        statement = statement.where(subject.trained == (true() if query.initial is False else false()))
+        statement = statement.where(subject.trained == (true() if query.only_sound else false()))
         if _needs_records(query):
             statement = statement.join(knowledge, row.seq == seq)
     else:
@@ -111,7 +111,9 @@ def _statement(query: Query) -> Select[Any]:
     elif query.initial is False and not query.latest:
         statement = statement.where(row.round > 0)
     if query.origin is not None:
-        statement = statement.where(subject.origin == bindparam("origin"))
+        # Among the newest, initial checkpoints have no origin.
+        origin: Any = subject.origin if query.initial is False else row.origin
+        statement = statement.where(origin == bindparam("origin"))
     return with_judgements(_in_order(statement, query, seq))
 
 
@@ -136,6 +138,7 @@ def _needs_records(query: Query) -> bool:
     A join costs, and a database with few statistics may scan one table for each row of the other.
     """
     judged = query.pending or query.standing is not None
+    judged |= query.origin is not None and query.initial is not False
     return judged or query.min_accuracy is not None or bool(query.initial) or query.order == "accuracy"
 
 

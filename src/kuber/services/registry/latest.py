@@ -1,4 +1,4 @@
-"""Newest sound knowledge of each entity on each task: one row for each pair, kept up to date by every writer.
+"""Newest knowledge of each entity on each task, of all and of the sound trained: kept up to date by every writer.
 
 Finding it among all records would take longer with each publication. A record is sound unless it is clearly worse
 than the best earlier one of the same origin: `kuber.domain.significance.is_clearly_worse`.
@@ -6,7 +6,7 @@ than the best earlier one of the same origin: `kuber.domain.significance.is_clea
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, or_, select, update
 
 from kuber.domain.significance import is_clearly_worse
 from kuber.domain.verification import Standing
@@ -19,7 +19,7 @@ _newest, _record = newest_knowledge.c, knowledge.c
 _SUBJECT = ("entity", "task_name", "test_set", "trained")
 _SAME = [_newest[name] == bindparam(f"of_{name}") for name in _SUBJECT]
 _UPDATE = update(newest_knowledge).where(*_SAME)
-_UPDATE_BOTH = update(newest_knowledge).where(*_SAME[:-1])  # of all, and of the trained ones
+_UPDATE_BOTH = update(newest_knowledge).where(*_SAME[:-1])  # of all, and of the sound trained ones
 _DELETE = delete(newest_knowledge).where(*_SAME)
 _INSERT = insert(newest_knowledge)
 _SAMPLES = (
@@ -28,8 +28,9 @@ _SAMPLES = (
     .scalar_subquery()
     .label("samples")
 )
+_TRAINED_FROM = case((_record.round > 0, _record.origin)).label("origin")  # none of an initial checkpoint
 _OF_SUBJECT = (
-    select(_record.seq, _record.origin, _record.round, _record.accuracy, _SAMPLES)
+    select(_record.seq, _TRAINED_FROM, _record.accuracy, _SAMPLES)
     .where(_record.entity == bindparam("of_entity"), _record.task_name == bindparam("of_task_name"))
     .where(_record.test_set == bindparam("of_test_set"), _record.withdrawn_at.is_(None))
     .where(or_(_record.standing.is_(None), _record.standing != Standing.QUARANTINED.value))
@@ -62,39 +63,38 @@ def published_classes(connection: Connection, entity: str) -> set[int]:
 
 
 def add_newest(connection: Connection, seq: int, row: dict[str, Any], samples: int) -> None:
-    """Make a new record the newest of its entity and task, if it is sound.
+    """Make a new record the newest of its entity and task; of the sound trained ones, if it is such a one.
 
-    An initial checkpoint does not replace a trained one. `samples` are those of its evaluation.
+    `samples` are those of its evaluation.
     """
     subject = {f"of_{name}": row[name] for name in _SUBJECT[:3]}
-    if not _is_sound(connection, subject, seq, row["origin"], row["round"], row["accuracy"], samples):
-        update_newest(connection, seq)
-        return
+    sound = row["round"] > 0 and _is_sound(connection, subject, seq, row["origin"], row["accuracy"], samples)
     both = subject | {"knowledge": seq, "origin": row["origin"]}
-    if row["round"] > 0 and connection.execute(_UPDATE_BOTH, both).rowcount == 2:
+    if sound and connection.execute(_UPDATE_BOTH, both).rowcount == 2:
         return
-    for trained in (False, True) if row["round"] > 0 else (False,):
-        _put(connection, row | {"trained": trained}, seq, row["origin"])
+    for trained in (False, True) if sound else (False,):
+        _put(connection, row | {"trained": trained}, seq, row["origin"] if row["round"] > 0 else None)
 
 
 def update_newest(connection: Connection, seq: int) -> None:
-    """Update the newest sound record of this record's entity and task, after one of them became visible or hidden."""
+    """Update the newest records of this record's entity and task, after one of them became visible or hidden."""
     of_record = select(_record.entity, _record.task_name, _record.test_set).where(_record.seq == seq)
     row = dict(connection.execute(of_record).one()._mapping)
-    for trained, query in ((False, _VISIBLE), (True, _TRAINED)):
+    of_subject = {f"of_{name}": value for name, value in row.items()}
+    newest = connection.execute(_VISIBLE, of_subject).first()
+    for trained, found in ((False, newest), (True, _newest_sound(connection, of_subject))):
         subject = row | {"trained": trained}
-        found = _newest_sound(connection, {f"of_{name}": value for name, value in row.items()}, query)
         if found is None:
             connection.execute(_DELETE, {f"of_{name}": subject[name] for name in _SUBJECT})
         else:
             _put(connection, subject, found.seq, found.origin)
 
 
-def _newest_sound(connection: Connection, subject: dict[str, Any], query: Select[Any]) -> Any:
-    """Return the row of the newest sound record that a query finds; of the best one if none of MAX_WALK is sound."""
-    rows = connection.execute(query, subject).all()
+def _newest_sound(connection: Connection, subject: dict[str, Any]) -> Any:
+    """Return the row of the newest sound trained record; of the best one if none of MAX_WALK is sound."""
+    rows = connection.execute(_TRAINED, subject).all()
     for row in rows:
-        if _is_sound(connection, subject, row.seq, row.origin, row.round, row.accuracy, row.samples):
+        if _is_sound(connection, subject, row.seq, row.origin, row.accuracy, row.samples):
             return row
     return connection.execute(_BEST, subject).one_or_none() if rows else None
 
@@ -104,13 +104,10 @@ def _is_sound(
     subject: dict[str, Any],
     seq: int,
     origin: str | None,
-    round: int,
     accuracy: float,
     samples: int | None,
 ) -> bool:
     """Return whether a record is not clearly worse than the best earlier one of the same origin."""
-    if round == 0:
-        return True
     values = subject | {"before": seq} | ({} if origin is None else {"of_origin": origin})
     best = connection.execute(_BEST_EARLIER_OF[origin is None], values).one_or_none()
     if best is None or not best.samples or not samples:

@@ -145,9 +145,9 @@ newest_knowledge = Table(
     Column("entity", ForeignKey("entities.id"), primary_key=True),
     Column("task_name", text(200), primary_key=True),
     Column("test_set", text(64), primary_key=True),
-    Column("trained", Boolean, primary_key=True),  # among trained records, or among all including initial checkpoints
+    Column("trained", Boolean, primary_key=True),  # among sound trained records; else among all
     Column("knowledge", ForeignKey("knowledge.seq"), nullable=False),
-    Column("origin", text(64)),  # copied from the record, so that one index answers
+    Column("origin", text(64)),  # of a trained record, copied, so that one index answers
     Index("newest_knowledge_of_task", "task_name", "trained", "knowledge", "test_set", "origin"),
 )
 

@@ -1,0 +1,41 @@
+"""Waiting for the next models of others before a merge, for a bounded time."""
+
+from collections.abc import Callable, Sequence
+
+from kuber.domain.knowledge import Knowledge
+from kuber.domain.query import Query
+from kuber.domain.strategy import Situation, Strategy
+from kuber.entity.clock import Clock
+from kuber.entity.hub.discovery import Discovery
+
+LOOKS = 32  # at the registry while an entity waits, at most
+
+
+class Waiting:
+    """Waits while the strategy expects newer models soon, at most for a share of the round's duration so far."""
+
+    def __init__(self, strategy: Strategy, discovery: Discovery, clock: Clock) -> None:
+        self._policy = getattr(strategy, "waiting", None)  # a strategy may lack it, and then needs no `waits`
+        self._waits: Callable[[Sequence[Knowledge], Situation], bool] = getattr(strategy, "waits", _waits_never)
+        self._discovery = discovery
+        self._clock = clock
+        self._began: float | None = None  # when the round began; None: in an earlier process, so nobody knows
+
+    def begin_round(self) -> None:
+        """Take note that a round begins."""
+        self._began = self._clock.now()
+
+    def wait(self, query: Query, situation: Callable[[], Situation]) -> None:
+        """Return when the registry has what the strategy waits for, or when the time is over."""
+        if self._policy is None or self._began is None:
+            return
+        longest = self._policy.share * (self._clock.now() - self._began)
+        for _ in range(LOOKS):
+            newest = self._discovery.newest(query)
+            if not self._discovery.is_reachable or not self._waits(newest, situation()):
+                return
+            self._clock.sleep(longest / LOOKS)
+
+
+def _waits_never(candidates: Sequence[Knowledge], situation: Situation) -> bool:
+    return False
