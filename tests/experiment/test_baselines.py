@@ -15,6 +15,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.entity.work.steps import common_evaluation, training
 from kuber.errors import SettingsError
 from kuber.experiment.baselines.deployed import DeployedModels
+from kuber.experiment.baselines.finetuned import FINE_TUNING
 from kuber.experiment.baselines.synchronous import SynchronousEntities, pooled
 from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines.inline import InlineEngine
@@ -119,7 +120,8 @@ class RecordingEngine(InlineEngine):
 def test_every_training_follows_the_schedule(scenario, method):
     engine = RecordingEngine()
     perform(method, with_settings(scenario, learning_rate_schedule="cosine"), engine=engine)
-    assert set(engine.spans) == {(0.0, 0.5), (0.5, 1.0)}
+    shared = (0.0, 1.0) if method == "finetuned" else (0.0, 0.5)  # one round of FedAvg before an own one
+    assert set(engine.spans) == {shared, (0.5, 1.0)}
 
 
 def test_a_longer_local_follows_the_schedule_over_its_own_rounds(scenario):
@@ -191,8 +193,10 @@ def test_fedprox_changes_models_unless_mu_is_0(scenario, models):
 
 
 def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scenario, models):
-    longer = replace(scenario, settings=scenario.settings.model_copy(update={"num_rounds": 3}))
-    shared = play("fedavg", longer).metrics
+    cosine = {"learning_rate_schedule": "cosine"}
+    longer = replace(scenario, settings=scenario.settings.model_copy(update=cosine | {"num_rounds": 3}))
+    shorter = replace(scenario, settings=scenario.settings.model_copy(update=cosine | {"num_rounds": 2}))
+    shared = play("fedavg", shorter).metrics
     before = dict(models)
     models.clear()
     own = play("finetuned", longer).metrics
@@ -202,13 +206,15 @@ def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scena
     for index in range(3):
         learner, generator = make_learner(longer, index, runtime), generator_state(0, index)
         starts = [initial_weights(longer.architectures[0], 0), before[1, 0][0], before[2, 0][0]]
-        for round, start in enumerate(starts, 1):
-            work = training(learner, LocalPhase(), start, generator, span=span_of(round, 3))
+        for start, span in zip(starts, (span_of(1, 2), span_of(2, 2), FINE_TUNING), strict=True):
+            work = training(learner, LocalPhase(), start, generator, span=span)
             ended = engine.submit(work).result()
             generator = ended.generator
         assert dump(models[3, index][0]) == dump(ended.weights)
-    assert [entry.cost.samples_trained for entry in own] == [entry.cost.samples_trained for entry in shared]
-    assert own[-1].cost.bytes_up == shared[-4].cost.bytes_up  # the last models are not sent
+    trained = [entry.cost.samples_trained for entry in own]
+    assert trained[:6] == [entry.cost.samples_trained for entry in shared]
+    assert [2 * samples for samples in trained[6:]] == [3 * samples for samples in trained[3:6]]
+    assert own[-1].cost.bytes_up == shared[-1].cost.bytes_up  # the last models are not sent
 
 
 @pytest.mark.parametrize("method", ["local", "kuber", "fedavg", "finetuned", "ensemble"])
