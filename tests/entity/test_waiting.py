@@ -98,3 +98,17 @@ def test_nobody_is_waited_for_while_the_registry_does_not_answer(world):
 
     run(world, "a", time, rounds=2, percentages=[50] * 9, registry=Failing())
     assert time.slept == []
+
+
+def test_the_seconds_waited_are_logged(world):
+    time = Time()
+    run(world, "a", time, rounds=2, percentages=[50] * 9)
+    assert [event.get("waited") for event in world.events("a", "sought")] == [0.5 * PHASE, None]
+
+
+def test_in_a_long_wait_the_registry_is_looked_at_every_minute(world):
+    time = Time()
+    policy = WaitingPolicy(share=100.0)
+    run(world, "a", time, rounds=1, percentages=[50] * 9, strategy=Merge(waiting=policy))
+    assert set(time.slept) == {60.0}
+    assert 100 * PHASE <= sum(time.slept) < 100 * PHASE + 60

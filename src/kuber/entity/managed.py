@@ -324,8 +324,8 @@ class ManagedEntity:
         """Absorb knowledge that the query finds; None when there is nothing to absorb."""
         if method is Method.DISTIL:
             return self._distil(self._choose(method, query, own))
-        self._waiting.wait(query, lambda: self._round.situation(own, self._journal.state.previous))
-        choice, candidates = self._examine(method, query, own)
+        waited = self._waiting.wait(query, lambda: self._round.situation(own, self._journal.state.previous))
+        choice, candidates = self._examine(method, query, own, waited=waited)
         outcome = self._absorber.absorb_merged(choice, candidates)
         if candidates and outcome is None:  # all of weight 0
             self._session.discovery.ended_without_teachers(method, choice)
@@ -365,11 +365,17 @@ class ManagedEntity:
         return None
 
     def _examine(
-        self, method: Method, query: Query, own: Evaluation | None, *, before_phase: bool = False
+        self,
+        method: Method,
+        query: Query,
+        own: Evaluation | None,
+        *,
+        before_phase: bool = False,
+        waited: float = 0.0,
     ) -> tuple[Choice, Sequence[PulledCandidate]]:
         """Choose among what the query finds, and pull and evaluate it; return the choice and the sound models."""
         discovery = self._session.discovery
-        candidates = discovery.candidates(query, before_phase=before_phase)
+        candidates = discovery.candidates(query, before_phase=before_phase, waited=waited)
         situation = self._round.situation(own, self._journal.state.previous)
         choice, tested = self._search.choose(candidates, method, situation)
         if not tested:

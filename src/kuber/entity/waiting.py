@@ -8,7 +8,8 @@ from kuber.domain.strategy import Situation, Strategy
 from kuber.entity.clock import Clock
 from kuber.entity.hub.discovery import Discovery
 
-LOOKS = 32  # at the registry while an entity waits, at most
+LOOKS = 32  # at the registry in the longest time that an entity waits
+LONGEST_PAUSE = 60.0  # seconds between two looks
 
 
 class Waiting:
@@ -25,16 +26,19 @@ class Waiting:
         """Take note that a round begins."""
         self._began = self._clock.now()
 
-    def wait(self, query: Query, situation: Callable[[], Situation]) -> None:
-        """Return when the registry has what the strategy waits for, or when the time is over."""
+    def wait(self, query: Query, situation: Callable[[], Situation]) -> float:
+        """Return when the registry has what the strategy waits for, or when the time is over; return the seconds."""
         if self._policy is None or self._began is None:
-            return
+            return 0.0
         longest = self._policy.share * (self._clock.now() - self._began)
-        for _ in range(LOOKS):
+        pause, waited = min(longest / LOOKS, LONGEST_PAUSE), 0.0
+        while waited < longest:
             newest = self._discovery.newest(query)
             if not self._discovery.is_reachable or not self._waits(newest, situation()):
-                return
-            self._clock.sleep(longest / LOOKS)
+                break
+            self._clock.sleep(pause)
+            waited += pause
+        return waited
 
 
 def _waits_never(candidates: Sequence[Knowledge], situation: Situation) -> bool:

@@ -60,17 +60,17 @@ class Discovery:
         self.attesters = Attesters(journal, hub, outbox.availability)
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
 
-    def candidates(self, query: Query, *, before_phase: bool = False) -> list[Knowledge]:
+    def candidates(self, query: Query, *, before_phase: bool = False, waited: float = 0.0) -> list[Knowledge]:
         """Return knowledge of other entities on our task that matches the query and was not refused before.
 
         Publishers whose models were refused are left out for some rounds. What is seen first before the local phase
-        of a round counts as seen in the round before.
+        of a round counts as seen in the round before. The entity `waited` so many seconds for newer knowledge.
         """
         self._search.begin()
         if self._journal.state.entity_id is None:
             return []
         found = self.newest(query, before_phase=before_phase)
-        self._journal.append("sought", {"candidates": len(found)})
+        self._journal.append("sought", {"candidates": len(found)} | ({"waited": waited} if waited else {}))
         return found
 
     def newest(self, query: Query, *, before_phase: bool = False) -> list[Knowledge]:
