@@ -180,7 +180,7 @@ _STUDY: dict[str, Any] = {
 }
 
 # At a constant rate the last model is a noisy one, and what averages models looks better than it is.
-_COSINE: dict[str, Any] = {"learning_rate": 0.04, "learning_rate_schedule": "cosine"}
+_COSINE: dict[str, Any] = {"learning_rate": 0.08, "learning_rate_schedule": "cosine"}
 _SHORT: dict[str, Any] = _STUDY | {"num_rounds": 8, "local_epochs": 2}
 _LONG: dict[str, Any] = _STUDY | {"num_rounds": 20, "local_epochs": 5}
 

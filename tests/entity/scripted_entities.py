@@ -19,7 +19,8 @@ from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.discovery import Discovery
-from kuber.entity.managed import ManagedEntity, ManagedModel
+from kuber.entity.managed import ManagedEntity
+from kuber.entity.managed_model import ManagedModel
 from kuber.entity.state.blob_cache import BlobCache
 from kuber.entity.state.checkpoint import Checkpoints, initial_state
 from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewind

@@ -12,7 +12,8 @@ from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
 from kuber.entity.clock import Clock
 from kuber.entity.hub.access import Approve, HubAccess, Sharing
-from kuber.entity.managed import Artifacts, ManagedEntity, ManagedModel, weights_only
+from kuber.entity.managed import ManagedEntity
+from kuber.entity.managed_model import Artifacts, ManagedModel, weights_only
 from kuber.entity.state.checkpoint import State, initial_state
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.learner import Learner

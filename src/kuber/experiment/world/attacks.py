@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from kuber.entity.managed import Artifacts, weights_only
+from kuber.entity.managed_model import Artifacts, weights_only
 from kuber.experiment.world.conditions import Poison
 from kuber.learning.weights import Weights
 
