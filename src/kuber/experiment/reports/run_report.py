@@ -74,10 +74,11 @@ def headline(result: RunResult) -> str:
         each = "learned" if len(result.entities) == 1 else "each learned"
         done = f"{entities} {each} alone for {rounds}"
     accuracy = "held-out accuracy" if len(result.entities) == 1 else "mean held-out accuracy"
-    own = result.of_own_mixtures
+    own = result.own_accuracy
     if own is None:
         return f"{done}; {accuracy} {_change(result)}."
-    return f"{done}; {accuracy}: general {_change(result)}, own {_change(own)}."
+    # Without the first round's: there is no personal head before the last one.
+    return f"{done}; {accuracy}: general {_change(result)}, own is {percent(own)}."
 
 
 def _change(result: RunResult) -> str:
