@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from kuber.cli.console import Console
 from kuber.cli.watch import HubLines, HubScreen
 from kuber.client.registry import HttpRegistry
 from kuber.domain.auth import OPERATOR_TOKEN_FILE, AuditEntry
@@ -91,6 +91,17 @@ def test_lines_say_once_that_the_hub_is_unreachable() -> None:
     for act in (*[lambda: lines.mark_offline("Gone.")] * 2, lines.mark_online, lines.mark_online):
         act()
     assert console.file.getvalue().splitlines() == ["Gone. Retrying.", "The registry answers again."]  # type: ignore[attr-defined]
+
+
+def test_a_line_is_folded_between_words() -> None:
+    console = Console(file=io.StringIO())
+    name = "a ward with a long name " * 5
+    lines = HubLines(console, HubView())
+    lines.apply(1, entry(0, "a", "enrol", name.strip()))
+    first, *rest = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(first) <= 120
+    assert rest
+    assert " ".join([first, *(line.strip() for line in rest)]).endswith(f"{name.strip()} joined")
 
 
 def test_says_which_events_the_hub_has_removed() -> None:

@@ -281,6 +281,4 @@ class HubLines:
         return f"{actor} {entry.act} {entry.subject[-_SHORT_ID:]}"
 
     def _print(self, line: str) -> None:
-        from kuber.views.formatting import printable
-
-        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print_folded(line)
