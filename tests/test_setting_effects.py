@@ -19,6 +19,7 @@ def test_the_table_has_each_setting_in_order():
         ("entity", {"speed_ratio": "2"}, "--speed-ratio has no effect on `kuber entity`"),
         ("entity", {"public_dataset": "digits"}, "only baselines"),
         ("simulate", {"fedprox_mu": "1"}, "only baselines"),
+        ("simulate", {"server_momentum": "0.5"}, "only baselines"),
         ("run", {"kd_alpha": "0.1"}, "the strategy kuber has no epochs of distillation"),
         ("run", {"classes_per_entity": "3"}, "the partition dirichlet fixes no number of classes"),
         ("run", {"dirichlet_alpha": "3", "partition": "shards"}, "draws from no Dirichlet distribution"),

@@ -77,6 +77,7 @@ EFFECTS: Mapping[str, Effect] = {
     "kd_alpha": _DISTILLATION,
     "kd_epochs": _DISTILLATION,
     "fedprox_mu": Effect(commands=(), otherwise=_BASELINES),
+    "server_momentum": Effect(commands=(), otherwise=_BASELINES),
     "speed_ratio": Effect(commands=("simulate",), otherwise=_SIMULATED),
     "pace": Effect(commands=("simulate",), otherwise=_SIMULATED),
     "world": Effect(commands=("simulate",), otherwise=_SIMULATED),

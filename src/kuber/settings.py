@@ -93,6 +93,11 @@ class Settings(BaseModel):
     # NIID-Bench (arXiv 2102.02079) finds 0.01 best on CIFAR-10 among the candidates of the FedProx paper.
     fedprox_mu: float = Field(0.01, ge=0, le=1000, description="Weight of the proximal term in FedProx.")
 
+    # The usual 0.9 is for hundreds of rounds and more; in few, such as 8, so long a memory cannot settle.
+    server_momentum: float = Field(
+        0.4, ge=0, lt=1, description="Momentum of the global model in FedAvgM; 0.4 suits few rounds, 0 is FedAvg."
+    )
+
     # the simulation
     speed_ratio: float = Field(
         1.0, ge=1, le=1e6, description="Largest ratio between the speeds of two simulated entities; 1: equal speeds."

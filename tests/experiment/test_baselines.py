@@ -70,6 +70,21 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], list[Weight
     return found
 
 
+@pytest.fixture
+def current(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[Weights]]]:
+    """Round -> the models of each entity at its end, of which the deployed ones are chosen."""
+    found: dict[int, list[list[Weights]]] = {}
+    true = DeployedModels.choose
+
+    def choose(self, round, models):
+        chosen = true(self, round, models)
+        found[round] = list(models)
+        return chosen
+
+    monkeypatch.setattr(DeployedModels, "choose", choose)
+    return found
+
+
 def play(method: str, scenario: Scenario) -> Performance:
     return perform(method, scenario, engine=InlineEngine())
 
@@ -175,10 +190,11 @@ def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scenario, models
     assert models[1, 0] == models[1, 1] == models[1, 2]
 
 
-def test_fedavg_sends_and_receives_a_model_a_round(scenario):
+@pytest.mark.parametrize(("method", "files"), [("fedavg", 1), ("fedavgm", 1)])
+def test_files_as_long_as_a_model_go_both_ways_in_each_round(scenario, method, files):
     model = len(dump(initial_weights(scenario.architectures[0], 0)))
-    for entry in play("fedavg", scenario).metrics:
-        assert entry.cost.bytes_up == entry.cost.bytes_down == model * entry.round
+    for entry in play(method, scenario).metrics:
+        assert entry.cost.bytes_up == entry.cost.bytes_down == files * model * entry.round
 
 
 def test_fedprox_changes_models_unless_mu_is_0(scenario, models):
@@ -190,6 +206,41 @@ def test_fedprox_changes_models_unless_mu_is_0(scenario, models):
     models.clear()
     play("fedprox", replace(scenario, settings=scenario.settings.model_copy(update={"fedprox_mu": 0.0})))
     assert dump(models[2, 0][0]) == far
+
+
+def test_fedavgm_is_fedavg_bit_for_bit_without_momentum_and_in_the_first_round(scenario, models):
+    play("fedavg", scenario)
+    plain = {place: dump(found[0]) for place, found in models.items()}
+    models.clear()
+    play("fedavgm", with_settings(scenario, server_momentum=0.0))
+    assert {place: dump(found[0]) for place, found in models.items()} == plain
+    models.clear()
+    play("fedavgm", scenario)
+    assert dump(models[1, 0][0]) == plain[1, 0]
+    assert dump(models[2, 0][0]) != plain[2, 0]
+
+
+def test_fedavgm_is_the_papers_algorithm(scenario, current):
+    play("fedavgm", with_settings(scenario, num_rounds=3, server_momentum=0.7))
+    sizes = [len(private) for private in scenario.private]
+    generators = [generator_state(0, index) for index in range(3)]
+    shared = initial_weights(scenario.architectures[0], 0)
+    momentum = {name: torch.zeros_like(tensor) for name, tensor in shared.items()}
+    for round in (1, 2, 3):
+        ends = []
+        for index in range(3):
+            learner = make_learner(scenario, index, simulated_runtime(scenario))
+            work = training(learner, LocalPhase(), shared, generators[index])
+            ended = InlineEngine().submit(work).result()
+            generators[index] = ended.generator
+            ends.append(ended.weights)
+        for name, tensor in shared.items():
+            mean = sum(end[name] * size for end, size in zip(ends, sizes, strict=True)) / sum(sizes)
+            momentum[name] = 0.7 * momentum[name] + (tensor - mean)
+        shared = {name: tensor - momentum[name] for name, tensor in shared.items()}
+        for name, tensor in current[round][0][0].items():
+            torch.testing.assert_close(tensor, shared[name], rtol=1e-3, atol=1e-4)
+    assert current[3][0] is current[3][1] is current[3][2]
 
 
 def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scenario, models):
@@ -344,16 +395,7 @@ def test_finetuned_deploys_an_own_model_in_the_last_round(scenario, models):
 
 
 @pytest.mark.parametrize("method", ["local", "central", "ensemble", "fedmd"])
-def test_reported_models_are_the_best_on_the_common_test_set(scenario, models, method, monkeypatch):
-    found: dict[int, list[list[Weights]]] = {}
-    true = DeployedModels.choose
-
-    def choose(self, round, current):
-        chosen = true(self, round, current)
-        found[round] = list(current)
-        return chosen
-
-    monkeypatch.setattr(DeployedModels, "choose", choose)
+def test_reported_models_are_the_best_on_the_common_test_set(scenario, models, current, method):
     play(method, scenario)
     learner = make_learner(scenario, 0, simulated_runtime(scenario))
 
@@ -361,10 +403,10 @@ def test_reported_models_are_the_best_on_the_common_test_set(scenario, models, m
         return common_evaluation(learner, weights).do(lambda share: None).evaluation.accuracy
 
     for entity in range(3):
-        if not found:  # strategies choose in the entity; what they deploy is no worse than their first model
+        if not current:  # strategies choose in the entity; what they deploy is no worse than their first model
             assert accuracy(models[2, entity][0]) >= accuracy(models[1, entity][0])
             continue
         for place, weights in enumerate(models[2, entity]):
-            first, second = found[1][entity][place], found[2][entity][place]
+            first, second = current[1][entity][place], current[2][entity][place]
             average = merge([second, first], [1.0, 1.0])
             assert accuracy(weights) == max(map(accuracy, (first, second, average)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kuber.experiment.baselines.central import central
 from kuber.experiment.baselines.ensemble import ensemble
 from kuber.experiment.baselines.fedavg import fedavg
+from kuber.experiment.baselines.fedavgm import fedavgm
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
 from kuber.experiment.baselines.finetuned import finetuned
@@ -21,6 +22,7 @@ from kuber.views.delivery import DeliveryView
 BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
     "fedavg": fedavg,
     "fedprox": fedprox,
+    "fedavgm": fedavgm,
     "finetuned": finetuned,
     "fedmd": fedmd,
     "central": central,
