@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from kuber.data.batches import SHIFT, Normalisation, ordered_batches, training_batches
+from kuber.data.batches import SHIFT, Normalisation, batch_sizes, ordered_batches, training_batches
 from kuber.data.samples import Samples
 
 PLAIN = Normalisation((0.0,), (1.0,))
@@ -83,6 +83,7 @@ def test_nothing_is_drawn_from_the_global_generators(images):
 @pytest.mark.parametrize(("batch_size", "lengths"), [(8, [8, 8, 8, 6]), (29, [29]), (30, [30]), (64, [30])])
 def test_a_last_batch_of_one_is_left_out(images, batch_size, lengths):
     assert [len(y) for _, y in epoch(images, batch_size=batch_size)] == lengths
+    assert batch_sizes(len(images), batch_size=batch_size) == lengths
 
 
 def test_batches_continue_across_chunks(tmp_path):

@@ -1,5 +1,6 @@
 """Baselines, compared with their papers on real digits."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from kuber.experiment.world.conditions import Link, World
 from kuber.learning.architectures import initial_weights
 from kuber.learning.evaluation import compute_logits
 from kuber.learning.merging import merge
-from kuber.learning.training import proximal, span_of
+from kuber.learning.training import linear, proximal, span_of
 from kuber.learning.weights import Weights, dump
 from kuber.settings import Settings
 from kuber.views.comparison import PUBLIC
@@ -170,7 +171,7 @@ class InterruptedEngine(InlineEngine):
         return super().submit(work)
 
 
-@pytest.mark.parametrize("method", ["fedavg", "ensemble"])
+@pytest.mark.parametrize("method", ["fedavg", "scaffold", "ensemble"])
 def test_one_entity_is_local_bit_for_bit(scenario, models, method):
     play("local", alone(scenario))
     local = {place: dump(found[0]) for place, found in models.items()}
@@ -190,7 +191,7 @@ def test_fedavg_is_the_mean_of_local_phases_weighted_by_samples(scenario, models
     assert models[1, 0] == models[1, 1] == models[1, 2]
 
 
-@pytest.mark.parametrize(("method", "files"), [("fedavg", 1), ("fedavgm", 1)])
+@pytest.mark.parametrize(("method", "files"), [("fedavg", 1), ("fedavgm", 1), ("scaffold", 2)])
 def test_files_as_long_as_a_model_go_both_ways_in_each_round(scenario, method, files):
     model = len(dump(initial_weights(scenario.architectures[0], 0)))
     for entry in play(method, scenario).metrics:
@@ -241,6 +242,81 @@ def test_fedavgm_is_the_papers_algorithm(scenario, current):
         for name, tensor in current[round][0][0].items():
             torch.testing.assert_close(tensor, shared[name], rtol=1e-3, atol=1e-4)
     assert current[3][0] is current[3][1] is current[3][2]
+
+
+def test_scaffold_is_fedavg_in_the_first_round_with_the_same_work_steps(scenario, models, tmp_path):
+    once = with_settings(scenario, num_rounds=1, learning_rate_schedule="cosine")
+    perform("fedavg", once, engine=ResultCache(InlineEngine(), tmp_path))
+    plain = {place: dump(found[0]) for place, found in models.items()}
+    models.clear()
+    perform("scaffold", once, engine=ResultCache(InterruptedEngine(after=0), tmp_path))
+    assert {place: dump(found[0]) for place, found in models.items()} == plain
+
+
+def test_scaffold_is_the_papers_algorithm(scenario, current):
+    """Recomputed with SGD by hand; K eta is the sum of all weights that a gradient has in the later steps."""
+    cosine = with_settings(scenario, num_rounds=3, learning_rate_schedule="cosine")
+    play("scaffold", cosine)
+    sizes = [len(private) for private in scenario.private]
+    learners = [make_learner(cosine, index, simulated_runtime(cosine)) for index in range(3)]
+    draws = [torch.Generator() for _ in range(3)]
+    for index, generator in enumerate(draws):
+        generator.set_state(generator_state(0, index))
+    start = initial_weights(scenario.architectures[0], 0)
+    shared = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+    own = [shared] * 3
+
+    def mean(parts):
+        return {n: sum(part[n] * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes) for n in start}
+
+    for round in (1, 2, 3):
+        ends, variates = [], []
+        for learner, generator, variate in zip(learners, draws, own, strict=True):
+            network, settings = learner.model(start), learner.training
+            buffers = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+            rates: list[float] = []
+            seen = 0
+            for x, y in (batch for _ in range(settings.epochs) for batch in learner.training_batches(generator)):
+                share = (round - 1 + seen / (settings.epochs * len(learner.private))) / 3
+                rates.append(settings.learning_rate * (1 + math.cos(math.pi * share)) / 2)
+                seen += len(x)
+                loss = torch.nn.functional.cross_entropy(network(x), y)
+                parameters = dict(network.named_parameters())
+                gradients = torch.autograd.grad(loss, list(parameters.values()))
+                with torch.no_grad():
+                    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+                        corrected = gradient + settings.weight_decay * parameter - variate[name] + shared[name]
+                        buffers[name] = settings.momentum * buffers[name] + corrected
+                        parameter -= rates[-1] * buffers[name]
+            distance = sum(rate * settings.momentum**age for k, rate in enumerate(rates) for age in range(k + 1))
+            end = {name: tensor.detach() for name, tensor in network.named_parameters()}
+            ends.append(end)
+            variates.append({n: variate[n] - shared[n] + (start[n] - end[n]) / distance for n in start})
+        start, own, shared = mean(ends), variates, mean(variates)
+        for name, tensor in current[round][0][0].items():
+            torch.testing.assert_close(tensor, start[name], rtol=1e-3, atol=1e-4)
+    assert current[3][0] is current[3][1] is current[3][2]
+    play("fedavg", cosine)
+    assert max(float((start[name] - tensor).abs().max()) for name, tensor in current[3][0][0].items()) > 0.01
+
+
+def test_corrections_of_scaffold_balance_each_other(scenario):
+    """Weighted by samples they sum to 0, so on average entities follow their own gradients."""
+    corrections: list[Weights] = []
+
+    class Engine(InlineEngine):
+        def submit(self, work):
+            if "correction" in work.arguments:
+                corrections.append(work.arguments["correction"])
+            return super().submit(work)
+
+    perform("scaffold", scenario, engine=Engine())
+    assert len(corrections) == 3, "none in the first round"
+    for name, first in corrections[0].items():
+        sizes = [len(private) for private in scenario.private]
+        total = sum(each[name] * size for each, size in zip(corrections, sizes, strict=True)) / sum(sizes)
+        torch.testing.assert_close(total, torch.zeros_like(first), rtol=0, atol=1e-6)
+        assert first.abs().max() > 1e-4
 
 
 def test_finetuned_trains_each_entity_from_the_last_shared_model_of_fedavg(scenario, models):
@@ -310,6 +386,16 @@ def test_the_prior_of_a_plain_model_counts_as_far_as_samples_for_decisions_say(s
     assert count(carried=rare, deciding=threes).tolist() == [everything, everything]
     as_it_is = count(carried=uniform(10), deciding=threes).tolist()
     assert count(carried=rare, deciding=others).tolist() == as_it_is
+
+
+def test_a_correction_is_added_to_the_gradient():
+    network = torch.nn.Linear(2, 1)
+    slope = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.tensor([-1.0])}
+    (network(torch.ones(1, 2)).sum() + linear(network, slope)()).backward()
+    assert network.weight.grad.tolist() == [[4.0, 5.0]]
+    assert network.bias.grad.tolist() == [0.0]
+    with pytest.raises(KeyError, match="bias"):
+        linear(network, {"weight": slope["weight"]})
 
 
 def test_the_proximal_term_is_half_mu_times_the_squared_distance():

@@ -75,6 +75,12 @@ def training_batches(
             yield batch if targets is None else (*batch, targets[positions[rows]])
 
 
+def batch_sizes(samples: int, *, batch_size: int) -> list[int]:
+    """Return the sizes of the batches in an epoch of `training_batches` over so many samples, in order."""
+    rest = samples % batch_size
+    return [batch_size] * (samples // batch_size) + [rest] * (rest > 1)
+
+
 def ordered_batches(
     samples: Samples, *, batch_size: int, normalisation: Normalisation
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from kuber.errors import DivergedError
 from kuber.learning.runtime import Runtime
+from kuber.learning.weights import Weights
+from kuber.learning.wrappers import plain_name
 
 Batch = tuple[Tensor, ...]  # samples, labels, and further arguments of the loss, row by row
 Loss = Callable[..., Tensor]  # (logits, *rest of the batch) -> scalar
@@ -120,3 +122,12 @@ def proximal(network: nn.Module, mu: float) -> Callable[[], Tensor]:
     """Return FedProx's penalty: mu/2 times the squared distance to the present weights (arXiv 1812.06127)."""
     pairs = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
     return lambda: mu / 2 * torch.stack([((now - before) ** 2).sum() for now, before in pairs]).sum()
+
+
+def linear(network: nn.Module, gradient: Weights) -> Callable[[], Tensor]:
+    """Return a penalty with this gradient, by name of the parameter: SCAFFOLD's correction (arXiv 1910.06378).
+
+    Raises KeyError when it lacks a parameter of the network.
+    """
+    pairs = [(parameter, gradient[plain_name(name)].to(parameter)) for name, parameter in network.named_parameters()]
+    return lambda: torch.stack([(parameter * slope).sum() for parameter, slope in pairs]).sum()

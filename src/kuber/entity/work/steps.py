@@ -19,7 +19,7 @@ from kuber.learning.evaluation import EVALUATION_BATCH, compute_logits, evaluate
 from kuber.learning.losses import balanced_softmax
 from kuber.learning.onnx_model import OnnxModel
 from kuber.learning.priors import PriorAdjusted
-from kuber.learning.training import Loss, Span, Training, proximal, train
+from kuber.learning.training import Loss, Span, Training, linear, proximal, train
 from kuber.learning.weights import Weights, weights_of
 
 GRAPH_SECONDS = 0.03  # of processor time that a graph may take for a sample, where that is more than its limits
@@ -78,14 +78,18 @@ def training(
     generator: torch.Tensor,
     teachers: tuple[PhaseTeacher, ...] = (),
     span: Span | None = None,
+    correction: Weights | None = None,
 ) -> Work:
     """Return the work of one local phase, with teachers if the phase has guidance.
 
-    The span is where a learning rate that changes stands; without one it is constant.
+    The span is where a learning rate that changes stands; without one it is constant. The correction is added to the
+    gradient of every step.
     """
     arguments: dict[str, Any] = {"learner": learner, "phase": phase, "weights": weights, "generator": generator}
     if teachers:
         arguments["teachers"] = teachers
+    if correction is not None:
+        arguments["correction"] = correction
     arguments |= span_arguments(learner.training, span)
     forward = _teacher_samples(learner, phase, teachers)
     cost = learner.training.epochs * len(learner.private) + forward * FORWARD_COST
@@ -135,6 +139,7 @@ def train_locally(
     generator: torch.Tensor,
     teachers: tuple[PhaseTeacher, ...] = (),
     span: Span | None = None,
+    correction: Weights | None = None,
     *,
     progress: Progress,
 ) -> TrainingResult:
@@ -155,7 +160,7 @@ def train_locally(
         settings=learner.training,
         runtime=learner.runtime,
         loss=loss,
-        penalty=proximal(model, phase.proximal) if phase.proximal else None,
+        penalty=_penalty(model, phase, correction),
         rate=learner.training.rates(span, samples),
         progress=_share_of(samples, progress),
     )
@@ -247,6 +252,14 @@ def _loss(learner: Learner, phase: LocalPhase) -> Loss:
         counts = torch.bincount(torch.from_numpy(learner.private.labels), minlength=learner.classes)
         return balanced_softmax(learner.runtime.place(counts))
     return F.cross_entropy
+
+
+def _penalty(model: nn.Module, phase: LocalPhase, correction: Weights | None) -> Callable[[], Tensor] | None:
+    """Return what is added to the loss of each batch: the proximal term, and one whose gradient is the correction."""
+    terms = [proximal(model, phase.proximal)] if phase.proximal else []
+    if correction is not None:
+        terms.append(linear(model, correction))
+    return (lambda: torch.stack([term() for term in terms]).sum()) if terms else None
 
 
 def _share_by_class(learner: Learner, guidance: Guidance, teachers: tuple[PhaseTeacher, ...]) -> Tensor | None:

@@ -69,11 +69,23 @@ class SynchronousEntities:
         """Return where a round begins and ends among all."""
         return span_of(round, self.rounds)
 
-    def train(self, starts: Sequence[Weights], span: Span, phase: LocalPhase = PLAIN) -> list[Weights]:
-        """Train every entity for a local phase from its own start; return the weights that each ends with."""
+    def train(
+        self,
+        starts: Sequence[Weights],
+        span: Span,
+        phase: LocalPhase = PLAIN,
+        corrections: Sequence[Weights] | None = None,
+    ) -> list[Weights]:
+        """Train every entity for a local phase from its own start; return the weights that each ends with.
+
+        Its correction, if there are any, is added to the gradient of every step.
+        """
+        added: Sequence[Weights | None] = corrections or [None] * len(starts)
         works = [
-            training(learner, phase, start, generator, span=span)
-            for learner, start, generator in zip(self.learners, starts, self.generators, strict=True)
+            training(learner, phase, start, generator, span=span, correction=correction)
+            for learner, start, generator, correction in zip(
+                self.learners, starts, self.generators, added, strict=True
+            )
         ]
         return self.train_all(works)
 

@@ -10,6 +10,7 @@ from kuber.experiment.baselines.fedavgm import fedavgm
 from kuber.experiment.baselines.fedmd import fedmd
 from kuber.experiment.baselines.fedprox import fedprox
 from kuber.experiment.baselines.finetuned import finetuned
+from kuber.experiment.baselines.scaffold import scaffold
 from kuber.experiment.baselines.synchronous import SynchronousEntities
 from kuber.experiment.engines.base import Engine
 from kuber.experiment.entity_factory import make_learners
@@ -23,6 +24,7 @@ BASELINES: dict[str, Callable[[SynchronousEntities], None]] = {
     "fedavg": fedavg,
     "fedprox": fedprox,
     "fedavgm": fedavgm,
+    "scaffold": scaffold,
     "finetuned": finetuned,
     "fedmd": fedmd,
     "central": central,
