@@ -102,10 +102,10 @@ def test_merge_weighs_by_samples_and_staleness():
 
 
 def test_merge_weighs_by_how_far_above_chance_a_model_is():
-    half, better = knowledge("half", 50, sample_count=100), knowledge("better", 50, sample_count=100)
+    poor, better = knowledge("poor", 50, sample_count=100), knowledge("better", 50, sample_count=100)
     at = situation(evaluation(70, 70), samples=100)  # 0.2 above the chance of two classes
-    found = [evaluation(60, 60), evaluation(90, 90)]
-    pairs = zip((half, better), found, strict=True)
+    found = [evaluation(55, 55), evaluation(90, 90)]
+    pairs = zip((poor, better), found, strict=True)
     candidates = [Candidate(knowledge=record, evaluation=seen) for record, seen in pairs]
     assert Merge().shares(candidates, at) == [pytest.approx(0.5**4), 1.0]
     assert Merge(merging=MergePolicy(quality=0.0)).shares(candidates, at) == [1.0, 1.0]

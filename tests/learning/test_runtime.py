@@ -60,10 +60,11 @@ def test_the_probe_really_computes_and_leaves_no_trace(monkeypatch):
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(module, "_has_bfloat16", lambda device: True)
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # as conftest.py does, whatever other tests have done since
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     chosen = choose_runtime(device="cpu", threads=2, architecture=CNN, batch_size=8)
     assert chosen.precision in ("float32", "bfloat16")
-    assert torch.get_num_threads() == 1  # as set by conftest.py
+    assert torch.get_num_threads() == 1
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]

@@ -159,8 +159,8 @@ def most_recent(
 def more_are_expected(candidates: Sequence[Knowledge], situation: Situation, limit: int) -> bool:
     """Return whether more models to merge are expected soon than are new in this round, up to `limit`.
 
-    Whoever published in the round before is expected to do so again. Before its first merge an entity knows nobody,
-    and expects as many as it can use.
+    An entity that published in the round before is expected to do so again. Before the first merge none is known, and
+    as many are expected as are of use.
     """
     ages = [situation.ages.get(candidate.id, 0) for candidate in candidates if is_mergeable(candidate, situation)]
     new = ages.count(0)

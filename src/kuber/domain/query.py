@@ -58,8 +58,8 @@ class Query:
     def only_sound(self) -> bool:
         """Whether a collapsed model is no entity's latest.
 
-        Whoever merges models of one origin needs the newest, whatever its accuracy: a local phase that begins beyond
-        an average may end below it.
+        An entity that merges models of one origin needs the newest, also one of low accuracy: a local phase that
+        begins beyond an average may end below it.
         """
         return self.latest and self.initial is False and self.origin is None
 
