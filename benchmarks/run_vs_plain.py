@@ -92,7 +92,7 @@ def main():
     rows = []
     for seed in range(args.seeds):
         flags = {"seed": seed, "num_rounds": args.num_rounds, "train_size": args.train_size}
-        flags["strategy"] = args.strategy
+        flags |= {"strategy": args.strategy, "learning_rate": 0.01, "learning_rate_schedule": "constant"}
         settings = load(flags, preset="quick", environ={})
         scenario = load_scenario(settings)
         with tempfile.TemporaryDirectory() as temporary:

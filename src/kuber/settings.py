@@ -191,7 +191,7 @@ _LONG: dict[str, Any] = _STUDY | {"num_rounds": 20, "local_epochs": 5}
 
 # `quick` is the same system on less work: small enough to show exchanges within minutes on two cores.
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"train_size": 8000, "num_rounds": 8, "local_epochs": 2, "kd_epochs": 2},
+    "quick": {"train_size": 8000, "num_rounds": 8, "local_epochs": 2, "kd_epochs": 2} | _COSINE,
     "study": _SHORT | _COSINE,
     "study-long": _LONG | _COSINE,
     "study-constant": _SHORT,
