@@ -65,6 +65,11 @@ def silent():
         name, common_start = "silent", False
         local_phase = before = publishes = after = choose = shares = keep = lambda *arguments: None
     return Silent()
+
+def hasty():
+    strategy = silent()
+    strategy.waiting = object()
+    return strategy
 """
 POINTS = """
 [kuber.partitions]
@@ -187,6 +192,7 @@ def test_a_strategy_need_not_explain():
     ("name", "sentence"),
     [
         ("nothing", "has no 'common_start'"),
+        ("kuber_test_plugin:hasty", "has no 'waits'"),
         ("nobody's", "choose from: kuber, exchange, merge, vanilla, local, local-balanced, nothing, quiet, or give"),
         ("kuber_test_plugin:gone", "cannot be imported: AttributeError"),
         ("nowhere_at_all:x", "cannot be imported: ModuleNotFoundError"),

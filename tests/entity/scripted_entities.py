@@ -17,6 +17,7 @@ from kuber.domain.knowledge import TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
+from kuber.entity.clock import Clock
 from kuber.entity.hub.access import HubAccess, Sharing
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.managed import ManagedEntity
@@ -128,6 +129,7 @@ class World:
                 vault=vault or self.vault,
                 identity=identity(name),
                 background=background,
+                clock=clock or Clock(),
             ),
             storage=Storage(**parts | (storage or {})),
             initial=lambda: initial_state(
@@ -137,7 +139,6 @@ class World:
             ),
             starts=lambda: starts,
             sharing=Sharing(**sharing),
-            clock=clock,
         )
 
     def live(self, name: str, accuracies: list[int], *, rounds: int, until: int = 10**6, watch=None, **more):

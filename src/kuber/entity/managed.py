@@ -12,7 +12,6 @@ from kuber.domain.significance import advantages
 from kuber.domain.stated_prior import is_no_worse_without
 from kuber.domain.strategy import Candidate, Choice, Method, Strategy
 from kuber.entity.absorption import Absorber, EvaluatedModel, Outcome
-from kuber.entity.clock import Clock
 from kuber.entity.deployment import Decision, decide
 from kuber.entity.evaluator import Evaluator
 from kuber.entity.hub.access import HubAccess, Sharing
@@ -52,7 +51,6 @@ class ManagedEntity:
         initial: Callable[[], State],
         starts: Callable[[], Sequence[Weights]] = tuple,
         sharing: Sharing | None = None,
-        clock: Clock | None = None,
     ) -> None:
         """Resume from the checkpoint in `storage`; `initial` makes the state of an entity that has none.
 
@@ -68,7 +66,7 @@ class ManagedEntity:
         self._session = HubSession(self._journal, self._evaluator, hub, storage, sharing or Sharing())
         self._round = Round(strategy, model, self._journal, self._session)
         self._search = CandidateSearch(strategy, self._session.discovery, model.task)
-        self._waiting = Waiting(strategy, self._session.discovery, clock or Clock())
+        self._waiting = Waiting(strategy, self._session.discovery, hub.clock)
         self._weights = storage.weights
         self._absorber = Absorber(strategy, self._evaluator, self._journal, storage.weights)
         self._training = False  # whether a local phase is under way

@@ -31,8 +31,9 @@ def strategy_named(name: str) -> Strategy:
 
 
 def missing_decision(strategy: object) -> str | None:
-    """Return the first method of `Strategy` that an object lacks; None if it has all."""
-    return next((decision for decision in _DECISIONS if not hasattr(strategy, decision)), None)
+    """Return the first method of `Strategy` that an object lacks, or `waits` beside `waiting`; None if it has all."""
+    needed = _DECISIONS if getattr(strategy, "waiting", None) is None else (*_DECISIONS, "waits")
+    return next((decision for decision in needed if not hasattr(strategy, decision)), None)
 
 
 def strategy_names() -> list[str]:

@@ -1,8 +1,8 @@
 """Waiting for the next models of others before a merge, for a bounded time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-from kuber.domain.knowledge import Knowledge
 from kuber.domain.query import Query
 from kuber.domain.strategy import Situation, Strategy
 from kuber.entity.clock import Clock
@@ -16,8 +16,8 @@ class Waiting:
     """Waits while the strategy expects newer models soon, at most for a share of the round's duration so far."""
 
     def __init__(self, strategy: Strategy, discovery: Discovery, clock: Clock) -> None:
-        self._policy = getattr(strategy, "waiting", None)  # a strategy may lack it, and then needs no `waits`
-        self._waits: Callable[[Sequence[Knowledge], Situation], bool] = getattr(strategy, "waits", _waits_never)
+        self._strategy: Any = strategy  # it may lack `waiting`, and then needs no `waits`
+        self._policy = getattr(strategy, "waiting", None)
         self._discovery = discovery
         self._clock = clock
         self._began: float | None = None  # when the round began; None: in an earlier process, so nobody knows
@@ -34,12 +34,8 @@ class Waiting:
         pause, waited = min(longest / LOOKS, LONGEST_PAUSE), 0.0
         while waited < longest:
             newest = self._discovery.newest(query)
-            if not self._discovery.is_reachable or not self._waits(newest, situation()):
+            if not self._discovery.is_reachable or not self._strategy.waits(newest, situation()):
                 break
             self._clock.sleep(pause)
             waited += pause
         return waited
-
-
-def _waits_never(candidates: Sequence[Knowledge], situation: Situation) -> bool:
-    return False

@@ -10,7 +10,6 @@ import torch
 
 from kuber.data.batches import Normalisation
 from kuber.domain.knowledge import Architecture
-from kuber.entity.clock import Clock
 from kuber.entity.hub.access import Approve, HubAccess, Sharing
 from kuber.entity.managed import ManagedEntity
 from kuber.entity.managed_model import Artifacts, ManagedModel, weights_only
@@ -79,7 +78,6 @@ def make_entity(
     session_id: str | None = None,
     start: Callable[[Architecture, int], Weights] = initial_weights,
     common_seed: int | None = None,
-    clock: Clock | None = None,
 ) -> ManagedEntity:
     """Make entity `index` of a scenario, in the state of its checkpoint or a new one.
 
@@ -122,7 +120,6 @@ def make_entity(
         storage=storage,
         initial=initial,
         starts=starts,
-        clock=clock,
         sharing=Sharing(
             verified_only=settings.verified_only,
             report=settings.reports,

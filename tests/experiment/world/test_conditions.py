@@ -11,6 +11,7 @@ import pytest
 from kuber.data.samples import Samples
 from kuber.domain.event import Event
 from kuber.domain.query import Query
+from kuber.entity.clock import Clock
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.errors import SettingsError
 from kuber.experiment.comparison.compare import compare, make_plan
@@ -214,8 +215,7 @@ def test_adjacent_cuts_are_one():
         Conditions(speed=1.0, cuts=(Interval(1.0, 2.0), Interval(2.0, 5.0), Interval(5.0, 5.5))),
         SharedBandwidth(10.0),
         patience=4.0,
-        clock=lambda: passed[-1],
-        sleep=lambda seconds: passed.append(passed[-1] + seconds),
+        clock=Clock(now=lambda: passed[-1], sleep=lambda seconds: passed.append(passed[-1] + seconds)),
     )
     passed.append(1.5)
     link.transfer()

@@ -275,7 +275,7 @@ class MemoryRegistry:
         return (self._best[at][1] for at in range(start, len(self._best)))
 
     def _latest_of(self, query: Query) -> LatestRecords:
-        """Return the latest records of the query; an initial checkpoint does not hide an older trained record."""
+        """Return the latest records of the query; initial checkpoints hide no sound record."""
         return self._latest_sound if query.only_sound else self._latest
 
     def _ranked(self, place: int, query: Query) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """Access of an entity to its hub, and what it shares there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.ports import Registry, Vault
+from kuber.entity.clock import Clock
 from kuber.signing import Identity
 
 Counts = Literal["exact", "rounded"] | None
@@ -20,6 +21,7 @@ class HubAccess:
     vault: Vault
     identity: Identity
     background: bool = False  # try services that do not answer in threads, not in the next round; only in real time
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

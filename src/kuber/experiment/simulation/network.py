@@ -1,6 +1,5 @@
 """Simulated network between an entity and the hub: a call of a port takes virtual time, and may fail."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from kuber.domain.delivery import Delivery
@@ -11,6 +10,7 @@ from kuber.domain.member import Member
 from kuber.domain.ports import Registry, Vault
 from kuber.domain.query import Page, Query
 from kuber.domain.verification import Attestation
+from kuber.entity.clock import Clock
 from kuber.errors import ServiceUnavailableError
 from kuber.experiment.world.conditions import Conditions
 
@@ -39,15 +39,13 @@ class NetworkLink:
         hub: SharedBandwidth,
         *,
         patience: float,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
+        clock: Clock,
     ) -> None:
-        """`clock` returns the virtual second; `sleep` returns after so many more; `patience` is in seconds."""
+        """`clock` is the virtual one; `patience` is in seconds."""
         self._patience = patience
         self._conditions = conditions
         self._hub = hub
         self._clock = clock
-        self._sleep = sleep
 
     def transfer(self, *, up: int = 0, down: int = 0) -> None:
         """Sleep for the duration of one call that moves so many bytes of weights; a call cut off is repeated.
@@ -57,23 +55,23 @@ class NetworkLink:
         link = self._conditions.link
         while True:
             self._await_hub()
-            now = self._clock()
+            now = self._clock.now()
             queued = self._hub.reserve(now, up + down)
             seconds = link.latency + max(queued, up / link.up + down / link.down)
             cut = next((cut for cut in self._conditions.cuts if now < cut.start < now + seconds), None)
             if cut is None:
-                self._sleep(seconds)
+                self._clock.sleep(seconds)
                 return
-            self._sleep(cut.start - now)
+            self._clock.sleep(cut.start - now)
 
     def _await_hub(self) -> None:
         for cut in self._conditions.cuts:
-            now = self._clock()
+            now = self._clock.now()
             if now in cut:
                 if cut.end - now > self._patience:
-                    self._sleep(self._patience)
+                    self._clock.sleep(self._patience)
                     raise ServiceUnavailableError("The hub cannot be reached; try again later.")
-                self._sleep(cut.end - now)
+                self._clock.sleep(cut.end - now)
 
 
 class DelayedRegistry:

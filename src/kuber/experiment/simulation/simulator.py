@@ -172,12 +172,12 @@ class Simulation:
     def _make_entity(self, simulated: SimulatedEntity) -> ManagedEntity:
         """Make the entity of a new simulated process."""
         scenario, index = self._scenario, simulated.index
+        clock = Clock(now=lambda: self._queue.now, sleep=simulated.sleep)
         link = NetworkLink(
             simulated.conditions,
             self._bandwidth,
             patience=scenario.world.patience,
-            clock=lambda: self._queue.now,
-            sleep=simulated.sleep,
+            clock=clock,
         )
         return make_entity(
             scenario,
@@ -187,6 +187,7 @@ class Simulation:
                 registry=DelayedRegistry(self.registry, link),
                 vault=DelayedVault(self.vault, link),
                 identity=derived_identity(scenario.settings.seed, index),
+                clock=clock,
             ),
             storage=Storage(
                 checkpoints=simulated, event_log=simulated, pending=simulated.pending, weights=self._weights
@@ -196,7 +197,6 @@ class Simulation:
             artifacts=artifacts_of(simulated.conditions.poison, classes=scenario.task.classes, seed=index),
             session_id=f"{index}",
             start=self._initial_weights,
-            clock=Clock(now=lambda: self._queue.now, sleep=simulated.sleep),
         )
 
     def _initial_weights(self, architecture: Architecture, seed: int) -> Weights:

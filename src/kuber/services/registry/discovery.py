@@ -84,7 +84,7 @@ def _statement(query: Query) -> Select[Any]:
     seq: ColumnElement[int] = subject.knowledge if query.latest else row.seq
     statement = select(seq.label("seq")).limit(bindparam("limit", type_=Integer))
     if query.latest:
-        # A new initial checkpoint does not hide an older trained record.
+        # A new initial checkpoint hides no sound record.
         statement = statement.where(subject.trained == (true() if query.only_sound else false()))
         if _needs_records(query):
             statement = statement.join(knowledge, row.seq == seq)
