@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kuber.learning.ensembling import ensemble_log_probs, guidance_shares, guide_loss, not_true_distillation
+from kuber.learning.ensembling import (
+    ensemble_log_probs,
+    guidance_shares,
+    guide_loss,
+    mixture_log_probs,
+    not_true_distillation,
+)
 
 DRAW = torch.Generator().manual_seed(0)
 LOGITS = [torch.randn(7, 4, generator=DRAW) * 3 for _ in range(3)]
@@ -88,6 +94,21 @@ def test_guidance_is_zero_without_and_whole_with_an_advantage_on_all_classes(cla
     one_hot = F.one_hot(labels, classes).float()
     half = guide_loss(student, teacher, one_hot, temperature=2.0, shares=torch.full((classes,), 0.5))
     torch.testing.assert_close(half, whole / 2)
+
+
+def test_with_the_own_class_the_whole_distributions_are_compared():
+    student, teacher = LOGITS[0], F.log_softmax(LOGITS[1] / 3, dim=1)
+    loss = guide_loss(student, teacher, LABELS, temperature=3.0, own_class=True)
+    whole = F.kl_div(F.log_softmax(student / 3, dim=1), teacher, reduction="batchmean", log_target=True)
+    torch.testing.assert_close(loss, 9 * whole)
+    assert loss != guide_loss(student, teacher, LABELS, temperature=3.0)
+
+
+def test_a_mixture_is_of_probabilities_and_reads_no_model_without_a_share():
+    first, second = LOGITS[0].softmax(1), LOGITS[1].softmax(1)
+    torch.testing.assert_close(mixture_log_probs(LOGITS[:2], (0.25, 0.75)).exp(), 0.25 * first + 0.75 * second)
+    broken = torch.full_like(LOGITS[0], torch.nan)
+    torch.testing.assert_close(mixture_log_probs((LOGITS[0], broken), (1.0, 0.0)).exp(), first)
 
 
 def test_a_sample_counts_by_the_share_of_what_the_teacher_takes_it_for():

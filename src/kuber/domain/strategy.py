@@ -21,6 +21,7 @@ class Guidance:
     augmented: bool = False  # teachers see each augmented batch; else each sample once, unaugmented
     own_start: bool = False  # the model that the phase starts from is one of the teachers
     advantage: float = 0.1  # recall ahead of the student's at which teachers have their full weight; 0: always
+    own_class: bool = field(default=False, metadata={"added_later": True})  # follow teachers on the label's class too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """Ensembles of frozen teachers, and the losses of a student that learns from one during its local phase."""
 
 from collections.abc import Sequence
+from math import log
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,20 @@ def ensemble_log_probs(
     unknown_to_all = unknown.all(0)
     log_weight_of_class = torch.logsumexp(log_weights.expand_as(stacked).masked_fill(unknown, -torch.inf), dim=0)
     return F.log_softmax((mixture - log_weight_of_class).masked_fill(unknown_to_all, -torch.inf), dim=1)
+
+
+def mixture_log_probs(logits: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the log of the mean of several models' probabilities, with these shares: shape (samples, classes).
+
+    `logits` has one tensor for each model, shape (samples, classes). The shares sum to 1; models of share 0 are not
+    read.
+    """
+    parts = [
+        F.log_softmax(in_full_precision(part), dim=1) + log(share)
+        for part, share in zip(logits, shares, strict=True)
+        if share > 0
+    ]
+    return torch.stack(parts).logsumexp(0)
 
 
 def guidance_shares(advantages: Sequence[Sequence[float]], full: float) -> list[float] | None:
@@ -101,13 +116,16 @@ def guide_loss(
     temperature: float,
     ignore_index: int = IGNORED,
     shares: Tensor | None = None,
+    own_class: bool = False,
 ) -> Tensor:
-    """Return `not_true_distillation`; with two classes, T² * KL(teacher || student) over both.
+    """Return `not_true_distillation`; with two classes or `own_class`, T² * KL(teacher || student) over all.
 
     A distribution over the one other class is constant, so with two classes the whole distributions are compared.
+    With `own_class` they are for any number: the teacher also says how sure it is of the label (Hinton et al., arXiv
+    1503.02531).
     """
     samples, classes = student_logits.shape
-    if classes > 2:
+    if classes > 2 and not own_class:
         return not_true_distillation(
             student_logits,
             teacher_log_probs,

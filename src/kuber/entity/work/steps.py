@@ -273,7 +273,14 @@ def _guided_loss(loss: Loss, guidance: Guidance, shares: Tensor | None) -> Loss:
     """Add the teachers' loss to the loss on the labels."""
 
     def total(student: Tensor, labels: Tensor, teacher_log_probs: Tensor) -> Tensor:
-        soft = guide_loss(student, teacher_log_probs, labels, temperature=guidance.temperature, shares=shares)
+        soft = guide_loss(
+            student,
+            teacher_log_probs,
+            labels,
+            temperature=guidance.temperature,
+            shares=shares,
+            own_class=guidance.own_class,
+        )
         return loss(student, labels) + guidance.weight * soft
 
     return total
