@@ -26,6 +26,7 @@ def test_the_table_has_each_setting_in_order():
         ("simulate", {"threads": "3"}, "the engine"),
         ("run", {"cache_mebibytes": "3"}, "only `kuber entity` keeps pulled models"),
         ("run", {"verified_only": "true", "strategy": "local"}, "the strategy local exchanges nothing"),
+        ("run", {"proxy_architecture": "mlp", "strategy": "merge"}, "the strategy merge has no proxies"),
         ("run", {"data_dir": "x", "dataset": "digits"}, "read from no folder"),
     ],
 )

@@ -12,6 +12,7 @@ Condition = Callable[[Settings], str | None]  # -> reason why the setting has no
 
 _TRAINING_ALONE = {"local", "local-balanced"}
 _NOT_DISTILLING = {"kuber", "exchange", "merge", *_TRAINING_ALONE}
+_WITHOUT_PROXIES = {"exchange", "merge", "vanilla", *_TRAINING_ALONE}
 _NOT_DRAWING = {"iid", "shards"}
 _NOT_BY_CLASS = {"dirichlet", "iid", "quantity", "mixture"}
 _NOT_FROM_FILES = {"digits"}
@@ -68,6 +69,7 @@ EFFECTS: Mapping[str, Effect] = {
     "dirichlet_alpha": _not_with_partitions(_NOT_DRAWING, "draws from no Dirichlet distribution"),
     "seed": _ALWAYS,
     "architecture": _ALWAYS,
+    "proxy_architecture": _not_with_strategies(_WITHOUT_PROXIES, "has no proxies"),
     "local_epochs": _ALWAYS,
     "learning_rate": _ALWAYS,
     "learning_rate_schedule": _ALWAYS,

@@ -75,6 +75,11 @@ class Settings(BaseModel):
         description="Network: cnn, lenet, resnet20, mlp, or an installed one; several, separated by commas, are "
         "assigned to the entities in turn.",
     )
+    proxy_architecture: str = Field(
+        "auto",
+        description="Network of the proxies that entities with other networks exchange: auto (none if all have one "
+        "network, else cnn, or mlp where cnn does not take the samples), none, or one of the networks.",
+    )
     local_epochs: int = Field(5, ge=1, description="Epochs of training on private data in each round.")
     learning_rate: float = Field(0.01, gt=0, le=10, description="Learning rate of SGD; with a schedule, its peak.")
     learning_rate_schedule: Literal["constant", "cosine"] = Field(

@@ -6,6 +6,7 @@ from kuber.domain.knowledge import Architecture, Artifact, Draft
 from kuber.domain.policies import (
     MergePolicy,
     OuterStepPolicy,
+    ProxyPolicy,
     PublishPolicy,
     SelectionPolicy,
     WaitingPolicy,
@@ -39,6 +40,7 @@ __all__ = [
     "MergePolicy",
     "Method",
     "OuterStepPolicy",
+    "ProxyPolicy",
     "PublishPolicy",
     "SelectionPolicy",
     "Situation",

@@ -1,6 +1,7 @@
 """Scripted entities: ports in memory, and work steps that compute nothing."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from kuber.data.batches import Normalisation
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.knowledge import TensorSpec
+from kuber.domain.knowledge import Architecture, TensorSpec
 from kuber.domain.query import Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.task import Task
@@ -28,6 +29,7 @@ from kuber.entity.state.event_log import FILE_NAME, EventLog, read_events, rewin
 from kuber.entity.state.storage import Storage
 from kuber.entity.work.average import AverageResult, average_on_common_set
 from kuber.entity.work.learner import Learner
+from kuber.entity.work.pair import PairResult, choose_share
 from kuber.entity.work.personal import PersonalResult, personalise
 from kuber.entity.work.steps import EvaluationResult, TrainingResult, distil_locally, evaluate_on_common_set
 from kuber.learning.architectures import describe, initial_weights
@@ -40,8 +42,9 @@ from kuber.signing import Identity
 COMMON = Digest.of(b"common test set")
 TASK = Task(name="toy", labels=("a", "b", "c"), input_shape=(3,), test_set=COMMON)
 ARCHITECTURE = describe("mlp", {"input_shape": (3,), "classes": 3})
-RUNTIME = Runtime(device="cpu", precision="float32", threads=1, channels_last=False)
 SCALAR = TensorSpec(dtype="F32", shape=(1,))
+PRIVATE = Architecture(name="mine", arguments={}, manifest={"own": SCALAR})  # of private networks
+RUNTIME = Runtime(device="cpu", precision="float32", threads=1, channels_last=False)
 
 
 class Killed(BaseException):
@@ -64,6 +67,10 @@ class Script:
     def __call__(self, work):
         if work.function is average_on_common_set:
             return average_result(work.arguments["models"], 0)
+        if work.function is choose_share:
+            return PairResult(
+                share=0.25, accuracy=0.9, own_accuracy=0.9, private_accuracy=0.8, forward=20, seconds=0.1
+            )
         if work.function is personalise:
             return PersonalResult(weights=None, before=0.5, after=0.5, forward=0, seconds=0.0)
         if "shift" in work.arguments:
@@ -105,11 +112,13 @@ class World:
         background: bool = False,
         starts=(),
         clock=None,
+        private: bool = False,
         **sharing,
     ) -> ManagedEntity:
         """An entity whose storage is in its folder, except for the parts given in `storage`.
 
-        It may begin from the `starts`, and has other initial weights than entities with names of other lengths.
+        It may begin from the `starts`, and has other initial weights than entities with names of other lengths. With
+        `private` its model is the proxy of a private network.
         """
         parts = {
             "checkpoints": Checkpoints(self.folder / name),
@@ -117,11 +126,13 @@ class World:
             "pending": BlobCache(self.folder / name / "waiting"),
             "cache": BlobCache(self.folder / name / "cache"),
         }
+        model = ManagedModel(
+            task=task, learner=learner(self.folder), class_counts=(5, 5, 0), execute=execute or Script()
+        )
+        own = replace(model, learner=replace(model.learner, architecture=PRIVATE)) if private else None
         return ManagedEntity(
             name,
-            model=ManagedModel(
-                task=task, learner=learner(self.folder), class_counts=(5, 5, 0), execute=execute or Script()
-            ),
+            model=replace(model, proxy_of=own and PRIVATE.name),
             strategy=STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
             rounds=rounds,
             hub=HubAccess(
@@ -132,11 +143,16 @@ class World:
                 clock=clock or Clock(),
             ),
             storage=Storage(**parts | (storage or {})),
-            initial=lambda: initial_state(
-                session_id=f"session of {name}",
-                weights=initial_weights(ARCHITECTURE, len(name)),
-                generator=torch.Generator().get_state(),
+            initial=lambda: replace(
+                initial_state(
+                    session_id=f"session of {name}",
+                    weights=initial_weights(ARCHITECTURE, len(name)),
+                    generator=torch.Generator().get_state(),
+                ),
+                private={"own": torch.zeros(1)} if private else None,
+                private_generator=torch.Generator().manual_seed(1).get_state() if private else None,
             ),
+            private=own,
             starts=lambda: starts,
             sharing=Sharing(**sharing),
         )

@@ -10,6 +10,8 @@ from kuber.domain.query import Query
 from kuber.entity.state.checkpoint import Checkpoints
 from kuber.entity.state.event_log import FILE_NAME, read_events
 from kuber.entity.work.average import average_on_common_set
+from kuber.entity.work.pair import PairResult, choose_share
+from kuber.entity.work.personal import PersonalResult, personalise
 from kuber.entity.work.steps import distil_locally, evaluate_on_common_set
 from kuber.errors import ServiceUnavailableError
 from kuber.learning.weights import dump
@@ -82,14 +84,21 @@ def execute(work):
     """The work, scripted so that equal arguments have equal results."""
     if work.function is evaluate_on_common_set:
         return evaluation_result(20 + int(Digest.of(dump(work.arguments["weights"])).hex[:6], 16) % 60)
+    if work.function is personalise:
+        weights = {name: tensor + 1.0 for name, tensor in work.arguments["weights"].items()}
+        return PersonalResult(weights=weights, before=0.5, after=0.6, forward=5, seconds=0.1)
+    if work.function is choose_share:
+        weights = work.arguments["private_weights"]
+        share = int(Digest.of(dump(weights)).hex[:2], 16) / 256
+        return PairResult(share=share, accuracy=0.5, own_accuracy=0.5, private_accuracy=0.5, forward=7, seconds=0.1)
     if work.function is average_on_common_set:
         models = work.arguments["models"]
         return average_result(models, 20 + int(Digest.of(dump(models[0])).hex[6:12], 16) % 60)
     return training_result(work.arguments["weights"], forward=10 if work.function is distil_locally else 0)
 
 
-def run(world, name, process, *, strategy, unreachable=None):
-    """Run an entity in one process."""
+def run(world, name, process, *, strategy, unreachable=None, private=False):
+    """Run an entity in one process; with `private` it has a private network."""
     registry = world.registry if unreachable is None else Unreachable(world.registry, *unreachable)
     checkpoints = Checkpoints(world.folder / name)
     world.entity(
@@ -100,6 +109,7 @@ def run(world, name, process, *, strategy, unreachable=None):
         vault=process.watched(world.vault),
         storage={"checkpoints": process.watched(checkpoints), "event_log": process.watched(world.log)},
         execute=execute,
+        private=private,
     ).run()
 
 
@@ -122,15 +132,19 @@ def outcome(world, name):
     ]
     attested = [place for id, place in places.items() if own in attesters(world, id)]
     last = Checkpoints(world.folder / name).latest()
-    weights = str(Digest.of(dump(last.weights)))
+    weights = [str(Digest.of(dump(model))) for model in (last.weights, last.private or {})]
     return published, deliveries, attested, last.round, last.stage, weights, deployed(world, name)
 
 
 def deployed(world, name):
     """Which model was deployed at the end of each round, and the digest of its file."""
     ends = world.events(name, "round-ended")
-    files = [(world.folder / name / end["deployed"]["checkpoint"]).read_bytes() for end in ends]
-    return [(end["deployed"], str(Digest.of(data))) for end, data in zip(ends, files, strict=True)]
+    names = [
+        [end["deployed"][file] for file in ("checkpoint", "private", "personal") if file in end["deployed"]]
+        for end in ends
+    ]
+    files = [[str(Digest.of((world.folder / name / file).read_bytes())) for file in found] for found in names]
+    return [(end["deployed"], found) for end, found in zip(ends, files, strict=True)]
 
 
 def attesters(world, id):
@@ -144,11 +158,11 @@ def events(world, name):
     return [(event.round, event.kind) for event in own if event.kind not in ("pulled", "evaluated")]
 
 
-def fresh(folder, strategy):
+def fresh(folder, strategy, **more):
     """A world in which a teacher has published."""
     folder.mkdir()
     world = World(folder)
-    run(world, "teacher", Process(), strategy=strategy)
+    run(world, "teacher", Process(), strategy=strategy, **more)
     return world
 
 
@@ -157,20 +171,25 @@ STRIDES = pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mar
 
 @STRIDES
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("strategy", ["merge", "exchange", "vanilla"])
-def test_killed_at_any_call(tmp_path, strategy, before, stride):
-    whole = fresh(tmp_path / "whole", strategy)
+@pytest.mark.parametrize(
+    ("strategy", "private"),
+    [("merge", False), ("exchange", False), ("vanilla", False), ("kuber", True)],
+    ids=["merge", "exchange", "vanilla", "kuber with proxies"],
+)
+def test_killed_at_any_call(tmp_path, strategy, private, before, stride):
+    more = {"strategy": strategy, "private": private}
+    whole = fresh(tmp_path / "whole", **more)
     process = Process()
-    run(whole, "student", process, strategy=strategy)
+    run(whole, "student", process, **more)
     expected, logged = outcome(whole, "student"), events(whole, "student")
     assert expected[0], "the student publishes"
     assert process.calls > 40
     for last in range(1, process.calls + 1, stride):
-        world = fresh(tmp_path / f"{last}", strategy)
+        world = fresh(tmp_path / f"{last}", **more)
         with pytest.raises(Killed):
-            run(world, "student", Process(last, before=before), strategy=strategy)
+            run(world, "student", Process(last, before=before), **more)
         world.restart("student")
-        run(world, "student", Process(), strategy=strategy)
+        run(world, "student", Process(), **more)
         assert outcome(world, "student") == expected, f"killed at call {last}"
         assert events(world, "student") == logged, f"killed at call {last}"
 

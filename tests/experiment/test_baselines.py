@@ -22,7 +22,7 @@ from kuber.experiment.comparison.methods import BASELINES, Performance, perform
 from kuber.experiment.engines.inline import InlineEngine
 from kuber.experiment.engines.result_cache import ResultCache
 from kuber.experiment.entity_factory import generator_state, make_learner, make_learners
-from kuber.experiment.held_out import correct_answers
+from kuber.experiment.held_out import correct_answers, mean_logits
 from kuber.experiment.metrics import MetricsRecorder
 from kuber.experiment.scenario import Scenario, load_scenario
 from kuber.experiment.simulation.simulator import simulated_runtime
@@ -381,7 +381,8 @@ def test_the_prior_of_a_plain_model_counts_as_far_as_samples_for_decisions_say(s
     rare = (*(0.999 / 9,) * 3, 1e-30, *(0.999 / 9,) * 6)  # without this prior every answer is class 3
     labels = scenario.held_out.labels
     others, threes = (scenario.held_out.take(np.flatnonzero(kind)) for kind in (labels != 3, labels == 3))
-    count = partial(correct_answers, learner, [weights], scenario.held_out, class_counts=[(1,) * 10])
+    answers = mean_logits(learner, [weights])
+    count = partial(correct_answers, answers, scenario.held_out, class_counts=[(1,) * 10])
     everything = [0, 0, 0, len(threes), 0, 0, 0, 0, 0, 0]
     assert count(carried=rare, deciding=threes).tolist() == [everything, everything]
     as_it_is = count(carried=uniform(10), deciding=threes).tolist()

@@ -25,11 +25,13 @@ def test_the_figures_are_those_of_the_log_and_the_held_out_set(tell: Tell) -> No
     events = tell(entities=2, rounds=3)
     view = RunView.of(events, rounds=3)
     held_out = {"0": held_out_of(0.1, 0.2, 0.4), "1": held_out_of(0.3, 0.3, 0.2)}
+    held_out["1"][-1] = held_out["1"][-1]._replace(private=0.25)
     settings = Settings(num_entities=2, num_rounds=3, seed=7, strategy="vanilla")
     result = result_of(view, held_out, run_dir="runs/x", settings=settings, wall=active_seconds(events))
     assert [entity.gain for entity in result.entities] == pytest.approx([0.3, -0.1])
     assert result.mean_accuracy == pytest.approx(0.3)
     assert result.own_accuracy == pytest.approx(0.8)
+    assert [entity.private_accuracy for entity in result.entities] == [None, 0.25]
     assert [entity.own_accuracy for entity in result.entities] == pytest.approx([0.9, 0.7])
     assert result.entities[0].own_accuracies == pytest.approx((0.6, 0.7, 0.9))
     assert result.start_accuracy == pytest.approx(0.2)

@@ -11,6 +11,7 @@ Kind = Literal[
     "joined",
     "round-started",
     "trained",
+    "private-trained",
     "evaluated",
     "published",
     "queued",

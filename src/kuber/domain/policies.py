@@ -65,6 +65,14 @@ class WaitingPolicy:
     share: float = 0.5  # of the duration of the own round so far, at most
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProxyPolicy:
+    """How an entity's private network learns from the proxy that it exchanges, in each round after the merge."""
+
+    temperature: float = 2.0  # softens both
+    weight: float = 1.0  # of the distillation from the proxy, beside the loss on the labels
+
+
 def has_improved(situation: Situation, policy: PublishPolicy) -> bool:
     """Return whether the own model gained accuracy, or recall on some class, beyond noise since the last publication.
 

@@ -13,6 +13,7 @@ from kuber.domain.deployment import AVERAGED, Deployed, deploy
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.pair import PairResult
 from kuber.entity.work.personal import PersonalResult
 from kuber.errors import KnowledgeError
 from kuber.learning.weights import Weights
@@ -21,7 +22,23 @@ log = logging.getLogger("kuber")
 
 PERSONAL_FILE = "personal.safetensors"  # in the folder of an entity, after its last round
 
+
+def private_file(round: int) -> str:
+    """Return the name of the file of a private network at the end of a round, in the folder of its entity."""
+    return f"private-{round:04d}.safetensors"
+
+
 Average = Callable[[tuple[Weights, ...]], AverageResult]  # of models, the newest first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivateAnswer:
+    """The private network whose probabilities are averaged with those of the deployed model, its proxy."""
+
+    weights: Weights
+    share: float  # of the proxy
+    accuracy: float  # of both together on the common test set, 0 to 1
+    own_accuracy: float  # likewise, on the entity's own mixture of classes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,29 +48,48 @@ class Decision:
     deployed: Deployed
     average: Weights | None = None  # None when no average is deployed, or not a new one
     personal: Weights | None = None  # the deployed model with a personal head; None where it has none
+    private: PrivateAnswer | None = None  # None where the deployed model answers alone
     forward: int = 0  # samples that ran forward
     seconds: float = 0.0
 
-    def with_personal(self, result: PersonalResult) -> "Decision":
-        """Return the decision with a personal model, if there is one, and what that cost."""
+    def with_private(self, weights: Weights, result: PairResult) -> "Decision":
+        """Return the decision with a private network beside the deployed model, and what that cost."""
+        answer = PrivateAnswer(
+            weights=weights, share=result.share, accuracy=result.accuracy, own_accuracy=result.own_accuracy
+        )
         return replace(
             self,
-            personal=result.weights,
+            private=answer,
+            forward=self.forward + result.forward,
+            seconds=self.seconds + result.seconds,
+        )
+
+    def with_personal(self, result: PersonalResult) -> "Decision":
+        """Return the decision with a personal model, if there is one that is better, and what that cost."""
+        beaten = self.private is not None and self.private.own_accuracy >= result.after
+        return replace(
+            self,
+            personal=None if beaten else result.weights,
             forward=self.forward + result.forward,
             seconds=self.seconds + result.seconds,
         )
 
     def detail(self, round: int, checkpoint: str | None) -> dict[str, Any]:
         """Return the field `deployed` of the event `round-ended`."""
-        personal = {} if self.personal is None else {"personal": PERSONAL_FILE}
-        return {
+        detail = {
             "model": self.deployed.choice(round),
             "round": self.deployed.round,
             "accuracy": self.deployed.evaluation.accuracy,
             "checkpoint": checkpoint,
             "forward": self.forward,
             "seconds": self.seconds,
-        } | personal
+        }
+        if self.personal is not None:
+            detail["personal"] = PERSONAL_FILE
+        if self.private is not None:
+            private = None if checkpoint is None else private_file(round)
+            detail |= {"accuracy": self.private.accuracy, "private": private, "share": self.private.share}
+        return detail
 
 
 class RoundModels(Protocol):

@@ -22,6 +22,10 @@ class ModelPort(Protocol):
     def architecture(self) -> Architecture: ...
 
     @property
+    def proxy_of(self) -> str | None:
+        """Name of the architecture of the private network whose proxy the model is; None if it is no proxy."""
+
+    @property
     def runtime(self) -> Runtime: ...
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from kuber.domain.deployment import Deployed
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.prior import carried_prior
 from kuber.domain.query import Query
@@ -20,6 +21,7 @@ from kuber.entity.hub.candidate_search import CandidateSearch
 from kuber.entity.hub.session import HubSession
 from kuber.entity.initialization import agree_on_initial_checkpoint, begin_in_common
 from kuber.entity.managed_model import ManagedModel
+from kuber.entity.private_network import PrivateNetwork
 from kuber.entity.round import Round
 from kuber.entity.state.checkpoint import State
 from kuber.entity.state.journal import Journal
@@ -51,10 +53,12 @@ class ManagedEntity:
         initial: Callable[[], State],
         starts: Callable[[], Sequence[Weights]] = tuple,
         sharing: Sharing | None = None,
+        private: ManagedModel | None = None,
     ) -> None:
         """Resume from the checkpoint in `storage`; `initial` makes the state of an entity that has none.
 
-        `starts` makes the weights that others begin from too, best first; none if they cannot be computed here.
+        `starts` makes the weights that others begin from too, best first; none if they cannot be computed here. With
+        a `private` network, which the state has too, the model is its proxy.
         """
         self.name = name
         self.model = model
@@ -69,6 +73,9 @@ class ManagedEntity:
         self._waiting = Waiting(strategy, self._session.discovery, hub.clock)
         self._weights = storage.weights
         self._absorber = Absorber(strategy, self._evaluator, self._journal, storage.weights)
+        self._private: PrivateNetwork | None = None
+        if private is not None:
+            self._private = PrivateNetwork(model, private, strategy, self._journal, storage.weights)
         self._training = False  # whether a local phase is under way
 
     @property
@@ -112,7 +119,7 @@ class ManagedEntity:
                 self._local_phase()
             elif state.stage == "absorbed":
                 self._record_absorption()
-                self._round.end(self._evaluation, deploy=self._deploy)
+                self._end_round()
             else:
                 self._decide()
 
@@ -216,7 +223,7 @@ class ManagedEntity:
             phase_start=None if step is None else step.start, momentum=None if step is None else step.momentum
         )
         if outcome is None:
-            self._round.end(own, deploy=self._deploy)
+            self._end_round()
             return
         self._add_parents(outcome)
         journal.save(
@@ -293,8 +300,13 @@ class ManagedEntity:
         candidates = self._session.discovery.candidates(query)
         return self._round.choose(method, candidates, self._round.situation(own, self._journal.state.previous))
 
-    def _deploy(self) -> Decision:
-        """Decide which model is deployed at the end of the round."""
+    def _end_round(self) -> None:
+        """Train the private network, if there is one, and end the round."""
+        trained = None if self._private is None else self._private.train(self._span)
+        self._round.end(self._evaluation, deploy=partial(self._deploy, trained))
+
+    def _deploy(self, trained: TrainingResult | None) -> Decision:
+        """Decide which model is deployed at the end of the round, beside the trained private network, if any."""
         state, model = self._journal.state, self.model
         decision = decide(
             state.deployed,
@@ -304,20 +316,26 @@ class ManagedEntity:
             earlier=self._journal.earlier_models(model.architecture),
             average=model.average,
         )
-        return self._with_personal(decision) if state.round == self.rounds else decision
-
-    def _with_personal(self, decision: Decision) -> Decision:
-        """Return the decision after the last round, with a personal head where that pays."""
-        model = self.model
-        try:
-            weights = self._journal.deployed_weights(decision, model.architecture)
-        except KnowledgeError as error:
-            log.warning("There is no personal head for the deployed model: %s", error.message)
+        last = state.round == self.rounds
+        if not last and trained is None:
             return decision
-        if weights is None:
+        weights = self._deployed_weights(decision)
+        if self._private is not None and trained is not None:
+            if weights is None:
+                weights = state.weights
+                decision = replace(decision, deployed=Deployed(round=state.round, evaluation=self._evaluation))
+            decision = self._private.answer_with(decision, weights, trained)
+        if weights is None or not last:
             return decision
         carried = carried_prior(self.strategy.local_phase(), model.class_counts)
         return decision.with_personal(model.personalise(weights, carried))
+
+    def _deployed_weights(self, decision: Decision) -> Weights | None:
+        try:
+            return self._journal.deployed_weights(decision, self.model.architecture)
+        except KnowledgeError as error:
+            log.warning("The deployed model cannot be used here: %s", error.message)
+            return None
 
     def _add_parents(self, outcome: Outcome) -> None:
         if outcome.absorption.delivery.kept:

@@ -12,6 +12,7 @@ from kuber.domain.strategy import LocalPhase
 from kuber.domain.task import Task
 from kuber.entity.work.average import AverageResult, average_evaluation
 from kuber.entity.work.learner import Learner, PhaseTeacher, TeacherModel
+from kuber.entity.work.pair import PairResult, pair_share
 from kuber.entity.work.personal import PersonalResult, personal_model
 from kuber.entity.work.steps import (
     EvaluationResult,
@@ -43,6 +44,7 @@ class ManagedModel:
     class_counts: tuple[int, ...]
     execute: Execute
     make_artifacts: Artifacts = weights_only
+    proxy_of: str | None = None  # architecture of the private network whose proxy this is
     execute_beside: Execute | None = None  # runs work that delays no round; None: as `execute` does
 
     @property
@@ -95,6 +97,15 @@ class ManagedModel:
         """Give a model a personal head, where that is better; it takes no time of the entity's rounds."""
         work = personal_model(self.learner, weights, carried=carried, class_counts=self.class_counts)
         result: PersonalResult = (self.execute_beside or self.execute)(work)
+        return result
+
+    def share(
+        self, weights: Weights, private: "ManagedModel", private_weights: Weights, carried: Frequencies
+    ) -> PairResult:
+        """Choose the share of this model, a proxy, beside a private network; it takes no time of the rounds."""
+        pair = (self.learner, weights), (private.learner, private_weights)
+        work = pair_share(*pair, carried=carried, class_counts=self.class_counts)
+        result: PairResult = (self.execute_beside or self.execute)(work)
         return result
 
     def artifacts(self, weights: Weights) -> dict[str, bytes]:

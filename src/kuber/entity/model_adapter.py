@@ -100,6 +100,10 @@ class ModelAdapter:
         vars(self).update(vars(other))
 
     @property
+    def proxy_of(self) -> None:
+        """None: an owner's model is exchanged itself."""
+
+    @property
     def logits_network(self) -> nn.Module:
         """The judged model, as a network that returns logits, shape (batch, classes)."""
         return self._judged if self._answers.plain else self._network

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from kuber.learning.weights import Weights
 from kuber.settings import Settings
 from kuber.signing import Identity
 
+PRIVATE_STREAM = 2  # 1 is that of keys
+
 
 def entity_folder(folder: Path, index: int) -> Path:
     """Return the folder of entity `index` in the folder of its run."""
@@ -34,7 +37,7 @@ def entity_folder(folder: Path, index: int) -> Path:
 
 
 def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
-    """Return the learner of entity `index`."""
+    """Return the learner of the model that entity `index` exchanges."""
     settings = scenario.settings
     assert scenario.task.test_set is not None, "a scenario has a common test set"
     optimizer: dict[str, Any] = {
@@ -43,7 +46,7 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
         "schedule": settings.learning_rate_schedule,
     }
     return Learner(
-        architecture=scenario.architectures[index],
+        architecture=scenario.exchanged(index),
         private=scenario.private[index],
         common=scenario.common,
         test_set=scenario.task.test_set,
@@ -57,6 +60,11 @@ def make_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
         runtime=runtime,
         classes=scenario.task.classes,
     )
+
+
+def make_private_learner(scenario: Scenario, index: int, runtime: Runtime) -> Learner:
+    """Return the learner of a network with the own architecture of entity `index`."""
+    return replace(make_learner(scenario, index, runtime), architecture=scenario.architectures[index])
 
 
 def make_learners(scenario: Scenario, runtime: Runtime) -> list[Learner]:
@@ -87,7 +95,11 @@ def make_entity(
     start is made of `common_seed`; by default of the settings' seed, which all entities of one experiment share.
     """
     settings = scenario.settings
-    architecture = scenario.architectures[index]
+    saved = storage.checkpoints.latest()
+    if saved is not None and saved.private is None:  # by an earlier version, which had no proxies
+        scenario = replace(scenario, proxy=None)
+    has_private = scenario.has_private_network(index)
+    architecture, own_architecture = scenario.exchanged(index), scenario.architectures[index]
     model = ManagedModel(
         task=scenario.task,
         learner=make_learner(scenario, index, runtime),
@@ -95,14 +107,21 @@ def make_entity(
         execute=execute,
         execute_beside=execute_beside,
         make_artifacts=artifacts,
+        proxy_of=own_architecture.name if has_private else None,
     )
+    own = replace(model, learner=make_private_learner(scenario, index, runtime), proxy_of=None)
 
     def initial() -> State:
-        return initial_state(
+        state = initial_state(
             session_id=session_id or uuid.uuid4().hex,
             weights=start(architecture, settings.seed),
             generator=generator_state(settings.seed, index),
         )
+        if not has_private:
+            return state
+        weights = start(own_architecture, settings.seed)
+        generator = generator_state(settings.seed, index, PRIVATE_STREAM)
+        return replace(state, private=weights, private_generator=generator)
 
     def starts() -> list[Weights]:
         if not is_reproducible(architecture):
@@ -120,6 +139,7 @@ def make_entity(
         storage=storage,
         initial=initial,
         starts=starts,
+        private=own if has_private else None,
         sharing=Sharing(
             verified_only=settings.verified_only,
             report=settings.reports,
@@ -142,7 +162,10 @@ def derived_identity(seed: int, index: int) -> Identity:
     return Identity(np.random.SeedSequence([seed, index, 1]).generate_state(8, np.uint32).tobytes())
 
 
-def generator_state(seed: int, index: int) -> torch.Tensor:
-    """Return the state of an entity's generator for shuffling and augmentation, independent for each entity."""
-    word = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+def generator_state(seed: int, index: int, *stream: int) -> torch.Tensor:
+    """Return the state of an entity's generator for shuffling and augmentation, independent for each entity.
+
+    `stream` is PRIVATE_STREAM for the generator of its private network.
+    """
+    word = np.random.SeedSequence([seed, index, *stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word) >> 1).get_state()

@@ -11,10 +11,18 @@ from kuber.data.samples import Samples
 from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.prior import Frequencies, uniform
+from kuber.entity.deployment import PrivateAnswer
 from kuber.entity.work.learner import Learner
 from kuber.entity.work.steps import FORWARD_COST, Progress, Work
 from kuber.experiment.engines.base import Engine
-from kuber.experiment.held_out import HeldOut, correct_answers, deciding_part, interim_part, plain_answers
+from kuber.experiment.held_out import (
+    HeldOut,
+    PrivatePart,
+    deciding_part,
+    deployed_answers,
+    interim_part,
+    plain_answers,
+)
 from kuber.experiment.scenario import Scenario
 from kuber.learning.weights import Weights
 
@@ -52,6 +60,7 @@ class RoundMetrics:
     evaluation: Evaluation  # general: with logits of a uniform prior
     own_accuracy: float  # on the entity's own mixture of classes, with logits of its own prior
     deployed: Choice = "last"  # which model these are of
+    private_accuracy: float | None = None  # general, of the private network alone; None where there is none
 
 
 class MetricsRecorder:
@@ -75,6 +84,7 @@ class MetricsRecorder:
         whole, part = scenario.held_out, interim_part(scenario)
         self._whole, self._part = HeldOut.of(whole, scenario.task.classes), HeldOut.of(part, scenario.task.classes)
         self._deciding = deciding_part(scenario)
+        self._architectures = scenario.architectures
         self._class_counts = [scenario.class_counts(index) for index in range(len(scenario.private))]
         self._ends: list[tuple[_RoundEnd, int]] = []  # with the place among the entities that end with its model
         self._latest: _EndedModel | None = None
@@ -90,17 +100,19 @@ class MetricsRecorder:
         carried: Frequencies | None = None,
         deployed: Choice = "last",
         personal: Weights | None = None,
+        private: PrivateAnswer | None = None,
     ) -> None:
         """Record the end of a round at virtual second `time`; evaluate the model, or the mean logits of several.
 
         `carried` is the prior that these logits carry, by default uniform, and `deployed` which model it is. A model
         with which several entities end a round, one after the other, is run forward once. Own accuracy is that of the
-        `personal` model, if there is one, whose logits carry the entity's prior.
+        `personal` model, if there is one, whose logits carry the entity's prior. With a `private` network the model
+        is its proxy, and no other entity's.
         """
         carried = carried or uniform(self._learners[entity].classes)
-        if self._latest is None or not self._latest.is_same(round, models, carried):
+        if self._latest is None or private is not None or not self._latest.is_same(round, models, carried):
             self.evaluate()
-            self._latest = _EndedModel(round=round, models=models, carried=carried)
+            self._latest = _EndedModel(round=round, models=models, carried=carried, private=private)
         self._ends.append((_RoundEnd(entity, round, time, cost, deployed, self._latest), len(self._latest.entities)))
         self._latest.entities.append(entity)
         self._latest.personal.append(personal)
@@ -111,7 +123,7 @@ class MetricsRecorder:
         latest, self._latest = self._latest, None
         if latest is not None:
             latest.counts = self._engine.submit(self._work(latest))
-            latest.models, latest.personal = [], []
+            latest.models, latest.personal, latest.private = [], [], None
 
     def metrics(self) -> list[RoundMetrics]:
         """Return every round of every entity, sorted by round; wait for the evaluations."""
@@ -123,15 +135,17 @@ class MetricsRecorder:
         assert end.model.counts is not None
         correct = end.model.counts.result().tolist()  # general, then own of each entity
         held_out = self._held_out(end.round)
-        own = held_out.accuracies(correct[0], correct[1 + place], self._class_counts[end.entity]).own
+        alone = correct[1 + len(end.model.entities) :]
+        found = held_out.accuracies(correct[0], correct[1 + place], self._class_counts[end.entity], *alone)
         return RoundMetrics(
             entity=end.entity,
             round=end.round,
             time=end.time,
             cost=end.cost,
             evaluation=Evaluation(test_set=held_out.digest, correct=tuple(correct[0]), total=held_out.total),
-            own_accuracy=own,
+            own_accuracy=found.own,
             deployed=end.deployed,
+            private_accuracy=found.private,
         )
 
     def _held_out(self, round: int) -> HeldOut:
@@ -153,7 +167,12 @@ class MetricsRecorder:
         }
         if any(model is not None for model in ended.personal):
             arguments["personal"] = list(ended.personal)
-        forward = len(ended.models) * (len(samples) + (len(deciding) if deciding is not samples else 0))
+        networks = len(ended.models)
+        if ended.private is not None:
+            own = replace(learner, architecture=self._architectures[ended.entities[0]])
+            part = PrivatePart(learner=own, weights=ended.private.weights, share=ended.private.share)
+            arguments["private"], networks = part, networks + 1
+        forward = networks * (len(samples) + (len(deciding) if deciding is not samples else 0))
         forward += len(samples) * sum(model is not None for model in ended.personal)
         return Work(function=evaluate_together, arguments=arguments, cost=FORWARD_COST * forward)
 
@@ -167,11 +186,12 @@ class _EndedModel:
     carried: Frequencies
     entities: list[int] = field(default_factory=list)
     personal: list[Weights | None] = field(default_factory=list)  # of each of these
+    private: PrivateAnswer | None = None
     counts: Future[Tensor] | None = None
 
     def is_same(self, round: int, models: list[Weights], carried: Frequencies) -> bool:
         same = [*map(id, self.models)] == [*map(id, models)]
-        return same and self.round == round and self.carried == carried
+        return same and self.round == round and self.carried == carried and self.private is None
 
 
 class _RoundEnd(NamedTuple):
@@ -192,10 +212,19 @@ def evaluate_together(
     class_counts: list[tuple[int, ...]],
     deciding: Samples,
     personal: Sequence[Weights | None] = (),
+    private: PrivatePart | None = None,
     progress: Progress,
 ) -> Tensor:
-    """Return the correct answers of one model, or of the mean logits of several; own ones are of personal models."""
-    counts = correct_answers(learner, models, samples, carried=carried, class_counts=class_counts, deciding=deciding)
+    """Return `deployed_answers`; own ones are of personal models."""
+    counts = deployed_answers(
+        learner,
+        models,
+        samples,
+        private=private,
+        carried=carried,
+        class_counts=class_counts,
+        deciding=deciding,
+    )
     for place, weights in enumerate(personal):
         if weights is not None:
             counts[1 + place] = plain_answers(learner, weights, samples)

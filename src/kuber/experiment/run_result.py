@@ -16,6 +16,7 @@ class HeldOutAccuracy(NamedTuple):
 
     general: float  # on the held-out test set as it is, with logits of a uniform prior
     own: float  # on the entity's own mixture of classes, with logits of its own prior
+    private: float | None = None  # general, of its private network alone; None where there is none
 
 
 def result_of(
@@ -44,7 +45,7 @@ def result_of(
     entities = []
     for name, entity in ended.items():
         deployed = entity.deployed.get(entity.history[-1][0])
-        accuracies, own = (tuple(kind) for kind in zip(*held_out[name], strict=True))
+        accuracies, own, private = (tuple(kind) for kind in zip(*held_out[name], strict=True))
         entities.append(
             EntityResult(
                 entity=name,
@@ -54,6 +55,7 @@ def result_of(
                 accuracies=accuracies,
                 own_accuracy=own[-1],
                 own_accuracies=own,
+                private_accuracy=private[-1],
                 deployed=None if deployed is None else deployed.model,
                 deployed_round=None if deployed is None else deployed.round,
                 samples=entity.samples,

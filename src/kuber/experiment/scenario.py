@@ -1,6 +1,7 @@
 """Scenario: the frozen description of an experiment, with its data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from kuber.domain.knowledge import Architecture, Argument
 from kuber.domain.strategy import Strategy
 from kuber.domain.task import Task
 from kuber.entity.strategy_loader import strategy_named
+from kuber.entity.work.steps import FORWARD_COST
 from kuber.errors import IncompatibleKnowledgeError, SettingsError
 from kuber.experiment.world.attacks import rotated_labels
 from kuber.experiment.world.conditions import Poison, World
@@ -22,6 +24,9 @@ from kuber.settings import Settings
 
 MIN_BATCHES = 2  # of private data for every entity
 MIN_SPEED = 1000.0  # samples per virtual second
+NO_NAMES = ("auto", "none")  # of a proxy's architecture
+WITH_PRIVATE_NETWORK = 2 + FORWARD_COST  # work of an entity that has one and a proxy, which is its teacher too
+DEFAULT_PROXIES = ("cnn", "mlp")  # the first that takes the samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,7 @@ class Scenario:
     dataset: Dataset
     task: Task
     architectures: tuple[Architecture, ...]  # of each entity
+    proxy: Architecture | None  # of the proxies that entities with other architectures exchange; None: no proxies
     strategy: Strategy
     private: tuple[Samples, ...]  # of each entity
     common: Samples  # the common test set, on which decisions are made
@@ -43,6 +49,14 @@ class Scenario:
         """Return the number of private samples of each class that an entity has."""
         counts = np.bincount(self.private[entity].labels, minlength=self.task.classes)
         return tuple(int(count) for count in counts)
+
+    def exchanged(self, entity: int) -> Architecture:
+        """Return the architecture of the model that an entity exchanges: that of the proxies, or else its own."""
+        return self.proxy or self.architectures[entity]
+
+    def has_private_network(self, entity: int) -> bool:
+        """Return whether an entity has a private network beside the proxy that it exchanges."""
+        return self.exchanged(entity) != self.architectures[entity]
 
 
 def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lambda _: None) -> Scenario:
@@ -57,6 +71,8 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
     strategy = strategy_named(settings.strategy)
     for name in settings.architectures:
         check_architecture(name)
+    if settings.proxy_architecture not in NO_NAMES:
+        check_architecture(settings.proxy_architecture)
     dataset, task, common = load_task(settings, verify=verify, echo=echo)
     settings = with_effective_sizes(settings, dataset)
     _, held_out_rows = split_test_rows(settings, dataset)
@@ -78,13 +94,19 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
         known = [describe(name, arguments) for name in settings.architectures]
+        proxy = _proxy(settings, strategy, arguments)
     except IncompatibleKnowledgeError as error:
         raise SettingsError(error.message) from None
+    architectures = tuple(known[index % len(known)] for index in range(settings.num_entities))
+    works = [
+        len(part) * (1 if proxy in (None, architecture) else WITH_PRIVATE_NETWORK)
+        for part, architecture in zip(parts, architectures, strict=True)
+    ]
     world = draw(
         world_file,
         groups,
-        speeds=_speeds(settings, [len(part) for part in parts]),
-        round=settings.local_epochs * sum(len(part) for part in parts) / len(parts) / MIN_SPEED,
+        speeds=_speeds(settings, works),
+        round=settings.local_epochs * sum(works) / len(works) / MIN_SPEED,
         rounds=settings.num_rounds,
         seed=settings.seed,
     )
@@ -92,7 +114,8 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
         settings=settings,
         dataset=dataset,
         task=task,
-        architectures=tuple(known[index % len(known)] for index in range(settings.num_entities)),
+        architectures=architectures,
+        proxy=proxy,
         strategy=strategy,
         private=tuple(
             _labelled(train.take(part), conditions.poison, task.classes)
@@ -103,6 +126,21 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
         world=world,
         public=_public(settings, common.shape, verify=verify, echo=echo),
     )
+
+
+def _proxy(settings: Settings, strategy: Strategy, arguments: Mapping[str, Argument]) -> Architecture | None:
+    """Return the architecture of the proxies, if any. Raises IncompatibleKnowledgeError when it does not fit."""
+    name = settings.proxy_architecture
+    if name == "none" or getattr(strategy, "proxy", None) is None:
+        return None
+    if name != "auto":
+        return describe(name, arguments)
+    if len(set(settings.architectures)) == 1:
+        return None
+    for default in DEFAULT_PROXIES:
+        with suppress(IncompatibleKnowledgeError):
+            return describe(default, arguments)
+    return None
 
 
 def _reduced(part: Rows, share: float, split: Split, index: int) -> Rows:
@@ -122,15 +160,16 @@ def _labelled(samples: Samples, poison: Poison | None, classes: int) -> Samples:
     return samples.relabelled(rotated_labels(classes)) if poison == "labels" else samples
 
 
-def _speeds(settings: Settings, sizes: Sequence[int]) -> tuple[float, ...]:
+def _speeds(settings: Settings, works: Sequence[float]) -> tuple[float, ...]:
     """Draw log-uniform speeds between MIN_SPEED and `speed_ratio` times MIN_SPEED.
 
-    With pace "rounds" an entity with more data is faster, so that local phases take equally long: as in `kuber run`,
-    where the entity with the least progress comes next.
+    `works` are the entities' work in each epoch, in samples trained. With pace "rounds" an entity with more data, or
+    with a private network, is faster, so that rounds take equally long: as in `kuber run`, where the entity with the
+    least progress comes next.
     """
     draws = np.random.default_rng([settings.seed, 1]).random(settings.num_entities)
-    mean = sum(sizes) / len(sizes)
-    scales = [size / mean if settings.pace == "rounds" else 1.0 for size in sizes]
+    mean = sum(works) / len(works)
+    scales = [work / mean if settings.pace == "rounds" else 1.0 for work in works]
     return tuple(
         float(MIN_SPEED * settings.speed_ratio**draw * scale) for draw, scale in zip(draws, scales, strict=True)
     )

@@ -57,6 +57,8 @@ class ResultRow:
     deployed: tuple[Choice | None, ...] = ()  # which model of each entity; older rows lack it
     own_accuracy: float | None = None  # mean; older results lack it
     own_accuracies: tuple[float | None, ...] = ()  # of each entity
+    private_accuracy: float | None = None  # mean of the private networks alone, general; None where there is none
+    private_accuracies: tuple[float | None, ...] = ()  # of each entity
 
 
 @finite

@@ -40,6 +40,7 @@ class EntityResult:
     own_accuracies: tuple[float, ...] = ()  # at the end of each round
     deployed: Choice | None = None  # model that all accuracies at the end are of; None in older results: the last
     deployed_round: int | None = None  # at whose end that model was made
+    private_accuracy: float | None = None  # final, general, of its private network alone; None where there is none
 
 
 @finite

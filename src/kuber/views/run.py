@@ -37,12 +37,14 @@ class DeployedView:
     accuracy: float  # on the common test set, 0 to 1
     checkpoint: str | None  # its file in the entity's folder
     personal: str | None = None  # that of the model with a personal head; None if it has none
+    private: str | None = None  # that of the private network, of which the model is the proxy; None without one
+    share: float | None = None  # of the proxy in the mean of both networks' probabilities
 
     @classmethod
     def of(cls, detail: Mapping[str, Any]) -> Self:
         """Return the field `deployed` of an event `round-ended`."""
         known = {name: detail[name] for name in ("model", "round", "accuracy", "checkpoint")}
-        return cls(**known, personal=detail.get("personal"))
+        return cls(**known, personal=detail.get("personal"), private=detail.get("private"), share=detail.get("share"))
 
 
 @dataclass
@@ -119,6 +121,9 @@ class EntityView:
             case "round-started":
                 self.state = "training"
                 self.began_at = at if self.began_at is None else self.began_at
+            case "private-trained":
+                self.samples_trained += detail["samples"]
+                self.samples_forward += detail["forward"]
             case "trained":
                 self.state = "evaluating"
                 self.samples_trained += detail["samples"]

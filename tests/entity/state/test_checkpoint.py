@@ -191,6 +191,21 @@ def test_a_checkpoint_from_before_answers_were_kept_is_loaded(tmp_path):
     assert (found.guidance, found.evaluation.right) == (1.0, None)
 
 
+def test_a_private_network_is_loaded_with_its_generator(tmp_path):
+    generator = torch.Generator().manual_seed(5).get_state()
+    saved = state(private={"w": torch.randn(4)}, private_generator=generator)
+    Checkpoints(tmp_path).save(saved)
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert torch.equal(found.private["w"], saved.private["w"])
+    assert torch.equal(found.private_generator, generator)
+    Checkpoints(tmp_path).save(state())
+    with safe_open(tmp_path / FILE_NAME, framework="pt") as file:
+        assert not [name for name in file.keys() if name.startswith("private")]  # noqa: SIM118 - not a dict
+    found = Checkpoints(tmp_path).latest()
+    assert (found.private, found.private_generator) == (None, None)
+
+
 def test_the_weights_of_a_round_have_their_own_file(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     name = checkpoints.save_round(7, state().weights)

@@ -9,8 +9,9 @@ import torch
 from kuber.data.samples import Samples
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.strategy import LocalPhase
+from kuber.domain.strategy import Guidance, LocalPhase
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.pair import PairResult
 from kuber.entity.work.personal import PersonalResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work, training
 from kuber.errors import DivergedError
@@ -33,6 +34,9 @@ EVALUATED = EvaluationResult(
 )
 
 
+PAIR = PairResult(share=0.75, accuracy=0.6, own_accuracy=0.7, private_accuracy=0.5, forward=20, seconds=0.5)
+
+
 def train(amount, *, progress):
     return replace(TRAINED, samples=amount)
 
@@ -47,6 +51,10 @@ def average(result, *, progress):
 
 def personalised(weights, *, progress):
     return PersonalResult(weights=weights, before=0.4, after=0.5, forward=7, seconds=0.5)
+
+
+def share(*, progress):
+    return PAIR
 
 
 def predict(*, progress):
@@ -85,10 +93,11 @@ def test_equal_work_is_executed_once_even_in_another_session(tmp_path):
         assert all(torch.equal(result.weights[name], tensor) for name, tensor in TRAINED.weights.items())
 
 
-def test_evaluations_and_logits_are_cached(tmp_path):
+def test_evaluations_shares_and_logits_are_cached(tmp_path):
     for _ in range(2):
         cache = ResultCache(InlineEngine(), tmp_path)
         assert cache.submit(work(evaluate)).result() == EVALUATED
+        assert cache.submit(work(share)).result() == PAIR
         assert cache.submit(work(predict)).result().tolist() == [[1.0, -2.0]]
 
 
@@ -147,6 +156,13 @@ def test_a_field_that_was_added_later_leaves_older_results_valid():
     now = Training(epochs=1, learning_rate=0.1)
     assert work_key(work(train, a=now)) == work_key(work(train, a=earlier(1, 0.1, 0.9, 5e-4)))
     assert work_key(work(train, a=replace(now, schedule="cosine"))) != work_key(work(train, a=now))
+
+
+def test_guides_that_are_not_followed_on_the_own_class_have_the_key_from_before():
+    names = ["temperature", "weight", "sharpness", "augmented", "own_start", "advantage"]
+    earlier = make_dataclass("Guidance", names)(2.0, 1.0, 2.0, False, False, 0.1)
+    assert work_key(work(train, a=Guidance())) == work_key(work(train, a=earlier))
+    assert work_key(work(train, a=Guidance(own_class=True))) != work_key(work(train, a=earlier))
 
 
 def test_a_constant_rate_adds_nothing_to_the_key_and_a_schedule_does(tmp_path):

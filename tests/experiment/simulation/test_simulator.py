@@ -50,6 +50,9 @@ FLAGS = ["--dataset", "digits", "--architecture", "mlp", "--learning-rate", "0.1
 FLAGS += ["--num-entities", "3", "--num-rounds", "3", "--local-epochs", "2"]
 
 
+UNLIKE: dict[str, Any] = {"strategy": "kuber", "num_rounds": 3}
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -120,9 +123,10 @@ def at_speeds(scenario: Scenario, *speeds: float) -> Scenario:
     ("changes", "methods"),
     [
         ({"learning_rate_schedule": "cosine"}, {"distil"}),
-        ({"strategy": "kuber", "architecture": "mlp,mlp,resnet20", "num_rounds": 3}, {"merge", "guide"}),
+        (UNLIKE | {"architecture": "mlp,mlp,resnet20", "proxy_architecture": "none"}, {"merge", "guide"}),
+        (UNLIKE | {"architecture": "mlp,cnn", "proxy_architecture": "mlp", "num_rounds": 2}, {"merge"}),
     ],
-    ids=["vanilla", "kuber"],
+    ids=["vanilla", "kuber", "kuber with proxies"],
 )
 @pytest.mark.process
 def test_the_number_of_workers_changes_no_bit(cache, tmp_path, changes, methods):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kuber.domain.knowledge import Knowledge
-from kuber.domain.policies import is_mergeable, query_for_teachers, select_complementary
+from kuber.domain.policies import ProxyPolicy, is_mergeable, query_for_teachers, select_complementary
 from kuber.domain.query import Query
 from kuber.domain.strategies.merge import Merge
 from kuber.domain.strategy import Guidance, Method, Situation
@@ -12,10 +12,14 @@ from kuber.domain.strategy import Guidance, Method, Situation
 
 @dataclass(frozen=True, slots=True)
 class Kuber(Merge):
-    """`merge` with models of the same origin and architecture, `exchange` with all others."""
+    """`merge` with models of the same origin and architecture, `exchange` with all others.
+
+    Entities of several architectures train proxies of one, which are merged.
+    """
 
     name: str = "kuber"
     guidance: Guidance | None = field(default_factory=Guidance)
+    proxy: ProxyPolicy | None = field(default_factory=ProxyPolicy)  # None: no proxies, whatever the architectures
 
     def before(self, situation: Situation) -> tuple[Method, Query] | None:
         return Method.GUIDE, query_for_teachers(situation, self.selection)

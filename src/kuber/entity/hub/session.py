@@ -248,11 +248,13 @@ class HubSession:
             "id": self.entity_id,
             "samples": model.sample_count or 0,
             "class_counts": model.class_counts or (),
-            "architecture": model.architecture.name,
+            "architecture": model.proxy_of or model.architecture.name,
             "device": model.runtime.device,
             "precision": model.runtime.precision,
             "threads": model.runtime.threads,
         }
+        if model.proxy_of is not None:
+            detail["proxy"] = model.architecture.name
         self._journal.append("joined", detail)
         self._journal.save()
 

@@ -18,7 +18,7 @@ from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Architecture
 from kuber.domain.publisher_record import PublisherRecord, PublisherRecords
-from kuber.entity.deployment import PERSONAL_FILE, Decision
+from kuber.entity.deployment import PERSONAL_FILE, Decision, private_file
 from kuber.entity.state import messages
 from kuber.entity.state.messages import OutboxMessage
 from kuber.entity.state.pinned_keys import CHECKPOINT
@@ -29,12 +29,20 @@ from kuber.wire.registry import DeliveryBody, EvaluationBody
 
 FILE_NAME = CHECKPOINT
 _GENERATOR = "generator"  # name of the tensor that holds the generator's state
+_PRIVATE_GENERATOR = "private-generator"  # likewise of the private network
 _MODEL = "model."  # prefix of the model's tensors
 _EVALUATIONS = ("evaluation", "previous", "published_evaluation")  # whose right answers are kept too
 _START = "start."  # prefix of the tensors at the start of the round
 _PHASE_START = "phase-start."  # prefix of the tensors that the next local phase, or this round's, starts from
 _MOMENTUM = "momentum."  # prefix of the outer step's momentum
-_OWN_MODELS = {"weights": _MODEL, "round_start": _START, "phase_start": _PHASE_START, "momentum": _MOMENTUM}
+_PRIVATE = "private."  # prefix of the tensors of the private network
+_OWN_MODELS = {
+    "weights": _MODEL,
+    "round_start": _START,
+    "phase_start": _PHASE_START,
+    "momentum": _MOMENTUM,
+    "private": _PRIVATE,
+}
 
 Stage = Literal["trained", "shared", "absorbed", "ended"]
 
@@ -93,6 +101,8 @@ class State:
     round_start: Weights | None = None  # the model at the start of the round; None between rounds
     phase_start: Weights | None = None  # where a local phase starts beyond `weights`; None: there. Never judged
     momentum: Weights | None = None  # of the outer step
+    private: Weights | None = None  # of the private network, of which `weights` are the proxy; None without one
+    private_generator: torch.Tensor | None = None  # state of the generator that shuffles and augments for it
     published_evaluation: Evaluation | None = None  # of the last publication
     origin: Digest | None = None  # initial checkpoint that `weights` descend from
     parents: tuple[str, ...] = ()  # knowledge absorbed since the last publication
@@ -164,6 +174,8 @@ class Checkpoints:
                 held = getattr(state, field_name) or {}
                 tensors |= {f"{prefix}{name}": _copy(tensor) for name, tensor in held.items()}
         tensors[_GENERATOR] = state.generator
+        if state.private_generator is not None:
+            tensors[_PRIVATE_GENERATOR] = state.private_generator
         write_atomically(self._folder / FILE_NAME, save(tensors, metadata={"state": json.dumps(_encode(state))}))
 
     def latest(self) -> State | None:
@@ -176,12 +188,13 @@ class Checkpoints:
                 fields = json.loads(file.metadata()["state"])
                 names = [name for name in file.keys() if self._holds_weights or name == _GENERATOR]  # noqa: SIM118
                 tensors = {name: file.get_tensor(name) for name in names}
-            generator = tensors.pop(_GENERATOR)
+            generator, private_generator = tensors.pop(_GENERATOR), tensors.pop(_PRIVATE_GENERATOR, None)
             models = {
                 field_name: {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
                 for field_name, prefix in _OWN_MODELS.items()
             }
-            return _decode(fields, models=models, generator=generator)
+            state = _decode(fields, models=models, generator=generator)
+            return replace(state, private=models["private"] or None, private_generator=private_generator)
         except KeyError as error:
             raise CorruptKnowledgeError(
                 f"Checkpoint {path} has no field {error}: a different version of KUber wrote it. Start a new run."
@@ -209,6 +222,8 @@ class Checkpoints:
         deployed = decision.deployed
         if decision.personal is not None:
             write_atomically(self._folder / PERSONAL_FILE, dump(decision.personal))
+        if decision.private is not None:
+            write_atomically(self._folder / private_file(round), dump(decision.private.weights))
         if not deployed.averaged:
             return round_path(self._folder, deployed.round).name
         path = average_path(self._folder, deployed.round)

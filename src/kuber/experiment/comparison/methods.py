@@ -1,7 +1,7 @@
 """The methods that can be compared: strategies and baselines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kuber.experiment.baselines.central import central
 from kuber.experiment.baselines.ensemble import ensemble
@@ -47,6 +47,8 @@ def perform(
 
     Raises SettingsError if the scenario lacks what the method needs.
     """
+    if method in BASELINES:
+        scenario = replace(scenario, proxy=None)  # they exchange the entities' own models
     runtime = simulated_runtime(scenario)
     recorder = MetricsRecorder(scenario, engine, make_learners(scenario, runtime), on_round)
     if method in BASELINES:

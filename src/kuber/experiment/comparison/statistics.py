@@ -46,6 +46,7 @@ def result_row(
     by_entity = {entry.entity: entry.evaluation.accuracy for entry in final}
     own = {entry.entity: entry.own_accuracy for entry in final}
     deployed = {entry.entity: entry.deployed for entry in final}
+    private = {entry.entity: entry.private_accuracy for entry in final if entry.private_accuracy is not None}
     counts = [class_counts[entry.entity] for entry in final]
     recalls = [entry.evaluation.recalls for entry in final]
     absent = [value for found in map(absent_recalls, recalls, counts) for value in found]
@@ -70,6 +71,8 @@ def result_row(
         own_accuracies=tuple(own.get(entity) for entity in range(len(class_counts))),
         curve=tuple(_point(number, metrics) for number in range(1, last + 1)),
         deployed=tuple(deployed.get(entity) for entity in range(len(class_counts))),
+        private_accuracy=fmean(private.values()) if private else None,
+        private_accuracies=tuple(private.get(entity) for entity in range(len(class_counts))),
     )
 
 
@@ -147,7 +150,7 @@ def difference(values: Sequence[float]) -> Difference:
 
 def flat(row: ResultRow) -> dict[str, Any]:
     """Return the scalar fields of a row, and the number of each choice of deployed models, for a CSV file."""
-    lists = ("accuracies", "own_accuracies", "curve", "deployed")
+    lists = ("accuracies", "own_accuracies", "private_accuracies", "curve", "deployed")
     scalars = {name: value for name, value in asdict(row).items() if name not in lists}
     counts = deployed_counts(row.deployed) or {}
     return scalars | {f"deployed_{choice}": counts.get(choice) for choice in CHOICES}

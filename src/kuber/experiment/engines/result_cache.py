@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from kuber.data.samples import Samples
 from kuber.entity.work.average import AverageResult
+from kuber.entity.work.pair import PairResult
 from kuber.entity.work.personal import PersonalResult
 from kuber.entity.work.steps import DroppedTeacher, EvaluationResult, TrainingResult, Work
 from kuber.experiment.engines.base import Engine
@@ -129,6 +130,8 @@ def _write(path: Path, result: Any) -> None:
         case PersonalResult():
             tensors = {f"{_MODEL}{name}": tensor.contiguous() for name, tensor in (result.weights or {}).items()}
             metadata = {name: getattr(result, name) for name in ("before", "after", "forward", "seconds")}
+        case PairResult():
+            metadata = asdict(result)
         case torch.Tensor():
             tensors, metadata = {"logits": result.contiguous()}, {}
         case _:
@@ -156,6 +159,8 @@ def _read(path: Path) -> Any:
         if tensors:
             return AverageResult(weights=_weights_in(tensors), evaluation=evaluation, seconds=seconds)
         return EvaluationResult(evaluation=evaluation, seconds=seconds)
+    if "share" in metadata:
+        return PairResult(**metadata)
     if "after" in metadata:
         return PersonalResult(weights=_weights_in(tensors) or None, **metadata)
     if "logits" in tensors:

@@ -31,7 +31,9 @@ def run(
         scenario, metrics = _simulate(settings, folder, engine, progress, echo)
     held_out: dict[str, list[HeldOutAccuracy]] = {}
     for entry in metrics:
-        accuracy = HeldOutAccuracy(general=entry.evaluation.accuracy, own=entry.own_accuracy)
+        accuracy = HeldOutAccuracy(
+            general=entry.evaluation.accuracy, own=entry.own_accuracy, private=entry.private_accuracy
+        )
         held_out.setdefault(str(entry.entity), []).append(accuracy)
     for index in range(len(scenario.private)):
         if str(index) not in held_out:

@@ -165,6 +165,7 @@ class Simulation:
             carried=carried,
             deployed=choice,
             personal=decision.personal,
+            private=decision.private,
         )
         self._recorder.evaluate()
         return self._store.keep_deployed(index, round, decision, weights)
