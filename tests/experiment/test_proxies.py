@@ -35,7 +35,7 @@ from kuber.experiment.progress import SilentProgress
 from kuber.experiment.scenario import WITH_PRIVATE_NETWORK, load_scenario
 from kuber.experiment.simulation.run import LastModels, run
 from kuber.experiment.simulation.simulator import Simulation, simulated_runtime
-from kuber.learning.architectures import initial_weights
+from kuber.learning.architectures import describe, initial_weights
 from kuber.learning.weights import load
 from kuber.settings import Settings
 from kuber.views.run import RunView
@@ -65,6 +65,7 @@ def tiny(**changes):
         ({"proxy_architecture": "none"}, None),
         ({"proxy_architecture": "auto", "architecture": "mlp"}, None),
         ({"proxy_architecture": "auto", "architecture": "mlp,mlp"}, None),
+        ({"proxy_architecture": "auto", "num_entities": 1}, None),
         ({"proxy_architecture": "cnn", "architecture": "mlp"}, "cnn"),
         ({"strategy": "merge"}, None),
         ({"strategy": "local"}, None),
@@ -79,10 +80,9 @@ def test_the_proxies_of_an_experiment(changes, proxy):
 
 
 def test_the_default_proxy_takes_the_samples():
-    shape = {"input_shape": (1, 4, 4), "classes": 3}
-    settings = Settings(architecture="resnet20,mlp")
-    assert scenarios._proxy(settings, Kuber(), shape).name == "mlp"
-    assert scenarios._proxy(settings, Kuber(proxy=None), shape) is None
+    own = [describe(name, {"input_shape": (1, 4, 4), "classes": 3}) for name in ("resnet20", "mlp")]
+    assert scenarios._proxy(Settings(), Kuber(), own).name == "mlp"
+    assert scenarios._proxy(Settings(), Kuber(proxy=None), own) is None
 
 
 @pytest.mark.parametrize(

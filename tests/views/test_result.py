@@ -90,4 +90,7 @@ def test_the_deployed_models_are_counted_in_words() -> None:
     ],
 )
 def test_the_deployed_model_of_an_entity_is_described(model: Choice, expected: str) -> None:
-    assert describe_deployed(DeployedView(model=model, round=3, accuracy=0.842, checkpoint=None)) == expected
+    deployed = DeployedView(model=model, round=3, accuracy=0.842, checkpoint=None)
+    assert describe_deployed(deployed) == expected
+    pair = f"a private network, and with a share of 25% its proxy, {expected}"
+    assert describe_deployed(replace(deployed, private="private-0003.safetensors", share=0.25)) == pair

@@ -1,6 +1,6 @@
 """Scenario: the frozen description of an experiment, with its data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -94,10 +94,10 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
     arguments: dict[str, Argument] = {"input_shape": task.input_shape, "classes": task.classes}
     try:
         known = [describe(name, arguments) for name in settings.architectures]
-        proxy = _proxy(settings, strategy, arguments)
+        architectures = tuple(known[index % len(known)] for index in range(settings.num_entities))
+        proxy = _proxy(settings, strategy, architectures)
     except IncompatibleKnowledgeError as error:
         raise SettingsError(error.message) from None
-    architectures = tuple(known[index % len(known)] for index in range(settings.num_entities))
     works = [
         len(part) * (1 if proxy in (None, architecture) else WITH_PRIVATE_NETWORK)
         for part, architecture in zip(parts, architectures, strict=True)
@@ -128,18 +128,21 @@ def load_scenario(settings: Settings, *, verify: bool = False, echo: Echo = lamb
     )
 
 
-def _proxy(settings: Settings, strategy: Strategy, arguments: Mapping[str, Argument]) -> Architecture | None:
-    """Return the architecture of the proxies, if any. Raises IncompatibleKnowledgeError when it does not fit."""
+def _proxy(settings: Settings, strategy: Strategy, own: Sequence[Architecture]) -> Architecture | None:
+    """Return the architecture of the proxies of entities with these own architectures, if there are any.
+
+    Raises IncompatibleKnowledgeError when it does not take the samples.
+    """
     name = settings.proxy_architecture
     if name == "none" or getattr(strategy, "proxy", None) is None:
         return None
     if name != "auto":
-        return describe(name, arguments)
-    if len(set(settings.architectures)) == 1:
+        return describe(name, own[0].arguments)
+    if all(architecture == own[0] for architecture in own):
         return None
     for default in DEFAULT_PROXIES:
         with suppress(IncompatibleKnowledgeError):
-            return describe(default, arguments)
+            return describe(default, own[0].arguments)
     return None
 
 

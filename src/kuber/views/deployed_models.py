@@ -38,4 +38,6 @@ def describe_deployed(deployed: DeployedView) -> str:
             model = f"that of round {deployed.round}, the best"
         case "average":
             model = f"an average of rounds up to {deployed.round}"
+    if deployed.share is not None:
+        model = f"a private network, and with a share of {deployed.share:.0%} its proxy, {model}"
     return f"{model}; {percent(deployed.accuracy)} on the common test set"
