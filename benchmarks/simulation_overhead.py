@@ -25,9 +25,7 @@ import torch
 from idle_work import idle
 from tree_memory import TreeMemory, look
 
-from kuber.domain.deployment import Choice
 from kuber.domain.evaluation import Evaluation
-from kuber.domain.prior import Frequencies
 from kuber.domain.query import Query
 from kuber.domain.strategies import Vanilla
 from kuber.domain.strategy import Method, Situation
@@ -93,17 +91,7 @@ class IdleEngine:
 class NoRecorder(MetricsRecorder):
     """A recorder that evaluates nothing."""
 
-    def end_round(
-        self,
-        entity: int,
-        round: int,
-        models: list[Weights],
-        cost: Cost,
-        *,
-        time: float,
-        carried: Frequencies | None = None,
-        deployed: Choice = "last",
-    ) -> None: ...
+    def end_round(self, entity: int, round: int, models: list[Weights], cost: Cost, **more: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
