@@ -1,14 +1,17 @@
 """Examination of candidates: who gets a place, and which claims are refused."""
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
 from kuber.domain.digest import Digest
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.evaluation_set import EvaluationSet
 from kuber.domain.examination import (
     MAX_EXAMINED,
     MAX_FAILED,
+    claims_taken,
     distinct_publishers,
     overclaim,
     places_for,
@@ -19,8 +22,9 @@ from kuber.domain.examination import (
 from kuber.domain.knowledge import Artifact
 from kuber.domain.publisher_record import NEW, PublisherRecord, after_refusal, after_sound, after_useless
 
-from .samples import COMMON, evaluation, knowledge
+from .samples import COMMON, TASK, evaluation, knowledge
 
+PRIVATE = EvaluationSet(since=date(2026, 1, 1))
 PROVEN = PublisherRecord(sound=1)
 
 
@@ -101,6 +105,29 @@ def test_after_some_failures_only_proven_publishers_are_tried():
     assert left(3, MAX_FAILED, {}) == ["new", "known"], "nobody is proven yet"
     assert left(MAX_EXAMINED, 0) == []
     assert ids(to_examine(records, {"new"}, publishers, tries=MAX_EXAMINED, failed=0)) == ["new"]
+
+
+def test_claims_are_taken_but_for_some_that_nobody_can_foresee():
+    records = [knowledge(f"record {place}", 50, 50, entity=f"entity {place}") for place in range(20)]
+    drawn = []
+    for reader in ("a", "b"):
+        taken = claims_taken(records, {}, evaluation(60, 60), checked=3, reader=reader)
+        assert len(taken) == 17
+        drawn.append({record.id for record in records} - taken)
+        assert taken == claims_taken(records[::-1], {}, evaluation(60, 60), checked=3, reader=reader)
+    assert drawn[0] != drawn[1], "each reader draws its own"
+
+
+def test_claims_of_liars_and_on_other_samples_are_not_taken():
+    liar, sound = knowledge("liar", 50, 50, entity="liar"), knowledge("sound", 50, 50)
+    private = knowledge("private", 50, 50, task=replace(TASK, test_set=None), evaluation_set=PRIVATE)
+    publishers = {"liar": PublisherRecord(sound=3, refused=1)}
+
+    def taken(own):
+        return claims_taken([liar, private, sound], publishers, own, checked=0, reader="a")
+
+    assert taken(evaluation(60, 60)) == {"sound"}
+    assert taken(evaluation(60, 60, test_set="another")) == taken(evaluation(60)) == taken(None) == set()
 
 
 @pytest.mark.parametrize(

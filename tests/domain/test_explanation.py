@@ -8,6 +8,7 @@ from kuber.domain.delivery import MAX_REASON
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.explanation import explanation, reason_for, why_kept
 from kuber.domain.knowledge import Knowledge
+from kuber.domain.policies import MergePolicy
 from kuber.domain.strategies import STRATEGIES, Exchange, Kuber, Merge, Vanilla
 from kuber.domain.strategy import Candidate, Choice, Method, Situation, Strategy
 from kuber.domain.task import Task
@@ -145,23 +146,33 @@ def test_a_merge_is_explained_by_evaluations_and_weights(strategy):
 def test_merged_models_are_called_the_newest_only_if_they_are():
     at = situation(evaluation(50, 50), samples=100, **MERGEABLE)
     five = [mergeable(id, samples) for id, samples in zip("abcde", (100, 200, 300, 400, 500), strict=True)]
-    fresh = replace(at, ages={"a": 4, "b": 3})
-    assert explain_merge(Merge(), five, fresh, found={id: evaluation(60, 60) for id in "abcde"}) == (
+    fresh, three = replace(at, ages={"a": 4, "b": 3}), Merge(merging=MergePolicy(limit=3))
+    assert explain_merge(three, five, fresh, found={id: evaluation(60, 60) for id in "abcde"}) == (
         "The 3 newest of 5 relatives (same architecture and initial checkpoint); "
         "found 60.0 %, 60.0 % and 60.0 %, weighed 5.00, 4.00 and 3.00 beside our 1."
     )
-    assert explain_merge(Merge(), five, at).startswith(
+    assert explain_merge(three, five, at).startswith(
         "3 of 5 relatives (same architecture and initial checkpoint), the newest with the most samples; found"
     )
     older = replace(at, ages={"a": 1, "b": 1, "c": 1, "d": 1})
-    assert explain_merge(Merge(), five, older, lost=("c", "d")).startswith("The newest of 5 relatives (")
-    assert explain_merge(Merge(), five[:2], older, lost=("a",)).startswith("1 of 2 relatives (same"), (
-        "all were chosen"
-    )
-    assert explain_merge(Merge(), five, at, lost=("e",)) == (
+    assert explain_merge(three, five, older, lost=("c", "d")).startswith("The newest of 5 relatives (")
+    assert explain_merge(three, five[:2], older, lost=("a",)).startswith("1 of 2 relatives (same"), "all were chosen"
+    assert explain_merge(three, five, at, lost=("e",)) == (
         "2 of 5 relatives (same architecture and initial checkpoint); "
         "found 50.0 % and 50.0 %, weighed 0.00 and 0.00 beside our 1; 1 more was chosen but not used."
     ).replace("0.00", "under 0.01")
+
+
+def test_accuracies_that_were_not_evaluated_are_claimed():
+    at = situation(evaluation(50, 50), samples=100, **MERGEABLE)
+    two = [mergeable("a"), mergeable("b")]
+    choice = chosen(Merge(), Method.MERGE, two, at, found={"a": evaluation(60, 60), "b": evaluation(70, 70)})
+    first, second = choice.absorbed
+    for absorbed, verb in (
+        ((replace(first, is_claim=True), second), "claimed or found 60.0 % and 70.0 %"),
+        ((replace(first, is_claim=True), replace(second, is_claim=True)), "claimed 60.0 % and 70.0 %"),
+    ):
+        assert verb in Merge().explain(replace(choice, absorbed=absorbed))
 
 
 def test_models_that_are_not_mergeable_are_not_called_relatives():

@@ -1,6 +1,7 @@
 """Policies that strategies are composed of."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -10,6 +11,7 @@ from kuber.domain.policies import (
     MergePolicy,
     PublishPolicy,
     SelectionPolicy,
+    WaitingPolicy,
     has_improved,
     is_mergeable,
     merge_shares,
@@ -18,7 +20,7 @@ from kuber.domain.policies import (
     select_complementary,
     weak_classes,
 )
-from kuber.domain.strategy import Candidate
+from kuber.domain.strategy import Candidate, Wait
 
 from .samples import ARCHITECTURE, COMMON, ORIGIN, TASK, evaluation, knowledge, situation
 
@@ -154,21 +156,8 @@ def test_a_model_half_as_far_above_chance_as_ours_counts_in_full_and_a_poorer_on
     assert merge_shares(found, at, MergePolicy()) == pytest.approx([1.0, 1.0, 0.5**4])
 
 
-@pytest.mark.parametrize(
-    ("round", "ages", "limit", "more"),
-    [
-        (1, (), 3, True),  # nobody is known: as many as are of use
-        (1, (0, 0), 3, True),
-        (1, (0, 0, 0), 3, False),
-        (2, (), 3, False),  # nobody is there
-        (2, (0, 1), 3, True),
-        (2, (0, 0), 3, False),
-        (2, (0, 2), 3, False),  # it missed a round: it is slow, or gone
-        (2, (0, 0, 0, 1), 3, False),  # no more are of use
-        (2, (0, 1, 1, 1), 1, False),
-    ],
-)
-def test_whoever_published_in_the_round_before_is_expected_to_do_so_again(round, ages, limit, more):
+def expected(ages, *, round=2, limit=9, quiet=0.0, due=None):
+    """Return whether more models are expected than those of these ages, in a wait of which 60 of 100 s are left."""
     candidates = [knowledge(f"{place}", 50, origin=ORIGIN) for place in range(len(ages))]
     at = situation(
         evaluation(50),
@@ -176,8 +165,40 @@ def test_whoever_published_in_the_round_before_is_expected_to_do_so_again(round,
         origin=ORIGIN,
         round=round,
         ages={candidate.id: age for candidate, age in zip(candidates, ages, strict=True)},
+        wait=Wait(round=100.0, left=60.0, quiet=quiet, due=due or {}),
     )
-    assert more_are_expected([*candidates, knowledge("stranger", 50)], at, limit) is more
+    records = [*candidates, knowledge("stranger", 50)]
+    return more_are_expected(records, at, MergePolicy(limit=limit), WaitingPolicy(first=3, grace=0.25))
+
+
+@pytest.mark.parametrize(
+    ("ages", "limit", "more"),
+    [
+        ((), 9, False),  # nobody is there
+        ((0, 1), 9, True),
+        ((0, 0), 9, False),
+        ((0, 2), 9, False),  # it missed a round: it is slow, or gone
+        ((0, 0, 0, 1), 3, False),  # no more are of use
+        ((0, 1, 1, 1), 1, False),
+    ],
+)
+def test_whoever_published_in_the_round_before_is_expected_to_do_so_again(ages, limit, more):
+    assert expected(ages, limit=limit) is more
+
+
+@pytest.mark.parametrize(
+    ("age", "due", "more"), [(1, 59.0, True), (1, 61.0, False), (4, 0.0, True), (1, inf, False), (0, 0.0, False)]
+)
+def test_an_entity_of_known_pace_is_expected_when_it_is_due_before_the_wait_ends(age, due, more):
+    assert expected((age,), due={"0": due}) is more
+
+
+@pytest.mark.parametrize(
+    ("models", "quiet", "more"),
+    [(0, 99.0, True), (2, 99.0, True), (3, 99.0, False), (3, 24.0, True), (9, 0.0, False)],
+)
+def test_in_the_first_round_some_are_waited_for_and_then_each_gives_time_for_one_more(models, quiet, more):
+    assert expected((0,) * models, round=1, quiet=quiet) is more
 
 
 def test_impossible_numbers_of_samples_do_not_come_first():

@@ -89,7 +89,7 @@ def test_kuber_merges_mergeable_models_and_is_guided_by_others():
     at = situation(evaluation(40, 40), architecture=ARCHITECTURE, origin=ORIGIN)
     (before, _), (after, query) = Kuber().before(at), Kuber().after(at)
     assert (before, after) == (Method.GUIDE, Method.MERGE)
-    assert query == Query(origin=ORIGIN, latest=True, order="newest", limit=30)
+    assert query == Query(origin=ORIGIN, latest=True, order="newest", limit=27)
     assert Kuber().choose([relative, stranger], before, at) == [stranger]
     assert Kuber().choose([relative, stranger], after, at) == [relative]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import Knowledge
@@ -9,7 +10,7 @@ from kuber.domain.publisher_record import NEW, PublisherRecords
 from kuber.domain.task import Task
 
 TOLERANCE = 0.02  # by which a claim may exceed our own evaluation: other machines round differently
-MAX_EXAMINED = 8  # models pulled and evaluated in one search, at most
+MAX_EXAMINED = 16  # models pulled and evaluated in one search, at most
 MAX_FAILED = 3  # of these without success, after which proven publishers come first, if there are any
 
 
@@ -75,6 +76,26 @@ def to_examine(
         ]
         return proven or list(candidates)
     return list(candidates)
+
+
+def claims_taken(
+    chosen: Iterable[Knowledge], publishers: PublisherRecords, own: Evaluation | None, *, checked: int, reader: str
+) -> set[str]:
+    """Return the ids of the records whose claims are taken before a merge; the others are evaluated.
+
+    `checked` of the chosen are evaluated, drawn by the ids of record and reader, so that no publisher can know
+    beforehand which; and all of publishers of which a model was refused and not forgiven.
+    """
+    comparable = [
+        record.id
+        for record in chosen
+        if not publishers.get(record.entity, NEW).refused
+        and record.evaluation_set is None
+        and own is not None
+        and (record.evaluation.test_set, record.evaluation.total) == (own.test_set, own.total)
+    ]
+    drawn = sorted(comparable, key=lambda id: sha256(f"{id} {reader}".encode()).digest())
+    return set(drawn[checked:])
 
 
 def as_found(record: Knowledge, found: Evaluation, task: Task) -> Knowledge:

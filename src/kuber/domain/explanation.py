@@ -236,9 +236,11 @@ def _mergeable(choice: Choice) -> str:
             lead = f"the {'' if len(ids) == 1 else f'{len(ids)} '}newest of {len(pool)} {noun}s"
         elif last < rest:
             what += ", the newest with the most samples"
-    found = _listed([_percent(candidate.evaluation.accuracy) for candidate in choice.absorbed])
+    claims = {candidate.is_claim for candidate in choice.absorbed}
+    known = "claimed or found" if len(claims) > 1 else "claimed" if True in claims else "found"
+    accuracies = _listed([_percent(candidate.evaluation.accuracy) for candidate in choice.absorbed])
     weights = _listed(["under 0.01" if share < 0.005 else f"{share:.2f}" for share in choice.shares])
-    return f"{lead}{what}; found {found}" + (f", weighed {weights} beside our 1" if weights else "")
+    return f"{lead}{what}; {known} {accuracies}" + (f", weighed {weights} beside our 1" if weights else "")
 
 
 def _leaves_out_classes(choice: Choice) -> bool:

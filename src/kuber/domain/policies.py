@@ -8,7 +8,7 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.knowledge import WEIGHTS, Knowledge
 from kuber.domain.query import MAX_LIMIT, Query
 from kuber.domain.significance import accuracy_has_fallen, has_fallen, is_clearly_worse, proportion
-from kuber.domain.strategy import Candidate, Situation
+from kuber.domain.strategy import Candidate, Situation, Wait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,16 +22,18 @@ class PublishPolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectionPolicy:
-    """How to choose among candidates."""
+    """How to choose guides among candidates."""
 
-    limit: int = 3  # records pulled in a round, at most
+    limit: int = 3  # guides of a round, at most
     freshness: float = 0.8  # factor on a candidate's gain for each own round since it was first seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergePolicy:
-    """How to weigh models in an average."""
+    """How to make an average, and how to weigh models in it."""
 
+    limit: int = 9  # models of others in an average, at most
+    checked: int | None = 1  # of these, evaluated beforehand if nothing speaks against the others; None: all
     staleness: float = 0.5  # a model first seen `age` rounds ago counts (1 + age) ** -staleness
     sufficient: float = 0.5  # a model this far above chance, as a share of the own one, counts in full
     quality: float = 4.0  # one that is q times as far counts (q / sufficient) ** quality
@@ -62,7 +64,9 @@ class OuterStepPolicy:
 class WaitingPolicy:
     """How long to wait for the next models of others before a merge."""
 
-    share: float = 0.5  # of the duration of the own round so far, at most
+    share: float = 2.0  # of the duration of the own round so far, at most
+    first: int = 3  # models that are waited for in the first round, when nobody is known
+    grace: float = 0.25  # of that round, for one more after each that comes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,15 +168,28 @@ def most_recent(
     return sorted(candidates, key=lambda k: (ages.get(k.id, 0), -min(k.sample_count or 0, most), k.id))[:limit]
 
 
-def more_are_expected(candidates: Sequence[Knowledge], situation: Situation, limit: int) -> bool:
-    """Return whether more models to merge are expected soon than are new in this round, up to `limit`.
+def more_are_expected(
+    candidates: Sequence[Knowledge], situation: Situation, merging: MergePolicy, waiting: WaitingPolicy
+) -> bool:
+    """Return whether more models to merge are expected soon than are new in this round, up to the limit.
 
-    An entity that published in the round before is expected to do so again. Before the first merge none is known, and
-    as many are expected as are of use.
+    An entity is expected that published in the round before, if it will do so again before the longest wait ends: as
+    long after its last record as that came after the one before.
     """
-    ages = [situation.ages.get(candidate.id, 0) for candidate in candidates if is_mergeable(candidate, situation)]
-    new = ages.count(0)
-    return new < (limit if situation.round == 1 else min(limit, new + ages.count(1)))
+    mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
+    new = sum(situation.ages.get(candidate.id, 0) == 0 for candidate in mergeable)
+    wait = situation.wait
+    if new >= merging.limit or wait is None:
+        return False
+    if situation.round == 1:
+        return new < waiting.first or wait.quiet < waiting.grace * wait.round
+    return any(_is_expected(candidate, situation.ages.get(candidate.id, 0), wait) for candidate in mergeable)
+
+
+def _is_expected(candidate: Knowledge, age: int, wait: Wait) -> bool:
+    """Return whether the entity of this record will publish the next one soon."""
+    due = wait.due.get(candidate.id)
+    return age == 1 if due is None else age > 0 and due <= wait.left
 
 
 def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: MergePolicy) -> list[float]:

@@ -47,6 +47,16 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """A wait for newer models before a merge, in seconds."""
+
+    round: float  # how long the round took before the wait
+    left: float  # of the longest wait
+    quiet: float  # since another model came, or since the wait began
+    due: Mapping[str, float]  # knowledge id -> until its entity is expected to publish again, where that is known
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
     """Everything an entity knows when it decides."""
 
@@ -59,14 +69,16 @@ class Situation:
     architecture: Architecture | None = None
     origin: Digest | None = None  # initial checkpoint that the weights descend from
     ages: Mapping[str, int] = field(default_factory=dict)  # knowledge id -> own rounds since it was first seen
+    wait: Wait | None = None  # while the entity waits for newer models
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Knowledge that was pulled, and the entity's own evaluation of it."""
+    """Knowledge that was pulled, and the entity's own evaluation of it, or its claim."""
 
     knowledge: Knowledge
     evaluation: Evaluation
+    is_claim: bool = False  # whether the evaluation is its publisher's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,6 +56,7 @@ class Outcome:
     absorption: Absorption
     generator: Tensor | None = None  # its state after epochs of its own
     shares: Sequence[float] = ()  # of others, beside the own model's 1, in a merge whose whole is the model
+    is_doubtful: bool = False  # whether a merge is worse than what it is compared with, or not kept as a whole
 
 
 class Absorber:
@@ -144,7 +145,12 @@ class Absorber:
             reference=start.evaluation,
         )
         whole = judged.kept and not judged.halved
-        return Outcome(model=model, absorption=absorption, shares=shares if whole else ())
+        return Outcome(
+            model=model,
+            absorption=absorption,
+            shares=shares if whole else (),
+            is_doubtful=not judged.kept or judged.halved or after.evaluation.accuracy < start.evaluation.accuracy,
+        )
 
     def _current(self) -> EvaluatedModel:
         state = self._journal.state

@@ -240,10 +240,23 @@ class ManagedEntity:
             return self._distil(self._choose(method, query, own))
         waited = self._waiting.wait(query, lambda: self._round.situation(own, self._journal.state.previous))
         choice, candidates = self._examine(method, query, own, waited=waited)
-        outcome = self._absorber.absorb_merged(choice, candidates)
+        outcome = self._merge(choice, candidates)
         if candidates and outcome is None:  # all of weight 0
             self._session.discovery.ended_without_teachers(method, choice)
         return outcome
+
+    def _merge(self, choice: Choice, candidates: Sequence[PulledCandidate]) -> Outcome | None:
+        """Average with the candidates; when that disappoints, evaluate those whose claims were taken.
+
+        If one of them is refused then, the average is made again without it.
+        """
+        outcome = self._absorber.absorb_merged(choice, candidates)
+        if outcome is None or not outcome.is_doubtful or not any(candidate.is_claim for candidate in candidates):
+            return outcome
+        again, evaluated = self._search.choose(choice.candidates, choice.method, choice.situation)
+        if [each.knowledge.id for each in evaluated] == [each.knowledge.id for each in candidates]:
+            return outcome
+        return self._absorber.absorb_merged(again, evaluated)
 
     def _outer_step(self, outcome: Outcome) -> OuterStep | None:
         """Return the step beyond a merge that is the model now; None without one, or in a strategy without steps."""
@@ -291,7 +304,9 @@ class ManagedEntity:
         discovery = self._session.discovery
         candidates = discovery.candidates(query, before_phase=before_phase, waited=waited)
         situation = self._round.situation(own, self._journal.state.previous)
-        choice, tested = self._search.choose(candidates, method, situation)
+        merging = getattr(self.strategy, "merging", None) if method is Method.MERGE else None
+        checked = None if merging is None else merging.checked
+        choice, tested = self._search.choose(candidates, method, situation, checked=checked)
         if not tested:
             discovery.ended_without_teachers(method, None if choice.chosen else choice)
         return choice, tested

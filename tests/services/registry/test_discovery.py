@@ -13,8 +13,10 @@ from kuber.domain.evaluation import Evaluation
 from kuber.domain.query import Page, Query
 from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import Standing
+from kuber.entity.clock import Clock
 from kuber.entity.hub.candidate_models import CandidateModels
 from kuber.entity.hub.discovery import Discovery
+from kuber.entity.hub.paces import Paces
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.services.db.database import Database
 from kuber.services.registry.discovery import discover_statement
@@ -75,7 +77,7 @@ def entity_queries():
                 search=search,
                 independent=False,
             )
-            parts = {"outbox": outbox, "alerts": None, "search": search, "models": models}
+            parts = {"outbox": outbox, "alerts": None, "search": search, "models": models, "paces": Paces(Clock())}
             entity = Discovery(journal, evaluator, hub, verified_only=verified_only, **parts)
             list(entity.initial_checkpoints())
             for strategy in STRATEGIES.values():

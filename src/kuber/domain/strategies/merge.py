@@ -46,17 +46,17 @@ class Merge(Local):
     def after(self, situation: Situation) -> tuple[Method, Query] | None:
         if situation.origin is None:
             return None
-        limit = 10 * self.selection.limit
+        limit = 3 * self.merging.limit  # some may be refused
         return Method.MERGE, Query(origin=situation.origin, latest=True, order="newest", limit=limit)
 
     def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
         mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
         most = self.merging.most * situation.samples if situation.samples else inf
-        return most_recent(mergeable, situation.ages, self.selection.limit, most=most)
+        return most_recent(mergeable, situation.ages, self.merging.limit, most=most)
 
     def waits(self, candidates: Sequence[Knowledge], situation: Situation) -> bool:
         """Return whether to wait for newer models than these before a merge, for the time that `waiting` sets."""
-        return more_are_expected(candidates, situation, self.selection.limit)
+        return more_are_expected(candidates, situation, self.merging, self.waiting or WaitingPolicy())
 
     def shares(self, candidates: Sequence[Candidate], situation: Situation) -> Sequence[float]:
         return merge_shares(candidates, situation, self.merging)

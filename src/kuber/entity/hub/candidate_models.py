@@ -81,8 +81,11 @@ class CandidateModels:
         *,
         flaw: Callable[[T], str | None] = lambda result: None,
         weights_only: bool = False,
+        pulled: TeacherModel | None = None,
     ) -> T | None:
         """Return the result of a function of a record's model: of its weights or, when these fail, of its ONNX graph.
+
+        The weights are those of the `pulled` model, if there is one.
 
         A model fails when it cannot be pulled, when the function raises KnowledgeError, or when `flaw` finds
         something wrong with the result. When all fail, the record is refused, and None returned. Raises ServiceError
@@ -106,11 +109,14 @@ class CandidateModels:
                 reasons.append(slow)
                 continue
             try:
-                data, received = self._blob(knowledge.artifacts[kind].digest)
-                uncounted += received
-                model = self._model(knowledge, kind, data)
-                self._log_pulled(knowledge, kind, uncounted)
-                uncounted = 0
+                if pulled is not None and kind == WEIGHTS:
+                    model = pulled
+                else:
+                    data, received = self._blob(knowledge.artifacts[kind].digest)
+                    uncounted += received
+                    model = self._model(knowledge, kind, data)
+                    self._log_pulled(knowledge, kind, uncounted)
+                    uncounted = 0
                 result = function(model)
             except KnowledgeError as error:
                 if isinstance(error, TimeLimitError):
@@ -148,8 +154,12 @@ class CandidateModels:
         *,
         flaw: Callable[[PulledCandidate], str | None] = lambda candidate: None,
         weights_only: bool = False,
+        pulled: TeacherModel | None = None,
     ) -> PulledCandidate | None:
-        """Pull a record's model and return it with our evaluation; refuse it and return None when it is unsound."""
+        """Pull a record's model and return it with our evaluation; refuse it and return None when it is unsound.
+
+        Weights that were `pulled` before are not pulled again.
+        """
 
         def evaluated(model: TeacherModel) -> PulledCandidate:
             return PulledCandidate(
@@ -159,7 +169,21 @@ class CandidateModels:
                 publisher=self._names.get(knowledge.entity),
             )
 
-        return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only)
+        return self.use(knowledge, evaluated, flaw=flaw, weights_only=weights_only, pulled=pulled)
+
+    def pull_by_claim(self, knowledge: Knowledge) -> PulledCandidate | None:
+        """Pull a record's weights and return them with the claim; refuse it and return None when it is unsound."""
+
+        def claimed(model: TeacherModel) -> PulledCandidate:
+            return PulledCandidate(
+                knowledge=knowledge,
+                evaluation=knowledge.evaluation,
+                model=model,
+                publisher=self._names.get(knowledge.entity),
+                is_claim=True,
+            )
+
+        return self.use(knowledge, claimed, weights_only=True)
 
     def refuse_if_unsound(self, function: Callable[[], T], *knowledge: Knowledge) -> T | None:
         """Return the result of a function that runs these models; refuse them and return None on KnowledgeError.

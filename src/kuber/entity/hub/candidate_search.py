@@ -6,6 +6,7 @@ from kuber.domain.examination import (
     MAX_EXAMINED,
     MAX_FAILED,
     as_found,
+    claims_taken,
     distinct_publishers,
     to_examine,
     without_copies,
@@ -31,11 +32,17 @@ class CandidateSearch:
         self._discovery = discovery
 
     def choose(
-        self, candidates: Sequence[Knowledge], method: Method, situation: Situation
+        self,
+        candidates: Sequence[Knowledge],
+        method: Method,
+        situation: Situation,
+        *,
+        checked: int | None = None,
     ) -> tuple[Choice, list[PulledCandidate]]:
         """Return the choice, with those that were refused or of no use, and the examined models to absorb.
 
-        At most `kuber.domain.examination.MAX_EXAMINED` models are pulled.
+        At most `kuber.domain.examination.MAX_EXAMINED` models are pulled. With a number `checked`, so many are
+        evaluated, and the claims of the others taken; when one is refused, all are evaluated.
         """
         left = distinct_publishers(candidates)
         passed: dict[str, PulledCandidate] = {}
@@ -71,16 +78,26 @@ class CandidateSearch:
                 continue
             new = {record.id for record in unknown if not self._discovery.is_tested(record, method)}
             tries += len(new)
-            for candidate in self._discovery.test(chosen, method):
+            by_claim = set() if checked is None else self._by_claim(chosen, situation, checked)
+            for candidate in self._discovery.test(chosen, method, by_claim=by_claim):
                 id = candidate.knowledge.id
                 if id not in passed and self.is_useful(candidate, method, situation, new=id in new):
                     passed[id] = candidate
             self._drop_near_copies(passed)
             failed |= {record.id: record for record in unknown if record.id not in passed}
+            if checked is not None and any(id in self._discovery.models.refused for id in failed):
+                checked = None  # whoever else is to be merged is evaluated too
+                passed = {id: candidate for id, candidate in passed.items() if not candidate.is_claim}
             left = [record for record in left if record.id not in failed]
         models = [passed[record.id] for record in chosen]
         choice = Choice(method=method, situation=situation, candidates=candidates, chosen=[*chosen, *failed.values()])
         return choice, models
+
+    def _by_claim(self, chosen: Sequence[Knowledge], situation: Situation, checked: int) -> set[str]:
+        """Return the ids of the records whose claims are taken."""
+        publishers, reader = self._discovery.publishers.all, self._discovery.own_id
+        assert reader is not None, "an entity that finds candidates has joined"
+        return claims_taken(chosen, publishers, situation.own, checked=checked, reader=reader)
 
     def _dubious(self, chosen: Sequence[Knowledge], asked: set[str], method: Method) -> list[Knowledge]:
         """Return those of the chosen whose claims attesters contradict; add those asked about to `asked`."""
@@ -108,13 +125,13 @@ class CandidateSearch:
     def is_useful(self, candidate: PulledCandidate, method: Method, situation: Situation, *, new: bool) -> bool:
         """Return whether a sound model is worth a place by our own evaluation of it.
 
-        It is added to its publisher's track record, unless it is in use already.
+        It is added to its publisher's track record, unless it is in use already or was not evaluated.
         """
         if method is Method.MERGE:
             useful = self._strategy.shares([candidate], situation)[0] > 0
         else:
             found = as_found(candidate.knowledge, candidate.evaluation, self._task)
             useful = bool(self._strategy.choose([found], method, situation))
-        if new or not useful:
+        if (new or not useful) and not candidate.is_claim:
             self._discovery.publishers.add_sound(candidate.knowledge.entity, useful=useful)
         return useful

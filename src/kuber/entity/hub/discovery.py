@@ -1,6 +1,6 @@
 """Discover knowledge of other entities, and test what it claims before it is used."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,6 +19,7 @@ from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.attesters import Attesters
 from kuber.entity.hub.candidate_models import CandidateModels, PulledCandidate
 from kuber.entity.hub.outbox import Outbox
+from kuber.entity.hub.paces import Paces
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.state.journal import Journal
 from kuber.learning.weights import Weights
@@ -40,6 +41,7 @@ class Discovery:
         alerts: Alerts,
         search: TeacherSearch,
         models: CandidateModels,
+        paces: Paces,
         verified_only: bool,
         asks_why: bool = False,
     ) -> None:
@@ -56,6 +58,7 @@ class Discovery:
         self._verified_only = verified_only
         self._asks_why = asks_why
         self.models = models
+        self.paces = paces
         self.publishers = models.publishers
         self.attesters = Attesters(journal, hub, outbox.availability)
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id
@@ -101,6 +104,7 @@ class Discovery:
 
         eligible = self._outbox.availability.call(lambda: self._discover(query, is_eligible), none, action="discover")
         found = self.publishers.present(eligible)
+        self.paces.saw(found)
         self._search.found(len(found), rejected=rejected, absent=len(eligible) - len(found))
         seen = state.round - 1 if before_phase else state.round
         current = {record.id: state.first_seen.get(record.id, seen) for record in found}
@@ -144,31 +148,43 @@ class Discovery:
         """Whether registry and vault answer, as far as known."""
         return self._outbox.availability.reason is None
 
+    @property
+    def own_id(self) -> str | None:
+        """Id of this entity at the registry; None before it has joined."""
+        return self._journal.state.entity_id
+
     def is_tested(self, knowledge: Knowledge, method: Method) -> bool:
         """Return whether the last call of `test` for this method returned this record."""
         return knowledge.id in self._tested.get(method, {})
 
-    def test(self, chosen: Sequence[Knowledge], method: Method) -> list[PulledCandidate]:
+    def test(
+        self, chosen: Sequence[Knowledge], method: Method, *, by_claim: Collection[str] = ()
+    ) -> list[PulledCandidate]:
         """Pull and evaluate the chosen records, and refuse those that claim more than we find.
 
-        Records that the last call for this method returned are neither pulled nor evaluated again. Graphs cannot be
-        merged, so for a merge a record whose weights alone are worse than its claim is left out.
+        Records that the last call for this method returned are neither pulled nor evaluated again. Those whose ids
+        are in `by_claim` are not evaluated at all. Graphs cannot be merged, so for a merge a record whose weights
+        alone are worse than its claim is left out.
         """
         earlier = self._tested.get(method, {})
         tested: dict[str, PulledCandidate] = {}
         for knowledge in chosen:
             candidate = earlier.get(knowledge.id)
-            if candidate is not None:
+            pull = self.models.pull_by_claim if knowledge.id in by_claim else partial(self._test, earlier=candidate)
+            if candidate is not None and (knowledge.id in by_claim or not candidate.is_claim):
                 tested[knowledge.id] = replace(candidate, knowledge=knowledge)
             elif method is not Method.MERGE or knowledge.id not in self.models.graphs_only:
-                candidate = self._outbox.availability.call(partial(self._test, knowledge), None, action="pull")
+                candidate = self._outbox.availability.call(partial(pull, knowledge), None, action="pull")
                 if candidate is not None and (method is not Method.MERGE or candidate.model.graph is None):
                     tested[knowledge.id] = candidate
         self._tested[method] = tested
         return list(tested.values())
 
-    def _test(self, knowledge: Knowledge) -> PulledCandidate | None:
-        """Evaluate a record's model, attest the evaluation, and return the model if it is as good as its claim."""
+    def _test(self, knowledge: Knowledge, *, earlier: PulledCandidate | None) -> PulledCandidate | None:
+        """Evaluate a record's model, attest the evaluation, and return the model if it is as good as its claim.
+
+        The model of an `earlier` candidate, whose claim was taken, is not pulled again.
+        """
         evaluations: list[Evaluation] = []
 
         def flaw(candidate: PulledCandidate) -> str | None:
@@ -178,7 +194,8 @@ class Discovery:
                 found = restricted(found, claim)  # to the classes that the claim is about
             return overclaim(claim, found, common=knowledge.task.test_set is not None)
 
-        candidate = self.models.evaluate(knowledge, flaw=flaw)
+        pulled = None if earlier is None else earlier.model
+        candidate = self.models.evaluate(knowledge, flaw=flaw, pulled=pulled)
         if evaluations:
             best = max(evaluations, key=lambda evaluation: evaluation.accuracy)
             if best.test_set == knowledge.task.test_set:

@@ -15,6 +15,7 @@ from kuber.domain.ports import BlobCarrier
 from kuber.entity.hub.access import HubAccess
 from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.availability import HubAvailability
+from kuber.entity.hub.paces import Paces
 from kuber.entity.hub.restoration import Restoration
 from kuber.entity.hub.trust import check_last_record
 from kuber.entity.state.blob_cache import PendingBlobs
@@ -54,6 +55,7 @@ class Outbox:
         alerts: Alerts,
         restoration: Restoration,
         pending: PendingBlobs | None,
+        paces: Paces,
     ) -> None:
         """Without storage for pending blobs, a publication that cannot be sent is an error."""
         self.availability = availability
@@ -62,6 +64,7 @@ class Outbox:
         self._alerts = alerts
         self._restoration = restoration
         self._pending = pending
+        self._paces = paces
         self._reason = _UNREACHABLE  # why the last message was not sent
         self._holds_up: Literal["all", "publications", "none"] = "all"  # what the last message that waits holds up
         self._passed = 0  # the first messages of the queue, which wait but hold up no others
@@ -272,6 +275,7 @@ class Outbox:
                             sent += vault.put(data).size
                 with self.availability.using("registry"):
                     knowledge = self._publish_record(publication.draft, key=publication.key)
+        self._paces.published(knowledge.published_at)
         self._journal.change(acknowledged=publication.draft.sequence)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})
 
