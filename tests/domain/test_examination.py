@@ -109,22 +109,23 @@ def test_after_some_failures_only_proven_publishers_are_tried():
 
 def test_claims_are_taken_but_for_some_that_nobody_can_foresee():
     records = [knowledge(f"record {place}", 50, 50, entity=f"entity {place}") for place in range(20)]
+    publishers = {record.entity: PROVEN for record in records}
     drawn = []
     for reader in ("a", "b"):
-        taken = claims_taken(records, {}, evaluation(60, 60), checked=3, reader=reader)
+        taken = claims_taken(records, publishers, evaluation(60, 60), checked=3, reader=reader)
         assert len(taken) == 17
         drawn.append({record.id for record in records} - taken)
-        assert taken == claims_taken(records[::-1], {}, evaluation(60, 60), checked=3, reader=reader)
+        assert taken == claims_taken(records[::-1], publishers, evaluation(60, 60), checked=3, reader=reader)
     assert drawn[0] != drawn[1], "each reader draws its own"
 
 
-def test_claims_of_liars_and_on_other_samples_are_not_taken():
-    liar, sound = knowledge("liar", 50, 50, entity="liar"), knowledge("sound", 50, 50)
-    private = knowledge("private", 50, 50, task=replace(TASK, test_set=None), evaluation_set=PRIVATE)
-    publishers = {"liar": PublisherRecord(sound=3, refused=1)}
+def test_claims_of_liars_and_strangers_and_on_other_samples_are_not_taken():
+    liar, new, sound = (knowledge(name, 50, 50, entity=name) for name in ("liar", "new", "sound"))
+    private = replace(sound, id="private", task=replace(TASK, test_set=None), evaluation_set=PRIVATE)
+    publishers = {"liar": PublisherRecord(sound=3, refused=1), "sound": PROVEN}
 
     def taken(own):
-        return claims_taken([liar, private, sound], publishers, own, checked=0, reader="a")
+        return claims_taken([liar, new, private, sound], publishers, own, checked=0, reader="a")
 
     assert taken(evaluation(60, 60)) == {"sound"}
     assert taken(evaluation(60, 60, test_set="another")) == taken(evaluation(60)) == taken(None) == set()

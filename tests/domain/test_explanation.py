@@ -139,7 +139,7 @@ def test_a_merge_is_explained_by_evaluations_and_weights(strategy):
     found = {"a": evaluation(90, 80), "b": evaluation(70, 66)}
     assert explain_merge(strategy, candidates, at, found=found) == (
         "Both relatives (same architecture and initial checkpoint); "
-        "found 85.0 % and 68.0 %, weighed 1.00 and 0.71 beside our 1."
+        "found 85.0 % and 68.0 %, weighed 1.00 and 0.12 beside our 1."
     )
 
 

@@ -98,7 +98,15 @@ def test_merge_weighs_by_samples_and_staleness():
     fresh, stale = knowledge("fresh", 50, sample_count=300), knowledge("stale", 50, sample_count=300)
     at = situation(evaluation(40), samples=100, ages={"stale": 3})
     candidates = [Candidate(knowledge=record, evaluation=evaluation(80, 60)) for record in (fresh, stale)]
-    assert Merge().shares(candidates, at) == [3.0, 1.5]
+    assert Merge().shares(candidates, at) == [3.0, 3.0 / 4**3]
+
+
+def test_models_too_old_to_count_are_not_pulled_for_a_merge():
+    records = [knowledge(f"age {age}", 50, architecture=ARCHITECTURE, origin=ORIGIN) for age in range(6)]
+    ages = {record.id: age for age, record in enumerate(records)}
+    at = situation(evaluation(40), architecture=ARCHITECTURE, origin=ORIGIN, ages=ages)
+    chosen = Merge().choose(records, Method.MERGE, at)
+    assert [record.id for record in chosen] == ["age 0", "age 1", "age 2", "age 3"]
 
 
 def test_merge_weighs_by_how_far_above_chance_a_model_is():

@@ -83,13 +83,14 @@ def claims_taken(
 ) -> set[str]:
     """Return the ids of the records whose claims are taken before a merge; the others are evaluated.
 
-    `checked` of the chosen are evaluated, drawn by the ids of record and reader, so that no publisher can know
-    beforehand which; and all of publishers of which a model was refused and not forgiven.
+    Claims are taken of proven publishers of which no model was refused, or that was forgiven. `checked` of these are
+    evaluated all the same, drawn by the ids of record and reader, so that no publisher can know beforehand which.
     """
     comparable = [
         record.id
         for record in chosen
-        if not publishers.get(record.entity, NEW).refused
+        if publishers.get(record.entity, NEW).proven
+        and not publishers.get(record.entity, NEW).refused
         and record.evaluation_set is None
         and own is not None
         and (record.evaluation.test_set, record.evaluation.total) == (own.test_set, own.total)

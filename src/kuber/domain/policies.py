@@ -34,7 +34,7 @@ class MergePolicy:
 
     limit: int = 9  # models of others in an average, at most
     checked: int | None = 1  # of these, evaluated beforehand if nothing speaks against the others; None: all
-    staleness: float = 0.5  # a model first seen `age` rounds ago counts (1 + age) ** -staleness
+    staleness: float = 3.0  # a model first seen `age` rounds ago counts (1 + age) ** -staleness
     sufficient: float = 0.5  # a model this far above chance, as a share of the own one, counts in full
     quality: float = 4.0  # one that is q times as far counts (q / sufficient) ** quality
     spread: float = 2.0  # numbers of samples above as many times their median count as that many
@@ -158,6 +158,11 @@ def is_mergeable(knowledge: Knowledge, situation: Situation) -> bool:
     )
 
 
+def is_too_old(knowledge: Knowledge, situation: Situation, policy: MergePolicy) -> bool:
+    """Return whether a model has so little weight in an average, by its age, that it is none."""
+    return _discount(situation.ages.get(knowledge.id, 0), policy) < policy.least
+
+
 def most_recent(
     candidates: Sequence[Knowledge], ages: Mapping[str, int], limit: int, *, most: float = inf
 ) -> list[Knowledge]:
@@ -205,11 +210,16 @@ def merge_shares(candidates: Sequence[Candidate], situation: Situation, policy: 
         0.0
         if candidate.evaluation.accuracy <= 1 / len(candidate.evaluation.total)
         else _sample_ratio(candidate.knowledge.sample_count, situation.samples, most)
-        * (1 + situation.ages.get(candidate.knowledge.id, 0)) ** -policy.staleness
+        * _discount(situation.ages.get(candidate.knowledge.id, 0), policy)
         * min(1.0, _quality(candidate.evaluation, situation.own) / policy.sufficient) ** policy.quality
         for candidate in candidates
     ]
     return [share if share >= policy.least else 0.0 for share in shares]
+
+
+def _discount(age: int, policy: MergePolicy) -> float:
+    """Return the share of its weight that a model has which was first seen so many own rounds ago."""
+    return float((1 + age) ** -policy.staleness)
 
 
 def _most_samples(candidates: Iterable[Knowledge], ours: int, policy: MergePolicy) -> float:

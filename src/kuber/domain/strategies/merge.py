@@ -13,6 +13,7 @@ from kuber.domain.policies import (
     SelectionPolicy,
     WaitingPolicy,
     is_mergeable,
+    is_too_old,
     merge_shares,
     more_are_expected,
     most_recent,
@@ -50,7 +51,11 @@ class Merge(Local):
         return Method.MERGE, Query(origin=situation.origin, latest=True, order="newest", limit=limit)
 
     def choose(self, candidates: Sequence[Knowledge], method: Method, situation: Situation) -> Sequence[Knowledge]:
-        mergeable = [candidate for candidate in candidates if is_mergeable(candidate, situation)]
+        mergeable = [
+            candidate
+            for candidate in candidates
+            if is_mergeable(candidate, situation) and not is_too_old(candidate, situation, self.merging)
+        ]
         most = self.merging.most * situation.samples if situation.samples else inf
         return most_recent(mergeable, situation.ages, self.merging.limit, most=most)
 
