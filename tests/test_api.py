@@ -33,7 +33,7 @@ NAMES = {
         *("WaitingPolicy", "AcceptancePolicy"),
         *("has_improved", "more_accurate", "select_complementary", "most_recent", "weak_classes", "merge_shares"),
         *("query_for_teachers", "more_are_expected"),
-        *("is_no_worse", "is_mergeable", "reason_for", "Draft", "Artifact", "Architecture"),
+        *("is_no_worse", "is_mergeable", "is_too_old", "reason_for", "Draft", "Artifact", "Architecture"),
     },
     "kuber.losses": {"distillation_loss", "guide_loss", "not_true_distillation", "balanced_softmax"},
     "kuber.onnx": {"OnnxModel", "GraphLimits", "export"},

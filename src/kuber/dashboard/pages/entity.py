@@ -249,6 +249,12 @@ async def page(session: TabSession, id: str) -> None:
         text_element("h1", "Entity not found")
         text_element("p", f"The hub has no entity {id[:100]}.").classes("k-fault").props("role=alert")
         anchor("All entities", "/")
+
+        def reload_once_known() -> None:  # it may have joined a moment ago
+            if id in feed.view.entities:
+                ui.navigate.reload()
+
+        ui.timer(POLL_SECONDS, reload_once_known)
         return
     ui.page_title(f"{known.name} · KUber")
     entity = EntityPage(session, id)
