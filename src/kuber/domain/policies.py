@@ -65,8 +65,7 @@ class WaitingPolicy:
     """How long to wait for the next models of others before a merge."""
 
     share: float = 2.0  # of the duration of the own round so far, at most
-    first: int = 3  # models that are waited for in the first round, when nobody is known
-    grace: float = 0.25  # of that round, for one more after each that comes
+    grace: float = 0.5  # of the first round, when nobody is known: for a model to come, and for one more after each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +186,7 @@ def more_are_expected(
     if new >= merging.limit or wait is None:
         return False
     if situation.round == 1:
-        return new < waiting.first or wait.quiet < waiting.grace * wait.round
+        return wait.quiet < waiting.grace * wait.round
     return any(_is_expected(candidate, situation.ages.get(candidate.id, 0), wait) for candidate in mergeable)
 
 
