@@ -1,16 +1,16 @@
 """Absorption with scripted work: what is kept, half-kept and reverted, and what a kill repeats."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kuber.domain.attester_record import AttesterRecord
 from kuber.domain.knowledge import WEIGHTS
-from kuber.domain.policies import MergePolicy, OuterStepPolicy
+from kuber.domain.policies import OuterStepPolicy
 from kuber.domain.publisher_record import PublisherRecord
 from kuber.domain.query import Query
-from kuber.domain.strategies import STRATEGIES, Merge
+from kuber.domain.strategies import STRATEGIES
 from kuber.domain.verification import verdict
 from kuber.entity.state.checkpoint import Checkpoints, round_path
 from kuber.entity.state.event_log import FILE_NAME, read_events
@@ -20,8 +20,6 @@ from kuber.learning.architectures import initial_weights
 from kuber.learning.weights import load
 
 from .scripted_entities import ARCHITECTURE, TASK, Killed, Script
-
-STARTS = (initial_weights(ARCHITECTURE, 0),)
 
 
 def test_entities_with_other_initial_weights_start_from_the_first_one_published(world):
@@ -174,64 +172,6 @@ def test_a_claim_that_a_good_attester_contradicts_is_examined_last(world):
     assert [detail["publishers"] for detail in world.events("secondly", "absorbed")] == [[world.id_of("sound")]]
     records = Checkpoints(world.folder / "secondly").latest().attesters
     assert records == {world.id_of("first"): AttesterRecord(agreed=1)}
-
-
-@dataclass(frozen=True, slots=True)
-class Giving(Merge):
-    """A strategy that publishes for merges and absorbs nothing."""
-
-    def after(self, situation):
-        return None
-
-
-def three_to_merge(world, percentages, *, proven=True, **more):
-    """Run a student that merges with three others, which claim 60 %; return the accuracies found of candidates."""
-    for rounds in (1, 2, 3):  # else their weights would be the same
-        found = [10] * (rounds == 1) + [60] * rounds  # the first publishes the initial checkpoint too
-        world.live(f"other {rounds}", found, rounds=rounds, strategy=Giving(), starts=STARTS)
-    script = Script(percentages)
-    strategy = Merge(waiting=None, **more)
-    student = world.entity("student", rounds=1, execute=script, strategy=strategy, starts=STARTS)
-    if proven:
-        others = [world.id_of(f"other {number}") for number in (1, 2, 3)]
-        student._journal.change(publishers=dict.fromkeys(others, PublisherRecord(sound=1)))
-    student.run()
-    assert script.left == []
-    return [event["accuracy"] for event in world.events("student", "evaluated") if event["stage"] == "candidate"]
-
-
-def test_one_claim_is_checked_before_a_merge_and_the_others_are_taken(world):
-    assert three_to_merge(world, [55, 60, 70, 10]) == [0.6]  # own, the one drawn, merged, the start
-    (absorbed,) = world.events("student", "absorbed")
-    assert len(absorbed["teachers"]) == 3
-    assert "claimed or found 60.0 %, 60.0 % and 60.0 %" in absorbed["reason"]
-    assert len(world.events("student", "pulled")) == 3
-
-
-@pytest.mark.parametrize("more", [{"merging": MergePolicy(checked=None)}, {"proven": False}])
-def test_all_models_are_evaluated_before_a_merge_if_the_policy_says_so_or_nobody_is_proven(world, more):
-    assert three_to_merge(world, [55, 60, 60, 60, 70, 10], **more) == [0.6] * 3
-
-
-def test_one_false_claim_has_all_others_evaluated(world):
-    assert three_to_merge(world, [55, 20, 60, 60, 70, 10]) == [0.2, 0.6, 0.6]
-    (absorbed,) = world.events("student", "absorbed")
-    assert len(absorbed["teachers"]) == 2
-    assert len(world.events("student", "pulled")) == 3, "what is evaluated later is not pulled again"
-
-
-def test_an_average_that_disappoints_has_all_others_evaluated_and_is_made_again_without_false_claims(world):
-    # Own, the one drawn, merged, the start, which is better; the two others, merged, the start.
-    assert three_to_merge(world, [55, 60, 5, 10, 20, 60, 70, 10]) == [0.6, 0.2, 0.6]
-    (absorbed,) = world.events("student", "absorbed")
-    assert (len(absorbed["teachers"]), absorbed["after"]) == (2, 0.7)
-    assert len(world.events("student", "pulled")) == 3
-
-
-def test_an_average_that_disappoints_through_no_fault_of_others_stays(world):
-    assert three_to_merge(world, [55, 60, 5, 10, 60, 60]) == [0.6] * 3
-    (absorbed,) = world.events("student", "absorbed")
-    assert (len(absorbed["teachers"]), absorbed["after"]) == (3, 0.05)
 
 
 def test_a_model_no_better_than_chance_is_not_merged(world):

@@ -7,6 +7,7 @@ from functools import partial
 
 from kuber.domain.deployment import Deployed
 from kuber.domain.evaluation import Evaluation
+from kuber.domain.policies import MergePolicy
 from kuber.domain.prior import carried_prior
 from kuber.domain.query import Query
 from kuber.domain.significance import advantages
@@ -305,7 +306,7 @@ class ManagedEntity:
         candidates = discovery.candidates(query, before_phase=before_phase, waited=waited)
         situation = self._round.situation(own, self._journal.state.previous)
         merging = getattr(self.strategy, "merging", None) if method is Method.MERGE else None
-        checked = None if merging is None else merging.checked
+        checked = merging.checked if isinstance(merging, MergePolicy) else None  # a strategy may have another one
         choice, tested = self._search.choose(candidates, method, situation, checked=checked)
         if not tested:
             discovery.ended_without_teachers(method, None if choice.chosen else choice)

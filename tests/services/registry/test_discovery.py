@@ -62,7 +62,10 @@ def entity_queries():
     availability = SimpleNamespace(
         call=lambda function, _default, action: function(), using=lambda service: nullcontext()
     )
-    outbox, search = SimpleNamespace(availability=availability), TeacherSearch(journal, alerts=None)
+    outbox, search = (
+        SimpleNamespace(availability=availability, paces=Paces(Clock())),
+        TeacherSearch(journal, alerts=None),
+    )
     for task in (COMMON, OWN):
         for verified_only in (False, True):
             evaluator = SimpleNamespace(model=SimpleNamespace(task=task, architecture=ARCHITECTURE))
@@ -77,7 +80,7 @@ def entity_queries():
                 search=search,
                 independent=False,
             )
-            parts = {"outbox": outbox, "alerts": None, "search": search, "models": models, "paces": Paces(Clock())}
+            parts = {"outbox": outbox, "alerts": None, "search": search, "models": models}
             entity = Discovery(journal, evaluator, hub, verified_only=verified_only, **parts)
             list(entity.initial_checkpoints())
             for strategy in STRATEGIES.values():

@@ -86,7 +86,7 @@ class CandidateSearch:
             self._drop_near_copies(passed)
             failed |= {record.id: record for record in unknown if record.id not in passed}
             if checked is not None and any(id in self._discovery.models.refused for id in failed):
-                checked = None  # whoever else is to be merged is evaluated too
+                checked = None  # all others are evaluated too
                 passed = {id: candidate for id, candidate in passed.items() if not candidate.is_claim}
             left = [record for record in left if record.id not in failed]
         models = [passed[record.id] for record in chosen]

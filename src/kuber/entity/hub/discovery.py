@@ -19,7 +19,6 @@ from kuber.entity.hub.alerts import Alerts
 from kuber.entity.hub.attesters import Attesters
 from kuber.entity.hub.candidate_models import CandidateModels, PulledCandidate
 from kuber.entity.hub.outbox import Outbox
-from kuber.entity.hub.paces import Paces
 from kuber.entity.hub.teacher_search import TeacherSearch
 from kuber.entity.state.journal import Journal
 from kuber.learning.weights import Weights
@@ -41,7 +40,6 @@ class Discovery:
         alerts: Alerts,
         search: TeacherSearch,
         models: CandidateModels,
-        paces: Paces,
         verified_only: bool,
         asks_why: bool = False,
     ) -> None:
@@ -58,7 +56,7 @@ class Discovery:
         self._verified_only = verified_only
         self._asks_why = asks_why
         self.models = models
-        self.paces = paces
+        self.paces = outbox.paces
         self.publishers = models.publishers
         self.attesters = Attesters(journal, hub, outbox.availability)
         self._tested: dict[Method, dict[str, PulledCandidate]] = {}  # what `test` returned last, by knowledge id

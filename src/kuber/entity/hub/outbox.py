@@ -55,16 +55,15 @@ class Outbox:
         alerts: Alerts,
         restoration: Restoration,
         pending: PendingBlobs | None,
-        paces: Paces,
     ) -> None:
         """Without storage for pending blobs, a publication that cannot be sent is an error."""
         self.availability = availability
+        self.paces = Paces(hub.clock)
         self._hub = hub
         self._journal = journal
         self._alerts = alerts
         self._restoration = restoration
         self._pending = pending
-        self._paces = paces
         self._reason = _UNREACHABLE  # why the last message was not sent
         self._holds_up: Literal["all", "publications", "none"] = "all"  # what the last message that waits holds up
         self._passed = 0  # the first messages of the queue, which wait but hold up no others
@@ -275,7 +274,7 @@ class Outbox:
                             sent += vault.put(data).size
                 with self.availability.using("registry"):
                     knowledge = self._publish_record(publication.draft, key=publication.key)
-        self._paces.published(knowledge.published_at)
+        self.paces.published(knowledge.published_at)
         self._journal.change(acknowledged=publication.draft.sequence)
         self._journal.append("published", {"knowledge": knowledge.id, "digest": str(digests[0]), "bytes": sent})
 

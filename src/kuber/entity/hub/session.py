@@ -13,7 +13,6 @@ from kuber.entity.hub.availability import HubAvailability
 from kuber.entity.hub.candidate_models import CandidateModels
 from kuber.entity.hub.discovery import Discovery
 from kuber.entity.hub.outbox import Outbox
-from kuber.entity.hub.paces import Paces
 from kuber.entity.hub.probe import HubProbe, Service
 from kuber.entity.hub.publisher import Publisher
 from kuber.entity.hub.restoration import Restoration
@@ -61,7 +60,6 @@ class HubSession:
         self.restoration = Restoration(
             hub, journal, availability=self.availability, alerts=self.alerts, sign=trust.sign
         )
-        paces = Paces(hub.clock)
         self.outbox = Outbox(
             hub,
             journal,
@@ -69,7 +67,6 @@ class HubSession:
             alerts=self.alerts,
             restoration=self.restoration,
             pending=storage.pending,
-            paces=paces,
         )
         self.search = TeacherSearch(journal, self.alerts)
         models = CandidateModels(
@@ -91,7 +88,6 @@ class HubSession:
             alerts=self.alerts,
             search=self.search,
             models=models,
-            paces=paces,
             verified_only=sharing.verified_only,
             asks_why=independent or hub.background,
         )
